@@ -1,0 +1,29 @@
+"""Labelled images, decoded, prepared as a network was trained and streamed in batches.
+
+Knows Pillow and numpy, and nothing of networks or runtimes.
+"""
+
+from edgeres.data.dataset import Dataset, ImageArray, ImageFiles, check_labels, select, take
+from edgeres.data.decode import decode
+from edgeres.data.embedded import embedded_digits, embedded_path
+from edgeres.data.load import load_dataset
+from edgeres.data.prepare import normalise, prepare
+from edgeres.data.stream import Batch, batches, image_hash
+
+__all__ = [
+    "Batch",
+    "Dataset",
+    "ImageArray",
+    "ImageFiles",
+    "batches",
+    "check_labels",
+    "decode",
+    "embedded_digits",
+    "embedded_path",
+    "image_hash",
+    "load_dataset",
+    "normalise",
+    "prepare",
+    "select",
+    "take",
+]

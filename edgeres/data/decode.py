@@ -1,0 +1,114 @@
+"""An image file to (H, W, 3) uint8 RGB, as the network saw it in training, or an error.
+
+The rules are those of the loaders that ResNets are trained with (torchvision, timm, Keras),
+except where those lose what the file says:
+
+- Grayscale, palette, CMYK and YCCK become RGB as Pillow's `convert("RGB")` has it.
+- 16-bit grayscale is scaled by 1/257, so that 65535 is 255; `convert` would clip it at 255.
+  16-bit RGB arrives from Pillow's decoder as its high bytes, at most one level away.
+- An alpha channel that is opaque everywhere is dropped. Any transparency is an error: what
+  stands behind such pixels is not in the file.
+- EXIF orientation is not applied: torchvision and Keras do not apply it either.
+- Of an animation the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from edgeres.errors import DataError
+
+SUFFIXES = frozenset(
+    {
+        ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+        ".jxl", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    }
+)  # fmt: skip
+"""Files whose names end so, in any case, are images. One that cannot be decoded is an error."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+"""Pillow's decoders in use; none of them starts another program, as EPS would."""
+
+MAX_PIXELS = 89_478_485
+"""Larger images are refused unread. Source: Pillow's `Image.MAX_IMAGE_PIXELS`, 256 MiB of RGB."""
+
+_WHOLE_16_BIT = ("PNG", "PPM")
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+"""What Pillow's decoders raise at damaged files."""
+
+
+def decode(path: Path) -> NDArray[np.uint8]:
+    """Returns the image in a file, (H, W, 3) uint8 RGB; only to be read.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, corrupt or no image, is larger than
+            `MAX_PIXELS`, has transparent pixels, or holds numbers without a range.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(path, image)
+            return _rgb(path, image)
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{path} is no image that can be decoded ({_size(path)} bytes); expected "
+            f"{', '.join(FORMATS)}. Replace the file or take it out of the data."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(_too_large(path, str(error))) from error
+    except _UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{path} cannot be decoded: {reason}. Replace the file or take it out of the data."
+        ) from error
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _too_large(path: Path, fact: str) -> str:
+    return (
+        f"{path} is too large: {fact}; at most {MAX_PIXELS} pixels are decoded. Scale the image "
+        "down or take it out of the data."
+    )
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(_too_large(path, f"{image.width} x {image.height} pixels"))
+
+
+def _rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _WHOLE_16_BIT):
+        return _rgb_from_16_bit(path, image)
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"{path} holds 32-bit numbers (mode {image.mode}), whose range is not known. Convert "
+            "it to 8-bit RGB."
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        _check_opaque(path, np.asarray(image.getchannel("A")) == 255)
+    return np.asarray(image.convert("RGB"))
+
+
+def _rgb_from_16_bit(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    wide = np.asarray(image).astype(np.uint32)
+    if "transparency" in image.info:
+        _check_opaque(path, wide != image.info["transparency"])
+    grey = ((wide + 128) // 257).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _check_opaque(path: Path, opaque: NDArray[np.bool_]) -> None:
+    if not opaque.all():
+        raise DataError(
+            f"{path} has {opaque.size - np.count_nonzero(opaque)} transparent pixels of "
+            f"{opaque.size}; what the network should see there is not in the file. Lay the image "
+            "on a background and save it without alpha."
+        )

@@ -1,0 +1,150 @@
+"""Images and labels out of an `.npz`, checked by their headers before anything large is read.
+
+Arrays are read as plain numbers: a pickled object is refused, never loaded.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.errors import DataError
+
+_LOCAL_HEADER = 30
+"""Bytes of a zip entry's header before its name; the lengths of name and extra field are the
+two words at 26. Source: PKWARE's APPNOTE.TXT, section 4.3.7."""
+
+_EXPECTED = "expected images uint8 (N, H, W, 3) RGB and labels, integers (N,)"
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+    offset: int
+    """Bytes from the start of the entry to the array's first value."""
+
+
+def load_arrays(
+    path: Path, *, labelled: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    """Returns the images, (N, H, W, 3) uint8, and the labels, (N,) int64, of an `.npz`.
+
+    Images that are stored uncompressed (`numpy.savez`) are mapped from the file, not read.
+
+    Args:
+        path: the file.
+        labelled: whether labels must be there; without, they may be.
+
+    Raises:
+        DataError: the file is damaged, or an array is missing or has another type or shape.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_names(path, archive, labelled)
+            images = _images(path, archive)
+            labels = _labels(path, archive, len(images))
+    except _UNREADABLE as error:
+        raise DataError(
+            f"{path} cannot be read: {error}. It may be truncated: copy it again, or write it "
+            "with numpy.savez."
+        ) from error
+    return images, labels
+
+
+def _check_names(path: Path, archive: zipfile.ZipFile, labelled: bool) -> None:
+    found = {name.removesuffix(".npy") for name in archive.namelist()}
+    missing = {"images", "labels"} - found if labelled else {"images"} - found
+    if missing:
+        raise DataError(
+            f"{path} has no array {' and no array '.join(sorted(missing))}; it has "
+            f"{', '.join(sorted(found)) or 'none'}. {_EXPECTED.capitalize()}."
+        )
+
+
+def _images(path: Path, archive: zipfile.ZipFile) -> NDArray[np.uint8]:
+    header = _header(archive, "images")
+    shape = header.shape
+    if header.dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3:
+        raise DataError(
+            f"images of {path} is {header.dtype} {shape}; expected uint8 (N, H, W, 3) RGB"
+            f"{_hint(header)}."
+        )
+    if 0 in shape:
+        raise DataError(f"{path} has no images: its array is {shape}. Check how it was made.")
+    entry = archive.getinfo("images.npy")
+    if entry.compress_type == zipfile.ZIP_STORED:
+        offset = _data_offset(path, entry) + header.offset
+        order: Literal["C", "F"] = "F" if header.fortran_order else "C"
+        return np.asarray(np.memmap(path, np.uint8, "r", offset, shape, order))
+    images: NDArray[np.uint8] = _array(archive, "images")
+    return images
+
+
+def _hint(header: _Header) -> str:
+    shape = header.shape
+    if len(shape) == 3:
+        return ". For grayscale, repeat the values along a last axis of 3"
+    if len(shape) == 4 and shape[1] == 3:
+        return ". For (N, 3, H, W), move the second axis to the end"
+    if len(shape) == 4 and shape[-1] == 3:
+        return " with values from 0 to 255"
+    return ""
+
+
+def _labels(path: Path, archive: zipfile.ZipFile, images: int) -> NDArray[np.int64] | None:
+    if "labels.npy" not in archive.namelist():
+        return None
+    header = _header(archive, "labels")
+    if header.dtype.kind not in "iu" or header.shape != (images,):
+        raise DataError(
+            f"labels of {path} is {header.dtype} {header.shape}; expected integers of shape "
+            f"({images},), one for each image."
+        )
+    labels: NDArray[np.int64] = _array(archive, "labels").astype(np.int64)
+    if labels.min() < 0:
+        row = int(np.argmax(labels < 0))
+        raise DataError(
+            f"labels of {path} has {labels[row]} in row {row}; expected class indices from 0. "
+            "Take images without a class out."
+        )
+    return labels
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> _Header:
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        return _Header(*read(file), offset=file.tell())
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    array.flags.writeable = False
+    return array
+
+
+def _data_offset(path: Path, entry: zipfile.ZipInfo) -> int:
+    with path.open("rb") as file:
+        file.seek(entry.header_offset)
+        name, extra = struct.unpack_from("<HH", _read(file, _LOCAL_HEADER), 26)
+    return int(entry.header_offset + _LOCAL_HEADER + name + extra)
+
+
+def _read(file: IO[bytes], size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError(f"{size} bytes were expected, {len(data)} are there")
+    return data

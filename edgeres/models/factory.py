@@ -1,0 +1,60 @@
+"""A user's own network, named `package.module:factory`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from edgeres.errors import ConfigError
+from edgeres.spec import nearest
+
+
+def load_factory(name: str) -> nn.Module:
+    """Imports `package.module:factory`, calls it without arguments and returns its network.
+
+    Whatever the user's code raises keeps its own traceback.
+
+    Raises:
+        ConfigError: the name has another form, the module or the attribute does not exist,
+            or what comes back is no `torch.nn.Module`.
+    """
+    made = _find_factory(name)()
+    if not isinstance(made, nn.Module):
+        raise ConfigError(
+            f"{name}() returned a {type(made).__name__}; expected a torch.nn.Module. "
+            "Name a function or class that returns the network and needs no arguments."
+        )
+    return made
+
+
+def _find_factory(name: str) -> Callable[[], Any]:
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(
+            f"'{name}' names no factory; expected package.module:factory, such as my.nets:resnet."
+        )
+    module = _import(module_name)
+    found: Callable[[], Any] | None = getattr(module, attribute, None)
+    if not callable(found):
+        public = [known for known in vars(module) if callable(getattr(module, known))]
+        raise ConfigError(
+            f"{module_name} has no function or class '{attribute}'.{nearest(attribute, public)} "
+            "Name one that returns the network and needs no arguments."
+        )
+    return found
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # A module that the user's module lacks is the user's bug, not a wrong name.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(
+            f"No module '{error.name}' for the architecture '{name}'. "
+            "Put the folder that holds it on PYTHONPATH, or check the spelling."
+        ) from error

@@ -1,0 +1,59 @@
+"""Opens ONNX Runtime sessions on the CPU, for every stage that needs one.
+
+`onnxruntime.get_available_providers()` is no proof of a device, so only the CPU provider is
+ever asked for, and no session falls back to another.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeres.errors import RunnerError
+
+_ERRORS_ONLY = 3
+
+
+def open_session(model: bytes | Path, *, threads: int = 0, optimized: Path | None = None) -> Any:
+    """Returns an `onnxruntime.InferenceSession` of a serialised model or a file.
+
+    Args:
+        model: the serialised model, or its path.
+        threads: threads within an operator; 0 lets ONNX Runtime take one per physical core.
+        optimized: where to write the graph that ONNX Runtime really runs, after its fusions.
+
+    Raises:
+        RunnerError: ONNX Runtime refused the model.
+    """
+    import onnxruntime  # takes 0.1 s, and only work with a model needs it
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except refusals() as error:
+        named = model if isinstance(model, Path) else "the model"
+        raise RunnerError(
+            f"ONNX Runtime {onnxruntime.__version__} refused {named}: {error}. "
+            "Check the file with `edgeres inspect`, or export it again."
+        ) from error
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """Returns the exceptions that ONNX Runtime raises; they share no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.EPFail,
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )

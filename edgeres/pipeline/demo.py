@@ -1,0 +1,121 @@
+"""The whole path on the embedded digits, for every target that this machine can build."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeres.artifacts import EngineArtifact, OnnxArtifact, whole_file
+from edgeres.data import Dataset, embedded_digits, embedded_path
+from edgeres.pipeline.bench import BenchRequest, bench
+from edgeres.pipeline.build import build
+from edgeres.pipeline.calibrate import calibrate_model
+from edgeres.pipeline.track import Track, untracked
+from edgeres.results import Comparison
+from edgeres.spec import (
+    BenchConfig,
+    BuildConfig,
+    CalibrationConfig,
+    ContractOptions,
+    Precision,
+    Target,
+)
+
+ARCHITECTURE = "resnet20"
+WEIGHTS = "digits_resnet20.safetensors"
+
+_COMPUTE_CAPABILITY = "8.6"
+_MAX_DROP_PP = 1.0
+
+Say = Callable[[str], None]
+"""Receives one line on what is being done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """What one target came to."""
+
+    engine: EngineArtifact
+    verdict: Comparison
+    simulated: bool
+    """Whether the accuracy is that of TensorRT's placement on the CPU, without a latency."""
+
+
+def demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoResult, ...]:
+    """Returns the verdict of every target that this machine can build.
+
+    Args:
+        folder: where the data, the model, the table and the engines are written.
+        say: is told of each step.
+        track: shows progress.
+
+    Raises:
+        EdgeresError: a step failed.
+    """
+    train, test = _write_digits(folder)
+    model = _exported(folder, say)
+    say(f"calibrate   {len(embedded_digits()[0])} training images, all methods in one pass")
+    table_path = folder / "table.json"
+    table = calibrate_model(
+        model.path, train, CalibrationConfig(samples=512), output=table_path, track=track
+    )
+    limits = BenchConfig(max_drop_pp=_MAX_DROP_PP)
+    results = []
+    for config in _targets():
+        engine = folder / f"{ARCHITECTURE}_{config.target}_int8.engine"
+        say(f"build       {config.precision} for {config.target}")
+        built = build(model.path, config, table, output=engine)
+        simulated = config.target is not Target.ONNXRUNTIME
+        request = BenchRequest(
+            engine=table_path if simulated else engine,
+            reference=model.path,
+            data=test,
+            simulate=simulated,
+        )
+        say(f"bench       {'simulated on the CPU' if simulated else 'on this machine'}")
+        verdict = bench(request, limits, track=track)
+        results.append(DemoResult(engine=built, verdict=verdict, simulated=simulated))
+    return tuple(results)
+
+
+def _write_digits(folder: Path) -> tuple[Path, Path]:
+    train, test = (folder / f"{part}.npz" for part in ("train", "test"))
+    for path, dataset in zip((train, test), embedded_digits(), strict=True):
+        _write_npz(path, dataset)
+    return train, test
+
+
+def _write_npz(path: Path, dataset: Dataset) -> None:
+    images = np.stack([dataset.image(index) for index in range(len(dataset))])
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, images=images, labels=np.asarray(dataset.labels))
+
+
+def _exported(folder: Path, say: Say) -> OnnxArtifact:
+    from edgeres.pipeline.export import ExportRequest, export_model  # torch
+
+    say(f"export      {ARCHITECTURE} trained on handwritten digits")
+    request = ExportRequest(
+        architecture=ARCHITECTURE,
+        weights=embedded_path(WEIGHTS),
+        contract=ContractOptions(preset="digits"),
+    )
+    return export_model(request, output=folder / "digits.onnx")
+
+
+def _targets() -> list[BuildConfig]:
+    """Returns what this machine can build: the CPU always, RTX where its package is installed."""
+    targets = [BuildConfig(target=Target.ONNXRUNTIME, precision=Precision.INT8)]
+    if importlib.util.find_spec("tensorrt_rtx") is not None:
+        targets.append(
+            BuildConfig(
+                target=Target.TENSORRT_RTX,
+                precision=Precision.INT8,
+                compute_capability=_COMPUTE_CAPABILITY,
+            )
+        )
+    return targets

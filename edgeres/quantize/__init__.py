@@ -1,0 +1,17 @@
+"""Observed ranges, thresholds, Q/DQ placement and its two lowerings."""
+
+from edgeres.quantize.calibrate import (
+    calibrate,
+    check_table,
+    float_network,
+    quantize_for_cpu,
+    quantize_for_tensorrt,
+)
+
+__all__ = [
+    "calibrate",
+    "check_table",
+    "float_network",
+    "quantize_for_cpu",
+    "quantize_for_tensorrt",
+]

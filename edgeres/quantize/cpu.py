@@ -1,0 +1,177 @@
+"""The CPU's lowering: u8 activations, every operator that has one on its integer kernel.
+
+ONNX Runtime's s8 kernels are three to four times slower than its u8 ones, so a tensor with a
+sign is u8 with zero point 128, value for value the same as s8 with zero point 0; behind a ReLU
+it is u8 with zero point 0, which has twice the levels and does the ReLU by saturating, so the
+ReLU itself is dropped. Pooling, slicing and padding move integers. Between integers stand
+QuantizeLinear and DequantizeLinear, which ONNX Runtime fuses with the operator between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from edgeres.artifacts import CalibrationTable
+from edgeres.quantize.emit import Emitter
+from edgeres.quantize.graph import Graph, attribute, is_pass_through
+from edgeres.quantize.methods import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
+from edgeres.quantize.placement import activation_inputs, held_tensors, refusal, result_of
+from edgeres.quantize.weights import (
+    least_weight_scales,
+    quantize_bias,
+    quantize_weight,
+    weight_scales,
+)
+from edgeres.spec import Method
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Scale and zero point of a u8 tensor, as initializer names and values."""
+
+    scale: np.float32
+    zero_point: np.uint8
+    root: str
+
+
+class _CpuLowering:
+    """One pass over the graph; `_integer` maps each held tensor to its u8 name once made."""
+
+    def __init__(self, graph: Graph, table: CalibrationTable, method: Method | None) -> None:
+        self._graph = graph
+        self._table = table
+        self._method = method
+        self._out = Emitter(graph)
+        self._held = held_tensors(graph)
+        self._integer: dict[str, str] = {}
+        self._reads = 0
+
+    def run(self) -> onnx.ModelProto:
+        """Returns the lowered model."""
+        self._store(self._graph.input, self._graph.input)
+        absorbed = set()
+        for node in self._graph.nodes:
+            if node.output[0] in absorbed:
+                continue
+            if refusal(self._graph, node) is None:
+                result = result_of(self._graph, node)
+                if result != node.output[0] and result in self._held:
+                    absorbed.add(result)
+                self._emit_integer(node, result if result in self._held else node.output[0])
+            elif is_pass_through(self._graph, node) and node.output[0] in self._held:
+                self._emit_pass_through(node)
+            else:
+                self._emit_float(node)
+        return self._out.model()
+
+    def _emit_integer(self, node: onnx.NodeProto, result: str) -> None:
+        inputs = list(node.input)
+        for index in activation_inputs(node):
+            inputs[index] = self._load(node.input[index])
+        if node.op_type in {"Conv", "Gemm"}:
+            inputs[1:] = self._weight_and_bias(node)
+        stored = result in self._held
+        raw = result + "/float" if stored else result
+        self._out.copy(node, inputs, [raw])
+        if stored:
+            self._store(result, raw)
+
+    def _emit_pass_through(self, node: onnx.NodeProto) -> None:
+        """Emits a pool, slice or pad on the integers themselves; zeros become the zero point."""
+        source, target = self._integer[node.input[0]], node.output[0]
+        inputs = [source, *node.input[1:]]
+        if node.op_type == "Pad":
+            grid = self._grid(target)
+            padding = self._out.constant(grid.root + "/zero_point", grid.zero_point)
+            inputs = [source, node.input[1], padding, *node.input[3:]]
+        self._integer[target] = target + "/u8"
+        self._out.copy(node, inputs, [target + "/u8"])
+
+    def _emit_float(self, node: onnx.NodeProto) -> None:
+        inputs = [self._load(name) if name in self._integer else name for name in node.input]
+        output = node.output[0]
+        stored = output in self._held
+        raw = output + "/float" if stored else output
+        self._out.copy(node, inputs, [raw, *node.output[1:]])
+        if stored:
+            self._store(output, raw)
+
+    def _store(self, tensor: str, raw: str) -> None:
+        """Quantizes the float tensor `raw` as the value of `tensor`."""
+        if tensor in self._held:
+            self._integer[tensor] = self._out.node(
+                "QuantizeLinear", [raw, *self._parameters(tensor)], tensor + "/u8"
+            )
+
+    def _load(self, tensor: str) -> str:
+        """Returns a float name of `tensor` for one reader: fusions want a node for each."""
+        if tensor not in self._integer:
+            return tensor
+        self._reads += 1
+        name = f"{tensor}/dq{self._reads}"
+        inputs = [self._integer[tensor], *self._parameters(tensor)]
+        return self._out.node("DequantizeLinear", inputs, name)
+
+    def _weight_and_bias(self, node: onnx.NodeProto) -> list[str]:
+        name = node.input[1]
+        weight = np.asarray(self._graph.constant(name), np.float32)
+        axis = 1 if node.op_type == "Gemm" and not attribute(node, "transB") else 0
+        input_scale = self._grid(node.input[0]).scale
+        has_bias = len(node.input) > 2 and bool(node.input[2])
+        bias = np.zeros(weight.shape[axis], np.float32)
+        if has_bias:
+            bias = np.asarray(self._graph.constant(node.input[2]), np.float32)
+        least = least_weight_scales(bias, float(input_scale))
+        scales = np.maximum(weight_scales(weight, axis), least)
+        quantized = quantize_weight(weight, scales, axis)
+        parameters = [
+            self._out.constant(node.name + "/weight_s8", quantized.values),
+            self._out.constant(node.name + "/weight_scale", quantized.scales),
+            self._out.constant(node.name + "/weight_zero", np.zeros(len(bias), np.int8)),
+        ]
+        names = [self._dequantized(parameters, axis)]
+        if has_bias:
+            units = (input_scale * quantized.scales).astype(np.float32)
+            parameters = [
+                self._out.constant(node.name + "/bias_s32", quantize_bias(bias, units)),
+                self._out.constant(node.name + "/bias_scale", units),
+                self._out.constant(node.name + "/bias_zero", np.zeros(len(bias), np.int32)),
+            ]
+            names.append(self._dequantized(parameters, 0))
+        return names
+
+    def _dequantized(self, parameters: list[str], axis: int) -> str:
+        return self._out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=axis)
+
+    def _parameters(self, tensor: str) -> list[str]:
+        grid = self._grid(tensor)
+        return [
+            self._out.constant(grid.root + "/scale", grid.scale),
+            self._out.constant(grid.root + "/zero_point", grid.zero_point),
+        ]
+
+    def _grid(self, tensor: str) -> _Grid:
+        root = self._graph.root(tensor)
+        threshold = self._table.threshold(root, self._method)
+        if threshold.u8 is None:
+            return _Grid(scale_of(threshold.s8, SIGNED_LEVELS), np.uint8(128), root)
+        return _Grid(scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0), root)
+
+
+def lower_for_cpu(
+    graph: Graph, table: CalibrationTable, method: Method | None = None
+) -> onnx.ModelProto:
+    """Returns the model lowered for ONNX Runtime's integer kernels.
+
+    Args:
+        graph: the FP32 model that the table was made from.
+        table: thresholds of its activations.
+        method: which thresholds to use; None takes the table's own.
+
+    Raises:
+        ArtifactError: the table lacks a tensor.
+    """
+    return _CpuLowering(graph, table, method).run()

@@ -1,0 +1,161 @@
+"""A read-only view of an ONNX graph: who makes a tensor, who reads it, what is constant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgeres.errors import QuantizationError
+
+PASS_THROUGH = frozenset(
+    {"MaxPool", "Slice", "Pad", "Flatten", "Reshape", "Transpose", "Identity", "Squeeze"}
+)
+"""Operators whose output holds values of their input (and zeros): both share one scale."""
+
+MIN_OPSET = 13
+"""First opset with a per-channel scale. Source: ONNX operator QuantizeLinear, version 13."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """An ONNX graph by its tensors."""
+
+    model: onnx.ModelProto
+    producers: Mapping[str, onnx.NodeProto] = field(repr=False)
+    consumers: Mapping[str, Sequence[onnx.NodeProto]] = field(repr=False)
+    positions: Mapping[str, int] = field(repr=False)
+    """Topological position of each tensor's producer."""
+    constants: Mapping[str, onnx.TensorProto] = field(repr=False)
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+    """Shapes without the batch dimension, where shape inference finds all of it."""
+
+    @property
+    def nodes(self) -> Sequence[onnx.NodeProto]:
+        """The operators in topological order."""
+        return list(self.model.graph.node)
+
+    @property
+    def input(self) -> str:
+        """Name of the image tensor."""
+        return next(str(v.name) for v in self.model.graph.input if v.name not in self.constants)
+
+    @property
+    def output(self) -> str:
+        """Name of the logits."""
+        return str(self.model.graph.output[0].name)
+
+    def constant(self, name: str) -> NDArray[np.float32] | None:
+        """Returns the value of an initializer or a Constant node, None for an activation."""
+        tensor = self.constants.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def only_consumer(self, tensor: str) -> onnx.NodeProto | None:
+        """Returns the one operator that reads `tensor`; None if there are several, or none."""
+        readers = self.consumers.get(tensor, ())
+        return readers[0] if len(readers) == 1 and tensor != self.output else None
+
+    def root(self, tensor: str) -> str:
+        """Returns the tensor whose values `tensor` holds, upstream of pass-through operators."""
+        node = self.producers.get(tensor)
+        while node is not None and is_pass_through(self, node):
+            tensor = node.input[0]
+            node = self.producers.get(tensor)
+        return tensor
+
+    def is_non_negative(self, tensor: str) -> bool:
+        """Whether the operators before `tensor` keep it from ever being negative."""
+        root = self.root(tensor)
+        node = self.producers.get(root)
+        if node is None:
+            return False
+        if node.op_type in {"GlobalAveragePool", "AveragePool"}:
+            return self.is_non_negative(node.input[0])
+        return node.op_type == "Relu" or _is_clip_at_zero(self, node)
+
+
+def view(model: onnx.ModelProto) -> Graph:
+    """Returns the view of a checked model.
+
+    Raises:
+        QuantizationError: the opset is too old for per-channel scales.
+    """
+    opset = opset_of(model)
+    if opset < MIN_OPSET:
+        raise QuantizationError(
+            f"The model has opset {opset}; per-channel quantization needs {MIN_OPSET} or newer. "
+            "Export it again with --opset 17."
+        )
+    model = _with_unique_names(model)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    producers = {out: node for node in model.graph.node for out in node.output if out}
+    positions = {o: i for i, node in enumerate(model.graph.node) for o in node.output}
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in dict.fromkeys(node.input):
+            consumers.setdefault(name, []).append(node)
+    return Graph(model, producers, consumers, positions, _constants(model), _shapes(inferred))
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Returns the version of the standard operator set that a model uses."""
+    return next(int(o.version) for o in model.opset_import if o.domain in {"", "ai.onnx"})
+
+
+def attribute(node: onnx.NodeProto, name: str) -> object:
+    """Returns the value of a node's attribute, None where it is not set."""
+    found = next((a for a in node.attribute if a.name == name), None)
+    return None if found is None else onnx.helper.get_attribute_value(found)
+
+
+def is_pass_through(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node hands on values of its input: one of `PASS_THROUGH`, padding with zeros."""
+    if node.op_type != "Pad":
+        return node.op_type in PASS_THROUGH
+    return _pads_with_zeros(graph, node)
+
+
+def _with_unique_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy whose every operator has a name of its own; ONNX allows empty ones."""
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    taken: set[str] = set()
+    for index, node in enumerate(named.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{index}"
+        taken.add(node.name)
+    return named
+
+
+def _pads_with_zeros(graph: Graph, node: onnx.NodeProto) -> bool:
+    if attribute(node, "mode") not in {None, b"constant"}:
+        return False
+    if len(node.input) < 3 or not node.input[2]:
+        return True
+    value = graph.constant(node.input[2])
+    return value is not None and not value.any()
+
+
+def _is_clip_at_zero(graph: Graph, node: onnx.NodeProto) -> bool:
+    if node.op_type != "Clip" or len(node.input) < 2 or not node.input[1]:
+        return False
+    low = graph.constant(node.input[1])
+    return low is not None and float(low) >= 0
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+    dims = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim][1:] for v in values}
+    return {name: tuple(d) for name, d in dims.items() if all(d)}

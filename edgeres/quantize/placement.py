@@ -1,0 +1,226 @@
+"""Which tensors of a residual network are quantized, for which target, and why not the others.
+
+Pure decisions over the graph; `tensorrt.py` and `cpu.py` carry them out.
+
+TensorRT fuses conv + bias + add + relu into one INT8 kernel only when the main branch reaches
+the Add unquantized, so of an Add's two inputs the shortcut alone gets Q/DQ. ONNX Runtime's CPU
+has no such kernel: there an Add, and the convolution before it, are integer only when both
+inputs are. Source: NVIDIA/TensorRT issue 1992; NVIDIA's pytorch-quantization ResNet-50 example.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx
+
+from edgeres.artifacts import LayerPrecision
+from edgeres.quantize.graph import Graph, attribute, is_pass_through
+from edgeres.spec import Precision
+
+LAYER_OPS = frozenset(
+    {"Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool"}
+    | {"BatchNormalization", "ConvTranspose"}
+)
+"""Operators that a report lists; the rest move or clamp values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One input of one operator."""
+
+    node: str
+    index: int
+    tensor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which inputs are quantized, and the precision of each layer that follows from it."""
+
+    edges: tuple[Edge, ...]
+    """Activation inputs that are quantized."""
+    weighted: frozenset[str]
+    """Names of the operators whose weight is quantized per channel."""
+    layers: tuple[LayerPrecision, ...]
+
+    def with_floats(self, precision: Precision) -> Placement:
+        """Returns the placement with `precision` for the layers that are not INT8."""
+        layers = (
+            layer if layer.precision is Precision.INT8 else replace(layer, precision=precision)
+            for layer in self.layers
+        )
+        return replace(self, layers=tuple(layers))
+
+
+def float_layers(graph: Graph, precision: Precision) -> tuple[LayerPrecision, ...]:
+    """Returns the layers of a network that is not quantized at all."""
+    return tuple(
+        LayerPrecision(name=n.name, op_type=n.op_type, precision=precision)
+        for n in graph.nodes
+        if n.op_type in LAYER_OPS
+    )
+
+
+def place_for_tensorrt(graph: Graph) -> Placement:
+    """Returns TensorRT's placement: the input of every convolution, and the shortcut of every Add."""
+    convolutions = [n for n in graph.nodes if n.op_type == "Conv" and refusal(graph, n) is None]
+    adds = [n for n in graph.nodes if n.op_type == "Add" and refusal(graph, n) is None]
+    edges = [Edge(n.name, 0, n.input[0]) for n in convolutions]
+    edges += [_shortcut_edge(graph, n) for n in adds]
+    quantized = {n.name for n in (*convolutions, *adds)}
+    layers = tuple(
+        LayerPrecision(
+            name=n.name,
+            op_type=n.op_type,
+            precision=Precision.INT8 if n.name in quantized else Precision.FP32,
+            reason="" if n.name in quantized else _tensorrt_reason(graph, n),
+        )
+        for n in graph.nodes
+        if n.op_type in LAYER_OPS
+    )
+    return Placement(tuple(edges), frozenset(n.name for n in convolutions), layers)
+
+
+def place_for_cpu(graph: Graph) -> Placement:
+    """Returns the CPU's placement: every input of every operator with an integer kernel."""
+    integer = [n for n in graph.nodes if refusal(graph, n) is None]
+    edges = [Edge(n.name, i, n.input[i]) for n in integer for i in activation_inputs(n)]
+    held = held_tensors(graph)
+    layers = tuple(_cpu_layer(graph, n, held) for n in graph.nodes if n.op_type in LAYER_OPS)
+    weighted = frozenset(n.name for n in integer if n.op_type in {"Conv", "Gemm"})
+    return Placement(tuple(edges), weighted, layers)
+
+
+def calibrated_tensors(graph: Graph) -> tuple[str, ...]:
+    """Returns every tensor that either placement needs a range of, in topological order."""
+    roots = {graph.root(tensor) for tensor in held_tensors(graph)}
+    produced = [out for node in graph.nodes for out in node.output]
+    return tuple(name for name in (graph.input, *produced) if name in roots)
+
+
+def held_tensors(graph: Graph) -> frozenset[str]:
+    """Returns the tensors that exist as integers in the CPU's placement.
+
+    These are the inputs of integer operators, with every pass-through tensor on the way from
+    their root, and what integer operators compute, unless that is the logits.
+    """
+    held: set[str] = set()
+    for node in graph.nodes:
+        if refusal(graph, node) is None:
+            for index in activation_inputs(node):
+                held.update(_with_upstream(graph, node.input[index]))
+            if node.op_type != "Gemm":
+                held.add(result_of(graph, node))
+    return frozenset(held - {graph.output})
+
+
+def result_of(graph: Graph, node: onnx.NodeProto) -> str:
+    """Returns the tensor that holds what `node` computes: its output, or behind its ReLU."""
+    output: str = node.output[0]
+    after = graph.only_consumer(output)
+    if after is not None and after.op_type == "Relu":
+        return str(after.output[0])
+    return output
+
+
+def activation_inputs(node: onnx.NodeProto) -> range:
+    """Returns the positions of an operator's inputs that are activations."""
+    return range(2) if node.op_type == "Add" else range(1)
+
+
+def refusal(graph: Graph, node: onnx.NodeProto) -> str | None:
+    """Returns why an operator cannot be integer on any target; None where it can."""
+    if node.op_type in {"Conv", "Gemm"} and any(
+        name and name not in graph.constants for name in node.input[1:]
+    ):
+        return "its weight or bias is not constant"
+    if node.op_type == "Conv":
+        return None
+    if node.op_type == "Gemm":
+        return _gemm_refusal(node)
+    if node.op_type == "Add":
+        constant = any(name in graph.constants for name in node.input)
+        return "it adds a constant, not a branch" if constant else None
+    if node.op_type == "GlobalAveragePool":
+        return None
+    return f"{node.op_type} has no integer kernel"
+
+
+def shortcut_index(graph: Graph, add: onnx.NodeProto) -> int:
+    """Returns which input of a residual Add is the shortcut: the one behind fewer convolutions.
+
+    A tie, and two inputs that never meet, give the second input.
+    """
+    first, second = _branch_depths(graph, add)
+    return 0 if first < second else 1
+
+
+def _shortcut_edge(graph: Graph, add: onnx.NodeProto) -> Edge:
+    index = shortcut_index(graph, add)
+    return Edge(add.name, index, add.input[index])
+
+
+def _branch_depths(graph: Graph, add: onnx.NodeProto) -> tuple[int, int]:
+    """Returns how many convolutions lie on each branch between the Add and where they part.
+
+    Tensors are visited from the latest produced to the earliest, so the first one that both
+    branches reach is where they part. Branches that never meet give equal depths.
+    """
+    depths: dict[str, dict[int, int]] = {}
+    for branch, name in enumerate(add.input):
+        depths.setdefault(name, {})[branch] = 0
+    pending = set(depths)
+    while pending:
+        tensor = max(pending, key=lambda name: graph.positions.get(name, -1))
+        pending.remove(tensor)
+        here = depths[tensor]
+        if len(here) == 2:
+            return here[0], here[1]
+        node = graph.producers.get(tensor)
+        if node is None:
+            continue
+        step = int(node.op_type == "Conv")
+        for source in (name for name in node.input if name not in graph.constants):
+            there = depths.setdefault(source, {})
+            for branch, depth in here.items():
+                there[branch] = min(depth + step, there.get(branch, depth + step))
+            pending.add(source)
+    return 0, 0
+
+
+def _with_upstream(graph: Graph, tensor: str) -> list[str]:
+    """Returns `tensor` and every tensor between it and its root, the root too."""
+    chain = [tensor]
+    node = graph.producers.get(tensor)
+    while node is not None and is_pass_through(graph, node):
+        chain.append(node.input[0])
+        node = graph.producers.get(node.input[0])
+    return chain
+
+
+def _tensorrt_reason(graph: Graph, node: onnx.NodeProto) -> str:
+    reasons = {
+        "MaxPool": "commutes with the quantization behind it: TensorRT moves it before the pool",
+        "GlobalAveragePool": "rounding its few inputs' mean costs accuracy and buys no time",
+        "Gemm": "the classifier is a small share of the work and decides the label",
+    }
+    return reasons.get(node.op_type) or refusal(graph, node) or ""
+
+
+def _cpu_layer(graph: Graph, node: onnx.NodeProto, held: frozenset[str]) -> LayerPrecision:
+    if is_pass_through(graph, node):
+        integer = node.output[0] in held
+        reason = "" if integer else "neither side of it is integer"
+    else:
+        refused = refusal(graph, node)
+        integer, reason = refused is None, refused or ""
+    precision = Precision.INT8 if integer else Precision.FP32
+    return LayerPrecision(name=node.name, op_type=node.op_type, precision=precision, reason=reason)
+
+
+def _gemm_refusal(node: onnx.NodeProto) -> str | None:
+    plain = attribute(node, "alpha") in {None, 1.0} and attribute(node, "beta") in {None, 1.0}
+    if not plain or attribute(node, "transA"):
+        return "it scales or transposes its input"
+    return None

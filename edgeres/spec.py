@@ -1,0 +1,391 @@
+"""What is asked of each stage: frozen values, checked when they are made.
+
+Nothing here knows a file, a device or a heavy library; every stage and the command line
+share these names. Units are in the field names, accuracy limits are in percentage points.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from enum import Enum
+from typing import Any
+
+from edgeres.errors import ArtifactError, ConfigError
+
+
+class _Name(str, Enum):
+    """A string enumeration that prints as its value (`enum.StrEnum` needs Python 3.11)."""
+
+    __str__ = str.__str__
+
+
+class Precision(_Name):
+    """Precision that an engine is built in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class Target(_Name):
+    """Where an engine runs."""
+
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+class Method(_Name):
+    """How the threshold (amax) of an activation is chosen from its observed distribution."""
+
+    MAX = "max"
+    ENTROPY = "entropy"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+
+
+class Color(_Name):
+    """Order of the colour channels that a network was trained on."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class Interpolation(_Name):
+    """Filter of the resize; each is Pillow's filter of that name, with its antialiasing."""
+
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    LANCZOS = "lanczos"
+
+
+class Block(_Name):
+    """Kind of residual block.
+
+    Source: He et al. 2016a (basic, bottleneck, figure 5), He et al. 2016b and Zagoruyko and
+    Komodakis 2016 (pre-activation).
+    """
+
+    BASIC = "basic"
+    BOTTLENECK = "bottleneck"
+    PREACTIVATION = "preactivation"
+
+
+class Stem(_Name):
+    """First layers: 7x7 stride 2 and max pooling, or a single 3x3."""
+
+    IMAGENET = "imagenet"
+    CIFAR = "cifar"
+
+
+class Shortcut(_Name):
+    """What joins a block's input to its output where the shape changes.
+
+    Source: He et al. 2016a, section 3.3. `A` subsamples and pads channels with zeros, `B`
+    projects with a 1x1 convolution, `NONE` has no skip connection at all (a plain net).
+    """
+
+    A = "A"
+    B = "B"
+    NONE = "none"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns the sentence ` Did you mean 'x'?` for the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Architecture of a ResNet, independent of any framework."""
+
+    name: str
+    """Registry name, such as `resnet50`."""
+    block: Block
+    layers: tuple[int, ...]
+    """Number of blocks in each stage."""
+    stem: Stem = Stem.IMAGENET
+    base_width: int = 64
+    """Channels of the stem; each later stage doubles them."""
+    groups: int = 1
+    """Groups of the 3x3 convolution in a bottleneck (ResNeXt's cardinality)."""
+    width_per_group: int = 64
+    """Channels per group of that convolution in the first stage (128 in wide_resnet50_2)."""
+    widen_factor: int = 1
+    """Width k of WRN-d-k: a stage has k times the stem's channels."""
+    stride_in_1x1: bool = False
+    """True for v1 (He et al., Keras): a bottleneck's stride stands in its first 1x1, not in the 3x3."""
+    shortcut: Shortcut = Shortcut.B
+    num_classes: int = 1000
+    bn_eps: float = 1e-5
+    conv_bias: bool = False
+    """Whether convolutions followed by batch normalisation carry a bias (Keras' do)."""
+    input_size: int = 224
+    """Height and width of the square input in pixels."""
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ConfigError(
+                f"num_classes is {self.num_classes}; a classifier needs at least 1 class."
+            )
+        if not 0 < self.bn_eps < 1:
+            raise ConfigError(
+                f"bn_eps is {self.bn_eps}; expected a small positive number such as 1e-5."
+            )
+        if self.input_size < 1:
+            raise ConfigError(f"input_size is {self.input_size}; expected at least 1 pixel.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """Preprocessing that a network was trained with; it travels inside the ONNX file.
+
+    An RGB uint8 image is resized so that its short side is `resize` (unless that is None),
+    its centre of `size` x `size` pixels is taken, the channels are put in `color` order, and
+    every value becomes `(value * scale - mean) / std`, float32, NCHW.
+    """
+
+    size: int
+    """Height and width of the network's input in pixels."""
+    resize: int | None = None
+    """Length in pixels that the short side is resized to; None takes the image as it is."""
+    interpolation: Interpolation = Interpolation.BILINEAR
+    color: Color = Color.RGB
+    scale: float = 1 / 255
+    """Factor on the raw 0..255 values, before the mean is taken off."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Per channel, in `color` order, after `scale`."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Per channel, in `color` order, after `scale`."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"Input size is {self.size}; expected at least 1 pixel.")
+        if self.resize is not None and self.resize < self.size:
+            raise ConfigError(
+                f"--resize {self.resize} is smaller than the {self.size}-pixel crop. "
+                f"Pass --resize {self.size} or more, or --resize none to crop the image as it is."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise ConfigError(
+                f"mean {self.mean} and std {self.std} need three values, one per channel."
+            )
+        if min(self.std) <= 0 or self.scale <= 0:
+            raise ConfigError(f"std {self.std} and scale {self.scale} must be positive.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form that metadata, tables and manifests hold."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Contract:
+        """Reads `to_dict`'s form.
+
+        Raises:
+            ArtifactError: a field is missing, unknown or of the wrong kind.
+        """
+        known = {f.name for f in fields(cls)}
+        if set(raw) != known:
+            raise ArtifactError(
+                f"Preprocessing contract has the fields {sorted(raw)}, expected {sorted(known)}. "
+                "Export the model again with this version of edgeres."
+            )
+        try:
+            return cls(
+                **{
+                    **raw,
+                    "interpolation": Interpolation(raw["interpolation"]),
+                    "color": Color(raw["color"]),
+                    "mean": tuple(float(v) for v in raw["mean"]),
+                    "std": tuple(float(v) for v in raw["std"]),
+                }
+            )
+        except (TypeError, ValueError, ConfigError) as error:
+            raise ArtifactError(
+                f"Preprocessing contract cannot be read: {error}. Export the model again."
+            ) from error
+
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PRESETS: Mapping[str, Contract] = {
+    "imagenet": Contract(size=224, resize=256, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+    "imagenet-caffe": Contract(
+        size=224, resize=256, color=Color.BGR, scale=1.0, mean=(103.939, 116.779, 123.68)
+    ),
+    "imagenet-inception": Contract(size=224, resize=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "cifar": Contract(size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    "cifar-imagenet-norm": Contract(size=32, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+    "digits": Contract(size=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+}
+"""Named contracts. Source: torchvision's references (imagenet), Keras' `preprocess_input`
+(caffe: BGR minus the mean of Simonyan and Zisserman; inception: [-1, 1]), the statistics of
+CIFAR-10's training set (cifar), akamaster/pytorch_resnet_cifar10 (cifar-imagenet-norm)."""
+
+
+def preset(name: str) -> Contract:
+    """Returns the contract of that name.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(
+            f"No preset '{name}'.{nearest(name, PRESETS)} Available: {', '.join(PRESETS)}."
+        )
+    return PRESETS[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractOptions:
+    """What a user says of the preprocessing; None means: as the preset has it."""
+
+    preset: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    color: Color | None = None
+    input_size: int | None = None
+    resize: int | str | None = None
+    """Short side in pixels, or `none` to crop the image as it is."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was said."""
+        return all(getattr(self, f.name) is None for f in fields(self))
+
+    def resolve(self, default: str) -> Contract:
+        """Returns the contract: the preset (or `default`) with the given values in place."""
+        base = preset(self.preset or default)
+        size = self.input_size or base.size
+        resize = base.resize
+        if resize is not None and size != base.size:
+            resize = round(resize * size / base.size)
+        if self.resize is not None:
+            resize = None if self.resize == "none" else int(self.resize)
+        return replace(
+            base,
+            size=size,
+            resize=resize,
+            mean=self.mean or base.mean,
+            std=self.std or base.std,
+            color=self.color or base.color,
+        )
+
+
+OPSETS = range(13, 21)
+"""ONNX opsets that export writes: per-channel Q/DQ came with 13, torch's exporter by tracing
+ends at 20. TensorRT 8.6 reads up to 17, 10.3 up to 20."""
+
+
+NO_OPTIONS = ContractOptions()
+"""Nothing said: the contract in the model's metadata holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """What an exported model carries, and in which ONNX opset it is written."""
+
+    contract: Contract
+    classes: tuple[str, ...] = ()
+    """Class names in the order of the logits; empty where they are not known."""
+    architecture: str | None = None
+    checkpoint_sha256: str | None = None
+    opset: int = 17
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise ConfigError(
+                f"Opset {self.opset} is not supported; expected {OPSETS[0]} to {OPSETS[-1]}. "
+                "Use 17, the newest that TensorRT 8.6 reads, unless a consumer needs another."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationConfig:
+    """How ranges are observed and thresholds chosen."""
+
+    method: Method = Method.ENTROPY
+    """Method that engines built from the table use unless told otherwise."""
+    percentile: float = 99.99
+    """Share of the values, in percent, that the percentile method keeps unclipped."""
+    samples: int = 512
+    """Images to use, drawn with `seed` when the data has more."""
+    seed: int = 0
+    batch_size: int = 8
+    """Images per inference; 4 to 8 is where ONNX Runtime's CPU is fastest on ResNet-50."""
+
+    def __post_init__(self) -> None:
+        if not 50 <= self.percentile <= 100:
+            raise ConfigError(
+                f"Percentile is {self.percentile}; expected 50 to 100 (99.99 is the default)."
+            )
+        if self.samples < 1 or self.batch_size < 1:
+            raise ConfigError(
+                f"samples {self.samples} and batch size {self.batch_size} must be at least 1."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildConfig:
+    """What engine to build."""
+
+    target: Target = Target.ONNXRUNTIME
+    precision: Precision = Precision.INT8
+    compute_capability: str | None = None
+    """Such as `8.6`: the GPU that a tensorrt-rtx plan is built for; None means this machine's."""
+    batch: tuple[int, int, int] = (1, 1, 16)
+    """Smallest, optimal and largest batch of the optimization profile."""
+    float_layers: Precision = Precision.FP16
+    """Precision of what is not INT8 in an INT8 engine for TensorRT; the CPU's is always FP32."""
+
+    def __post_init__(self) -> None:
+        low, best, high = self.batch
+        if not 1 <= low <= best <= high:
+            raise ConfigError(
+                f"Batch {low}:{best}:{high} is no profile; expected 1 <= min <= opt <= max."
+            )
+        if self.compute_capability is not None and self.target is not Target.TENSORRT_RTX:
+            raise ConfigError(
+                f"--compute-capability {self.compute_capability} needs --target tensorrt-rtx; "
+                f"{self.target} builds for the machine that it runs on."
+            )
+        if self.target is Target.ONNXRUNTIME and self.precision is Precision.FP16:
+            raise ConfigError(
+                "ONNX Runtime's CPU has no FP16 convolutions: an fp16 engine would run in FP32. "
+                "Use --precision fp32 or int8, or --target tensorrt."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchConfig:
+    """How engine and reference are measured, and where the limits are."""
+
+    max_drop_pp: float | None = None
+    """Largest accepted drop of top-1 accuracy in percentage points; None: no limit."""
+    min_speedup: float | None = None
+    """Smallest accepted ratio of the reference's to the engine's median latency; None: no limit."""
+    samples: int | None = None
+    """Images to judge on, drawn with `seed`; None: all."""
+    seed: int = 0
+    batch_size: int = 16
+    """Images per inference while accuracy is taken."""
+    latency_batch: int = 1
+    """Images per inference while latency is taken."""
+    iterations: int = 200
+    """Timed inferences of each of the two."""
+    warmup: int = 20
+    """Inferences of each before any is timed."""
+
+    def __post_init__(self) -> None:
+        counts = (self.batch_size, self.latency_batch, self.iterations)
+        if min(counts) < 1 or self.warmup < 0:
+            raise ConfigError(
+                f"Batch sizes and iterations {counts} must be at least 1, warmup not negative."
+            )
+        if self.samples is not None and self.samples < 1:
+            raise ConfigError(f"--samples is {self.samples}; at least 1 image is needed.")

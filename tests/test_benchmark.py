@@ -1,0 +1,192 @@
+"""Timing in turns: exact on a clock that moves only when told."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgeres.benchmark import BLOCK, SETTLING, benchmark_pair
+from edgeres.errors import DataError, RunnerError
+from edgeres.spec import BenchConfig
+from edgeres.testing import FakeClock, FakeRunner
+
+IMAGES = np.zeros((1, 3, 4, 4), np.float32)
+MS = 1_000_000
+
+
+class Bench:
+    """A pair of fake runners on one clock, with a record of who ran when."""
+
+    def __init__(self) -> None:
+        """Starts the clock at zero, with a reference of 4 ms and an engine of 1 ms."""
+        self.clock = FakeClock()
+        self.calls: list[str] = []
+        self.before_each: Callable[[], None] = lambda: None
+        self.reference = self._runner("reference", 4 * MS)
+        self.engine = self._runner("engine", 1 * MS)
+
+    def _runner(self, name: str, latency_ns: int) -> FakeRunner:
+        def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
+            self.calls.append(name)
+            self.before_each()
+            return np.zeros((len(images), 10), np.float32)
+
+        return FakeRunner(logits=logits, name=name, clock=self.clock, latency_ns=latency_ns)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A fresh pair."""
+    return Bench()
+
+
+def test_a_constant_latency_comes_out_exactly(bench: Bench) -> None:
+    """Every sample, every percentile and the speed-up."""
+    config = BenchConfig(iterations=25, warmup=3)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert found.reference.samples_ms == (4.0,) * 25
+    assert found.engine.samples_ms == (1.0,) * 25
+    assert found.speedup == 4.0
+    assert found.images_per_s(found.engine) == 1000.0
+    assert found.mode == "end-to-end, batch 1: engine against reference"
+
+
+def test_the_two_are_warmed_up_and_then_alternate_in_blocks(bench: Bench) -> None:
+    """Warm-up of each; then blocks, the engine going first in every second turn."""
+    config = BenchConfig(iterations=2 * BLOCK + 3, warmup=2)
+    benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    full, rest = SETTLING + BLOCK, SETTLING + 3
+    assert bench.calls == [
+        *["reference"] * 2 + ["engine"] * 2,
+        *["reference"] * full + ["engine"] * full,
+        *["engine"] * full + ["reference"] * full,
+        *["reference"] * rest + ["engine"] * rest,
+    ]
+
+
+def test_the_inference_after_a_switch_is_not_a_sample(bench: Bench) -> None:
+    """A first inference that finds cold caches is run and left out."""
+
+    def cold_after_a_switch() -> None:
+        if bench.calls[-2:-1] != bench.calls[-1:]:
+            bench.clock.advance(50 * MS)
+
+    bench.before_each = cold_after_a_switch
+    config = BenchConfig(iterations=40, warmup=1)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert set(found.reference.samples_ms) == {4.0}
+    assert set(found.engine.samples_ms) == {1.0}
+
+
+def test_samples_stay_in_the_order_taken(bench: Bench) -> None:
+    """A latency that grows by 1 us an inference shows as it was, warm-up left out."""
+
+    def slower() -> None:
+        bench.engine.latency_ns += 1000 * (bench.calls[-1] == "engine")
+
+    bench.before_each = slower
+    config = BenchConfig(iterations=BLOCK, warmup=5)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    first = 1 + 0.001 * (5 + SETTLING)
+    expected = [first + 0.001 * i for i in range(BLOCK)]
+    assert found.engine.samples_ms == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_machine_that_slows_down_hits_both_alike(bench: Bench) -> None:
+    """The whole machine drifts to twice its latencies; the speed-up stays within 1 %."""
+
+    def drift() -> None:
+        factor = 1 + len(bench.calls) / 900
+        bench.reference.latency_ns = round(4 * MS * factor)
+        bench.engine.latency_ns = round(MS * factor)
+
+    bench.before_each = drift
+    config = BenchConfig(iterations=400, warmup=20)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert found.engine.samples_ms[-1] > 1.8 * found.engine.samples_ms[0]
+    assert found.speedup == pytest.approx(4.0, rel=0.01)
+
+
+def test_percentiles_are_linear_between_the_samples(bench: Bench) -> None:
+    """1 to 100 ms: the ranks 0.5, 0.9 and 0.99 of the way from the first to the last sample."""
+
+    def next_latency() -> None:
+        calls = bench.calls.count("engine")
+        bench.engine.latency_ns = (calls - SETTLING * (calls // (SETTLING + BLOCK))) * MS
+
+    bench.before_each = next_latency
+    config = BenchConfig(iterations=100, warmup=0)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    stats = found.engine
+    assert stats.samples_ms == tuple(float(ms) for ms in range(1, 101))
+    assert stats.mean_ms == 50.5
+    assert (stats.p50_ms, stats.p90_ms, stats.p99_ms) == pytest.approx((50.5, 90.1, 99.01))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_off_while_timing_and_restored(bench: Bench, enabled: bool) -> None:
+    """It returns to what it was, on or off, also when a runner fails."""
+    seen: list[bool] = []
+    bench.before_each = lambda: seen.append(gc.isenabled())
+    config = BenchConfig(iterations=2, warmup=1)
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+        assert gc.isenabled() is enabled
+        bench.before_each = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was else gc.disable)()
+    assert not any(seen)
+
+
+def interrupt() -> None:
+    """Does what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def test_a_batch_of_another_size_is_refused(bench: Bench) -> None:
+    """The size asked for and the size given are named, and nothing is run."""
+    with pytest.raises(DataError) as refused:
+        benchmark_pair(bench.reference, bench.engine, IMAGES, BenchConfig(latency_batch=8))
+    assert bench.calls == []
+    assert str(refused.value) == (
+        "Latency is asked for batches of 8 images, but 1 are given. Pass as many images as the "
+        "batch has, or set the latency batch to what there is."
+    )
+
+
+def test_throughput_counts_the_images_of_a_batch(bench: Bench) -> None:
+    """Eight images in 1 ms are 8000 a second."""
+    images = np.zeros((8, 3, 4, 4), np.float32)
+    config = BenchConfig(latency_batch=8, iterations=3, warmup=0)
+    found = benchmark_pair(bench.reference, bench.engine, images, config, clock=bench.clock)
+    assert found.batch_size == 8
+    assert found.images_per_s(found.engine) == 8000.0
+
+
+def test_a_clock_that_stands_still_is_refused(bench: Bench) -> None:
+    """No ratio is made of durations of zero."""
+    bench.engine.latency_ns = 0
+    config = BenchConfig(iterations=12, warmup=0)
+    with pytest.raises(RunnerError) as refused:
+        benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert str(refused.value) == (
+        "engine took no time by the clock in 12 of 12 inferences. A duration must be positive: "
+        "use a clock that resolves one inference."
+    )
+
+
+def test_the_default_clock_gives_positive_samples(bench: Bench) -> None:
+    """With `time.perf_counter_ns`, as many samples as iterations."""
+    config = BenchConfig(iterations=15, warmup=1)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config)
+    assert len(found.engine.samples_ms) == len(found.reference.samples_ms) == 15
+    assert min(found.engine.samples_ms) > 0
