@@ -1,28 +1,20 @@
 """What stages make: files on disk and the frozen values that describe them.
 
-A file appears whole or not at all. Hashes tie an engine to its table and its model, so that
+Hashes tie an engine to its table and its model, so that
 a stale or foreign file is refused with a sentence. Nothing here imports a heavy library.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgeres.errors import ArtifactError
+from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
 from edgeres.spec import Contract, Method, Precision, Target
-
-SCHEMA_VERSION = 1
-"""Version of the JSON forms written here; a file of another version is refused."""
-
-_READ_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +45,16 @@ class OnnxArtifact:
     def num_classes(self) -> int:
         """Length of the logits."""
         return self.output.shape[-1] or 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "edgeres-model",
+            **asdict(self),
+            "path": str(self.path),
+            "contract": self.contract and self.contract.to_dict(),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ class CalibrationTable:
     @property
     def sha256(self) -> str:
         """Hash of the file that `save_table` writes of this table."""
-        return hashlib.sha256(_json(self.to_dict()).encode()).hexdigest()
+        return hashlib.sha256(json_text(self.to_dict()).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -269,103 +271,6 @@ def _threshold(raw: Mapping[str, Any]) -> Threshold:
 
 def _tensor_spec(raw: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(name=raw["name"], shape=tuple(raw["shape"]), dtype=raw["dtype"])
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the hexadecimal SHA-256 of a file.
-
-    Raises:
-        ArtifactError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_READ_BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
-    return digest.hexdigest()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that becomes `path` when the block succeeds.
-
-    On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched.
-
-    Raises:
-        ArtifactError: the folder is missing or not writable, or the disk is full.
-    """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
-    try:
-        temporary.touch(exist_ok=False)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise ArtifactError(_write_error(path, error)) from error
-    finally:
-        # A folder that refused the file refuses this too; the first reason is the one to tell.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def check_writable(path: Path) -> None:
-    """Checks that a file can appear at `path`, before long work is done for it.
-
-    Raises:
-        ArtifactError: the folder is missing or not writable, or the disk is full.
-    """
-    probe = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise ArtifactError(_write_error(path, error)) from error
-
-
-def _write_error(path: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return f"{path} was not written: no space left on the disk. Free some and run again."
-    if error.errno == errno.ENOENT and not path.parent.exists():
-        return f"{path} was not written: the folder {path.parent} does not exist. Create it first."
-    return f"{path} was not written: {error.strerror or error}. Pass -o with a path that you may write."
-
-
-def save_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes one JSON object, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(_json(value), encoding="utf-8")
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def load_json(path: Path, kind: str) -> dict[str, Any]:
-    """Reads a JSON object that `save_json` wrote, and checks its kind and schema version.
-
-    Raises:
-        ArtifactError: unreadable, not JSON, another kind of file or another schema version.
-    """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is not JSON ({error}); expected an {kind} file.") from error
-    if not isinstance(raw, dict) or raw.get("kind") != kind:
-        found = raw.get("kind") if isinstance(raw, dict) else type(raw).__name__
-        raise ArtifactError(f"{path} is no {kind} file: its kind is {found!r}. Check the path.")
-    if raw.get("schema_version") != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{path} has schema version {raw.get('schema_version')!r}, this edgeres reads "
-            f"{SCHEMA_VERSION}. Make the file again with this version."
-        )
-    return raw
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def save_table(path: Path, table: CalibrationTable) -> None:

@@ -21,18 +21,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, not in __all__
 
 from edgeres.artifacts import OnnxArtifact, TensorSpec
 from edgeres.errors import ConfigError, ExportError, RunnerError
 from edgeres.model_file import IR_VERSION, save_model
-from edgeres.ort import open_session
+from edgeres.ort import open_session, run_session
 from edgeres.spec import Contract, ExportConfig
 
 INPUT = "input"
@@ -51,7 +49,6 @@ _DEFAULT_EPSILON = 1e-5
 
 _TRACED_BATCH = 2
 _PROBE_BATCH = 3
-_FATAL_ONLY = 4
 _LARGE = 10
 """How far the probe of large values goes beyond what an image can hold."""
 
@@ -325,16 +322,13 @@ def _check_equal(model: onnx.ModelProto, images: _Arrays, expected: _Arrays) -> 
 
 
 def _onnx_logits(session: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    options = onnxruntime.RunOptions()
-    options.log_severity_level = _FATAL_ONLY
     try:
-        logits: NDArray[np.float32] = session.run([OUTPUT], {INPUT: images}, options)[0]
-    except (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.RuntimeException) as error:
+        return run_session(session, [OUTPUT], {INPUT: images})[0]
+    except RunnerError as error:
         raise ExportError(
             f"The exported model does not run on images of the shape {images.shape}, though the "
             f"network does: {error}. No file was written. Its forward must not fix the batch size."
         ) from error
-    return logits
 
 
 def relative_difference(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

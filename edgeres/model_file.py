@@ -12,17 +12,12 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import uses_external_data
 
 from edgeres import __version__
-from edgeres.artifacts import (
-    CalibrationTable,
-    LayerPrecision,
-    OnnxArtifact,
-    TensorSpec,
-    sha256_of,
-    whole_file,
-)
+from edgeres.artifacts import CalibrationTable, LayerPrecision, OnnxArtifact, TensorSpec
 from edgeres.errors import ArtifactError
+from edgeres.files import sha256_of, whole_file
 from edgeres.spec import Contract, Method
 
 IR_VERSION = 8
@@ -30,6 +25,7 @@ IR_VERSION = 8
 table; NVIDIA/TensorRT issue 4091 shows what a newer IR version does."""
 
 _PREFIX = "edgeres."
+_STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,7 +74,24 @@ def load_model(path: Path) -> onnx.ModelProto:
         raise ArtifactError(f"{path} is no ONNX file ({error}). Make one with export.") from error
     if not model.graph.node:
         raise ArtifactError(f"{path} is no ONNX model: its graph is empty. Make one with export.")
+    if not any(entry.domain in _STANDARD_DOMAINS for entry in model.opset_import):
+        raise ArtifactError(
+            f"{path} names no version of ONNX's operators: it is cut off, or was written by a "
+            "tool that left it out. Copy it again, or make one with export."
+        )
+    _check_self_contained(path, model)
     return model
+
+
+def _check_self_contained(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses weights in a second file: the model's sha256 would not cover them."""
+    tensor = next((t for t in model.graph.initializer if uses_external_data(t)), None)
+    if tensor is not None:
+        raise ArtifactError(
+            f"{path} keeps '{tensor.name}' and other weights in a file beside it; edgeres takes "
+            "one file that holds all of the model. Write it as one, in Python: "
+            f"onnx.save(onnx.load('{path.name}'), 'whole.onnx')"
+        )
 
 
 def describe_model(path: Path, model: onnx.ModelProto | None = None) -> OnnxArtifact:
@@ -100,6 +113,11 @@ def describe_model(path: Path, model: onnx.ModelProto | None = None) -> OnnxArti
         raise ArtifactError(
             f"{path} maps {inputs[0].shape} to {outputs[0].shape}; edgeres takes classifiers "
             "from (N, 3, H, W) to (N, classes)."
+        )
+    if {inputs[0].dtype, outputs[0].dtype} != {"float32"}:
+        raise ArtifactError(
+            f"{path} maps {inputs[0].dtype} to {outputs[0].dtype}; edgeres takes float32 on both "
+            "sides and lowers the precision itself. Export the model in FP32."
         )
     metadata = _metadata(path, model)
     contract = metadata.get("contract")
@@ -131,6 +149,7 @@ def _metadata(path: Path, model: onnx.ModelProto) -> dict[str, Any]:
 
 def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    kind = tensor.elem_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind) if kind else "undefined"
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
     return TensorSpec(name=value.name, shape=shape, dtype=str(dtype))

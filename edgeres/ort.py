@@ -6,12 +6,18 @@ ever asked for, and no session falls back to another.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import RunnerError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _ERRORS_ONLY = 3
+_FATAL_ONLY = 4
 
 
 def open_session(model: bytes | Path, *, threads: int = 0, optimized: Path | None = None) -> Any:
@@ -27,6 +33,7 @@ def open_session(model: bytes | Path, *, threads: int = 0, optimized: Path | Non
     """
     import onnxruntime  # takes 0.1 s, and only work with a model needs it
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
@@ -35,7 +42,7 @@ def open_session(model: bytes | Path, *, threads: int = 0, optimized: Path | Non
     source = str(model) if isinstance(model, Path) else model
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except refusals() as error:
+    except _refusals() as error:
         named = model if isinstance(model, Path) else "the model"
         raise RunnerError(
             f"ONNX Runtime {onnxruntime.__version__} refused {named}: {error}. "
@@ -43,7 +50,26 @@ def open_session(model: bytes | Path, *, threads: int = 0, optimized: Path | Non
         ) from error
 
 
-def refusals() -> tuple[type[Exception], ...]:
+def run_session(
+    session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """Returns the named outputs of a session, fresh arrays of the caller's.
+
+    Raises:
+        RunnerError: ONNX Runtime failed; the message is its own.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        values: list[NDArray[np.float32]] = session.run(list(outputs), feed, options)
+    except _refusals() as error:
+        raise RunnerError(str(error)) from error
+    return values
+
+
+def _refusals() -> tuple[type[Exception], ...]:
     """Returns the exceptions that ONNX Runtime raises; they share no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeres.artifacts import SCHEMA_VERSION
+from edgeres.files import SCHEMA_VERSION
 
 EXIT_PASS = 0
 EXIT_ACCURACY = 3

@@ -21,7 +21,7 @@ available_extras() {
   if [[ $(uname -sm) == "Linux x86_64" ]]; then
     echo export,rtx
   else
-    say "TensorRT for RTX is left out: its wheels are for x86_64 Linux, this is $(uname -sm)."
+    say "TensorRT for RTX is left out on $(uname -sm): its wheels are tried on x86_64 Linux only."
     echo export
   fi
 }
@@ -112,12 +112,18 @@ install_torch() {
   torch=$(grep '^torch==' "$constraints")
   if [[ $(uname -s) != Linux ]]; then
     pip_install "$torch"
-  elif ! pip_install "$torch+cpu" 2>/dev/null; then
-    say "pip's indexes have no CPU build of $torch: asking PyTorch's own with uv"
-    pip_install uv
-    "$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" --torch-backend cpu "$torch" ||
-      die "No CPU build of $torch could be fetched. Check the network, or set PIP_FIND_LINKS to a folder with its wheel."
+  elif ! pip_install "$torch+cpu" 2>/dev/null && ! install_torch_with_uv "$torch"; then
+    say "No CPU build of $torch can be reached: taking pip's default one, several GB with CUDA."
+    say "To avoid that, press Ctrl-C and set PIP_FIND_LINKS to a folder with the CPU wheel."
+    pip_install "$torch"
   fi
+}
+
+# pip knows PyTorch's own indexes only where it is told of them; uv knows them by itself.
+install_torch_with_uv() {
+  say "pip finds no CPU build of $1: asking PyTorch's own index with uv"
+  pip_install uv &&
+    "$venv/bin/python" -m uv pip install -q --python "$venv/bin/python" --torch-backend cpu "$1"
 }
 
 pip_install() {

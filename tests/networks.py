@@ -27,6 +27,8 @@ _SHAPES: Mapping[str, tuple[int, ...]] = {
     "middle": (4, 4, 3, 3),
     "expand": (16, 4, 1, 1),
     "grouped": (8, 2, 3, 3),
+    "head": (8, 8),
+    "offset": (8, 1, 1),
     "fc": (CLASSES, 8),
     "fc16": (CLASSES, 16),
 }
@@ -72,9 +74,7 @@ _PADDED = """
 
 _BODIES: Mapping[str, str] = {
     "identity": _block(_MAIN, "", "main, entry", "fc"),
-    "identity shortcut first": _block(_MAIN, "", "entry, main", "fc"),
     "down-sampling": _block(_DOWN, _PROJECTION, "main, shortcut", "fc16"),
-    "down-sampling shortcut first": _block(_DOWN, _PROJECTION, "shortcut, main", "fc16"),
     "option A": _block(_DOWN, _PADDED, "main, shortcut", "fc16"),
     "bottleneck": _block(
         """
@@ -105,6 +105,12 @@ _BODIES: Mapping[str, str] = {
   stem_relu = Relu(stem)
   entry = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]>(stem_relu)
 """,
+    ),
+    "two-layer head": _block(_MAIN, "", "main, entry", "fc").replace(
+        "logits = Gemm<transB = 1>(flat",
+        """scores = Gemm(flat, head_w, head_b)
+  scores_relu = Relu(scores)
+  logits = Gemm<transB = 1>(scores_relu""",
     ),
     "pre-activation": """
   entry = Conv<pads = [1, 1, 1, 1]>(image, stem_w, stem_b)
@@ -157,6 +163,17 @@ def images(count: int, seed: int = 0) -> NDArray[np.float32]:
     """Returns (count, 3, 16, 16) float32 from a standard normal."""
     generator = np.random.default_rng(seed)
     return generator.standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
+
+
+def swapped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy of the model with the operands of every Add in the other order."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    for node in copied.graph.node:
+        if node.op_type == "Add":
+            first, second = node.input
+            node.input[:] = [second, first]
+    return copied
 
 
 def with_weight(

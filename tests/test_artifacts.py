@@ -18,14 +18,12 @@ from edgeres.artifacts import (
     TensorSpec,
     Threshold,
     load_engine,
-    load_json,
     load_table,
     manifest_path,
-    save_json,
     save_table,
-    sha256_of,
 )
 from edgeres.errors import ArtifactError
+from edgeres.files import load_json, save_json, sha256_of
 from edgeres.spec import Method, Precision, Target, preset
 
 TABLE = CalibrationTable(

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from edgeres.artifacts import save_json, whole_file
 from edgeres.errors import ArtifactError
+from edgeres.files import save_json, whole_file
 
 
 def leaves(folder: Path) -> list[str]:

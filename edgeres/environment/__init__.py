@@ -1,5 +1,6 @@
-"""What this machine is, as data."""
+"""The machine that edgeres runs on: what it is and what it can do."""
 
+from edgeres.environment.capabilities import Capability, capabilities
 from edgeres.environment.machine import Machine, describe_machine, has_nvidia_gpu
 
-__all__ = ["Machine", "describe_machine", "has_nvidia_gpu"]
+__all__ = ["Capability", "Machine", "capabilities", "describe_machine", "has_nvidia_gpu"]

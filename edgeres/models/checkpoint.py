@@ -22,8 +22,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from edgeres.artifacts import sha256_of
 from edgeres.errors import CheckpointError, ConfigError
+from edgeres.files import sha256_of
 from edgeres.models.registry import ARCHITECTURES
 from edgeres.models.resnet import ResNet, build_model
 from edgeres.spec import Block, ModelSpec, Shortcut, Stem

@@ -4,20 +4,24 @@ This is the library behind the command line, and the way to use edgeres from Pyt
 is apart because it alone needs torch.
 """
 
-from edgeres.pipeline.bench import BenchRequest, bench
-from edgeres.pipeline.build import build
+from edgeres.pipeline.bench import BenchRequest, bench_engine
+from edgeres.pipeline.build import build_from_model
 from edgeres.pipeline.calibrate import calibrate_model, contract_of
-from edgeres.pipeline.demo import DemoResult, demo
+from edgeres.pipeline.demo import DemoResult, run_demo
+from edgeres.pipeline.extras import export_stage
+from edgeres.pipeline.inspect import inspect_artifact
 from edgeres.pipeline.track import Track, untracked
 
 __all__ = [
     "BenchRequest",
     "DemoResult",
     "Track",
-    "bench",
-    "build",
+    "bench_engine",
+    "build_from_model",
     "calibrate_model",
     "contract_of",
-    "demo",
+    "export_stage",
+    "inspect_artifact",
+    "run_demo",
     "untracked",
 ]

@@ -39,7 +39,9 @@ class BenchRequest:
     """Only for a reference without a contract of its own."""
 
 
-def bench(request: BenchRequest, config: BenchConfig, *, track: Track = untracked) -> Comparison:
+def bench_engine(
+    request: BenchRequest, config: BenchConfig, *, track: Track = untracked
+) -> Comparison:
     """Returns the verdict on an engine: accuracy and latency against the reference.
 
     Raises:

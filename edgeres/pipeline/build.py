@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, check_writable
+from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact
 from edgeres.build import build_engine
 from edgeres.errors import ConfigError
+from edgeres.files import check_writable
 from edgeres.model_file import Network, describe_model
 from edgeres.pipeline.calibrate import contract_of
 from edgeres.quantize import check_table, float_network, quantize_for_cpu, quantize_for_tensorrt
@@ -21,7 +22,7 @@ from edgeres.spec import (
 )
 
 
-def build(
+def build_from_model(
     model: Path,
     config: BuildConfig,
     table: CalibrationTable | None = None,

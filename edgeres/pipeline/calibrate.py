@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact, check_writable, save_table
+from edgeres.artifacts import CalibrationTable, OnnxArtifact, save_table
 from edgeres.data import batches, load_dataset, select
 from edgeres.errors import ConfigError
+from edgeres.files import check_writable
 from edgeres.model_file import describe_model
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import calibrate

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeres.artifacts import EngineArtifact, OnnxArtifact, whole_file
+from edgeres.artifacts import EngineArtifact, OnnxArtifact
 from edgeres.data import Dataset, embedded_digits, embedded_path
-from edgeres.pipeline.bench import BenchRequest, bench
-from edgeres.pipeline.build import build
+from edgeres.files import whole_file
+from edgeres.pipeline.bench import BenchRequest, bench_engine
+from edgeres.pipeline.build import build_from_model
 from edgeres.pipeline.calibrate import calibrate_model
+from edgeres.pipeline.extras import export_stage
 from edgeres.pipeline.track import Track, untracked
 from edgeres.results import Comparison
 from edgeres.spec import (
@@ -45,7 +47,7 @@ class DemoResult:
     """Whether the accuracy is that of TensorRT's placement on the CPU, without a latency."""
 
 
-def demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoResult, ...]:
+def run_demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoResult, ...]:
     """Returns the verdict of every target that this machine can build.
 
     Args:
@@ -68,7 +70,7 @@ def demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoResul
     for config in _targets():
         engine = folder / f"{ARCHITECTURE}_{config.target}_int8.engine"
         say(f"build       {config.precision} for {config.target}")
-        built = build(model.path, config, table, output=engine)
+        built = build_from_model(model.path, config, table, output=engine)
         simulated = config.target is not Target.ONNXRUNTIME
         request = BenchRequest(
             engine=table_path if simulated else engine,
@@ -77,7 +79,7 @@ def demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoResul
             simulate=simulated,
         )
         say(f"bench       {'simulated on the CPU' if simulated else 'on this machine'}")
-        verdict = bench(request, limits, track=track)
+        verdict = bench_engine(request, limits, track=track)
         results.append(DemoResult(engine=built, verdict=verdict, simulated=simulated))
     return tuple(results)
 
@@ -96,15 +98,15 @@ def _write_npz(path: Path, dataset: Dataset) -> None:
 
 
 def _exported(folder: Path, say: Say) -> OnnxArtifact:
-    from edgeres.pipeline.export import ExportRequest, export_model  # torch
-
+    stage = export_stage()
     say(f"export      {ARCHITECTURE} trained on handwritten digits")
-    request = ExportRequest(
+    request = stage.ExportRequest(
         architecture=ARCHITECTURE,
         weights=embedded_path(WEIGHTS),
         contract=ContractOptions(preset="digits"),
     )
-    return export_model(request, output=folder / "digits.onnx")
+    exported: OnnxArtifact = stage.export_model(request, output=folder / "digits.onnx")
+    return exported
 
 
 def _targets() -> list[BuildConfig]:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
-from edgeres.artifacts import OnnxArtifact, check_writable
+from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import ArtifactError
 from edgeres.export import export_onnx
-from edgeres.models import find_spec, is_factory
-from edgeres.models.checkpoint import (
-    load_checkpoint,
-    load_weights,
-    model_from_checkpoint,
-    spec_from_checkpoint,
-)
-from edgeres.models.factory import load_factory
-from edgeres.spec import Contract, ContractOptions, ExportConfig, ModelSpec, Shortcut, Stem
+from edgeres.files import check_writable
+from edgeres.models.load import load_trained
+from edgeres.spec import ContractOptions, ExportConfig, ModelSpec, Shortcut, Stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,37 +39,27 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         ArtifactError: the file cannot be written.
     """
     check_writable(output)
-    model, contract, sha256 = _loaded(request)
+    trained = load_trained(
+        request.architecture,
+        request.weights,
+        num_classes=request.num_classes,
+        bn_eps=request.bn_eps,
+        shortcut=request.shortcut,
+    )
     config = ExportConfig(
-        contract=contract,
+        contract=request.contract.resolve(_preset_of(trained.spec)),
         classes=_class_names(request.labels),
         architecture=request.architecture,
-        checkpoint_sha256=sha256,
+        checkpoint_sha256=trained.checkpoint_sha256,
         opset=request.opset,
     )
-    return export_onnx(model, config, output=output)
+    return export_onnx(trained.module, config, output=output)
 
 
-def _loaded(request: ExportRequest) -> tuple[nn.Module, Contract, str]:
-    """Returns the trained network, its preprocessing and the hash of its checkpoint."""
-    checkpoint = load_checkpoint(request.weights)
-    if is_factory(request.architecture):
-        model = load_weights(
-            load_factory(request.architecture), checkpoint, name=request.architecture
-        )
-        return model, request.contract.resolve("imagenet"), checkpoint.sha256
-    asked = find_spec(request.architecture)
-    if request.bn_eps is not None:
-        asked = replace(asked, bn_eps=request.bn_eps)
-    spec = spec_from_checkpoint(
-        asked, checkpoint, num_classes=request.num_classes, shortcut=request.shortcut
-    )
-    contract = request.contract.resolve(_preset_of(spec))
-    return model_from_checkpoint(spec, checkpoint), contract, checkpoint.sha256
-
-
-def _preset_of(spec: ModelSpec) -> str:
+def _preset_of(spec: ModelSpec | None) -> str:
     """Returns the preset that an architecture's published checkpoints were trained with."""
+    if spec is None:
+        return "imagenet"
     if spec.stem is Stem.CIFAR:
         return "cifar"
     return "imagenet-caffe" if spec.stride_in_1x1 else "imagenet"

@@ -1,6 +1,6 @@
 """Observed ranges, thresholds, Q/DQ placement and its two lowerings."""
 
-from edgeres.quantize.calibrate import (
+from edgeres.quantize.stages import (
     calibrate,
     check_table,
     float_network,

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from edgeres.artifacts import CalibrationTable
+from edgeres.errors import ArtifactError
 from edgeres.quantize.emit import Emitter
 from edgeres.quantize.graph import Graph, attribute, is_pass_through
 from edgeres.quantize.methods import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
@@ -123,7 +124,8 @@ class _CpuLowering:
         has_bias = len(node.input) > 2 and bool(node.input[2])
         bias = np.zeros(weight.shape[axis], np.float32)
         if has_bias:
-            bias = np.asarray(self._graph.constant(node.input[2]), np.float32)
+            # Gemm's may be a single value or a row, (1, channels).
+            bias[:] = np.ravel(np.asarray(self._graph.constant(node.input[2]), np.float32))
         least = least_weight_scales(bias, float(input_scale))
         scales = np.maximum(weight_scales(weight, axis), least)
         quantized = quantize_weight(weight, scales, axis)
@@ -156,6 +158,12 @@ class _CpuLowering:
     def _grid(self, tensor: str) -> _Grid:
         root = self._graph.root(tensor)
         threshold = self._table.threshold(root, self._method)
+        if (threshold.u8 is None) is self._graph.is_non_negative(root):
+            raise ArtifactError(
+                f"The calibration table takes '{root}' for "
+                f"{'signed' if threshold.u8 is None else 'unsigned'}, the network makes it "
+                "otherwise. It was made by another version of edgeres: run calibrate again."
+            )
         if threshold.u8 is None:
             return _Grid(scale_of(threshold.s8, SIGNED_LEVELS), np.uint8(128), root)
         return _Grid(scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0), root)
@@ -172,6 +180,6 @@ def lower_for_cpu(
         method: which thresholds to use; None takes the table's own.
 
     Raises:
-        ArtifactError: the table lacks a tensor.
+        ArtifactError: the table lacks a tensor, or has the wrong grid for one.
     """
     return _CpuLowering(graph, table, method).run()

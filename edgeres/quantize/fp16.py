@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.errors import QuantizationError
-from edgeres.quantize.graph import opset_of
+from edgeres.quantize.graph import normalized, opset_of
 
 QDQ_OPSET = 19
 """First opset whose QuantizeLinear takes FP16. Source: ONNX operator QuantizeLinear."""
@@ -64,10 +64,8 @@ def _with_fp16_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
     if quantized and opset_of(model) < QDQ_OPSET:
         raised = onnx.version_converter.convert_version(model, QDQ_OPSET)
         raised.ir_version = _QDQ_IR_VERSION
-        return raised
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    return copied
+        return normalized(raised)
+    return normalized(model)
 
 
 def _half(tensor: TensorProto) -> TensorProto:

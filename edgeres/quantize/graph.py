@@ -20,6 +20,9 @@ PASS_THROUGH = frozenset(
 MIN_OPSET = 13
 """First opset with a per-channel scale. Source: ONNX operator QuantizeLinear, version 13."""
 
+_LEAST_IR_VERSION = 4
+"""First ONNX IR whose initializers need not be graph inputs too. Source: ONNX versioning table."""
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -50,7 +53,7 @@ class Graph:
         return str(self.model.graph.output[0].name)
 
     def constant(self, name: str) -> NDArray[np.float32] | None:
-        """Returns the value of an initializer or a Constant node, None for an activation."""
+        """Returns the value of a constant, None for an activation."""
         tensor = self.constants.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
@@ -73,7 +76,7 @@ class Graph:
         node = self.producers.get(root)
         if node is None:
             return False
-        if node.op_type in {"GlobalAveragePool", "AveragePool"}:
+        if node.op_type in {"GlobalAveragePool", "AveragePool", "ReduceMean"}:
             return self.is_non_negative(node.input[0])
         return node.op_type == "Relu" or _is_clip_at_zero(self, node)
 
@@ -90,7 +93,7 @@ def view(model: onnx.ModelProto) -> Graph:
             f"The model has opset {opset}; per-channel quantization needs {MIN_OPSET} or newer. "
             "Export it again with --opset 17."
         )
-    model = _with_unique_names(model)
+    model = normalized(model)
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     producers = {out: node for node in model.graph.node for out in node.output if out}
     positions = {o: i for i, node in enumerate(model.graph.node) for o in node.output}
@@ -98,7 +101,8 @@ def view(model: onnx.ModelProto) -> Graph:
     for node in model.graph.node:
         for name in dict.fromkeys(node.input):
             consumers.setdefault(name, []).append(node)
-    return Graph(model, producers, consumers, positions, _constants(model), _shapes(inferred))
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    return Graph(model, producers, consumers, positions, constants, _shapes(inferred))
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -119,16 +123,45 @@ def is_pass_through(graph: Graph, node: onnx.NodeProto) -> bool:
     return _pads_with_zeros(graph, node)
 
 
-def _with_unique_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy whose every operator has a name of its own; ONNX allows empty ones."""
-    named = onnx.ModelProto()
-    named.CopyFrom(model)
+def normalized(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy whose operators have unique names and whose constants are initializers.
+
+    ONNX allows empty and equal names, constants that are nodes, and initializers that are
+    inputs as well, which would turn into required inputs once their initializer is gone.
+    """
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    copied.ir_version = max(copied.ir_version, _LEAST_IR_VERSION)
+    _lift_constants(copied.graph)
+    _drop_optional_inputs(copied.graph)
+    _name_uniquely(copied.graph)
+    return copied
+
+
+def _lift_constants(graph: onnx.GraphProto) -> None:
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+            del graph.node[index]
+
+
+def _drop_optional_inputs(graph: onnx.GraphProto) -> None:
+    constants = {tensor.name for tensor in graph.initializer}
+    for index in reversed(range(len(graph.input))):
+        if graph.input[index].name in constants:
+            del graph.input[index]
+
+
+def _name_uniquely(graph: onnx.GraphProto) -> None:
     taken: set[str] = set()
-    for index, node in enumerate(named.graph.node):
-        if not node.name or node.name in taken:
-            node.name = f"{node.op_type}_{index}"
+    for index, node in enumerate(graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+        while node.name in taken:
+            node.name += "_"
         taken.add(node.name)
-    return named
 
 
 def _pads_with_zeros(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -145,14 +178,6 @@ def _is_clip_at_zero(graph: Graph, node: onnx.NodeProto) -> bool:
         return False
     low = graph.constant(node.input[1])
     return low is not None and float(low) >= 0
-
-
-def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = node.attribute[0].t
-    return found
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

@@ -60,16 +60,17 @@ def thresholds(seen: Distribution, *, signed: bool, percentile: float) -> dict[M
 def percentile_amax(seen: Distribution, percentile: float) -> float:
     """Returns the smallest amax that leaves `percentile` % of all values, zeros too, unclipped.
 
-    Linear within a bin; never above the exact maximum.
+    Linear within a bin; never above the exact maximum. Where zeros alone are that share, the
+    rule would clip everything that the tensor says, so it clips nothing.
     """
     wanted = percentile / 100 * (seen.zeros + int(seen.counts.sum()))
     cumulative = seen.zeros + np.cumsum(seen.counts)
-    if wanted >= cumulative[-1]:
+    if wanted >= cumulative[-1] or wanted <= seen.zeros:
         return seen.amax
     index = int(np.searchsorted(cumulative, wanted))
     before = cumulative[index] - seen.counts[index]
-    inside = (wanted - before) / seen.counts[index] if seen.counts[index] else 0.0
-    return float(min(seen.amax, max(0.0, index + inside) * seen.bin_width))
+    inside = (wanted - before) / seen.counts[index]
+    return float(min(seen.amax, (index + inside) * seen.bin_width))
 
 
 def entropy_amax(seen: Distribution, levels: int) -> float:

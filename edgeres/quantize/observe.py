@@ -20,15 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from edgeres.errors import CalibrationError
-from edgeres.ort import open_session
+from edgeres.errors import CalibrationError, RunnerError
+from edgeres.ort import open_session, run_session
 from edgeres.quantize.graph import Graph
 from edgeres.quantize.methods import Distribution
 
@@ -38,6 +38,12 @@ SAMPLE_SIZE = 4096
 _BINS = 8192
 """After any number of doublings at least half of the bins lie below the maximum, so that
 `methods.SEARCH_BINS` are always resolved."""
+
+_LEAST_LIMIT = 2.0**-100
+"""Below it the bins per unit would overflow float32; `scale_of` takes such a tensor for dead."""
+
+_SPATIAL = "edgeres_spatial_shape"
+"""Initializer that makes (N, features), as between two classifier layers, (N, features, 1, 1)."""
 
 
 class ImageBatch(Protocol):
@@ -73,17 +79,18 @@ def observe(
 
     Raises:
         CalibrationError: no images, or an activation that is NaN or infinite.
-        RunnerError: ONNX Runtime refused the model.
+        RunnerError: ONNX Runtime refused the model or the images.
     """
     observers = [_Observer(name, not graph.is_non_negative(name)) for name in tensors]
     session = open_session(_observed_model(graph, observers).SerializeToString())
     wanted = [name for o in observers for name in (o.peak, o.sample)]
     histograms = {o.tensor: _Histogram() for o in observers}
     for batch in batches:
-        values = session.run(wanted, {graph.input: batch.images})
+        _check_finite(graph.input, np.abs(batch.images).max())
+        values = _run(session, wanted, {graph.input: batch.images})
         for observer, peak, sample in zip(observers, values[::2], values[1::2], strict=True):
-            amax = _amax(observer, peak)
-            histograms[observer.tensor].add(amax, sample)
+            magnitudes = np.abs(sample, out=sample)
+            histograms[observer.tensor].add(_amax(observer, peak, magnitudes), magnitudes)
     if not histograms or all(h.empty for h in histograms.values()):
         raise CalibrationError("No image came through calibration. Pass --data with images.")
     return {name: histogram.distribution() for name, histogram in histograms.items()}
@@ -105,10 +112,10 @@ class _Histogram:
         return not self._zeros and not self._counts.any()
 
     def add(self, amax: float, sample: NDArray[np.float32]) -> None:
-        """Adds one batch: its exact largest absolute value, and a sample of its values."""
+        """Adds one batch: its exact largest absolute value, and a sample of them (overwritten)."""
         self._amax = max(self._amax, amax)
         self._cover(self._amax)
-        flat = np.abs(sample, out=sample).ravel()
+        flat = sample.ravel()
         zeros = flat.size - int(np.count_nonzero(flat))
         self._zeros += zeros
         if zeros == flat.size:
@@ -126,7 +133,7 @@ class _Histogram:
         """Makes the limit a power of two above `amax`; the first one sets it."""
         if amax == 0:
             return
-        needed = float(2.0 ** (np.floor(np.log2(amax)) + 1))
+        needed = max(_LEAST_LIMIT, float(2.0 ** (np.floor(np.log2(amax)) + 1)))
         if self._limit == 0:
             self._limit = needed
         while self._limit < needed:
@@ -135,15 +142,34 @@ class _Histogram:
             self._limit *= 2
 
 
-def _amax(observer: _Observer, peak: NDArray[np.float32]) -> float:
-    largest = float(peak.max())
-    amax = float(np.sqrt(np.float32(largest))) if observer.squared else largest
+def _run(
+    session: Any, outputs: Sequence[str], feeds: dict[str, NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    try:
+        return run_session(session, outputs, feeds)
+    except RunnerError as error:
+        shapes = ", ".join(str(images.shape) for images in feeds.values())
+        raise RunnerError(
+            f"The model does not run on calibration images of the shape {shapes}. Export it for "
+            f"this image size, with a dynamic batch. ONNX Runtime: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _amax(observer: _Observer, peak: NDArray[np.float32], magnitudes: NDArray[np.float32]) -> float:
+    """Returns the largest absolute value; the sample counts where squares underflow."""
+    largest = np.sqrt(peak.max()) if observer.squared else peak.max()
+    # ONNX Runtime's pooling passes over most NaN; numpy's maximum over the sample keeps them.
+    amax = np.maximum(largest, magnitudes.max())
+    _check_finite(observer.tensor, amax)
+    return float(amax)
+
+
+def _check_finite(tensor: str, amax: np.float32) -> None:
     if not np.isfinite(amax):
         raise CalibrationError(
-            f"Activation '{observer.tensor}' is NaN or infinite on a calibration image. "
+            f"Activation '{tensor}' is NaN or infinite on a calibration image. "
             "The FP32 model is broken there: check its weights and the preprocessing contract."
         )
-    return amax
 
 
 def _observed_model(graph: Graph, observers: Sequence[_Observer]) -> onnx.ModelProto:
@@ -151,6 +177,7 @@ def _observed_model(graph: Graph, observers: Sequence[_Observer]) -> onnx.ModelP
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     del model.graph.output[:]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, -1, 1, 1]), _SPATIAL))
     for observer in observers:
         model.graph.node.extend(_observer_nodes(graph, observer))
         model.graph.output.extend(
@@ -162,27 +189,26 @@ def _observed_model(graph: Graph, observers: Sequence[_Observer]) -> onnx.ModelP
 
 def _observer_nodes(graph: Graph, observer: _Observer) -> list[onnx.NodeProto]:
     shape = graph.shapes.get(observer.tensor)
-    if shape is None or len(shape) != 3:
+    if not shape:
         raise CalibrationError(
-            f"Activation '{observer.tensor}' has the shape {shape} behind the batch; expected "
-            "(channels, height, width). Export the model with a fixed image size."
+            f"The size of activation '{observer.tensor}' does not follow from the model's input. "
+            "Export the model with a fixed image size."
         )
-    source = observer.tensor
-    nodes = []
+    nodes, source, stride = [], observer.tensor, 1
+    if len(shape) == 3:
+        stride = _sample_stride(*shape)
+    else:
+        source = observer.tensor + "/edgeres_spatial"
+        nodes.append(helper.make_node("Reshape", [observer.tensor, _SPATIAL], [source]))
+    measured = source
     if observer.squared:
-        source = observer.tensor + "/edgeres_square"
-        nodes.append(helper.make_node("Mul", [observer.tensor] * 2, [source]))
-    stride = _sample_stride(*shape)
+        measured = observer.tensor + "/edgeres_square"
+        nodes.append(helper.make_node("Mul", [source] * 2, [measured]))
+    window = {"kernel_shape": [1, 1], "strides": [stride, stride]}
     return [
         *nodes,
-        helper.make_node("GlobalMaxPool", [source], [observer.peak]),
-        helper.make_node(
-            "MaxPool",
-            [observer.tensor],
-            [observer.sample],
-            kernel_shape=[1, 1],
-            strides=[stride, stride],
-        ),
+        helper.make_node("GlobalMaxPool", [measured], [observer.peak]),
+        helper.make_node("MaxPool", [source], [observer.sample], **window),
     ]
 
 

@@ -20,7 +20,7 @@ from edgeres.spec import Precision
 
 LAYER_OPS = frozenset(
     {"Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool"}
-    | {"BatchNormalization", "ConvTranspose"}
+    | {"BatchNormalization", "ConvTranspose", "ReduceMean"}
 )
 """Operators that a report lists; the rest move or clamp values."""
 

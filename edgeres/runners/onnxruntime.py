@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeres.artifacts import TensorSpec
 from edgeres.errors import MismatchError, RunnerError
-from edgeres.ort import open_session, refusals
+from edgeres.ort import open_session, run_session
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,12 +57,9 @@ class OnnxRuntimeRunner:
         """
         self._check(images)
         try:
-            logits: NDArray[np.float32] = self._session.run(
-                [self.output.name], {self.input.name: images}
-            )[0]
-        except refusals() as error:
+            return run_session(self._session, [self.output.name], {self.input.name: images})[0]
+        except RunnerError as error:
             raise RunnerError(f"{self.name} failed: {error}") from error
-        return logits
 
     def _check(self, images: NDArray[np.float32]) -> None:
         if self._session is None:

@@ -1,0 +1,66 @@
+"""Writes an engine and its manifest, both or neither."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeres import __version__
+from edgeres.artifacts import EngineArtifact, Manifest, manifest_path
+from edgeres.files import save_json, whole_file
+from edgeres.model_file import Network
+from edgeres.spec import BuildConfig, Contract
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An engine in memory and where it belongs."""
+
+    engine: bytes = field(repr=False)
+    versions: Mapping[str, str]
+    gpu: str | None = None
+    compute_capability: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+def save_engine(
+    built: Built, network: Network, config: BuildConfig, contract: Contract, output: Path
+) -> EngineArtifact:
+    """Writes the engine and `output`.json beside it.
+
+    The engine is renamed into place only after the manifest was written, so a failure or
+    Ctrl-C in between never leaves an engine that looks whole with another one's manifest.
+
+    Raises:
+        ArtifactError: the files cannot be written.
+    """
+    manifest = _manifest(built, network, config, contract)
+    with whole_file(output) as temporary:
+        temporary.write_bytes(built.engine)
+        save_json(manifest_path(output), manifest.to_dict())
+    return EngineArtifact(path=output, manifest=manifest)
+
+
+def _manifest(built: Built, network: Network, config: BuildConfig, contract: Contract) -> Manifest:
+    table = network.table
+    return Manifest(
+        target=config.target,
+        precision=config.precision,
+        engine_sha256=hashlib.sha256(built.engine).hexdigest(),
+        model_sha256=network.source.sha256,
+        table_sha256=None if table is None else table.sha256,
+        method=network.method,
+        edgeres_version=__version__,
+        versions=dict(built.versions),
+        gpu=built.gpu,
+        compute_capability=built.compute_capability,
+        flags=built.flags,
+        contract=contract,
+        classes=network.source.classes,
+        input=network.source.input,
+        output=network.source.output,
+        calibration_images=() if table is None else table.data.image_hashes,
+        layers=network.layers,
+    )

@@ -1,0 +1,63 @@
+"""The command line: a thin shell over `edgeres.pipeline`. Nothing imports it.
+
+Commands import the pipeline when they run, not before, so that help and completion answer at
+once: numpy, onnx, onnxruntime and torch take up to seconds to load.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgeres import __version__
+from edgeres.cli.bench import bench
+from edgeres.cli.build_engine import build_engine
+from edgeres.cli.calibrate import calibrate
+from edgeres.cli.demo import demo
+from edgeres.cli.doctor import doctor
+from edgeres.cli.export import export
+from edgeres.cli.inspect import inspect
+from edgeres.cli.output import log_to_stderr
+from edgeres.errors import EdgeresError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""
+
+
+class _Commands(click.Group):
+    """Turns an EdgeresError into its message and exit code, whatever command raised it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgeresError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted: nothing half-written was left behind.", err=True)
+            ctx.exit(INTERRUPTED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Lists the commands in the order of the path, not of the alphabet."""
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="edgeres")
+def main() -> None:
+    """Take a trained ResNet to an INT8 or FP16 engine, and prove what it cost and won.
+
+    \b
+    The path:
+      checkpoint --export--> ONNX --calibrate--> table --build-engine--> engine --bench--> verdict
+
+    \b
+    Example:
+      edgeres demo
+    """
+    log_to_stderr()
+
+
+for _command in (export, calibrate, build_engine, bench, inspect, doctor, demo):
+    main.add_command(_command)

@@ -1,0 +1,71 @@
+"""`edgeres bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeres.cli.options import PATH, common_options, contract_from, contract_options
+from edgeres.cli.output import show, show_json, track
+from edgeres.spec import BenchConfig
+
+DEFAULTS = BenchConfig()
+
+
+@click.command()
+@click.argument("engine", type=PATH)
+@click.option("--reference", type=PATH, required=True, help="FP32 ONNX model, or another engine.")
+@click.option("--data", type=PATH, required=True, help="Labelled images.")
+@click.option(
+    "--max-drop", "max_drop_pp", type=float, metavar="PP", help="Limit of the drop in points."
+)
+@click.option("--min-speedup", type=float, metavar="X", help="Limit of the ratio of latencies.")
+@click.option("--samples", type=int, metavar="N", help="Images to judge on. [default: all]")
+@click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the draw.")
+@click.option("--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True)
+@click.option("--latency-batch", type=int, default=DEFAULTS.latency_batch, show_default=True)
+@click.option("--iterations", type=int, default=DEFAULTS.iterations, show_default=True)
+@click.option("--warmup", type=int, default=DEFAULTS.warmup, show_default=True)
+@click.option(
+    "--simulate",
+    is_flag=True,
+    help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",
+)
+@contract_options
+@common_options
+def bench(
+    engine: Path,
+    reference: Path,
+    data: Path,
+    simulate: bool,
+    as_json: bool,
+    **rest: Any,
+) -> None:
+    """Judge ENGINE against the FP32 reference on the same images: accuracy and latency.
+
+    Exit codes: 0 pass, 3 accuracy, 4 speed, 6 the engine does not belong here.
+
+    \b
+    Example:
+      edgeres bench resnet50.int8.onnx --reference resnet50.onnx --data val/ --max-drop 0.5
+    """
+    from edgeres.pipeline import BenchRequest, bench_engine  # onnxruntime
+
+    request = BenchRequest(
+        engine=engine,
+        reference=reference,
+        data=data,
+        simulate=simulate,
+        contract=contract_from(rest),
+    )
+    verdict = bench_engine(request, BenchConfig(**rest), track=track)
+    if as_json:
+        show_json(verdict.to_dict())
+    else:
+        from edgeres.report import render_verdict
+
+        names = verdict.environment
+        show(render_verdict(verdict, engine=names["engine"], reference=names["reference"]))
+    click.get_current_context().exit(verdict.exit_code)

@@ -1,0 +1,73 @@
+"""`edgeres calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeres.cli.options import (
+    PATH,
+    choice,
+    common_options,
+    contract_from,
+    contract_options,
+    output_option,
+)
+from edgeres.cli.output import say, show_json, track
+from edgeres.spec import CalibrationConfig, Method
+
+DEFAULTS = CalibrationConfig()
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.option("--data", type=PATH, required=True, help="Folder of images, or .npz; labels unused.")
+@click.option(
+    "--samples", type=int, default=DEFAULTS.samples, show_default=True, help="Images to use."
+)
+@click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the draw.")
+@click.option(
+    "--method",
+    type=choice(Method),
+    default=DEFAULTS.method.value,
+    show_default=True,
+    help="Thresholds that engines use; the table holds those of all methods.",
+)
+@click.option(
+    "--percentile",
+    type=float,
+    default=DEFAULTS.percentile,
+    show_default=True,
+    help="Share of values that method percentile keeps.",
+)
+@click.option(
+    "--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True, help="Images at once."
+)
+@contract_options
+@output_option("The calibration table, JSON.")
+@common_options
+def calibrate(
+    model: Path, data: Path, method: str, output: Path, as_json: bool, **rest: Any
+) -> None:
+    """Observe the ranges of MODEL's activations on images, by every method in one pass.
+
+    Preprocessing is the model's own; its options are only for a model exported elsewhere.
+
+    \b
+    Example:
+      edgeres calibrate resnet50.onnx --data train/ --samples 512 -o resnet50.table.json
+    """
+    from edgeres.pipeline import calibrate_model  # onnxruntime
+
+    options = contract_from(rest)
+    config = CalibrationConfig(method=Method(method), **rest)
+    table = calibrate_model(model, data, config, options, output=output, track=track)
+    if as_json:
+        show_json(table.to_dict())
+        return
+    say(
+        f"{output}: {len(table.tensors)} activations from {table.samples} images, "
+        f"method {table.method}"
+    )

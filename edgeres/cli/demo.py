@@ -1,0 +1,44 @@
+"""`edgeres demo`."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from edgeres.cli.options import PATH, common_options
+from edgeres.cli.output import say, show, show_json, track
+
+
+@click.command()
+@click.option("--keep", type=PATH, help="Folder to leave data, model, table and engines in.")
+@common_options
+@click.pass_context
+def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
+    """Run the whole path on handwritten digits, offline, for every target of this machine.
+
+    \b
+    Example:
+      edgeres demo --keep demo/
+    """
+    from edgeres.pipeline import run_demo  # onnxruntime, torch
+
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    with nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory() as folder:
+        results = run_demo(Path(folder), say=say, track=track)
+    if as_json:
+        verdicts = {r.engine.manifest.target.value: r.verdict.to_dict() for r in results}
+        show_json({"schema_version": 1, "verdicts": verdicts})
+    else:
+        from edgeres.report import render_verdict
+
+        for result in results:
+            names = result.verdict.environment
+            show("")
+            show(
+                render_verdict(result.verdict, engine=names["engine"], reference=names["reference"])
+            )
+    ctx.exit(max(result.verdict.exit_code for result in results))

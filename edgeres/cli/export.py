@@ -1,0 +1,74 @@
+"""`edgeres export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeres.cli.options import (
+    PATH,
+    common_options,
+    contract_from,
+    contract_options,
+    output_option,
+)
+from edgeres.cli.output import say, show_json
+from edgeres.models import ARCHITECTURES
+from edgeres.spec import Shortcut
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(name) for name in ARCHITECTURES if name.startswith(incomplete)]
+
+
+@click.command()
+@click.argument("architecture", metavar="ARCH", shell_complete=_complete)
+@click.option(
+    "--weights", type=PATH, required=True, help="Checkpoint: .pth, .pt, .th, .safetensors."
+)
+@contract_options
+@click.option("--num-classes", type=int, metavar="N", help="Checked against the classifier.")
+@click.option("--labels", type=PATH, help="Text file with one class name a line.")
+@click.option(
+    "--bn-eps", type=float, metavar="X", help="Epsilon of batch normalisation (Keras: 1e-3)."
+)
+@click.option("--shortcut", type=click.Choice(["A", "B"]), help="Shortcut of a CIFAR net.")
+@click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
+@output_option("The ONNX file.")
+@common_options
+def export(
+    architecture: str, weights: Path, shortcut: str | None, output: Path, as_json: bool, **rest: Any
+) -> None:
+    """Write a trained checkpoint as ONNX, with its preprocessing inside.
+
+    ARCH is a registered architecture (see `edgeres export resnet50 --help` for options) or
+    `package.module:factory`. The file is compared with the network before it appears.
+
+    \b
+    Example:
+      edgeres export resnet50 --weights resnet50.pth --preset imagenet -o resnet50.onnx
+    """
+    from edgeres.pipeline import export_stage  # torch
+
+    contract = contract_from(rest)
+    stage = export_stage()
+    request = stage.ExportRequest(
+        architecture=architecture,
+        weights=weights,
+        contract=contract,
+        shortcut=None if shortcut is None else Shortcut(shortcut),
+        **rest,
+    )
+    artifact = stage.export_model(request, output=output)
+    if as_json:
+        show_json(artifact.to_dict())
+        return
+    say(f"{output}: {architecture}, {artifact.num_classes} classes, sha256 {artifact.sha256[:12]}")
+    say(f"preprocessing: {artifact.contract}")

@@ -1,0 +1,120 @@
+"""Options that commands share, and what they parse to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edgeres.spec import PRESETS, Color, ContractOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+E = TypeVar("E", bound=Enum)
+
+PATH = click.Path(path_type=Path)
+
+
+def _triple(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, float, float] | None:
+    """Returns the three numbers of a text such as `0.485,0.456,0.406`."""
+    if value is None:
+        return None
+    try:
+        first, second, third = (float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is not three numbers such as 0.485,0.456,0.406", ctx, param
+        ) from None
+    return first, second, third
+
+
+def _resize(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Returns the number of pixels of a text, or `none` as it is."""
+    if value is None or value == "none":
+        return value
+    if not value.isdigit():
+        raise click.BadParameter(f"{value!r} is neither a number of pixels nor 'none'", ctx, param)
+    return int(value)
+
+
+def choice(kind: type[E]) -> click.Choice[str]:
+    """Returns a choice among an enumeration's values."""
+    return click.Choice([member.value for member in kind], case_sensitive=False)
+
+
+def output_option(text: str) -> Callable[[F], F]:
+    """Adds `-o/--output`."""
+    return click.option("-o", "--output", type=PATH, required=True, help=text)
+
+
+def contract_options(command: F) -> F:
+    """Adds the options that describe preprocessing; `contract_from` reads them."""
+    options = (
+        click.option("--preset", type=click.Choice(list(PRESETS)), help="Preprocessing by name."),
+        click.option(
+            "--mean", metavar="a,b,c", callback=_triple, help="Mean per channel, after scaling."
+        ),
+        click.option(
+            "--std", metavar="a,b,c", callback=_triple, help="Standard deviation per channel."
+        ),
+        click.option("--color", type=choice(Color), help="Order of the channels."),
+        click.option("--input-size", type=int, metavar="N", help="Side of the crop in pixels."),
+        click.option(
+            "--resize",
+            metavar="N|none",
+            callback=_resize,
+            help="Short side before the crop; 'none' crops the image as it is.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def contract_from(options: dict[str, Any]) -> ContractOptions:
+    """Takes the contract's options out of a command's keywords."""
+    names = ("preset", "mean", "std", "input_size", "resize")
+    color = options.pop("color")
+    return ContractOptions(
+        color=None if color is None else Color(color), **{name: options.pop(name) for name in names}
+    )
+
+
+def _set_level(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    step = logging.DEBUG if value > 1 else logging.INFO
+    if value:
+        level = logging.ERROR if param.name == "quiet" else step
+        logging.getLogger("edgeres").setLevel(level)
+        ctx.meta["edgeres.quiet"] = param.name == "quiet"
+    return value
+
+
+def common_options(command: F) -> F:
+    """Adds `--json`, `-v` and `-q`; the last two act on the log and the progress alone."""
+    options = (
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
+        click.option(
+            "-v",
+            "--verbose",
+            count=True,
+            expose_value=False,
+            callback=_set_level,
+            help="Log more; twice for everything.",
+        ),
+        click.option(
+            "-q",
+            "--quiet",
+            count=True,
+            expose_value=False,
+            callback=_set_level,
+            help="No progress, only errors.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,117 @@
+"""Files that appear whole or not at all, JSON with a kind and a version, and hashes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from edgeres.errors import ArtifactError
+
+SCHEMA_VERSION = 1
+"""Version of the JSON forms written here; a file of another version is refused."""
+
+_READ_BLOCK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the hexadecimal SHA-256 of a file.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_READ_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+    return digest.hexdigest()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that becomes `path` when the block succeeds.
+
+    On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched.
+
+    Raises:
+        ArtifactError: the folder is missing or not writable, or the disk is full.
+    """
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise ArtifactError(_write_error(path, error)) from error
+    finally:
+        # A folder that refused the file refuses this too; the first reason is the one to tell.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Checks that a file can appear at `path`, before long work is done for it.
+
+    Raises:
+        ArtifactError: the folder is missing or not writable, or the disk is full.
+    """
+    probe = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise ArtifactError(_write_error(path, error)) from error
+
+
+def _write_error(path: Path, error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"{path} was not written: no space left on the disk. Free some and run again."
+    if error.errno == errno.ENOENT and not path.parent.exists():
+        return f"{path} was not written: the folder {path.parent} does not exist. Create it first."
+    return f"{path} was not written: {error.strerror or error}. Pass -o with a path that you may write."
+
+
+def save_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes one JSON object, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json_text(value), encoding="utf-8")
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """Returns the text that `save_json` writes."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def load_json(path: Path, kind: str) -> dict[str, Any]:
+    """Reads a JSON object that `save_json` wrote, and checks its kind and schema version.
+
+    Raises:
+        ArtifactError: unreadable, not JSON, another kind of file or another schema version.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not JSON ({error}); expected an {kind} file.") from error
+    if not isinstance(raw, dict) or raw.get("kind") != kind:
+        found = raw.get("kind") if isinstance(raw, dict) else type(raw).__name__
+        raise ArtifactError(f"{path} is no {kind} file: its kind is {found!r}. Check the path.")
+    if raw.get("schema_version") != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path} has schema version {raw.get('schema_version')!r}, this edgeres reads "
+            f"{SCHEMA_VERSION}. Make the file again with this version."
+        )
+    return raw
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,32 @@
+"""What a file is: a model, a calibration table or an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeres.artifacts import (
+    CalibrationTable,
+    EngineArtifact,
+    OnnxArtifact,
+    load_engine,
+    load_table,
+    manifest_path,
+)
+from edgeres.model_file import describe_model
+
+
+def inspect_artifact(path: Path) -> OnnxArtifact | CalibrationTable | EngineArtifact:
+    """Returns what `path` holds, checked against its hashes.
+
+    An engine is known by the manifest beside it, and may be named by that manifest; a table
+    by its `.json`; anything else has to be an ONNX model.
+
+    Raises:
+        ArtifactError: it is none of the three, or damaged.
+    """
+    if manifest_path(path).exists():
+        return load_engine(path)
+    if path.suffix == ".json":
+        engine = path.with_suffix("")
+        return load_engine(engine) if engine.exists() else load_table(path)
+    return describe_model(path)

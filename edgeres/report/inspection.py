@@ -1,0 +1,103 @@
+"""What an artifact is, for people: facts first, then layers or tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import singledispatch
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact
+from edgeres.spec import Contract, Method
+
+
+@singledispatch
+def render_artifact(artifact: object) -> RenderableType:
+    """Returns what a rich Console prints of a model, a table or an engine."""
+    raise TypeError(f"{type(artifact).__name__} is no artifact")
+
+
+@render_artifact.register
+def _(model: OnnxArtifact) -> RenderableType:
+    return _facts(
+        {
+            "kind": "ONNX model",
+            "architecture": model.architecture or "not recorded",
+            "sha256": model.sha256,
+            "checkpoint": model.checkpoint_sha256 or "not recorded",
+            "input": f"{model.input.name} {_shape(model.input.shape)}",
+            "output": f"{model.output.name} {_shape(model.output.shape)}",
+            "preprocessing": _contract(model.contract),
+        }
+    )
+
+
+@render_artifact.register
+def _(table: CalibrationTable) -> RenderableType:
+    facts = {
+        "kind": "calibration table",
+        "model": table.model_sha256,
+        "images": f"{table.samples} from {table.data.path}, seed {table.seed}",
+        "method": f"{table.method} (percentile {table.percentile})",
+        "preprocessing": _contract(table.contract),
+    }
+    rows = _table("tensor", "sign", *(method.value for method in Method))
+    for name, seen in table.tensors.items():
+        values = (f"{seen.thresholds[method].s8:.4g}" for method in Method)
+        rows.add_row(name, "+-" if seen.signed else "+", *values)
+    return Group(_facts(facts), "", rows)
+
+
+@render_artifact.register
+def _(engine: EngineArtifact) -> RenderableType:
+    manifest = engine.manifest
+    precisions = Counter(layer.precision.value for layer in manifest.layers)
+    facts = {
+        "kind": f"{manifest.precision} engine for {manifest.target}",
+        "built with": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
+        "for": f"compute capability {manifest.compute_capability}"
+        if manifest.compute_capability
+        else "this machine's CPU or GPU",
+        "engine": manifest.engine_sha256,
+        "model": manifest.model_sha256,
+        "table": manifest.table_sha256 or "none",
+        "layers": ", ".join(f"{n} {precision}" for precision, n in precisions.items()),
+        "preprocessing": _contract(manifest.contract),
+    }
+    rows = _table("layer", "operator", "precision", "why")
+    for layer in manifest.layers:
+        rows.add_row(layer.name, layer.op_type, layer.precision.value, layer.reason)
+    return Group(_facts(facts), "", rows)
+
+
+def _contract(contract: Contract | None) -> str:
+    if contract is None:
+        return "none: exported elsewhere"
+    resize = f"resize {contract.resize} {contract.interpolation}, " if contract.resize else ""
+    return (
+        f"{resize}crop {contract.size}, {contract.color}, (x * {contract.scale:.6g} - "
+        f"{_numbers(contract.mean)}) / {_numbers(contract.std)}"
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("N" if size is None else str(size) for size in shape) + ")"
+
+
+def _facts(facts: dict[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for label, value in facts.items():
+        table.add_row(f"[bold]{label}[/bold]", value)
+    return table
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table

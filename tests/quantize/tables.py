@@ -1,0 +1,60 @@
+"""Calibration tables of tiny networks, made from a batch of images or by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.artifacts import CalibrationTable, DataLineage, TensorRange, Threshold
+from edgeres.quantize.graph import Graph
+from edgeres.quantize.methods import thresholds
+from edgeres.quantize.observe import observe
+from edgeres.quantize.placement import calibrated_tensors
+from edgeres.spec import Method, preset
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images as calibration takes them."""
+
+    images: NDArray[np.float32]
+
+
+def table_from_images(graph: Graph, *images: NDArray[np.float32]) -> CalibrationTable:
+    """Returns the thresholds that these batches give, with method max."""
+    seen = observe(graph, calibrated_tensors(graph), map(Batch, images))
+    ranges = {}
+    for name, distribution in seen.items():
+        signed = not graph.is_non_negative(name)
+        chosen = thresholds(distribution, signed=signed, percentile=99.99)
+        ranges[name] = TensorRange(amax=distribution.amax, signed=signed, thresholds=chosen)
+    return table_of(ranges)
+
+
+def table_from_amax(graph: Graph, amax: Mapping[str, float]) -> CalibrationTable:
+    """Returns a table with these thresholds, and 1 for every tensor that is not named."""
+    ranges = {}
+    for name in calibrated_tensors(graph):
+        signed = not graph.is_non_negative(name)
+        value = amax.get(name, 1.0)
+        chosen = {Method.MAX: Threshold(s8=value, u8=None if signed else value)}
+        ranges[name] = TensorRange(amax=value, signed=signed, thresholds=chosen)
+    return table_of(ranges)
+
+
+def table_of(ranges: Mapping[str, TensorRange]) -> CalibrationTable:
+    """Returns a table of no particular model whose method is max."""
+    return CalibrationTable(
+        model_sha256="0" * 64,
+        data=DataLineage(path="images", fingerprint="0", image_hashes=()),
+        contract=preset("cifar"),
+        method=Method.MAX,
+        percentile=99.99,
+        samples=1,
+        seed=0,
+        edgeres_version="0",
+        tensors=ranges,
+    )

@@ -1,0 +1,307 @@
+"""The structure that review cannot hold by eye: who imports whom, what loads when, how long it is."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
+_ERRORS = frozenset({"edgeres"})
+_SPEC = _ERRORS | {"errors"}
+_ARTIFACTS = _SPEC | {"spec", "files"}
+_VALUES = _ARTIFACTS | {"artifacts"}
+_STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
+_MEASUREMENT = _STAGE | {"data", "runners.base"}
+_COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
+_REPORT = _COMPARE | {"compare"}
+_PIPELINE = _REPORT | STAGES | {"report"}
+
+MAY_IMPORT: Mapping[str, frozenset[str]] = {
+    "edgeres": frozenset(),
+    "errors": _ERRORS,
+    "spec": _SPEC,
+    "files": _SPEC,
+    "artifacts": _ARTIFACTS,
+    "results": _VALUES,
+    "environment": _VALUES,
+    "model_file": _VALUES | {"results"},
+    "ort": _VALUES | {"results"},
+    "runners.base": _VALUES,
+    "testing": _VALUES | {"runners.base"},
+    **dict.fromkeys(STAGES, _STAGE),
+    "runners": _STAGE | {"runners.base"},
+    "evaluate": _MEASUREMENT,
+    "benchmark": _MEASUREMENT,
+    "compare": _COMPARE,
+    "report": _REPORT,
+    "pipeline": _PIPELINE,
+    "cli": _PIPELINE | {"pipeline"},
+    "__main__": frozenset({"cli"}),
+}
+"""What each part of the package may import besides itself; TYPE_CHECKING imports count too."""
+
+OWNERS: Mapping[str, tuple[str, ...]] = {
+    "torch": ("edgeres.models", "edgeres.export"),
+    "safetensors": ("edgeres.models",),
+    "onnxruntime": ("edgeres.ort", "edgeres.build.onnxruntime", "edgeres.runners.onnxruntime"),
+    "tensorrt": ("edgeres.build", "edgeres.runners"),
+    "tensorrt_rtx": ("edgeres.build", "edgeres.runners"),
+    "pycuda": ("edgeres.runners",),
+    "PIL": ("edgeres.data",),
+    "rich": ("edgeres.report", "edgeres.cli"),
+    "click": ("edgeres.cli",),
+}
+"""Modules and packages that alone may import a library."""
+
+HEAVY = frozenset({"torch", "onnx", "onnxruntime", "numpy", "scipy", "PIL"})
+"""Libraries that neither `import edgeres.cli` nor `edgeres --help` may load."""
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+FOREIGN = re.compile(
+    r"(?<![\w.])[/](?:work|root)\b"
+    r"|\b(?:pypi|npmjs)[.](?:org|com)\b|\bpythonhosted[.]|\b(?:deb|download|pypi)[.](?:debian|pytorch|nvidia)"
+)
+"""Folders of one machine and hosts of package indexes."""
+
+
+def modules(package: Path = ROOT / "edgeres") -> dict[str, str]:
+    """Returns the source of every module of a package by its dotted name."""
+    return {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path.read_text(encoding="utf-8")
+        for path in sorted(package.rglob("*.py"))
+    }
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yields the dotted name of whatever the source imports; a relative one starts with a dot."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call):
+            yield from _imported_by_call(node)
+
+
+def _imported_by_call(node: ast.Call) -> Iterator[str]:
+    called = ast.unparse(node.func).rpartition(".")[2]
+    if called in {"import_module", "__import__"} and isinstance(node.args[0], ast.Constant):
+        yield str(node.args[0].value)
+
+
+def part(name: str) -> str:
+    """Returns the part of the package, a key of `MAY_IMPORT`, that a dotted name belongs to."""
+    inside = name.split(".")[1:]
+    if inside[:2] == ["runners", "base"]:
+        return "runners.base"
+    return inside[0] if inside and inside[0] != "__version__" else "edgeres"
+
+
+def wrong_direction(sources: Mapping[str, str]) -> list[str]:
+    """Returns a sentence for each import that runs against `MAY_IMPORT`."""
+    found = []
+    for module, source in sources.items():
+        own = part(module)
+        if own not in MAY_IMPORT:
+            found.append(f"{module} has no place among the layers")
+            continue
+        for name in imports(source):
+            if name.startswith("."):
+                found.append(f"{module} imports {name}: write the whole name")
+            elif name.split(".")[0] == "edgeres" and part(name) not in MAY_IMPORT[own] | {own}:
+                found.append(f"{module} imports {name}")
+    return found
+
+
+def misplaced_libraries(sources: Mapping[str, str]) -> list[str]:
+    """Returns a sentence for each import of a library outside the modules that own it."""
+    return [
+        f"{module} imports {name}"
+        for module, source in sources.items()
+        for name in imports(source)
+        if (owners := OWNERS.get(name.split(".")[0]))
+        and not any(f"{module}.".startswith(f"{owner}.") for owner in owners)
+    ]
+
+
+def too_long(sources: Mapping[str, str]) -> list[str]:
+    """Returns a sentence for each file and each function above the limits."""
+    found = []
+    for module, source in sources.items():
+        if (lines := len(source.splitlines())) > MAX_FILE_LINES:
+            found.append(f"{module} has {lines} lines")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    found.append(f"{module}.{node.name} has {lines} lines")
+    return found
+
+
+def texts() -> dict[str, str]:
+    """Returns every text file of the repository by its path."""
+    folders = [ROOT / name for name in ("edgeres", "tests", "scripts", "calibration", ".ci")]
+    paths = [*ROOT.glob("*"), *(path for folder in folders for path in folder.rglob("*"))]
+    binary = {".npz", ".safetensors", ".pyc"}
+    return {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+        for path in paths
+        if path.is_file() and path.suffix not in binary
+    }
+
+
+def foreign_words(files: Mapping[str, str]) -> list[str]:
+    """Returns `path: word` for each folder of one machine or host of a package index."""
+    return [
+        f"{path}: {match[0]}" for path, text in files.items() for match in FOREIGN.finditer(text)
+    ]
+
+
+def run_python(script: str) -> tuple[str, set[str]]:
+    """Returns what a script prints in a fresh interpreter, and the top-level modules it loads."""
+    report = "\nimport sys; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script + report],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, {name.split(".")[0] for name in done.stderr.split()}
+
+
+def test_imports_run_one_way() -> None:
+    """Every import of every module follows `MAY_IMPORT`."""
+    assert wrong_direction(modules()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "said"),
+    [
+        ("edgeres.data.load", "from edgeres.models import find_spec", "edgeres.models.find_spec"),
+        ("edgeres.spec", "import edgeres.artifacts", "edgeres.artifacts"),
+        ("edgeres.pipeline.demo", "from edgeres import cli", "edgeres.cli"),
+        ("edgeres.environment.gpu", "from edgeres.results import Check", "edgeres.results.Check"),
+        ("edgeres.evaluate", "def f():\n from edgeres.runners import x", "edgeres.runners.x"),
+        (
+            "edgeres.results",
+            "if TYPE_CHECKING:\n from edgeres.data import Dataset",
+            "edgeres.data.Dataset",
+        ),
+        ("edgeres.ort", "importlib.import_module('edgeres.export')", "edgeres.export"),
+    ],
+)
+def test_an_import_against_the_direction_is_found(module: str, source: str, said: str) -> None:
+    """At the top, inside a function, under TYPE_CHECKING or by name."""
+    assert wrong_direction({module: source}) == [f"{module} imports {said}"]
+
+
+def test_imports_along_the_direction_are_left_alone() -> None:
+    """A module may import its own part, a lower one and the version."""
+    source = "from edgeres import __version__\nfrom edgeres.data import a\nimport edgeres.errors"
+    assert wrong_direction({"edgeres.data.load": source}) == []
+    assert wrong_direction({"edgeres.evaluate": "from edgeres.runners.base import Runner"}) == []
+
+
+def test_a_relative_import_and_an_unknown_module_are_found() -> None:
+    """Neither can be placed, so neither passes in silence."""
+    assert wrong_direction({"edgeres.data.load": "from ..errors import DataError"}) == [
+        "edgeres.data.load imports ..errors.DataError: write the whole name"
+    ]
+    assert wrong_direction({"edgeres.extra": ""}) == ["edgeres.extra has no place among the layers"]
+
+
+def test_every_layer_exists() -> None:
+    """The table names nothing that the package no longer has."""
+    assert {part(module) for module in modules()} == set(MAY_IMPORT)
+
+
+def test_libraries_stay_with_their_owners() -> None:
+    """torch, the runtimes, Pillow, rich and click appear only where `OWNERS` has them."""
+    assert misplaced_libraries(modules()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "said"),
+    [
+        ("edgeres.pipeline.export", "from torch import nn", "torch.nn"),
+        ("edgeres.quantize.observe", "def f():\n import onnxruntime", "onnxruntime"),
+        ("edgeres.build.manifest", "import pycuda.driver", "pycuda.driver"),
+        ("edgeres.environment.machine", "import_module('tensorrt')", "tensorrt"),
+        ("edgeres.exporter", "import torch", "torch"),
+        ("edgeres.errors", "from click import ClickException", "click.ClickException"),
+    ],
+)
+def test_a_library_outside_its_owners_is_found(module: str, source: str, said: str) -> None:
+    """Wherever in the source, and although another module's name begins like an owner's."""
+    assert misplaced_libraries({module: source}) == [f"{module} imports {said}"]
+
+
+def test_an_owner_imports_its_library() -> None:
+    """A package owns with all its modules."""
+    assert misplaced_libraries({"edgeres.models.resnet": "import torch.nn"}) == []
+
+
+def test_importing_the_commands_is_light() -> None:
+    """`import edgeres.cli` loads no heavy library."""
+    assert run_python("import edgeres.cli")[1] & HEAVY == set()
+
+
+def test_help_is_light() -> None:
+    """`edgeres --help` prints the usage and loads no heavy library."""
+    printed, loaded = run_python(
+        "import contextlib, sys; sys.argv = ['edgeres', '--help']\n"
+        "from edgeres.cli import main\n"
+        "with contextlib.suppress(SystemExit): main()"
+    )
+    assert printed.startswith("Usage: edgeres")
+    assert loaded & HEAVY == set()
+
+
+def test_a_heavy_import_is_seen() -> None:
+    """The same look into a fresh interpreter finds numpy where it was loaded."""
+    assert run_python("import numpy.linalg")[1] & HEAVY == {"numpy"}
+
+
+def test_files_and_functions_are_short() -> None:
+    """No module over 400 lines, no function over 60."""
+    assert too_long(modules()) == []
+
+
+def test_what_is_too_long_is_found() -> None:
+    """One line above either limit is said, the limit itself is not."""
+    at_limit = "async def f():\n" + " x = 0\n" * (MAX_FUNCTION_LINES - 1)
+    filler = "\n" * (MAX_FILE_LINES - MAX_FUNCTION_LINES)
+    assert too_long({"edgeres.a": at_limit + filler}) == []
+    assert too_long({"edgeres.a": at_limit + " x = 0\n" + filler}) == [
+        "edgeres.a has 401 lines",
+        "edgeres.a.f has 61 lines",
+    ]
+
+
+def test_nothing_names_one_machine_or_an_index() -> None:
+    """The repository speaks of no folder of one machine and no host of a package index."""
+    assert foreign_words(texts()) == []
+
+
+@pytest.mark.parametrize(
+    "word", ["/" + "work", "/" + "root", "pypi" + ".org", "files.pythonhosted" + "."]
+)
+def test_such_a_word_is_found(word: str) -> None:
+    """With its file; the same letters within another word are none."""
+    assert foreign_words({"a.md": f"see {word}/data"}) == [f"a.md: {word.removeprefix('files.')}"]
+    assert foreign_words({"a.md": "a network/worker, my/root, ../work/pypi"}) == []
