@@ -16,6 +16,9 @@ from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
 from edgeres.spec import Contract, Method, Precision, Target
 
+_LARGEST_FLOAT32 = 2.0**128 - 2.0**104
+"""Source: IEEE 754, binary32."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
@@ -65,6 +68,11 @@ class Threshold:
     """For the signed grid of 127 steps on each side of zero; scale = s8 / 127."""
     u8: float | None = None
     """For the unsigned grid of 255 steps; scale = u8 / 255. None for a tensor with a sign."""
+
+    def __post_init__(self) -> None:
+        for amax in (self.s8, self.u8):
+            if amax is not None and not 0 <= amax <= _LARGEST_FLOAT32:
+                raise ValueError(f"threshold {amax}, expected 0 to {_LARGEST_FLOAT32:.5g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,7 +303,7 @@ def load_table(path: Path) -> CalibrationTable:
 
 def manifest_path(engine: Path) -> Path:
     """Returns where an engine's manifest stands: `ENGINE.json` beside `ENGINE`."""
-    return engine.with_name(engine.name + ".json")
+    return engine.parent / f"{engine.name}.json"
 
 
 def load_engine(path: Path) -> EngineArtifact:

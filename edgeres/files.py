@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edgeres.errors import ArtifactError
+from edgeres.errors import ArtifactError, ConfigError
 
 SCHEMA_VERSION = 1
 """Version of the JSON forms written here; a file of another version is refused."""
@@ -44,9 +45,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: the folder is missing or not writable, or the disk is full.
     """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+    temporary = _temporary_beside(path)
     try:
-        temporary.touch(exist_ok=False)
+        _create(temporary, path)
         yield temporary
         temporary.replace(path)
     except OSError as error:
@@ -57,18 +58,50 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *inputs: Path) -> None:
     """Checks that a file can appear at `path`, before long work is done for it.
 
+    Args:
+        path: the file.
+        inputs: what it is made from, and must not take the place of.
+
     Raises:
+        ConfigError: `path` is one of `inputs`.
         ArtifactError: the folder is missing or not writable, or the disk is full.
     """
-    probe = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+    if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
+        raise ConfigError(f"{path} is what is read here, and would be lost. Pass another -o.")
+    probe = _temporary_beside(path)
     try:
-        probe.touch(exist_ok=False)
+        _create(probe, path)
         probe.unlink()
     except OSError as error:
         raise ArtifactError(_write_error(path, error)) from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those above it, where it is not there.
+
+    Raises:
+        ArtifactError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"The folder {path} cannot be made: {error.strerror}. Pass one that you may write."
+        ) from error
+
+
+def _temporary_beside(path: Path) -> Path:
+    return path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+
+
+def _create(temporary: Path, path: Path) -> None:
+    """Creates `temporary`, which is to become `path`; what cannot become a file is refused now."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    temporary.touch(exist_ok=False)
 
 
 def _write_error(path: Path, error: OSError) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeres.environment import int8_may_saturate
 from edgeres.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ERRORS_ONLY = 3
+_EXACT_PRODUCTS = "session.x64quantprecision"
+"""Turns s8 weights to u8, whose kernel is exact where the other may saturate, and slower where it
+may not: 2.4 times on ResNet-50 with AVX-512 VNNI. Source: onnxruntime,
+onnxruntime_session_options_config_keys.h, kOrtSessionOptionsAvx2PrecisionMode."""
 _FATAL_ONLY = 4
 
 
@@ -36,6 +41,8 @@ def open_session(model: bytes | Path, *, threads: int = 0, optimized: Path | Non
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    if int8_may_saturate():
+        options.add_session_config_entry(_EXACT_PRODUCTS, "1")
     options.intra_op_num_threads = threads
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)

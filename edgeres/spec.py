@@ -7,6 +7,7 @@ share these names. Units are in the field names, accuracy limits are in percenta
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
@@ -174,6 +175,10 @@ class Contract:
             raise ConfigError(
                 f"mean {self.mean} and std {self.std} need three values, one per channel."
             )
+        if not all(map(math.isfinite, (*self.mean, *self.std, self.scale))):
+            raise ConfigError(
+                f"mean {self.mean}, std {self.std} and scale {self.scale} must be finite numbers."
+            )
         if min(self.std) <= 0 or self.scale <= 0:
             raise ConfigError(f"std {self.std} and scale {self.scale} must be positive.")
 
@@ -261,7 +266,7 @@ class ContractOptions:
     def resolve(self, default: str) -> Contract:
         """Returns the contract: the preset (or `default`) with the given values in place."""
         base = preset(self.preset or default)
-        size = self.input_size or base.size
+        size = base.size if self.input_size is None else self.input_size
         resize = base.resize
         if resize is not None and size != base.size:
             resize = round(resize * size / base.size)
@@ -309,7 +314,7 @@ class ExportConfig:
 class CalibrationConfig:
     """How ranges are observed and thresholds chosen."""
 
-    method: Method = Method.ENTROPY
+    method: Method = Method.MSE
     """Method that engines built from the table use unless told otherwise."""
     percentile: float = 99.99
     """Share of the values, in percent, that the percentile method keeps unclipped."""
@@ -389,3 +394,7 @@ class BenchConfig:
             )
         if self.samples is not None and self.samples < 1:
             raise ConfigError(f"--samples is {self.samples}; at least 1 image is needed.")
+        limits = {"--max-drop": self.max_drop_pp, "--min-speedup": self.min_speedup}
+        for name, limit in limits.items():
+            if limit is not None and not math.isfinite(limit):
+                raise ConfigError(f"{name} {limit} is no limit; expected a finite number.")

@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from digits import Digits, make_digits
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "tensorrt-rtx-cu13", "tensorrt")
@@ -37,6 +38,13 @@ def shared() -> Path:
     if root is None:
         pytest.skip("the shared data folder is absent")
     return root
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
+    """The embedded digits' model, table and CPU engine, to be read only."""
+    pytest.importorskip("torch", reason="torch, which exports the network, is not installed")
+    return make_digits(tmp_path_factory.mktemp("digits"))
 
 
 def _shared_root() -> Path | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
@@ -29,7 +31,9 @@ _SHAPES: Mapping[str, tuple[int, ...]] = {
     "grouped": (8, 2, 3, 3),
     "head": (8, 8),
     "offset": (8, 1, 1),
+    "wide": (11, 3, 3, 3),
     "fc": (CLASSES, 8),
+    "fc11": (CLASSES, 11),
     "fc16": (CLASSES, 16),
 }
 """Shape of each layer's weight; its bias has the first dimension."""
@@ -62,7 +66,9 @@ _DOWN = """
 
 
 def _block(main: str, shortcut: str, add: str, fc: str, stem: str = _STEM) -> str:
-    return stem + main + shortcut + f"  sum = Add({add})\n  last = Relu(sum)\n" + _TAIL.format(fc=fc)
+    return (
+        stem + main + shortcut + f"  sum = Add({add})\n  last = Relu(sum)\n" + _TAIL.format(fc=fc)
+    )
 
 
 _PROJECTION = "  shortcut = Conv<strides = [2, 2]>(entry, project_w, project_b)\n"
@@ -89,8 +95,9 @@ _BODIES: Mapping[str, str] = {
         "fc16",
     ),
     "grouped": _block(
-        _MAIN.replace("[1, 1, 1, 1]>(entry, main1", "[1, 1, 1, 1], group = 4>(entry, grouped", 1)
-        .replace("main1_b", "grouped_b"),
+        _MAIN.replace(
+            "[1, 1, 1, 1]>(entry, main1", "[1, 1, 1, 1], group = 4>(entry, grouped", 1
+        ).replace("main1_b", "grouped_b"),
         "",
         "main, entry",
         "fc",
@@ -151,7 +158,7 @@ def network_from_body(body: str, seed: int = 0) -> onnx.ModelProto:
     )
     model = parser.parse_model(text)
     read = {name for node in model.graph.node for name in node.input}
-    values = {**_weights(seed), **_SHORTCUT_A}
+    values: dict[str, NDArray[Any]] = {**_weights(seed), **_SHORTCUT_A}
     model.graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in values.items() if name in read
     )
@@ -163,6 +170,28 @@ def images(count: int, seed: int = 0) -> NDArray[np.float32]:
     """Returns (count, 3, 16, 16) float32 from a standard normal."""
     generator = np.random.default_rng(seed)
     return generator.standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
+
+
+def initializers(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
+    """Returns every initializer by name."""
+    return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+def logits_of(
+    model: onnx.ModelProto, x: NDArray[np.float32], *, optimized: bool = True
+) -> NDArray[np.float32]:
+    """Returns what ONNX Runtime computes, with all of its optimisations or none."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    )
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    logits: NDArray[np.float32] = session.run(["logits"], {"image": x})[0]
+    return logits
 
 
 def swapped(model: onnx.ModelProto) -> onnx.ModelProto:

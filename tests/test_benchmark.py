@@ -116,7 +116,8 @@ def test_percentiles_are_linear_between_the_samples(bench: Bench) -> None:
 
     def next_latency() -> None:
         calls = bench.calls.count("engine")
-        bench.engine.latency_ns = (calls - SETTLING * (calls // (SETTLING + BLOCK))) * MS
+        block = (calls - 1) // (SETTLING + BLOCK)
+        bench.engine.latency_ns = max(1, calls - SETTLING * (block + 1)) * MS
 
     bench.before_each = next_latency
     config = BenchConfig(iterations=100, warmup=0)

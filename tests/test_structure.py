@@ -33,7 +33,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "results": _VALUES,
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},
-    "ort": _VALUES | {"results"},
+    "ort": _VALUES | {"environment"},
     "runners.base": _VALUES,
     "testing": _VALUES | {"runners.base"},
     **dict.fromkeys(STAGES, _STAGE),

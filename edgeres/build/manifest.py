@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,17 +31,37 @@ def save_engine(
 ) -> EngineArtifact:
     """Writes the engine and `output`.json beside it.
 
-    The engine is renamed into place only after the manifest was written, so a failure or
-    Ctrl-C in between never leaves an engine that looks whole with another one's manifest.
+    The manifest is renamed into place before the engine, and put back as it was when the engine
+    does not follow: what stood there before stays whole, and a new engine is never without one.
 
     Raises:
         ArtifactError: the files cannot be written.
     """
     manifest = _manifest(built, network, config, contract)
-    with whole_file(output) as temporary:
+    beside = manifest_path(output)
+    with _put_back_on_failure(beside), whole_file(output) as temporary:
         temporary.write_bytes(built.engine)
-        save_json(manifest_path(output), manifest.to_dict())
+        save_json(beside, manifest.to_dict())
     return EngineArtifact(path=output, manifest=manifest)
+
+
+@contextmanager
+def _put_back_on_failure(path: Path) -> Iterator[None]:
+    """Leaves the file at `path`, or its absence, as it was when the block fails."""
+    before = path.read_bytes() if path.is_file() else None
+    try:
+        yield
+    except BaseException:
+        _put_back(path, before)
+        raise
+
+
+def _put_back(path: Path, before: bytes | None) -> None:
+    if before is None and path.is_file():
+        path.unlink()
+    # On a full disk, rewriting a file that nobody touched could lose it.
+    elif before is not None and path.read_bytes() != before:
+        path.write_bytes(before)
 
 
 def _manifest(built: Built, network: Network, config: BuildConfig, contract: Contract) -> Manifest:

@@ -217,15 +217,14 @@ def _set_precision_flags(trt: Any, settings: Any, network: Network, precision: P
 
 def _capability(trt: Any, wanted: str) -> Any:
     """Returns NVIDIA's name for a compute capability such as `8.6`."""
-    members = dict(trt.ComputeCapability.__members__)
-    name = "SM" + wanted.replace(".", "")
-    if name not in members:
-        known = ", ".join(_dotted(name) for name in members if name.startswith("SM"))
+    members = trt.ComputeCapability.__members__
+    known = {_dotted(name): value for name, value in members.items() if name.startswith("SM")}
+    if wanted not in known:
         raise ConfigError(
             f"TensorRT for RTX {trt.__version__} does not build for compute capability {wanted}. "
-            f"Available: {known}."
+            f"Available: {', '.join(known)}."
         )
-    return members[name]
+    return known[wanted]
 
 
 def _dotted(name: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from edgeres.cli.options import (
     PATH,
@@ -24,10 +25,27 @@ DEFAULTS = BuildConfig()
 def _batch_profile(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int, int]:
     """Returns the smallest, optimal and largest batch of `1:8:32`, or of one number for all."""
     parts = value.split(":")
-    if len(parts) not in {1, 3} or not all(part.isdigit() for part in parts):
+    if len(parts) not in {1, 3} or not all(part.isdecimal() for part in parts):
         raise click.BadParameter(f"{value!r} is not a batch such as 8 or 1:8:32", ctx, param)
     low, best, high = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
     return low, best, high
+
+
+def _check_effect(config: BuildConfig) -> None:
+    """Refuses an option that was typed and would have no effect on this target or precision."""
+    for_tensorrt = config.target is not Target.ONNXRUNTIME
+    if _was_typed("batch") and not for_tensorrt:
+        raise click.UsageError(
+            "--batch is for TensorRT plans; an onnxruntime engine takes any batch. Leave it out."
+        )
+    mixed = for_tensorrt and config.precision is Precision.INT8
+    if _was_typed("float_layers") and not mixed:
+        raise click.UsageError("--float-layers is for int8 plans of TensorRT. Leave it out.")
+
+
+def _was_typed(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is ParameterSource.COMMANDLINE
 
 
 @click.command("build-engine")
@@ -77,7 +95,7 @@ def build_engine(
         --target tensorrt-rtx --compute-capability 8.6 -o resnet50.int8.plan
     """
     from edgeres.artifacts import load_table
-    from edgeres.pipeline import build_from_model, calibrate_model  # onnx
+    from edgeres.pipeline import build_from_model, calibrate_model, check_build  # onnx
 
     if calibration is not None and calib_data is not None:
         raise click.UsageError("Pass --calibration or --calib-data, not both.")
@@ -89,6 +107,15 @@ def build_engine(
         compute_capability=rest["compute_capability"],
         batch=rest["batch"],
         float_layers=Precision(rest["float_layers"]),
+    )
+    _check_effect(config)
+    sources = tuple(path for path in (calibration, calib_data) if path is not None)
+    check_build(
+        config,
+        has_ranges=bool(sources),
+        method=method,
+        output=output,
+        inputs=(model, *sources),
     )
     table = None if calibration is None else load_table(calibration)
     if calib_data is not None:

@@ -25,8 +25,6 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
     """
     from edgeres.pipeline import run_demo  # onnxruntime, torch
 
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
     with nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory() as folder:
         results = run_demo(Path(folder), say=say, track=track)
     if as_json:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeres.spec import PRESETS, Color, ContractOptions
+from edgeres.spec import PRESETS, Color, ContractOptions, nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=Enum)
@@ -37,14 +37,26 @@ def _resize(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     """Returns the number of pixels of a text, or `none` as it is."""
     if value is None or value == "none":
         return value
-    if not value.isdigit():
+    if not value.isdecimal():
         raise click.BadParameter(f"{value!r} is neither a number of pixels nor 'none'", ctx, param)
     return int(value)
 
 
-def choice(kind: type[E]) -> click.Choice[str]:
+class Names(click.Choice):  # type: ignore[type-arg]  # click 8.1's takes no parameter
+    """A choice that names the nearest where none is met."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the choice that `value` spells, in any case."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            hint = nearest(value, self.choices)
+            raise click.BadParameter(error.message + hint, ctx, param) from None
+
+
+def choice(kind: type[E]) -> Names:
     """Returns a choice among an enumeration's values."""
-    return click.Choice([member.value for member in kind], case_sensitive=False)
+    return Names([member.value for member in kind], case_sensitive=False)
 
 
 def output_option(text: str) -> Callable[[F], F]:
@@ -55,7 +67,7 @@ def output_option(text: str) -> Callable[[F], F]:
 def contract_options(command: F) -> F:
     """Adds the options that describe preprocessing; `contract_from` reads them."""
     options = (
-        click.option("--preset", type=click.Choice(list(PRESETS)), help="Preprocessing by name."),
+        click.option("--preset", type=Names(list(PRESETS)), help="Preprocessing by name."),
         click.option(
             "--mean", metavar="a,b,c", callback=_triple, help="Mean per channel, after scaling."
         ),

@@ -25,7 +25,7 @@ def show(renderable: RenderableType) -> None:
 
 def show_json(value: Mapping[str, Any]) -> None:
     """Prints one JSON object on stdout."""
-    click.echo(json.dumps(value, indent=1))
+    click.echo(json.dumps(value, indent=1, allow_nan=False))
 
 
 def say(line: str) -> None:
@@ -71,4 +71,6 @@ def log_to_stderr() -> None:
     """Sends the library's log to stderr; warnings and worse unless -v or -q say otherwise."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.getLogger("edgeres").addHandler(handler)
+    logger = logging.getLogger("edgeres")
+    logger.handlers = [handler]
+    logger.setLevel(logging.WARNING)

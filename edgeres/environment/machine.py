@@ -29,6 +29,9 @@ SIMD_FEATURES = (
 """CPU flags that decide which INT8 and FP32 kernels ONNX Runtime's CPU code takes, as
 /proc/cpuinfo spells them. Source: onnxruntime/core/mlas/lib/platform.cpp."""
 
+_X86 = frozenset({"x86_64", "amd64", "i686"})
+_EXACT_SIMD = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
+
 _PACKAGES = ("numpy", "onnx", "onnxruntime")
 
 _GPU_PATHS = ("dev/nvidiactl", "dev/nvhost-gpu", "proc/driver/nvidia")
@@ -114,6 +117,18 @@ def describe_machine(root: Path = Path("/")) -> Machine:
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:
     """Returns whether NVIDIA's driver shows a GPU: a desktop's, a data centre's or a Jetson's."""
     return any((root / path).exists() for path in _GPU_PATHS)
+
+
+def int8_may_saturate(root: Path = Path("/")) -> bool:
+    """Returns whether ONNX Runtime's u8 x s8 products can saturate on this processor.
+
+    x86's older instruction for them, VPMADDUBSW, adds pairs of products in 16 bits; VNNI and AMX
+    do not, nor does ARM. A processor that does not tell its features is taken for one without.
+    Source: Intel Intrinsics Guide, _mm256_maddubs_epi16.
+    """
+    if platform.machine().lower() not in _X86:
+        return False
+    return not _EXACT_SIMD & set(_simd(_fields(root / "proc/cpuinfo")))
 
 
 def _text(path: Path) -> str | None:

@@ -5,7 +5,7 @@ is apart because it alone needs torch.
 """
 
 from edgeres.pipeline.bench import BenchRequest, bench_engine
-from edgeres.pipeline.build import build_from_model
+from edgeres.pipeline.build import build_from_model, check_build
 from edgeres.pipeline.calibrate import calibrate_model, contract_of
 from edgeres.pipeline.demo import DemoResult, run_demo
 from edgeres.pipeline.extras import export_stage
@@ -19,6 +19,7 @@ __all__ = [
     "bench_engine",
     "build_from_model",
     "calibrate_model",
+    "check_build",
     "contract_of",
     "export_stage",
     "inspect_artifact",

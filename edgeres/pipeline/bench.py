@@ -107,6 +107,11 @@ def _reference(request: BenchRequest, model_sha256: str) -> tuple[Runner, Contra
     """Returns the reference's runner and its contract; an ONNX model must be the engine's own."""
     if manifest_path(request.reference).exists():
         other = load_engine(request.reference)
+        if not request.contract.empty:
+            raise ConfigError(
+                f"{request.reference} is an engine and carries its own preprocessing contract. "
+                "Leave the preprocessing options out."
+            )
         return engine_runner(other), other.manifest.contract
     model = describe_model(request.reference)
     if model.sha256 != model_sha256:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact
+from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, manifest_path
 from edgeres.build import build_engine
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
@@ -34,18 +34,56 @@ def build_from_model(
     """Builds an engine from an ONNX model and, for INT8, its calibration table.
 
     Raises:
-        ConfigError: INT8 without a table, or a table that the precision has no use for.
+        ConfigError: INT8 without a table, or a table that the precision has no use for; or
+            `output` is what is read.
         CalibrationError: the table is another model's.
         QuantizationError: the network cannot be lowered.
         BuildError: the target refused it.
         DependencyError: the target's package is missing.
         ArtifactError: files cannot be read or written.
     """
-    check_writable(output)
+    check_build(config, has_ranges=table is not None, method=method, output=output, inputs=(model,))
     artifact = describe_model(model)
     contract = contract_of(artifact, options)
     network = _lowered(artifact, contract, config, table, method)
     return build_engine(network, config, contract, output=output)
+
+
+def check_build(
+    config: BuildConfig,
+    *,
+    has_ranges: bool,
+    method: Method | None,
+    output: Path,
+    inputs: tuple[Path, ...],
+) -> None:
+    """Checks what can be said of a build before any image is read for it.
+
+    Args:
+        config: what is to be built.
+        has_ranges: whether there is a table, or images to make one from.
+        method: that was asked for.
+        output: the engine.
+        inputs: the files that it is made from.
+
+    Raises:
+        ConfigError: INT8 without ranges, ranges or a method that the precision has no use for,
+            or an engine or manifest in the place of an input.
+        ArtifactError: the engine or its manifest cannot be written.
+    """
+    int8 = config.precision is Precision.INT8
+    if int8 and not has_ranges:
+        raise ConfigError(
+            "--precision int8 needs ranges. Pass --calibration TABLE.json from edgeres calibrate, "
+            "or --calib-data PATH to calibrate now."
+        )
+    if not int8 and (has_ranges or method is not None):
+        raise ConfigError(
+            f"--precision {config.precision} has no use for calibration. Leave --calibration, "
+            "--calib-data and --method out, or pass --precision int8."
+        )
+    check_writable(output, *inputs)
+    check_writable(manifest_path(output), *inputs)
 
 
 def _lowered(
@@ -55,18 +93,8 @@ def _lowered(
     table: CalibrationTable | None,
     method: Method | None,
 ) -> Network:
-    if config.precision is not Precision.INT8:
-        if table is not None:
-            raise ConfigError(
-                f"--precision {config.precision} has no use for a calibration table. "
-                "Leave it out, or pass --precision int8."
-            )
-        return float_network(artifact, config.precision)
     if table is None:
-        raise ConfigError(
-            "--precision int8 needs ranges. Pass --calibration TABLE.json from edgeres calibrate, "
-            "or --calib-data PATH to calibrate now."
-        )
+        return float_network(artifact, config.precision)
     check_table(table, artifact, contract)
     if config.target is Target.ONNXRUNTIME:
         return quantize_for_cpu(artifact, table, method)

@@ -29,11 +29,12 @@ def calibrate_model(
     Raises:
         DataError: the images cannot be used.
         CalibrationError: ranges cannot be observed.
-        ConfigError: no contract in the model and none in `options`, or one in both.
+        ConfigError: no contract in the model and none in `options`, or one in both; or `output`
+            is what is read.
         ArtifactError: the model is none, or the table cannot be written.
     """
     if output is not None:
-        check_writable(output)
+        check_writable(output, model, data)
     artifact = describe_model(model)
     contract = contract_of(artifact, options)
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeres.artifacts import EngineArtifact, OnnxArtifact
 from edgeres.data import Dataset, embedded_digits, embedded_path
-from edgeres.files import whole_file
+from edgeres.files import make_folder, whole_file
 from edgeres.pipeline.bench import BenchRequest, bench_engine
 from edgeres.pipeline.build import build_from_model
 from edgeres.pipeline.calibrate import calibrate_model
@@ -32,6 +32,10 @@ WEIGHTS = "digits_resnet20.safetensors"
 
 _COMPUTE_CAPABILITY = "8.6"
 _MAX_DROP_PP = 1.0
+_ENGINES = {
+    Target.ONNXRUNTIME: "digits.int8.onnx",
+    Target.TENSORRT_RTX: "digits.int8.plan",
+}
 
 Say = Callable[[str], None]
 """Receives one line on what is being done."""
@@ -51,24 +55,25 @@ def run_demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoR
     """Returns the verdict of every target that this machine can build.
 
     Args:
-        folder: where the data, the model, the table and the engines are written.
+        folder: where the data, the model, the table and the engines are written; made if missing.
         say: is told of each step.
         track: shows progress.
 
     Raises:
         EdgeresError: a step failed.
     """
+    make_folder(folder)
     train, test = _write_digits(folder)
-    model = _exported(folder, say)
-    say(f"calibrate   {len(embedded_digits()[0])} training images, all methods in one pass")
-    table_path = folder / "table.json"
-    table = calibrate_model(
-        model.path, train, CalibrationConfig(samples=512), output=table_path, track=track
-    )
+    weights = _copied(embedded_path(WEIGHTS), folder)
+    model = _exported(weights, folder, say)
+    ranges = CalibrationConfig()
+    say(f"calibrate   {ranges.samples} training images, all methods in one pass")
+    table_path = folder / "digits.table.json"
+    table = calibrate_model(model.path, train, ranges, output=table_path, track=track)
     limits = BenchConfig(max_drop_pp=_MAX_DROP_PP)
     results = []
     for config in _targets():
-        engine = folder / f"{ARCHITECTURE}_{config.target}_int8.engine"
+        engine = folder / _ENGINES[config.target]
         say(f"build       {config.precision} for {config.target}")
         built = build_from_model(model.path, config, table, output=engine)
         simulated = config.target is not Target.ONNXRUNTIME
@@ -97,12 +102,18 @@ def _write_npz(path: Path, dataset: Dataset) -> None:
         np.savez_compressed(file, images=images, labels=np.asarray(dataset.labels))
 
 
-def _exported(folder: Path, say: Say) -> OnnxArtifact:
+def _copied(source: Path, folder: Path) -> Path:
+    with whole_file(folder / source.name) as temporary:
+        temporary.write_bytes(source.read_bytes())
+    return folder / source.name
+
+
+def _exported(weights: Path, folder: Path, say: Say) -> OnnxArtifact:
     stage = export_stage()
     say(f"export      {ARCHITECTURE} trained on handwritten digits")
     request = stage.ExportRequest(
         architecture=ARCHITECTURE,
-        weights=embedded_path(WEIGHTS),
+        weights=weights,
         contract=ContractOptions(preset="digits"),
     )
     exported: OnnxArtifact = stage.export_model(request, output=folder / "digits.onnx")

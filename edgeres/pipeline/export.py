@@ -38,7 +38,7 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         ExportError: the file would not compute what the network computes.
         ArtifactError: the file cannot be written.
     """
-    check_writable(output)
+    check_writable(output, request.weights)
     trained = load_trained(
         request.architecture,
         request.weights,

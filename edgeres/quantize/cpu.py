@@ -17,7 +17,7 @@ import onnx
 from edgeres.artifacts import CalibrationTable
 from edgeres.errors import ArtifactError
 from edgeres.quantize.emit import Emitter
-from edgeres.quantize.graph import Graph, attribute, is_pass_through
+from edgeres.quantize.graph import Graph, is_pass_through
 from edgeres.quantize.methods import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
 from edgeres.quantize.placement import activation_inputs, held_tensors, refusal, result_of
 from edgeres.quantize.weights import (
@@ -71,8 +71,8 @@ class _CpuLowering:
     def _emit_integer(self, node: onnx.NodeProto, result: str) -> None:
         inputs = list(node.input)
         for index in activation_inputs(node):
-            inputs[index] = self._load(node.input[index])
-        if node.op_type in {"Conv", "Gemm"}:
+            inputs[index] = self._load(inputs[index])
+        if node.op_type == "Conv":
             inputs[1:] = self._weight_and_bias(node)
         stored = result in self._held
         raw = result + "/float" if stored else result
@@ -117,24 +117,21 @@ class _CpuLowering:
         return self._out.node("DequantizeLinear", inputs, name)
 
     def _weight_and_bias(self, node: onnx.NodeProto) -> list[str]:
-        name = node.input[1]
-        weight = np.asarray(self._graph.constant(name), np.float32)
-        axis = 1 if node.op_type == "Gemm" and not attribute(node, "transB") else 0
+        weight = np.asarray(self._graph.constant(node.input[1]), np.float32)
         input_scale = self._grid(node.input[0]).scale
         has_bias = len(node.input) > 2 and bool(node.input[2])
-        bias = np.zeros(weight.shape[axis], np.float32)
+        bias = np.zeros(len(weight), np.float32)
         if has_bias:
-            # Gemm's may be a single value or a row, (1, channels).
-            bias[:] = np.ravel(np.asarray(self._graph.constant(node.input[2]), np.float32))
+            bias = np.asarray(self._graph.constant(node.input[2]), np.float32)
         least = least_weight_scales(bias, float(input_scale))
-        scales = np.maximum(weight_scales(weight, axis), least)
-        quantized = quantize_weight(weight, scales, axis)
+        scales = np.maximum(weight_scales(weight, axis=0), least)
+        quantized = quantize_weight(weight, scales, axis=0)
         parameters = [
             self._out.constant(node.name + "/weight_s8", quantized.values),
             self._out.constant(node.name + "/weight_scale", quantized.scales),
             self._out.constant(node.name + "/weight_zero", np.zeros(len(bias), np.int8)),
         ]
-        names = [self._dequantized(parameters, axis)]
+        names = [self._dequantized(parameters)]
         if has_bias:
             units = (input_scale * quantized.scales).astype(np.float32)
             parameters = [
@@ -142,11 +139,11 @@ class _CpuLowering:
                 self._out.constant(node.name + "/bias_scale", units),
                 self._out.constant(node.name + "/bias_zero", np.zeros(len(bias), np.int32)),
             ]
-            names.append(self._dequantized(parameters, 0))
+            names.append(self._dequantized(parameters))
         return names
 
-    def _dequantized(self, parameters: list[str], axis: int) -> str:
-        return self._out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=axis)
+    def _dequantized(self, parameters: list[str]) -> str:
+        return self._out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)
 
     def _parameters(self, tensor: str) -> list[str]:
         grid = self._grid(tensor)

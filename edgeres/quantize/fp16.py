@@ -20,7 +20,7 @@ QDQ_OPSET = 19
 
 _QDQ_IR_VERSION = 9
 _SMALLEST = np.float16(2.0**-24)
-_LARGEST = np.finfo(np.float16).max
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 def half_scale(scale: NDArray[np.float32] | np.float32) -> NDArray[np.float32] | np.float32:

@@ -204,11 +204,16 @@ def _observer_nodes(graph: Graph, observer: _Observer) -> list[onnx.NodeProto]:
     if observer.squared:
         measured = observer.tensor + "/edgeres_square"
         nodes.append(helper.make_node("Mul", [source] * 2, [measured]))
-    window = {"kernel_shape": [1, 1], "strides": [stride, stride]}
     return [
         *nodes,
         helper.make_node("GlobalMaxPool", [measured], [observer.peak]),
-        helper.make_node("MaxPool", [source], [observer.sample], **window),
+        helper.make_node(
+            "MaxPool",
+            [source],
+            [observer.sample],
+            kernel_shape=[1, 1],
+            strides=[stride, stride],
+        ),
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from edgeres.environment import Capability, Machine
 
@@ -14,11 +15,11 @@ def render_doctor(machine: Machine, found: Iterable[Capability]) -> RenderableTy
     """Returns what a rich Console prints: the machine, then what works on it."""
     facts = Table.grid(padding=(0, 2))
     for name, value in machine.to_dict().items():
-        facts.add_row(f"[bold]{name.replace('_', ' ')}[/bold]", _text(value))
+        facts.add_row(Text(name.replace("_", " "), "bold"), Text(_text(value)))
     works = Table.grid(padding=(0, 2))
     for capability in found:
-        mark = "[green]yes[/green]" if capability.available else "[yellow]no[/yellow]"
-        works.add_row(mark, capability.name, capability.detail.replace("[", "\\["))
+        mark = Text("yes", "green") if capability.available else Text("no", "yellow")
+        works.add_row(mark, Text(capability.name), Text(capability.detail))
     return Group(facts, "", works)
 
 

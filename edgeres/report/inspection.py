@@ -7,8 +7,9 @@ from functools import singledispatch
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact
+from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, TensorRange
 from edgeres.spec import Contract, Method
 
 
@@ -44,8 +45,8 @@ def _(table: CalibrationTable) -> RenderableType:
     }
     rows = _table("tensor", "sign", *(method.value for method in Method))
     for name, seen in table.tensors.items():
-        values = (f"{seen.thresholds[method].s8:.4g}" for method in Method)
-        rows.add_row(name, "+-" if seen.signed else "+", *values)
+        values = (_amax(seen, method) for method in Method)
+        rows.add_row(Text(name), "+-" if seen.signed else "+", *values)
     return Group(_facts(facts), "", rows)
 
 
@@ -67,8 +68,13 @@ def _(engine: EngineArtifact) -> RenderableType:
     }
     rows = _table("layer", "operator", "precision", "why")
     for layer in manifest.layers:
-        rows.add_row(layer.name, layer.op_type, layer.precision.value, layer.reason)
+        rows.add_row(*map(Text, (layer.name, layer.op_type, layer.precision, layer.reason)))
     return Group(_facts(facts), "", rows)
+
+
+def _amax(seen: TensorRange, method: Method) -> str:
+    threshold = seen.thresholds.get(method)
+    return "-" if threshold is None else f"{threshold.s8:.4g}"
 
 
 def _contract(contract: Contract | None) -> str:
@@ -92,7 +98,7 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 def _facts(facts: dict[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
     for label, value in facts.items():
-        table.add_row(f"[bold]{label}[/bold]", value)
+        table.add_row(Text(label, "bold"), Text(value))
     return table
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeres import __version__
-from edgeres.environment import describe_machine, has_nvidia_gpu
+from edgeres.environment import describe_machine, has_nvidia_gpu, int8_may_saturate
 
 DESKTOP = {
     "proc/cpuinfo": (
@@ -126,3 +126,23 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.Monk
         "onnx": None,
         "onnxruntime": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", "avx2 fma", True),
+        ("x86_64", "avx2 avx512f", True),
+        ("x86_64", "avx2 avx_vnni", False),
+        ("x86_64", "avx512f avx512_vnni", False),
+        ("AMD64", "", True),
+        ("aarch64", "asimd", False),
+    ],
+)
+def test_only_x86_without_exact_products_may_saturate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, expected: bool
+) -> None:
+    """VNNI adds the products in 32 bits; a processor that says nothing is not trusted to."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    root = lay_out(tmp_path, {"proc/cpuinfo": f"processor\t: 0\nflags\t\t: {flags}\n"})
+    assert int8_may_saturate(root) is expected

@@ -23,14 +23,19 @@ class Batch:
     images: NDArray[np.float32]
 
 
-def table_from_images(graph: Graph, *images: NDArray[np.float32]) -> CalibrationTable:
-    """Returns the thresholds that these batches give, with method max."""
-    seen = observe(graph, calibrated_tensors(graph), map(Batch, images))
+def table_from_images(graph: Graph, images: NDArray[np.float32]) -> CalibrationTable:
+    """Returns the largest magnitudes on these images as thresholds, by method max alone."""
+    seen = observe(graph, calibrated_tensors(graph), [Batch(images)])
+    return table_from_amax(graph, {name: found.amax for name, found in seen.items()})
+
+
+def table_by_every_method(graph: Graph, images: NDArray[np.float32]) -> CalibrationTable:
+    """Returns the thresholds of all four methods on these images; the table's own is max."""
     ranges = {}
-    for name, distribution in seen.items():
+    for name, found in observe(graph, calibrated_tensors(graph), [Batch(images)]).items():
         signed = not graph.is_non_negative(name)
-        chosen = thresholds(distribution, signed=signed, percentile=99.99)
-        ranges[name] = TensorRange(amax=distribution.amax, signed=signed, thresholds=chosen)
+        chosen = thresholds(found, signed=signed, percentile=99.99)
+        ranges[name] = TensorRange(amax=found.amax, signed=signed, thresholds=chosen)
     return table_of(ranges)
 
 

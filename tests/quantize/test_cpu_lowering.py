@@ -9,15 +9,22 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from networks import FOLDED, NAMES, images, network, network_from_body, with_weight
+from networks import (
+    FOLDED,
+    NAMES,
+    images,
+    initializers,
+    logits_of,
+    network,
+    network_from_body,
+    with_weight,
+)
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from tables import table_from_amax, table_from_images, table_of
+from tables import table_by_every_method, table_from_amax, table_from_images, table_of
 
-from edgeres.artifacts import TensorRange, Threshold
+from edgeres.artifacts import CalibrationTable, TensorRange, Threshold
 from edgeres.errors import ArtifactError
 from edgeres.ort import open_session
 from edgeres.quantize.cpu import lower_for_cpu
@@ -28,9 +35,8 @@ from edgeres.spec import Method
 Array = NDArray[np.float32]
 Exact = NDArray[np.float64]
 
-INT8_ERROR = 0.03
-"""Largest accepted |INT8 - FP32| as a share of the largest |logit|; 0.013 was measured. A scale
-that is wrong by a factor of two gives 0.1 and more."""
+INT8_ERROR = 0.02
+"""Largest accepted |INT8 - FP32| as a share of the largest |logit|: 0.0165 was measured."""
 
 
 class Grid(NamedTuple):
@@ -49,25 +55,22 @@ def grid(threshold: Threshold) -> Grid:
 
 def stored(values: Exact, to: Grid) -> Exact:
     """Returns the integers, minus the zero point, that the grid keeps of real values."""
-    return np.clip(np.rint(values / to.scale) + to.zero, 0, 255) - to.zero
+    return np.asarray(np.clip(np.rint(values / to.scale) + to.zero, 0, 255) - to.zero)
 
 
 def integer_layer(x: Exact, source: Grid, weight: Array, bias: Array) -> Exact:
-    """Returns a convolution or a classifier in exact integer arithmetic, as real values."""
-    shape = (-1, *[1] * (weight.ndim - 1))
+    """Returns a 3x3 convolution in exact integer arithmetic, as real values."""
     scales = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64) / 127
-    w = torch.from_numpy(np.rint(weight / scales.reshape(shape)))
+    w = torch.from_numpy(np.rint(weight / scales.reshape(-1, 1, 1, 1)))
     units = source.scale * scales
     b = torch.from_numpy(np.rint(bias / units))
-    if weight.ndim == 4:
-        summed = torch.nn.functional.conv2d(torch.from_numpy(x), w, b, padding=1)
-        return np.asarray(summed.numpy() * units.reshape(-1, 1, 1))
-    return np.asarray((torch.from_numpy(x) @ w.T + b).numpy() * units)
+    summed = torch.nn.functional.conv2d(torch.from_numpy(x), w, b, padding=1)
+    return np.asarray(summed.numpy() * units.reshape(-1, 1, 1))
 
 
 def simulated_identity(model: onnx.ModelProto, thresholds: dict[str, Threshold], x: Array) -> Exact:
     """Returns the identity network's logits from the FP32 weights and thresholds alone."""
-    w = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    w = initializers(model)
     g = {name: grid(threshold) for name, threshold in thresholds.items()}
 
     def layer(value: Exact, source: str, name: str) -> Exact:
@@ -79,20 +82,13 @@ def simulated_identity(model: onnx.ModelProto, thresholds: dict[str, Threshold],
     main = stored(layer(hidden, "hidden_relu", "main2"), g["main"])
     last = stored(main * g["main"].scale + entry * g["entry"].scale, g["last"])
     pooled = stored(last.mean(axis=(2, 3)) * g["last"].scale, g["pooled"])
-    return layer(pooled, "pooled", "fc")
+    features = pooled * g["pooled"].scale
+    return np.asarray(features @ w["fc_w"].T.astype(np.float64) + w["fc_b"])
 
 
-def run(model: onnx.ModelProto, x: Array, *, optimized: bool = True) -> Array:
-    """Returns the logits, with ONNX Runtime's optimisations or none."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    logits: Array = session.run(None, {model.graph.input[0].name: x})[0]
-    return logits
+def thresholds_of(table: CalibrationTable) -> dict[str, Threshold]:
+    """Returns the table's thresholds by its own method."""
+    return {name: table.threshold(name) for name in table.tensors}
 
 
 def lowered(model: onnx.ModelProto, x: Array) -> onnx.ModelProto:
@@ -101,25 +97,18 @@ def lowered(model: onnx.ModelProto, x: Array) -> onnx.ModelProto:
     return lower_for_cpu(graph, table_from_images(graph, x))
 
 
-def initializers(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
-    """Returns every initializer by name."""
-    return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-
-
 def error_of(model: onnx.ModelProto, x: Array) -> float:
     """Returns the largest |INT8 - FP32| as a share of the largest |logit|."""
-    expected = run(model, x)
-    return float(np.abs(run(lowered(model, x), x) - expected).max() / np.abs(expected).max())
+    expected = logits_of(model, x)
+    return float(np.abs(logits_of(lowered(model, x), x) - expected).max() / np.abs(expected).max())
 
 
 def one_step_of_every_feature(model: onnx.ModelProto) -> float:
     """Returns what a logit changes by when every input of the classifier moves by one step."""
     found = initializers(model)
-    gemm = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
-    root = gemm.input[1].removesuffix("/weight_s8/dq")
-    weight = found[root + "/weight_s8"] * found[root + "/weight_scale"][:, None]
-    reader = next(node for node in model.graph.node if node.output[0] == gemm.input[0])
-    return float(np.abs(weight).sum(axis=1).max() * found[reader.input[1]])
+    heads = [found[n.input[1]] for n in model.graph.node if n.op_type == "Gemm"]
+    weight = np.linalg.multi_dot([np.abs(w) for w in [*heads[::-1], np.eye(len(heads[0].T))]])
+    return float(weight.sum(axis=1).max() * found["pooled/scale"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,17 +117,30 @@ def test_logits_stay_close_to_fp32(name: str) -> None:
     assert error_of(network(name), images(16, 3)) < INT8_ERROR
 
 
+@pytest.mark.parametrize("tensor", ["image", "entry", "hidden_relu", "main", "last", "pooled"])
+def test_half_a_scale_shows_against_exact_arithmetic(tensor: str) -> None:
+    """Seeded fault: one threshold too low by half is far beyond what the simulation allows."""
+    model, x = network("identity"), images(16, 3)
+    graph = view(model)
+    table = table_from_images(graph, x)
+    right = table.threshold(tensor)
+    halved = Threshold(s8=right.s8 / 2, u8=None if right.u8 is None else right.u8 / 2)
+    seen = replace(table.tensors[tensor], thresholds={Method.MAX: halved})
+    wrong = lower_for_cpu(graph, table_of({**table.tensors, tensor: seen}))
+    expected = simulated_identity(model, thresholds_of(table), x)
+    assert np.abs(logits_of(wrong, x) - expected).max() > one_step_of_every_feature(wrong) / 20
+
+
 @pytest.mark.parametrize("optimized", [True, False])
 def test_logits_are_those_of_exact_integer_arithmetic(optimized: bool) -> None:
-    """An integer simulation from weights and thresholds gives the logits to half a step."""
+    """An integer simulation from weights and thresholds gives the logits to a small part of a step."""
     model, x = network("identity"), images(16, 3)
     graph = view(model)
     table = table_from_images(graph, x)
     lowering = lower_for_cpu(graph, table)
-    thresholds = {name: table.threshold(name) for name in table.tensors}
-    expected = simulated_identity(model, thresholds, x)
-    actual = run(lowering, x, optimized=optimized)
-    assert np.abs(actual - expected).max() < one_step_of_every_feature(lowering) / 2
+    expected = simulated_identity(model, thresholds_of(table), x)
+    actual = logits_of(lowering, x, optimized=optimized)
+    assert np.abs(actual - expected).max() < one_step_of_every_feature(lowering) / 20
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -146,29 +148,29 @@ def test_fusions_change_no_more_than_roundings(name: str) -> None:
     """ONNX Runtime's integer kernels and its unfused Q/DQ differ by less than one step."""
     x = images(16, 3)
     model = lowered(network(name), x)
-    difference = np.abs(run(model, x) - run(model, x, optimized=False)).max()
+    difference = np.abs(logits_of(model, x) - logits_of(model, x, optimized=False)).max()
     assert difference < one_step_of_every_feature(model)
 
 
 @pytest.mark.parametrize("name", FOLDED)
-def test_nothing_is_left_in_float(name: str, tmp_path: Path) -> None:
-    """After ONNX Runtime's fusions the image is quantized once and no layer runs in float."""
+def test_only_the_classifier_is_left_in_float(name: str, tmp_path: Path) -> None:
+    """After ONNX Runtime's fusions the image is quantized once, the features are read once."""
     x = images(4, 3)
     path = tmp_path / "optimized.onnx"
     open_session(lowered(network(name), x).SerializeToString(), optimized=path)
     found = Counter(node.op_type for node in onnx.load(path).graph.node)
-    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 0)
-    assert not found.keys() & {"Conv", "FusedConv", "Add", "Relu", "GlobalAveragePool", "Gemm"}
-    assert {"QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool", "QGemm"} <= found.keys()
+    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 1)
+    assert not found.keys() & {"Conv", "FusedConv", "Add", "Relu", "GlobalAveragePool"}
+    assert {"QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool"} <= found.keys()
 
 
-def test_a_float_relu_between_integers_is_found(tmp_path: Path) -> None:
-    """Seeded fault: a table that gives a ReLU the signed grid is refused, not built slowly wrong."""
+def test_a_signed_grid_behind_a_relu_is_refused() -> None:
+    """Seeded fault: the dropped ReLU would let negative values through."""
     graph = view(network("identity"))
     table = table_from_amax(graph, {})
     signed = TensorRange(amax=1.0, signed=True, thresholds={Method.MAX: Threshold(s8=1.0)})
     wrong = table_of({**table.tensors, "entry": signed})
-    with pytest.raises(ArtifactError, match="'entry' for signed, .* run calibrate again"):
+    with pytest.raises(ArtifactError, match=r"'entry' for signed, .* run calibrate again"):
         lower_for_cpu(graph, wrong)
 
 
@@ -177,7 +179,7 @@ def test_an_unsigned_grid_on_a_signed_tensor_is_refused() -> None:
     graph = view(network("identity"))
     table = table_from_amax(graph, {})
     wrong = table_of({**table.tensors, "main": table.tensors["entry"]})
-    with pytest.raises(ArtifactError, match="'main' for unsigned, .*"):
+    with pytest.raises(ArtifactError, match=r"'main' for unsigned, .*"):
         lower_for_cpu(graph, wrong)
 
 
@@ -193,7 +195,7 @@ def test_a_table_without_a_tensor_is_refused() -> None:
 def test_the_method_chooses_the_threshold() -> None:
     """The table's own method counts unless another is named."""
     graph = view(network("identity"))
-    table = table_from_images(graph, images(8))
+    table = table_by_every_method(graph, images(8))
     for method in Method:
         scale = initializers(lower_for_cpu(graph, table, method))["main/scale"]
         assert scale == np.float32(table.threshold("main", method).s8 / 127)
@@ -296,18 +298,8 @@ def test_the_bias_of_a_nearly_dead_channel_does_not_wrap(magnitude: float, bias:
     assert error_of(model, images(16, 3)) < INT8_ERROR
 
 
-@pytest.mark.parametrize("shape", [(1, 5), (1,), ()])
-def test_a_classifiers_bias_may_be_broadcast(shape: tuple[int, ...]) -> None:
-    """A row or a single value counts for every class, as Gemm has it."""
-    model = network("identity")
-    bias = next(t for t in model.graph.initializer if t.name == "fc_b")
-    values = np.resize(numpy_helper.to_array(bias), shape)
-    bias.CopyFrom(numpy_helper.from_array(values.astype(np.float32), "fc_b"))
-    assert error_of(model, images(16, 3)) < INT8_ERROR
-
-
 def test_layers_may_lack_a_bias() -> None:
-    """A convolution and a classifier without bias are integer all the same."""
+    """A convolution without bias is integer all the same."""
     model = network("two-layer head")
     for node in model.graph.node:
         if node.op_type in {"Conv", "Gemm"}:
@@ -324,4 +316,5 @@ def test_input_output_and_metadata_stay() -> None:
     assert list(result.graph.input) == list(model.graph.input)
     assert list(result.graph.output) == list(model.graph.output)
     assert list(result.metadata_props) == list(model.metadata_props)
-    assert not {name for name in initializers(result) if name.endswith(("_w", "_b"))}
+    kept = {name for name in initializers(result) if name.endswith(("_w", "_b"))}
+    assert kept == {"fc16_w", "fc16_b"}

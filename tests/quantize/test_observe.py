@@ -145,7 +145,9 @@ def test_memory_does_not_grow_with_the_images() -> None:
     graph = view(network("identity"))
     seen = observe(graph, calibrated_tensors(graph), stream())
     first = seen_by(graph, images(2, 0))
-    assert {t: len(d.counts) for t, d in seen.items()} == {t: len(d.counts) for t, d in first.items()}
+    assert {t: len(d.counts) for t, d in seen.items()} == {
+        t: len(d.counts) for t, d in first.items()
+    }
 
 
 def test_a_tensor_that_is_always_zero_has_zeros_only() -> None:
@@ -185,7 +187,7 @@ def test_a_broken_activation_is_refused_by_name(value: float, index: int) -> Non
         return weight
 
     graph = view(with_weight(network("identity"), "main2_w", broken))
-    with pytest.raises(CalibrationError, match="'main' is NaN or infinite .* check its weights"):
+    with pytest.raises(CalibrationError, match=r"'main' is NaN or infinite .* check its weights"):
         seen_by(graph, images(4))
 
 
@@ -207,18 +209,19 @@ def test_a_model_without_an_image_size_is_refused() -> None:
     """A dynamic height leaves the sampled grid open; the message says how to export."""
     model = network("identity")
     model.graph.input[0].type.tensor_type.shape.dim[2].Clear()
-    with pytest.raises(CalibrationError, match="activation 'image' .* fixed image size"):
+    with pytest.raises(CalibrationError, match=r"activation 'image' .* fixed image size"):
         seen_by(view(model), images(1))
 
 
-def test_a_mean_without_spatial_axes_is_observed() -> None:
-    """A classifier behind ReduceMean reads (N, features), which has extremes like any tensor."""
+def test_a_tensor_without_spatial_axes_is_observed() -> None:
+    """An Add behind ReduceMean reads (N, features), which has extremes like any tensor."""
     model = network_from_body(
         """
   last_conv = Conv(image, stem_w, stem_b)
   last = Relu(last_conv)
   flat = ReduceMean<axes = [2, 3], keepdims = 0>(last)
-  logits = Gemm<transB = 1>(flat, fc_w, fc_b)
+  doubled = Add(flat, flat)
+  logits = Gemm<transB = 1>(doubled, fc_w, fc_b)
 """
     )
     graph = view(model)

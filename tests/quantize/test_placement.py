@@ -11,6 +11,7 @@ from networks import NAMES, network, network_from_body, swapped
 
 from edgeres.quantize.graph import Graph, view
 from edgeres.quantize.placement import (
+    CLASSIFIER_REASON,
     Placement,
     calibrated_tensors,
     float_layers,
@@ -117,8 +118,7 @@ def test_the_cpu_quantizes_both_inputs_of_every_add(case: Case) -> None:
     graph = view(network(case.name))
     found = edges_of(graph, place_for_cpu(graph))
     adds = {node.output[0]: set(node.input) for node in graph.nodes if node.op_type == "Add"}
-    gemms = {n.output[0]: {n.input[0]} for n in graph.nodes if n.op_type == "Gemm"}
-    assert found == {**case.convolutions, **adds, **gemms, "pooled": {"last"}}
+    assert found == {**case.convolutions, **adds, "pooled": {"last"}}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,7 +136,7 @@ def test_tensorrt_says_why_pool_mean_and_classifier_stay() -> None:
     assert reasons_of(graph, place_for_tensorrt(graph)) == {
         "entry": "commutes with the quantization behind it: TensorRT moves it before the pool",
         "pooled": "rounding its few inputs' mean costs accuracy and buys no time",
-        "logits": "the classifier is a small share of the work and decides the label",
+        "logits": CLASSIFIER_REASON,
     }
 
 
@@ -145,13 +145,13 @@ def test_the_cpu_leaves_normalisation_alone() -> None:
     graph = view(network("pre-activation"))
     reason = "BatchNormalization has no integer kernel"
     expected = dict.fromkeys(["normed1", "normed2", "normed3"], reason)
-    assert reasons_of(graph, place_for_cpu(graph)) == expected
+    assert reasons_of(graph, place_for_cpu(graph)) == {**expected, "logits": CLASSIFIER_REASON}
 
 
 def test_the_cpu_pools_integers_between_integers() -> None:
     """A max pool behind an integer layer moves integers; its layer is INT8."""
     graph = view(network("max-pooled stem"))
-    assert reasons_of(graph, place_for_cpu(graph)) == {}
+    assert reasons_of(graph, place_for_cpu(graph)) == {"logits": CLASSIFIER_REASON}
 
 
 REFUSED = {
@@ -197,19 +197,22 @@ def test_what_cannot_be_integer_is_refused_with_its_reason(
     assert layer not in edges_of(graph, placement)
 
 
-@pytest.mark.parametrize("options", ["alpha = 0.5", "beta = 2.0"])
-def test_a_scaled_classifier_stays_in_float_on_the_cpu(options: str) -> None:
-    """A Gemm that does more than multiply and add has no integer kernel."""
+@pytest.mark.parametrize(("operands", "index"), [("main, shortcut", 1), ("shortcut, main", 0)])
+def test_a_shortcut_is_told_by_its_convolutions_not_its_length(operands: str, index: int) -> None:
+    """A subsampled, padded shortcut has more operators than a main branch of one convolution."""
     body = f"""
-  feature = Conv(image, stem_w, stem_b)
+  main = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(image, wide_w, wide_b)
+  sliced = Slice(image, starts, ends, axes, steps)
+  same = Identity(sliced)
+  shortcut = Pad(same, padding)
+  feature = Add({operands})
   pooled = GlobalAveragePool(feature)
   flat = Flatten(pooled)
-  logits = Gemm<transB = 1, {options}>(flat, fc_w, fc_b)
+  logits = Gemm<transB = 1>(flat, fc11_w, fc11_b)
 """
     graph = view(network_from_body(body))
-    assert reasons_of(graph, place_for_cpu(graph)) == {
-        "logits": "it scales or transposes its input"
-    }
+    (add,) = (node for node in graph.nodes if node.op_type == "Add")
+    assert shortcut_index(graph, add) == index
 
 
 def test_branches_of_equal_depth_and_doubled_inputs_take_the_second() -> None:
@@ -263,5 +266,9 @@ def test_float_layers_take_the_precision_asked_for() -> None:
 def test_a_float_network_lists_its_layers_without_reasons() -> None:
     """What nobody asked to quantize needs no excuse."""
     layers = float_layers(view(network("identity")), Precision.FP16)
-    assert [layer.op_type for layer in layers] == ["Conv"] * 3 + ["Add", "GlobalAveragePool", "Gemm"]
+    assert [layer.op_type for layer in layers] == ["Conv"] * 3 + [
+        "Add",
+        "GlobalAveragePool",
+        "Gemm",
+    ]
     assert {(layer.precision, layer.reason) for layer in layers} == {(Precision.FP16, "")}

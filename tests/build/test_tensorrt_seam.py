@@ -1,0 +1,317 @@
+"""What a build asks of NVIDIA's modules, version by version, and what it says when they refuse."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from digits import Digits
+from fake_tensorrt import (
+    FakeConfig,
+    FakeRtxConfig,
+    FakeTensorRT,
+    Message,
+    tensorrt_8_6,
+    tensorrt_10_3,
+    tensorrt_11,
+    tensorrt_rtx,
+)
+
+from edgeres.artifacts import EngineArtifact, load_engine, load_table
+from edgeres.build import build_engine, tensorrt
+from edgeres.errors import BuildError, ConfigError, DependencyError
+from edgeres.model_file import Network, describe_model
+from edgeres.quantize import float_network, quantize_for_tensorrt
+from edgeres.spec import BuildConfig, Precision, Target, preset
+
+VERSIONS = {"8.6": tensorrt_8_6, "10.3": tensorrt_10_3, "11.4": tensorrt_11, "RTX": tensorrt_rtx}
+
+FP32 = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32)
+
+
+@pytest.fixture(params=["fp32", "fp16", "int8 with fp16", "int8 with fp32"])
+def asked(request: pytest.FixtureRequest, digits: Digits) -> tuple[Network, BuildConfig]:
+    """A network in each precision, and the request that goes with it."""
+    model = describe_model(digits.model)
+    precision, _, floats = request.param.partition(" with ")
+    config = BuildConfig(
+        target=Target.TENSORRT,
+        precision=Precision(precision),
+        float_layers=Precision(floats or "fp32"),
+    )
+    if config.precision is not Precision.INT8:
+        return float_network(model, config.precision), config
+    table = load_table(digits.table)
+    return quantize_for_tensorrt(model, table, floats=config.float_layers), config
+
+
+@pytest.fixture(scope="module")
+def network(digits: Digits) -> Network:
+    """The digits' network in FP32."""
+    return float_network(describe_model(digits.model), Precision.FP32)
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeTensorRT], FakeTensorRT]:
+    """Puts a module where `import` finds it, on a machine with a GPU."""
+
+    def install(module: FakeTensorRT) -> FakeTensorRT:
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
+        return module
+
+    return install
+
+
+Use = Callable[[FakeTensorRT], FakeTensorRT]
+
+
+def build(network: Network, config: BuildConfig, folder: Path) -> EngineArtifact:
+    """Builds into a folder."""
+    return build_engine(network, config, preset("digits"), output=folder / "a.plan")
+
+
+def refusal(network: Network, config: BuildConfig, folder: Path) -> str:
+    """Returns the sentence that a build is refused with; no file may be left."""
+    with pytest.raises(BuildError) as refused:
+        build(network, config, folder)
+    assert list(folder.iterdir()) == []
+    return str(refused.value)
+
+
+def test_8_6_is_told_the_precisions_that_it_may_use(
+    asked: tuple[Network, BuildConfig], use: Use, tmp_path: Path
+) -> None:
+    """A network with an explicit batch; INT8 and FP16 are builder flags."""
+    trt, config = use(tensorrt_8_6()), asked[1]
+    engine = build(*asked, tmp_path)
+    mixed = config.precision is Precision.INT8 and config.float_layers is Precision.FP16
+    assert trt.mask == 1 << trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+    assert ("INT8" in trt.config.flags) == (config.precision is Precision.INT8)
+    assert ("FP16" in trt.config.flags) == (config.precision is Precision.FP16 or mixed)
+    assert engine.manifest.flags == ("EXPLICIT_BATCH",)
+
+
+@pytest.mark.parametrize("version", ["10.3", "11.4", "RTX"])
+def test_later_networks_are_strongly_typed(
+    version: str, asked: tuple[Network, BuildConfig], use: Use, tmp_path: Path
+) -> None:
+    """The ONNX types decide: no builder flag, whatever the precision."""
+    trt = use(VERSIONS[version]())
+    target = Target.TENSORRT_RTX if version == "RTX" else Target.TENSORRT
+    network, config = asked
+    wanted = BuildConfig(
+        target=target, precision=config.precision, float_layers=config.float_layers
+    )
+    engine = build(network, wanted, tmp_path)
+    assert trt.mask == 1 << trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    assert trt.config.flags == set()
+    assert engine.manifest.flags == ("STRONGLY_TYPED",)
+
+
+@pytest.mark.parametrize("version", ["8.6", "10.3", "11.4"])
+def test_the_plan_is_what_the_builder_returned(
+    version: str, network: Network, use: Use, tmp_path: Path
+) -> None:
+    """Pure, with a manifest that loads; the parser was given the network's own bytes."""
+    trt = use(VERSIONS[version]())
+    engine = build(network, FP32, tmp_path)
+    assert engine.path.read_bytes() == b"plan"
+    assert load_engine(engine.path) == engine
+    assert trt.parsed == network.model.SerializeToString()
+    assert engine.manifest.versions == {"tensorrt": trt.__version__}
+    assert trt.config.profiling_verbosity.name == "DETAILED"
+
+
+def test_the_profile_has_the_batches_asked_for(network: Network, use: Use, tmp_path: Path) -> None:
+    """Smallest, optimal and largest, with the image's own shape."""
+    trt = use(tensorrt_10_3())
+    config = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32, batch=(1, 8, 32))
+    build(network, config, tmp_path)
+    (profile,) = trt.config.profiles
+    assert profile.shapes == {"input": ((1, 3, 32, 32), (8, 3, 32, 32), (32, 3, 32, 32))}
+
+
+RTX = {
+    capability: BuildConfig(
+        target=Target.TENSORRT_RTX, precision=Precision.FP32, compute_capability=capability
+    )
+    for capability in ("8.6", "12.0", "9.0", "86", "1.20", "ENT")
+}
+
+
+@pytest.mark.parametrize(("capability", "name"), [("8.6", "SM86"), ("12.0", "SM120")])
+def test_a_named_gpu_needs_none_here(
+    capability: str,
+    name: str,
+    network: Network,
+    use: Use,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The builder is told one compute capability, and the manifest keeps it."""
+    trt = use(tensorrt_rtx())
+    monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: False)
+    engine = build(network, RTX[capability], tmp_path)
+    assert isinstance(trt.config, FakeRtxConfig)
+    assert (trt.config.num_compute_capabilities, trt.config.capabilities) == (1, {0: name})
+    assert engine.manifest.compute_capability == capability
+
+
+def test_without_a_name_the_gpu_of_this_machine_is_meant(
+    network: Network, use: Use, tmp_path: Path
+) -> None:
+    """Nothing is set, which is the builder's word for it."""
+    trt = use(tensorrt_rtx())
+    config = BuildConfig(target=Target.TENSORRT_RTX, precision=Precision.FP32)
+    build(network, config, tmp_path)
+    assert isinstance(trt.config, FakeConfig)
+    assert trt.config == FakeRtxConfig(
+        profiling_verbosity=trt.ProfilingVerbosity.DETAILED, profiles=trt.config.profiles
+    )
+
+
+@pytest.mark.parametrize("capability", ["9.0", "86", "1.20", "ENT"])
+def test_a_gpu_that_is_not_built_for_is_named(
+    capability: str, network: Network, use: Use, tmp_path: Path
+) -> None:
+    """With those that are; nothing that merely looks like one is taken for it."""
+    use(tensorrt_rtx())
+    with pytest.raises(ConfigError) as refused:
+        build(network, RTX[capability], tmp_path)
+    assert str(refused.value) == (
+        f"TensorRT for RTX 1.7.1 does not build for compute capability {capability}. "
+        "Available: 7.5, 8.0, 8.6, 8.9, 12.0, 12.1."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_parser_refuses_is_told(network: Network, use: Use, tmp_path: Path) -> None:
+    """The first three of its errors, with its version and the file."""
+    use(tensorrt_11()).refusals = ["In node 0: a.", "In node 1: b.", "In node 2: c.", "d."]
+    said = refusal(network, FP32, tmp_path)
+    assert said == (
+        f"NVIDIA's ONNX parser 11.4.0 refused {network.source.path}: In node 0: a. In node 1: b. "
+        "In node 2: c. If the file was exported elsewhere, export it with edgeres."
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([("WARNING", "slow"), ("ERROR", "No tactic."), ("INTERNAL_ERROR", "Bug.")],
+         "No tactic. Bug."),
+        ([("WARNING", "slow")], "it gave no reason."),
+    ],
+)  # fmt: skip
+def test_a_plan_that_was_not_built_is_told(
+    messages: list[Message], reason: str, network: Network, use: Use, tmp_path: Path
+) -> None:
+    """NVIDIA's builder returns None; its errors are in its log."""
+    trt = use(tensorrt_10_3())
+    trt.plan, trt.messages = None, messages
+    assert refusal(network, FP32, tmp_path) == (
+        f"tensorrt 10.3.0 could not build the engine: {reason} Run with -v for its whole log."
+    )
+
+
+def test_a_message_that_repeats_is_logged_once_and_counted(
+    network: Network, use: Use, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each at its own level; the network's layers would say the same dozens of times."""
+    trt = use(tensorrt_10_3())
+    trt.messages = [("WARNING", "scales"), ("VERBOSE", "tactic"), ("WARNING", "scales")]
+    with caplog.at_level(logging.DEBUG, logger="edgeres.build"):
+        build(network, FP32, tmp_path)
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told == [
+        ("WARNING", "scales"),
+        ("DEBUG", "tactic"),
+        ("WARNING", "2 times: scales"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fake", "target", "said"),
+    [
+        (
+            tensorrt_10_3,
+            Target.TENSORRT,
+            "TensorRT builds on the GPU that the engine is for, and this machine has none. "
+            "Run build-engine on the board; here, --target tensorrt-rtx --compute-capability 8.6 "
+            "checks the network, and --target onnxruntime runs on this CPU.",
+        ),
+        (
+            tensorrt_rtx,
+            Target.TENSORRT_RTX,
+            "This machine has no NVIDIA GPU to build for. Name one: --compute-capability 8.6 "
+            "(also 7.5, 8.0, 8.9, 12.0 and 12.1).",
+        ),
+    ],
+)
+def test_without_a_gpu_nvidia_is_not_called(
+    fake: Callable[[], FakeTensorRT],
+    target: Target,
+    said: str,
+    network: Network,
+    use: Use,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its builder would end the process on such a machine; the sentence says what works."""
+    trt = use(fake())
+    monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: False)
+    config = BuildConfig(target=target, precision=Precision.FP32)
+    assert refusal(network, config, tmp_path) == said
+    assert trt.mask is None
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "advice"),
+    [
+        ("tensorrt", Target.TENSORRT, "On a Jetson it comes with JetPack (python3-libnvinfer; "),
+        ("tensorrt_rtx", Target.TENSORRT_RTX, "pip install 'edgeres[rtx]' (Linux and Windows"),
+    ],
+)
+def test_a_missing_module_is_named_with_what_to_do(
+    module: str,
+    target: Target,
+    advice: str,
+    network: Network,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pip line, or where the board's own comes from."""
+    monkeypatch.setitem(sys.modules, module, None)
+    config = BuildConfig(target=target, precision=Precision.FP32)
+    with pytest.raises(DependencyError) as refused:
+        build(network, config, tmp_path)
+    said = str(refused.value)
+    assert said.startswith(f"--target {target} needs the Python module {module}, which cannot be")
+    assert advice in said
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("file", "fake"),
+    [
+        ("api-10.3.0.txt", tensorrt_10_3),
+        ("api-11.4.0.txt", tensorrt_11),
+        ("api-rtx-1.7.1.txt", tensorrt_rtx),
+    ],
+)
+def test_the_double_has_no_name_that_the_module_lacks(
+    file: str, fake: Callable[[], FakeTensorRT], shared: Path
+) -> None:
+    """Held against the public names of NVIDIA's own bindings."""
+    lines = (shared / "tensorrt" / file).read_text().splitlines()
+    real = dict(line.split(" ", 1) for line in lines if " " in line)
+    kinds = ["NetworkDefinitionCreationFlag", "BuilderFlag", "ComputeCapability"]
+    for kind in kinds:
+        names = [member.name for member in getattr(fake(), kind, ())]
+        known = json.loads(real[kind].replace("'", '"')) if names else []
+        assert set(names) <= set(known)

@@ -1,0 +1,140 @@
+"""Options that contradict each other are refused; none is dropped or altered in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from commands import passed, refusal
+from digits import QUICK, Digits
+
+from edgeres.artifacts import load_engine
+
+EXPORT = "export resnet20 --weights {weights} -o never "
+CALIBRATE = "calibrate {model} --data {train} -o never "
+BUILD = "build-engine {model} -o never "
+BENCH = "bench {engine} --reference {model} --data {test} "
+INT8 = BUILD + "--calibration {table} "
+
+REFUSED = {
+    CALIBRATE + "--preset cifar": "Leave the preprocessing options out",
+    BUILD + "--precision fp32 --mean 0,0,0": "Leave the preprocessing options out",
+    BENCH + "--resize none": "Leave the preprocessing options out",
+    "bench {engine} --reference {engine} --data {test} --color bgr": (
+        "is an engine and carries its own preprocessing contract"
+    ),
+    INT8 + "--precision fp32": "--precision fp32 has no use for calibration.",
+    BUILD + "--precision fp32 --calib-data {train}": "fp32 has no use for calibration.",
+    BUILD + "--precision fp32 --method max": (
+        "Leave --calibration, --calib-data and --method out, or pass --precision int8."
+    ),
+    INT8 + "--calib-data {train}": "Pass --calibration or --calib-data, not both.",
+    BUILD: "--precision int8 needs ranges. Pass --calibration TABLE.json",
+    BUILD + "--precision fp16": "ONNX Runtime's CPU has no FP16 convolutions",
+    INT8 + "--compute-capability 8.6": "8.6 needs --target tensorrt-rtx; onnxruntime builds for",
+    INT8 + "--compute-capability 8.6 --target tensorrt": (
+        "8.6 needs --target tensorrt-rtx; tensorrt builds for the machine that it runs on."
+    ),
+    INT8 + "--batch 1:8:16": "--batch is for TensorRT plans",
+    INT8 + "--float-layers fp16": "--float-layers is for int8 plans of TensorRT.",
+    BUILD + "--precision fp16 --target tensorrt --float-layers fp32": (
+        "--float-layers is for int8 plans of TensorRT."
+    ),
+    INT8 + "--target tensorrt --batch 8:4:2": "Batch 8:4:2 is no profile; expected 1 <= min <=",
+    "bench {table} --simulate --reference {model} --data {test} --min-speedup 2": (
+        "--min-speedup needs a latency, and --simulate measures none."
+    ),
+    BENCH + "--max-drop nan": "--max-drop nan is no limit; expected a finite number.",
+    BENCH + "--samples 0": "--samples is 0; at least 1 image is needed.",
+    BENCH + "--iterations 0": "must be at least 1",
+    EXPORT + "--input-size 0": "Input size is 0; expected at least 1 pixel.",
+    EXPORT + "--preset imagenet --resize 200": "--resize 200 is smaller than the 224-pixel crop.",
+    EXPORT + "--mean nan,0,0": "must be finite numbers",
+    EXPORT + "--std 1,0,1": "must be positive",
+    EXPORT + "--opset 12": "Opset 12 is not supported; expected 13 to 20.",
+    "export resnet50 --weights {weights} -o never --shortcut A": (
+        "--shortcut A does not go with resnet50"
+    ),
+    "export torch.nn:Identity --weights {weights} -o never --bn-eps 1e-3": (
+        "its factory decides them"
+    ),
+    CALIBRATE + "--method percentile --percentile 101": "Percentile is 101.0; expected 50 to 100",
+}
+"""Command lines and a part of the sentence that they are refused with."""
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_contradiction_is_refused(
+    line: str, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 2, a sentence that names the options, and no file."""
+    monkeypatch.chdir(tmp_path)
+    assert REFUSED[line] in refusal(*digits.words(line), code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--precision fp32", "--calibration {table}"])
+def test_no_image_is_read_for_a_build_that_is_refused(option: str, digits: Digits) -> None:
+    """Calibration takes minutes; what is wrong without it is said before."""
+    said = refusal(*digits.words(BUILD + "--calib-data missing " + option), code=2)
+    assert "missing" not in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "calibrate {model} --data {train} -o {model}",
+        "calibrate {model} --data {train} -o {train}",
+        "export resnet20 --weights {weights} -o {weights}",
+        "build-engine {model} --precision fp32 -o {model}",
+        "build-engine {model} --calibration {table} -o {table}",
+    ],
+)
+def test_an_output_in_the_place_of_an_input_is_refused(line: str, digits: Digits) -> None:
+    """Nothing that is read gets lost by a slip of the keyboard."""
+    before = {path: path.read_bytes() for path in vars(digits).values()}
+    assert refusal(*digits.words(line), code=2).endswith("would be lost. Pass another -o.")
+    assert before == {path: path.read_bytes() for path in vars(digits).values()}
+
+
+def test_a_manifest_in_the_place_of_the_table_is_refused(digits: Digits) -> None:
+    """`-o a` writes `a.json` too."""
+    output = digits.table.with_suffix("")
+    line = digits.words("build-engine {model} --calibration {table} -o {output}", output=output)
+    assert refusal(*line, code=2).startswith(f"{digits.table} is what is read here")
+
+
+def test_the_same_options_in_accord_are_taken(digits: Digits, tmp_path: Path) -> None:
+    """What is refused above is refused for the contradiction alone."""
+    engine = tmp_path / "a.onnx"
+    passed("build-engine", digits.model, "--precision", "fp32", "-o", engine)
+    assert load_engine(engine).manifest.table_sha256 is None
+    line = "build-engine {model} --calibration {table} --method max -o {output}"
+    passed(*digits.words(line, output=engine))
+    assert load_engine(engine).manifest.method == "max"
+
+
+def test_an_engine_may_be_the_reference(digits: Digits) -> None:
+    """INT8 against INT8: nothing is gained or lost."""
+    line = "bench {engine} --reference {engine} --data {test} --max-drop 0 "
+    assert "0 lost, 0 gained" in passed(*digits.words(line + QUICK))
+
+
+def test_a_foreign_model_takes_its_preprocessing_from_the_options(
+    digits: Digits, tmp_path: Path
+) -> None:
+    """Through calibrate, build-engine and bench, to the verdict that the contract leads to."""
+    model = onnx.load(digits.model)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "m.onnx")
+
+    def on_foreign(line: str) -> str:
+        return passed(*digits.words(line + " --preset digits", at=tmp_path))
+
+    on_foreign("calibrate {at}/m.onnx --data {train} -o {at}/t.json")
+    on_foreign("build-engine {at}/m.onnx --calibration {at}/t.json -o {at}/e.onnx")
+    judge = " --data {test} --max-drop 1 " + QUICK
+    given = on_foreign("bench {at}/e.onnx --reference {at}/m.onnx" + judge)
+    own = passed(*digits.words("bench {engine} --reference {model}" + judge))
+    assert given.splitlines()[0] == own.splitlines()[0]
