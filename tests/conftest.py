@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from digits import Digits, make_digits
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "tensorrt-rtx-cu13", "tensorrt")
+
+
+def pytest_configure() -> None:
+    """Lets torch work on tiny networks alone: its threads wait for each other by spinning.
+
+    With the cores shared, a convolution of microseconds takes milliseconds that way.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_report_header() -> list[str]:

@@ -115,9 +115,9 @@ def test_percentiles_are_linear_between_the_samples(bench: Bench) -> None:
     """1 to 100 ms: the ranks 0.5, 0.9 and 0.99 of the way from the first to the last sample."""
 
     def next_latency() -> None:
-        calls = bench.calls.count("engine")
-        block = (calls - 1) // (SETTLING + BLOCK)
-        bench.engine.latency_ns = max(1, calls - SETTLING * (block + 1)) * MS
+        following = bench.calls.count("engine") + 1
+        block = (following - 1) // (SETTLING + BLOCK)
+        bench.engine.latency_ns = max(1, following - SETTLING * (block + 1)) * MS
 
     bench.before_each = next_latency
     config = BenchConfig(iterations=100, warmup=0)
