@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
-from edgeres.spec import Contract, Method, Precision, Target
+from edgeres.spec import Method, Precision, Target
 
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""

@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, not in __all__
 
 from edgeres.artifacts import OnnxArtifact, TensorSpec
+from edgeres.contract import Contract
 from edgeres.errors import ConfigError, ExportError, RunnerError
 from edgeres.model_file import IR_VERSION, save_model
 from edgeres.ort import open_session, run_session
-from edgeres.spec import Contract, ExportConfig
+from edgeres.spec import ExportConfig
 
 INPUT = "input"
 OUTPUT = "logits"

@@ -16,9 +16,10 @@ from onnx.external_data_helper import uses_external_data
 
 from edgeres import __version__
 from edgeres.artifacts import CalibrationTable, LayerPrecision, OnnxArtifact, TensorSpec
+from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import sha256_of, whole_file
-from edgeres.spec import Contract, Method
+from edgeres.spec import Method
 
 IR_VERSION = 8
 """ONNX IR that TensorRT 8.6's parser reads (opset 17 came with it). Source: ONNX versioning

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgeres.contract import preset
 from edgeres.data import Dataset, embedded_digits, normalise, prepare
 from edgeres.files import whole_file
 from edgeres.models import find_spec
 from edgeres.models.checkpoint import load_checkpoint, model_from_checkpoint
 from edgeres.models.resnet import build_model
-from edgeres.spec import preset
 
 ARCHITECTURE = "resnet20"
 PRESET = "digits"

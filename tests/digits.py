@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from edgeres.artifacts import Manifest, load_engine, manifest_path
+from edgeres.contract import ContractOptions
 from edgeres.data import Dataset, embedded_digits, embedded_path
 from edgeres.files import save_json, sha256_of
 from edgeres.pipeline import build_from_model, calibrate_model, export_stage
-from edgeres.spec import BuildConfig, CalibrationConfig, ContractOptions, Target
+from edgeres.spec import BuildConfig, CalibrationConfig, Target
 
 CLASSES = 10
 

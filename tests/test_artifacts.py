@@ -22,9 +22,10 @@ from edgeres.artifacts import (
     manifest_path,
     save_table,
 )
+from edgeres.contract import preset
 from edgeres.errors import ArtifactError
 from edgeres.files import load_json, save_json, sha256_of
-from edgeres.spec import Method, Precision, Target, preset
+from edgeres.spec import Method, Precision, Target
 
 TABLE = CalibrationTable(
     model_sha256="a" * 64,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeres import export
+from edgeres.contract import Color, Contract, Interpolation, preset
 from edgeres.errors import ArtifactError, ConfigError, ExportError
 from edgeres.export import (
     TOLERANCE,
@@ -29,17 +30,7 @@ from edgeres.model_file import IR_VERSION, describe_model, load_model
 from edgeres.models import ARCHITECTURES, find_spec
 from edgeres.models.checkpoint import load_checkpoint, model_from_checkpoint, spec_from_checkpoint
 from edgeres.models.resnet import build_model
-from edgeres.spec import (
-    Block,
-    Color,
-    Contract,
-    ExportConfig,
-    Interpolation,
-    ModelSpec,
-    Shortcut,
-    Stem,
-    preset,
-)
+from edgeres.spec import Block, ExportConfig, ModelSpec, Shortcut, Stem
 
 CONTRACT = Contract(size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 CONFIG = ExportConfig(contract=CONTRACT)

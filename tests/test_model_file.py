@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 
 from edgeres import __version__
 from edgeres.artifacts import OnnxArtifact, TensorSpec
+from edgeres.contract import preset
 from edgeres.errors import ArtifactError
 from edgeres.model_file import describe_model, load_model, save_model
-from edgeres.spec import preset
 
 DESCRIBED = OnnxArtifact(
     path=Path("nowhere"),

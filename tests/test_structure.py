@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
 _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
-_ARTIFACTS = _SPEC | {"spec", "files"}
+_ARTIFACTS = _SPEC | {"spec", "files", "contract", "names"}
 _VALUES = _ARTIFACTS | {"artifacts"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base"}
@@ -27,8 +27,10 @@ _PIPELINE = _REPORT | STAGES | {"report"}
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "edgeres": frozenset(),
     "errors": _ERRORS,
-    "spec": _SPEC,
+    "spec": _SPEC | {"names", "contract"},
     "files": _SPEC,
+    "names": _ERRORS,
+    "contract": _SPEC | {"names"},
     "artifacts": _ARTIFACTS,
     "results": _VALUES,
     "environment": _VALUES,

@@ -6,10 +6,27 @@ from pathlib import Path
 
 from edgeres.artifacts import EngineArtifact
 from edgeres.build import onnxruntime, tensorrt
+from edgeres.build.backend import is_strongly_typed, load_backend
+from edgeres.contract import Contract
 from edgeres.model_file import Network
-from edgeres.spec import BuildConfig, Contract, Target
+from edgeres.spec import BuildConfig, Precision, Target
 
-__all__ = ["build_engine"]
+__all__ = ["build_engine", "types_of_network"]
+
+
+def types_of_network(config: BuildConfig) -> Precision:
+    """Returns the type that the float parts of a target's network are to be written in.
+
+    FP16 where the target is strongly typed and FP16 was asked for. FP32 elsewhere: on the CPU,
+    and for TensorRT before 10.0, whose builder chooses FP16 by itself where it is allowed to.
+
+    Raises:
+        DependencyError: the target's package is not installed.
+    """
+    if config.target is Target.ONNXRUNTIME:
+        return Precision.FP32
+    typed = is_strongly_typed(load_backend(config.target))
+    return config.float_precision if typed else Precision.FP32
 
 
 def build_engine(

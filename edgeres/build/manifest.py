@@ -10,9 +10,10 @@ from pathlib import Path
 
 from edgeres import __version__
 from edgeres.artifacts import EngineArtifact, Manifest, manifest_path
+from edgeres.contract import Contract
 from edgeres.files import save_json, whole_file
 from edgeres.model_file import Network
-from edgeres.spec import BuildConfig, Contract
+from edgeres.spec import BuildConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,11 @@ import onnx
 
 from edgeres.artifacts import EngineArtifact
 from edgeres.build.manifest import Built, save_engine
+from edgeres.contract import Contract
 from edgeres.errors import BuildError
 from edgeres.model_file import Network
 from edgeres.ort import open_session
-from edgeres.spec import BuildConfig, Contract, Precision
+from edgeres.spec import BuildConfig, Precision
 
 _FLOAT_FORMS = {
     "Conv": {"Conv", "FusedConv", "NhwcFusedConv"},

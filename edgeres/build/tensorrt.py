@@ -1,71 +1,28 @@
 """The `tensorrt` and `tensorrt-rtx` targets: NVIDIA's parser and builder behind one seam.
 
-Both modules have the same API but for the names that `_Backend` keeps: TensorRT for RTX builds
-without a GPU for a named compute capability, TensorRT builds for the GPU that it runs on.
-Networks are strongly typed wherever the flag exists (10.0 and later; always so in 11); before,
-INT8 and FP16 are builder flags. Features are detected, never derived from a version string.
-Source: NVIDIA TensorRT developer guide, "Strongly Typed Networks"; release notes of 10.12, 11.0.
+Both modules have the same API: TensorRT for RTX builds without a GPU for a named compute
+capability, TensorRT builds for the GPU that it runs on. Where networks are not strongly typed
+(`backend`), INT8 and FP16 are builder flags.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeres.artifacts import EngineArtifact
+from edgeres.build.backend import is_strongly_typed, load_backend
 from edgeres.build.manifest import Built, save_engine
+from edgeres.contract import Contract
 from edgeres.environment import has_nvidia_gpu
-from edgeres.errors import BuildError, ConfigError, DependencyError
+from edgeres.errors import BuildError, ConfigError
 from edgeres.model_file import Network
-from edgeres.spec import BuildConfig, Contract, Precision, Target
+from edgeres.spec import BuildConfig, Precision, Target
 
 _LISTED_ERRORS = 3
 _PYTHON_LOG = logging.getLogger("edgeres.build")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Backend:
-    """One of the two modules and what it is called."""
-
-    target: Target
-    module_name: str
-    install: str
-    """What to type when the module is missing."""
-
-    def load(self) -> Any:
-        """Imports the module.
-
-        Raises:
-            DependencyError: it is not installed.
-        """
-        try:
-            return importlib.import_module(self.module_name)
-        except ImportError as error:
-            raise DependencyError(
-                f"--target {self.target} needs the Python module {self.module_name}, which cannot "
-                f"be imported ({error}). {self.install}"
-            ) from error
-
-
-_BACKENDS = {
-    Target.TENSORRT: _Backend(
-        target=Target.TENSORRT,
-        module_name="tensorrt",
-        install="On a Jetson it comes with JetPack (python3-libnvinfer; make the environment with "
-        "--system-site-packages), elsewhere: pip install 'edgeres[tensorrt]'. Without it, "
-        "--target tensorrt-rtx checks the network with NVIDIA's parser, and --target onnxruntime "
-        "runs on any CPU.",
-    ),
-    Target.TENSORRT_RTX: _Backend(
-        target=Target.TENSORRT_RTX,
-        module_name="tensorrt_rtx",
-        install="pip install 'edgeres[rtx]' (Linux and Windows on x86-64).",
-    ),
-}
 
 
 def build(
@@ -79,23 +36,22 @@ def build(
         BuildError: no GPU where one is needed, or NVIDIA's parser or builder refused.
         ArtifactError: the files cannot be written.
     """
-    backend = _BACKENDS[config.target]
-    trt = backend.load()
+    trt = load_backend(config.target)
     _check_device(config)
     log = _Log()
     builder = trt.Builder(_logger(trt, log))
     parsed, flags = _parsed(trt, builder, network, log)
-    settings = _settings(trt, builder, parsed, network, config)
+    settings = _settings(trt, builder, parsed, config)
     plan = builder.build_serialized_network(parsed, settings)
     if plan is None:
         raise BuildError(
-            f"{backend.module_name} {trt.__version__} could not build the engine: {log.worst()} "
+            f"{trt.__name__} {trt.__version__} could not build the engine: {log.worst()} "
             "Run with -v for its whole log."
         )
     log.report_repeats()
     built = Built(
         engine=bytes(plan),
-        versions={backend.module_name: str(trt.__version__)},
+        versions={trt.__name__: str(trt.__version__)},
         compute_capability=config.compute_capability,
         flags=flags,
     )
@@ -189,13 +145,11 @@ def _creation_flags(trt: Any) -> tuple[str, ...]:
     return (wanted,) if hasattr(known, wanted) else ()
 
 
-def _settings(
-    trt: Any, builder: Any, definition: Any, network: Network, config: BuildConfig
-) -> Any:
+def _settings(trt: Any, builder: Any, definition: Any, config: BuildConfig) -> Any:
     settings = builder.create_builder_config()
     settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-        _set_precision_flags(trt, settings, network, config.precision)
+    if not is_strongly_typed(trt):
+        _set_precision_flags(trt, settings, config)
     profile = builder.create_optimization_profile()
     image = definition.get_input(0)
     shapes = [(batch, *tuple(image.shape)[1:]) for batch in config.batch]
@@ -207,11 +161,11 @@ def _settings(
     return settings
 
 
-def _set_precision_flags(trt: Any, settings: Any, network: Network, precision: Precision) -> None:
+def _set_precision_flags(trt: Any, settings: Any, config: BuildConfig) -> None:
     """Allows the precisions that a weakly typed network (8.6) may use."""
-    if precision is Precision.INT8:
+    if config.precision is Precision.INT8:
         settings.set_flag(trt.BuilderFlag.INT8)
-    if any(layer.precision is Precision.FP16 for layer in network.layers):
+    if Precision.FP16 in (config.precision, config.float_precision):
         settings.set_flag(trt.BuilderFlag.FP16)
 
 

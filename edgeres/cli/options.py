@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeres.spec import PRESETS, Color, ContractOptions, nearest
+from edgeres.contract import PRESETS, Color, ContractOptions
+from edgeres.names import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=Enum)

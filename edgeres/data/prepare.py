@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeres.contract import Color, Contract, Interpolation
 from edgeres.data.decode import MAX_PIXELS
 from edgeres.errors import DataError
-from edgeres.spec import Color, Contract, Interpolation
 
 _FILTERS = {
     Interpolation.NEAREST: Image.Resampling.NEAREST,

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeres.contract import Contract
 from edgeres.data.dataset import Dataset, ImageArray
 from edgeres.data.prepare import crop, normalise_into, prepare
 from edgeres.errors import ConfigError
-from edgeres.spec import Contract
 
 LOOK_AHEAD = 2
 """Batches that are decoded or being decoded while the consumer works on another."""

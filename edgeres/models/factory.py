@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from edgeres.errors import ConfigError
-from edgeres.spec import nearest
+from edgeres.names import nearest
 
 
 def load_factory(name: str) -> nn.Module:

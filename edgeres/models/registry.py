@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from edgeres.errors import ConfigError
-from edgeres.spec import Block, ModelSpec, Shortcut, Stem, nearest
+from edgeres.names import nearest
+from edgeres.spec import Block, ModelSpec, Shortcut, Stem
 
 _IMAGENET: Mapping[int, tuple[Block, tuple[int, ...]]] = {
     18: (Block.BASIC, (2, 2, 2, 2)),

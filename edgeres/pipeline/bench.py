@@ -11,6 +11,7 @@ import numpy as np
 from edgeres.artifacts import load_engine, load_table, manifest_path
 from edgeres.benchmark import benchmark_pair
 from edgeres.compare import compare, paired_accuracy
+from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.data import Dataset, batches, check_labels, load_dataset, select, take
 from edgeres.environment import describe_machine
 from edgeres.errors import ConfigError, DataError, MismatchError
@@ -21,7 +22,7 @@ from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import check_table, quantize_for_tensorrt
 from edgeres.results import Comparison, PairedLatency
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
-from edgeres.spec import NO_OPTIONS, BenchConfig, Contract, ContractOptions
+from edgeres.spec import BenchConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

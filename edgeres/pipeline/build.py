@@ -5,21 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, manifest_path
-from edgeres.build import build_engine
+from edgeres.build import build_engine, types_of_network
+from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.model_file import Network, describe_model
 from edgeres.pipeline.calibrate import contract_of
 from edgeres.quantize import check_table, float_network, quantize_for_cpu, quantize_for_tensorrt
-from edgeres.spec import (
-    NO_OPTIONS,
-    BuildConfig,
-    Contract,
-    ContractOptions,
-    Method,
-    Precision,
-    Target,
-)
+from edgeres.spec import BuildConfig, Method, Precision, Target
 
 
 def build_from_model(
@@ -93,9 +86,10 @@ def _lowered(
     table: CalibrationTable | None,
     method: Method | None,
 ) -> Network:
+    floats = types_of_network(config)
     if table is None:
-        return float_network(artifact, config.precision)
+        return float_network(artifact, floats)
     check_table(table, artifact, contract)
     if config.target is Target.ONNXRUNTIME:
         return quantize_for_cpu(artifact, table, method)
-    return quantize_for_tensorrt(artifact, table, method, floats=config.float_layers)
+    return quantize_for_tensorrt(artifact, table, method, floats=floats)

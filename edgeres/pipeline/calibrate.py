@@ -6,13 +6,14 @@ from contextlib import closing
 from pathlib import Path
 
 from edgeres.artifacts import CalibrationTable, OnnxArtifact, save_table
+from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.data import batches, load_dataset, select
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.model_file import describe_model
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import calibrate
-from edgeres.spec import NO_OPTIONS, CalibrationConfig, Contract, ContractOptions
+from edgeres.spec import CalibrationConfig
 
 
 def calibrate_model(

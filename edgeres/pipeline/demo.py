@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeres.artifacts import EngineArtifact, OnnxArtifact
+from edgeres.contract import ContractOptions
 from edgeres.data import Dataset, embedded_digits, embedded_path
 from edgeres.files import make_folder, whole_file
 from edgeres.pipeline.bench import BenchRequest, bench_engine
@@ -18,14 +19,7 @@ from edgeres.pipeline.calibrate import calibrate_model
 from edgeres.pipeline.extras import export_stage
 from edgeres.pipeline.track import Track, untracked
 from edgeres.results import Comparison
-from edgeres.spec import (
-    BenchConfig,
-    BuildConfig,
-    CalibrationConfig,
-    ContractOptions,
-    Precision,
-    Target,
-)
+from edgeres.spec import BenchConfig, BuildConfig, CalibrationConfig, Precision, Target
 
 ARCHITECTURE = "resnet20"
 WEIGHTS = "digits_resnet20.safetensors"

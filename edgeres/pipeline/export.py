@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.artifacts import OnnxArtifact
+from edgeres.contract import ContractOptions
 from edgeres.errors import ArtifactError
 from edgeres.export import export_onnx
 from edgeres.files import check_writable
 from edgeres.models.load import load_trained
-from edgeres.spec import ContractOptions, ExportConfig, ModelSpec, Shortcut, Stem
+from edgeres.spec import ExportConfig, ModelSpec, Shortcut, Stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from edgeres import __version__
 from edgeres.artifacts import CalibrationTable, DataLineage, OnnxArtifact, TensorRange
+from edgeres.contract import Contract
 from edgeres.errors import CalibrationError
 from edgeres.model_file import Network, load_model
 from edgeres.quantize.cpu import lower_for_cpu
@@ -21,7 +22,7 @@ from edgeres.quantize.placement import (
     place_for_tensorrt,
 )
 from edgeres.quantize.tensorrt import lower_for_tensorrt
-from edgeres.spec import CalibrationConfig, Contract, Method, Precision
+from edgeres.spec import CalibrationConfig, Method, Precision
 
 
 class HashedBatch(ImageBatch, Protocol):

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, TensorRange
-from edgeres.spec import Contract, Method
+from edgeres.contract import Contract
+from edgeres.spec import Method
 
 
 @singledispatch

@@ -15,10 +15,11 @@ from digits import Digits
 
 from edgeres.artifacts import EngineArtifact, Manifest, load_engine, manifest_path
 from edgeres.build.manifest import Built, save_engine
+from edgeres.contract import preset
 from edgeres.errors import ArtifactError
 from edgeres.model_file import Network, describe_model
 from edgeres.quantize import float_network
-from edgeres.spec import BuildConfig, Precision, Target, preset
+from edgeres.spec import BuildConfig, Precision, Target
 
 CONFIG = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32)
 OLD = Built(engine=b"old engine", versions={"tensorrt": "10.3.0"})

@@ -13,10 +13,11 @@ from digits import Digits
 from edgeres.artifacts import EngineArtifact, load_engine, load_table
 from edgeres.build import build_engine
 from edgeres.build.onnxruntime import check_integer, optimized_model
+from edgeres.contract import preset
 from edgeres.errors import BuildError, RunnerError
 from edgeres.model_file import Network, describe_model
 from edgeres.quantize import float_network, quantize_for_cpu, quantize_for_tensorrt
-from edgeres.spec import BuildConfig, Precision, preset
+from edgeres.spec import BuildConfig, Precision
 
 INT8 = BuildConfig(precision=Precision.INT8)
 

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from edgeres.artifacts import CalibrationTable, EngineArtifact, load_engine, load_table
 from edgeres.build import build_engine
+from edgeres.contract import Contract, preset
 from edgeres.errors import BuildError, ConfigError
 from edgeres.model_file import Network, describe_model
 from edgeres.models import ARCHITECTURES
@@ -22,13 +23,11 @@ from edgeres.quantize import quantize_for_tensorrt
 from edgeres.spec import (
     BuildConfig,
     CalibrationConfig,
-    Contract,
     ExportConfig,
     ModelSpec,
     Precision,
     Stem,
     Target,
-    preset,
 )
 
 pytestmark = [

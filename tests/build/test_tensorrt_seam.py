@@ -6,8 +6,10 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 from digits import Digits
 from fake_tensorrt import (
@@ -20,33 +22,48 @@ from fake_tensorrt import (
     tensorrt_11,
     tensorrt_rtx,
 )
+from onnx import TensorProto
 
 from edgeres.artifacts import EngineArtifact, load_engine, load_table
 from edgeres.build import build_engine, tensorrt
+from edgeres.contract import preset
 from edgeres.errors import BuildError, ConfigError, DependencyError
 from edgeres.model_file import Network, describe_model
-from edgeres.quantize import float_network, quantize_for_tensorrt
-from edgeres.spec import BuildConfig, Precision, Target, preset
+from edgeres.pipeline import build_from_model
+from edgeres.quantize import float_network
+from edgeres.spec import BuildConfig, Precision, Target
 
 VERSIONS = {"8.6": tensorrt_8_6, "10.3": tensorrt_10_3, "11.4": tensorrt_11, "RTX": tensorrt_rtx}
 
 FP32 = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32)
 
 
-@pytest.fixture(params=["fp32", "fp16", "int8 with fp16", "int8 with fp32"])
-def asked(request: pytest.FixtureRequest, digits: Digits) -> tuple[Network, BuildConfig]:
-    """A network in each precision, and the request that goes with it."""
-    model = describe_model(digits.model)
-    precision, _, floats = request.param.partition(" with ")
-    config = BuildConfig(
-        target=Target.TENSORRT,
-        precision=Precision(precision),
-        float_layers=Precision(floats or "fp32"),
-    )
-    if config.precision is not Precision.INT8:
-        return float_network(model, config.precision), config
-    table = load_table(digits.table)
-    return quantize_for_tensorrt(model, table, floats=config.float_layers), config
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, whichever version it is asked of."""
+
+    precision: Precision
+    floats: Precision
+
+    def build(self, digits: Digits, target: Target, folder: Path) -> EngineArtifact:
+        """Builds the digits' engine as the command line does."""
+        config = BuildConfig(target=target, precision=self.precision, float_layers=self.floats)
+        table = load_table(digits.table) if self.precision is Precision.INT8 else None
+        return build_from_model(digits.model, config, table, output=folder / "a.plan")
+
+    @property
+    def has_fp16(self) -> bool:
+        """Whether a layer is to be FP16."""
+        floats = self.floats if self.precision is Precision.INT8 else self.precision
+        return floats is Precision.FP16
+
+
+REQUESTS = {
+    "fp32": Request(Precision.FP32, Precision.FP16),
+    "fp16": Request(Precision.FP16, Precision.FP16),
+    "int8 with fp16": Request(Precision.INT8, Precision.FP16),
+    "int8 with fp32": Request(Precision.INT8, Precision.FP32),
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,34 +100,47 @@ def refusal(network: Network, config: BuildConfig, folder: Path) -> str:
     return str(refused.value)
 
 
+@pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
 def test_8_6_is_told_the_precisions_that_it_may_use(
-    asked: tuple[Network, BuildConfig], use: Use, tmp_path: Path
+    asked: Request, digits: Digits, use: Use, tmp_path: Path
 ) -> None:
     """A network with an explicit batch; INT8 and FP16 are builder flags."""
-    trt, config = use(tensorrt_8_6()), asked[1]
-    engine = build(*asked, tmp_path)
-    mixed = config.precision is Precision.INT8 and config.float_layers is Precision.FP16
+    trt = use(tensorrt_8_6())
+    engine = asked.build(digits, Target.TENSORRT, tmp_path)
     assert trt.mask == 1 << trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
-    assert ("INT8" in trt.config.flags) == (config.precision is Precision.INT8)
-    assert ("FP16" in trt.config.flags) == (config.precision is Precision.FP16 or mixed)
+    assert ("INT8" in trt.config.flags) == (asked.precision is Precision.INT8)
+    assert ("FP16" in trt.config.flags) == asked.has_fp16
     assert engine.manifest.flags == ("EXPLICIT_BATCH",)
 
 
+@pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
+def test_8_6_is_given_an_onnx_that_it_reads(
+    asked: Request, digits: Digits, use: Use, tmp_path: Path
+) -> None:
+    """Its parser ends at opset 17, where Q/DQ are of FP32: no tensor is typed FP16."""
+    trt = use(tensorrt_8_6())
+    asked.build(digits, Target.TENSORRT, tmp_path)
+    model = onnx.load_model_from_string(trt.parsed or b"")
+    assert model.opset_import[0].version <= 17
+    assert model.ir_version <= 8
+    assert TensorProto.FLOAT16 not in {tensor.data_type for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("version", ["10.3", "11.4", "RTX"])
 def test_later_networks_are_strongly_typed(
-    version: str, asked: tuple[Network, BuildConfig], use: Use, tmp_path: Path
+    version: str, asked: Request, digits: Digits, use: Use, tmp_path: Path
 ) -> None:
-    """The ONNX types decide: no builder flag, whatever the precision."""
+    """The ONNX types decide, and no builder flag: FP16 is in the file where it is asked for."""
     trt = use(VERSIONS[version]())
     target = Target.TENSORRT_RTX if version == "RTX" else Target.TENSORRT
-    network, config = asked
-    wanted = BuildConfig(
-        target=target, precision=config.precision, float_layers=config.float_layers
-    )
-    engine = build(network, wanted, tmp_path)
+    engine = asked.build(digits, target, tmp_path)
     assert trt.mask == 1 << trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     assert trt.config.flags == set()
     assert engine.manifest.flags == ("STRONGLY_TYPED",)
+    model = onnx.load_model_from_string(trt.parsed or b"")
+    typed = TensorProto.FLOAT16 in {tensor.data_type for tensor in model.graph.initializer}
+    assert typed == asked.has_fp16
 
 
 @pytest.mark.parametrize("version", ["8.6", "10.3", "11.4"])

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeres.contract import PRESETS, Color, Contract, Interpolation, preset
 from edgeres.data.load import load_dataset
 from edgeres.data.prepare import normalise, prepare
 from edgeres.errors import DataError
-from edgeres.spec import PRESETS, Color, Contract, Interpolation, preset
 
 RNG = np.random.default_rng(2)
 

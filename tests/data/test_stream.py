@@ -14,12 +14,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeres.contract import Contract, preset
 from edgeres.data.dataset import Dataset
 from edgeres.data.load import load_dataset
 from edgeres.data.prepare import normalise, prepare
 from edgeres.data.stream import LOOK_AHEAD, batches, image_hash
 from edgeres.errors import ConfigError, DataError
-from edgeres.spec import Contract, preset
 
 PLAIN = Contract(size=4)
 IMAGES = np.random.default_rng(8).integers(0, 256, (10, 6, 4, 3), dtype=np.uint8)

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from edgeres.contract import preset
 from edgeres.data import embedded_digits, embedded_path, normalise, prepare
 from edgeres.errors import CheckpointError, ConfigError
 from edgeres.models import find_spec
@@ -27,7 +28,7 @@ from edgeres.models.checkpoint import (
     spec_from_checkpoint,
 )
 from edgeres.models.resnet import ResNet, build_model
-from edgeres.spec import ModelSpec, Shortcut, preset
+from edgeres.spec import ModelSpec, Shortcut
 
 SMALL = replace(find_spec("resnet20"), layers=(1, 1, 1), base_width=4, name="small")
 """A CIFAR net of one block a stage."""

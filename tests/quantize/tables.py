@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.artifacts import CalibrationTable, DataLineage, TensorRange, Threshold
+from edgeres.contract import preset
 from edgeres.quantize.graph import Graph
 from edgeres.quantize.methods import thresholds
 from edgeres.quantize.observe import observe
 from edgeres.quantize.placement import calibrated_tensors
-from edgeres.spec import Method, preset
+from edgeres.spec import Method
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,175 @@
+"""The preprocessing contract: how images were prepared when a network was trained.
+
+It travels inside the ONNX file; calibration, bench and every runner read it from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from edgeres.errors import ArtifactError, ConfigError
+from edgeres.names import Name, nearest
+
+
+class Color(Name):
+    """Order of the colour channels that a network was trained on."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class Interpolation(Name):
+    """Filter of the resize; each is Pillow's filter of that name, with its antialiasing."""
+
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    LANCZOS = "lanczos"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """Preprocessing that a network was trained with; it travels inside the ONNX file.
+
+    An RGB uint8 image is resized so that its short side is `resize` (unless that is None),
+    its centre of `size` x `size` pixels is taken, the channels are put in `color` order, and
+    every value becomes `(value * scale - mean) / std`, float32, NCHW.
+    """
+
+    size: int
+    """Height and width of the network's input in pixels."""
+    resize: int | None = None
+    """Length in pixels that the short side is resized to; None takes the image as it is."""
+    interpolation: Interpolation = Interpolation.BILINEAR
+    color: Color = Color.RGB
+    scale: float = 1 / 255
+    """Factor on the raw 0..255 values, before the mean is taken off."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Per channel, in `color` order, after `scale`."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Per channel, in `color` order, after `scale`."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"Input size is {self.size}; expected at least 1 pixel.")
+        if self.resize is not None and self.resize < self.size:
+            raise ConfigError(
+                f"--resize {self.resize} is smaller than the {self.size}-pixel crop. "
+                f"Pass --resize {self.size} or more, or --resize none to crop the image as it is."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise ConfigError(
+                f"mean {self.mean} and std {self.std} need three values, one per channel."
+            )
+        if not all(map(math.isfinite, (*self.mean, *self.std, self.scale))):
+            raise ConfigError(
+                f"mean {self.mean}, std {self.std} and scale {self.scale} must be finite numbers."
+            )
+        if min(self.std) <= 0 or self.scale <= 0:
+            raise ConfigError(f"std {self.std} and scale {self.scale} must be positive.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form that metadata, tables and manifests hold."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Contract:
+        """Reads `to_dict`'s form.
+
+        Raises:
+            ArtifactError: a field is missing, unknown or of the wrong kind.
+        """
+        known = {f.name for f in fields(cls)}
+        if set(raw) != known:
+            raise ArtifactError(
+                f"Preprocessing contract has the fields {sorted(raw)}, expected {sorted(known)}. "
+                "Export the model again with this version of edgeres."
+            )
+        try:
+            return cls(
+                **{
+                    **raw,
+                    "interpolation": Interpolation(raw["interpolation"]),
+                    "color": Color(raw["color"]),
+                    "mean": tuple(float(v) for v in raw["mean"]),
+                    "std": tuple(float(v) for v in raw["std"]),
+                }
+            )
+        except (TypeError, ValueError, ConfigError) as error:
+            raise ArtifactError(
+                f"Preprocessing contract cannot be read: {error}. Export the model again."
+            ) from error
+
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PRESETS: Mapping[str, Contract] = {
+    "imagenet": Contract(size=224, resize=256, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+    "imagenet-caffe": Contract(
+        size=224, resize=256, color=Color.BGR, scale=1.0, mean=(103.939, 116.779, 123.68)
+    ),
+    "imagenet-inception": Contract(size=224, resize=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "cifar": Contract(size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    "cifar-imagenet-norm": Contract(size=32, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+    "digits": Contract(size=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+}
+"""Named contracts. Source: torchvision's references (imagenet), Keras' `preprocess_input`
+(caffe: BGR minus the mean of Simonyan and Zisserman; inception: [-1, 1]), the statistics of
+CIFAR-10's training set (cifar), akamaster/pytorch_resnet_cifar10 (cifar-imagenet-norm)."""
+
+
+def preset(name: str) -> Contract:
+    """Returns the contract of that name.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(
+            f"No preset '{name}'.{nearest(name, PRESETS)} Available: {', '.join(PRESETS)}."
+        )
+    return PRESETS[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractOptions:
+    """What a user says of the preprocessing; None means: as the preset has it."""
+
+    preset: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    color: Color | None = None
+    input_size: int | None = None
+    resize: int | str | None = None
+    """Short side in pixels, or `none` to crop the image as it is."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was said."""
+        return all(getattr(self, f.name) is None for f in fields(self))
+
+    def resolve(self, default: str) -> Contract:
+        """Returns the contract: the preset (or `default`) with the given values in place."""
+        base = preset(self.preset or default)
+        size = base.size if self.input_size is None else self.input_size
+        resize = base.resize
+        if resize is not None and size != base.size:
+            resize = round(resize * size / base.size)
+        if self.resize is not None:
+            resize = None if self.resize == "none" else int(self.resize)
+        return replace(
+            base,
+            size=size,
+            resize=resize,
+            mean=self.mean or base.mean,
+            std=self.std or base.std,
+            color=self.color or base.color,
+        )
+
+
+NO_OPTIONS = ContractOptions()
+"""Nothing said: the contract in the model's metadata holds."""

@@ -1,0 +1,100 @@
+"""bench from files to verdict: what is fed, what is warned of, what is told of the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from digits import CLASSES, Digits
+
+from edgeres.artifacts import load_table
+from edgeres.contract import preset
+from edgeres.data import embedded_digits, normalise, prepare
+from edgeres.errors import DataError
+from edgeres.pipeline import BenchRequest, bench_engine
+from edgeres.results import Comparison
+from edgeres.spec import BenchConfig
+
+QUICK = BenchConfig(iterations=2, warmup=0)
+
+
+def bench(
+    digits: Digits, data: Path, *, simulate: bool = False, config: BenchConfig = QUICK
+) -> Comparison:
+    """Returns the verdict on the digits' engine, or on its table."""
+    request = BenchRequest(
+        engine=digits.table if simulate else digits.engine,
+        reference=digits.model,
+        data=data,
+        simulate=simulate,
+    )
+    return bench_engine(request, config)
+
+
+def test_the_reference_is_as_right_as_onnx_runtime_alone(digits: Digits) -> None:
+    """Counted here image by image, without the pipeline."""
+    _, test = embedded_digits()
+    contract = preset("digits")
+    ready = np.stack([prepare(test.image(i), contract, name=str(i)) for i in range(len(test))])
+    session = onnxruntime.InferenceSession(digits.model, providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"input": normalise(ready, contract)})[0]
+    expected = int((logits.argmax(axis=1) == test.labels).sum())
+    found = bench(digits, digits.test).accuracy
+    assert found.reference.correct == expected
+    assert found.reference.samples == found.engine.samples == len(test) == 797
+
+
+def test_images_of_the_calibration_are_found_again(digits: Digits) -> None:
+    """All of the drawn ones are among the training images, and the verdict warns of it."""
+    table = load_table(digits.table)
+    seen = bench(digits, digits.train)
+    assert seen.warnings == (
+        f"{table.samples} of the 1000 images were also used for calibration: the accuracy of the "
+        "engine on them is flattered. Judge on images that calibration has not seen.",
+    )
+    assert bench(digits, digits.test).warnings == ()
+
+
+def test_they_are_found_in_other_files_too(digits: Digits, tmp_path: Path) -> None:
+    """The pixels count: a mixture under another name, and the simulation warns as well."""
+    train, test = (np.load(path) for path in (digits.train, digits.test))
+    images = np.concatenate([test["images"][:20], train["images"]])
+    labels = np.concatenate([test["labels"][:20], train["labels"]])
+    np.savez(tmp_path / "mixed.npz", images=images, labels=labels)
+    (warning,) = bench(digits, tmp_path / "mixed.npz", simulate=True).warnings
+    assert warning.startswith(f"{load_table(digits.table).samples} of the 1020 images were also")
+
+
+def test_a_simulation_has_no_latency(digits: Digits) -> None:
+    """Accuracy alone, and its name says what was simulated."""
+    found = bench(digits, digits.test, simulate=True)
+    assert found.latency is None
+    method = load_table(digits.table).method
+    named = f"TensorRT's placement, {method}, simulated on onnxruntime-cpu"
+    assert found.environment["engine"] == named
+    assert abs(found.accuracy.drop_pp) < 1
+
+
+def test_the_environment_is_in_the_verdict(digits: Digits) -> None:
+    """Who was judged, against whom, with which versions."""
+    environment = bench(digits, digits.test).environment
+    assert environment["engine"] == "digits.int8.onnx on onnxruntime-cpu"
+    assert environment["reference"] == "digits.onnx on onnxruntime-cpu"
+    assert environment["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_a_latency_batch_larger_than_the_data_is_refused(digits: Digits) -> None:
+    """Images are never repeated to fill it."""
+    config = BenchConfig(samples=3, latency_batch=4, iterations=1, warmup=0)
+    with pytest.raises(DataError, match=r"A latency batch of 4 needs as many images; the data has"):
+        bench(digits, digits.test, config=config)
+
+
+def test_the_draw_is_by_class_and_by_seed(digits: Digits) -> None:
+    """A tenth of the images has a tenth of each class, and the same seed draws the same."""
+    config = BenchConfig(samples=10 * CLASSES, iterations=1, warmup=0, seed=3)
+    first, second = (bench(digits, digits.test, config=config).accuracy for _ in range(2))
+    assert first == second
+    assert first.reference.samples == 100

@@ -1,0 +1,74 @@
+"""Which runner an engine, a model or a network in memory gets, and who gets none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from digits import Digits, gpu_plan
+from numpy.typing import NDArray
+
+from edgeres import runners
+from edgeres.artifacts import load_engine, load_table
+from edgeres.errors import MismatchError
+from edgeres.model_file import describe_model
+from edgeres.quantize import quantize_for_cpu
+from edgeres.runners import Runner, engine_runner, model_runner, network_runner
+from edgeres.spec import Target
+
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32)
+
+
+def logits(runner: Runner) -> NDArray[np.float32]:
+    """Returns what a runner infers for the same four images."""
+    with runner:
+        return runner.infer(IMAGES)
+
+
+def test_an_engine_for_the_cpu(digits: Digits) -> None:
+    """Named after its file, with the manifest's input and output."""
+    artifact = load_engine(digits.engine)
+    runner = engine_runner(artifact)
+    assert runner.name == "digits.int8.onnx on onnxruntime-cpu"
+    assert (runner.input, runner.output) == (artifact.manifest.input, artifact.manifest.output)
+    assert logits(runner).shape == (4, 10)
+
+
+def test_a_network_in_memory_is_the_engine_that_is_built_from_it(digits: Digits) -> None:
+    """Bit for bit: what was simulated is what ships."""
+    network = quantize_for_cpu(describe_model(digits.model), load_table(digits.table))
+    simulated = logits(network_runner(network, "simulated"))
+    np.testing.assert_array_equal(simulated, logits(engine_runner(load_engine(digits.engine))))
+
+
+def test_the_engine_is_close_to_its_model(digits: Digits) -> None:
+    """INT8 moves the logits a little, which shows that neither is the other."""
+    plain = logits(model_runner(describe_model(digits.model)))
+    integer = logits(engine_runner(load_engine(digits.engine)))
+    assert 0 < np.abs(plain - integer).max() < 0.5 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("target", [Target.TENSORRT, Target.TENSORRT_RTX])
+@pytest.mark.parametrize(
+    ("has_gpu", "lack"), [(False, "no NVIDIA GPU"), (True, "no runner for GPU engines yet")]
+)
+def test_a_plan_without_a_runner_is_refused(
+    target: Target,
+    has_gpu: bool,
+    lack: str,
+    digits: Digits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With what this machine lacks, and how the plan's accuracy can be judged all the same."""
+    plan = gpu_plan(digits, tmp_path / "a.plan", target)
+    monkeypatch.setattr(runners, "has_nvidia_gpu", lambda: has_gpu)
+    with pytest.raises(MismatchError) as refused:
+        engine_runner(load_engine(plan))
+    assert str(refused.value) == (
+        f"{plan} is a {target} plan for compute capability 8.7, and this machine has {lack}. Its "
+        "accuracy can be judged on the CPU: edgeres bench TABLE.json --simulate --reference "
+        "MODEL.onnx --data PATH."
+    )
+    assert refused.value.exit_code == 6
