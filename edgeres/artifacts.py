@@ -21,6 +21,10 @@ _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
 
 
+TABLE_KIND = "edgeres-calibration-table"
+"""What the JSON of a calibration table says that it is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
     """Name, shape and type of a network's input or output."""
@@ -147,7 +151,7 @@ class CalibrationTable:
         """Returns the JSON form."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "kind": "edgeres-calibration-table",
+            "kind": TABLE_KIND,
             "model_sha256": self.model_sha256,
             "data": asdict(self.data),
             "contract": self.contract.to_dict(),
@@ -293,7 +297,7 @@ def load_table(path: Path) -> CalibrationTable:
     Raises:
         ArtifactError: the file is unreadable or no calibration table.
     """
-    raw = load_json(path, "edgeres-calibration-table")
+    raw = load_json(path, TABLE_KIND)
     try:
         return CalibrationTable.from_dict(raw)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -305,6 +309,18 @@ def load_table(path: Path) -> CalibrationTable:
 def manifest_path(engine: Path) -> Path:
     """Returns where an engine's manifest stands: `ENGINE.json` beside `ENGINE`."""
     return engine.parent / f"{engine.name}.json"
+
+
+def is_engine(path: Path) -> bool:
+    """Returns whether an engine's manifest stands beside `path`, and not a table of that name."""
+    beside = manifest_path(path)
+    if not beside.exists():
+        return False
+    try:
+        load_json(beside, TABLE_KIND)
+    except ArtifactError:
+        return True
+    return False
 
 
 def load_engine(path: Path) -> EngineArtifact:

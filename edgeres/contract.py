@@ -71,6 +71,13 @@ class Contract:
         if min(self.std) <= 0 or self.scale <= 0:
             raise ConfigError(f"std {self.std} and scale {self.scale} must be positive.")
 
+    def __str__(self) -> str:
+        resize = f"resize {self.resize} {self.interpolation}, " if self.resize else ""
+        return (
+            f"{resize}crop {self.size}, {self.color}, (x * {self.scale:.6g} - "
+            f"{_numbers(self.mean)}) / {_numbers(self.std)}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form that metadata, tables and manifests hold."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -102,6 +109,10 @@ class Contract:
             raise ArtifactError(
                 f"Preprocessing contract cannot be read: {error}. Export the model again."
             ) from error
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -101,6 +101,9 @@ def _create(temporary: Path, path: Path) -> None:
     """Creates `temporary`, which is to become `path`; what cannot become a file is refused now."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        # Renaming over /dev/null would take the device away from the whole machine.
+        raise OSError(errno.EINVAL, "It is a device or pipe, not a file")
     temporary.touch(exist_ok=False)
 
 

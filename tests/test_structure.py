@@ -43,7 +43,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "evaluate": _MEASUREMENT,
     "benchmark": _MEASUREMENT,
     "compare": _COMPARE,
-    "report": _REPORT,
+    "report": _REPORT | {"models"},
     "pipeline": _PIPELINE,
     "cli": _PIPELINE | {"pipeline"},
     "__main__": frozenset({"cli"}),

@@ -39,7 +39,7 @@ def build(
     trt = load_backend(config.target)
     _check_device(config)
     log = _Log()
-    builder = trt.Builder(_logger(trt, log))
+    builder = _builder(trt, _logger(trt, log), log)
     parsed, flags = _parsed(trt, builder, network, log)
     settings = _settings(trt, builder, parsed, config)
     plan = builder.build_serialized_network(parsed, settings)
@@ -56,6 +56,17 @@ def build(
         flags=flags,
     )
     return save_engine(built, network, config, contract, output)
+
+
+def _builder(trt: Any, logger: Any, log: _Log) -> Any:
+    try:
+        return trt.Builder(logger)
+    except TypeError as error:
+        # What the bindings make of a null pointer: no usable driver, or libraries of another build.
+        raise BuildError(
+            f"{trt.__name__} {trt.__version__} could not start its builder: {log.worst()} "
+            "Check the driver with nvidia-smi (on a Jetson: tegrastats) and run `edgeres doctor`."
+        ) from error
 
 
 class _Log:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeres.cli.options import PATH, common_options
 from edgeres.cli.output import say, show, show_json, track
+
+if TYPE_CHECKING:
+    from edgeres.pipeline import DemoResult
 
 
 @click.command()
@@ -35,8 +39,17 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
 
         for result in results:
             names = result.verdict.environment
-            show("")
+            show(f"\n{_heading(result)}\n")
             show(
                 render_verdict(result.verdict, engine=names["engine"], reference=names["reference"])
             )
     ctx.exit(max(result.verdict.exit_code for result in results))
+
+
+def _heading(result: DemoResult) -> str:
+    manifest = result.engine.manifest
+    where = "judged on the CPU, by the same quantized network" if result.simulated else "run here"
+    return (
+        f"[bold]{manifest.target}[/bold]: {manifest.precision} engine, "
+        f"{result.engine_bytes / 1e6:.2f} MB, {where}"
+    )

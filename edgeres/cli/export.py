@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_architecture(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Returns the registered architectures whose names begin like the word being typed."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(name) for name in ARCHITECTURES if name.startswith(incomplete)]
 
 
 @click.command()
-@click.argument("architecture", metavar="ARCH", shell_complete=_complete)
+@click.argument("architecture", metavar="ARCH", shell_complete=complete_architecture)
 @click.option(
     "--weights", type=PATH, required=True, help="Checkpoint: .pth, .pt, .th, .safetensors."
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeres.artifacts import load_engine, load_table, manifest_path
+from edgeres.artifacts import Manifest, is_engine, load_engine, load_table
 from edgeres.benchmark import benchmark_pair
 from edgeres.compare import compare, paired_accuracy
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
@@ -89,7 +89,7 @@ class _Contest:
 def _contest(request: BenchRequest) -> _Contest:
     artifact = load_engine(request.engine)
     manifest = artifact.manifest
-    reference, contract = _reference(request, manifest.model_sha256)
+    reference, contract = _reference(request, manifest)
     if contract != manifest.contract:
         raise MismatchError(
             f"{request.engine} expects {manifest.contract}, but {request.reference} expects "
@@ -104,9 +104,9 @@ def _contest(request: BenchRequest) -> _Contest:
     )
 
 
-def _reference(request: BenchRequest, model_sha256: str) -> tuple[Runner, Contract]:
+def _reference(request: BenchRequest, manifest: Manifest) -> tuple[Runner, Contract]:
     """Returns the reference's runner and its contract; an ONNX model must be the engine's own."""
-    if manifest_path(request.reference).exists():
+    if is_engine(request.reference):
         other = load_engine(request.reference)
         if not request.contract.empty:
             raise ConfigError(
@@ -115,19 +115,20 @@ def _reference(request: BenchRequest, model_sha256: str) -> tuple[Runner, Contra
             )
         return engine_runner(other), other.manifest.contract
     model = describe_model(request.reference)
-    if model.sha256 != model_sha256:
+    if model.sha256 != manifest.model_sha256:
         raise MismatchError(
-            f"{request.engine} was built from a model with sha256 {model_sha256[:12]}, but "
+            f"{request.engine} was built from a model with sha256 "
+            f"{manifest.model_sha256[:12]}, but "
             f"{request.reference} is {model.sha256[:12]}: other weights, or exported again since. "
             "Build the engine again from this model, or pass the model that it was built from."
         )
-    return model_runner(model), contract_of(model, request.contract)
+    return model_runner(model), contract_of(model, request.contract, manifest.contract)
 
 
 def _simulated(request: BenchRequest) -> _Contest:
     model = describe_model(request.reference)
-    contract = contract_of(model, request.contract)
     table = load_table(request.engine)
+    contract = contract_of(model, request.contract, table.contract)
     check_table(table, model, contract)
     network = quantize_for_tensorrt(model, table)
     return _Contest(

@@ -37,7 +37,7 @@ def build_from_model(
     """
     check_build(config, has_ranges=table is not None, method=method, output=output, inputs=(model,))
     artifact = describe_model(model)
-    contract = contract_of(artifact, options)
+    contract = contract_of(artifact, options, None if table is None else table.contract)
     network = _lowered(artifact, contract, config, table, method)
     return build_engine(network, config, contract, output=output)
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from edgeres.artifacts import CalibrationTable, OnnxArtifact, save_table
-from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
+from edgeres.contract import NO_OPTIONS, PRESETS, Contract, ContractOptions
 from edgeres.data import batches, load_dataset, select
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
@@ -47,27 +47,33 @@ def calibrate_model(
     return table
 
 
-def contract_of(artifact: OnnxArtifact, options: ContractOptions) -> Contract:
-    """Returns the model's preprocessing, from its metadata or, where it has none, from `options`.
+def contract_of(
+    artifact: OnnxArtifact, options: ContractOptions, known: Contract | None = None
+) -> Contract:
+    """Returns a model's preprocessing, from its metadata or, where it has none, from `options`.
+
+    Args:
+        artifact: the model.
+        options: what the user said.
+        known: what a table or an engine made from this very model says; taken where the model
+            has none and the user said nothing.
 
     Raises:
-        ConfigError: neither has one, or both.
+        ConfigError: nobody says it, or the user does although the model does.
     """
-    if artifact.contract is None and options.empty:
-        raise ConfigError(
-            f"{artifact.path} carries no preprocessing contract: it was not exported by edgeres. "
-            "Say how its images were prepared: --preset NAME, or --mean, --std, --color, "
-            "--input-size and --resize."
-        )
-    if artifact.contract is None:
-        return options.resolve(_default_preset(artifact.input.shape[-1]))
-    if not options.empty:
+    if artifact.contract is not None:
+        if options.empty:
+            return artifact.contract
         raise ConfigError(
             f"{artifact.path} carries its own preprocessing contract ({artifact.contract}). Leave "
             "the preprocessing options out, or export the model again with them."
         )
-    return artifact.contract
-
-
-def _default_preset(size: int | None) -> str:
-    return "cifar" if size == 32 else "imagenet"
+    if options.empty and known is not None:
+        return known
+    if options.preset is None:
+        raise ConfigError(
+            f"{artifact.path} carries no preprocessing contract: it was not exported by edgeres. "
+            f"Say how its images were prepared: --preset {'|'.join(PRESETS)}, with --mean, --std, "
+            "--color, --input-size and --resize where they differ."
+        )
+    return options.resolve(options.preset)

@@ -40,6 +40,7 @@ class DemoResult:
     """What one target came to."""
 
     engine: EngineArtifact
+    engine_bytes: int
     verdict: Comparison
     simulated: bool
     """Whether the accuracy is that of TensorRT's placement on the CPU, without a latency."""
@@ -79,7 +80,14 @@ def run_demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoR
         )
         say(f"bench       {'simulated on the CPU' if simulated else 'on this machine'}")
         verdict = bench_engine(request, limits, track=track)
-        results.append(DemoResult(engine=built, verdict=verdict, simulated=simulated))
+        results.append(
+            DemoResult(
+                engine=built,
+                engine_bytes=engine.stat().st_size,
+                verdict=verdict,
+                simulated=simulated,
+            )
+        )
     return tuple(results)
 
 

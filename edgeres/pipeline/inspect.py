@@ -8,9 +8,9 @@ from edgeres.artifacts import (
     CalibrationTable,
     EngineArtifact,
     OnnxArtifact,
+    is_engine,
     load_engine,
     load_table,
-    manifest_path,
 )
 from edgeres.model_file import describe_model
 
@@ -24,9 +24,10 @@ def inspect_artifact(path: Path) -> OnnxArtifact | CalibrationTable | EngineArti
     Raises:
         ArtifactError: it is none of the three, or damaged.
     """
-    if manifest_path(path).exists():
+    if is_engine(path):
         return load_engine(path)
     if path.suffix == ".json":
         engine = path.with_suffix("")
-        return load_engine(engine) if engine.exists() else load_table(path)
+        named = engine.exists() and is_engine(engine)
+        return load_engine(engine) if named else load_table(path)
     return describe_model(path)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, TensorRange
 from edgeres.contract import Contract
-from edgeres.spec import Method
+from edgeres.spec import Method, Target
 
 
 @singledispatch
@@ -60,17 +60,20 @@ def _(engine: EngineArtifact) -> RenderableType:
         "built with": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
         "for": f"compute capability {manifest.compute_capability}"
         if manifest.compute_capability
-        else "this machine's CPU or GPU",
+        else "any machine with ONNX Runtime"
+        if manifest.target is Target.ONNXRUNTIME
+        else "the GPU that it was built on",
         "engine": manifest.engine_sha256,
         "model": manifest.model_sha256,
         "table": manifest.table_sha256 or "none",
         "layers": ", ".join(f"{n} {precision}" for precision, n in precisions.items()),
         "preprocessing": _contract(manifest.contract),
     }
-    rows = _table("layer", "operator", "precision", "why")
+    rows = _table("layer", "operator", "precision")
     for layer in manifest.layers:
-        rows.add_row(*map(Text, (layer.name, layer.op_type, layer.precision, layer.reason)))
-    return Group(_facts(facts), "", rows)
+        rows.add_row(*map(Text, (layer.name, layer.op_type, layer.precision)))
+    reasons = {layer.name: layer.reason for layer in manifest.layers if layer.reason}
+    return Group(_facts(facts), "", rows, *_reasons(reasons))
 
 
 def _amax(seen: TensorRange, method: Method) -> str:
@@ -78,18 +81,14 @@ def _amax(seen: TensorRange, method: Method) -> str:
     return "-" if threshold is None else f"{threshold.s8:.4g}"
 
 
+def _reasons(reasons: dict[str, str]) -> tuple[RenderableType, ...]:
+    if not reasons:
+        return ()
+    return ("", Text("why these are not in the precision asked for", "bold"), _facts(reasons))
+
+
 def _contract(contract: Contract | None) -> str:
-    if contract is None:
-        return "none: exported elsewhere"
-    resize = f"resize {contract.resize} {contract.interpolation}, " if contract.resize else ""
-    return (
-        f"{resize}crop {contract.size}, {contract.color}, (x * {contract.scale:.6g} - "
-        f"{_numbers(contract.mean)}) / {_numbers(contract.std)}"
-    )
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+    return "none: exported elsewhere" if contract is None else str(contract)
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:

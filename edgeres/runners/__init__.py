@@ -8,7 +8,7 @@ from edgeres.errors import MismatchError
 from edgeres.model_file import Network
 from edgeres.runners.base import Runner
 from edgeres.runners.onnxruntime import OnnxRuntimeRunner
-from edgeres.spec import Target
+from edgeres.spec import Precision, Target
 
 __all__ = ["Runner", "engine_runner", "model_runner", "network_runner"]
 
@@ -24,11 +24,18 @@ def engine_runner(engine: EngineArtifact) -> Runner:
         return OnnxRuntimeRunner(
             engine.path, input=manifest.input, output=manifest.output, name=engine.path.name
         )
-    lack = "no runner for GPU engines yet" if has_nvidia_gpu() else "no NVIDIA GPU"
+    lack = (
+        "edgeres does not run plans yet" if has_nvidia_gpu() else "this machine has no NVIDIA GPU"
+    )
+    advice = (
+        "Its accuracy can be judged on the CPU, from its calibration table: "
+        "edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
+        if manifest.precision is Precision.INT8
+        else "Run it with NVIDIA's own tools: the plan is pure."
+    )
     raise MismatchError(
-        f"{engine.path} is a {manifest.target} plan for compute capability "
-        f"{manifest.compute_capability}, and this machine has {lack}. Its accuracy can be judged "
-        "on the CPU: edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
+        f"{engine.path} is an {manifest.precision} plan for {manifest.target}, compute capability "
+        f"{manifest.compute_capability}, and {lack}. {advice}"
     )
 
 

@@ -30,11 +30,7 @@ from edgeres.spec import (
     Target,
 )
 
-pytestmark = [
-    pytest.mark.rtx,
-    # The module's own import, version 1.7.1 under Python 3.12 and later.
-    pytest.mark.filterwarnings("ignore:.*SwigPy.*:DeprecationWarning"),
-]
+pytestmark = pytest.mark.rtx
 
 RTX = BuildConfig(target=Target.TENSORRT_RTX, compute_capability="8.6")
 

@@ -345,3 +345,19 @@ def test_the_double_has_no_name_that_the_module_lacks(
         names = [member.name for member in getattr(fake(), kind, ())]
         known = json.loads(real[kind].replace("'", '"')) if names else []
         assert set(names) <= set(known)
+
+
+def test_a_builder_that_does_not_start_is_explained(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bindings make a TypeError of the null pointer that a broken driver gives."""
+    trt = tensorrt_10_3()
+
+    def nothing(logger: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(trt, "Builder", nothing)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
+    with pytest.raises(BuildError, match=r"could not start its builder: .* run `edgeres doctor`"):
+        build_engine(network, FP32, preset("digits"), output=tmp_path / "a.plan")

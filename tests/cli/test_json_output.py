@@ -21,6 +21,7 @@ LINES = {
     "build-engine": "build-engine {model} --calib-data {train} -o {output}",
     "bench": "bench {engine} --reference {model} --data {test} " + QUICK,
     "inspect": "inspect {engine}",
+    "explain": "explain resnet20",
     "doctor": "doctor",
     "demo": "demo",
 }
@@ -56,7 +57,7 @@ def test_quiet_silences_progress(name: str, digits: Digits, tmp_path: Path) -> N
     """Nothing on standard error; what the command is for is still on standard output."""
     quiet = run(*digits.words(LINES[name], output=tmp_path / "a"), "-q")
     assert (quiet.exit_code, quiet.stderr) == (0, "")
-    assert bool(quiet.stdout) == (name in {"bench", "inspect", "doctor"})
+    assert bool(quiet.stdout) == (name in {"bench", "inspect", "explain", "doctor"})
 
 
 @pytest.mark.parametrize("name", ["export", "calibrate", "build-engine"])
@@ -139,6 +140,20 @@ def test_inspect_tells_each_kind(digits: Digits, capfd: pytest.CaptureFixture[st
     manifest = json.loads(manifest_path(digits.engine).read_text())
     assert answer(capfd, "inspect", digits.engine) == manifest
     assert answer(capfd, "inspect", manifest_path(digits.engine)) == manifest
+
+
+def test_a_table_named_like_a_manifest_is_a_table(
+    digits: Digits, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`MODEL.onnx.json` beside `MODEL.onnx` does not make the model an engine."""
+    model, table = tmp_path / "m.onnx", tmp_path / "m.onnx.json"
+    model.write_bytes(digits.model.read_bytes())
+    table.write_bytes(digits.table.read_bytes())
+    assert answer(capfd, "inspect", model)["kind"] == "edgeres-model"
+    assert answer(capfd, "inspect", table)["kind"] == "edgeres-calibration-table"
+    line = f"bench {digits.engine} --reference {model} --data {digits.test} --samples 50"
+    verdict = answer(capfd, *line.split(), "--iterations", "2", "--warmup", "0")
+    assert verdict["accuracy"]["samples"] == 50
 
 
 def test_inspect_prints_facts_layers_and_tensors(digits: Digits) -> None:

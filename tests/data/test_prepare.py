@@ -130,3 +130,12 @@ def test_a_real_photograph_is_prepared_as_by_pillow(shared: Path) -> None:
     expected = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     result = normalise(prepare(data.image(0), preset("imagenet"))[None], preset("imagenet"))
     np.testing.assert_allclose(result[0], expected.transpose(2, 0, 1), atol=1e-6)
+
+
+def test_a_contract_reads_as_what_is_done() -> None:
+    """One line in the order of the steps; without a resize there is none to read."""
+    assert str(preset("imagenet")) == (
+        "resize 256 bilinear, crop 224, rgb, "
+        "(x * 0.00392157 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)"
+    )
+    assert str(preset("cifar")).startswith("crop 32, rgb, ")

@@ -30,7 +30,7 @@ def test_it_passes_quietly_and_leaves_what_was_made(tmp_path: Path) -> None:
     for verdict in verdicts.values():
         assert verdict["passed"] is True
         assert verdict["accuracy"]["samples"] == 797
-        assert verdict["accuracy"]["reference"]["correct"] == 785
+        assert abs(verdict["accuracy"]["reference"]["correct"] - 785) <= 1
         assert abs(verdict["accuracy"]["drop_pp"]) < 1
     assert verdicts["onnxruntime"]["latency"]["engine"]["samples"] > 0
     model, table = describe_model(kept / "digits.onnx"), load_table(kept / "digits.table.json")

@@ -51,7 +51,8 @@ def test_the_engine_is_close_to_its_model(digits: Digits) -> None:
 
 @pytest.mark.parametrize("target", [Target.TENSORRT, Target.TENSORRT_RTX])
 @pytest.mark.parametrize(
-    ("has_gpu", "lack"), [(False, "no NVIDIA GPU"), (True, "no runner for GPU engines yet")]
+    ("has_gpu", "lack"),
+    [(False, "this machine has no NVIDIA GPU"), (True, "edgeres does not run plans yet")],
 )
 def test_a_plan_without_a_runner_is_refused(
     target: Target,
@@ -67,8 +68,8 @@ def test_a_plan_without_a_runner_is_refused(
     with pytest.raises(MismatchError) as refused:
         engine_runner(load_engine(plan))
     assert str(refused.value) == (
-        f"{plan} is a {target} plan for compute capability 8.7, and this machine has {lack}. Its "
-        "accuracy can be judged on the CPU: edgeres bench TABLE.json --simulate --reference "
-        "MODEL.onnx --data PATH."
+        f"{plan} is an int8 plan for {target}, compute capability 8.7, and {lack}. Its accuracy can "
+        "be judged on the CPU, from its calibration table: edgeres bench TABLE.json --simulate "
+        "--reference MODEL.onnx --data PATH."
     )
     assert refused.value.exit_code == 6
