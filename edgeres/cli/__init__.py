@@ -16,6 +16,7 @@ from edgeres.cli.build_engine import build_engine
 from edgeres.cli.calibrate import calibrate
 from edgeres.cli.demo import demo
 from edgeres.cli.doctor import doctor
+from edgeres.cli.explain import explain
 from edgeres.cli.export import export
 from edgeres.cli.inspect import inspect
 from edgeres.cli.output import log_to_stderr
@@ -59,5 +60,5 @@ def main() -> None:
     log_to_stderr()
 
 
-for _command in (export, calibrate, build_engine, bench, inspect, doctor, demo):
+for _command in (export, calibrate, build_engine, bench, inspect, explain, doctor, demo):
     main.add_command(_command)

@@ -1,7 +1,20 @@
-"""Verdicts, artifacts and machines as tables for people. JSON is the values' own `to_dict`."""
+"""Verdicts, artifacts, networks and machines as tables and drawings for people.
+
+JSON is the values' own `to_dict`.
+"""
 
 from edgeres.report.doctor import render_doctor
+from edgeres.report.drawing import draw_network_svg
+from edgeres.report.explanation import render_example, render_network, render_side_by_side
 from edgeres.report.inspection import render_artifact
 from edgeres.report.table import render_verdict
 
-__all__ = ["render_artifact", "render_doctor", "render_verdict"]
+__all__ = [
+    "draw_network_svg",
+    "render_artifact",
+    "render_doctor",
+    "render_example",
+    "render_network",
+    "render_side_by_side",
+    "render_verdict",
+]

@@ -1,0 +1,79 @@
+"""`edgeres explain` on the command line: numbers of the papers, refusals, a drawing in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from commands import passed, refusal
+
+PARAMETERS = {"resnet18": 11_689_512, "resnet50": 25_557_032, "wide_resnet50_2": 68_883_240}
+"""torchvision's published counts."""
+
+
+@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
+def test_the_json_has_the_published_count(name: str, count: int) -> None:
+    """One object, with the total that torchvision documents."""
+    told = json.loads(passed("explain", name, "--json"))
+    assert told["cost"]["parameters"] == count
+
+
+@pytest.mark.parametrize(("block", "weights"), [("plain", "73,728"), ("bottleneck", "69,632")])
+def test_a_block_is_worked_out_without_an_architecture(block: str, weights: str) -> None:
+    """He et al. 2016a, figure 5: two 3x3 of 64 channels, and 256-64-64-256."""
+    assert f"= {weights:>10}" in passed("explain", "--block", block)
+
+
+def test_two_networks_stand_side_by_side() -> None:
+    """The ratio of their parameters, in text and in JSON."""
+    line = ("explain", "resnet50", "--against", "wide_resnet50_2")
+    assert "25,557,032" in passed(*line)
+    ratios = json.loads(passed(*line, "--json"))["ratios"]
+    assert ratios["parameters"] == pytest.approx(25_557_032 / 68_883_240)
+
+
+def test_a_plain_net_differs_by_its_skips_alone() -> None:
+    """The skip connection of option A costs no parameter."""
+    line = ("explain", "resnet20", "--against", "plain20", "--json")
+    told = json.loads(passed(*line))
+    assert told["ratios"]["parameters"] == 1
+    assert told["ratios"]["macs"] == 1
+
+
+def test_size_and_classes_are_taken() -> None:
+    """MACs of the convolutions grow with the image's area, the classifier with the classes."""
+    small, large = (
+        json.loads(passed("explain", "resnet18", "--input-size", side, "--json"))["cost"]["macs"]
+        for side in (64, 128)
+    )
+    classifier = 512 * 1000
+    assert large - classifier == 4 * (small - classifier)
+    few = json.loads(passed("explain", "resnet18", "--num-classes", 10, "--json"))
+    assert few["cost"]["parameters"] == PARAMETERS["resnet18"] - 990 * 513
+
+
+def test_the_drawing_is_a_file_of_its_own(tmp_path: Path) -> None:
+    """Whole, and XML."""
+    path = tmp_path / "r.svg"
+    passed("explain", "resnet18", "--svg", path)
+    assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("explain resnet500", "Did you mean 'resnet50'?"),
+        ("explain resnet50 --against plain", "Did you mean 'plain"),
+        ("explain resnet50 --block plian", "plain"),
+        ("explain", "Missing ARCH"),
+        ("explain --block plain --input-size 32", "--input-size needs ARCH"),
+        ("explain resnet50 --input-size 0", "input_size is 0"),
+        ("explain my.module:factory", "is a factory"),
+    ],
+)
+def test_what_it_refuses(line: str, said: str) -> None:
+    """Each with what is wrong or what was meant."""
+    assert said in refusal(*line.split(), code=2)
