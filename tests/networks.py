@@ -18,6 +18,7 @@ CLASSES = 5
 
 _SHAPES: Mapping[str, tuple[int, ...]] = {
     "stem": (8, 3, 3, 3),
+    "stem7": (8, 3, 7, 7),
     "main1": (8, 8, 3, 3),
     "main2": (8, 8, 3, 3),
     "main3": (8, 8, 3, 3),

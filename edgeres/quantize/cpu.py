@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edgeres.artifacts import CalibrationTable
 from edgeres.errors import ArtifactError
@@ -20,7 +21,9 @@ from edgeres.quantize.emit import Emitter
 from edgeres.quantize.graph import Graph, is_pass_through
 from edgeres.quantize.methods import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
 from edgeres.quantize.placement import activation_inputs, held_tensors, refusal, result_of
+from edgeres.quantize.stem import FOLD, FoldedStem, fold_stem
 from edgeres.quantize.weights import (
+    QuantizedWeight,
     least_weight_scales,
     quantize_bias,
     quantize_weight,
@@ -47,12 +50,14 @@ class _CpuLowering:
         self._method = method
         self._out = Emitter(graph)
         self._held = held_tensors(graph)
+        self._stem = graph.only_consumer(graph.input)
+        self._folded = _folded_stem(graph, self._stem)
         self._integer: dict[str, str] = {}
         self._reads = 0
 
     def run(self) -> onnx.ModelProto:
         """Returns the lowered model."""
-        self._store(self._graph.input, self._graph.input)
+        self._store(self._graph.input, self._image())
         absorbed = set()
         for node in self._graph.nodes:
             if node.output[0] in absorbed:
@@ -68,6 +73,13 @@ class _CpuLowering:
                 self._emit_float(node)
         return self._out.model()
 
+    def _image(self) -> str:
+        """Returns the float image, with squares of pixels in the channels where the stem is folded."""
+        image = self._graph.input
+        if self._folded is None:
+            return image
+        return self._out.node("SpaceToDepth", [image], image + "/folded", blocksize=FOLD)
+
     def _emit_integer(self, node: onnx.NodeProto, result: str) -> None:
         inputs = list(node.input)
         for index in activation_inputs(node):
@@ -76,7 +88,8 @@ class _CpuLowering:
             inputs[1:] = self._weight_and_bias(node)
         stored = result in self._held
         raw = result + "/float" if stored else result
-        self._out.copy(node, inputs, [raw])
+        folded = self._fold_of(node)
+        self._out.copy(node, inputs, [raw], **({} if folded is None else folded.attributes))
         if stored:
             self._store(result, raw)
 
@@ -127,7 +140,7 @@ class _CpuLowering:
         scales = np.maximum(weight_scales(weight, axis=0), least)
         quantized = quantize_weight(weight, scales, axis=0)
         parameters = [
-            self._out.constant(node.name + "/weight_s8", quantized.values),
+            self._out.constant(node.name + "/weight_s8", self._stored_weight(node, quantized)),
             self._out.constant(node.name + "/weight_scale", quantized.scales),
             self._out.constant(node.name + "/weight_zero", np.zeros(len(bias), np.int8)),
         ]
@@ -141,6 +154,13 @@ class _CpuLowering:
             ]
             names.append(self._dequantized(parameters))
         return names
+
+    def _stored_weight(self, node: onnx.NodeProto, weight: QuantizedWeight) -> NDArray[np.int8]:
+        folded = self._fold_of(node)
+        return weight.values if folded is None else folded.weight(weight.values)
+
+    def _fold_of(self, node: onnx.NodeProto) -> FoldedStem | None:
+        return self._folded if self._stem is not None and node.name == self._stem.name else None
 
     def _dequantized(self, parameters: list[str]) -> str:
         return self._out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)
@@ -164,6 +184,14 @@ class _CpuLowering:
         if threshold.u8 is None:
             return _Grid(scale_of(threshold.s8, SIGNED_LEVELS), np.uint8(128), root)
         return _Grid(scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0), root)
+
+
+def _folded_stem(graph: Graph, stem: onnx.NodeProto | None) -> FoldedStem | None:
+    """Returns how to fold the operator that alone reads the image, where it can be."""
+    image = graph.shapes.get(graph.input)
+    if stem is None or image is None or stem.op_type != "Conv" or refusal(graph, stem) is not None:
+        return None
+    return fold_stem(stem, graph.constants[stem.input[1]].dims[2:], image)
 
 
 def lower_for_cpu(

@@ -39,13 +39,23 @@ class Emitter:
         )
         return output
 
-    def copy(self, node: onnx.NodeProto, inputs: Iterable[str], outputs: Iterable[str]) -> None:
-        """Adds an operator of the old graph with other inputs and outputs."""
+    def copy(
+        self,
+        node: onnx.NodeProto,
+        inputs: Iterable[str],
+        outputs: Iterable[str],
+        **attributes: Any,
+    ) -> None:
+        """Adds an operator of the old graph with other inputs, outputs and attributes."""
         copied = onnx.NodeProto()
         copied.CopyFrom(node)
         del copied.input[:], copied.output[:]
         copied.input.extend(inputs)
         copied.output.extend(outputs)
+        kept = [a for a in node.attribute if a.name not in attributes]
+        changed = [helper.make_attribute(name, value) for name, value in attributes.items()]
+        del copied.attribute[:]
+        copied.attribute.extend([*kept, *changed])
         self._nodes.append(copied)
 
     def model(self) -> onnx.ModelProto:

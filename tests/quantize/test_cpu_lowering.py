@@ -318,3 +318,42 @@ def test_input_output_and_metadata_stay() -> None:
     assert list(result.metadata_props) == list(model.metadata_props)
     kept = {name for name in initializers(result) if name.endswith(("_w", "_b"))}
     assert kept == {"fc16_w", "fc16_b"}
+
+
+def stem_shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    """Returns (channels, height, width) of the first convolution's window."""
+    found = initializers(model)
+    return next(v.shape[1:] for name, v in found.items() if name.endswith("/weight_s8"))
+
+
+def test_a_strided_stem_is_folded_without_changing_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logits are those of the lowering that leaves the first convolution alone."""
+    body = """
+  stem = Conv<pads = [3, 3, 3, 3], strides = [2, 2]>(image, stem7_w, stem7_b)
+  entry = Relu(stem)
+  pooled = GlobalAveragePool(entry)
+  flat = Flatten(pooled)
+  logits = Gemm<transB = 1>(flat, fc_w, fc_b)
+"""
+    model, x = network_from_body(body), images(16, 3)
+    folded = lowered(model, x)
+    monkeypatch.setattr("edgeres.quantize.cpu.fold_stem", lambda *_: None)
+    plain = lowered(model, x)
+    assert [stem_shape(m) for m in (folded, plain)] == [(12, 4, 4), (3, 7, 7)]
+    np.testing.assert_array_equal(logits_of(folded, x), logits_of(plain, x))
+    assert error_of(model, x) < INT8_ERROR
+
+
+def test_an_image_that_two_operators_read_is_not_folded() -> None:
+    """The other one needs the pixels where they are."""
+    body = """
+  stem = Conv<pads = [3, 3, 3, 3], strides = [2, 2]>(image, stem7_w, stem7_b)
+  side = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(image, stem_w, stem_b)
+  entry = Add(stem, side)
+  pooled = GlobalAveragePool(entry)
+  flat = Flatten(pooled)
+  logits = Gemm<transB = 1>(flat, fc_w, fc_b)
+"""
+    model, x = network_from_body(body), images(16, 3)
+    assert stem_shape(lowered(model, x)) == (3, 7, 7)
+    assert error_of(model, x) < 2 * INT8_ERROR
