@@ -51,8 +51,9 @@ def export(
 ) -> None:
     """Write a trained checkpoint as ONNX, with its preprocessing inside.
 
-    ARCH is a registered architecture (see `edgeres export resnet50 --help` for options) or
-    `package.module:factory`. The file is compared with the network before it appears.
+    ARCH is a registered architecture, such as resnet50, resnet50_v1, resnet20 or wrn_16_4
+    (a wrong name is answered with all of them), or `package.module:factory`. The file is
+    compared with the network before it appears.
 
     \b
     Example:
