@@ -112,7 +112,7 @@ def _write_error(path: Path, error: OSError) -> str:
         return f"{path} was not written: no space left on the disk. Free some and run again."
     if error.errno == errno.ENOENT and not path.parent.exists():
         return f"{path} was not written: the folder {path.parent} does not exist. Create it first."
-    return f"{path} was not written: {error.strerror or error}. Pass -o with a path that you may write."
+    return f"{path} was not written: {error.strerror or error}. Choose a path that you may write."
 
 
 def save_json(path: Path, value: Mapping[str, Any]) -> None:

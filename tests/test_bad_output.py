@@ -35,7 +35,7 @@ def test_an_output_below_a_file(line: str, digits: Digits, tmp_path: Path) -> No
     """A place that nobody may write to, not even root."""
     out = tmp_path / "file"
     out.touch()
-    said = f"{out / 'made'} was not written: Not a directory. Pass -o with a path that you may"
+    said = f"{out / 'made'} was not written: Not a directory. Choose a path that you may"
     assert refusal(*digits.words(line, out=out)).startswith(said)
 
 

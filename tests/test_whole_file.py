@@ -120,7 +120,7 @@ def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as refused:
         save_json(path, {})
     assert str(refused.value) == (
-        f"{path} was not written: Not a directory. Pass -o with a path that you may write."
+        f"{path} was not written: Not a directory. Choose a path that you may write."
     )
 
 
@@ -146,7 +146,7 @@ def test_a_folder_without_permission_is_refused(
     with pytest.raises(ArtifactError) as refused:
         save_json(path, {})
     assert str(refused.value) == (
-        f"{path} was not written: Permission denied. Pass -o with a path that you may write."
+        f"{path} was not written: Permission denied. Choose a path that you may write."
     )
 
 

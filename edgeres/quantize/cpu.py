@@ -34,7 +34,7 @@ from edgeres.spec import Method
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Scale and zero point of a u8 tensor, as initializer names and values."""
+    """Scale and zero point of a u8 tensor; initializers are named after its root."""
 
     scale: np.float32
     zero_point: np.uint8

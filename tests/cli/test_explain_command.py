@@ -8,9 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from commands import passed, refusal
-
-PARAMETERS = {"resnet18": 11_689_512, "resnet50": 25_557_032, "wide_resnet50_2": 68_883_240}
-"""torchvision's published counts."""
+from published import PARAMETERS
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
@@ -31,7 +29,9 @@ def test_two_networks_stand_side_by_side() -> None:
     line = ("explain", "resnet50", "--against", "wide_resnet50_2")
     assert "25,557,032" in passed(*line)
     ratios = json.loads(passed(*line, "--json"))["ratios"]
-    assert ratios["parameters"] == pytest.approx(25_557_032 / 68_883_240)
+    assert ratios["parameters"] == pytest.approx(
+        PARAMETERS["resnet50"] / PARAMETERS["wide_resnet50_2"]
+    )
 
 
 def test_a_plain_net_differs_by_its_skips_alone() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from published import PARAMETERS
 from torch import Tensor, nn
 
 from edgeres.errors import ConfigError
@@ -25,19 +26,6 @@ from edgeres.models.explain import (
 from edgeres.models.network import Cost, Layer, Network, Skip, measures, ratios, runs
 from edgeres.models.resnet import PadShortcut, build_model
 from edgeres.spec import ModelSpec, Precision
-
-PARAMETERS = {
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-    "resnext50_32x4d": 25_028_904,
-    "resnext101_32x8d": 88_791_336,
-    "wide_resnet50_2": 68_883_240,
-    "wide_resnet101_2": 126_886_696,
-}
-"""Source: `num_params` of the weights in torchvision's documentation."""
 
 GIGA_MACS = {
     "resnet18": 1.81,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from published import PARAMETERS
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,19 +19,6 @@ from edgeres.models.resnet import (
     build_model,
 )
 from edgeres.spec import Shortcut
-
-TORCHVISION = {
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-    "resnext50_32x4d": 25_028_904,
-    "resnext101_32x8d": 88_791_336,
-    "wide_resnet50_2": 68_883_240,
-    "wide_resnet101_2": 126_886_696,
-}
-"""Source: `num_params` of the weights in torchvision's documentation."""
 
 MILLIONS = {
     "resnet20": 0.27,
@@ -57,7 +45,7 @@ def parameters(name: str) -> int:
     return sum(p.numel() for p in meta_model(name).parameters())
 
 
-@pytest.mark.parametrize(("name", "expected"), TORCHVISION.items())
+@pytest.mark.parametrize(("name", "expected"), PARAMETERS.items())
 def test_parameters_are_torchvisions(name: str, expected: int) -> None:
     """To the last one."""
     assert parameters(name) == expected
