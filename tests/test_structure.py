@@ -58,6 +58,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "tensorrt": ("edgeres.build", "edgeres.runners"),
     "tensorrt_rtx": ("edgeres.build", "edgeres.runners"),
     "pycuda": ("edgeres.runners",),
+    "pynvml": ("edgeres.environment",),
     "PIL": ("edgeres.data",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),
