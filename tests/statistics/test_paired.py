@@ -148,6 +148,7 @@ def test_without_flips_the_images_needed_follow_from_the_limit() -> None:
     """z^2 / (n + z^2) is below the limit from n = z^2 (1 - limit) / limit on."""
     needed = images_needed(0, 0, 100, 0.005)
     assert needed == np.ceil(norm.ppf(0.95) ** 2 * 0.995 / 0.005)
+    assert needed is not None
     assert drop_bound(0, 0, needed) < 0.005 < drop_bound(0, 0, needed - 1)
 
 
