@@ -5,7 +5,7 @@ The same images went through both networks. Knows no runner, image or clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +41,10 @@ from edgeres.statistics import (
     images_needed,
     mcnemar_p,
 )
+
+
+OVERHEAD_NOTED = 0.01
+"""Part of the engine's median latency that timing may take without a word."""
 
 
 def paired_accuracy(outcomes: Outcomes, name_of: Callable[[int], str] = str) -> PairedAccuracy:
@@ -171,8 +175,20 @@ def compare(
         latency=latency,
         environment=environment,
         checks=(*_accuracy_checks(accuracy, config), *_speed_checks(latency, config)),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_overhead_warnings(latency)),
     )
+
+
+def _overhead_warnings(latency: PairedLatency | None) -> Iterator[str]:
+    """Says where timing itself takes too much of what is timed."""
+    if latency is None or latency.overhead_ms is None:
+        return
+    part = latency.overhead_ms / latency.engine.p50_ms
+    if part > OVERHEAD_NOTED:
+        yield (
+            f"The clock and the loop take {latency.overhead_ms:.3g} ms, {part:.1%} of the engine's "
+            "median latency, and are in it. Take a larger --latency-batch."
+        )
 
 
 def with_stability(verdict: Comparison, stability: Stability, config: BenchConfig) -> Comparison:

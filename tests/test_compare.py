@@ -342,6 +342,18 @@ def test_accuracy_decides_the_exit_code_before_speed() -> None:
     assert verdict.exit_code == 3
 
 
+@pytest.mark.parametrize(("overhead_ms", "told"), [(0.02, False), (0.03, True)])
+def test_an_overhead_of_more_than_a_hundredth_is_told(overhead_ms: float, told: bool) -> None:
+    """Of the engine's 2 ms."""
+    latency = replace(latency_of(2.0, 6.0), overhead_ms=overhead_ms)
+    found = compare(accuracy_of(0, 0, 10), latency, BenchConfig(), {}, ["beware"])
+    said = (
+        "The clock and the loop take 0.03 ms, 1.5% of the engine's median latency, and are in it. "
+        "Take a larger --latency-batch."
+    )
+    assert found.warnings == ("beware", *[said] * told)
+
+
 def test_no_limits_make_no_checks() -> None:
     """Without limits there is nothing to miss; warnings and environment are handed on."""
     verdict = compare(accuracy_of(0, 9, 10), None, BenchConfig(), {"cpu": "x"}, ["beware"])
