@@ -42,7 +42,6 @@ from edgeres.statistics import (
     mcnemar_p,
 )
 
-
 OVERHEAD_NOTED = 0.01
 """Part of the engine's median latency that timing may take without a word."""
 
