@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 
 import pytest
+from machine_files import lay_out
 
 from edgeres import __version__
 from edgeres.environment import describe_machine, has_nvidia_gpu, int8_may_saturate
@@ -41,15 +42,6 @@ JETSON = {
     "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "schedutil\n",
     "dev/nvhost-gpu": "",
 }
-
-
-def lay_out(root: Path, files: dict[str, str]) -> Path:
-    """Writes the files below a folder and returns it."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 def test_a_desktop_with_a_gpu(tmp_path: Path) -> None:
