@@ -24,6 +24,7 @@ def test_everything_that_a_board_tells(tmp_path: Path) -> None:
     assert found.cpu == CpuState(
         governors=("performance",),
         mhz=(1728.0, 2201.6),
+        fixed=False,
         load_1min=0.5,
         ticks=CpuTicks(total=9350, idle=8100, steal=0, own=500),
         processors=2,
@@ -84,6 +85,12 @@ def test_a_sensor_that_is_switched_off(tmp_path: Path) -> None:
     found = look(root)
     assert set(found.temperatures_c) == {"cpu-thermal", "x86_pkg_temp"}
     assert found.headroom_c == 50.5
+
+
+def test_clocks_without_a_choice_are_fixed(tmp_path: Path) -> None:
+    """As jetson_clocks leaves them: lowest and highest are one, whatever the governor is called."""
+    files = {f"{CPU}/cpufreq/policy4/scaling_min_freq": "2201600\n"}
+    assert look(lay_out(tmp_path, {**CALM, **files})).cpu.fixed is True
 
 
 def test_a_machine_with_many_policies_is_read_in_part(tmp_path: Path) -> None:

@@ -205,6 +205,7 @@ def test_the_cpu_clock_decides_where_the_cpu_is_measured() -> None:
         lambda calm: replace(calm, headroom_c=5.0),
         ticks(total=200, idle=100, own=91),
         ticks(total=0, idle=0, own=0),
+        cpu(governors=("schedutil",), fixed=True),
     ],
     ids=[
         "gpu idle before and after",
@@ -215,6 +216,7 @@ def test_the_cpu_clock_decides_where_the_cpu_is_measured() -> None:
         "warm",
         "a few ticks of others",
         "no time passed",
+        "jetson_clocks",
     ],
 )
 def test_what_disturbs_nothing_is_not_told(change: Callable[[Sample], Sample]) -> None:
