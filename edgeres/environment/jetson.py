@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -123,11 +122,6 @@ def read_board(
         memory_mib=_mib(memory, "MemTotal"),
         memory_available_mib=_mib(memory, "MemAvailable"),
     )
-
-
-def is_root() -> bool:
-    """Returns whether this program may read what only root may."""
-    return os.geteuid() == 0
 
 
 def _power_mode(root: Path, run: CommandRunner) -> PowerMode | None:

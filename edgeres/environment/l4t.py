@@ -11,6 +11,7 @@ from edgeres.environment.sysfs import text_of
 _RELEASE = re.compile(r"R(\d+) ?\(release\), REVISION: (\d+(?:\.\d+)*)")
 
 _JETPACK: Mapping[str, str] = {
+    "32.6.1": "4.6",
     "32.7.1": "4.6.1",
     "32.7.2": "4.6.2",
     "32.7.3": "4.6.3",

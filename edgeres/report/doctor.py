@@ -51,7 +51,7 @@ def _board_facts(board: JetsonBoard) -> Iterator[tuple[str, object]]:
     if board.clocks is not None:
         yield "clocks", "fixed" if board.clocks.are_fixed else "follow the load"
         yield "GPU", _clock(board.clocks.gpu)
-        yield "memory (EMC)", _clock(board.clocks.emc)
+        yield "memory (EMC)", _clock(board.clocks.emc) or "told to root only: sudo edgeres doctor"
     yield "temperatures", ", ".join(f"{n} {t:.1f}" for n, t in board.temperatures_c.items())
     yield "power", ", ".join(f"{n} {watts:.2f} W" for n, watts in board.watts.items())
     yield "swap", None if board.swap_mib is None else f"{board.swap_mib} MiB"
