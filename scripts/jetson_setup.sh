@@ -136,8 +136,10 @@ numpy_is_1() {
   "$venv/bin/python" -c 'import importlib.metadata as m, sys; sys.exit(m.version("numpy")[:2] != "1.")'
 }
 
+# Looks from / for a module: in the repository its own folder would be found.
 has_module() {
-  [[ -x $(command -v "$1") ]] && "$1" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$2') is None)" 2>/dev/null
+  local look="import importlib.util, sys; sys.exit(importlib.util.find_spec('$2') is None)"
+  [[ -x $(command -v "$1") ]] && (cd / && "$1" -c "$look" 2>/dev/null)
 }
 
 # Makes the environment, anew where one that this script made is broken; clears no other folder.

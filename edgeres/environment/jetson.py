@@ -18,7 +18,7 @@ from edgeres.environment.clocks import (
     read_clocks,
 )
 from edgeres.environment.commands import CommandRunner, run_command
-from edgeres.environment.l4t import cuda_version, jetpack_of, parse_dpkg_status, parse_release
+from edgeres.environment.l4t import cuda_version, jetpack_version, l4t_version, packages_of
 from edgeres.environment.rails import all_rails
 from edgeres.environment.sample import Probe, power_mode
 from edgeres.environment.sysfs import fields_of, text_of
@@ -99,15 +99,12 @@ def read_board(
     """
     if not is_jetson(root):
         return None
-    packages = parse_dpkg_status(
-        text_of(root / "var/lib/dpkg/status") or "", ("nvidia-jetpack", *_TENSORRT_PACKAGES)
-    )
-    l4t = parse_release(text_of(root / "etc/nv_tegra_release") or "")
+    packages = packages_of(root, _TENSORRT_PACKAGES)
     sample, memory = Probe.find(root).read(0.0), fields_of(root / "proc/meminfo")
     return JetsonBoard(
         model=text_of(root / "proc/device-tree/model") or "Jetson",
-        l4t=l4t,
-        jetpack=jetpack_of(l4t, packages.get("nvidia-jetpack")),
+        l4t=l4t_version(root),
+        jetpack=jetpack_version(root),
         cuda=cuda_version(root),
         tensorrt=next((packages[name] for name in _TENSORRT_PACKAGES if name in packages), None),
         modules={name: module(name) for name in _PYTHON_PACKAGES},

@@ -36,6 +36,8 @@ _JETPACK: Mapping[str, str] = {
 """JetPack by its Jetson Linux. Source: NVIDIA's JetPack archive; releases that differ only in
 Jetson Linux are left out, so that none is called by a name that NVIDIA did not give it."""
 
+_JETPACK_PACKAGE = "nvidia-jetpack"
+
 FIRST_JETPACK = (6, 0)
 """The first with Python 3.10. Source: NVIDIA JetPack 6.0 release notes, Ubuntu 22.04."""
 
@@ -76,6 +78,26 @@ def jetpack_of(l4t: str | None, package: str | None) -> str | None:
     if package is not None:
         return re.split(r"[+-]", package)[0]
     return _JETPACK.get(l4t or "")
+
+
+def l4t_version(root: Path) -> str | None:
+    """Returns the version of Jetson Linux, such as `36.4.3`; None elsewhere."""
+    return parse_release(text_of(root / "etc/nv_tegra_release") or "")
+
+
+def jetpack_version(root: Path) -> str | None:
+    """Returns the version of JetPack; None elsewhere, or where nothing names it."""
+    l4t = l4t_version(root)
+    return (
+        None
+        if l4t is None
+        else jetpack_of(l4t, packages_of(root, (_JETPACK_PACKAGE,)).get(_JETPACK_PACKAGE))
+    )
+
+
+def packages_of(root: Path, wanted: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those Debian packages that are installed."""
+    return parse_dpkg_status(text_of(root / "var/lib/dpkg/status") or "", wanted)
 
 
 def cuda_version(root: Path) -> str | None:

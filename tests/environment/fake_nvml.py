@@ -5,7 +5,11 @@ Names, arguments and constants: nvidia-ml-py 13, pynvml.py.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
+from types import ModuleType
+
+import pytest
 
 
 class NVMLError(Exception):
@@ -86,3 +90,17 @@ class FakeNvml:
     def _check(self, call: str) -> None:
         if call in self.unsupported:
             raise NVMLError("Not Supported")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, nvml: object | None) -> None:
+    """Makes `import pynvml` give a module, or fail as where it is not installed."""
+    real = importlib.import_module
+
+    def import_module(name: str, package: str | None = None) -> ModuleType | object:
+        if name != "pynvml":
+            return real(name, package)
+        if nvml is None:
+            raise ModuleNotFoundError("No module named 'pynvml'", name="pynvml")
+        return nvml
+
+    monkeypatch.setattr(importlib, "import_module", import_module)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from boards import AGX_ORIN, AGX_THOR, BOARDS, NANO, ORIN_NANO, Board
-from fake_nvml import FakeNvml
+from fake_nvml import FakeNvml, install
 from machine_files import CALM, lay_out
 from rich.console import Console
-from test_gpu import install
 
 from edgeres.environment import Advice, Diagnosis, JetsonBoard, advise, diagnose, is_jetson
 from edgeres.environment import capabilities as what_works

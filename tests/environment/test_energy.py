@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_nvml import FakeNvml
+from fake_nvml import FakeNvml, install
 from machine_files import lay_out
-from test_gpu import install
 
 from edgeres.environment import (
     Energy,

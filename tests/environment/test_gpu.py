@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from fake_nvml import FakeNvml
+from fake_nvml import FakeNvml, install
 from machine_files import lay_out
 
 from edgeres.environment import GpuState, open_gpu
 from edgeres.environment.gpu import REASONS, THROTTLING, JetsonGpu
-
-
-def install(monkeypatch: pytest.MonkeyPatch, nvml: object | None) -> None:
-    """Makes `import pynvml` give a module, or fail as where it is not installed."""
-    real = importlib.import_module
-
-    def import_module(name: str, package: str | None = None) -> ModuleType | object:
-        if name != "pynvml":
-            return real(name, package)
-        if nvml is None:
-            raise ModuleNotFoundError("No module named 'pynvml'", name="pynvml")
-        return nvml
-
-    monkeypatch.setattr(importlib, "import_module", import_module)
 
 
 def test_a_gpu_through_nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

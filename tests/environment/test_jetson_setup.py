@@ -18,7 +18,9 @@ PYTHON = r"""#!/usr/bin/env bash
 echo "python $*" >>"$STATE/log"
 case "$*" in
   *ensurepip*) [[ -e $STATE/python ]] ;;
-  *find_spec*) name=${2#*find_spec(\'} && [[ -e $STATE/${name%%\'*} ]] ;;
+  *find_spec*)
+    echo "$PWD" >>"$STATE/looked-from"
+    name=${2#*find_spec(\'} && [[ -e $STATE/${name%%\'*} ]] ;;
   *'m.version("numpy")'*) [[ $(<"$STATE/numpy") == 1.* ]] ;;
   "-m pip --version") ;;
   "-m venv "*) mkdir -p "$5/bin" && cp "$0" "$5/bin/python" && touch "$5/pyvenv.cfg" ;;
@@ -64,6 +66,7 @@ class Pretend:
             capture_output=True,
             text=True,
             timeout=60,
+            cwd=SCRIPT.parents[1],
         )
 
     @property
@@ -116,6 +119,7 @@ def test_a_board_from_nothing(pretend: Pretend) -> None:
     cuda = pretend.root / "cuda"
     assert pretend.said("pycuda") == f"{cuda} {cuda}/bin"
     assert pretend.said("numpy") == "1.26.4"
+    assert set(pretend.said("looked-from").splitlines()) == {"/"}
     assert (pretend.venv / "constraints.txt").read_text() == "numpy<2\n"
 
 

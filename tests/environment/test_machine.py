@@ -41,6 +41,8 @@ JETSON = {
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil\n",
     "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "schedutil\n",
     "dev/nvhost-gpu": "",
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n",
+    "usr/local/cuda/version.json": '{"cuda": {"name": "CUDA SDK", "version": "12.6.68"}}',
 }
 
 
@@ -64,6 +66,7 @@ def test_a_jetson(tmp_path: Path) -> None:
     assert found.simd == ("asimd", "asimddp")
     assert found.governor == "schedutil"
     assert found.board == "NVIDIA Jetson Orin Nano Developer Kit"
+    assert (found.l4t, found.jetpack, found.cuda) == ("36.4.3", "6.2", "12.6.68")
     assert (found.has_nvidia_gpu, found.gpus) == (True, ())
 
 
@@ -82,6 +85,7 @@ def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     told = (found.cpu, found.cores, found.governor, found.memory_mib, found.memory_available_mib)
     assert told == (None,) * 5
     assert (found.os, found.kernel, found.board) == (None, None, None)
+    assert (found.l4t, found.jetpack, found.cuda) == (None, None, None)
     assert (found.simd, found.load_average, found.gpus) == ((), (), ())
     assert not found.has_nvidia_gpu
 
