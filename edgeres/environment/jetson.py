@@ -21,7 +21,7 @@ from edgeres.environment.commands import CommandRunner, run_command
 from edgeres.environment.l4t import cuda_version, jetpack_version, l4t_version, packages_of
 from edgeres.environment.rails import all_rails
 from edgeres.environment.sample import Probe, power_mode
-from edgeres.environment.sysfs import fields_of, text_of
+from edgeres.environment.sysfs import fields_of, mib_of, text_of
 from edgeres.environment.tegrastats import TegraStats, parse_tegrastats
 
 _TENSORRT_PACKAGES = ("libnvinfer10", "libnvinfer11", "libnvinfer8", "tensorrt")
@@ -115,9 +115,9 @@ def read_board(
         temperatures_c=sample.temperatures_c,
         headroom_c=sample.headroom_c,
         watts=_watts(root),
-        swap_mib=_mib(memory, "SwapTotal"),
-        memory_mib=_mib(memory, "MemTotal"),
-        memory_available_mib=_mib(memory, "MemAvailable"),
+        swap_mib=mib_of(memory, "SwapTotal"),
+        memory_mib=mib_of(memory, "MemTotal"),
+        memory_available_mib=mib_of(memory, "MemAvailable"),
     )
 
 
@@ -146,8 +146,3 @@ def _watts(root: Path) -> dict[str, float]:
         except OSError:  # noqa: PERF203  a chip may lose one channel between two readings
             continue
     return found
-
-
-def _mib(memory: Mapping[str, list[str]], name: str) -> int | None:
-    values = memory.get(name)
-    return int(values[0].split()[0]) // 1024 if values else None
