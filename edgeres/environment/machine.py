@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeres import __version__
-from edgeres.environment.sysfs import fields_of, text_of
+from edgeres.environment.l4t import cuda_version, jetpack_version, l4t_version
+from edgeres.environment.sysfs import fields_of, mib_of, text_of
 
 SIMD_FEATURES = (
     "avx2",
@@ -86,6 +87,12 @@ class Machine:
     has_nvidia_gpu: bool
     gpus: tuple[str, ...]
     """Names of the GPUs, where NVIDIA's driver lists them."""
+    l4t: str | None = None
+    """Version of Jetson Linux, such as `36.4.3`."""
+    jetpack: str | None = None
+    """Version of JetPack, such as `6.2`."""
+    cuda: str | None = None
+    """Version of the CUDA toolkit."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -103,8 +110,8 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         simd=_simd(cpuinfo),
         governor=_governor(root),
         load_average=_load_average(root),
-        memory_mib=_mib(memory, "MemTotal"),
-        memory_available_mib=_mib(memory, "MemAvailable"),
+        memory_mib=mib_of(memory, "MemTotal"),
+        memory_available_mib=mib_of(memory, "MemAvailable"),
         os=_os_name(root),
         kernel=text_of(root / "proc/sys/kernel/osrelease"),
         python=platform.python_version(),
@@ -112,6 +119,9 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         board=text_of(root / "proc/device-tree/model"),
         has_nvidia_gpu=has_nvidia_gpu(root),
         gpus=_gpu_names(root),
+        l4t=l4t_version(root),
+        jetpack=jetpack_version(root),
+        cuda=cuda_version(root),
     )
 
 
@@ -156,12 +166,6 @@ def _governor(root: Path) -> str | None:
 
 def _load_average(root: Path) -> tuple[float, ...]:
     return tuple(float(value) for value in (text_of(root / "proc/loadavg") or "").split()[:3])
-
-
-def _mib(memory: Mapping[str, list[str]], name: str) -> int | None:
-    """Returns a line of /proc/meminfo, which counts in kB of 1024 bytes."""
-    values = memory.get(name)
-    return int(values[0].split()[0]) // 1024 if values else None
 
 
 def _os_name(root: Path) -> str | None:
