@@ -1,14 +1,14 @@
 """How long one inference takes, for engine and reference in turns on a clock that is given.
 
-Knows runners by their interface alone. A sample holds the `infer` call and nothing else: from
-images in host memory to logits in host memory.
+Knows runners by their interface alone. By default a sample holds the `infer` call and nothing
+else: from images in host memory to logits in host memory.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgeres.errors import DataError, RunnerError
 from edgeres.results import LatencyStats, PairedLatency
 from edgeres.runners.base import Runner
 from edgeres.spec import BenchConfig
+from edgeres.stopwatch import stopwatch, trtexec_samples
 
 BLOCK = 20
 """Timed inferences of one network before the other's turn: short beside the drift of a clock
@@ -40,9 +41,9 @@ def benchmark_pair(
 ) -> PairedLatency:
     """Returns the latency of both networks on the same batch, timed in turns.
 
-    Each has `config.warmup` untimed inferences. Then blocks of `BLOCK` timed ones alternate, and
+    What a sample covers is `config.timing`. Each has `config.warmup` untimed inferences. Then blocks of `BLOCK` timed ones alternate, and
     so does which of the two goes first, until each has `config.iterations` samples. Garbage
-    collection is off meanwhile.
+    collection is off meanwhile. In trtexec's modes one is timed after the other, as that does.
 
     Args:
         reference: the network to compare with.
@@ -53,20 +54,21 @@ def benchmark_pair(
 
     Raises:
         DataError: `images` has another batch size than `config` asks for.
+        ConfigError: the mode needs a GPU that a runner does not have.
         RunnerError: inference failed, or took no time by this clock.
     """
     _check_batch(images, config.latency_batch)
-    samples: dict[str, list[int]] = {"reference": [], "engine": []}
-    pair = (("reference", reference), ("engine", engine))
+    runners = {"reference": reference, "engine": engine}
+    measures = {
+        role: stopwatch(runner, images, config.timing, clock) for role, runner in runners.items()
+    }
     with _collection_paused():
-        for _, runner in pair:
-            _run_untimed(runner, images, config.warmup)
-        for turn, count in enumerate(_blocks(config.iterations)):
-            for role, runner in pair[::-1] if turn % 2 else pair:
-                _run_untimed(runner, images, SETTLING)
-                samples[role] += _durations_ns(runner, images, count, clock)
+        if config.timing.trtexec:
+            samples = {role: trtexec_samples(call, clock) for role, call in measures.items()}
+        else:
+            samples = _in_turns(measures, config)
     return PairedLatency(
-        mode=f"end-to-end, batch {len(images)}: {engine.name} against {reference.name}",
+        mode=f"{config.timing}, batch {len(images)}: {engine.name} against {reference.name}",
         batch_size=len(images),
         engine=_stats(engine.name, samples["engine"]),
         reference=_stats(reference.name, samples["reference"]),
@@ -86,21 +88,25 @@ def _blocks(iterations: int) -> tuple[int, ...]:
     return tuple(min(BLOCK, iterations - start) for start in range(0, iterations, BLOCK))
 
 
-def _run_untimed(runner: Runner, images: NDArray[np.float32], count: int) -> None:
-    for _ in range(count):
-        runner.infer(images)
+def _in_turns(
+    measures: Mapping[str, Callable[[], int]], config: BenchConfig
+) -> dict[str, list[int]]:
+    """Returns the samples of both, taken in blocks that alternate."""
+    samples: dict[str, list[int]] = {role: [] for role in measures}
+    for measure in measures.values():
+        _take(measure, config.warmup)
+    for turn, count in enumerate(_blocks(config.iterations)):
+        for role in list(measures)[:: -1 if turn % 2 else 1]:
+            _take(measures[role], SETTLING)
+            samples[role] += _take(measures[role], count)
+    return samples
 
 
-def _durations_ns(
-    runner: Runner, images: NDArray[np.float32], count: int, clock: Callable[[], int]
-) -> list[int]:
+def _take(measure: Callable[[], int], count: int) -> list[int]:
     """Returns the time of each of `count` inferences."""
-    infer = runner.infer
     durations = [0] * count
     for position in range(count):
-        start = clock()
-        infer(images)
-        durations[position] = clock() - start
+        durations[position] = measure()
     return durations
 
 

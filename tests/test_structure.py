@@ -20,7 +20,7 @@ _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names"}
 _VALUES = _ARTIFACTS | {"artifacts"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base"}
-_COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
+_COMPARE = _MEASUREMENT | {"stopwatch", "evaluate", "benchmark"}
 _REPORT = _COMPARE | {"compare"}
 _PIPELINE = _REPORT | STAGES | {"report"}
 
@@ -41,7 +41,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(STAGES, _STAGE),
     "runners": _STAGE | {"runners.base"},
     "evaluate": _MEASUREMENT,
-    "benchmark": _MEASUREMENT,
+    "stopwatch": _MEASUREMENT,
+    "benchmark": _MEASUREMENT | {"stopwatch"},
     "compare": _COMPARE,
     "report": _REPORT | {"models"},
     "pipeline": _PIPELINE,

@@ -6,12 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from edgeres.cli.options import PATH, common_options, contract_from, contract_options
+from edgeres.cli.options import PATH, choice, common_options, contract_from, contract_options
 from edgeres.cli.output import show, show_json, track
-from edgeres.spec import BenchConfig
+from edgeres.spec import BenchConfig, Timing
 
 DEFAULTS = BenchConfig()
+
+
+def _check_counts(timing: Timing) -> None:
+    """Refuses counts that were typed for a mode that has its own."""
+    source = click.get_current_context().get_parameter_source
+    typed = [f"--{name}" for name in ("iterations", "warmup") if source(name) is _TYPED]
+    if timing.trtexec and typed:
+        raise click.UsageError(
+            f"--timing {timing} takes as many inferences as trtexec does: at least 10, for 3 "
+            f"seconds, after 0.2 seconds of warm-up. Leave {' and '.join(typed)} out."
+        )
+
+
+_TYPED = ParameterSource.COMMANDLINE
 
 
 @click.command()
@@ -29,6 +44,18 @@ DEFAULTS = BenchConfig()
 @click.option("--iterations", type=int, default=DEFAULTS.iterations, show_default=True)
 @click.option("--warmup", type=int, default=DEFAULTS.warmup, show_default=True)
 @click.option(
+    "--timing",
+    type=choice(Timing),
+    default=DEFAULTS.timing.value,
+    show_default=True,
+    help="What a sample covers; all but end-to-end need a GPU. trtexec's have their own counts.",
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
+)
+@click.option(
     "--simulate",
     is_flag=True,
     help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",
@@ -40,6 +67,7 @@ def bench(
     reference: Path,
     data: Path,
     simulate: bool,
+    trust: bool,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -59,8 +87,11 @@ def bench(
         data=data,
         simulate=simulate,
         contract=contract_from(rest),
+        trust=trust,
     )
-    verdict = bench_engine(request, BenchConfig(**rest), track=track)
+    timing = Timing(rest.pop("timing"))
+    _check_counts(timing)
+    verdict = bench_engine(request, BenchConfig(timing=timing, **rest), track=track)
     if as_json:
         show_json(verdict.to_dict())
     else:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeres.artifacts import Manifest, is_engine, load_engine, load_table
+from edgeres.artifacts import (
+    EngineArtifact,
+    Manifest,
+    OnnxArtifact,
+    is_engine,
+    load_engine,
+    load_table,
+    manifest_path,
+)
 from edgeres.benchmark import benchmark_pair
 from edgeres.compare import compare, paired_accuracy
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
@@ -18,11 +26,12 @@ from edgeres.errors import ConfigError, DataError, MismatchError
 from edgeres.evaluate import evaluate_pair, found_again
 from edgeres.model_file import describe_model
 from edgeres.pipeline.calibrate import contract_of
+from edgeres.pipeline.plans import reference_engine, trusted_plan
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import check_table, quantize_for_tensorrt
 from edgeres.results import Comparison, PairedLatency
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
-from edgeres.spec import BenchConfig
+from edgeres.spec import BenchConfig, Target, Timing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +47,8 @@ class BenchRequest:
     """Judge the accuracy of TensorRT's placement on the CPU, from a table."""
     contract: ContractOptions = NO_OPTIONS
     """Only for a reference without a contract of its own."""
+    trust: bool = False
+    """Run a plan that has no manifest: it is code, and the user vouches for it."""
 
 
 def bench_engine(
@@ -57,6 +68,7 @@ def bench_engine(
             "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
         )
     contest = _simulated(request) if request.simulate else _contest(request)
+    _check_timing(contest, config)
     labelled = load_dataset(request.data)
     check_labels(labelled, contest.num_classes)
     dataset = select(labelled, config.samples, config.seed)
@@ -84,10 +96,26 @@ class _Contest:
     contract: Contract
     num_classes: int
     calibration_images: tuple[str, ...]
+    model: OnnxArtifact | None = None
+    """The reference, where it is an ONNX file."""
+    target: Target = Target.ONNXRUNTIME
+
+
+def _engine(request: BenchRequest) -> EngineArtifact:
+    """Returns the engine, or on the user's word a plan that has no manifest."""
+    if not request.trust or manifest_path(request.engine).exists():
+        return load_engine(request.engine)
+    if is_engine(request.reference):
+        raise ConfigError(
+            f"--trust takes the preprocessing of {request.engine} from the reference, which has to "
+            "be its ONNX model. Pass that with --reference."
+        )
+    model = describe_model(request.reference)
+    return trusted_plan(request.engine, model, contract_of(model, request.contract, None))
 
 
 def _contest(request: BenchRequest) -> _Contest:
-    artifact = load_engine(request.engine)
+    artifact = _engine(request)
     manifest = artifact.manifest
     reference, contract = _reference(request, manifest)
     if contract != manifest.contract:
@@ -101,6 +129,8 @@ def _contest(request: BenchRequest) -> _Contest:
         contract=manifest.contract,
         num_classes=manifest.output.shape[-1] or 0,
         calibration_images=manifest.calibration_images,
+        model=None if is_engine(request.reference) else describe_model(request.reference),
+        target=manifest.target,
     )
 
 
@@ -140,6 +170,15 @@ def _simulated(request: BenchRequest) -> _Contest:
     )
 
 
+def _check_timing(contest: _Contest, config: BenchConfig) -> None:
+    """Refuses a mode of the GPU's before any image is judged."""
+    if config.timing is not Timing.END_TO_END and contest.target is Target.ONNXRUNTIME:
+        raise ConfigError(
+            f"--timing {config.timing} needs a GPU, and {contest.engine.name} has none. Use "
+            f"--timing {Timing.END_TO_END}, or build the engine with --target tensorrt."
+        )
+
+
 def _latency(contest: _Contest, dataset: Dataset, config: BenchConfig) -> PairedLatency:
     wanted = config.latency_batch
     if len(dataset) < wanted:
@@ -149,7 +188,11 @@ def _latency(contest: _Contest, dataset: Dataset, config: BenchConfig) -> Paired
         )
     few = take(dataset, np.arange(wanted))
     images = next(iter(batches(few, contest.contract, batch_size=wanted))).images
-    return benchmark_pair(contest.reference, contest.engine, images, config)
+    if contest.model is None or contest.target is Target.ONNXRUNTIME:
+        return benchmark_pair(contest.reference, contest.engine, images, config)
+    alike = reference_engine(contest.model, contest.contract, contest.target, batch=wanted)
+    with engine_runner(alike) as reference:
+        return benchmark_pair(reference, contest.engine, images, config)
 
 
 def _warnings(again: int, samples: int) -> tuple[str, ...]:

@@ -182,6 +182,6 @@ def _lack(engine: EngineArtifact, lack: str, cure: str = "") -> str:
         else "Copy plan and manifest to a machine with that GPU."
     )
     return (
-        f"{engine.path} is an {manifest.precision} plan for {manifest.target}, compute capability "
+        f"{engine.path} is an {manifest.precision or 'unknown'} plan for {manifest.target}, compute capability "
         f"{manifest.compute_capability}, and this machine cannot run it: {lack}. {cure or advice}"
     )

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from plans import MANIFEST, write_plan
+from tiny_plans import MANIFEST, write_plan
 
 from edgeres.artifacts import TRUSTED, load_engine, manifest_path
 from edgeres.environment.cuda import CudaDevice, NoCudaDevice

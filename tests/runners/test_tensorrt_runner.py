@@ -13,11 +13,11 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
-from fake_runtime import LARGEST, FakeRuntimeModule
+from fake_runtime import LARGEST, FakeRuntimeModule, put_in_place
 from networks import CLASSES, SIZE, images
 from numpy.typing import NDArray
-from plans import use_runtime, write_plan
 from pretend_cuda import OUT_OF_MEMORY, PretendCuda
+from tiny_plans import write_plan
 
 from edgeres.artifacts import EngineArtifact
 from edgeres.errors import MismatchError, RunnerError
@@ -42,7 +42,7 @@ MODES = {
 @pytest.fixture
 def trt(cuda: PretendCuda, monkeypatch: pytest.MonkeyPatch) -> FakeRuntimeModule:
     """The double of TensorRT 10.3."""
-    return use_runtime(monkeypatch)
+    return put_in_place(monkeypatch)
 
 
 @pytest.fixture
@@ -440,7 +440,7 @@ def test_the_same_code_serves_tensorrt_for_rtx(
     cuda: PretendCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under its own module's name."""
-    use_runtime(monkeypatch, name="tensorrt_rtx", version="1.7.1")
+    put_in_place(monkeypatch, name="tensorrt_rtx", version="1.7.1")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     plan = write_plan(tmp_path, target=Target.TENSORRT_RTX, versions={"tensorrt_rtx": "1.7.1"})
     with TensorRtRunner(plan) as runner:

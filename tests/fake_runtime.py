@@ -8,6 +8,7 @@ captured in a graph. Names that the real bindings lack are AttributeErrors here 
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from numpy.typing import NDArray
 
 from edgeres.environment.cuda import load_driver
@@ -233,3 +235,10 @@ def _array(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     size = int(np.prod(shape))
     memory = (ctypes.c_float * size).from_address(address)
     return np.ctypeslib.as_array(memory).reshape(shape)
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch, **options: str) -> FakeRuntimeModule:
+    """Puts a double where `import` finds TensorRT; the pretend driver must be loaded."""
+    module = FakeRuntimeModule(**options)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
