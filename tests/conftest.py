@@ -58,7 +58,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for lack in lacks:
         terminalreporter.line(lack)
     for report in terminalreporter.stats.get("skipped", []):
-        if {"gpu", "cuda"} & set(report.keywords):
+        if isinstance(report, pytest.TestReport) and {"gpu", "cuda"} & set(report.keywords):
             terminalreporter.line(f"  {report.nodeid}")
     terminalreporter.line("On a machine with a GPU and TensorRT: scripts/verify_on_device.py")
 
@@ -107,7 +107,9 @@ def _no_pretend_cuda() -> str | None:
 
 
 def _no_gpu() -> str | None:
-    return None if has_nvidia_gpu() else "no NVIDIA GPU: no real driver was used, no plan was run"
+    if not has_nvidia_gpu():
+        return "no NVIDIA GPU: no real driver was used, no plan was run"
+    return None if _installed("pycuda") else "pycuda is not installed: the GPU here was not used"
 
 
 def _installed(module: str) -> bool:

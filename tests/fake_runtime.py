@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable
 from enum import IntEnum
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -240,5 +241,6 @@ def _array(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 def put_in_place(monkeypatch: pytest.MonkeyPatch, **options: str) -> FakeRuntimeModule:
     """Puts a double where `import` finds TensorRT; the pretend driver must be loaded."""
     module = FakeRuntimeModule(**options)
+    module.__spec__ = ModuleSpec(module.__name__, None)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module

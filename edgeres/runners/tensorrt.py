@@ -8,7 +8,7 @@ plan belongs to: without one, its libraries end the process.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,17 @@ class TensorRtRunner:
             self._check(batch, lane.bindings)
             lane.watch(batch, timing)
         return lambda: self._device_time(lanes, lane)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes CUDA's primary context current in this thread, for the caller's own use of it.
+
+        Raises:
+            RunnerError: the runner is not open.
+        """
+        self._opened()
+        with self._device.current():
+            yield
 
     def _host_time(self, images: NDArray[np.float32], graph: bool, clock: Callable[[], int]) -> int:
         start = clock()
