@@ -109,6 +109,9 @@ class FakeEngine:
 
     __slots__ = ("__weakref__", "classes", "fake", "input", "output", "session", "shape")
 
+    OWN = frozenset({"OWN", "classes", "fake", "input", "output", "session", "shape"})
+    """Names of the double's own, which no code under test may use."""
+
     num_io_tensors = 2
 
     def __init__(self, fake: FakeRuntimeModule, plan: bytes) -> None:

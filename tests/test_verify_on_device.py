@@ -62,7 +62,7 @@ def verify(script: ModuleType, steps: ModuleType, tmp_path: Path) -> Verify:
             onnx=None,
             data=None,
             target=Target.TENSORRT,
-            inferences=200,
+            inferences=64,
             images=32,
         )
         report: dict[str, Any] = script.verify(replace(options, **changes), lambda line: None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -13,7 +15,15 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
-from fake_runtime import LARGEST, FakeRuntimeModule, put_in_place
+from fake_runtime import (
+    LARGEST,
+    FakeEngine,
+    FakeExecution,
+    FakeRuntime,
+    FakeRuntimeModule,
+    TensorIOMode,
+    put_in_place,
+)
 from networks import CLASSES, SIZE, images
 from numpy.typing import NDArray
 from pretend_cuda import OUT_OF_MEMORY, PretendCuda
@@ -571,3 +581,35 @@ def test_logits_have_the_classes(trt: FakeRuntimeModule, plan: EngineArtifact) -
     with TensorRtRunner(plan) as runner:
         logits = runner.infer(images(2))
     assert (logits.shape, str(logits.dtype)) == ((2, CLASSES), "float32")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("version", ["10.3.0", "10.16.1", "11.4.0", "rtx-1.7.1"])
+def test_what_is_called_exists_in_every_version(version: str, shared: Path) -> None:
+    """The double has no name that NVIDIA's own bindings lack, and the runner has only the double."""
+    lines = (shared / f"tensorrt/api-{version}.txt").read_text().splitlines()
+    real = dict(line.split(" ", 1) for line in lines if " " in line)
+    doubles = {
+        "IExecutionContext": FakeExecution,
+        "ICudaEngine": FakeEngine,
+        "Runtime": FakeRuntime,
+    }
+    for kind, double in doubles.items():
+        names = {name for name in dir(double) if not name.startswith("_")} - FakeEngine.OWN
+        assert names <= set(ast.literal_eval(real[kind])), kind
+
+
+@pytest.mark.rtx
+def test_the_module_s_own_names_are_nvidia_s() -> None:
+    """In a process of its own: NVIDIA's libraries must not meet the pretend driver."""
+    script = (
+        "import tensorrt_rtx as t; print([m.name for m in (t.TensorIOMode.NONE, "
+        "t.TensorIOMode.INPUT, t.TensorIOMode.OUTPUT)], t.float32.name, t.Runtime.__name__, "
+        "sorted(t.ILogger.Severity.__members__))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    severities = sorted(FakeRuntimeModule.ILogger.Severity.__members__)
+    modes = [member.name for member in TensorIOMode]
+    assert done.stdout.strip() == f"{modes} FLOAT Runtime {severities}", done.stderr
