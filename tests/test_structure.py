@@ -20,9 +20,8 @@ _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names"}
 _VALUES = _ARTIFACTS | {"artifacts"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
-_COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
+_COMPARE = _MEASUREMENT | {"stopwatch", "evaluate", "benchmark"}
 _REPORT = _COMPARE | {"compare", "regression"}
-
 _PIPELINE = _REPORT | STAGES | {"report", "loadgen"}
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -43,7 +42,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "runners": _STAGE | {"runners.base"},
     "statistics": _ERRORS,
     "evaluate": _MEASUREMENT,
-    "benchmark": _MEASUREMENT,
+    "stopwatch": _MEASUREMENT,
+    "benchmark": _MEASUREMENT | {"stopwatch"},
     "loadgen": _MEASUREMENT,
     "compare": _COMPARE,
     "regression": _COMPARE,

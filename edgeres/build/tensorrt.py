@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgeres.build.backend import is_strongly_typed, load_backend
 from edgeres.build.manifest import Built, save_engine
 from edgeres.contract import Contract
 from edgeres.environment import has_nvidia_gpu
+from edgeres.environment.cuda import NoCudaDevice, find_cuda_device, system_versions
 from edgeres.errors import BuildError, ConfigError
 from edgeres.model_file import Network
 from edgeres.spec import BuildConfig, Precision, Target
@@ -49,13 +51,25 @@ def build(
             "Run with -v for its whole log."
         )
     log.report_repeats()
-    built = Built(
-        engine=bytes(plan),
-        versions={trt.__name__: str(trt.__version__)},
-        compute_capability=config.compute_capability,
-        flags=flags,
-    )
+    built = _at_home(config, Built(engine=bytes(plan), versions=_versions(trt), flags=flags))
     return save_engine(built, network, config, contract, output)
+
+
+def _versions(trt: Any) -> dict[str, str]:
+    return {trt.__name__: str(trt.__version__)}
+
+
+def _at_home(config: BuildConfig, built: Built) -> Built:
+    """Returns the plan with the GPU that it is for: the one named, or this machine's."""
+    device = find_cuda_device()
+    if config.compute_capability is not None or isinstance(device, NoCudaDevice):
+        return replace(built, compute_capability=config.compute_capability)
+    return replace(
+        built,
+        gpu=device.name,
+        compute_capability=device.compute_capability,
+        versions={**built.versions, **system_versions(device)},
+    )
 
 
 def _builder(trt: Any, logger: Any, log: _Log) -> Any:

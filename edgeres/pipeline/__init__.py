@@ -4,9 +4,10 @@ This is the library behind the command line, and the way to use edgeres from Pyt
 is apart because it alone needs torch.
 """
 
-from edgeres.pipeline.bench import BenchRequest, bench_engine
+from edgeres.pipeline.bench import bench_engine
 from edgeres.pipeline.build import build_from_model, check_build
 from edgeres.pipeline.calibrate import calibrate_model, contract_of
+from edgeres.pipeline.contest import BenchRequest
 from edgeres.pipeline.demo import DemoResult, run_demo
 from edgeres.pipeline.extras import export_stage
 from edgeres.pipeline.inspect import inspect_artifact
