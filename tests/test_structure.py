@@ -60,6 +60,8 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "pycuda": ("edgeres.runners",),
     "pynvml": ("edgeres.environment",),
     "PIL": ("edgeres.data",),
+    "jinja2": ("edgeres.report.html",),
+    "markupsafe": ("edgeres.report.html",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),
 }

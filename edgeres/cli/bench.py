@@ -40,6 +40,9 @@ DEFAULTS = BenchConfig()
     is_flag=True,
     help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",
 )
+@click.option("--report", "html", type=PATH, metavar="OUT.html", help="Write the HTML report.")
+@click.option("--markdown", type=PATH, metavar="OUT.md", help="Write Markdown for a pull request.")
+@click.option("--junit", type=PATH, metavar="OUT.xml", help="Write the checks as JUnit XML for CI.")
 @contract_options
 @common_options
 def bench(
@@ -48,6 +51,9 @@ def bench(
     data: Path,
     simulate: bool,
     decide: str,
+    html: Path | None,
+    markdown: Path | None,
+    junit: Path | None,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -59,7 +65,13 @@ def bench(
     Example:
       edgeres bench resnet50.int8.onnx --reference resnet50.onnx --data val/ --max-drop 0.5
     """
-    from edgeres.pipeline import BenchRequest, bench_engine  # onnxruntime
+    from edgeres.pipeline import (  # onnxruntime
+        BenchRequest,
+        ReportFiles,
+        bench_engine,
+        check_reports,
+        write_reports,
+    )
 
     request = BenchRequest(
         engine=engine,
@@ -69,7 +81,11 @@ def bench(
         contract=contract_from(rest),
         command=command_line(),
     )
-    verdict = bench_engine(request, BenchConfig(decide=Decision(decide), **rest), track=track)
+    files = ReportFiles(html=html, markdown=markdown, junit=junit)
+    check_reports(files, request)
+    config = BenchConfig(decide=Decision(decide), **rest)
+    verdict = bench_engine(request, config, track=track)
+    write_reports(verdict, files, request, config)
     if as_json:
         show_json(verdict.to_dict())
     else:

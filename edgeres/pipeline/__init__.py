@@ -10,19 +10,23 @@ from edgeres.pipeline.calibrate import calibrate_model, contract_of
 from edgeres.pipeline.demo import DemoResult, run_demo
 from edgeres.pipeline.extras import export_stage
 from edgeres.pipeline.inspect import inspect_artifact
+from edgeres.pipeline.report import ReportFiles, check_reports, write_reports
 from edgeres.pipeline.track import Track, untracked
 
 __all__ = [
     "BenchRequest",
     "DemoResult",
+    "ReportFiles",
     "Track",
     "bench_engine",
     "build_from_model",
     "calibrate_model",
     "check_build",
+    "check_reports",
     "contract_of",
     "export_stage",
     "inspect_artifact",
     "run_demo",
     "untracked",
+    "write_reports",
 ]
