@@ -121,9 +121,16 @@ def _provenance(provenance: Provenance | None, reference: str) -> Iterator[str]:
         f"reference sha256 {provenance.reference.sha256}",
         f"images {_plain(provenance.data.path)}, fingerprint {provenance.data.fingerprint}",
     ]
-    if provenance.command:
-        told.append(f"command {_plain(shlex.join(provenance.command))}")
-    yield _folded("Provenance", "\n".join(f"- {line}" for line in told))
+    listed = "\n".join(f"- {line}" for line in told)
+    yield _folded("Provenance", "\n\n".join((listed, *_command(provenance.command))))
+
+
+def _command(words: tuple[str, ...]) -> Iterator[str]:
+    if words:
+        line = shlex.join(words)
+        # A fence longer than any row of backticks inside holds whatever a name contains.
+        fence = "`" * max([3, *(len(row) + 1 for row in re.findall("`+", line))])
+        yield f"{fence}\n{line}\n{fence}"
 
 
 def _folded(title: str, body: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from edgeres.report.html.scale import Scale, around
@@ -13,6 +14,7 @@ from edgeres.report.html.svg import (
     drawing,
     element,
     line,
+    path,
     text,
 )
 
@@ -22,14 +24,23 @@ _MIDDLE = 56
 _SIDE = 14
 
 
-def draw_interval(drop_pp: float, interval_pp: tuple[float, float], limit_pp: float | None) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The limit, and what was held against it; both in percentage points."""
+
+    limit_pp: float
+    bound_pp: float | None = None
+    """Upper bound of the drop, where it and not the drop itself was held against the limit."""
+
+
+def draw_interval(drop_pp: float, interval_pp: tuple[float, float], gate: Gate | None) -> str:
     """Returns the drop, its 95 % interval and the limit on one axis in percentage points, as SVG.
 
-    The side of the axis beyond the limit is shaded: an interval that reaches into it has not
-    shown that the drop is within the limit.
+    The side of the axis beyond the limit is shaded.
     """
     low, high = interval_pp
-    marks = (0.0, drop_pp, low, high, *(() if limit_pp is None else (limit_pp,)))
+    limit_pp, bound_pp = (gate.limit_pp, gate.bound_pp) if gate else (None, None)
+    marks = [v for v in (0.0, drop_pp, low, high, limit_pp, bound_pp) if v is not None]
     low_end, high_end = around(marks, 0.12)
     x = Scale(low=low_end, high=high_end, start=_SIDE, end=WIDTH - _SIDE)
     parts: list[ElementTree.Element] = []
@@ -42,6 +53,8 @@ def draw_interval(drop_pp: float, interval_pp: tuple[float, float], limit_pp: fl
     title = "drop of top-1 in percentage points"
     parts.append(text(WIDTH - _SIDE, HEIGHT - 6, title, class_="title", text_anchor="end"))
     parts += _whisker(x(low), x(drop_pp), x(high))
+    if bound_pp is not None:
+        parts.append(_diamond(x(bound_pp)))
     return drawing(_in_words(drop_pp, interval_pp, limit_pp), HEIGHT, parts)
 
 
@@ -69,3 +82,7 @@ def _whisker(low: float, middle: float, high: float) -> Iterator[ElementTree.Ele
     for end in (low, high):
         yield line(end, _MIDDLE - 8, end, _MIDDLE + 8, "whisker")
     yield element("circle", cx=middle, cy=_MIDDLE, r=6, class_="estimate")
+
+
+def _diamond(at: float) -> ElementTree.Element:
+    return path(f"M{at - 7:.1f} {_MIDDLE}l7 -8l7 8l-7 8z", "bound")

@@ -29,6 +29,10 @@ HEIGHT = 260
 BINS = 90
 """Of the histogram, over the range of both networks."""
 
+LOG_FROM = 4.0
+"""Ratio of the largest sample to the smallest from which a time line is logarithmic: straight,
+the outliers would press the rest into a line."""
+
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Marks of the axis of shares."""
 
@@ -57,8 +61,7 @@ def draw_histogram(pair: Sequence[Timed]) -> str:
     frame = Frame(x=x, y=y, height=HEIGHT, x_title="latency in ms", y_title="samples")
     parts = frame.axes(x.ticks(6), [tick for tick in y.ticks(4) if tick == int(tick)])
     parts += [path(_outline(counts[one.role], x, y), f"area {one.role}") for one in pair]
-    for row, one in enumerate(pair):
-        parts += _median_mark(one, frame, TOP + 10 + 16 * row)
+    parts += _median_marks(pair, frame)
     return drawing(f"Histogram of latency. {_in_words(pair)}", HEIGHT, parts)
 
 
@@ -79,7 +82,8 @@ def draw_time_line(one: Timed, duration_s: float) -> str:
         duration_s: end of the time axis, the same for both networks.
     """
     x = horizontal(0, duration_s or 1.0)
-    y = vertical(*around(one.samples_ms), HEIGHT)
+    log = max(one.samples_ms) > LOG_FROM * min(one.samples_ms)
+    y = vertical(*(around_log if log else around)(one.samples_ms), HEIGHT, log=log)
     frame = Frame(x=x, y=y, height=HEIGHT, x_title="seconds", y_title="latency in ms")
     parts = [*_turns(one, frame), *frame.axes(x.ticks(6), y.ticks(5))]
     height = y(median(one.samples_ms))
@@ -136,18 +140,21 @@ def _outline(counts: Counter[int], x: Scale, y: Scale) -> str:
     return "".join(bars)
 
 
-def _median_mark(one: Timed, frame: Frame, height: float) -> Iterator[ElementTree.Element]:
-    middle = median(one.samples_ms)
-    at = frame.x(middle)
-    side = "end" if at > (frame.x.start + frame.x.end) / 2 else "start"
-    yield line(at, TOP, at, frame.bottom, f"median {one.role}")
-    yield text(
-        at + (-6 if side == "end" else 6),
-        height,
-        f"{one.role} {middle:.3g} ms",
-        class_=f"name {one.role}",
-        text_anchor=side,
-    )
+def _median_marks(pair: Sequence[Timed], frame: Frame) -> Iterator[ElementTree.Element]:
+    """Yields a line at each median, then their names, which no line may cross."""
+    middles = [median(one.samples_ms) for one in pair]
+    for one, middle in zip(pair, middles, strict=True):
+        yield line(frame.x(middle), TOP, frame.x(middle), frame.bottom, f"median {one.role}")
+    for row, (one, middle) in enumerate(zip(pair, middles, strict=True)):
+        at = frame.x(middle)
+        to_left = at > (frame.x.start + frame.x.end) / 2
+        yield text(
+            at + (-6 if to_left else 6),
+            TOP + 10 + 17 * row,
+            f"{one.role} {middle:.3g} ms",
+            class_=f"name {one.role}",
+            text_anchor="end" if to_left else "start",
+        )
 
 
 def _steps(samples_ms: Iterable[float], x: Scale, y: Scale) -> str:

@@ -21,7 +21,7 @@ from edgeres.report import words
 from edgeres.report.checks import check_words, reasons
 from edgeres.report.html import facts
 from edgeres.report.html.flips import FlipGroup, Picture, flip_groups
-from edgeres.report.html.interval import draw_interval
+from edgeres.report.html.interval import Gate, draw_interval
 from edgeres.report.html.latency import MARKED, Timed, draw_ecdf, draw_histogram, draw_time_line
 from edgeres.report.html.network import Stage, short_name, stages
 from edgeres.results import (
@@ -32,6 +32,7 @@ from edgeres.results import (
     PairedAccuracy,
     PairedLatency,
 )
+from edgeres.spec import Decision
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -137,16 +138,23 @@ def _safe(svg: str) -> str:
 
 def _accuracy_part(comparison: Comparison) -> dict[str, Any]:
     accuracy = comparison.accuracy
-    limits = [check.limit for check in comparison.checks if check.name == "accuracy_drop"]
-    limit = limits[0] if limits else None
+    gate = _gate(comparison)
     return {
         "accuracy_facts": facts.accuracy_facts(accuracy),
-        "limit_pp": limit,
-        "interval_chart": _safe(draw_interval(accuracy.drop_pp, accuracy.ci95_pp, limit)),
+        "gate": gate,
+        "interval_chart": _safe(draw_interval(accuracy.drop_pp, accuracy.ci95_pp, gate)),
         "flips": _flips(accuracy),
         "classes_shown": accuracy.by_class[:CLASSES_SHOWN],
         "classes_sentence": _classes_sentence(accuracy.by_class),
     }
+
+
+def _gate(comparison: Comparison) -> Gate | None:
+    for check in comparison.checks:
+        if check.name == "accuracy_drop":
+            by_bound = check.rule == Decision.BOUND.value
+            return Gate(limit_pp=check.limit, bound_pp=check.value if by_bound else None)
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
