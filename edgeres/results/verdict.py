@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from edgeres.artifacts import LayerPrecision
+from edgeres.environment import Energy, Stability
 from edgeres.files import SCHEMA_VERSION
 from edgeres.results.accuracy import PairedAccuracy
 from edgeres.results.latency import PairedLatency
@@ -24,27 +25,6 @@ EXIT_MISMATCH = 6
 EXIT_UNSTABLE = 7
 
 _FIRST_APPLIES = (EXIT_MISMATCH, EXIT_UNSTABLE, EXIT_COVERAGE, EXIT_ACCURACY, EXIT_SPEED)
-
-
-class Stability(Protocol):
-    """Whether the machine was steady while it was measured on."""
-
-    @property
-    def stable(self) -> bool:
-        """False where a figure cannot be trusted."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        ...
-
-
-class Energy(Protocol):
-    """Energy that a network took."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
