@@ -11,6 +11,7 @@ from edgeres.results import Check, Comparison
 _UNITS: Mapping[str, tuple[str, str]] = {
     "accuracy_drop": ("at most ", " pp"),
     "speedup": ("at least ", " x"),
+    "stability": ("at most ", " disturbances"),
 }
 """How the limit of a check binds, and the unit of its value."""
 

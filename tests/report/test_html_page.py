@@ -6,7 +6,7 @@ import os
 import random
 import re
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,6 +25,7 @@ from sample_verdict import (
     stats,
 )
 
+from edgeres.environment import Finding, Severity
 from edgeres.errors import DependencyError
 from edgeres.report import Picture, render_html, shown_flips
 from edgeres.report.html.flips import SHOWN
@@ -157,8 +158,21 @@ def test_what_is_missing_is_said() -> None:
 def test_energy_or_its_reason_is_shown(page: Page) -> None:
     """The meter's figures of both networks, or the sentence that says why there are none."""
     assert "No meter: neither a power rail nor NVML is here." in Page(rendered(VERDICT)).text
-    assert "joules per image 0.009" in page.text
+    assert "reference 0.026 38.5 7.6 5 100 1.0 engine 0.009 111 5.9 5 100 1.0" in page.text
+    assert "Metered by ina3221 on VDD_IN" in page.text
     assert "No meter" not in page.text
+
+
+def test_an_unsteady_measurement_is_said_beside_the_verdict(page: Page) -> None:
+    """With the sentence of what disturbed; a mere warning stays among the environment."""
+    assert page.with_class("warning") == [{"class": "warning"}]
+    assert VERDICT.stability is not None
+    shaken = Finding(name="s", severity=Severity.UNSTABLE, sentence="The clocks fell.")
+    stability = replace(VERDICT.stability, findings=(shaken,))
+    page = Page(rendered(replace(VERDICT, stability=stability)))
+    verdict, rest = page.text.split("Accuracy network", 1)
+    assert "Not steady: The clocks fell." in verdict
+    assert "✗ not steady" in rest
 
 
 def test_flips_show_what_became_what(page: Page) -> None:
@@ -238,7 +252,7 @@ def test_tables_and_pictures_can_be_read_aloud(page: Page) -> None:
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_sensitivity_is_drawn_where_it_is_known() -> None:

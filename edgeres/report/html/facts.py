@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from edgeres.artifacts import LayerPrecision
+from edgeres.environment import Severity, Stability
 from edgeres.report.words import (
     count,
     fact_pairs,
@@ -111,26 +112,19 @@ def environment_facts(comparison: Comparison) -> Facts:
     return fact_pairs(facts)
 
 
-def stability_facts(comparison: Comparison) -> Facts:
+def stability_facts(stability: Stability) -> Facts:
     """Yields what disturbed the measurement, and what the machine does not tell."""
-    if comparison.stability is None:
-        return
-    told = comparison.stability.to_dict()
-    for finding in told.get("findings", ()):
-        yield finding["severity"], finding["sentence"]
-    if told.get("unseen"):
-        yield "not told", ", ".join(told["unseen"])
-    if "seconds" in told:
-        yield "watched for", f"{told['seconds']:.0f} s"
+    for finding in stability.findings:
+        yield finding.severity.value, finding.sentence
+    yield "watched for", f"{stability.seconds:.0f} s, {count(len(stability.samples))} looks"
+    if stability.unseen:
+        yield "not told here", ", ".join(stability.unseen)
 
 
-def energy_facts(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Returns the energy of each network; nothing where none was metered."""
-    energy = comparison.energy
-    if energy is None:
-        return []
-    both = (("reference", energy.reference), ("engine", energy.engine))
-    return [(role, list(fact_pairs(found.to_dict()))) for role, found in both]
+def disturbances(stability: Stability | None) -> list[str]:
+    """Returns what makes the figures of time and energy another machine's."""
+    found = () if stability is None else stability.findings
+    return [one.sentence for one in found if one.severity is Severity.UNSTABLE]
 
 
 def provenance_facts(provenance: Provenance) -> Facts:

@@ -121,6 +121,7 @@ def _template(classes: tuple[str, ...]) -> Template:
         pp=words.points,
         ms=words.milliseconds,
         count=words.count,
+        figure="{:.3g}".format,
         moment=words.moment,
         probability=words.probability,
         class_name=partial(words.class_name, classes=classes),
@@ -233,11 +234,11 @@ def _network_part(comparison: Comparison, drawn: tuple[Stage, ...]) -> dict[str,
 
 
 def _background(comparison: Comparison) -> dict[str, Any]:
-    provenance = comparison.provenance
+    provenance, stability = comparison.provenance, comparison.stability
     return {
-        "energy_facts": facts.energy_facts(comparison),
+        "disturbances": facts.disturbances(stability),
         "environment_facts": facts.environment_facts(comparison),
-        "stability_facts": facts.stability_facts(comparison),
+        "stability_facts": facts.stability_facts(stability) if stability else (),
         "provenance_facts": facts.provenance_facts(provenance) if provenance else (),
         "command": shlex.join(provenance.command) if provenance else "",
     }
