@@ -37,7 +37,7 @@ from edgeres.spec import Decision
 if TYPE_CHECKING:
     from jinja2 import Template
 
-CLASSES_SHOWN = 20
+CLASSES_SHOWN = 12
 """Most classes in the table; those that differ most stand first."""
 
 SECTIONS = (
