@@ -232,6 +232,8 @@ class BenchConfig:
     """Whether a measurement on an unsteady machine fails."""
     energy: bool = True
     """Whether energy is metered where the machine can; it takes some 15 seconds."""
+    max_slowdown: float = 0.05
+    """Part by which the latency may grow against a baseline."""
 
     def __post_init__(self) -> None:
         counts = (self.batch_size, self.latency_batch, self.iterations)
@@ -241,7 +243,11 @@ class BenchConfig:
             )
         if self.samples is not None and self.samples < 1:
             raise ConfigError(f"--samples is {self.samples}; at least 1 image is needed.")
-        limits = {"--max-drop": self.max_drop_pp, "--min-speedup": self.min_speedup}
+        limits = {
+            "--max-drop": self.max_drop_pp,
+            "--min-speedup": self.min_speedup,
+            "--max-slowdown": self.max_slowdown,
+        }
         for name, limit in limits.items():
             if limit is not None and not math.isfinite(limit):
                 raise ConfigError(f"{name} {limit} is no limit; expected a finite number.")

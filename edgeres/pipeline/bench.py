@@ -32,13 +32,16 @@ from edgeres.pipeline.calibrate import contract_of
 from edgeres.pipeline.energy import measure_energies
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import check_table, quantize_for_tensorrt
+from edgeres.regression import against_baseline, baseline_checks, check_same_images
 from edgeres.results import (
     Comparison,
     DataRecord,
     Energies,
     FileRecord,
     PairedLatency,
+    PastRun,
     Provenance,
+    load_run,
 )
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
 from edgeres.spec import BenchConfig, Precision, Target
@@ -57,6 +60,8 @@ class BenchRequest:
     """Judge the accuracy of TensorRT's placement on the CPU, from a table."""
     contract: ContractOptions = NO_OPTIONS
     """Only for a reference without a contract of its own."""
+    baseline: Path | None = None
+    """JSON of an earlier run on the same images, which this one must not be worse than."""
     command: tuple[str, ...] = ()
     """Command line that asked for it, for the provenance."""
 
@@ -82,6 +87,7 @@ def bench_engine(
             "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
         )
     started = datetime.now(timezone.utc)
+    baseline = None if request.baseline is None else load_run(request.baseline)
     contest = _simulated(request) if request.simulate else _contest(request)
     labelled = load_dataset(request.data)
     check_labels(labelled, contest.num_classes)
@@ -89,6 +95,8 @@ def bench_engine(
     with contest.reference as reference, contest.engine as engine:
         with closing(batches(dataset, contest.contract, batch_size=config.batch_size)) as stream:
             outcomes = evaluate_pair(reference, engine, track(stream, len(dataset), "Judging"))
+        if baseline is not None:
+            check_same_images(outcomes.fingerprint, baseline)
         measured = None if request.simulate else _measured(contest, dataset, config)
     again = found_again(outcomes.hashes, contest.calibration_images)
     environment = {
@@ -109,7 +117,15 @@ def bench_engine(
     verdict = replace(
         verdict, layers=contest.layers, classes=contest.classes, provenance=provenance
     )
-    return _with_measurement(verdict, measured, config)
+    verdict = _with_measurement(verdict, measured, config)
+    return verdict if baseline is None else _with_baseline(verdict, baseline, config)
+
+
+def _with_baseline(verdict: Comparison, baseline: PastRun, config: BenchConfig) -> Comparison:
+    run = PastRun.of(verdict, "this run")
+    regression = against_baseline(run, baseline)
+    checks = baseline_checks(regression, config.max_slowdown)
+    return replace(verdict, regression=regression, checks=(*verdict.checks, *checks))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
