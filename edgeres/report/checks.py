@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 from edgeres.compare import told_apart
 from edgeres.results import Check, Comparison
+from edgeres.spec import Decision
 
 _UNITS: Mapping[str, tuple[str, str]] = {
-    "accuracy_drop": ("at most ", " pp"),
+    Decision.BOUND.value: ("bound below ", " pp"),
+    Decision.POINT.value: ("at most ", " pp"),
     "speedup": ("at least ", " x"),
     "stability": ("at most ", " disturbances"),
+    "baseline_accuracy": ("not surely over ", " pp"),
+    "baseline_latency": ("not surely over ", " x"),
 }
-"""How the limit of a check binds, and the unit of its value."""
-
-_RULES: Mapping[str, str] = {"bound": "upper bound", "point": "as measured"}
-"""What the value of a check is, by the rule that decided it."""
+"""How the limit of a check binds, by its rule or name, and the unit of its value."""
 
 NO_LIMIT = "No limit was set, so none could be missed."
 
@@ -34,10 +35,9 @@ class CheckWords:
 
 def check_words(check: Check) -> CheckWords:
     """Returns a check in words."""
-    relation, unit = _UNITS.get(check.name, ("", ""))
-    rule = _RULES.get(check.rule or "")
+    relation, unit = _UNITS.get(check.rule or check.name, ("", ""))
     return CheckWords(
-        title=check.name.replace("_", " ") + (f" ({rule})" if rule else ""),
+        title=check.name.replace("_", " "),
         limit=f"{relation}{check.limit:g}{unit}",
         value=told_apart(check.value, check.limit) + unit,
         passed=check.passed,

@@ -54,6 +54,11 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
         yield "latency", "not measured", "not measured", ""
     else:
         yield from _latency_rows(comparison.latency)
+    if comparison.regression is not None:
+        since = comparison.regression.accuracy
+        low, high = (points(end, unit=False) for end in since.ci95_pp)
+        drop = f"drop {points(since.drop_pp)}, 95 % interval {low} to {high}"
+        yield f"since {_plain(comparison.regression.baseline)}", "", "", drop
 
 
 def _accuracy_rows(accuracy: PairedAccuracy) -> Iterator[tuple[str, ...]]:

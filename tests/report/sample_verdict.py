@@ -15,6 +15,7 @@ from edgeres.results import (
     EXIT_ACCURACY,
     EXIT_SPEED,
     Accuracy,
+    AccuracyChange,
     Answer,
     Check,
     ClassDifference,
@@ -25,6 +26,7 @@ from edgeres.results import (
     Energies,
     FileRecord,
     Flip,
+    LatencyChange,
     LatencyIntervals,
     LatencyStats,
     LogitError,
@@ -32,6 +34,7 @@ from edgeres.results import (
     PairedAccuracy,
     PairedLatency,
     Provenance,
+    Regression,
     TailCount,
 )
 from edgeres.spec import Precision
@@ -212,6 +215,15 @@ METERED = replace(
     VERDICT,
     energy=Energies(engine=energy(0.9), reference=energy(2.6)),
     energy_reason=None,
+)
+
+REGRESSION = Regression(
+    baseline="last_week",
+    accuracy=AccuracyChange(
+        gained=2, lost=6, drop_pp=100 * 4 / 1300, ci95_pp=(-0.14, 0.81), p_value=0.289
+    ),
+    latency=LatencyChange(ratio=1.02, ci95=(0.99, 1.05), raw_ratio=1.3),
+    latency_reason=None,
 )
 
 BARE = Comparison(

@@ -19,6 +19,7 @@ from sample_verdict import (
     LATENCY,
     METERED,
     PASSED,
+    REGRESSION,
     VERDICT,
     flips,
     picture,
@@ -126,7 +127,7 @@ def test_a_failed_verdict_says_why_first(page: Page) -> None:
         "confidence on each side"
     )
     assert len(page.with_class("fail")) == 1
-    assert "accuracy drop (upper bound) at most 0.5 pp 0.91 pp ✗ FAIL" in words
+    assert "accuracy drop bound below 0.5 pp 0.91 pp ✗ FAIL" in words
     assert "speedup at least 2 x 2.97 x ✓ pass" in words
     assert "Warning: 12 of the 1300 images were also used for calibration." in words
 
@@ -262,6 +263,17 @@ def test_sensitivity_is_drawn_where_it_is_known() -> None:
     assert widths[-2:] == ["width:25%", "width:100%"]
     assert "sensitivity 0.8" in page.text
     assert "Sensitivity of the blocks: not measured" in Page(rendered(VERDICT)).text
+
+
+def test_an_earlier_run_has_a_section_of_its_own() -> None:
+    """With images, drop and latency since, or why latencies are not compared; else no section."""
+    page = Page(rendered(replace(VERDICT, regression=REGRESSION)))
+    assert "earlier run last_week images since 6 lost, 2 gained drop since 0.31" in page.text
+    assert "latency since 1.020 times, 95 % interval 0.990 to 1.050" in page.text
+    apart = replace(REGRESSION, latency=None, latency_reason="Other machines.")
+    other = Page(rendered(replace(VERDICT, regression=apart)))
+    assert "not compared: Other machines." in other.text
+    assert "Earlier run" not in Page(rendered(VERDICT)).text
 
 
 def test_the_command_can_be_pasted(page: Page) -> None:

@@ -77,7 +77,7 @@ def test_each_check_is_a_case_and_failures_carry_the_sentence() -> None:
     failure = cases[0].find("failure")
     assert failure is not None
     assert failure.get("message", "").startswith("1300 images cannot decide")
-    assert (failure.text or "").endswith("limit: at most 0.5 pp\nvalue: 0.91 pp")
+    assert (failure.text or "").endswith("limit: bound below 0.5 pp\nvalue: 0.91 pp")
     assert cases[1].find("failure") is None
 
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from sample_verdict import ACCURACY, BARE, CLASSES, PASSED, PROVENANCE, VERDICT, flips
+from sample_verdict import ACCURACY, BARE, CLASSES, PASSED, PROVENANCE, REGRESSION, VERDICT, flips
 
 from edgeres.report import render_markdown
 from edgeres.report.markdown import FLIPS_SHOWN
@@ -63,8 +63,8 @@ def test_checks_are_a_table() -> None:
     """Limit, value and outcome of each."""
     assert tables(rendered(VERDICT))[1][2:] == [
         [
-            "accuracy drop (upper bound)",
-            "at most 0.5 pp",
+            "accuracy drop",
+            "bound below 0.5 pp",
             "0.91 pp",
             "**FAIL**",
         ],
@@ -135,6 +135,17 @@ def test_hashes_are_kept() -> None:
     text = rendered(VERDICT)
     assert all(digest * 32 in text for digest in ("1a", "2b", "4d"))
     assert "Provenance" not in rendered(BARE)
+
+
+def test_an_earlier_run_is_a_row() -> None:
+    """Named, with the drop since."""
+    found = tables(rendered(replace(VERDICT, regression=REGRESSION)))[0][-1]
+    assert found == [
+        "since last&#95;week",
+        "",
+        "",
+        "drop 0.31 pp, 95 % interval -0.14 to 0.81",
+    ]
 
 
 def test_what_was_not_measured_is_said() -> None:

@@ -22,6 +22,7 @@ from edgeres.results import (
     PairedAccuracy,
     PairedLatency,
     Provenance,
+    Regression,
 )
 
 Facts = Iterator[tuple[str, str]]
@@ -104,6 +105,32 @@ def _stats_facts(stats: LatencyStats) -> Facts:
     if short:
         words = ", ".join(f"p{t.percentile} ({count(t.needed)})" for t in short)
         yield "too few samples", f"{count(short[0].had)} are not enough for {words}"
+
+
+def regression_facts(regression: Regression) -> Facts:
+    """Yields how the engine stands against that of the earlier run."""
+    accuracy, latency = regression.accuracy, regression.latency
+    low, high = (points(end, unit=False) for end in accuracy.ci95_pp)
+    yield "earlier run", regression.baseline
+    yield "images since", f"{count(accuracy.lost)} lost, {count(accuracy.gained)} gained"
+    yield (
+        "drop since",
+        (
+            f"{points(accuracy.drop_pp)}, 95 % interval {low} to {high}, "
+            f"p value {probability(accuracy.p_value)}"
+        ),
+    )
+    if latency is None:
+        yield "latency since", f"not compared: {regression.latency_reason}"
+        return
+    ends = f", 95 % interval {latency.ci95[0]:.3f} to {latency.ci95[1]:.3f}" if latency.ci95 else ""
+    yield (
+        "latency since",
+        (
+            f"{latency.ratio:.3f} times{ends}, each against the reference of its own run; "
+            f"{latency.raw_ratio:.3f} times as it was timed"
+        ),
+    )
 
 
 def environment_facts(comparison: Comparison) -> Facts:

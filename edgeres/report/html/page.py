@@ -45,12 +45,13 @@ SECTIONS = (
     ("flips", "Changed labels"),
     ("classes", "Classes"),
     ("latency", "Latency"),
+    ("earlier", "Earlier run"),
     ("network", "Network"),
     ("energy", "Energy"),
     ("environment", "Environment"),
     ("provenance", "Provenance"),
 )
-"""Anchors and names of what follows the verdict."""
+"""Anchors and names of what follows the verdict; the earlier run only where one was given."""
 
 
 def render_html(
@@ -81,7 +82,7 @@ def render_html(
         accuracy=comparison.accuracy,
         latency=comparison.latency,
         pictures=pictures or {},
-        sections=SECTIONS,
+        sections=[s for s in SECTIONS if s[0] != "earlier" or comparison.regression],
         reasons=reasons(comparison),
         checks=[check_words(check) for check in comparison.checks],
         footer=f"Written by edgeres {__version__}.",
@@ -235,7 +236,9 @@ def _network_part(comparison: Comparison, drawn: tuple[Stage, ...]) -> dict[str,
 
 def _background(comparison: Comparison) -> dict[str, Any]:
     provenance, stability = comparison.provenance, comparison.stability
+    regression = comparison.regression
     return {
+        "regression_facts": facts.regression_facts(regression) if regression else (),
         "disturbances": facts.disturbances(stability),
         "environment_facts": facts.environment_facts(comparison),
         "stability_facts": facts.stability_facts(stability) if stability else (),
