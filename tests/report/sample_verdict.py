@@ -211,6 +211,14 @@ VERDICT = Comparison(
 
 PASSED = replace(VERDICT, checks=(SPEEDUP,))
 
+SHAKEN = replace(
+    VERDICT,
+    stability=replace(
+        STABILITY,
+        findings=(Finding(name="s", severity=Severity.UNSTABLE, sentence="The clocks fell."),),
+    ),
+)
+
 METERED = replace(
     VERDICT,
     energy=Energies(engine=energy(0.9), reference=energy(2.6)),

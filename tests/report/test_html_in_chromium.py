@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from sample_verdict import ACCURACY, METERED, picture
+from sample_verdict import ACCURACY, METERED, REGRESSION, SHAKEN, picture
 
 from edgeres.report import render_html, shown_flips
 
@@ -85,6 +85,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flips = tuple(replace(flip, name=f"{long}/{flip.name}") for flip in ACCURACY.flips)
     verdict = replace(
         METERED,
+        stability=SHAKEN.stability,
+        regression=REGRESSION,
         accuracy=replace(ACCURACY, flips=flips),
         classes=tuple(f"{name} {long}" for name in METERED.classes),
     )

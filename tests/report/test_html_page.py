@@ -20,13 +20,13 @@ from sample_verdict import (
     METERED,
     PASSED,
     REGRESSION,
+    SHAKEN,
     VERDICT,
     flips,
     picture,
     stats,
 )
 
-from edgeres.environment import Finding, Severity
 from edgeres.errors import DependencyError
 from edgeres.report import Picture, render_html, shown_flips
 from edgeres.report.html.flips import SHOWN
@@ -167,10 +167,7 @@ def test_energy_or_its_reason_is_shown(page: Page) -> None:
 def test_an_unsteady_measurement_is_said_beside_the_verdict(page: Page) -> None:
     """With the sentence of what disturbed; a mere warning stays among the environment."""
     assert page.with_class("warning") == [{"class": "warning"}]
-    assert VERDICT.stability is not None
-    shaken = Finding(name="s", severity=Severity.UNSTABLE, sentence="The clocks fell.")
-    stability = replace(VERDICT.stability, findings=(shaken,))
-    page = Page(rendered(replace(VERDICT, stability=stability)))
+    page = Page(rendered(SHAKEN))
     verdict, rest = page.text.split("Accuracy network", 1)
     assert "Not steady: The clocks fell." in verdict
     assert "✗ not steady" in rest
