@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 _UNITS = {"mib": "MiB", "ms": "ms", "w": "W", "j": "J", "mj": "mJ", "c": "°C", "s": "s", "pp": "pp"}
-_NAMES = {"cpu": "CPU", "gpu": "GPU", "gpus": "GPUs", "os": "OS", "simd": "SIMD", "has": "has"}
+_NAMES = {"cpu": "CPU", "gpu": "GPU", "gpus": "GPUs", "os": "OS", "simd": "SIMD"}
 
 
 def percent(fraction: float, digits: int = 2) -> str:

@@ -161,7 +161,10 @@ def test_a_long_distribution_is_thinned_without_a_visible_change() -> None:
     (first, _) = of_class(draw_ecdf((many, many)), "curve")
     steps = first.attrib["d"]
     assert len(steps) < 20_000
-    assert f"V{TOP:.1f}" in steps
+    equal = Timed(role="engine", samples_ms=[5.0] * 1001, at_s=range(1001))
+    for one in (many, equal):
+        (drawn, _) = of_class(draw_ecdf((one, one)), "curve")
+        assert f"V{TOP:.1f}" in drawn.attrib["d"]
 
 
 def test_a_time_line_has_every_sample_and_marks_outliers() -> None:
