@@ -26,6 +26,7 @@ from edgeres.results import (
     Confidence,
     Flip,
     ImageRecord,
+    LoadGenResult,
     LogitError,
     PairedAccuracy,
     PairedLatency,
@@ -178,6 +179,28 @@ def with_stability(verdict: Comparison, stability: Stability, config: BenchConfi
     """Returns the verdict with how still the machine held, which `config.strict` makes a check."""
     checks = (_stability_check(stability),) if config.strict else ()
     return replace(verdict, stability=stability, checks=(*verdict.checks, *checks))
+
+
+def with_loadgen(verdict: Comparison, found: LoadGenResult, config: BenchConfig) -> Comparison:
+    """Returns the verdict with LoadGen's, which `config.strict` makes a check."""
+    reason = f"LoadGen calls its {found.scenario} run {found.result}"
+    if found.reasons:
+        reason += ": " + " ".join(found.reasons).removesuffix(".")
+    check = Check(
+        name="loadgen",
+        limit=1,
+        value=int(found.valid),
+        passed=found.valid,
+        exit_code=EXIT_UNSTABLE,
+        reason=reason,
+    )
+    warnings = () if found.valid else (f"{reason}.",)
+    return replace(
+        verdict,
+        loadgen=found,
+        warnings=(*verdict.warnings, *warnings),
+        checks=(*verdict.checks, *((check,) if config.strict else ())),
+    )
 
 
 def _stability_check(stability: Stability) -> Check:

@@ -22,7 +22,8 @@ _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
 _COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
 _REPORT = _COMPARE | {"compare", "regression"}
-_PIPELINE = _REPORT | STAGES | {"report"}
+
+_PIPELINE = _REPORT | STAGES | {"report", "loadgen"}
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "edgeres": frozenset(),
@@ -43,6 +44,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "statistics": _ERRORS,
     "evaluate": _MEASUREMENT,
     "benchmark": _MEASUREMENT,
+    "loadgen": _MEASUREMENT,
     "compare": _COMPARE,
     "regression": _COMPARE,
     "report": _REPORT | {"models"},
@@ -63,6 +65,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "PIL": ("edgeres.data",),
     "jinja2": ("edgeres.report.html",),
     "markupsafe": ("edgeres.report.html",),
+    "mlperf_loadgen": ("edgeres.loadgen",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),
 }

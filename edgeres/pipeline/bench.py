@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeres.artifacts import LayerPrecision, Manifest, is_engine, load_engine, load_table
 from edgeres.benchmark import benchmark_pair
-from edgeres.compare import compare, paired_accuracy, with_stability
+from edgeres.compare import compare, paired_accuracy, with_loadgen, with_stability
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.data import Dataset, batches, check_labels, load_dataset, select, take
 from edgeres.environment import (
@@ -27,6 +27,7 @@ from edgeres.environment import (
 )
 from edgeres.errors import ConfigError, DataError, MismatchError
 from edgeres.evaluate import evaluate_pair, found_again
+from edgeres.loadgen import check_loadgen, run_loadgen
 from edgeres.model_file import describe_model
 from edgeres.pipeline.calibrate import contract_of
 from edgeres.pipeline.energy import measure_energies
@@ -38,13 +39,14 @@ from edgeres.results import (
     DataRecord,
     Energies,
     FileRecord,
+    LoadGenResult,
     PairedLatency,
     PastRun,
     Provenance,
     load_run,
 )
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
-from edgeres.spec import BenchConfig, Precision, Target
+from edgeres.spec import BenchConfig, LoadGenConfig, Precision, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ class BenchRequest:
     """Judge the accuracy of TensorRT's placement on the CPU, from a table."""
     contract: ContractOptions = NO_OPTIONS
     """Only for a reference without a contract of its own."""
+    loadgen_logs: Path | None = None
+    """Folder for the logs of MLPerf's LoadGen; None: they are not kept."""
     baseline: Path | None = None
     """JSON of an earlier run on the same images, which this one must not be worse than."""
     command: tuple[str, ...] = ()
@@ -78,14 +82,7 @@ def bench_engine(
         ConfigError: a limit that nothing will be measured for.
         ArtifactError: files cannot be read.
     """
-    if request.simulate and config.strict:
-        raise ConfigError(
-            "--strict judges a measurement, and --simulate makes none. Leave one of them out."
-        )
-    if request.simulate and config.min_speedup is not None:
-        raise ConfigError(
-            "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
-        )
+    _check_request(request, config)
     started = datetime.now(timezone.utc)
     baseline = None if request.baseline is None else load_run(request.baseline)
     contest = _simulated(request) if request.simulate else _contest(request)
@@ -98,6 +95,7 @@ def bench_engine(
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
         measured = None if request.simulate else _measured(contest, dataset, config)
+        loadgen = _loadgen(contest, dataset, config.loadgen, request.loadgen_logs)
     again = found_again(outcomes.hashes, contest.calibration_images)
     environment = {
         **describe_machine().to_dict(),
@@ -118,7 +116,36 @@ def bench_engine(
         verdict, layers=contest.layers, classes=contest.classes, provenance=provenance
     )
     verdict = _with_measurement(verdict, measured, config)
+    if loadgen is not None:
+        verdict = with_loadgen(verdict, loadgen, config)
     return verdict if baseline is None else _with_baseline(verdict, baseline, config)
+
+
+def _check_request(request: BenchRequest, config: BenchConfig) -> None:
+    """Refuses what nothing will be measured for, and what cannot be measured, before it begins."""
+    if request.simulate:
+        _check_simulation(config)
+    if config.loadgen is not None:
+        check_loadgen()
+    elif request.loadgen_logs is not None:
+        raise ConfigError(
+            "--loadgen-logs keeps the logs of a scenario, and none is asked for. Pass --scenario."
+        )
+
+
+def _check_simulation(config: BenchConfig) -> None:
+    if config.strict:
+        raise ConfigError(
+            "--strict judges a measurement, and --simulate makes none. Leave one of them out."
+        )
+    if config.min_speedup is not None:
+        raise ConfigError(
+            "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
+        )
+    if config.loadgen is not None:
+        raise ConfigError(
+            "--scenario times an engine, and --simulate has none. Leave one of them out."
+        )
 
 
 def _with_baseline(verdict: Comparison, baseline: PastRun, config: BenchConfig) -> Comparison:
@@ -256,6 +283,17 @@ def _measured(contest: _Contest, dataset: Dataset, config: BenchConfig) -> _Meas
         if config.energy
         else NoEnergy(reason="It was not asked for (--no-energy)."),
     )
+
+
+def _loadgen(
+    contest: _Contest, dataset: Dataset, config: LoadGenConfig | None, logs: Path | None
+) -> LoadGenResult | None:
+    """Lets LoadGen drive the engine on images in memory, where that is asked for."""
+    if config is None:
+        return None
+    count = min(config.images, len(dataset))
+    images = _latency_images(contest, dataset, count)
+    return run_loadgen(contest.engine, images, config, logs)
 
 
 def _latency_images(contest: _Contest, dataset: Dataset, wanted: int) -> NDArray[np.float32]:

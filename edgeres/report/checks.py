@@ -14,6 +14,7 @@ _UNITS: Mapping[str, tuple[str, str]] = {
     Decision.POINT.value: ("at most ", " pp"),
     "speedup": ("at least ", " x"),
     "stability": ("at most ", " disturbances"),
+    "loadgen": ("at least ", " valid run"),
     "baseline_accuracy": ("not surely over ", " pp"),
     "baseline_latency": ("not surely over ", " x"),
 }

@@ -54,6 +54,9 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
         yield "latency", "not measured", "not measured", ""
     else:
         yield from _latency_rows(comparison.latency)
+    if (told := comparison.loadgen) is not None:
+        value = "not told" if told.value is None else f"{told.value:.4g} {told.unit}"
+        yield f"LoadGen, {told.scenario}", "", value, f"{told.result}, {told.metric}"
     if comparison.regression is not None:
         since = comparison.regression.accuracy
         low, high = (points(end, unit=False) for end in since.ci95_pp)

@@ -29,6 +29,7 @@ from edgeres.results import (
     LatencyChange,
     LatencyIntervals,
     LatencyStats,
+    LoadGenResult,
     LogitError,
     Outliers,
     PairedAccuracy,
@@ -232,6 +233,18 @@ REGRESSION = Regression(
     ),
     latency=LatencyChange(ratio=1.02, ci95=(0.99, 1.05), raw_ratio=1.3),
     latency_reason=None,
+)
+
+LOADGEN = LoadGenResult(
+    scenario="single-stream",
+    valid=False,
+    metric="90th percentile latency",
+    value=6.14,
+    unit="ms",
+    queries=1234,
+    seconds=10.0,
+    reasons=("Too few queries.",),
+    logs=None,
 )
 
 BARE = Comparison(

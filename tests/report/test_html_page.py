@@ -17,6 +17,7 @@ from sample_verdict import (
     BARE,
     CLASSES,
     LATENCY,
+    LOADGEN,
     METERED,
     PASSED,
     REGRESSION,
@@ -271,6 +272,13 @@ def test_an_earlier_run_has_a_section_of_its_own() -> None:
     other = Page(rendered(replace(VERDICT, regression=apart)))
     assert "not compared: Other machines." in other.text
     assert "Earlier run" not in Page(rendered(VERDICT)).text
+
+
+def test_loadgens_word_is_passed_on() -> None:
+    """Its result with the reason; without a scenario there is no word of it."""
+    words = Page(rendered(replace(VERDICT, loadgen=LOADGEN))).text
+    assert "result INVALID: Too few queries. 90th percentile latency 6.14 ms" in words
+    assert "LoadGen" not in Page(rendered(VERDICT)).text
 
 
 def test_the_command_can_be_pasted(page: Page) -> None:

@@ -7,7 +7,17 @@ import re
 from dataclasses import replace
 
 import pytest
-from sample_verdict import ACCURACY, BARE, CLASSES, PASSED, PROVENANCE, REGRESSION, VERDICT, flips
+from sample_verdict import (
+    ACCURACY,
+    BARE,
+    CLASSES,
+    LOADGEN,
+    PASSED,
+    PROVENANCE,
+    REGRESSION,
+    VERDICT,
+    flips,
+)
 
 from edgeres.report import render_markdown
 from edgeres.report.markdown import FLIPS_SHOWN
@@ -145,6 +155,17 @@ def test_an_earlier_run_is_a_row() -> None:
         "",
         "",
         "drop 0.31 pp, 95 % interval -0.14 to 0.81",
+    ]
+
+
+def test_loadgens_word_is_a_row() -> None:
+    """With its figure and VALID or INVALID."""
+    found = tables(rendered(replace(VERDICT, loadgen=LOADGEN)))[0][-1]
+    assert found == [
+        "LoadGen, single-stream",
+        "",
+        "6.14 ms",
+        "INVALID, 90th percentile latency",
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeres.artifacts import LayerPrecision
 from edgeres.environment import Severity, Stability
+from edgeres.report.table import DRIFT_NOTED, DRIFT_SURE, SIGNIFICANCE
 from edgeres.report.words import (
     count,
     fact_pairs,
@@ -19,6 +20,7 @@ from edgeres.results import (
     Comparison,
     Confidence,
     LatencyStats,
+    LoadGenResult,
     PairedAccuracy,
     PairedLatency,
     Provenance,
@@ -26,9 +28,6 @@ from edgeres.results import (
 )
 
 Facts = Iterator[tuple[str, str]]
-
-SIGNIFICANCE = 0.05
-"""Two-sided level below which a p or q value is called significant; it matches 95 % intervals."""
 
 
 def accuracy_facts(accuracy: PairedAccuracy) -> Facts:
@@ -89,7 +88,8 @@ def latency_facts(latency: PairedLatency) -> Facts:
 def _stats_facts(stats: LatencyStats) -> Facts:
     if stats.drift is not None:
         change, p_value = stats.drift.change, stats.drift.p_value
-        seen = "a trend" if p_value < SIGNIFICANCE else "no trend that chance could not make"
+        sure = p_value <= DRIFT_SURE and abs(change) >= DRIFT_NOTED
+        seen = "a trend" if sure else "no trend to speak of"
         yield (
             "drift",
             f"{100 * change:+.1f}\N{NO-BREAK SPACE}% from start to end, {seen} (p {probability(p_value)})",
@@ -105,6 +105,17 @@ def _stats_facts(stats: LatencyStats) -> Facts:
     if short:
         words = ", ".join(f"p{t.percentile} ({count(t.needed)})" for t in short)
         yield "too few samples", f"{count(short[0].had)} are not enough for {words}"
+
+
+def loadgen_facts(found: LoadGenResult) -> Facts:
+    """Yields what LoadGen said of its run, in its own words."""
+    value = "not told" if found.value is None else f"{found.value:.4g} {found.unit}"
+    yield "scenario", found.scenario
+    yield "result", ": ".join((found.result, *found.reasons))
+    yield found.metric, value
+    yield "queries", f"{count(found.queries)}, {found.seconds:g} s asked for"
+    if found.logs is not None:
+        yield "its logs", found.logs
 
 
 def regression_facts(regression: Regression) -> Facts:

@@ -24,6 +24,7 @@ from edgeres.report.html.flips import FlipGroup, Picture, flip_groups
 from edgeres.report.html.interval import Gate, draw_interval
 from edgeres.report.html.latency import MARKED, Timed, draw_ecdf, draw_histogram, draw_time_line
 from edgeres.report.html.network import Stage, short_name, stages
+from edgeres.report.table import SIGNIFICANCE
 from edgeres.results import (
     ClassDifference,
     Comparison,
@@ -184,7 +185,7 @@ def _classes_sentence(by_class: tuple[ClassDifference, ...]) -> str:
         return "No class gained or lost an image."
     shown = min(len(by_class), CLASSES_SHOWN)
     which = f"The {shown} that differ most are shown. " if len(by_class) > shown else ""
-    real = sum(one.q_value < facts.SIGNIFICANCE for one in by_class)
+    real = sum(one.q_value < SIGNIFICANCE for one in by_class)
     found = f"{real} of them significantly" if real else "none of them significantly"
     return (
         f"{len(by_class)} classes gained or lost an image, {found}. {which}The q value is the p "
@@ -236,8 +237,9 @@ def _network_part(comparison: Comparison, drawn: tuple[Stage, ...]) -> dict[str,
 
 def _background(comparison: Comparison) -> dict[str, Any]:
     provenance, stability = comparison.provenance, comparison.stability
-    regression = comparison.regression
+    regression, loadgen = comparison.regression, comparison.loadgen
     return {
+        "loadgen_facts": facts.loadgen_facts(loadgen) if loadgen else (),
         "regression_facts": facts.regression_facts(regression) if regression else (),
         "disturbances": facts.disturbances(stability),
         "environment_facts": facts.environment_facts(comparison),
