@@ -63,6 +63,8 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "pycuda": ("edgeres.runners",),
     "pynvml": ("edgeres.environment",),
     "PIL": ("edgeres.data",),
+    "jinja2": ("edgeres.report.html",),
+    "markupsafe": ("edgeres.report.html",),
     "mlperf_loadgen": ("edgeres.loadgen",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),

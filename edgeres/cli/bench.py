@@ -105,6 +105,9 @@ _TYPED = ParameterSource.COMMANDLINE
     is_flag=True,
     help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",
 )
+@click.option("--report", "html", type=PATH, metavar="OUT.html", help="Write the HTML report.")
+@click.option("--markdown", type=PATH, metavar="OUT.md", help="Write Markdown for a pull request.")
+@click.option("--junit", type=PATH, metavar="OUT.xml", help="Write the checks as JUnit XML for CI.")
 @contract_options
 @common_options
 def bench(
@@ -124,7 +127,13 @@ def bench(
     Example:
       edgeres bench resnet50.int8.onnx --reference resnet50.onnx --data val/ --max-drop 0.5
     """
-    from edgeres.pipeline import BenchRequest, bench_engine  # onnxruntime
+    from edgeres.pipeline import (  # onnxruntime
+        BenchRequest,
+        ReportFiles,
+        bench_engine,
+        check_reports,
+        write_reports,
+    )
 
     request = BenchRequest(
         engine=engine,
@@ -137,7 +146,11 @@ def bench(
         trust=trust,
         command=command_line(),
     )
-    verdict = bench_engine(request, _config(rest), track=track)
+    files = ReportFiles(**{kind: rest.pop(kind) for kind in ("html", "markdown", "junit")})
+    check_reports(files, request)
+    config = _config(rest)
+    verdict = bench_engine(request, config, track=track)
+    write_reports(verdict, files, request, config)
     if as_json:
         show_json(verdict.to_dict())
     else:

@@ -12,20 +12,24 @@ from edgeres.pipeline.demo import DemoResult, run_demo
 from edgeres.pipeline.extras import export_stage
 from edgeres.pipeline.inspect import inspect_artifact
 from edgeres.pipeline.rank import rank_runs
+from edgeres.pipeline.report import ReportFiles, check_reports, write_reports
 from edgeres.pipeline.track import Track, untracked
 
 __all__ = [
     "BenchRequest",
     "DemoResult",
+    "ReportFiles",
     "Track",
     "bench_engine",
     "build_from_model",
     "calibrate_model",
     "check_build",
+    "check_reports",
     "contract_of",
     "export_stage",
     "inspect_artifact",
     "rank_runs",
     "run_demo",
     "untracked",
+    "write_reports",
 ]
