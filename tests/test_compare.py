@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from edgeres.compare import Z95, compare, drop_interval, mcnemar_p, paired_accuracy
+from edgeres.compare import compare, paired_accuracy
 from edgeres.errors import ConfigError
-from edgeres.evaluate import Outcomes, Predictions
+from edgeres.evaluate import Distances, Outcomes, Predictions
 from edgeres.results import Accuracy, LatencyStats, PairedAccuracy, PairedLatency
 from edgeres.spec import BenchConfig
+from edgeres.statistics import Z95, drop_interval, mcnemar_p
 
 
 def predictions(rank: list[int]) -> Predictions:
@@ -38,6 +39,7 @@ def outcomes(reference: list[int], engine: list[int]) -> Outcomes:
         hashes=("",) * size,
         reference=predictions(reference),
         engine=predictions(engine),
+        distances=Distances(cosine=np.ones(size), error=np.zeros(size), signal=np.ones(size)),
     )
 
 
@@ -55,7 +57,7 @@ def accuracy_of(gained: int, lost: int, samples: int, both: int = 0) -> PairedAc
 def latency_of(engine_ms: float, reference_ms: float) -> PairedLatency:
     """Returns a pair of constant latencies."""
     engine, reference = (
-        LatencyStats(samples_ms=(ms,), p50_ms=ms, p90_ms=ms, p99_ms=ms, mean_ms=ms)
+        LatencyStats(samples_ms=(ms,), p50_ms=ms, p90_ms=ms, p95_ms=ms, p99_ms=ms, mean_ms=ms)
         for ms in (engine_ms, reference_ms)
     )
     return PairedLatency(mode="test", batch_size=1, engine=engine, reference=reference)

@@ -19,7 +19,7 @@ _SPEC = _ERRORS | {"errors"}
 _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names"}
 _VALUES = _ARTIFACTS | {"artifacts"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
-_MEASUREMENT = _STAGE | {"data", "runners.base"}
+_MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
 _COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
 _REPORT = _COMPARE | {"compare"}
 _PIPELINE = _REPORT | STAGES | {"report"}
@@ -32,7 +32,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "names": _ERRORS,
     "contract": _SPEC | {"names"},
     "artifacts": _ARTIFACTS,
-    "results": _VALUES,
+    "results": _VALUES | {"environment"},
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},
     "ort": _VALUES | {"environment"},
@@ -40,6 +40,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "testing": _VALUES | {"runners.base"},
     **dict.fromkeys(STAGES, _STAGE),
     "runners": _STAGE | {"runners.base"},
+    "statistics": _ERRORS,
     "evaluate": _MEASUREMENT,
     "benchmark": _MEASUREMENT,
     "compare": _COMPARE,
@@ -57,6 +58,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "tensorrt": ("edgeres.build", "edgeres.runners"),
     "tensorrt_rtx": ("edgeres.build", "edgeres.runners"),
     "pycuda": ("edgeres.runners",),
+    "pynvml": ("edgeres.environment",),
     "PIL": ("edgeres.data",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from edgeres.cli.options import PATH, common_options, contract_from, contract_options
-from edgeres.cli.output import show, show_json, track
-from edgeres.spec import BenchConfig
+from edgeres.cli.options import PATH, choice, common_options, contract_from, contract_options
+from edgeres.cli.output import command_line, show, show_json, track
+from edgeres.spec import BenchConfig, Decision
 
 DEFAULTS = BenchConfig()
 
@@ -20,6 +20,13 @@ DEFAULTS = BenchConfig()
 @click.option("--data", type=PATH, required=True, help="Labelled images.")
 @click.option(
     "--max-drop", "max_drop_pp", type=float, metavar="PP", help="Limit of the drop in points."
+)
+@click.option(
+    "--decide",
+    type=choice(Decision),
+    default=DEFAULTS.decide.value,
+    show_default=True,
+    help="What is held against --max-drop: the bound that the images prove, or the drop measured.",
 )
 @click.option("--min-speedup", type=float, metavar="X", help="Limit of the ratio of latencies.")
 @click.option("--samples", type=int, metavar="N", help="Images to judge on. [default: all]")
@@ -40,6 +47,7 @@ def bench(
     reference: Path,
     data: Path,
     simulate: bool,
+    decide: str,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -59,8 +67,9 @@ def bench(
         data=data,
         simulate=simulate,
         contract=contract_from(rest),
+        command=command_line(),
     )
-    verdict = bench_engine(request, BenchConfig(**rest), track=track)
+    verdict = bench_engine(request, BenchConfig(decide=Decision(decide), **rest), track=track)
     if as_json:
         show_json(verdict.to_dict())
     else:

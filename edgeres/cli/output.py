@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from edgeres.data import Batch
 
 
+COMMAND = "edgeres.command"
+"""Key of the context's meta that holds the words of the command line."""
+
+
 def show(renderable: RenderableType) -> None:
     """Prints a rich table or text on stdout."""
     from rich.console import Console  # 40 ms, only for commands that print a table
@@ -59,6 +63,12 @@ def track(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
         for batch in stream:
             yield batch
             progress.advance(task, len(batch))
+
+
+def command_line() -> tuple[str, ...]:
+    """Returns the words of the running command."""
+    words: tuple[str, ...] = click.get_current_context().meta[COMMAND]
+    return words
 
 
 def is_quiet() -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
-from edgeres.artifacts import Manifest, is_engine, load_engine, load_table
+from edgeres.artifacts import LayerPrecision, Manifest, is_engine, load_engine, load_table
 from edgeres.benchmark import benchmark_pair
 from edgeres.compare import compare, paired_accuracy
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
@@ -20,9 +22,9 @@ from edgeres.model_file import describe_model
 from edgeres.pipeline.calibrate import contract_of
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import check_table, quantize_for_tensorrt
-from edgeres.results import Comparison, PairedLatency
+from edgeres.results import Comparison, DataRecord, FileRecord, PairedLatency, Provenance
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
-from edgeres.spec import BenchConfig
+from edgeres.spec import BenchConfig, Precision, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class BenchRequest:
     """Judge the accuracy of TensorRT's placement on the CPU, from a table."""
     contract: ContractOptions = NO_OPTIONS
     """Only for a reference without a contract of its own."""
+    command: tuple[str, ...] = ()
+    """Command line that asked for it, for the provenance."""
 
 
 def bench_engine(
@@ -56,6 +60,7 @@ def bench_engine(
         raise ConfigError(
             "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
         )
+    started = datetime.now(timezone.utc)
     contest = _simulated(request) if request.simulate else _contest(request)
     labelled = load_dataset(request.data)
     check_labels(labelled, contest.num_classes)
@@ -70,8 +75,19 @@ def bench_engine(
         "engine": engine.name,
         "reference": reference.name,
     }
-    return compare(
-        paired_accuracy(outcomes), latency, config, environment, _warnings(again, len(dataset))
+    accuracy = paired_accuracy(outcomes, dataset.image_name)
+    verdict = compare(accuracy, latency, config, environment, _warnings(again, len(dataset)))
+    data = DataRecord(
+        path=str(request.data),
+        fingerprint=outcomes.fingerprint,
+        samples=len(dataset),
+        seed=config.seed,
+    )
+    return replace(
+        verdict,
+        layers=contest.layers,
+        classes=contest.classes,
+        provenance=_provenance(request, contest.lineage, data, started),
     )
 
 
@@ -84,12 +100,28 @@ class _Contest:
     contract: Contract
     num_classes: int
     calibration_images: tuple[str, ...]
+    lineage: _Lineage
+    classes: tuple[str, ...]
+    layers: tuple[LayerPrecision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lineage:
+    """What the engine, or its simulation, was made from and for."""
+
+    engine_sha256: str
+    reference_sha256: str
+    model_sha256: str
+    table_sha256: str | None
+    target: Target
+    precision: Precision
+    versions: Mapping[str, str]
 
 
 def _contest(request: BenchRequest) -> _Contest:
     artifact = load_engine(request.engine)
     manifest = artifact.manifest
-    reference, contract = _reference(request, manifest)
+    reference, contract, reference_sha256 = _reference(request, manifest)
     if contract != manifest.contract:
         raise MismatchError(
             f"{request.engine} expects {manifest.contract}, but {request.reference} expects "
@@ -101,11 +133,22 @@ def _contest(request: BenchRequest) -> _Contest:
         contract=manifest.contract,
         num_classes=manifest.output.shape[-1] or 0,
         calibration_images=manifest.calibration_images,
+        lineage=_Lineage(
+            engine_sha256=manifest.engine_sha256,
+            reference_sha256=reference_sha256,
+            model_sha256=manifest.model_sha256,
+            table_sha256=manifest.table_sha256,
+            target=manifest.target,
+            precision=manifest.precision,
+            versions=manifest.versions,
+        ),
+        classes=manifest.classes,
+        layers=manifest.layers,
     )
 
 
-def _reference(request: BenchRequest, manifest: Manifest) -> tuple[Runner, Contract]:
-    """Returns the reference's runner and its contract; an ONNX model must be the engine's own."""
+def _reference(request: BenchRequest, manifest: Manifest) -> tuple[Runner, Contract, str]:
+    """Returns the reference's runner, contract and hash; an ONNX model must be the engine's own."""
     if is_engine(request.reference):
         other = load_engine(request.reference)
         if not request.contract.empty:
@@ -113,7 +156,7 @@ def _reference(request: BenchRequest, manifest: Manifest) -> tuple[Runner, Contr
                 f"{request.reference} is an engine and carries its own preprocessing contract. "
                 "Leave the preprocessing options out."
             )
-        return engine_runner(other), other.manifest.contract
+        return engine_runner(other), other.manifest.contract, other.manifest.engine_sha256
     model = describe_model(request.reference)
     if model.sha256 != manifest.model_sha256:
         raise MismatchError(
@@ -122,7 +165,8 @@ def _reference(request: BenchRequest, manifest: Manifest) -> tuple[Runner, Contr
             f"{request.reference} is {model.sha256[:12]}: other weights, or exported again since. "
             "Build the engine again from this model, or pass the model that it was built from."
         )
-    return model_runner(model), contract_of(model, request.contract, manifest.contract)
+    contract = contract_of(model, request.contract, manifest.contract)
+    return model_runner(model), contract, model.sha256
 
 
 def _simulated(request: BenchRequest) -> _Contest:
@@ -137,6 +181,17 @@ def _simulated(request: BenchRequest) -> _Contest:
         contract=contract,
         num_classes=model.num_classes,
         calibration_images=table.data.image_hashes,
+        lineage=_Lineage(
+            engine_sha256=table.sha256,
+            reference_sha256=model.sha256,
+            model_sha256=model.sha256,
+            table_sha256=table.sha256,
+            target=Target.TENSORRT,
+            precision=Precision.INT8,
+            versions={"edgeres": table.edgeres_version},
+        ),
+        classes=model.classes,
+        layers=network.layers,
     )
 
 
@@ -150,6 +205,23 @@ def _latency(contest: _Contest, dataset: Dataset, config: BenchConfig) -> Paired
     few = take(dataset, np.arange(wanted))
     images = next(iter(batches(few, contest.contract, batch_size=wanted))).images
     return benchmark_pair(contest.reference, contest.engine, images, config)
+
+
+def _provenance(
+    request: BenchRequest, lineage: _Lineage, data: DataRecord, started: datetime
+) -> Provenance:
+    return Provenance(
+        command=request.command,
+        started=started.isoformat(timespec="seconds"),
+        engine=FileRecord(path=str(request.engine), sha256=lineage.engine_sha256),
+        reference=FileRecord(path=str(request.reference), sha256=lineage.reference_sha256),
+        model_sha256=lineage.model_sha256,
+        table_sha256=lineage.table_sha256,
+        data=data,
+        target=lineage.target.value,
+        precision=lineage.precision.value,
+        versions=lineage.versions,
+    )
 
 
 def _warnings(again: int, samples: int) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgeres.compare import told_apart
 from edgeres.results import (
     Accuracy,
     Check,
@@ -58,33 +59,11 @@ def render_verdict(comparison: Comparison, *, engine: str, reference: str) -> Gr
 def _verdict_line(comparison: Comparison) -> Text:
     passed = comparison.passed
     told = [check for check in comparison.checks if check.passed == passed]
-    reason = "; ".join(_in_words(check) for check in told)
+    reason = "; ".join(check.reason or check.name for check in told)
     return Text.assemble(
         ("PASS" if passed else "FAIL", _PASS if passed else _FAIL),
         f"  {reason or 'no limit was set, so none could be missed'}.",
     )
-
-
-def _in_words(check: Check) -> str:
-    value, limit = _told_apart(check.value, check.limit), f"{check.limit:g}"
-    if check.name == "accuracy_drop":
-        change = f"gain {value[1:]}" if check.value < 0 else f"drop {value}"
-        relation = "within" if check.passed else "over"
-        return f"accuracy {change} pp, {relation} the drop limit of {limit} pp"
-    if check.name == "speedup":
-        relation = "at least" if check.passed else "short of"
-        return f"{value} times as fast, {relation} the {limit} asked for"
-    return f"{check.name} {value}, {'keeps' if check.passed else 'misses'} the limit of {limit}"
-
-
-def _told_apart(value: float, limit: float) -> str:
-    """Returns the value with three digits, or as many as put it on its side of the limit."""
-    texts = (f"{value:.{digits}g}" for digits in range(3, 18))
-    return next(text for text in texts if _side(float(text), limit) == _side(value, limit))
-
-
-def _side(value: float, limit: float) -> int:
-    return (value > limit) - (value < limit)
 
 
 def _accuracy_table(accuracy: PairedAccuracy) -> Table:
@@ -144,7 +123,7 @@ def _latency_part(latency: PairedLatency | None) -> tuple[RenderableType, ...]:
     if latency is None:
         missing = "not measured: the engine was not run on its target"
         return Text(), _facts({"latency": missing})
-    table = _table("latency in ms", "p50", "p90", "p99", "mean", "images/s", "samples")
+    table = _table("latency in ms", "p50", "p90", "p95", "p99", "mean", "images/s", "samples")
     for name, stats in (("reference", latency.reference), ("engine", latency.engine)):
         table.add_row(name, *_latency_cells(stats, latency.images_per_s(stats)))
     facts = {"speed-up": f"{latency.speedup:.2f} times at the median", "timed": latency.mode}
@@ -152,7 +131,7 @@ def _latency_part(latency: PairedLatency | None) -> tuple[RenderableType, ...]:
 
 
 def _latency_cells(stats: LatencyStats, images_per_s: float) -> tuple[str, ...]:
-    times = (stats.p50_ms, stats.p90_ms, stats.p99_ms, stats.mean_ms)
+    times = (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms, stats.mean_ms)
     rendered = (f"{value:.{2 if value >= 1 else 4}f}" for value in times)
     return *rendered, f"{images_per_s:.1f}", str(len(stats.samples_ms))
 
@@ -163,7 +142,7 @@ def _checks_part(checks: tuple[Check, ...]) -> tuple[RenderableType, ...]:
     table = _table("check", "limit", "value", "verdict")
     for check in checks:
         relation, unit = _UNITS.get(check.name, ("", ""))
-        value = _told_apart(check.value, check.limit) + unit
+        value = told_apart(check.value, check.limit) + unit
         verdict = Text("pass", _PASS) if check.passed else Text("FAIL", _FAIL)
         table.add_row(Text(check.name), f"{relation}{check.limit:g}{unit}", value, verdict)
     return Text(), table

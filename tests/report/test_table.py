@@ -39,10 +39,10 @@ LATENCY = PairedLatency(
     ),
     batch_size=1,
     engine=LatencyStats(
-        samples_ms=(17.2,) * 200, p50_ms=17.2, p90_ms=18.9, p99_ms=25.8, mean_ms=17.54
+        samples_ms=(17.2,) * 200, p50_ms=17.2, p90_ms=18.9, p95_ms=18.9, p99_ms=25.8, mean_ms=17.54
     ),
     reference=LatencyStats(
-        samples_ms=(51.3,) * 200, p50_ms=51.3, p90_ms=56.4, p99_ms=76.9, mean_ms=52.33
+        samples_ms=(51.3,) * 200, p50_ms=51.3, p90_ms=56.4, p95_ms=56.4, p99_ms=76.9, mean_ms=52.33
     ),
 )
 DROP = Check(
@@ -97,7 +97,12 @@ def test_no_line_is_wider_than_80_columns() -> None:
     """Counts of a whole validation set, slow and fast, fit as well."""
     big = Accuracy(samples=50000, correct=50000, correct_top5=50000)
     slow = LatencyStats(
-        samples_ms=(1.0,) * 1000, p50_ms=98765.4, p90_ms=98765.4, p99_ms=98765.4, mean_ms=0.0123
+        samples_ms=(1.0,) * 1000,
+        p50_ms=98765.4,
+        p90_ms=98765.4,
+        p95_ms=98765.4,
+        p99_ms=98765.4,
+        mean_ms=0.0123,
     )
     wide = replace(
         VERDICT,

@@ -1,0 +1,67 @@
+"""What evaluation, timing and comparison found: frozen values with the JSON of `bench --json`."""
+
+from edgeres.results.accuracy import (
+    Accuracy,
+    Answer,
+    ClassDifference,
+    Confidence,
+    Flip,
+    FlipKind,
+    ImageRecord,
+    LogitError,
+    PairedAccuracy,
+)
+from edgeres.results.latency import (
+    Drift,
+    Interval,
+    LatencyIntervals,
+    LatencyStats,
+    Outliers,
+    PairedLatency,
+    TailCount,
+)
+from edgeres.results.provenance import DataRecord, FileRecord, Provenance
+from edgeres.results.verdict import (
+    EXIT_ACCURACY,
+    EXIT_COVERAGE,
+    EXIT_MISMATCH,
+    EXIT_PASS,
+    EXIT_SPEED,
+    EXIT_UNSTABLE,
+    VERDICT_KIND,
+    Check,
+    Comparison,
+    Energies,
+)
+
+__all__ = [
+    "EXIT_ACCURACY",
+    "EXIT_COVERAGE",
+    "EXIT_MISMATCH",
+    "EXIT_PASS",
+    "EXIT_SPEED",
+    "EXIT_UNSTABLE",
+    "VERDICT_KIND",
+    "Accuracy",
+    "Answer",
+    "Check",
+    "ClassDifference",
+    "Comparison",
+    "Confidence",
+    "DataRecord",
+    "Drift",
+    "Energies",
+    "FileRecord",
+    "Flip",
+    "FlipKind",
+    "ImageRecord",
+    "Interval",
+    "LatencyIntervals",
+    "LatencyStats",
+    "LogitError",
+    "Outliers",
+    "PairedAccuracy",
+    "PairedLatency",
+    "Provenance",
+    "TailCount",
+]
