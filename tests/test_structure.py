@@ -54,6 +54,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 OWNERS: Mapping[str, tuple[str, ...]] = {
     "torch": ("edgeres.models", "edgeres.export"),
     "safetensors": ("edgeres.models",),
+    "torchvision": ("edgeres.models.published",),
+    "timm": ("edgeres.models.published",),
     "onnxruntime": ("edgeres.ort", "edgeres.build.onnxruntime", "edgeres.runners.onnxruntime"),
     "tensorrt": ("edgeres.build", "edgeres.runners"),
     "tensorrt_rtx": ("edgeres.build", "edgeres.runners"),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeres.contract import PRESETS, Color, ContractOptions
+from edgeres.contract import PRESETS, Color, ContractOptions, Interpolation
 from edgeres.names import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -83,6 +83,7 @@ def contract_options(command: F) -> F:
             callback=_resize,
             help="Short side before the crop; 'none' crops the image as it is.",
         ),
+        click.option("--interpolation", type=choice(Interpolation), help="Filter of the resize."),
     )
     for option in reversed(options):
         command = option(command)
@@ -92,9 +93,11 @@ def contract_options(command: F) -> F:
 def contract_from(options: dict[str, Any]) -> ContractOptions:
     """Takes the contract's options out of a command's keywords."""
     names = ("preset", "mean", "std", "input_size", "resize")
-    color = options.pop("color")
+    color, interpolation = options.pop("color"), options.pop("interpolation")
     return ContractOptions(
-        color=None if color is None else Color(color), **{name: options.pop(name) for name in names}
+        color=None if color is None else Color(color),
+        interpolation=None if interpolation is None else Interpolation(interpolation),
+        **{name: options.pop(name) for name in names},
     )
 
 
