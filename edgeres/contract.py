@@ -158,6 +158,8 @@ class ContractOptions:
     resize: int | str | None = None
     """Short side in pixels, or `none` to crop the image as it is."""
     interpolation: Interpolation | None = None
+    scale: float | None = None
+    """Factor on the raw 0..255 values."""
 
     @property
     def empty(self) -> bool:
@@ -186,6 +188,7 @@ class ContractOptions:
             std=self.std or base.std,
             color=self.color or base.color,
             interpolation=self.interpolation or base.interpolation,
+            scale=base.scale if self.scale is None else self.scale,
         )
 
 

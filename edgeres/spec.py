@@ -230,6 +230,8 @@ class BenchConfig:
     """What is held against `max_drop_pp`."""
     strict: bool = False
     """Whether a measurement on an unsteady machine fails."""
+    diagnose: bool | None = None
+    """Whether the usual mistakes are tried; None: where the reference is suspiciously often wrong."""
 
     def __post_init__(self) -> None:
         counts = (self.batch_size, self.latency_batch, self.iterations)

@@ -22,7 +22,7 @@ _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
 _COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
 _REPORT = _COMPARE | {"compare"}
-_PIPELINE = _REPORT | STAGES | {"report"}
+_PIPELINE = _REPORT | STAGES | {"report", "diagnose"}
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "edgeres": frozenset(),
@@ -44,6 +44,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "evaluate": _MEASUREMENT,
     "benchmark": _MEASUREMENT,
     "compare": _COMPARE,
+    "diagnose": _COMPARE,
     "report": _REPORT | {"models"},
     "pipeline": _PIPELINE,
     "cli": _PIPELINE | {"pipeline"},

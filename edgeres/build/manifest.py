@@ -85,4 +85,5 @@ def _manifest(built: Built, network: Network, config: BuildConfig, contract: Con
         output=network.source.output,
         calibration_images=() if table is None else table.data.image_hashes,
         layers=network.layers,
+        ranges={} if table is None else table.ranges,
     )

@@ -36,6 +36,12 @@ DEFAULTS = BenchConfig()
 @click.option("--iterations", type=int, default=DEFAULTS.iterations, show_default=True)
 @click.option("--warmup", type=int, default=DEFAULTS.warmup, show_default=True)
 @click.option(
+    "--diagnose/--no-diagnose",
+    default=None,
+    help="Try the usual mistakes in preprocessing and labels. [default: if the reference is "
+    "suspiciously often wrong]",
+)
+@click.option(
     "--simulate",
     is_flag=True,
     help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",

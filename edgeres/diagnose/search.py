@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 
-from edgeres.compare import drop_interval, mcnemar_p
 from edgeres.contract import Contract
 from edgeres.data import Dataset, batches, select, take
 from edgeres.diagnose.suspects import Sides, geometry_beside, label_orders, suspects_of
@@ -31,6 +30,7 @@ from edgeres.diagnose.values import (
 from edgeres.errors import DataError
 from edgeres.evaluate import Predictions, evaluate
 from edgeres.runners.base import Runner
+from edgeres.statistics import drop_interval, mcnemar_p
 
 SCREENING = 64
 """Images on which suspects are chosen."""
@@ -222,9 +222,7 @@ def _finalists(screen: _Panel, suspects: Sequence[Suspect]) -> tuple[Suspect, ..
     return tuple(suspect for suspect in suspects if suspect in chosen)
 
 
-def _findings(
-    judge: _Panel, present: Suspect, finalists: Sequence[Suspect]
-) -> tuple[Finding, ...]:
+def _findings(judge: _Panel, present: Suspect, finalists: Sequence[Suspect]) -> tuple[Finding, ...]:
     """Returns what the finalists come to, in their order."""
     return tuple(_finding(judge, present, suspect, len(finalists)) for suspect in finalists)
 

@@ -204,9 +204,7 @@ def _by_name(data_classes: Sequence[str], names: Sequence[str]) -> Iterator[Labe
         )
 
 
-def _distinct(
-    present: Suspect, suspects: Iterable[Suspect], sides: Sides
-) -> tuple[Suspect, ...]:
+def _distinct(present: Suspect, suspects: Iterable[Suspect], sides: Sides) -> tuple[Suspect, ...]:
     """Drops what makes the same numbers as the present one or as one before it."""
     seen = {_numbers(present.contract, sides)}
     kept = []

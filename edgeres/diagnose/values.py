@@ -197,8 +197,12 @@ def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(f"{number:.6g}" for number in value)
     if isinstance(value, float):
-        return f"{value:.9g}"
+        return f"1/{round(1 / value)}" if 0 < value < 1 and _is_whole(1 / value) else f"{value:.9g}"
     return "none" if value is None else str(value)
+
+
+def _is_whole(value: float) -> bool:
+    return abs(value - round(value)) < 1e-9 * value
 
 
 def _share(correct: int, samples: int) -> str:

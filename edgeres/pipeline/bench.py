@@ -20,6 +20,7 @@ from edgeres.errors import ConfigError, DataError, MismatchError
 from edgeres.evaluate import evaluate_pair, found_again
 from edgeres.model_file import describe_model
 from edgeres.pipeline.calibrate import contract_of
+from edgeres.pipeline.doubts import Judged, find_doubts, with_doubts
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import check_table, quantize_for_tensorrt
 from edgeres.results import Comparison, DataRecord, FileRecord, PairedLatency, Provenance
@@ -69,6 +70,14 @@ def bench_engine(
         with closing(batches(dataset, contest.contract, batch_size=config.batch_size)) as stream:
             outcomes = evaluate_pair(reference, engine, track(stream, len(dataset), "Judging"))
         latency = None if request.simulate else _latency(contest, dataset, config)
+        judged = Judged(
+            reference=request.reference,
+            dataset=labelled,
+            contract=contest.contract,
+            classes=contest.classes,
+            ranges=contest.ranges,
+        )
+        doubts = find_doubts(reference, outcomes.reference, judged, config)
     again = found_again(outcomes.hashes, contest.calibration_images)
     environment = {
         **describe_machine().to_dict(),
@@ -83,12 +92,13 @@ def bench_engine(
         samples=len(dataset),
         seed=config.seed,
     )
-    return replace(
+    verdict = replace(
         verdict,
         layers=contest.layers,
         classes=contest.classes,
         provenance=_provenance(request, contest.lineage, data, started),
     )
+    return with_doubts(verdict, doubts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +113,8 @@ class _Contest:
     lineage: _Lineage
     classes: tuple[str, ...]
     layers: tuple[LayerPrecision, ...] = ()
+    ranges: Mapping[str, float]
+    """Calibrated range of each activation; empty without INT8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +156,7 @@ def _contest(request: BenchRequest) -> _Contest:
         ),
         classes=manifest.classes,
         layers=manifest.layers,
+        ranges=manifest.ranges,
     )
 
 
@@ -192,6 +205,7 @@ def _simulated(request: BenchRequest) -> _Contest:
         ),
         classes=model.classes,
         layers=network.layers,
+        ranges=table.ranges,
     )
 
 

@@ -4,6 +4,7 @@ from edgeres.quantize.stages import (
     calibrate,
     check_table,
     float_network,
+    observed_ranges,
     quantize_for_cpu,
     quantize_for_tensorrt,
 )
@@ -12,6 +13,7 @@ __all__ = [
     "calibrate",
     "check_table",
     "float_network",
+    "observed_ranges",
     "quantize_for_cpu",
     "quantize_for_tensorrt",
 ]

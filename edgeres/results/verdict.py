@@ -47,6 +47,19 @@ class Energy(Protocol):
         ...
 
 
+class Diagnosis(Protocol):
+    """What trying the usual mistakes in preprocessing and labels came to."""
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, by what evidence, and which option repairs it."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energies:
     """Energy of both networks, by the same meter."""
@@ -104,6 +117,8 @@ class Comparison:
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of the logits; empty where they are not known."""
     provenance: Provenance | None = None
+    diagnosis: Diagnosis | None = None
+    """None where it was not asked for and the reference is right often enough."""
 
     @property
     def passed(self) -> bool:
@@ -132,6 +147,7 @@ class Comparison:
             "environment": dict(self.environment),
             "network": self._network(),
             "provenance": self.provenance and self.provenance.to_dict(),
+            "diagnosis": self.diagnosis and self.diagnosis.to_dict(),
             "checks": [check.to_dict() for check in self.checks],
             "warnings": list(self.warnings),
         }
