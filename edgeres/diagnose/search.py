@@ -6,7 +6,7 @@ have no part in judging them, and each judgement pays for the number of suspects
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 
 from edgeres.contract import Contract
-from edgeres.data import Dataset, batches, select, take
+from edgeres.data import Batch, Dataset, batches, select, take
 from edgeres.diagnose.suspects import Sides, geometry_beside, label_orders, suspects_of
 from edgeres.diagnose.values import (
     HALF_RIGHT,
@@ -52,6 +52,14 @@ _TOLD_APART = 0.01
 compared, so a smaller value than the customary 0.05."""
 
 
+Track = Callable[[Iterable[Batch], int, str], Iterator[Batch]]
+"""Wraps the batches of a pass: (batches, number of images, what is done) -> the same batches."""
+
+
+def _untracked(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
+    yield from stream
+
+
 def is_suspicious(predictions: Predictions) -> bool:
     """Returns whether a network is right so rarely that it may have been fed something else.
 
@@ -68,27 +76,28 @@ def diagnose(
     contract: Contract,
     *,
     names: Sequence[str] = (),
-    seed: int = 0,
+    track: Track = _untracked,
 ) -> Diagnosis:
     """Returns what trying the usual mistakes in preprocessing and labels comes to.
 
-    `SCREENING + JUDGING` images are drawn, or as many as there are. Every suspect sees the
-    screening ones, at most seven see the judging ones: below 5,000 inferences of one image.
+    `SCREENING + JUDGING` images are drawn, or as many as there are, always the same. Every
+    suspect sees the screening ones, at most seven see the judging ones: below 5,000 inferences of
+    one image.
 
     Args:
         runner: the FP32 reference, open.
         dataset: labelled images.
         contract: the present preprocessing.
         names: the network's classes in order; empty where not known.
-        seed: of the draw.
+        track: shows the progress of one pass.
 
     Raises:
         DataError: there are fewer than two images, no labels, or one cannot be decoded.
         RunnerError: inference failed, or a logit is NaN or infinite.
     """
-    screening, judging = _drawn(dataset, seed)
+    screening, judging = _drawn(dataset)
     sides = _sides(screening, judging)
-    screen, judge = _Panel(runner, screening), _Panel(runner, judging)
+    screen, judge = (_Panel(runner, images, track) for images in (screening, judging))
     present = Suspect(contract=contract)
     suspects = _read_in_orders(
         (present, *suspects_of(contract, sides)), _orders(screen, present, names)
@@ -117,14 +126,13 @@ class _Panel:
 
     runner: Runner
     dataset: Dataset
+    track: Track
     _answers: dict[Contract, Predictions] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """(N,), class indices of the data."""
-        if self.dataset.labels is None:
-            raise DataError(f"{self.dataset.path} has no labels; a diagnosis needs one an image.")
-        return self.dataset.labels
+        return _labels(self.dataset)
 
     @property
     def inferences(self) -> int:
@@ -135,7 +143,8 @@ class _Panel:
         """Returns what the network answers to the images prepared by a contract."""
         if contract not in self._answers:
             with closing(batches(self.dataset, contract, batch_size=16)) as stream:
-                self._answers[contract] = evaluate(self.runner, stream)
+                seen = self.track(stream, len(self.dataset), "Diagnosing")
+                self._answers[contract] = evaluate(self.runner, seen)
         return self._answers[contract]
 
     def right(self, suspect: Suspect) -> NDArray[np.bool_]:
@@ -146,16 +155,24 @@ class _Panel:
         return np.equal(self.answers(suspect.contract).top1, wanted)
 
 
-def _drawn(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """Returns the images to screen and those to judge on: every fifth and the rest."""
-    drawn = select(dataset, SCREENING + JUDGING, seed)
+def _drawn(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """Returns the images to screen and those to judge on: a fifth of each class, and the rest."""
+    drawn = select(dataset, SCREENING + JUDGING, seed=0)
     if len(drawn) < 2:
         raise DataError(
             f"{dataset.path} has {len(drawn)} image; a diagnosis needs some to choose by and "
             "others to judge on. Pass some hundred labelled images."
         )
+    chance = np.random.Generator(np.random.PCG64(0)).random(len(drawn))
+    by_class = np.lexsort((chance, _labels(drawn)))
     screens = np.arange(len(drawn)) % (1 + JUDGING // SCREENING) == 0
-    return take(drawn, np.flatnonzero(screens)), take(drawn, np.flatnonzero(~screens))
+    return take(drawn, np.sort(by_class[screens])), take(drawn, np.sort(by_class[~screens]))
+
+
+def _labels(dataset: Dataset) -> NDArray[np.int64]:
+    if dataset.labels is None:
+        raise DataError(f"{dataset.path} has no labels; a diagnosis needs one an image.")
+    return dataset.labels
 
 
 def _sides(*datasets: Dataset) -> Sides:

@@ -77,7 +77,7 @@ def bench_engine(
             classes=contest.classes,
             ranges=contest.ranges,
         )
-        doubts = find_doubts(reference, outcomes.reference, judged, config)
+        doubts = find_doubts(reference, outcomes.reference, judged, config, track)
     again = found_again(outcomes.hashes, contest.calibration_images)
     environment = {
         **describe_machine().to_dict(),

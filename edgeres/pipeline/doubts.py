@@ -15,6 +15,7 @@ from edgeres.data import Dataset, batches, select, take
 from edgeres.diagnose import Diagnosis, RangeShift, diagnose, is_suspicious, range_shift
 from edgeres.evaluate import Predictions
 from edgeres.model_file import describe_model
+from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import observed_ranges
 from edgeres.results import EXIT_MISMATCH, Check, Comparison
 from edgeres.runners import Runner
@@ -51,7 +52,11 @@ class Doubts:
 
 
 def find_doubts(
-    reference: Runner, answers: Predictions, judged: Judged, config: BenchConfig
+    reference: Runner,
+    answers: Predictions,
+    judged: Judged,
+    config: BenchConfig,
+    track: Track = untracked,
 ) -> Doubts:
     """Returns what speaks against a verdict.
 
@@ -61,6 +66,7 @@ def find_doubts(
         judged: the images and what is known of the networks.
         config: `diagnose` says whether the usual mistakes are tried; None: where `answers` are
             suspicious.
+        track: shows progress.
 
     Raises:
         DataError: an image cannot be decoded.
@@ -70,7 +76,7 @@ def find_doubts(
     wanted = suspicious if config.diagnose is None else config.diagnose
     return Doubts(
         suspicious=suspicious,
-        diagnosis=_diagnosis(reference, judged, config.seed) if wanted else None,
+        diagnosis=_diagnosis(reference, judged, track) if wanted else None,
         shift=_shift(judged, config.seed) if judged.ranges else None,
     )
 
@@ -86,8 +92,9 @@ def with_doubts(verdict: Comparison, doubts: Doubts) -> Comparison:
     )
 
 
-def _diagnosis(reference: Runner, judged: Judged, seed: int) -> Diagnosis:
-    found = diagnose(reference, judged.dataset, judged.contract, names=judged.classes, seed=seed)
+def _diagnosis(reference: Runner, judged: Judged, track: Track) -> Diagnosis:
+    data, contract = judged.dataset, judged.contract
+    found = diagnose(reference, data, contract, names=judged.classes, track=track)
     engine = is_engine(judged.reference)
     carried = engine or describe_model(judged.reference).contract is not None
     return replace(found, carried=carried)
