@@ -18,7 +18,7 @@ from edgeres.contract import PRESETS, Color, Contract
 from edgeres.data import Batch, Dataset
 from edgeres.diagnose import Diagnosis, diagnose, is_suspicious
 from edgeres.diagnose.search import JUDGING, SCREENING, _one_sided
-from edgeres.errors import DataError, RunnerError
+from edgeres.errors import DataError
 from edgeres.evaluate import Predictions
 from edgeres.statistics import drop_interval
 from edgeres.testing import FakeRunner
@@ -149,10 +149,8 @@ def test_images_that_choose_do_not_judge() -> None:
 
 def random_answers(images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns logits, (N, 10), that depend on each image's numbers by a hash alone."""
-    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(images), -1)[:, :10] / np.float32(
-        25
-    )
+    digests = b"".join(hashlib.sha256(image.tobytes()).digest()[:10] for image in images)
+    return np.frombuffer(digests, np.uint8).reshape(len(images), 10).astype(np.float32) / 25
 
 
 def test_nothing_is_named_by_chance() -> None:

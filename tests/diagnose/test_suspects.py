@@ -29,7 +29,8 @@ def image() -> NDArray[np.uint8]:
 
 def numbers(contract: Contract) -> NDArray[np.float32]:
     """Returns what a network is fed by a contract, (3, H, W)."""
-    return normalise(prepare(image(), contract)[None], contract)[0]
+    batch = normalise(prepare(image(), contract)[None], contract)
+    return batch.reshape(batch.shape[1:])
 
 
 def single(contract: Contract) -> dict[str, Contract]:
@@ -49,8 +50,8 @@ MISTAKES = {
     "scaled twice by units": (
         replace(
             IMAGENET,
-            mean=tuple(255 * m for m in IMAGENET.mean),
-            std=tuple(255 * s for s in IMAGENET.std),
+            mean=(123.675, 116.28, 103.53),
+            std=(58.395, 57.12, 57.375),
         ),
         IMAGENET,
     ),

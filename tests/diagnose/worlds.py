@@ -45,7 +45,8 @@ class Painter:
         raw = values / contract.scale
         rgb = raw if contract.color is Color.RGB else raw[:, ::-1]
         distances = ((rgb[:, None] - COLORS) ** 2).sum(axis=2)
-        return (-self.sure * distances).astype(np.float32)
+        logits: NDArray[np.float32] = (-self.sure * distances).astype(np.float32)
+        return logits
 
 
 def plain_colors(count: int, *, noise: float = 10.0, seed: int = 0) -> Dataset:
