@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeres.environment import Severity, Stability
 from edgeres.errors import ConfigError
 from edgeres.evaluate import Distances, Outcomes, Predictions
 from edgeres.results import (
     EXIT_ACCURACY,
     EXIT_SPEED,
+    EXIT_UNSTABLE,
     Answer,
     Check,
     ClassDifference,
@@ -95,7 +97,7 @@ def _flips(outcomes: Outcomes, name_of: Callable[[int], str]) -> tuple[Flip, ...
             reference=_answer(outcomes.reference, row),
             engine=_answer(outcomes.engine, row),
         )
-        for row in np.flatnonzero(outcomes.changed)
+        for row in np.flatnonzero(outcomes.changed).tolist()
     )
 
 
@@ -169,6 +171,26 @@ def compare(
         environment=environment,
         checks=(*_accuracy_checks(accuracy, config), *_speed_checks(latency, config)),
         warnings=tuple(warnings),
+    )
+
+
+def with_stability(verdict: Comparison, stability: Stability, config: BenchConfig) -> Comparison:
+    """Returns the verdict with how still the machine held, which `config.strict` makes a check."""
+    checks = (_stability_check(stability),) if config.strict else ()
+    return replace(verdict, stability=stability, checks=(*verdict.checks, *checks))
+
+
+def _stability_check(stability: Stability) -> Check:
+    unstable = [f.sentence for f in stability.findings if f.severity is Severity.UNSTABLE]
+    return Check(
+        name="stability",
+        limit=0,
+        value=len(unstable),
+        passed=stability.stable,
+        exit_code=EXIT_UNSTABLE,
+        reason="the measurement cannot be trusted: " + " ".join(unstable).removesuffix(".")
+        if unstable
+        else "the machine held still while it was measured on",
     )
 
 

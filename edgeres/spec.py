@@ -230,6 +230,8 @@ class BenchConfig:
     """What is held against `max_drop_pp`."""
     strict: bool = False
     """Whether a measurement on an unsteady machine fails."""
+    energy: bool = True
+    """Whether energy is metered where the machine can; it takes some 15 seconds."""
     diagnose: bool | None = None
     """Whether the usual mistakes are tried; None: where the reference is suspiciously often wrong."""
 

@@ -36,6 +36,15 @@ DEFAULTS = BenchConfig()
 @click.option("--iterations", type=int, default=DEFAULTS.iterations, show_default=True)
 @click.option("--warmup", type=int, default=DEFAULTS.warmup, show_default=True)
 @click.option(
+    "--strict", is_flag=True, help="Fail, with exit code 7, if the machine did not hold still."
+)
+@click.option(
+    "--energy/--no-energy",
+    default=DEFAULTS.energy,
+    show_default=True,
+    help="Meter joules where the machine can; takes some 15 seconds.",
+)
+@click.option(
     "--diagnose/--no-diagnose",
     default=None,
     help="Try the usual mistakes in preprocessing and labels. [default: if the reference is "
@@ -59,7 +68,7 @@ def bench(
 ) -> None:
     """Judge ENGINE against the FP32 reference on the same images: accuracy and latency.
 
-    Exit codes: 0 pass, 3 accuracy, 4 speed, 6 the engine does not belong here.
+    Exit codes: 0 pass, 3 accuracy, 4 speed, 6 the engine does not belong here, 7 unsteady machine.
 
     \b
     Example:

@@ -6,24 +6,41 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeres.artifacts import LayerPrecision, Manifest, is_engine, load_engine, load_table
 from edgeres.benchmark import benchmark_pair
-from edgeres.compare import compare, paired_accuracy
+from edgeres.compare import compare, paired_accuracy, with_stability
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.data import Dataset, batches, check_labels, load_dataset, select, take
-from edgeres.environment import describe_machine
+from edgeres.environment import (
+    NoEnergy,
+    Stability,
+    describe_machine,
+    open_gpu,
+    open_meter,
+    watch,
+)
 from edgeres.errors import ConfigError, DataError, MismatchError
 from edgeres.evaluate import evaluate_pair, found_again
 from edgeres.model_file import describe_model
 from edgeres.pipeline.calibrate import contract_of
 from edgeres.pipeline.doubts import Judged, find_doubts, with_doubts
+from edgeres.pipeline.energy import measure_energies
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import check_table, quantize_for_tensorrt
-from edgeres.results import Comparison, DataRecord, FileRecord, PairedLatency, Provenance
+from edgeres.results import (
+    Comparison,
+    DataRecord,
+    Energies,
+    FileRecord,
+    PairedLatency,
+    Provenance,
+)
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
 from edgeres.spec import BenchConfig, Precision, Target
 
@@ -57,6 +74,10 @@ def bench_engine(
         ConfigError: a limit that nothing will be measured for.
         ArtifactError: files cannot be read.
     """
+    if request.simulate and config.strict:
+        raise ConfigError(
+            "--strict judges a measurement, and --simulate makes none. Leave one of them out."
+        )
     if request.simulate and config.min_speedup is not None:
         raise ConfigError(
             "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
@@ -69,7 +90,7 @@ def bench_engine(
     with contest.reference as reference, contest.engine as engine:
         with closing(batches(dataset, contest.contract, batch_size=config.batch_size)) as stream:
             outcomes = evaluate_pair(reference, engine, track(stream, len(dataset), "Judging"))
-        latency = None if request.simulate else _latency(contest, dataset, config)
+        measured = None if request.simulate else _measured(contest, dataset, config)
         judged = Judged(
             reference=request.reference,
             dataset=labelled,
@@ -85,6 +106,7 @@ def bench_engine(
         "reference": reference.name,
     }
     accuracy = paired_accuracy(outcomes, dataset.image_name)
+    latency = None if measured is None else measured.latency
     verdict = compare(accuracy, latency, config, environment, _warnings(again, len(dataset)))
     data = DataRecord(
         path=str(request.data),
@@ -92,13 +114,20 @@ def bench_engine(
         samples=len(dataset),
         seed=config.seed,
     )
+    provenance = _provenance(request, contest.lineage, data, started)
     verdict = replace(
-        verdict,
-        layers=contest.layers,
-        classes=contest.classes,
-        provenance=_provenance(request, contest.lineage, data, started),
+        verdict, layers=contest.layers, classes=contest.classes, provenance=provenance
     )
-    return with_doubts(verdict, doubts)
+    return with_doubts(_with_measurement(verdict, measured, config), doubts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """What was taken on the machine that the engine is for."""
+
+    latency: PairedLatency
+    stability: Stability
+    energy: Energies | NoEnergy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,16 +238,42 @@ def _simulated(request: BenchRequest) -> _Contest:
     )
 
 
-def _latency(contest: _Contest, dataset: Dataset, config: BenchConfig) -> PairedLatency:
-    wanted = config.latency_batch
+def _measured(contest: _Contest, dataset: Dataset, config: BenchConfig) -> _Measured:
+    """Times both networks under the guard's eye, then meters them."""
+    images = _latency_images(contest, dataset, config.latency_batch)
+    on_gpu = contest.lineage.target is not Target.ONNXRUNTIME
+    with watch(gpu=open_gpu() if on_gpu else None) as guard:
+        latency = benchmark_pair(contest.reference, contest.engine, images, config)
+    return _Measured(
+        latency=latency,
+        stability=guard.report(),
+        energy=measure_energies(
+            contest.reference, contest.engine, images, partial(open_meter, gpu=on_gpu)
+        )
+        if config.energy
+        else NoEnergy(reason="It was not asked for (--no-energy)."),
+    )
+
+
+def _latency_images(contest: _Contest, dataset: Dataset, wanted: int) -> NDArray[np.float32]:
     if len(dataset) < wanted:
         raise DataError(
             f"A latency batch of {wanted} needs as many images; the data has {len(dataset)}. "
             "Pass a smaller --latency-batch or more images."
         )
     few = take(dataset, np.arange(wanted))
-    images = next(iter(batches(few, contest.contract, batch_size=wanted))).images
-    return benchmark_pair(contest.reference, contest.engine, images, config)
+    return next(iter(batches(few, contest.contract, batch_size=wanted))).images
+
+
+def _with_measurement(
+    verdict: Comparison, measured: _Measured | None, config: BenchConfig
+) -> Comparison:
+    if measured is None:
+        return replace(verdict, energy_reason="The engine was not run on its target.")
+    verdict = with_stability(verdict, measured.stability, config)
+    if isinstance(measured.energy, NoEnergy):
+        return replace(verdict, energy_reason=measured.energy.reason)
+    return replace(verdict, energy=measured.energy)
 
 
 def _provenance(

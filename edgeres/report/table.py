@@ -14,23 +14,36 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeres.compare import told_apart
+from edgeres.environment import Severity, Stability
 from edgeres.results import (
     Accuracy,
     Check,
+    ClassDifference,
     Comparison,
+    Energies,
     LatencyStats,
+    LogitError,
     PairedAccuracy,
     PairedLatency,
 )
+from edgeres.spec import Decision
 
 SIGNIFICANCE = 0.05
 """Two-sided level below which a p value is called significant; it matches the 95 % interval."""
 
 _UNITS: Mapping[str, tuple[str, str]] = {
-    "accuracy_drop": ("at most ", " pp"),
+    Decision.BOUND.value: ("bound below ", " pp"),
+    Decision.POINT.value: ("at most ", " pp"),
     "speedup": ("at least ", " x"),
 }
-"""How the limit of a check binds, and the unit of its value."""
+"""How the limit of a check binds, by its rule or name, and the unit of its value."""
+
+CLASSES_SHOWN = 5
+"""Classes that are named before the rest is counted."""
+
+DRIFT_SURE, DRIFT_NOTED = 0.01, 0.02
+"""p value up to which, and change from which, a trend is told: one in a hundred quiet runs, and
+what trtexec's 2.5 % of variation would hide."""
 
 _PASS, _FAIL, _WARNING, _LABEL = "bold green", "bold red", "yellow", "bold"
 
@@ -51,8 +64,10 @@ def render_verdict(comparison: Comparison, *, engine: str, reference: str) -> Gr
         _accuracy_table(comparison.accuracy),
         _facts(dict(_accuracy_facts(comparison))),
         *_latency_part(comparison.latency),
+        *_energy_part(comparison.energy),
         *_checks_part(comparison.checks),
         *_warnings_part(comparison.warnings),
+        *_stability_part(comparison.stability),
     )
 
 
@@ -90,6 +105,35 @@ def _accuracy_facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
     yield "95 % interval", f"{_pp(low)} to {_pp(high)} pp{_unsettled(comparison)}"
     yield "flips", f"{accuracy.lost} lost, {accuracy.gained} gained"
     yield "p value", f"{_p_value(accuracy.p_value)}: {_significance(accuracy)}"
+    yield from _closeness_facts(accuracy)
+    if told := [found for found in accuracy.by_class if found.q_value < SIGNIFICANCE]:
+        yield "classes", _classes(told, comparison.classes)
+
+
+def _closeness_facts(accuracy: PairedAccuracy) -> Iterator[tuple[str, str]]:
+    if accuracy.agreement is not None:
+        yield "agreement", f"{_percent(accuracy.agreement)} of the images get the same label"
+    if accuracy.logits is not None:
+        yield "logits", _logits(accuracy.logits)
+    first, second = accuracy.reference_confidence, accuracy.engine_confidence
+    if first is not None and second is not None:
+        yield "confidence", f"ECE {_percent(second.ece)}, the reference's {_percent(first.ece)}"
+
+
+def _logits(error: LogitError) -> str:
+    noise = "no error" if error.sqnr_db is None else f"SQNR {error.sqnr_db:.1f} dB"
+    return f"{noise}, cosine {error.cosine:.5f}, {error.lowest_cosine:.3f} on the worst image"
+
+
+def _classes(found: list[ClassDifference], names: tuple[str, ...]) -> str:
+    """Names the classes that differ, the surest first."""
+    shown = "; ".join(
+        f"{names[one.label] if names else one.label} ({one.lost} lost, {one.gained} gained of "
+        f"{one.samples})"
+        for one in found[:CLASSES_SHOWN]
+    )
+    more = f"; {len(found) - CLASSES_SHOWN} more" if len(found) > CLASSES_SHOWN else ""
+    return f"significantly different, corrected for their number: {shown}{more}"
 
 
 def _pp(value: float) -> str:
@@ -98,9 +142,9 @@ def _pp(value: float) -> str:
 
 
 def _unsettled(comparison: Comparison) -> str:
-    """Says where the interval has drops on both sides of the limit."""
+    """Says where a limit that the measured drop was held against lies within the interval."""
     low, high = comparison.accuracy.ci95_pp
-    limits = [check.limit for check in comparison.checks if check.name == "accuracy_drop"]
+    limits = [check.limit for check in comparison.checks if check.rule == Decision.POINT.value]
     if not any(low <= limit < high for limit in limits):
         return ""
     return f", with the limit of {limits[0]:g} pp inside: more images would settle it"
@@ -126,14 +170,67 @@ def _latency_part(latency: PairedLatency | None) -> tuple[RenderableType, ...]:
     table = _table("latency in ms", "p50", "p90", "p95", "p99", "mean", "images/s", "samples")
     for name, stats in (("reference", latency.reference), ("engine", latency.engine)):
         table.add_row(name, *_latency_cells(stats, latency.images_per_s(stats)))
-    facts = {"speed-up": f"{latency.speedup:.2f} times at the median", "timed": latency.mode}
-    return Text(), table, _facts(facts)
+    return Text(), table, _facts(dict(_latency_facts(latency)))
+
+
+def _latency_facts(latency: PairedLatency) -> Iterator[tuple[str, str]]:
+    ends = latency.speedup_ci95
+    sure = "" if ends is None else f", 95 % interval {ends[0]:.2f} to {ends[1]:.2f}"
+    yield "speed-up", f"{latency.speedup:.2f} times at the median{sure}"
+    pair = {"engine": latency.engine, "reference": latency.reference}
+    for fact, tell in (("p50", _p50), ("drift", _drift), ("outliers", _outliers)):
+        if told := [f"{name} {said}" for name, stats in pair.items() if (said := tell(stats))]:
+            yield fact, "; ".join(told)
+    for tail in [tail for tail in latency.engine.tails if not tail.enough][:1]:
+        yield (
+            "samples",
+            f"{tail.had}, too few for p{tail.percentile}, which needs {tail.needed}: take "
+            f"--iterations {latency.engine.tails[-1].needed}",
+        )
+    yield "timed", latency.mode
+
+
+def _p50(stats: LatencyStats) -> str:
+    ends = stats.intervals and stats.intervals.p50_ms
+    return f"{_ms(ends[0])} to {_ms(ends[1])} ms" if ends else ""
+
+
+def _drift(stats: LatencyStats) -> str:
+    drift = stats.drift
+    if drift is None or drift.p_value > DRIFT_SURE or abs(drift.change) < DRIFT_NOTED:
+        return ""
+    way = "slower" if drift.change > 0 else "faster"
+    return f"became {abs(drift.change):.1%} {way} in the course of it (p {drift.p_value:.1g})"
+
+
+def _outliers(stats: LatencyStats) -> str:
+    found = stats.outliers
+    if found is None or not found.count:
+        return ""
+    return f"{found.count} above {_ms(found.limit_ms)} ms, up to {_ms(found.largest_ms)}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.{2 if value >= 1 else 4}f}"
 
 
 def _latency_cells(stats: LatencyStats, images_per_s: float) -> tuple[str, ...]:
     times = (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms, stats.mean_ms)
-    rendered = (f"{value:.{2 if value >= 1 else 4}f}" for value in times)
-    return *rendered, f"{images_per_s:.1f}", str(len(stats.samples_ms))
+    return *map(_ms, times), f"{images_per_s:.1f}", str(len(stats.samples_ms))
+
+
+def _energy_part(energies: Energies | None) -> tuple[RenderableType, ...]:
+    if energies is None:
+        return ()
+    engine, reference = energies.engine, energies.reference
+    return (
+        _facts(
+            {
+                "energy": f"{engine.joules_per_image:.3g} J an image above idling, the reference "
+                f"{reference.joules_per_image:.3g} J; {engine.meter}: {', '.join(engine.scope)}"
+            }
+        ),
+    )
 
 
 def _checks_part(checks: tuple[Check, ...]) -> tuple[RenderableType, ...]:
@@ -141,7 +238,7 @@ def _checks_part(checks: tuple[Check, ...]) -> tuple[RenderableType, ...]:
         return ()
     table = _table("check", "limit", "value", "verdict")
     for check in checks:
-        relation, unit = _UNITS.get(check.name, ("", ""))
+        relation, unit = _UNITS.get(check.rule or check.name, ("", ""))
         value = told_apart(check.value, check.limit) + unit
         verdict = Text("pass", _PASS) if check.passed else Text("FAIL", _FAIL)
         table.add_row(Text(check.name), f"{relation}{check.limit:g}{unit}", value, verdict)
@@ -152,6 +249,16 @@ def _warnings_part(warnings: tuple[str, ...]) -> Iterator[Text]:
     for sentence in warnings:
         yield Text()
         yield Text.assemble(("Warning: ", _WARNING), sentence)
+
+
+def _stability_part(stability: Stability | None) -> Iterator[Text]:
+    if stability is None:
+        return
+    for finding in stability.findings:
+        unstable = finding.severity is Severity.UNSTABLE
+        label, style = ("Unstable: ", _FAIL) if unstable else ("Warning: ", _WARNING)
+        yield Text()
+        yield Text.assemble((label, style), finding.sentence)
 
 
 def _table(first: str, *others: str) -> Table:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from edgeres.artifacts import LayerPrecision
+from edgeres.environment import Energy, Stability
 from edgeres.files import SCHEMA_VERSION
 from edgeres.results.accuracy import PairedAccuracy
 from edgeres.results.latency import PairedLatency
@@ -24,27 +25,6 @@ EXIT_MISMATCH = 6
 EXIT_UNSTABLE = 7
 
 _FIRST_APPLIES = (EXIT_MISMATCH, EXIT_UNSTABLE, EXIT_COVERAGE, EXIT_ACCURACY, EXIT_SPEED)
-
-
-class Stability(Protocol):
-    """Whether the machine was steady while it was measured on."""
-
-    @property
-    def stable(self) -> bool:
-        """False where a figure cannot be trusted."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        ...
-
-
-class Energy(Protocol):
-    """Energy that a network took."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        ...
 
 
 class Diagnosis(Protocol):

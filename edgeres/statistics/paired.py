@@ -96,19 +96,16 @@ def images_needed(gained: int, lost: int, samples: int, limit: float) -> int | N
         samples: all images.
         limit: a drop, as a fraction.
 
-    Source: sample size of a one-sided test, (z_alpha + z_beta)^2 times the variance over the
-    squared distance; with the variance of Tango 1998 at the limit, as Nam 1997 has it.
+    Source: Nam 1997, Biometrics 53, 1422-1430, sample size of the score test of non-inferiority:
+    (z_alpha sigma_0 + z_beta sigma_1)^2 over the squared distance, sigma_0 at the limit.
     """
-    over = lost - gained > limit * samples
-    first, second, bound = (gained, lost, -limit) if over else (lost, gained, limit)
-
-    def excess(count: float) -> float:
-        share = count / samples
-        return _upper_limit(first * share, second * share, count, _Z_GATE + _Z_POWER) - bound
-
-    if excess(_MOST_IMAGES) >= 0:
-        return None
-    return ceil(brentq(excess, 1.0, _MOST_IMAGES, xtol=0.5)) if excess(1.0) > 0 else 1
+    first, second = lost / samples, gained / samples
+    drop = first - second
+    side, bound = (-1, -limit) if drop > limit else (1, limit)
+    at_limit = _variance(bound, *((first, second) if side > 0 else (second, first)), 1)
+    spread = _Z_GATE * sqrt(at_limit) + _Z_POWER * sqrt(first + second - drop * drop)
+    distance = abs(limit - drop)
+    return ceil((spread / distance) ** 2) if spread < distance * _MOST_IMAGES**0.5 else None
 
 
 def _upper_limit(lost: float, gained: float, samples: float, z: float) -> float:

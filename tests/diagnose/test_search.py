@@ -150,7 +150,8 @@ def test_images_that_choose_do_not_judge() -> None:
 def random_answers(images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns logits, (N, 10), that depend on each image's numbers by a hash alone."""
     digests = b"".join(hashlib.sha256(image.tobytes()).digest()[:10] for image in images)
-    return np.frombuffer(digests, np.uint8).reshape(len(images), 10).astype(np.float32) / 25
+    bytes_of = np.frombuffer(digests, np.uint8).reshape(len(images), 10)
+    return bytes_of.astype(np.float32) / np.float32(25)
 
 
 def test_nothing_is_named_by_chance() -> None:

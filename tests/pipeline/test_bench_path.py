@@ -17,7 +17,7 @@ from edgeres.pipeline import BenchRequest, bench_engine
 from edgeres.results import Comparison
 from edgeres.spec import BenchConfig
 
-QUICK = BenchConfig(iterations=2, warmup=0)
+QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
 
 
 def bench(
@@ -87,14 +87,14 @@ def test_the_environment_is_in_the_verdict(digits: Digits) -> None:
 
 def test_a_latency_batch_larger_than_the_data_is_refused(digits: Digits) -> None:
     """Images are never repeated to fill it."""
-    config = BenchConfig(samples=3, latency_batch=4, iterations=1, warmup=0)
+    config = BenchConfig(samples=3, latency_batch=4, iterations=1, warmup=0, energy=False)
     with pytest.raises(DataError, match=r"A latency batch of 4 needs as many images; the data has"):
         bench(digits, digits.test, config=config)
 
 
 def test_the_draw_is_by_class_and_by_seed(digits: Digits) -> None:
     """A tenth of the images has a tenth of each class, and the same seed draws the same."""
-    config = BenchConfig(samples=10 * CLASSES, iterations=1, warmup=0, seed=3)
+    config = BenchConfig(samples=10 * CLASSES, iterations=1, warmup=0, energy=False, seed=3)
     first, second = (bench(digits, digits.test, config=config).accuracy for _ in range(2))
     assert first == second
     assert first.reference.samples == 100
