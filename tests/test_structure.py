@@ -17,7 +17,7 @@ STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
 _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
 _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names"}
-_VALUES = _ARTIFACTS | {"artifacts"}
+_VALUES = _ARTIFACTS | {"artifacts", "audit"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
 _COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
@@ -31,7 +31,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "files": _SPEC,
     "names": _ERRORS,
     "contract": _SPEC | {"names"},
-    "artifacts": _ARTIFACTS,
+    "audit": _SPEC | {"spec", "names"},
+    "artifacts": _ARTIFACTS | {"audit"},
     "results": _VALUES | {"environment"},
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},
