@@ -27,6 +27,9 @@ _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 TABLE_KIND = "edgeres-calibration-table"
 """What the JSON of a calibration table says that it is."""
 
+TRUSTED = "TRUSTED"
+"""Flag of a plan that has no manifest and is run on the user's word."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:

@@ -32,6 +32,33 @@ class Target(Name):
     TENSORRT_RTX = "tensorrt-rtx"
 
 
+class Timing(Name):
+    """What a sample of latency covers. Only `end-to-end` needs no GPU."""
+
+    END_TO_END = "end-to-end"
+    """From images in the host's memory to logits there, on the host's clock."""
+    END_TO_END_GRAPH = "end-to-end-graph"
+    """The same, replayed as a CUDA graph."""
+    COMPUTE = "compute"
+    """The network alone, on the device's clock: no copies."""
+    COMPUTE_GRAPH = "compute-graph"
+    """The same, replayed as a CUDA graph."""
+    TRTEXEC_10 = "trtexec-10"
+    """As trtexec 8 and 10 time by default: copies in, network and copies out, one batch ahead."""
+    TRTEXEC_11 = "trtexec-11"
+    """As trtexec 11 times by default: the network alone, CUDA graph, waiting by spinning."""
+
+    @property
+    def graph(self) -> bool:
+        """Whether a CUDA graph is replayed."""
+        return self in {Timing.END_TO_END_GRAPH, Timing.COMPUTE_GRAPH, Timing.TRTEXEC_11}
+
+    @property
+    def trtexec(self) -> bool:
+        """Whether warm-up and duration are trtexec's: by time, not by count."""
+        return self in {Timing.TRTEXEC_10, Timing.TRTEXEC_11}
+
+
 class Method(Name):
     """How the threshold (amax) of an activation is chosen from its observed distribution."""
 
@@ -345,6 +372,8 @@ class BenchConfig:
     """Whether energy is metered where the machine can; it takes some 15 seconds."""
     diagnose: bool | None = None
     """Whether the usual mistakes are tried; None: where the reference is suspiciously often wrong."""
+    timing: Timing = Timing.END_TO_END
+    """What a sample of latency covers; trtexec's modes have their own counts."""
 
     def __post_init__(self) -> None:
         counts = (self.batch_size, self.latency_batch, self.iterations)
