@@ -75,6 +75,18 @@ def build(
     return save_engine(built, network, config, contract, output)
 
 
+def audit_engine(engine: EngineArtifact) -> Audit:
+    """Returns what this machine's ONNX Runtime makes of an engine that was built before.
+
+    Raises:
+        RunnerError: ONNX Runtime refused it.
+    """
+    manifest = engine.manifest
+    config = BuildConfig(target=manifest.target, precision=manifest.precision)
+    optimized = optimized_model(engine.path.read_bytes())
+    return audit_of_graph(optimized, manifest.layers, config)
+
+
 def optimized_model(serialized: bytes) -> onnx.ModelProto:
     """Returns the graph that ONNX Runtime really runs on this machine."""
     with tempfile.TemporaryDirectory(prefix="edgeres-") as folder:

@@ -29,11 +29,13 @@ from edgeres.errors import ConfigError, DataError, MismatchError
 from edgeres.evaluate import evaluate_pair, found_again
 from edgeres.model_file import describe_model
 from edgeres.pipeline.calibrate import contract_of
+from edgeres.pipeline.coverage import coverage_checks
 from edgeres.pipeline.doubts import Judged, find_doubts, with_doubts
 from edgeres.pipeline.energy import measure_energies
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import check_table, quantize_for_tensorrt
 from edgeres.results import (
+    Check,
     Comparison,
     DataRecord,
     Energies,
@@ -83,7 +85,7 @@ def bench_engine(
             "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
         )
     started = datetime.now(timezone.utc)
-    contest = _simulated(request) if request.simulate else _contest(request)
+    contest = _simulated(request) if request.simulate else _contest(request, config)
     labelled = load_dataset(request.data)
     check_labels(labelled, contest.num_classes)
     dataset = select(labelled, config.samples, config.seed)
@@ -116,7 +118,11 @@ def bench_engine(
     )
     provenance = _provenance(request, contest.lineage, data, started)
     verdict = replace(
-        verdict, layers=contest.layers, classes=contest.classes, provenance=provenance
+        verdict,
+        layers=contest.layers,
+        classes=contest.classes,
+        provenance=provenance,
+        checks=(*contest.checks, *verdict.checks),
     )
     return with_doubts(_with_measurement(verdict, measured, config), doubts)
 
@@ -144,6 +150,8 @@ class _Contest:
     layers: tuple[LayerPrecision, ...] = ()
     ranges: Mapping[str, float]
     """Calibrated range of each activation; empty without INT8."""
+    checks: tuple[Check, ...] = ()
+    """Of what the engine runs, before it is run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +167,10 @@ class _Lineage:
     versions: Mapping[str, str]
 
 
-def _contest(request: BenchRequest) -> _Contest:
+def _contest(request: BenchRequest, config: BenchConfig) -> _Contest:
     artifact = load_engine(request.engine)
     manifest = artifact.manifest
+    _check_profile(request.engine, manifest, config)
     reference, contract, reference_sha256 = _reference(request, manifest)
     if contract != manifest.contract:
         raise MismatchError(
@@ -186,7 +195,23 @@ def _contest(request: BenchRequest) -> _Contest:
         classes=manifest.classes,
         layers=manifest.layers,
         ranges=manifest.ranges,
+        checks=coverage_checks(artifact),
     )
+
+
+def _check_profile(engine: Path, manifest: Manifest, config: BenchConfig) -> None:
+    """Refuses batches outside the engine's profile before anything is run."""
+    if manifest.batch is None:
+        return
+    low, _, high = manifest.batch
+    asked = {"--batch-size": config.batch_size, "--latency-batch": config.latency_batch}
+    for option, batch in asked.items():
+        if not low <= batch <= high:
+            raise MismatchError(
+                f"{option} is {batch}, but {engine} was built for batches of {low} to {high}. Pass "
+                f"one of these, or build the engine with --batch {min(low, batch)}:{batch}:"
+                f"{max(high, batch)}."
+            )
 
 
 def _reference(request: BenchRequest, manifest: Manifest) -> tuple[Runner, Contract, str]:

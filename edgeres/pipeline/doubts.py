@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,7 +118,22 @@ def _warnings(doubts: Doubts, verdict: Comparison) -> tuple[str, ...]:
         told.append(_too_rarely_right(verdict))
     if doubts.shift and doubts.shift.is_foreign:
         told.append(doubts.shift.sentence)
-    return tuple(told)
+    return (*told, *_slower(verdict))
+
+
+def _slower(verdict: Comparison) -> Iterator[str]:
+    """Says that the engine is slower than what it is to replace, where no limit says it already."""
+    latency = verdict.latency
+    limited = any(check.name == "speedup" for check in verdict.checks)
+    if latency is None or limited or latency.speedup_ci95 is None:
+        return
+    low, high = latency.speedup_ci95
+    if high < 1:
+        yield (
+            f"The engine is slower than the reference: {latency.speedup:.2f} times as fast, 95 % "
+            f"interval {low:.2f} to {high:.2f}. Look at its layers with edgeres inspect, and set "
+            "--min-speedup to make such an engine fail."
+        )
 
 
 def _too_rarely_right(verdict: Comparison) -> str:

@@ -1,6 +1,7 @@
 """Observed ranges, thresholds, Q/DQ placement and its two lowerings."""
 
 from edgeres.quantize.overflow import check_fp16_range
+from edgeres.quantize.shortcuts import float_branches
 from edgeres.quantize.stages import (
     calibrate,
     check_table,
@@ -15,6 +16,7 @@ __all__ = [
     "calibrate",
     "check_fp16_range",
     "check_table",
+    "float_branches",
     "float_network",
     "observed_ranges",
     "quantize_for_cpu",
