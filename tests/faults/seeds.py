@@ -21,7 +21,7 @@ from edgeres.model_file import describe_model, load_model, save_model
 from edgeres.pipeline import build_from_model
 from edgeres.spec import BuildConfig, Precision
 
-BRIEF = "--iterations 2 --warmup 0 --no-energy"
+BRIEF = "--samples 200 --iterations 2 --warmup 0 --no-energy"
 """Options of bench for faults that no clock shows."""
 
 
