@@ -154,7 +154,7 @@ def open_gpu(root: Path = Path("/"), *, pci_bus_id: str | None = None) -> GpuPro
     if nvml is None:
         return UnseenGpu(
             unseen="The GPU's clocks, temperature and throttling cannot be seen: NVIDIA's Python "
-            "module for NVML is not installed. pip install nvidia-ml-py"
+            "module for NVML is not installed. pip install 'edgeres[nvml]'"
         )
     try:
         return NvmlGpu(nvml, open_nvml(nvml, pci_bus_id))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres import __version__
+from edgeres.environment.l4t import cuda_version, jetpack_version, l4t_version
 from edgeres.environment.sysfs import fields_of, text_of
 
 SIMD_FEATURES = (
@@ -86,6 +87,12 @@ class Machine:
     has_nvidia_gpu: bool
     gpus: tuple[str, ...]
     """Names of the GPUs, where NVIDIA's driver lists them."""
+    l4t: str | None = None
+    """Version of Jetson Linux, such as `36.4.3`."""
+    jetpack: str | None = None
+    """Version of JetPack, such as `6.2`."""
+    cuda: str | None = None
+    """Version of the CUDA toolkit."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -112,6 +119,9 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         board=text_of(root / "proc/device-tree/model"),
         has_nvidia_gpu=has_nvidia_gpu(root),
         gpus=_gpu_names(root),
+        l4t=l4t_version(root),
+        jetpack=jetpack_version(root),
+        cuda=cuda_version(root),
     )
 
 

@@ -202,7 +202,7 @@ def _nvml_meter(pci_bus_id: str | None) -> Meter | NoMeter:
     if nvml is None:
         return NoMeter(
             reason="The GPU's energy counter is read through NVML, and NVIDIA's Python module for "
-            "it is not installed. pip install nvidia-ml-py"
+            "it is not installed. pip install 'edgeres[nvml]'"
         )
     try:
         handle = open_nvml(nvml, pci_bus_id)

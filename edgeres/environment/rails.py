@@ -82,9 +82,12 @@ def _of_hwmon(root: Path) -> Iterator[Rail]:
 
 
 def _of_ina3221x(root: Path) -> Iterator[Rail]:
-    """Yields the named channels. Source: L4T 32, drivers/staging/iio/meter/ina3221.c."""
+    """Yields the named channels; the folder is `iio:device0`, or on TX2 `iio_device`.
+
+    Source: L4T 32, drivers/staging/iio/meter/ina3221.c; Jetson TX2 Thermal Design Guide, 6.
+    """
     drivers = root / "sys/bus/i2c/drivers/ina3221x"
-    for label in sorted(drivers.glob("*/iio:device*/rail_name_[0-9]")):
+    for label in sorted(drivers.glob("*/iio[:_]device*/rail_name_[0-9]")):
         power = label.with_name(f"in_power{label.name[-1]}_input")
         name = text_of(label)
         if name and name != "NC" and number_of(power) is not None:

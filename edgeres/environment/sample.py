@@ -6,6 +6,7 @@ lies between two. Counters are kept as the kernel counts them; `stability` takes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ class CpuState:
     """Names of the frequency governors, without repeats."""
     mhz: tuple[float, ...] = ()
     """Clock of each frequency policy."""
+    fixed: bool | None = None
+    """Whether every policy's lowest and highest clock are the same, as jetson_clocks sets them."""
     load_1min: float | None = None
     ticks: CpuTicks | None = None
     processors: int | None = None
@@ -157,6 +160,7 @@ class Probe:
         return CpuState(
             governors=tuple(sorted({name for name in governors if name})),
             mhz=tuple(clock / 1000 for clock in clocks if clock is not None),
+            fixed=_are_fixed(self.policies),
             load_1min=float(load[0]) if load else None,
             ticks=_ticks(lines, text_of(self.root / "proc/self/stat")),
             processors=sum(line[:3] == "cpu" and line[3:4].isdigit() for line in lines) or None,
@@ -165,13 +169,23 @@ class Probe:
         )
 
 
+def _are_fixed(policies: tuple[Path, ...]) -> bool | None:
+    """Returns whether no policy may change its clock; None where none tells its range."""
+    ranges = (
+        (number_of(policy / "scaling_min_freq"), number_of(policy / "scaling_max_freq"))
+        for policy in policies
+    )
+    told = [low == high for low, high in ranges if low is not None and high is not None]
+    return all(told) if told else None
+
+
 def power_mode(root: Path) -> str | None:
     """Returns the number of a Jetson's power mode, from the file that nvpmodel keeps it in.
 
-    Source: the service's state file, one line such as `pmode:0002`.
+    Source: one line such as `pmode:0002` or `pmode:0002 fmode:quiet`, L4T 32 to 39.
     """
-    name, _, number = (text_of(root / "var/lib/nvpmodel/status") or "").partition(":")
-    return str(int(number)) if name == "pmode" and number.isdecimal() else None
+    found = re.match(r"pmode:(\d+)", text_of(root / "var/lib/nvpmodel/status") or "")
+    return str(int(found[1])) if found else None
 
 
 def _index(path: Path) -> int:

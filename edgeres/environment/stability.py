@@ -123,7 +123,8 @@ def _growth(samples: Sequence[Sample], pick: Callable[[Sample], int | None]) -> 
 
 
 def _governor(samples: Sequence[Sample]) -> Iterator[Finding]:
-    names = {name for sample in samples for name in sample.cpu.governors}
+    free = [sample.cpu for sample in samples if not sample.cpu.fixed]
+    names = {name for cpu in free for name in cpu.governors}
     if names - {"performance"}:
         yield _warning(
             "cpu_governor",
