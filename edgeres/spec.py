@@ -370,6 +370,8 @@ class BenchConfig:
     """Whether a measurement on an unsteady machine fails."""
     energy: bool = True
     """Whether energy is metered where the machine can; it takes some 15 seconds."""
+    max_slowdown: float = 0.05
+    """Part by which the latency may grow against a baseline."""
     diagnose: bool | None = None
     """Whether the usual mistakes are tried; None: where the reference is suspiciously often wrong."""
     timing: Timing = Timing.END_TO_END
@@ -383,7 +385,11 @@ class BenchConfig:
             )
         if self.samples is not None and self.samples < 1:
             raise ConfigError(f"--samples is {self.samples}; at least 1 image is needed.")
-        limits = {"--max-drop": self.max_drop_pp, "--min-speedup": self.min_speedup}
+        limits = {
+            "--max-drop": self.max_drop_pp,
+            "--min-speedup": self.min_speedup,
+            "--max-slowdown": self.max_slowdown,
+        }
         for name, limit in limits.items():
             if limit is not None and not math.isfinite(limit):
                 raise ConfigError(f"{name} {limit} is no limit; expected a finite number.")

@@ -21,7 +21,7 @@ _VALUES = _ARTIFACTS | {"artifacts", "audit"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
 _COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
-_REPORT = _COMPARE | {"compare"}
+_REPORT = _COMPARE | {"compare", "regression"}
 _PIPELINE = _REPORT | STAGES | {"report", "diagnose"}
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -45,7 +45,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "evaluate": _MEASUREMENT,
     "benchmark": _MEASUREMENT,
     "compare": _COMPARE,
-    "diagnose": _COMPARE,
+    "regression": _COMPARE,
     "report": _REPORT | {"models"},
     "pipeline": _PIPELINE,
     "cli": _PIPELINE | {"pipeline"},

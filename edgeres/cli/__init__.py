@@ -14,6 +14,7 @@ from edgeres import __version__
 from edgeres.cli.bench import bench
 from edgeres.cli.build_engine import build_engine
 from edgeres.cli.calibrate import calibrate
+from edgeres.cli.compare import compare
 from edgeres.cli.demo import demo
 from edgeres.cli.doctor import doctor
 from edgeres.cli.explain import explain
@@ -65,5 +66,5 @@ def main() -> None:
     log_to_stderr()
 
 
-for _command in (export, calibrate, build_engine, bench, inspect, explain, doctor, demo):
+for _command in (export, calibrate, build_engine, bench, compare, inspect, explain, doctor, demo):
     main.add_command(_command)

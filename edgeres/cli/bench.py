@@ -29,6 +29,20 @@ DEFAULTS = BenchConfig()
     help="What is held against --max-drop: the bound that the images prove, or the drop measured.",
 )
 @click.option("--min-speedup", type=float, metavar="X", help="Limit of the ratio of latencies.")
+@click.option(
+    "--baseline",
+    type=PATH,
+    metavar="OLD.json",
+    help="What --json said of an earlier engine on these images; this one must not be worse.",
+)
+@click.option(
+    "--max-slowdown",
+    type=float,
+    default=DEFAULTS.max_slowdown,
+    show_default=True,
+    metavar="PART",
+    help="Limit of the growth of the latency against --baseline.",
+)
 @click.option("--samples", type=int, metavar="N", help="Images to judge on. [default: all]")
 @click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the draw.")
 @click.option("--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True)
@@ -63,6 +77,7 @@ def bench(
     data: Path,
     simulate: bool,
     decide: str,
+    baseline: Path | None,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -81,6 +96,7 @@ def bench(
         reference=reference,
         data=data,
         simulate=simulate,
+        baseline=baseline,
         contract=contract_from(rest),
         command=command_line(),
     )

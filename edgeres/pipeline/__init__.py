@@ -10,6 +10,7 @@ from edgeres.pipeline.calibrate import calibrate_model, contract_of
 from edgeres.pipeline.demo import DemoResult, run_demo
 from edgeres.pipeline.extras import export_stage
 from edgeres.pipeline.inspect import inspect_artifact
+from edgeres.pipeline.rank import rank_runs
 from edgeres.pipeline.track import Track, untracked
 from edgeres.pipeline.trt_cache import check_trt_cache, emit_trt_cache
 
@@ -26,6 +27,7 @@ __all__ = [
     "emit_trt_cache",
     "export_stage",
     "inspect_artifact",
+    "rank_runs",
     "run_demo",
     "untracked",
 ]

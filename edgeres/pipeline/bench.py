@@ -34,6 +34,7 @@ from edgeres.pipeline.doubts import Judged, find_doubts, with_doubts
 from edgeres.pipeline.energy import measure_energies
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import check_table, quantize_for_tensorrt
+from edgeres.regression import against_baseline, baseline_checks, check_same_images
 from edgeres.results import (
     Check,
     Comparison,
@@ -41,7 +42,9 @@ from edgeres.results import (
     Energies,
     FileRecord,
     PairedLatency,
+    PastRun,
     Provenance,
+    load_run,
 )
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
 from edgeres.spec import BenchConfig, Precision, Target
@@ -60,6 +63,8 @@ class BenchRequest:
     """Judge the accuracy of TensorRT's placement on the CPU, from a table."""
     contract: ContractOptions = NO_OPTIONS
     """Only for a reference without a contract of its own."""
+    baseline: Path | None = None
+    """JSON of an earlier run on the same images, which this one must not be worse than."""
     command: tuple[str, ...] = ()
     """Command line that asked for it, for the provenance."""
 
@@ -85,6 +90,7 @@ def bench_engine(
             "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
         )
     started = datetime.now(timezone.utc)
+    baseline = None if request.baseline is None else load_run(request.baseline)
     contest = _simulated(request) if request.simulate else _contest(request, config)
     labelled = load_dataset(request.data)
     check_labels(labelled, contest.num_classes)
@@ -92,6 +98,8 @@ def bench_engine(
     with contest.reference as reference, contest.engine as engine:
         with closing(batches(dataset, contest.contract, batch_size=config.batch_size)) as stream:
             outcomes = evaluate_pair(reference, engine, track(stream, len(dataset), "Judging"))
+        if baseline is not None:
+            check_same_images(outcomes.fingerprint, baseline)
         measured = None if request.simulate else _measured(contest, dataset, config)
         judged = Judged(
             reference=request.reference,
@@ -124,7 +132,15 @@ def bench_engine(
         provenance=provenance,
         checks=(*contest.checks, *verdict.checks),
     )
-    return with_doubts(_with_measurement(verdict, measured, config), doubts)
+    verdict = with_doubts(_with_measurement(verdict, measured, config), doubts)
+    return verdict if baseline is None else _with_baseline(verdict, baseline, config)
+
+
+def _with_baseline(verdict: Comparison, baseline: PastRun, config: BenchConfig) -> Comparison:
+    run = PastRun.of(verdict, "this run")
+    regression = against_baseline(run, baseline)
+    checks = baseline_checks(regression, config.max_slowdown)
+    return replace(verdict, regression=regression, checks=(*verdict.checks, *checks))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

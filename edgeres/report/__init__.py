@@ -7,6 +7,7 @@ from edgeres.report.doctor import render_doctor
 from edgeres.report.drawing import draw_network_svg
 from edgeres.report.explanation import render_example, render_network, render_side_by_side
 from edgeres.report.inspection import render_artifact
+from edgeres.report.ranking import render_ranking
 from edgeres.report.table import render_verdict
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "render_doctor",
     "render_example",
     "render_network",
+    "render_ranking",
     "render_side_by_side",
     "render_verdict",
 ]

@@ -35,6 +35,8 @@ _UNITS: Mapping[str, tuple[str, str]] = {
     Decision.BOUND.value: ("bound below ", " pp"),
     Decision.POINT.value: ("at most ", " pp"),
     "speedup": ("at least ", " x"),
+    "baseline_accuracy": ("not surely over ", " pp"),
+    "baseline_latency": ("not surely over ", " x"),
 }
 """How the limit of a check binds, by its rule or name, and the unit of its value."""
 
@@ -82,7 +84,7 @@ def _verdict_line(comparison: Comparison) -> Text:
 
 
 def _accuracy_table(accuracy: PairedAccuracy) -> Table:
-    table = _table("accuracy", "top-1", "top-5", "right", "images")
+    table = columns("accuracy", "top-1", "top-5", "right", "images")
     for name, found in (("reference", accuracy.reference), ("engine", accuracy.engine)):
         table.add_row(name, *_accuracy_cells(found))
     return table
@@ -167,7 +169,7 @@ def _latency_part(latency: PairedLatency | None) -> tuple[RenderableType, ...]:
     if latency is None:
         missing = "not measured: the engine was not run on its target"
         return Text(), _facts({"latency": missing})
-    table = _table("latency in ms", "p50", "p90", "p95", "p99", "mean", "images/s", "samples")
+    table = columns("latency in ms", "p50", "p90", "p95", "p99", "mean", "images/s", "samples")
     for name, stats in (("reference", latency.reference), ("engine", latency.engine)):
         table.add_row(name, *_latency_cells(stats, latency.images_per_s(stats)))
     return Text(), table, _facts(dict(_latency_facts(latency)))
@@ -236,7 +238,7 @@ def _energy_part(energies: Energies | None) -> tuple[RenderableType, ...]:
 def _checks_part(checks: tuple[Check, ...]) -> tuple[RenderableType, ...]:
     if not checks:
         return ()
-    table = _table("check", "limit", "value", "verdict")
+    table = columns("check", "limit", "value", "verdict")
     for check in checks:
         relation, unit = _UNITS.get(check.rule or check.name, ("", ""))
         value = told_apart(check.value, check.limit) + unit
@@ -261,7 +263,7 @@ def _stability_part(stability: Stability | None) -> Iterator[Text]:
         yield Text.assemble((label, style), finding.sentence)
 
 
-def _table(first: str, *others: str) -> Table:
+def columns(first: str, *others: str) -> Table:
     """Returns an empty table: a column of names, then columns of numbers."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style=_LABEL)
     table.add_column(first, min_width=13)

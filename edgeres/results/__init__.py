@@ -20,7 +20,15 @@ from edgeres.results.latency import (
     PairedLatency,
     TailCount,
 )
+from edgeres.results.past import PastLatency, PastRun, Series, load_run
 from edgeres.results.provenance import DataRecord, FileRecord, Provenance
+from edgeres.results.regression import (
+    AccuracyChange,
+    LatencyChange,
+    Ranking,
+    Regression,
+    Standing,
+)
 from edgeres.results.verdict import (
     EXIT_ACCURACY,
     EXIT_COVERAGE,
@@ -43,6 +51,7 @@ __all__ = [
     "EXIT_UNSTABLE",
     "VERDICT_KIND",
     "Accuracy",
+    "AccuracyChange",
     "Answer",
     "Check",
     "ClassDifference",
@@ -56,12 +65,20 @@ __all__ = [
     "FlipKind",
     "ImageRecord",
     "Interval",
+    "LatencyChange",
     "LatencyIntervals",
     "LatencyStats",
     "LogitError",
     "Outliers",
     "PairedAccuracy",
     "PairedLatency",
+    "PastLatency",
+    "PastRun",
     "Provenance",
+    "Ranking",
+    "Regression",
+    "Series",
+    "Standing",
     "TailCount",
+    "load_run",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeres.artifacts import LayerPrecision
 from edgeres.environment import Energy, Stability
@@ -13,6 +13,9 @@ from edgeres.files import SCHEMA_VERSION
 from edgeres.results.accuracy import PairedAccuracy
 from edgeres.results.latency import PairedLatency
 from edgeres.results.provenance import Provenance
+
+if TYPE_CHECKING:
+    from edgeres.results.regression import Regression
 
 VERDICT_KIND = "edgeres-verdict"
 """What the JSON of a verdict says that it is."""
@@ -97,6 +100,8 @@ class Comparison:
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of the logits; empty where they are not known."""
     provenance: Provenance | None = None
+    regression: Regression | None = None
+    """None where no earlier run was given to compare with."""
     diagnosis: Diagnosis | None = None
     """None where it was not asked for and the reference is right often enough."""
 
@@ -127,6 +132,7 @@ class Comparison:
             "environment": dict(self.environment),
             "network": self._network(),
             "provenance": self.provenance and self.provenance.to_dict(),
+            "baseline": self.regression and self.regression.to_dict(),
             "diagnosis": self.diagnosis and self.diagnosis.to_dict(),
             "checks": [check.to_dict() for check in self.checks],
             "warnings": list(self.warnings),

@@ -20,7 +20,6 @@ DRAWS = 2000
 """Times that the blocks are drawn anew for an interval. Source: Efron and Tibshirani 1993, an
 Introduction to the Bootstrap, section 14.3, ask for 1000 or more."""
 
-_SEED = 0
 _TAIL = 0.025
 _CELLS_AT_ONCE = 1 << 22
 """Bounds the memory of a bootstrap, in numbers."""
@@ -102,10 +101,10 @@ class BlockBootstrap:
         return found
 
 
-def draw_blocks(count: int, draws: int = DRAWS) -> NDArray[np.int64]:
-    """Returns how often each of `count` blocks is drawn in each draw, (draws, count); seeded."""
+def draw_blocks(count: int, draws: int = DRAWS, seed: int = 0) -> NDArray[np.int64]:
+    """Returns how often each of `count` blocks is drawn in each draw, (draws, count)."""
     shares = np.full(count, 1 / count)
-    drawn: NDArray[np.int64] = np.random.default_rng(_SEED).multinomial(count, shares, size=draws)
+    drawn: NDArray[np.int64] = np.random.default_rng(seed).multinomial(count, shares, size=draws)
     return drawn
 
 
