@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, cast
 
 from inspected import as_asked
@@ -63,8 +63,8 @@ class Record:
     dla_cores: int = 0
     dla_foreign: frozenset[str] = frozenset()
     """Layers that the DLA cannot run."""
-    layers: Sequence[SimpleNamespace] = ()
-    """The parsed network's layers."""
+    layers: Sequence[Any] = ()
+    """The parsed network's layers; `FakeTensorRT.layer` makes one."""
     inspected: str | None = None
     """The engine inspector's JSON; None makes one whose layers are what was asked for."""
     inspected_with_context: str | None = None
@@ -183,8 +183,7 @@ class IBuilderConfig(Double):
         if timings:
             self._say(self._record.cache_messages)
         cache = self._make("ITimingCache")
-        object.__setattr__(cache, "_timings", timings)
-        return cache
+        return _filled(cache, _timings=timings)
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
         """Returns whether the timings are this device's."""
@@ -210,6 +209,42 @@ class IBuilderConfig(Double):
     _say: Callable[[Sequence[Message]], None]
 
 
+class ITensor(Double):
+    """A tensor of the parsed network."""
+
+    name = ""
+    dtype: Any = None
+    shape: tuple[int, ...] = ()
+
+
+class ILayer(Double):
+    """A layer of the parsed network."""
+
+    name = ""
+    metadata = ""
+    type: Any = None
+    _inputs: Sequence[Any] = ()
+    _outputs: Sequence[Any] = ()
+
+    @property
+    def num_inputs(self) -> int:
+        """Of its tensors."""
+        return len(self._inputs)
+
+    @property
+    def num_outputs(self) -> int:
+        """Of its tensors."""
+        return len(self._outputs)
+
+    def get_input(self, index: int) -> Any:
+        """Returns one; None where an optional one is absent."""
+        return self._inputs[index]
+
+    def get_output(self, index: int) -> Any:
+        """Returns one."""
+        return self._outputs[index]
+
+
 class INetworkDefinition(Double):
     """The parsed network."""
 
@@ -224,7 +259,10 @@ class INetworkDefinition(Double):
 
     def get_input(self, index: int) -> Any:
         """Returns the image."""
-        return (SimpleNamespace(name="input", shape=self._record.image_shape),)[index]
+        assert index == 0
+        return _filled(self._make("ITensor"), name="input", shape=self._record.image_shape)
+
+    _make: Callable[[str], Any]
 
 
 class ParserError(Double):
@@ -250,8 +288,7 @@ class OnnxParser(Double):
     def get_error(self, index: int) -> Any:
         """Returns one of them."""
         error = self._make("ParserError")
-        object.__setattr__(error, "_text", self._record.refusals[index])
-        return error
+        return _filled(error, _text=self._record.refusals[index])
 
     def parse(self, model: bytes) -> bool:
         """Keeps the model."""
@@ -292,7 +329,7 @@ class Builder(Double):
         """Logs, tells its progress until it is stopped, and returns the plan."""
         self._record.settings = {k: v for k, v in vars(config).items() if not k.startswith("_")}
         self._say(self._record.messages)
-        watched = self._record.settings.get("progress_monitor")
+        watched: Any = self._record.settings.get("progress_monitor")
         for name, parent, steps in self._record.phases:
             watched.phase_start(name, parent, steps)
             if not all(watched.step_complete(name, step) for step in range(steps)):
@@ -358,16 +395,25 @@ DOUBLES: Mapping[str, type[Double]] = {
         IBuilderConfig,
         ICudaEngine,
         IExecutionContext,
+        ILayer,
         ILogger,
         INetworkDefinition,
         IOptimizationProfile,
         IProgressMonitor,
+        ITensor,
         ITimingCache,
         OnnxParser,
         ParserError,
         Runtime,
     )
 }
+
+
+def _filled(double: Any, **values: Any) -> Any:
+    """Returns a double with values that nobody set on it."""
+    for name, value in values.items():
+        object.__setattr__(double, name, value)
+    return double
 
 
 def _enumeration(name: str, members: Sequence[str]) -> Any:
@@ -446,6 +492,21 @@ class FakeTensorRT(ModuleType):
     def _made_for(self, name: str, given: tuple[Any, ...]) -> Any:
         assert len(given) == {"OnnxParser": 2, "Runtime": 1}[name]
         return self._make(name)
+
+    def tensor(self, name: str, dtype: str) -> Any:
+        """Returns a tensor of the parsed network, of a member of DataType."""
+        return _filled(self._make("ITensor"), name=name, dtype=cast(Any, self).DataType[dtype])
+
+    def layer(self, kind: str, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """Returns a layer of the parsed network, named in its metadata as NVIDIA's parser does."""
+        return _filled(
+            self._make("ILayer"),
+            name=name,
+            metadata=f"[ONNX Layer: {name}]",
+            type=cast(Any, self).LayerType[kind],
+            _inputs=inputs,
+            _outputs=outputs,
+        )
 
     def _make(self, name: str) -> Any:
         return self._classes[name]()
