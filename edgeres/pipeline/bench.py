@@ -117,7 +117,9 @@ def bench_engine(
     }
     accuracy = paired_accuracy(outcomes, dataset.image_name)
     latency = None if measured is None else measured.latency
-    verdict = compare(accuracy, latency, config, environment, _warnings(again, len(dataset)))
+    verdict = compare(
+        accuracy, latency, config, environment, _warnings(contest, again, len(dataset))
+    )
     data = DataRecord(
         path=str(request.data),
         fingerprint=outcomes.fingerprint,
@@ -168,6 +170,8 @@ class _Contest:
     """Calibrated range of each activation; empty without INT8."""
     checks: tuple[Check, ...] = ()
     """Of what the engine runs, before it is run."""
+    other_model: str | None = None
+    """Hash of the reference engine's model where that is not the engine's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +216,15 @@ def _contest(request: BenchRequest, config: BenchConfig) -> _Contest:
         layers=manifest.layers,
         ranges=manifest.ranges,
         checks=coverage_checks(artifact),
+        other_model=_other_model(request.reference, manifest),
     )
+
+
+def _other_model(reference: Path, manifest: Manifest) -> str | None:
+    if not is_engine(reference):
+        return None
+    own = load_engine(reference).manifest.model_sha256
+    return None if own == manifest.model_sha256 else own
 
 
 def _check_profile(engine: Path, manifest: Manifest, config: BenchConfig) -> None:
@@ -334,10 +346,17 @@ def _provenance(
     )
 
 
-def _warnings(again: int, samples: int) -> tuple[str, ...]:
-    if not again:
-        return ()
-    return (
-        f"{again} of the {samples} images were also used for calibration: the accuracy of the "
-        "engine on them is flattered. Judge on images that calibration has not seen.",
-    )
+def _warnings(contest: _Contest, again: int, samples: int) -> tuple[str, ...]:
+    told = []
+    if again:
+        told.append(
+            f"{again} of the {samples} images were also used for calibration: the accuracy of the "
+            "engine on them is flattered. Judge on images that calibration has not seen."
+        )
+    if contest.other_model is not None:
+        told.append(
+            f"The reference was built from another model, sha256 {contest.other_model[:12]}, than "
+            f"the engine, {contest.lineage.model_sha256[:12]}: the drop is one between two "
+            "networks, not what quantization costs. Pass the engine's own model as --reference."
+        )
+    return tuple(told)

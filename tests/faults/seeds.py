@@ -100,3 +100,50 @@ def red_digits(digits: Digits, folder: Path) -> tuple[Path, Path]:
     colored[..., 1] = 0
     colored[..., 2] = np.roll(images[..., 2], 1, axis=0)
     return path, save_arrays(folder / "colored.npz", colored, labels)
+
+
+def without_pair(model: onnx.ModelProto, reader: str, place: int) -> onnx.ModelProto:
+    """Returns a copy in which an operator's input comes straight from before its Q/DQ pair.
+
+    Args:
+        model: a network with Q/DQ pairs.
+        reader: name of the operator.
+        place: of the input.
+    """
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    makers = {name: node for node in copied.graph.node for name in node.output}
+    node = next(node for node in copied.graph.node if node.name == reader)
+    dequantize = makers[node.input[place]]
+    quantize = makers[dequantize.input[0]]
+    assert (quantize.op_type, dequantize.op_type) == ("QuantizeLinear", "DequantizeLinear")
+    node.input[place] = quantize.input[0]
+    return copied
+
+
+def with_ballast(model: onnx.ModelProto, size: int = 256) -> onnx.ModelProto:
+    """Returns a copy that multiplies large matrices before it answers, and answers the same."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    graph = copied.graph
+    image, logits = graph.input[0].name, graph.output[0].name
+    for node in graph.node:
+        node.output[:] = ["honest" if name == logits else name for name in node.output]
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.full((size, size), 1 / size, np.float32), "load"),
+            numpy_helper.from_array(np.array(0, np.float32), "nothing"),
+        ]
+    )
+    make = onnx.helper.make_node
+    graph.node.extend(
+        [
+            make("ReduceMean", [image], ["one"], keepdims=0),
+            make("Add", ["load", "one"], ["heavy0"]),
+            *(make("MatMul", [f"heavy{n}", "load"], [f"heavy{n + 1}"]) for n in range(8)),
+            make("ReduceMean", ["heavy8"], ["light"], keepdims=0),
+            make("Mul", ["light", "nothing"], ["zero"]),
+            make("Add", ["honest", "zero"], [logits], name="ballast"),
+        ]
+    )
+    return copied
