@@ -83,7 +83,8 @@ def bench(
 ) -> None:
     """Judge ENGINE against the FP32 reference on the same images: accuracy and latency.
 
-    Exit codes: 0 pass, 3 accuracy, 4 speed, 6 the engine does not belong here, 7 unsteady machine.
+    Exit codes: 0 pass, 3 accuracy, 4 speed, 5 layers not in INT8, 6 engine, images or labels do
+    not belong together, 7 unsteady machine.
 
     \b
     Example:

@@ -7,7 +7,7 @@ have no part in judging them, and each judgement pays for the number of suspects
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from edgeres.diagnose.values import (
     Suspect,
     options_between,
 )
-from edgeres.errors import DataError
+from edgeres.errors import DataError, RunnerError
 from edgeres.evaluate import Predictions, evaluate
 from edgeres.runners.base import Runner
 from edgeres.statistics import drop_interval, mcnemar_p
@@ -106,12 +106,11 @@ def diagnose(
     suspects += [beside for suspect in leading for beside in geometry_beside(suspect, sides)]
     findings = _findings(judge, present, _finalists(screen, suspects))
     equals = _equals(judge, findings)
-    before = judge.answers(contract)
     return Diagnosis(
         contract=contract,
         samples=len(judging),
-        correct=before.accuracy.correct,
-        confidence=float(before.confidence.mean()),
+        correct=int(judge.right(present).sum()),
+        confidence=judge.confidence(present),
         tried=len(suspects) - 1,
         inferences=screen.inferences + judge.inferences,
         findings=findings,
@@ -127,7 +126,7 @@ class _Panel:
     runner: Runner
     dataset: Dataset
     track: Track
-    _answers: dict[Contract, Predictions] = field(default_factory=dict)
+    _answers: dict[Contract, Predictions | None] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -140,19 +139,41 @@ class _Panel:
         return len(self._answers) * len(self.dataset)
 
     def answers(self, contract: Contract) -> Predictions:
-        """Returns what the network answers to the images prepared by a contract."""
+        """Returns what the network answers to the images prepared by a contract.
+
+        Raises:
+            RunnerError: inference failed, or a logit is NaN or infinite.
+        """
+        with closing(batches(self.dataset, contract, batch_size=16)) as stream:
+            found = evaluate(self.runner, self.track(stream, len(self.dataset), "Diagnosing"))
+        self._answers[contract] = found
+        return found
+
+    def tried(self, suspect: Suspect) -> Predictions | None:
+        """Returns what it answers if the suspect is right; None where it then computes NaN.
+
+        Raw values may overflow a reference in FP16: such a suspect is out, and no error.
+        """
+        contract = suspect.contract
         if contract not in self._answers:
-            with closing(batches(self.dataset, contract, batch_size=16)) as stream:
-                seen = self.track(stream, len(self.dataset), "Diagnosing")
-                self._answers[contract] = evaluate(self.runner, seen)
+            self._answers[contract] = None
+            with suppress(RunnerError):
+                self.answers(contract)
         return self._answers[contract]
 
     def right(self, suspect: Suspect) -> NDArray[np.bool_]:
         """(N,), whether the network is right if the suspect is."""
-        wanted = self.labels
+        answers, wanted = self.tried(suspect), self.labels
+        if answers is None:
+            return np.zeros(len(wanted), np.bool_)
         if suspect.order is not None:
             wanted = np.asarray(suspect.order.network_class)[wanted]
-        return np.equal(self.answers(suspect.contract).top1, wanted)
+        return np.equal(answers.top1, wanted)
+
+    def confidence(self, suspect: Suspect) -> float:
+        """Returns how sure the network is on average if the suspect is right; 0 if it gives NaN."""
+        answers = self.tried(suspect)
+        return 0.0 if answers is None else float(answers.confidence.mean())
 
 
 def _drawn(dataset: Dataset) -> tuple[Dataset, Dataset]:
@@ -266,7 +287,7 @@ def _finding(judge: _Panel, present: Suspect, suspect: Suspect, tries: int) -> F
         correct=int(after.sum()),
         gained=gained,
         lost=lost,
-        confidence=float(judge.answers(suspect.contract).confidence.mean()),
+        confidence=judge.confidence(suspect),
         p_value=min(1.0, tries * _one_sided(gained, lost)),
         gain_ci95_pp=(100 * low, 100 * high),
         options=options_between(present.contract, suspect.contract),

@@ -18,7 +18,7 @@ from edgeres.contract import PRESETS, Color, Contract
 from edgeres.data import Batch, Dataset
 from edgeres.diagnose import Diagnosis, diagnose, is_suspicious
 from edgeres.diagnose.search import JUDGING, SCREENING, _one_sided
-from edgeres.errors import DataError
+from edgeres.errors import DataError, RunnerError
 from edgeres.evaluate import Predictions
 from edgeres.statistics import drop_interval
 from edgeres.testing import FakeRunner
@@ -160,6 +160,25 @@ def test_nothing_is_named_by_chance() -> None:
     for seed in range(40):
         diagnosis = diagnose(runner, plain_colors(COUNT, seed=seed), RIGHT)
         assert diagnosis.named is None, diagnosis.sentence
+
+
+def test_a_suspect_that_overflows_the_network_is_out() -> None:
+    """A reference in FP16 may answer raw values with NaN: the others are still tried."""
+    painter = Painter()
+
+    def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        answers = painter.logits(images)
+        return answers * np.float32("nan") if np.abs(images).max() > 20 else answers
+
+    diagnosis = diagnose(FakeRunner(logits=logits), plain_colors(COUNT), BGR)
+    assert named(diagnosis) == ("red and blue are swapped, the network takes RGB",)
+
+
+def test_a_network_that_fails_on_the_present_images_is_refused() -> None:
+    """That is no suspect's doing."""
+    broken = FakeRunner(logits=lambda images: np.full((len(images), 10), np.nan, np.float32))
+    with pytest.raises(RunnerError, match="returned NaN or infinite logits"):
+        diagnose(broken, plain_colors(COUNT), RIGHT)
 
 
 def test_few_images_prove_nothing() -> None:

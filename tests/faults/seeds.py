@@ -80,7 +80,7 @@ def save_arrays(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]
     return path
 
 
-def red_digits(digits: Digits, folder: Path) -> tuple[Path, Path]:
+def red_digits(digits: Digits, grey: Path, folder: Path) -> tuple[Path, Path]:
     """Returns a network that reads the red channel alone, and images with other digits in blue.
 
     On grey images it computes what the digits' network computes, because it weighs red as that
@@ -95,7 +95,7 @@ def red_digits(digits: Digits, folder: Path) -> tuple[Path, Path]:
     tensor.CopyFrom(numpy_helper.from_array(red, tensor.name))
     path = folder / "red.onnx"
     save_model(path, model, describe_model(digits.model))
-    images, labels = arrays(digits.test)
+    images, labels = arrays(grey)
     colored = images.copy()
     colored[..., 1] = 0
     colored[..., 2] = np.roll(images[..., 2], 1, axis=0)
