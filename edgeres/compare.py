@@ -5,7 +5,7 @@ The same images went through both networks. Knows no runner, image or clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from edgeres.results import (
     Confidence,
     Flip,
     ImageRecord,
+    LoadGenResult,
     LogitError,
     PairedAccuracy,
     PairedLatency,
@@ -40,6 +41,9 @@ from edgeres.statistics import (
     images_needed,
     mcnemar_p,
 )
+
+OVERHEAD_NOTED = 0.01
+"""Part of the engine's median latency that timing may take without a word."""
 
 
 def paired_accuracy(outcomes: Outcomes, name_of: Callable[[int], str] = str) -> PairedAccuracy:
@@ -170,14 +174,48 @@ def compare(
         latency=latency,
         environment=environment,
         checks=(*_accuracy_checks(accuracy, config), *_speed_checks(latency, config)),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_overhead_warnings(latency)),
     )
+
+
+def _overhead_warnings(latency: PairedLatency | None) -> Iterator[str]:
+    """Says where timing itself takes too much of what is timed."""
+    if latency is None or latency.overhead_ms is None:
+        return
+    part = latency.overhead_ms / latency.engine.p50_ms
+    if part > OVERHEAD_NOTED:
+        yield (
+            f"The clock and the loop take {latency.overhead_ms:.3g} ms, {part:.1%} of the engine's "
+            "median latency, and are in it. Take a larger --latency-batch."
+        )
 
 
 def with_stability(verdict: Comparison, stability: Stability, config: BenchConfig) -> Comparison:
     """Returns the verdict with how still the machine held, which `config.strict` makes a check."""
     checks = (_stability_check(stability),) if config.strict else ()
     return replace(verdict, stability=stability, checks=(*verdict.checks, *checks))
+
+
+def with_loadgen(verdict: Comparison, found: LoadGenResult, config: BenchConfig) -> Comparison:
+    """Returns the verdict with LoadGen's, which `config.strict` makes a check."""
+    reason = f"LoadGen calls its {found.scenario} run {found.result}"
+    if found.reasons:
+        reason += ": " + " ".join(found.reasons).removesuffix(".")
+    check = Check(
+        name="loadgen",
+        limit=1,
+        value=int(found.valid),
+        passed=found.valid,
+        exit_code=EXIT_UNSTABLE,
+        reason=reason,
+    )
+    warnings = () if found.valid else (f"{reason}.",)
+    return replace(
+        verdict,
+        loadgen=found,
+        warnings=(*verdict.warnings, *warnings),
+        checks=(*verdict.checks, *((check,) if config.strict else ())),
+    )
 
 
 def _stability_check(stability: Stability) -> Check:

@@ -345,6 +345,31 @@ class Decision(Name):
     POINT = "point"
 
 
+class Scenario(Name):
+    """How MLPerf's LoadGen asks: one image at a time, eight at once, or all of them."""
+
+    SINGLE_STREAM = "single-stream"
+    MULTI_STREAM = "multi-stream"
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadGenConfig:
+    """How MLPerf's LoadGen drives an engine."""
+
+    scenario: Scenario
+    seconds: float = 60.0
+    """Shortest duration; a submission to MLPerf takes 600."""
+    batch_size: int = 16
+    """Images per inference of the offline scenario; a query of the others is one inference."""
+    images: int = 64
+    """Images in memory that it draws from."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigError(f"--loadgen-seconds is {self.seconds:g}; expected a positive number.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchConfig:
     """How engine and reference are measured, and where the limits are."""
@@ -370,6 +395,8 @@ class BenchConfig:
     """Whether a measurement on an unsteady machine fails."""
     energy: bool = True
     """Whether energy is metered where the machine can; it takes some 15 seconds."""
+    loadgen: LoadGenConfig | None = None
+    """Scenario of MLPerf's LoadGen to run too; None: none."""
     max_slowdown: float = 0.05
     """Part by which the latency may grow against a baseline."""
     diagnose: bool | None = None

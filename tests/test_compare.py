@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgeres.compare import compare, paired_accuracy, with_stability
+from edgeres.compare import compare, paired_accuracy, with_loadgen, with_stability
 from edgeres.environment import Finding, Severity, Stability
 from edgeres.errors import ConfigError
 from edgeres.evaluate import Distances, Outcomes, Predictions
@@ -17,6 +17,7 @@ from edgeres.results import (
     Confidence,
     FlipKind,
     LatencyStats,
+    LoadGenResult,
     PairedAccuracy,
     PairedLatency,
 )
@@ -130,7 +131,8 @@ def test_the_measured_drop_is_told_with_its_limit() -> None:
     assert reason_of(accuracy_of(12, 9, 1300), by_point(0.3)) == (
         "accuracy gain 0.231 pp, within the drop limit of 0.3 pp"
     )
-    assert reason_of(accuracy_of(0, 30001, 10**7), by_point(0.3)) == (
+    near = replace(accuracy_of(9, 12, 1300), drop_pp=0.30001)
+    assert reason_of(near, by_point(0.3)) == (
         "accuracy drop 0.30001 pp, over the drop limit of 0.3 pp"
     )
 
@@ -296,6 +298,30 @@ def test_a_warning_does_not_fail() -> None:
     assert found.checks[0].reason == "the machine held still while it was measured on"
 
 
+@pytest.mark.parametrize(
+    ("valid", "strict", "code"), [(True, True, 0), (False, True, 7), (False, False, 0)]
+)
+def test_what_loadgen_calls_invalid_is_passed_on(valid: bool, strict: bool, code: int) -> None:
+    """As a warning, and with `strict` as a failure."""
+    found = LoadGenResult(
+        scenario="offline",
+        valid=valid,
+        metric="throughput",
+        value=9.0,
+        unit="images/s",
+        queries=1,
+        seconds=60.0,
+        reasons=() if valid else ("Too short.",),
+        logs=None,
+    )
+    config = BenchConfig(strict=strict)
+    verdict = with_loadgen(compare(accuracy_of(0, 0, 10), None, config, {}), found, config)
+    said = "LoadGen calls its offline run INVALID: Too short"
+    assert (verdict.loadgen, verdict.exit_code) == (found, code)
+    assert verdict.warnings == (() if valid else (f"{said}.",))
+    assert [c.reason for c in verdict.checks if not c.passed] == [said] * (not valid and strict)
+
+
 def test_speed_is_the_ratio_of_the_medians() -> None:
     """Three times as fast keeps a limit of 3 and misses one of 3.1."""
     accuracy, latency = accuracy_of(0, 0, 10), latency_of(2.0, 6.0)
@@ -314,6 +340,18 @@ def test_accuracy_decides_the_exit_code_before_speed() -> None:
         ("speedup", False),
     ]
     assert verdict.exit_code == 3
+
+
+@pytest.mark.parametrize(("overhead_ms", "told"), [(0.02, False), (0.03, True)])
+def test_an_overhead_of_more_than_a_hundredth_is_told(overhead_ms: float, told: bool) -> None:
+    """Of the engine's 2 ms."""
+    latency = replace(latency_of(2.0, 6.0), overhead_ms=overhead_ms)
+    found = compare(accuracy_of(0, 0, 10), latency, BenchConfig(), {}, ["beware"])
+    said = (
+        "The clock and the loop take 0.03 ms, 1.5% of the engine's median latency, and are in it. "
+        "Take a larger --latency-batch."
+    )
+    assert found.warnings == ("beware", *[said] * told)
 
 
 def test_no_limits_make_no_checks() -> None:

@@ -22,7 +22,7 @@ _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
 _COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
 _REPORT = _COMPARE | {"compare", "regression"}
-_PIPELINE = _REPORT | STAGES | {"report", "diagnose"}
+_PIPELINE = _REPORT | STAGES | {"report", "diagnose", "loadgen"}
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "edgeres": frozenset(),
@@ -44,7 +44,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "statistics": _ERRORS,
     "evaluate": _MEASUREMENT,
     "benchmark": _MEASUREMENT,
+    "loadgen": _MEASUREMENT,
     "compare": _COMPARE,
+    "diagnose": _COMPARE,
     "regression": _COMPARE,
     "report": _REPORT | {"models"},
     "pipeline": _PIPELINE,
@@ -64,6 +66,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "pycuda": ("edgeres.runners",),
     "pynvml": ("edgeres.environment",),
     "PIL": ("edgeres.data",),
+    "mlperf_loadgen": ("edgeres.loadgen",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),
 }

@@ -9,7 +9,7 @@ import click
 
 from edgeres.cli.options import PATH, choice, common_options, contract_from, contract_options
 from edgeres.cli.output import command_line, show, show_json, track
-from edgeres.spec import BenchConfig, Decision
+from edgeres.spec import BenchConfig, Decision, LoadGenConfig, Scenario
 
 DEFAULTS = BenchConfig()
 
@@ -50,7 +50,22 @@ DEFAULTS = BenchConfig()
 @click.option("--iterations", type=int, default=DEFAULTS.iterations, show_default=True)
 @click.option("--warmup", type=int, default=DEFAULTS.warmup, show_default=True)
 @click.option(
-    "--strict", is_flag=True, help="Fail, with exit code 7, if the machine did not hold still."
+    "--scenario",
+    type=choice(Scenario),
+    help="Let MLPerf's LoadGen drive the engine too, and pass on its VALID or INVALID.",
+)
+@click.option(
+    "--loadgen-seconds",
+    type=float,
+    default=LoadGenConfig(scenario=Scenario.SINGLE_STREAM).seconds,
+    show_default=True,
+    help="How long LoadGen runs; a submission to MLPerf takes 600.",
+)
+@click.option("--loadgen-logs", type=PATH, metavar="DIR", help="Keep LoadGen's own logs.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit code 7 if the machine did not hold still, or LoadGen's run is INVALID.",
 )
 @click.option(
     "--energy/--no-energy",
@@ -76,8 +91,6 @@ def bench(
     reference: Path,
     data: Path,
     simulate: bool,
-    decide: str,
-    baseline: Path | None,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -97,11 +110,12 @@ def bench(
         reference=reference,
         data=data,
         simulate=simulate,
-        baseline=baseline,
+        baseline=rest.pop("baseline"),
+        loadgen_logs=rest.pop("loadgen_logs"),
         contract=contract_from(rest),
         command=command_line(),
     )
-    verdict = bench_engine(request, BenchConfig(decide=Decision(decide), **rest), track=track)
+    verdict = bench_engine(request, _config(rest), track=track)
     if as_json:
         show_json(verdict.to_dict())
     else:
@@ -110,3 +124,11 @@ def bench(
         names = verdict.environment
         show(render_verdict(verdict, engine=names["engine"], reference=names["reference"]))
     click.get_current_context().exit(verdict.exit_code)
+
+
+def _config(options: dict[str, Any]) -> BenchConfig:
+    scenario, seconds = options.pop("scenario"), options.pop("loadgen_seconds")
+    loadgen = (
+        None if scenario is None else LoadGenConfig(scenario=Scenario(scenario), seconds=seconds)
+    )
+    return BenchConfig(decide=Decision(options.pop("decide")), loadgen=loadgen, **options)

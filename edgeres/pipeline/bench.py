@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeres.artifacts import LayerPrecision, Manifest, is_engine, load_engine, load_table
 from edgeres.benchmark import benchmark_pair
-from edgeres.compare import compare, paired_accuracy, with_stability
+from edgeres.compare import compare, paired_accuracy, with_loadgen, with_stability
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.data import Dataset, batches, check_labels, load_dataset, select, take
 from edgeres.environment import (
@@ -27,9 +27,10 @@ from edgeres.environment import (
 )
 from edgeres.errors import ConfigError, DataError, MismatchError
 from edgeres.evaluate import evaluate_pair, found_again
+from edgeres.loadgen import check_loadgen, run_loadgen
 from edgeres.model_file import describe_model
 from edgeres.pipeline.calibrate import contract_of
-from edgeres.pipeline.coverage import coverage_checks
+from edgeres.pipeline.coverage import check_profile, coverage_checks
 from edgeres.pipeline.doubts import Judged, find_doubts, with_doubts
 from edgeres.pipeline.energy import measure_energies
 from edgeres.pipeline.track import Track, untracked
@@ -41,13 +42,14 @@ from edgeres.results import (
     DataRecord,
     Energies,
     FileRecord,
+    LoadGenResult,
     PairedLatency,
     PastRun,
     Provenance,
     load_run,
 )
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
-from edgeres.spec import BenchConfig, Precision, Target
+from edgeres.spec import BenchConfig, LoadGenConfig, Precision, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,8 @@ class BenchRequest:
     """Judge the accuracy of TensorRT's placement on the CPU, from a table."""
     contract: ContractOptions = NO_OPTIONS
     """Only for a reference without a contract of its own."""
+    loadgen_logs: Path | None = None
+    """Folder for the logs of MLPerf's LoadGen; None: they are not kept."""
     baseline: Path | None = None
     """JSON of an earlier run on the same images, which this one must not be worse than."""
     command: tuple[str, ...] = ()
@@ -81,14 +85,7 @@ def bench_engine(
         ConfigError: a limit that nothing will be measured for.
         ArtifactError: files cannot be read.
     """
-    if request.simulate and config.strict:
-        raise ConfigError(
-            "--strict judges a measurement, and --simulate makes none. Leave one of them out."
-        )
-    if request.simulate and config.min_speedup is not None:
-        raise ConfigError(
-            "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
-        )
+    _check_request(request, config)
     started = datetime.now(timezone.utc)
     baseline = None if request.baseline is None else load_run(request.baseline)
     contest = _simulated(request) if request.simulate else _contest(request, config)
@@ -101,13 +98,8 @@ def bench_engine(
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
         measured = None if request.simulate else _measured(contest, dataset, config)
-        judged = Judged(
-            reference=request.reference,
-            dataset=labelled,
-            contract=contest.contract,
-            classes=contest.classes,
-            ranges=contest.ranges,
-        )
+        loadgen = _loadgen(contest, dataset, config.loadgen, request.loadgen_logs)
+        judged = _judged(request, contest, labelled)
         doubts = find_doubts(reference, outcomes.reference, judged, config, track)
     again = found_again(outcomes.hashes, contest.calibration_images)
     environment = {
@@ -117,9 +109,7 @@ def bench_engine(
     }
     accuracy = paired_accuracy(outcomes, dataset.image_name)
     latency = None if measured is None else measured.latency
-    verdict = compare(
-        accuracy, latency, config, environment, _warnings(contest, again, len(dataset))
-    )
+    verdict = compare(accuracy, latency, config, environment, _warnings(again, len(dataset)))
     data = DataRecord(
         path=str(request.data),
         fingerprint=outcomes.fingerprint,
@@ -135,7 +125,47 @@ def bench_engine(
         checks=(*contest.checks, *verdict.checks),
     )
     verdict = with_doubts(_with_measurement(verdict, measured, config), doubts)
+    if loadgen is not None:
+        verdict = with_loadgen(verdict, loadgen, config)
     return verdict if baseline is None else _with_baseline(verdict, baseline, config)
+
+
+def _judged(request: BenchRequest, contest: _Contest, labelled: Dataset) -> Judged:
+    return Judged(
+        reference=request.reference,
+        dataset=labelled,
+        contract=contest.contract,
+        classes=contest.classes,
+        ranges=contest.ranges,
+        model_sha256=contest.lineage.model_sha256,
+    )
+
+
+def _check_request(request: BenchRequest, config: BenchConfig) -> None:
+    """Refuses what nothing will be measured for, and what cannot be measured, before it begins."""
+    if request.simulate:
+        _check_simulation(config)
+    if config.loadgen is not None:
+        check_loadgen()
+    elif request.loadgen_logs is not None:
+        raise ConfigError(
+            "--loadgen-logs keeps the logs of a scenario, and none is asked for. Pass --scenario."
+        )
+
+
+def _check_simulation(config: BenchConfig) -> None:
+    if config.strict:
+        raise ConfigError(
+            "--strict judges a measurement, and --simulate makes none. Leave one of them out."
+        )
+    if config.min_speedup is not None:
+        raise ConfigError(
+            "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
+        )
+    if config.loadgen is not None:
+        raise ConfigError(
+            "--scenario times an engine, and --simulate has none. Leave one of them out."
+        )
 
 
 def _with_baseline(verdict: Comparison, baseline: PastRun, config: BenchConfig) -> Comparison:
@@ -170,8 +200,6 @@ class _Contest:
     """Calibrated range of each activation; empty without INT8."""
     checks: tuple[Check, ...] = ()
     """Of what the engine runs, before it is run."""
-    other_model: str | None = None
-    """Hash of the reference engine's model where that is not the engine's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +218,7 @@ class _Lineage:
 def _contest(request: BenchRequest, config: BenchConfig) -> _Contest:
     artifact = load_engine(request.engine)
     manifest = artifact.manifest
-    _check_profile(request.engine, manifest, config)
+    check_profile(request.engine, manifest, config)
     reference, contract, reference_sha256 = _reference(request, manifest)
     if contract != manifest.contract:
         raise MismatchError(
@@ -216,30 +244,7 @@ def _contest(request: BenchRequest, config: BenchConfig) -> _Contest:
         layers=manifest.layers,
         ranges=manifest.ranges,
         checks=coverage_checks(artifact),
-        other_model=_other_model(request.reference, manifest),
     )
-
-
-def _other_model(reference: Path, manifest: Manifest) -> str | None:
-    if not is_engine(reference):
-        return None
-    own = load_engine(reference).manifest.model_sha256
-    return None if own == manifest.model_sha256 else own
-
-
-def _check_profile(engine: Path, manifest: Manifest, config: BenchConfig) -> None:
-    """Refuses batches outside the engine's profile before anything is run."""
-    if manifest.batch is None:
-        return
-    low, _, high = manifest.batch
-    asked = {"--batch-size": config.batch_size, "--latency-batch": config.latency_batch}
-    for option, batch in asked.items():
-        if not low <= batch <= high:
-            raise MismatchError(
-                f"{option} is {batch}, but {engine} was built for batches of {low} to {high}. Pass "
-                f"one of these, or build the engine with --batch {min(low, batch)}:{batch}:"
-                f"{max(high, batch)}."
-            )
 
 
 def _reference(request: BenchRequest, manifest: Manifest) -> tuple[Runner, Contract, str]:
@@ -308,6 +313,17 @@ def _measured(contest: _Contest, dataset: Dataset, config: BenchConfig) -> _Meas
     )
 
 
+def _loadgen(
+    contest: _Contest, dataset: Dataset, config: LoadGenConfig | None, logs: Path | None
+) -> LoadGenResult | None:
+    """Lets LoadGen drive the engine on images in memory, where that is asked for."""
+    if config is None:
+        return None
+    count = min(config.images, len(dataset))
+    images = _latency_images(contest, dataset, count)
+    return run_loadgen(contest.engine, images, config, logs)
+
+
 def _latency_images(contest: _Contest, dataset: Dataset, wanted: int) -> NDArray[np.float32]:
     if len(dataset) < wanted:
         raise DataError(
@@ -346,17 +362,10 @@ def _provenance(
     )
 
 
-def _warnings(contest: _Contest, again: int, samples: int) -> tuple[str, ...]:
-    told = []
-    if again:
-        told.append(
-            f"{again} of the {samples} images were also used for calibration: the accuracy of the "
-            "engine on them is flattered. Judge on images that calibration has not seen."
-        )
-    if contest.other_model is not None:
-        told.append(
-            f"The reference was built from another model, sha256 {contest.other_model[:12]}, than "
-            f"the engine, {contest.lineage.model_sha256[:12]}: the drop is one between two "
-            "networks, not what quantization costs. Pass the engine's own model as --reference."
-        )
-    return tuple(told)
+def _warnings(again: int, samples: int) -> tuple[str, ...]:
+    if not again:
+        return ()
+    return (
+        f"{again} of the {samples} images were also used for calibration: the accuracy of the "
+        "engine on them is flattered. Judge on images that calibration has not seen.",
+    )

@@ -1,18 +1,39 @@
-"""Whether an INT8 engine runs on this machine what its lowering meant to be INT8."""
+"""What is known of an engine before it is run: the batches that it takes, what runs in INT8."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from edgeres.artifacts import EngineArtifact
+from edgeres.artifacts import EngineArtifact, Manifest
 from edgeres.audit import Audit, AuditedNode, describe_missed
 from edgeres.build import audit_engine
+from edgeres.errors import MismatchError
 from edgeres.model_file import load_model
 from edgeres.quantize import float_branches
 from edgeres.results import EXIT_COVERAGE, Check
-from edgeres.spec import Precision, Target
+from edgeres.spec import BenchConfig, Precision, Target
 
 _LISTED = 5
+
+
+def check_profile(engine: Path, manifest: Manifest, config: BenchConfig) -> None:
+    """Checks that the engine takes the batches that bench is to feed it.
+
+    Raises:
+        MismatchError: one is outside its profile.
+    """
+    if manifest.batch is None:
+        return
+    low, _, high = manifest.batch
+    asked = {"--batch-size": config.batch_size, "--latency-batch": config.latency_batch}
+    for option, batch in asked.items():
+        if not low <= batch <= high:
+            raise MismatchError(
+                f"{option} is {batch}, but {engine} was built for batches of {low} to {high}. Pass "
+                f"one of these, or build the engine with --batch {min(low, batch)}:{batch}:"
+                f"{max(high, batch)}."
+            )
 
 
 def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:

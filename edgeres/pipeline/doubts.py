@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeres.artifacts import is_engine
+from edgeres.artifacts import is_engine, load_engine
 from edgeres.contract import Contract
 from edgeres.data import Dataset, batches, select, take
 from edgeres.diagnose import Diagnosis, RangeShift, diagnose, is_suspicious, range_shift
@@ -37,6 +37,8 @@ class Judged:
     """The network's; empty where not known."""
     ranges: Mapping[str, float]
     """Calibrated range of each activation; empty without INT8."""
+    model_sha256: str
+    """Hash of the model that the engine was built from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class Doubts:
     """None where it was not asked for and the reference is right often enough."""
     shift: RangeShift | None
     """None without INT8, or where the reference is no ONNX model."""
+    other_model: str | None = None
+    """A sentence where the reference is an engine of another model."""
 
 
 def find_doubts(
@@ -78,6 +82,7 @@ def find_doubts(
         suspicious=suspicious,
         diagnosis=_diagnosis(reference, judged, track) if wanted else None,
         shift=_shift(judged, config.seed) if judged.ranges else None,
+        other_model=_other_model(judged),
     )
 
 
@@ -118,7 +123,22 @@ def _warnings(doubts: Doubts, verdict: Comparison) -> tuple[str, ...]:
         told.append(_too_rarely_right(verdict))
     if doubts.shift and doubts.shift.is_foreign:
         told.append(doubts.shift.sentence)
+    if doubts.other_model:
+        told.append(doubts.other_model)
     return (*told, *_slower(verdict))
+
+
+def _other_model(judged: Judged) -> str | None:
+    if not is_engine(judged.reference):
+        return None
+    other, own = load_engine(judged.reference).manifest.model_sha256, judged.model_sha256
+    if other == own:
+        return None
+    return (
+        f"The reference was built from another model, sha256 {other[:12]}, than the engine, "
+        f"{own[:12]}: the drop is one between two networks, not what quantization costs. Pass the "
+        "engine's own model as --reference."
+    )
 
 
 def _slower(verdict: Comparison) -> Iterator[str]:

@@ -22,6 +22,7 @@ from edgeres.results import (
     Comparison,
     Energies,
     LatencyStats,
+    LoadGenResult,
     LogitError,
     PairedAccuracy,
     PairedLatency,
@@ -66,6 +67,7 @@ def render_verdict(comparison: Comparison, *, engine: str, reference: str) -> Gr
         _accuracy_table(comparison.accuracy),
         _facts(dict(_accuracy_facts(comparison))),
         *_latency_part(comparison.latency),
+        *_loadgen_part(comparison.loadgen),
         *_energy_part(comparison.energy),
         *_checks_part(comparison.checks),
         *_warnings_part(comparison.warnings),
@@ -219,6 +221,14 @@ def _ms(value: float) -> str:
 def _latency_cells(stats: LatencyStats, images_per_s: float) -> tuple[str, ...]:
     times = (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms, stats.mean_ms)
     return *map(_ms, times), f"{images_per_s:.1f}", str(len(stats.samples_ms))
+
+
+def _loadgen_part(found: LoadGenResult | None) -> tuple[RenderableType, ...]:
+    if found is None:
+        return ()
+    value = "not told" if found.value is None else f"{found.value:.4g} {found.unit}"
+    told = f"{found.result}, {found.scenario}: {found.metric}, {value}; {found.queries} queries"
+    return (_facts({"LoadGen": told}),)
 
 
 def _energy_part(energies: Energies | None) -> tuple[RenderableType, ...]:

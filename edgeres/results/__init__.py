@@ -20,6 +20,7 @@ from edgeres.results.latency import (
     PairedLatency,
     TailCount,
 )
+from edgeres.results.loadgen import LoadGenResult
 from edgeres.results.past import PastLatency, PastRun, Series, load_run
 from edgeres.results.provenance import DataRecord, FileRecord, Provenance
 from edgeres.results.regression import (
@@ -68,6 +69,7 @@ __all__ = [
     "LatencyChange",
     "LatencyIntervals",
     "LatencyStats",
+    "LoadGenResult",
     "LogitError",
     "Outliers",
     "PairedAccuracy",

@@ -12,6 +12,7 @@ from edgeres.environment import Energy, Stability
 from edgeres.files import SCHEMA_VERSION
 from edgeres.results.accuracy import PairedAccuracy
 from edgeres.results.latency import PairedLatency
+from edgeres.results.loadgen import LoadGenResult
 from edgeres.results.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class Comparison:
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of the logits; empty where they are not known."""
     provenance: Provenance | None = None
+    loadgen: LoadGenResult | None = None
+    """None where no scenario was asked for."""
     regression: Regression | None = None
     """None where no earlier run was given to compare with."""
     diagnosis: Diagnosis | None = None
@@ -128,6 +131,7 @@ class Comparison:
             "throughput": self._throughput(),
             "energy": self.energy and self.energy.to_dict(),
             "energy_reason": self.energy_reason,
+            "loadgen": self.loadgen and self.loadgen.to_dict(),
             "stability": self.stability and self.stability.to_dict(),
             "environment": dict(self.environment),
             "network": self._network(),

@@ -61,6 +61,14 @@ REFUSED = {
     "bench {table} --simulate --reference {model} --data {test} --min-speedup 2": (
         "--min-speedup needs a latency, and --simulate measures none."
     ),
+    "bench {table} --simulate --reference {model} --data {test} --strict": (
+        "--strict judges a measurement, and --simulate makes none."
+    ),
+    "bench {table} --simulate --reference {model} --data {test} --scenario offline": (
+        "--scenario times an engine, and --simulate has none."
+    ),
+    BENCH + "--loadgen-logs logs": "none is asked for. Pass --scenario.",
+    BENCH + "--max-slowdown inf": "--max-slowdown inf is no limit; expected a finite number.",
     BENCH + "--max-drop nan": "--max-drop nan is no limit; expected a finite number.",
     BENCH + "--samples 0": "--samples is 0; at least 1 image is needed.",
     BENCH + "--iterations 0": "must be at least 1",

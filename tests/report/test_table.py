@@ -23,6 +23,7 @@ from edgeres.results import (
     Energies,
     LatencyIntervals,
     LatencyStats,
+    LoadGenResult,
     LogitError,
     Outliers,
     PairedAccuracy,
@@ -257,6 +258,27 @@ def test_a_trend_that_is_unsure_or_small_is_not_told(drift: Drift) -> None:
     """Chance makes trends, and some are too small to matter."""
     quiet = replace(LATENCY, engine=replace(LATENCY.engine, drift=drift))
     assert "drift" not in rendered(replace(VERDICT, latency=quiet))
+
+
+@pytest.mark.parametrize(("value", "told"), [(1.79967, "1.8 ms"), (None, "not told")])
+def test_loadgens_word_is_passed_on(value: float | None, told: str) -> None:
+    """Its VALID or INVALID, the scenario and its figure."""
+    found = LoadGenResult(
+        scenario="single-stream",
+        valid=value is not None,
+        metric="90th percentile latency, early stopping",
+        value=value,
+        unit="ms",
+        queries=742,
+        seconds=60.0,
+        reasons=(),
+        logs=None,
+    )
+    shown = " ".join(rendered(replace(VERDICT, loadgen=found)).split())
+    assert (
+        f"LoadGen {found.result}, single-stream: 90th percentile latency, early stopping, {told}; "
+        "742 queries"
+    ) in shown
 
 
 def test_energy_is_told_where_there_is_a_meter() -> None:
