@@ -7,15 +7,18 @@ a stale or foreign file is refused with a sentence. Nothing here imports a heavy
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from edgeres.audit import Audit
 from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
-from edgeres.spec import Method, Precision, Target
+from edgeres.spec import Method, Precision, Target, TensorRTOptions
+
+T = TypeVar("T")
 
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
@@ -146,6 +149,18 @@ class CalibrationTable:
         return thresholds[wanted]
 
     @property
+    def ranges(self) -> dict[str, float]:
+        """Range of each activation by the mse method on the signed grid, whatever engines use.
+
+        It moves least with the draw of the images, so it tells kinds of images apart.
+        """
+        return {
+            name: seen.thresholds[Method.MSE].s8
+            for name, seen in self.tensors.items()
+            if Method.MSE in seen.thresholds
+        }
+
+    @property
     def sha256(self) -> str:
         """Hash of the file that `save_table` writes of this table."""
         return hashlib.sha256(json_text(self.to_dict()).encode()).hexdigest()
@@ -236,6 +251,16 @@ class Manifest:
     calibration_images: tuple[str, ...] = ()
     """Hashes of the images that the engine was calibrated on."""
     layers: tuple[LayerPrecision, ...] = field(default=())
+    batch: tuple[int, int, int] | None = None
+    """Smallest, optimal and largest batch; None where any is taken."""
+    input_size: tuple[int, int, int] | None = None
+    """Smallest, optimal and largest side of the image; None: the contract's alone."""
+    options: TensorRTOptions | None = None
+    """What was asked of NVIDIA's builder; None on the CPU."""
+    audit: Audit | None = None
+    """What the engine really runs; None where nobody looked."""
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    """The table's `ranges`; empty without INT8."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -244,6 +269,7 @@ class Manifest:
             "kind": "edgeres-engine",
             **asdict(self),
             "contract": self.contract.to_dict(),
+            "audit": self.audit and self.audit.to_dict(),
         }
 
     @classmethod
@@ -270,6 +296,11 @@ class Manifest:
                 LayerPrecision(**{**layer, "precision": Precision(layer["precision"])})
                 for layer in raw["layers"]
             ),
+            batch=_profile(raw["batch"]),
+            input_size=_profile(raw["input_size"]),
+            options=_optional(TensorRTOptions.from_dict, raw["options"]),
+            audit=_optional(Audit.from_dict, raw["audit"]),
+            ranges={name: float(value) for name, value in raw["ranges"].items()},
         )
 
 
@@ -279,6 +310,17 @@ class EngineArtifact:
 
     path: Path
     manifest: Manifest
+
+
+def _optional(read: Callable[[Any], T], raw: Any) -> T | None:
+    return None if raw is None else read(raw)
+
+
+def _profile(raw: Any) -> tuple[int, int, int] | None:
+    if raw is None:
+        return None
+    low, best, high = (int(value) for value in raw)
+    return low, best, high
 
 
 def _threshold(raw: Mapping[str, Any]) -> Threshold:

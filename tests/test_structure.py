@@ -17,12 +17,12 @@ STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
 _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
 _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names"}
-_VALUES = _ARTIFACTS | {"artifacts"}
+_VALUES = _ARTIFACTS | {"artifacts", "audit"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
 _COMPARE = _MEASUREMENT | {"stopwatch", "evaluate", "benchmark"}
 _REPORT = _COMPARE | {"compare", "regression"}
-_PIPELINE = _REPORT | STAGES | {"report", "loadgen"}
+_PIPELINE = _REPORT | STAGES | {"report", "diagnose", "loadgen"}
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "edgeres": frozenset(),
@@ -31,7 +31,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "files": _SPEC,
     "names": _ERRORS,
     "contract": _SPEC | {"names"},
-    "artifacts": _ARTIFACTS,
+    "audit": _SPEC | {"spec", "names"},
+    "artifacts": _ARTIFACTS | {"audit"},
     "results": _VALUES | {"environment"},
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},
@@ -46,6 +47,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "benchmark": _MEASUREMENT | {"stopwatch"},
     "loadgen": _MEASUREMENT,
     "compare": _COMPARE,
+    "diagnose": _COMPARE,
     "regression": _COMPARE,
     "report": _REPORT | {"models"},
     "pipeline": _PIPELINE,
@@ -57,6 +59,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 OWNERS: Mapping[str, tuple[str, ...]] = {
     "torch": ("edgeres.models", "edgeres.export"),
     "safetensors": ("edgeres.models",),
+    "torchvision": ("edgeres.models.published",),
+    "timm": ("edgeres.models.published",),
     "onnxruntime": ("edgeres.ort", "edgeres.build.onnxruntime", "edgeres.runners.onnxruntime"),
     "tensorrt": ("edgeres.build", "edgeres.runners"),
     "tensorrt_rtx": ("edgeres.build", "edgeres.runners"),

@@ -101,6 +101,12 @@ _TYPED = ParameterSource.COMMANDLINE
     help="Meter joules where the machine can; takes some 15 seconds.",
 )
 @click.option(
+    "--diagnose/--no-diagnose",
+    default=None,
+    help="Try the usual mistakes in preprocessing and labels. [default: if the reference is "
+    "suspiciously often wrong]",
+)
+@click.option(
     "--simulate",
     is_flag=True,
     help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",
@@ -121,7 +127,8 @@ def bench(
 ) -> None:
     """Judge ENGINE against the FP32 reference on the same images: accuracy and latency.
 
-    Exit codes: 0 pass, 3 accuracy, 4 speed, 6 the engine does not belong here, 7 unsteady machine.
+    Exit codes: 0 pass, 3 accuracy, 4 speed, 5 layers not in INT8, 6 engine, images or labels do
+    not belong together, 7 unsteady machine.
 
     \b
     Example:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,6 +70,29 @@ def command_line() -> tuple[str, ...]:
     """Returns the words of the running command."""
     words: tuple[str, ...] = click.get_current_context().meta[COMMAND]
     return words
+
+
+@contextmanager
+def building() -> Iterator[Callable[[str, float], None]]:
+    """Yields what NVIDIA's builder tells its phase and done fraction to: a bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    console = Console(stderr=True)
+    hidden = is_quiet() or not console.is_terminal
+    columns = (
+        TextColumn("Building"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("", total=1.0, visible=False)
+
+        def show(phase: str, done: float) -> None:
+            progress.update(task, description=phase, completed=done, visible=True)
+
+        yield show
 
 
 def is_quiet() -> bool:

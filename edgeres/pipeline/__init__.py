@@ -14,6 +14,7 @@ from edgeres.pipeline.inspect import inspect_artifact
 from edgeres.pipeline.rank import rank_runs
 from edgeres.pipeline.report import ReportFiles, check_reports, write_reports
 from edgeres.pipeline.track import Track, untracked
+from edgeres.pipeline.trt_cache import check_trt_cache, emit_trt_cache
 
 __all__ = [
     "BenchRequest",
@@ -25,7 +26,9 @@ __all__ = [
     "calibrate_model",
     "check_build",
     "check_reports",
+    "check_trt_cache",
     "contract_of",
+    "emit_trt_cache",
     "export_stage",
     "inspect_artifact",
     "rank_runs",

@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from edgeres.compare import compare, paired_accuracy, with_loadgen, with_stability
-from edgeres.data import batches, check_labels, load_dataset, select
+from edgeres.data import Dataset, batches, check_labels, load_dataset, select
 from edgeres.environment import NoEnergy, describe_machine
 from edgeres.errors import ConfigError
-from edgeres.evaluate import evaluate_pair, found_again
+from edgeres.evaluate import Outcomes, evaluate_pair, found_again
 from edgeres.loadgen import check_loadgen
-from edgeres.pipeline.contest import BenchRequest, Lineage, check_timing, find_contest
+from edgeres.pipeline.contest import BenchRequest, Contest, Lineage, check_timing, find_contest
+from edgeres.pipeline.doubts import Judged, find_doubts, with_doubts
 from edgeres.pipeline.measure import Measured, drive, measure
 from edgeres.pipeline.track import Track, untracked
 from edgeres.regression import against_baseline, baseline_checks, check_same_images
@@ -36,7 +37,7 @@ def bench_engine(
     _check_request(request, config)
     started = datetime.now(timezone.utc)
     baseline = None if request.baseline is None else load_run(request.baseline)
-    contest = find_contest(request)
+    contest = find_contest(request, config)
     check_timing(contest, config)
     labelled = load_dataset(request.data)
     check_labels(labelled, contest.num_classes)
@@ -48,34 +49,38 @@ def bench_engine(
             check_same_images(outcomes.fingerprint, baseline)
         measured = None if request.simulate else measure(contest, dataset, config)
         loadgen = drive(contest, dataset, config.loadgen, request.loadgen_logs)
-    again = found_again(outcomes.hashes, contest.calibration_images)
+        judged = _judged(request, contest, labelled)
+        doubts = find_doubts(reference, outcomes.reference, judged, config, track)
+    accuracy = paired_accuracy(outcomes, dataset.image_name)
+    latency = None if measured is None else measured.latency
     environment = {
         **describe_machine().to_dict(),
         "engine": engine.name,
         "reference": reference.name,
     }
-    data = DataRecord(
-        path=str(request.data),
-        fingerprint=outcomes.fingerprint,
-        samples=len(dataset),
-        seed=config.seed,
-    )
+    verdict = compare(accuracy, latency, config, environment, _warnings(outcomes, contest))
     verdict = replace(
-        compare(
-            paired_accuracy(outcomes, dataset.image_name),
-            None if measured is None else measured.latency,
-            config,
-            environment,
-            _warnings(again, len(dataset)),
-        ),
+        verdict,
         layers=contest.layers,
         classes=contest.classes,
-        provenance=_provenance(request, contest.lineage, data, started),
+        provenance=_provenance(request, contest.lineage, outcomes, config.seed, started),
+        checks=(*contest.checks, *verdict.checks),
     )
-    verdict = _with_measurement(verdict, measured, config)
+    verdict = with_doubts(_with_measurement(verdict, measured, config), doubts)
     if loadgen is not None:
         verdict = with_loadgen(verdict, loadgen, config)
     return verdict if baseline is None else _with_baseline(verdict, baseline, config)
+
+
+def _judged(request: BenchRequest, contest: Contest, labelled: Dataset) -> Judged:
+    return Judged(
+        reference=request.reference,
+        dataset=labelled,
+        contract=contest.contract,
+        classes=contest.classes,
+        ranges=contest.ranges,
+        model_sha256=contest.lineage.model_sha256,
+    )
 
 
 def _check_request(request: BenchRequest, config: BenchConfig) -> None:
@@ -124,7 +129,7 @@ def _with_baseline(verdict: Comparison, baseline: PastRun, config: BenchConfig) 
 
 
 def _provenance(
-    request: BenchRequest, lineage: Lineage, data: DataRecord, started: datetime
+    request: BenchRequest, lineage: Lineage, outcomes: Outcomes, seed: int, started: datetime
 ) -> Provenance:
     return Provenance(
         command=request.command,
@@ -133,17 +138,24 @@ def _provenance(
         reference=FileRecord(path=str(request.reference), sha256=lineage.reference_sha256),
         model_sha256=lineage.model_sha256,
         table_sha256=lineage.table_sha256,
-        data=data,
+        data=DataRecord(
+            path=str(request.data),
+            fingerprint=outcomes.fingerprint,
+            samples=len(outcomes.labels),
+            seed=seed,
+        ),
         target=lineage.target.value,
         precision=None if lineage.precision is None else lineage.precision.value,
         versions=lineage.versions,
     )
 
 
-def _warnings(again: int, samples: int) -> tuple[str, ...]:
+def _warnings(outcomes: Outcomes, contest: Contest) -> tuple[str, ...]:
+    again = found_again(outcomes.hashes, contest.calibration_images)
     if not again:
         return ()
     return (
-        f"{again} of the {samples} images were also used for calibration: the accuracy of the "
-        "engine on them is flattered. Judge on images that calibration has not seen.",
+        f"{again} of the {len(outcomes.labels)} images were also used for calibration: the "
+        "accuracy of the engine on them is flattered. Judge on images that calibration has not "
+        "seen.",
     )

@@ -20,8 +20,10 @@ from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.model_file import describe_model
 from edgeres.pipeline.calibrate import contract_of
+from edgeres.pipeline.coverage import check_profile, coverage_checks
 from edgeres.pipeline.plans import trusted_plan
 from edgeres.quantize import check_table, quantize_for_tensorrt
+from edgeres.results import Check
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
 from edgeres.spec import BenchConfig, Precision, Target, Timing
 
@@ -77,19 +79,24 @@ class Contest:
     lineage: Lineage
     classes: tuple[str, ...]
     layers: tuple[LayerPrecision, ...]
+    ranges: Mapping[str, float]
+    """Calibrated range of each activation; empty without INT8."""
     model: OnnxArtifact | None
     """The reference, where it is an ONNX file."""
+    checks: tuple[Check, ...] = ()
+    """Of what the engine runs, before it is run."""
 
 
-def find_contest(request: BenchRequest) -> Contest:
+def find_contest(request: BenchRequest, config: BenchConfig) -> Contest:
     """Returns engine and reference, neither open yet, once they are known to belong together.
 
     Raises:
-        MismatchError: the engine does not belong to the reference or to this machine.
+        MismatchError: the engine does not belong to the reference or to this machine, or does not
+            take the batches of `config`.
         ConfigError: preprocessing was given twice, or a plan to trust without its model.
         ArtifactError: a file cannot be read.
     """
-    return _simulation(request) if request.simulate else _contest(request)
+    return _simulation(request) if request.simulate else _contest(request, config)
 
 
 def check_timing(contest: Contest, config: BenchConfig) -> None:
@@ -106,9 +113,10 @@ def check_timing(contest: Contest, config: BenchConfig) -> None:
         )
 
 
-def _contest(request: BenchRequest) -> Contest:
+def _contest(request: BenchRequest, config: BenchConfig) -> Contest:
     artifact = _engine(request)
     manifest = artifact.manifest
+    check_profile(request.engine, manifest, config)
     reference = _reference(request, manifest)
     if reference.contract != manifest.contract:
         raise MismatchError(
@@ -133,7 +141,9 @@ def _contest(request: BenchRequest) -> Contest:
         ),
         classes=manifest.classes,
         layers=manifest.layers,
+        ranges=manifest.ranges,
         model=reference.model,
+        checks=coverage_checks(artifact),
     )
 
 
@@ -216,5 +226,6 @@ def _simulation(request: BenchRequest) -> Contest:
         ),
         classes=model.classes,
         layers=network.layers,
+        ranges=table.ranges,
         model=model,
     )

@@ -1,17 +1,25 @@
 """Observed ranges, thresholds, Q/DQ placement and its two lowerings."""
 
+from edgeres.quantize.overflow import check_fp16_range
+from edgeres.quantize.shortcuts import float_branches
 from edgeres.quantize.stages import (
     calibrate,
     check_table,
     float_network,
+    observed_ranges,
     quantize_for_cpu,
     quantize_for_tensorrt,
 )
+from edgeres.quantize.trt_cache import trt_cache
 
 __all__ = [
     "calibrate",
+    "check_fp16_range",
     "check_table",
+    "float_branches",
     "float_network",
+    "observed_ranges",
     "quantize_for_cpu",
     "quantize_for_tensorrt",
+    "trt_cache",
 ]

@@ -13,7 +13,7 @@ from edgeres.model_file import Network, load_model
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.fp16 import to_fp16
 from edgeres.quantize.graph import Graph, view
-from edgeres.quantize.methods import Distribution, thresholds
+from edgeres.quantize.methods import SIGNED_LEVELS, Distribution, mse_amax, thresholds
 from edgeres.quantize.observe import ImageBatch, observe
 from edgeres.quantize.placement import (
     calibrated_tensors,
@@ -79,6 +79,18 @@ def calibrate(
             for name, seen in distributions.items()
         },
     )
+
+
+def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[str, float]:
+    """Returns what `CalibrationTable.ranges` would be after calibration on these images.
+
+    Raises:
+        CalibrationError: no images, or an activation that is NaN or infinite.
+        RunnerError: ONNX Runtime refused the model.
+    """
+    graph = view(load_model(model.path))
+    seen = observe(graph, calibrated_tensors(graph), batches)
+    return {name: mse_amax(found, SIGNED_LEVELS) for name, found in seen.items()}
 
 
 def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract) -> None:
@@ -151,17 +163,17 @@ def quantize_for_tensorrt(
 
 
 def float_network(model: OnnxArtifact, precision: Precision) -> Network:
-    """Returns the network in FP32 as it is, or typed FP16.
+    """Returns the network in FP32 as it is, or typed FP16; every operator has a name of its own.
 
     Raises:
         QuantizationError: a value overflows FP16.
     """
-    proto = load_model(model.path)
+    graph = view(load_model(model.path))
     half = precision is Precision.FP16
     return Network(
-        model=to_fp16(proto) if half else proto,
+        model=to_fp16(graph.model) if half else graph.model,
         source=model,
-        layers=float_layers(view(proto), precision),
+        layers=float_layers(graph, precision),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeres.artifacts import LayerPrecision
 from edgeres.environment import Energy, Stability
@@ -29,6 +29,19 @@ EXIT_MISMATCH = 6
 EXIT_UNSTABLE = 7
 
 _FIRST_APPLIES = (EXIT_MISMATCH, EXIT_UNSTABLE, EXIT_COVERAGE, EXIT_ACCURACY, EXIT_SPEED)
+
+
+class Diagnosis(Protocol):
+    """What trying the usual mistakes in preprocessing and labels came to."""
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, by what evidence, and which option repairs it."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +105,8 @@ class Comparison:
     """None where no scenario was asked for."""
     regression: Regression | None = None
     """None where no earlier run was given to compare with."""
+    diagnosis: Diagnosis | None = None
+    """None where it was not asked for and the reference is right often enough."""
 
     @property
     def passed(self) -> bool:
@@ -122,6 +137,7 @@ class Comparison:
             "network": self._network(),
             "provenance": self.provenance and self.provenance.to_dict(),
             "baseline": self.regression and self.regression.to_dict(),
+            "diagnosis": self.diagnosis and self.diagnosis.to_dict(),
             "checks": [check.to_dict() for check in self.checks],
             "warnings": list(self.warnings),
         }
