@@ -133,7 +133,9 @@ def activation_inputs(node: onnx.NodeProto) -> range:
 
 
 def refusal(graph: Graph, node: onnx.NodeProto) -> str | None:
-    """Returns why an operator cannot be integer on any target; None where it can."""
+    """Returns why an operator is not integer on any target; None where it can be."""
+    if node.name in graph.kept:
+        return graph.kept[node.name]
     if node.op_type == "Conv":
         constant = all(not name or name in graph.constants for name in node.input[1:])
         return None if constant else "its weight or bias is not constant"

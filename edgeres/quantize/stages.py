@@ -12,9 +12,9 @@ from edgeres.errors import CalibrationError
 from edgeres.model_file import Network, load_model
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.fp16 import to_fp16
-from edgeres.quantize.graph import Graph, view
+from edgeres.quantize.graph import Graph, skeleton, view
 from edgeres.quantize.methods import Distribution, thresholds
-from edgeres.quantize.observe import ImageBatch, observe
+from edgeres.quantize.observe import ImageBatch, observation, observe
 from edgeres.quantize.placement import (
     calibrated_tensors,
     float_layers,
@@ -57,14 +57,15 @@ def calibrate(
         QuantizationError: the model's opset is too old.
         RunnerError: ONNX Runtime refused the model.
     """
-    graph = view(load_model(model.path))
+    graph = view(skeleton(load_model(model.path)))
     tensors = calibrated_tensors(graph)
     if not tensors:
         raise CalibrationError(
             f"{model.path} has no convolution with constant weights: there is nothing to quantize."
         )
     hashes: list[str] = []
-    distributions = observe(graph, tensors, _recorded(batches, hashes))
+    seen = observation(model.path.read_bytes(), graph, tensors)
+    distributions = observe(seen, _recorded(batches, hashes))
     return CalibrationTable(
         model_sha256=model.sha256,
         data=DataLineage.of(data, hashes),
