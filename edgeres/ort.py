@@ -22,6 +22,7 @@ _EXACT_PRODUCTS = "session.x64quantprecision"
 """Turns s8 weights to u8, whose kernel is exact where the other may saturate, and slower where it
 may not: 2.4 times on ResNet-50 with AVX-512 VNNI. Source: onnxruntime,
 onnxruntime_session_options_config_keys.h, kOrtSessionOptionsAvx2PrecisionMode."""
+_NO_INTEGERS = "session.disable_quant_qdq"
 _FATAL_ONLY = 4
 
 
@@ -31,6 +32,7 @@ def open_session(
     threads: int = 0,
     optimized: Path | None = None,
     memory_pattern: bool = True,
+    integer: bool = True,
 ) -> Any:
     """Returns an `onnxruntime.InferenceSession` of a serialised model or a file.
 
@@ -40,6 +42,8 @@ def open_session(
         optimized: where to write the graph that ONNX Runtime really runs, after its fusions.
         memory_pattern: plan one block for all activations, a little faster than taking and
             giving back each; where many must be held at once, the block is far larger than they.
+        integer: run what stands between DequantizeLinear and QuantizeLinear on integer kernels
+            where there is one; False computes in float32 between the roundings.
 
     Raises:
         RunnerError: ONNX Runtime refused the model.
@@ -53,6 +57,8 @@ def open_session(
         options.add_session_config_entry(_EXACT_PRODUCTS, "1")
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = memory_pattern
+    if not integer:
+        options.add_session_config_entry(_NO_INTEGERS, "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     source = str(model) if isinstance(model, Path) else model
