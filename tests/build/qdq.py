@@ -32,3 +32,17 @@ def with_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with TensorRT's placement."""
     graph = view(model)
     return lower_for_tensorrt(graph, place_for_tensorrt(graph), unit_table(model))
+
+
+def without_pair(model: onnx.ModelProto, reader: str) -> onnx.ModelProto:
+    """Returns a copy in which an operator's dequantized operand is the float tensor itself."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    made = {out: node for node in changed.graph.node for out in node.output}
+    node = next(n for n in changed.graph.node if n.name == reader)
+    for index, name in enumerate(node.input):
+        producer = made.get(name)
+        if producer is not None and producer.op_type == "DequantizeLinear":
+            node.input[index] = made[producer.input[0]].input[0]
+            return changed
+    raise AssertionError(f"{reader} has no dequantized operand")

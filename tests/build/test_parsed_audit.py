@@ -10,7 +10,7 @@ import pytest
 from digits import Digits
 from fake_tensorrt import FakeTensorRT
 from networks import NAMES, network
-from qdq import unit_table, with_qdq
+from qdq import unit_table, with_qdq, without_pair
 
 from edgeres.artifacts import LayerPrecision, load_table
 from edgeres.audit import Source
@@ -115,20 +115,6 @@ def test_every_block_is_covered_on_nvidias_parser(name: str, tmp_path: Path) -> 
     assert audit.source is Source.PARSED
     assert {node.ran for node in audit.nodes} == {Precision.INT8}
     assert audit.coverage == 100
-
-
-def without_pair(model: onnx.ModelProto, reader: str) -> onnx.ModelProto:
-    """Returns a copy in which an operator's dequantized operand is the float tensor itself."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    made = {out: node for node in changed.graph.node for out in node.output}
-    node = next(n for n in changed.graph.node if n.name == reader)
-    for index, name in enumerate(node.input):
-        producer = made.get(name)
-        if producer is not None and producer.op_type == "DequantizeLinear":
-            node.input[index] = made[producer.input[0]].input[0]
-            return changed
-    raise AssertionError(f"{reader} has no dequantized operand")
 
 
 @pytest.mark.rtx
