@@ -198,17 +198,17 @@ def quantize_for_tensorrt(
 
 
 def float_network(model: OnnxArtifact, precision: Precision) -> Network:
-    """Returns the network in FP32 as it is, or typed FP16.
+    """Returns the network in FP32 as it is, or typed FP16; every operator has a name of its own.
 
     Raises:
         QuantizationError: a value overflows FP16.
     """
-    proto = load_model(model.path)
+    graph = view(load_model(model.path))
     half = precision is Precision.FP16
     return Network(
-        model=to_fp16(proto) if half else proto,
+        model=to_fp16(graph.model) if half else graph.model,
         source=model,
-        layers=float_layers(view(proto), precision),
+        layers=float_layers(graph, precision),
     )
 
 
