@@ -12,10 +12,12 @@ from edgeres.report.junit import render_junit
 from edgeres.report.markdown import render_markdown
 from edgeres.report.ranking import render_ranking
 from edgeres.report.table import render_verdict
+from edgeres.report.tuning import describe_choice, sensitivity_table
 
 __all__ = [
     "Picture",
     "check_html",
+    "describe_choice",
     "draw_network_svg",
     "render_artifact",
     "render_doctor",
@@ -27,5 +29,6 @@ __all__ = [
     "render_ranking",
     "render_side_by_side",
     "render_verdict",
+    "sensitivity_table",
     "shown_flips",
 ]
