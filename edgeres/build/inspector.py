@@ -27,7 +27,7 @@ _TYPE_KEYS = ("Format/Datatype", "DataType", "Datatype", "Format")
 _TYPES = (
     (re.compile(r"int8", re.IGNORECASE), Precision.INT8),
     (re.compile(r"fp16|half", re.IGNORECASE), Precision.FP16),
-    (re.compile(r"fp32|float", re.IGNORECASE), Precision.FP32),
+    (re.compile(r"\b(fp32|float)\b", re.IGNORECASE), Precision.FP32),
 )
 """How the inspector spells a type, in formats, in DataType and in Weights."""
 

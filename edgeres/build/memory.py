@@ -20,8 +20,8 @@ WEIGHT_COPIES = 3
 """The ONNX file in memory, the parsed network, and the engine with its serialised plan."""
 
 LEAST_WORKSPACE_MIB = 32
-"""Least that is worth trying. Measured with TensorRT for RTX 1.7.1's builder, which says so itself
-("no tactics to implement the operation within workspace limit"): XXX."""
+"""Least that is worth trying. Measured with TensorRT for RTX 1.7.1 at batch 16: resnet20 built in
+16 MiB and not in 8, ResNet-50 in FP16 in 32 and not in 16."""
 
 _MIB = 1 << 20
 _BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}

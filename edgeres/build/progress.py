@@ -40,7 +40,9 @@ class Phases:
             self._done[name] = min((step + 1) / self._steps[name], 1.0)
 
     def finish(self, name: str) -> None:
-        """Leaves a phase; its parent says itself when its step is complete."""
+        """Leaves a phase; its parent says itself when its step is complete, the outermost has none."""
+        if name in self._steps and self._parents[name] not in self._steps:
+            self._shown = 1.0
         for known in (self._steps, self._parents, self._done):
             known.pop(name, None)
 

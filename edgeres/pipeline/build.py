@@ -101,7 +101,19 @@ def check_build(
     check_writable(output, *inputs)
     check_writable(manifest_path(output), *inputs)
     if config.options.timing_cache is not None:
-        check_writable(Path(config.options.timing_cache), *inputs, output)
+        _check_timing_cache(Path(config.options.timing_cache), output, inputs)
+
+
+def _check_timing_cache(cache: Path, output: Path, inputs: tuple[Path, ...]) -> None:
+    """Refuses a cache, or what is written beside it, in the place of another file of the build."""
+    made = {path.resolve() for path in (output, manifest_path(output))}
+    for path in (cache, manifest_path(cache)):
+        if path.resolve() in made:
+            raise ConfigError(
+                f"--timing-cache {cache} and the engine {output} would write the same file {path}. "
+                "Pass another --timing-cache."
+            )
+        check_writable(path, *inputs)
 
 
 def _lowered(

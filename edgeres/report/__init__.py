@@ -9,8 +9,10 @@ from edgeres.report.explanation import render_example, render_network, render_si
 from edgeres.report.inspection import render_artifact
 from edgeres.report.ranking import render_ranking
 from edgeres.report.table import render_verdict
+from edgeres.report.tuning import describe_choice, sensitivity_table
 
 __all__ = [
+    "describe_choice",
     "draw_network_svg",
     "render_artifact",
     "render_doctor",
@@ -19,4 +21,5 @@ __all__ = [
     "render_ranking",
     "render_side_by_side",
     "render_verdict",
+    "sensitivity_table",
 ]
