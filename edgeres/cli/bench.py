@@ -103,8 +103,8 @@ _TYPED = ParameterSource.COMMANDLINE
 @click.option(
     "--diagnose/--no-diagnose",
     default=None,
-    help="Try the usual mistakes in preprocessing and labels. [default: if the reference is "
-    "suspiciously often wrong]",
+    help="Try the usual mistakes in preprocessing and labels, in at most 5,000 inferences. "
+    "[default: if the reference is suspiciously often wrong]",
 )
 @click.option(
     "--simulate",

@@ -92,7 +92,7 @@ def with_doubts(verdict: Comparison, doubts: Doubts) -> Comparison:
     return replace(
         verdict,
         diagnosis=found,
-        checks=(*verdict.checks, *((_check(found),) if found else ())),
+        checks=(*((_check(found),) if found else ()), *verdict.checks),
         warnings=(*verdict.warnings, *_warnings(doubts, verdict)),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import networks
 import numpy as np
 import onnx
 import pytest
@@ -12,16 +13,18 @@ from commands import passed, refusal
 from digits import Digits, gpu_plan, save_manifest
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
-from seeds import BRIEF, alarms, bench, fp32_engine, reasons, rewritten, without_pair
+from seeds import BRIEF, alarms, bench, fp32_engine, reasons, rewritten, save_arrays, without_pair
 
 from edgeres.artifacts import load_engine, load_table
 from edgeres.audit import Audit, AuditedNode, EngineLayer, Source
 from edgeres.build import build_engine
+from edgeres.contract import ContractOptions
 from edgeres.errors import CoverageError
 from edgeres.model_file import describe_model, load_model, save_model
+from edgeres.pipeline import build_from_model, calibrate_model
 from edgeres.pipeline.coverage import coverage_checks
 from edgeres.quantize import float_branches, quantize_for_cpu, quantize_for_tensorrt
-from edgeres.spec import BuildConfig, Precision
+from edgeres.spec import BuildConfig, CalibrationConfig, Precision
 
 COVERAGE, MISMATCH = 5, 6
 
@@ -220,3 +223,17 @@ def test_a_truncated_engine(digits: Digits, tmp_path: Path) -> None:
     said = judge(digits, cut)
     assert said.startswith(f"{cut} was changed or truncated after it was built: sha256 ")
     assert said.endswith("Run build-engine again.")
+
+
+@pytest.mark.parametrize("name", networks.FOLDED)
+def test_every_kind_of_block_raises_no_alarm(name: str, tmp_path: Path) -> None:
+    """What the lowering leaves in float on purpose is no fallback."""
+    path = tmp_path / "model.onnx"
+    onnx.save(networks.network(name), path)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+    data = save_arrays(tmp_path / "images.npz", pixels, np.zeros(8, np.int64))
+    options = ContractOptions(preset="digits", input_size=networks.SIZE, resize=networks.SIZE)
+    table = calibrate_model(path, data, CalibrationConfig(), options)
+    config = BuildConfig()
+    engine = build_from_model(path, config, table, options=options, output=tmp_path / "e.onnx")
+    assert coverage_checks(engine) == ()
