@@ -51,7 +51,7 @@ class TensorRtRunner:
         Args:
             engine: a plan with its manifest.
             streams: inferences that may be under way at a time.
-            graph: whether `infer` replays a CUDA graph; one is captured for each batch size.
+            graph: whether `infer` replays a CUDA graph; it is captured anew when the batch changes.
             memory: how images and logits come and go; None: mapped where the GPU shares the host's
                 memory, copied elsewhere.
         """
@@ -149,7 +149,7 @@ class TensorRtRunner:
             raise MismatchError(
                 f"{self.name} takes batches of {bindings.smallest} to {bindings.largest} images, "
                 f"not {len(images)}. Pass another batch size, or build the engine with "
-                f"--batch {min(bindings.smallest, len(images))}:{bindings.largest}:"
+                f"--batch {max(1, min(bindings.smallest, len(images)))}:{bindings.largest}:"
                 f"{max(bindings.largest, len(images))}."
             )
 

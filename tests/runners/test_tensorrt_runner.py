@@ -19,6 +19,7 @@ from fake_runtime import (
     LARGEST,
     FakeEngine,
     FakeExecution,
+    FakeRtxExecution,
     FakeRuntime,
     FakeRuntimeModule,
     TensorIOMode,
@@ -122,6 +123,8 @@ def test_a_graph_replays_the_whole_inference(
         assert called == 2
         runner.infer(images(4))
         assert trt.enqueued == called + 2
+        assert_equal(runner.infer(images(3)), images(3))
+        assert (trt.enqueued, cuda.counts["executables"]) == (called + 4, 1)
 
 
 def test_mapped_memory_is_not_copied(
@@ -306,6 +309,17 @@ def test_an_engine_that_cannot_be_captured_is_told(
         assert_equal(runner.infer(images(2)), images(2))
 
 
+def test_a_plan_that_says_it_cannot_be_captured_is_believed(
+    cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
+) -> None:
+    """TensorRT for RTX knows it; nothing is captured."""
+    trt.execution = FakeRtxExecution
+    with TensorRtRunner(plan, graph=True) as runner:
+        with pytest.raises(RunnerError, match="cannot be captured as a CUDA graph: it takes mem"):
+            runner.infer(images(2))
+        assert cuda.counts["graphs"] == 0
+
+
 def test_a_failing_thread_leaves_the_others_alone(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
@@ -387,15 +401,17 @@ def test_a_wrong_shape_is_refused(
     assert trt.calls == []
 
 
-@pytest.mark.parametrize(("size", "profile"), [(17, "1:16:17"), (0, "0:16:16")])
+@pytest.mark.parametrize(("size", "profile"), [(17, "1:16:17"), (0, "1:16:16")])
 def test_a_batch_outside_the_profile_is_refused(
     size: int, profile: str, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """With the batches that it takes, and what to build for more."""
     with TensorRtRunner(plan) as runner, pytest.raises(MismatchError) as refused:
         runner.infer(images(size))
-    said = str(refused.value)
-    assert f"takes batches of 1 to 16 images, not {size}. Pass another batch size" in said
+    assert str(refused.value).endswith(
+        f"takes batches of 1 to 16 images, not {size}. Pass another batch size, or build the "
+        f"engine with --batch {profile}."
+    )
 
 
 def test_what_the_runtime_cannot_load_is_told(
@@ -597,6 +613,8 @@ def test_what_is_called_exists_in_every_version(version: str, shared: Path) -> N
     for kind, double in doubles.items():
         names = {name for name in dir(double) if not name.startswith("_")} - FakeEngine.OWN
         assert names <= set(ast.literal_eval(real[kind])), kind
+    rtx = "is_stream_capturable" in ast.literal_eval(real["IExecutionContext"])
+    assert rtx is version.startswith("rtx")
 
 
 @pytest.mark.rtx
