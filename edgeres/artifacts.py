@@ -16,6 +16,7 @@ from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
 from edgeres.spec import Method, Precision, Target
+from edgeres.tuning import Choice, Sensitivity
 
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
@@ -122,6 +123,10 @@ class CalibrationTable:
     seed: int
     edgeres_version: str
     tensors: Mapping[str, TensorRange]
+    choices: tuple[Choice, ...] = ()
+    """How method auto came to its thresholds, for each lowering; empty without it."""
+    sensitivity: Sensitivity | None = None
+    """What each block and layer does to the logits; None unless it was asked for."""
 
     def threshold(self, tensor: str, method: Method | None = None) -> Threshold:
         """Returns the threshold of a tensor by the table's own method or another.
@@ -168,6 +173,8 @@ class CalibrationTable:
                 }
                 for name, seen in self.tensors.items()
             },
+            "choices": [choice.to_dict() for choice in self.choices],
+            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
         }
 
     @classmethod
@@ -194,6 +201,8 @@ class CalibrationTable:
                 )
                 for name, seen in raw["tensors"].items()
             },
+            choices=tuple(Choice.from_dict(choice) for choice in raw.get("choices", ())),
+            sensitivity=_sensitivity(raw.get("sensitivity")),
         )
 
 
@@ -275,6 +284,10 @@ class EngineArtifact:
 
     path: Path
     manifest: Manifest
+
+
+def _sensitivity(raw: Mapping[str, Any] | None) -> Sensitivity | None:
+    return None if raw is None else Sensitivity.from_dict(raw)
 
 
 def _threshold(raw: Mapping[str, Any]) -> Threshold:

@@ -1,5 +1,6 @@
 """Observed ranges, thresholds, Q/DQ placement and its two lowerings."""
 
+from edgeres.quantize.judge import Told, untold
 from edgeres.quantize.stages import (
     calibrate,
     check_table,
@@ -9,9 +10,11 @@ from edgeres.quantize.stages import (
 )
 
 __all__ = [
+    "Told",
     "calibrate",
     "check_table",
     "float_network",
     "quantize_for_cpu",
     "quantize_for_tensorrt",
+    "untold",
 ]
