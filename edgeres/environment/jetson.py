@@ -27,6 +27,12 @@ from edgeres.environment.tegrastats import TegraStats, parse_tegrastats
 _TENSORRT_PACKAGES = ("libnvinfer10", "libnvinfer11", "libnvinfer8", "tensorrt")
 """Debian packages with TensorRT's version. Source: JetPack 5 to 7."""
 
+TOOL_S = 10.0
+"""Time that a tool has. Chosen: jetson_clocks is a shell script that reads some hundred files."""
+
+STATS_S = 1.5
+"""Time for two lines of tegrastats at its 500 ms; it never ends by itself."""
+
 _PYTHON_PACKAGES = ("tensorrt", "pycuda")
 
 ModuleVersion = Callable[[str], "str | None"]
@@ -110,8 +116,9 @@ def read_board(
         modules={name: module(name) for name in _PYTHON_PACKAGES},
         power_mode=_power_mode(root, run),
         power_modes=parse_power_modes(text_of(root / "etc/nvpmodel.conf") or ""),
-        clocks=parse_jetson_clocks(run(["jetson_clocks", "--show"]) or "") or read_clocks(root),
-        stats=_last_stats(run(["tegrastats", "--interval", "500"]) or ""),
+        clocks=parse_jetson_clocks(run(["jetson_clocks", "--show"], TOOL_S) or "")
+        or read_clocks(root),
+        stats=_last_stats(run(["tegrastats", "--interval", "500"], STATS_S) or ""),
         temperatures_c=sample.temperatures_c,
         headroom_c=sample.headroom_c,
         watts=_watts(root),
@@ -123,7 +130,7 @@ def read_board(
 
 def _power_mode(root: Path, run: CommandRunner) -> PowerMode | None:
     """Returns the mode that nvpmodel tells, or the number it keeps with the name it is given."""
-    told = parse_power_mode(run(["nvpmodel", "-q"]) or "")
+    told = parse_power_mode(run(["nvpmodel", "-q"], TOOL_S) or "")
     number = power_mode(root)
     if told is not None or number is None:
         return told
