@@ -17,6 +17,7 @@ from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
 from edgeres.spec import Method, Precision, Target, TensorRTOptions
+from edgeres.tuning import Choice, Sensitivity
 
 T = TypeVar("T")
 
@@ -125,6 +126,10 @@ class CalibrationTable:
     seed: int
     edgeres_version: str
     tensors: Mapping[str, TensorRange]
+    choices: tuple[Choice, ...] = ()
+    """How method auto came to its thresholds, for each lowering; empty without it."""
+    sensitivity: Sensitivity | None = None
+    """What each block and layer does to the logits; None unless it was asked for."""
 
     def threshold(self, tensor: str, method: Method | None = None) -> Threshold:
         """Returns the threshold of a tensor by the table's own method or another.
@@ -171,6 +176,8 @@ class CalibrationTable:
                 }
                 for name, seen in self.tensors.items()
             },
+            "choices": [choice.to_dict() for choice in self.choices],
+            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
         }
 
     @classmethod
@@ -197,6 +204,8 @@ class CalibrationTable:
                 )
                 for name, seen in raw["tensors"].items()
             },
+            choices=tuple(Choice.from_dict(choice) for choice in raw.get("choices", ())),
+            sensitivity=_optional(Sensitivity.from_dict, raw.get("sensitivity")),
         )
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
 _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
-_ARTIFACTS = _SPEC | {"spec", "files", "contract", "names"}
+_ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning"}
 _VALUES = _ARTIFACTS | {"artifacts", "audit"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base"}
@@ -32,6 +32,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "names": _ERRORS,
     "contract": _SPEC | {"names"},
     "audit": _SPEC | {"spec", "names"},
+    "tuning": _SPEC | {"spec", "names", "contract"},
     "artifacts": _ARTIFACTS | {"audit"},
     "results": _VALUES,
     "environment": _VALUES,

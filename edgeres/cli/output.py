@@ -63,26 +63,23 @@ def track(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
 
 
 @contextmanager
-def building() -> Iterator[Callable[[str, float], None]]:
-    """Yields what NVIDIA's builder tells its phase and done fraction to: a bar on stderr."""
+def searching(label: str) -> Iterator[Callable[[float, str], None]]:
+    """Shows a bar with the time left on stderr, moved by what it yields: (share done, text)."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[tried]}"),
+    )
     console = Console(stderr=True)
     hidden = is_quiet() or not console.is_terminal
-    columns = (
-        TextColumn("Building"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.description}"),
-    )
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("", total=1.0, visible=False)
-
-        def show(phase: str, done: float) -> None:
-            progress.update(task, description=phase, completed=done, visible=True)
-
-        yield show
+        task = progress.add_task(label, total=1.0, visible=False, tried="")
+        yield lambda share, tried: progress.update(task, completed=share, tried=tried, visible=True)
 
 
 def is_quiet() -> bool:

@@ -1,5 +1,6 @@
 """Observed ranges, thresholds, Q/DQ placement and its two lowerings."""
 
+from edgeres.quantize.judge import Told, untold
 from edgeres.quantize.overflow import check_fp16_range
 from edgeres.quantize.stages import (
     calibrate,
@@ -11,6 +12,7 @@ from edgeres.quantize.stages import (
 from edgeres.quantize.trt_cache import trt_cache
 
 __all__ = [
+    "Told",
     "calibrate",
     "check_fp16_range",
     "check_table",
@@ -18,4 +20,5 @@ __all__ = [
     "quantize_for_cpu",
     "quantize_for_tensorrt",
     "trt_cache",
+    "untold",
 ]

@@ -18,6 +18,7 @@ from edgeres.artifacts import (
 )
 from edgeres.contract import Contract
 from edgeres.report.audit import render_audit
+from edgeres.report.tuning import describe_choice, sensitivity_table
 from edgeres.spec import Method, Target, TensorRTOptions
 
 
@@ -55,7 +56,10 @@ def _(table: CalibrationTable) -> RenderableType:
     for name, seen in table.tensors.items():
         values = (_amax(seen, method) for method in Method)
         rows.add_row(Text(name), "+-" if seen.signed else "+", *values)
-    return Group(_facts(facts), "", rows)
+    parts: list[RenderableType] = [Text(describe_choice(choice)) for choice in table.choices]
+    if table.sensitivity is not None:
+        parts += ["", sensitivity_table(table.sensitivity)]
+    return Group(_facts(facts), *parts, "", rows)
 
 
 @render_artifact.register
