@@ -46,6 +46,9 @@ DEFAULTS = CalibrationConfig()
     "--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True, help="Images at once."
 )
 @click.option(
+    "--sensitivity", is_flag=True, help="Measure what each block and layer does to the logits."
+)
+@click.option(
     "--emit-trt-cache",
     type=PATH,
     metavar="FILE",
@@ -57,9 +60,6 @@ DEFAULTS = CalibrationConfig()
     show_default=True,
     metavar="X.Y.Z",
     help="TensorRT that reads that cache.",
-)
-@click.option(
-    "--sensitivity", is_flag=True, help="Measure what each block and layer does to the logits."
 )
 @contract_options
 @output_option("The calibration table, JSON.")
