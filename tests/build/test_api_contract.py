@@ -196,7 +196,7 @@ def fails(package: Any, networks: dict[Precision, Network], folder: Path) -> boo
             heard: list[float] = []
 
             def build(*given: Any, heard: list[float] = heard, **named: Any) -> None:
-                package.build_engine(*given, **named, progress=lambda share, _: heard.append(share))
+                package.build_engine(*given, **named, progress=lambda done, _: heard.append(done))
 
             try:
                 run(build, trt, ask, networks[ask.precision], target)
