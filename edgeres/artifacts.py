@@ -17,7 +17,7 @@ from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
 from edgeres.spec import Method, Precision, Target, TensorRTOptions
-from edgeres.tuning import Choice, Sensitivity
+from edgeres.tuning import Choice, MixedSearch, Sensitivity
 
 T = TypeVar("T")
 
@@ -252,6 +252,8 @@ class Manifest:
     """What was asked of NVIDIA's builder; None on the CPU."""
     audit: Audit | None = None
     """What the engine really runs; None where nobody looked."""
+    search: MixedSearch | None = None
+    """What mixed precision chose among; None for the others."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -261,6 +263,7 @@ class Manifest:
             **asdict(self),
             "contract": self.contract.to_dict(),
             "audit": self.audit and self.audit.to_dict(),
+            "search": self.search and self.search.to_dict(),
         }
 
     @classmethod
@@ -291,6 +294,7 @@ class Manifest:
             input_size=_profile(raw["input_size"]),
             options=_optional(TensorRTOptions.from_dict, raw["options"]),
             audit=_optional(Audit.from_dict, raw["audit"]),
+            search=_optional(MixedSearch.from_dict, raw.get("search")),
         )
 
 

@@ -22,6 +22,13 @@ class Precision(Name):
     FP32 = "fp32"
     FP16 = "fp16"
     INT8 = "int8"
+    MIXED = "mixed"
+    """INT8, with what a budget of accuracy needs kept from it. A layer is never `mixed`."""
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether an engine of it has INT8 layers, and needs a calibration table."""
+        return self in (Precision.INT8, Precision.MIXED)
 
 
 class Target(Name):
@@ -245,6 +252,8 @@ class BuildConfig:
     """Smallest, optimal and largest batch of the optimization profile."""
     float_layers: Precision = Precision.FP16
     """Precision of what is not INT8 in an INT8 engine for TensorRT; the CPU's is always FP32."""
+    max_drop_pp: float | None = None
+    """Budget of mixed precision, in percentage points of top-1 accuracy; None for the others."""
     input_size: tuple[int, int, int] | None = None
     """Smallest, optimal and largest side of the square image in pixels, for a model whose height
     and width are dynamic; None: the contract's size alone."""
@@ -256,7 +265,7 @@ class BuildConfig:
     @property
     def float_precision(self) -> Precision:
         """Precision of the layers of the engine that are not INT8."""
-        return self.float_layers if self.precision is Precision.INT8 else self.precision
+        return self.float_layers if self.precision.quantizes else self.precision
 
     def __post_init__(self) -> None:
         low, best, high = self.batch
@@ -265,6 +274,17 @@ class BuildConfig:
                 f"Batch {low}:{best}:{high} is no profile; expected 1 <= min <= opt <= max."
             )
         self._check_sizes()
+        if (self.precision is Precision.MIXED) is (self.max_drop_pp is None):
+            raise ConfigError(
+                f"--precision {self.precision} "
+                + (
+                    "needs a budget: pass --max-drop PP, in percentage points of top-1 accuracy."
+                    if self.max_drop_pp is None
+                    else "has no budget to keep: leave --max-drop out, or pass --precision mixed."
+                )
+            )
+        if self.max_drop_pp is not None and not math.isfinite(self.max_drop_pp):
+            raise ConfigError(f"--max-drop {self.max_drop_pp} is no limit; expected a number.")
         if self.target is Target.ONNXRUNTIME and self.options != TensorRTOptions():
             named = ", ".join(_changed(self.options))
             raise ConfigError(

@@ -120,7 +120,7 @@ def _check_dla_precision(trt: Any, config: BuildConfig) -> None:
             "The DLA computes in FP16 and INT8 alone. Pass --precision fp16, or int8 with "
             "--float-layers fp16."
         )
-    if config.precision is Precision.INT8 and not hasattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA"):
+    if config.precision.quantizes and not hasattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA"):
         raise ConfigError(
             f"The DLA takes no Q/DQ network in {trt.__name__} {trt.__version__}: until TensorRT "
             "10.7 its INT8 comes from a calibration cache alone. Write one with `edgeres "
@@ -134,7 +134,7 @@ def builder_flags(trt: Any, config: BuildConfig) -> tuple[str, ...]:
     asked = config.options
     weak = not is_strongly_typed(trt)
     wanted = {
-        "INT8": weak and config.precision is Precision.INT8,
+        "INT8": weak and config.precision.quantizes,
         "FP16": weak and Precision.FP16 in (config.precision, config.float_precision),
         "REFIT": asked.refit,
         "STRIP_PLAN": asked.strip_weights,

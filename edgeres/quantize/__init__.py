@@ -1,6 +1,7 @@
 """Observed ranges, thresholds, Q/DQ placement and its two lowerings."""
 
 from edgeres.quantize.judge import Told, untold
+from edgeres.quantize.mixed import ALL_INTEGER, Mix, MixRequest, choose_mix
 from edgeres.quantize.overflow import check_fp16_range
 from edgeres.quantize.stages import (
     calibrate,
@@ -12,10 +13,14 @@ from edgeres.quantize.stages import (
 from edgeres.quantize.trt_cache import trt_cache
 
 __all__ = [
+    "ALL_INTEGER",
+    "Mix",
+    "MixRequest",
     "Told",
     "calibrate",
     "check_fp16_range",
     "check_table",
+    "choose_mix",
     "float_network",
     "quantize_for_cpu",
     "quantize_for_tensorrt",

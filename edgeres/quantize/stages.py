@@ -20,6 +20,7 @@ from edgeres.quantize.fp16 import to_fp16
 from edgeres.quantize.graph import Graph, skeleton, view
 from edgeres.quantize.judge import Told, judge, untold
 from edgeres.quantize.methods import Distribution, thresholds
+from edgeres.quantize.mixed import ALL_INTEGER, Mix
 from edgeres.quantize.observe import ImageBatch, observation, observe
 from edgeres.quantize.placement import (
     calibrated_tensors,
@@ -148,20 +149,31 @@ def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract
 
 
 def quantize_for_cpu(
-    model: OnnxArtifact, table: CalibrationTable, method: Method | None = None
+    model: OnnxArtifact,
+    table: CalibrationTable,
+    method: Method | None = None,
+    *,
+    mix: Mix = ALL_INTEGER,
 ) -> Network:
-    """Returns the INT8 network for ONNX Runtime's CPU kernels; `method` None takes the table's.
+    """Returns the INT8 network for ONNX Runtime's CPU kernels.
+
+    Args:
+        model: the FP32 file.
+        table: its thresholds.
+        method: which of them; None takes the table's.
+        mix: what to keep in float.
 
     Raises:
         ArtifactError: the table lacks a tensor.
     """
-    graph = view(load_model(model.path))
+    graph = view(load_model(model.path)).keeping(mix.kept)
     return Network(
         model=lower_for_cpu(graph, table, method),
         source=model,
         layers=place_for_cpu(graph).layers,
         table=table,
         method=method or table.method,
+        search=mix.search,
     )
 
 
@@ -171,6 +183,7 @@ def quantize_for_tensorrt(
     method: Method | None = None,
     *,
     floats: Precision = Precision.FP32,
+    mix: Mix = ALL_INTEGER,
 ) -> Network:
     """Returns the INT8 network with TensorRT's placement.
 
@@ -179,12 +192,13 @@ def quantize_for_tensorrt(
         table: its thresholds.
         method: which of them; None takes the table's.
         floats: precision of what is not INT8, FP32 or FP16. ONNX Runtime runs the FP32 form.
+        mix: what to keep in float.
 
     Raises:
         ArtifactError: the table lacks a tensor.
         QuantizationError: a value overflows FP16.
     """
-    graph = view(load_model(model.path))
+    graph = view(load_model(model.path)).keeping(mix.kept)
     placement = place_for_tensorrt(graph)
     half = floats is Precision.FP16
     lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
@@ -194,6 +208,7 @@ def quantize_for_tensorrt(
         layers=placement.with_floats(floats).layers,
         table=table,
         method=method or table.method,
+        search=mix.search,
     )
 
 
