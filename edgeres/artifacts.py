@@ -15,6 +15,7 @@ from typing import Any
 from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
+from edgeres.recovery import Recovery
 from edgeres.spec import Method, Precision, Target
 
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
@@ -122,6 +123,8 @@ class CalibrationTable:
     seed: int
     edgeres_version: str
     tensors: Mapping[str, TensorRange]
+    recovery: Recovery | None = None
+    """Weights and biases to quantize in the place of the model's; None: the model's own."""
 
     def threshold(self, tensor: str, method: Method | None = None) -> Threshold:
         """Returns the threshold of a tensor by the table's own method or another.
@@ -168,6 +171,7 @@ class CalibrationTable:
                 }
                 for name, seen in self.tensors.items()
             },
+            "recovery": self.recovery and self.recovery.to_dict(),
         }
 
     @classmethod
@@ -194,6 +198,7 @@ class CalibrationTable:
                 )
                 for name, seen in raw["tensors"].items()
             },
+            recovery=_recovery(raw.get("recovery")),
         )
 
 
@@ -275,6 +280,10 @@ class EngineArtifact:
 
     path: Path
     manifest: Manifest
+
+
+def _recovery(raw: Mapping[str, Any] | None) -> Recovery | None:
+    return None if raw is None else Recovery.from_dict(raw)
 
 
 def _threshold(raw: Mapping[str, Any]) -> Threshold:

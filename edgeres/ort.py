@@ -22,16 +22,26 @@ _EXACT_PRODUCTS = "session.x64quantprecision"
 """Turns s8 weights to u8, whose kernel is exact where the other may saturate, and slower where it
 may not: 2.4 times on ResNet-50 with AVX-512 VNNI. Source: onnxruntime,
 onnxruntime_session_options_config_keys.h, kOrtSessionOptionsAvx2PrecisionMode."""
+_NO_QDQ_FUSION = "session.disable_quant_qdq"
+"""Source: onnxruntime, onnxruntime_session_options_config_keys.h, kOrtSessionOptionsDisableQuantQDQ."""
 _FATAL_ONLY = 4
 
 
-def open_session(model: bytes | Path, *, threads: int = 0, optimized: Path | None = None) -> Any:
+def open_session(
+    model: bytes | Path,
+    *,
+    threads: int = 0,
+    optimized: Path | None = None,
+    fuse_qdq: bool = True,
+) -> Any:
     """Returns an `onnxruntime.InferenceSession` of a serialised model or a file.
 
     Args:
         model: the serialised model, or its path.
         threads: threads within an operator; 0 lets ONNX Runtime take one per physical core.
         optimized: where to write the graph that ONNX Runtime really runs, after its fusions.
+        fuse_qdq: take integer kernels where Q/DQ pairs allow them; without, each pair rounds
+            floats as it says and everything between them runs in float.
 
     Raises:
         RunnerError: ONNX Runtime refused the model.
@@ -43,6 +53,8 @@ def open_session(model: bytes | Path, *, threads: int = 0, optimized: Path | Non
     options.log_severity_level = _ERRORS_ONLY
     if int8_may_saturate():
         options.add_session_config_entry(_EXACT_PRODUCTS, "1")
+    if not fuse_qdq:
+        options.add_session_config_entry(_NO_QDQ_FUSION, "1")
     options.intra_op_num_threads = threads
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)

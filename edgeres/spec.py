@@ -39,6 +39,14 @@ class Method(Name):
     MSE = "mse"
 
 
+class Recover(Name):
+    """How accuracy is won back after calibration, without training."""
+
+    NONE = "none"
+    BIAS = "bias"
+    ADAROUND = "adaround"
+
+
 class Block(Name):
     """Kind of residual block.
 
@@ -148,6 +156,10 @@ class CalibrationConfig:
     seed: int = 0
     batch_size: int = 4
     """Images per inference; 4 is where ONNX Runtime's CPU is fastest on ResNet-50."""
+    recover: Recover = Recover.NONE
+    """What is done against INT8's error once the ranges are known."""
+    recover_iterations: int = 150
+    """Steps that AdaRound takes on each layer."""
 
     def __post_init__(self) -> None:
         if not 50 <= self.percentile <= 100:
@@ -157,6 +169,10 @@ class CalibrationConfig:
         if self.samples < 1 or self.batch_size < 1:
             raise ConfigError(
                 f"samples {self.samples} and batch size {self.batch_size} must be at least 1."
+            )
+        if self.recover_iterations < 1:
+            raise ConfigError(
+                f"--recover-iterations is {self.recover_iterations}; AdaRound needs at least 1."
             )
 
 

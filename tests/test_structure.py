@@ -17,7 +17,7 @@ STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
 _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
 _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names"}
-_VALUES = _ARTIFACTS | {"artifacts"}
+_VALUES = _ARTIFACTS | {"artifacts", "recovery"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base"}
 _COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
@@ -31,7 +31,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "files": _SPEC,
     "names": _ERRORS,
     "contract": _SPEC | {"names"},
-    "artifacts": _ARTIFACTS,
+    "recovery": _ARTIFACTS,
+    "artifacts": _ARTIFACTS | {"recovery"},
     "results": _VALUES,
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},
@@ -51,7 +52,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 """What each part of the package may import besides itself; TYPE_CHECKING imports count too."""
 
 OWNERS: Mapping[str, tuple[str, ...]] = {
-    "torch": ("edgeres.models", "edgeres.export"),
+    "torch": ("edgeres.models", "edgeres.export", "edgeres.quantize.recovery.adaround"),
     "safetensors": ("edgeres.models",),
     "onnxruntime": ("edgeres.ort", "edgeres.build.onnxruntime", "edgeres.runners.onnxruntime"),
     "tensorrt": ("edgeres.build", "edgeres.runners"),

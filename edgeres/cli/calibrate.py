@@ -16,7 +16,7 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import say, show_json, track
-from edgeres.spec import CalibrationConfig, Method
+from edgeres.spec import CalibrationConfig, Method, Recover
 
 DEFAULTS = CalibrationConfig()
 
@@ -45,11 +45,25 @@ DEFAULTS = CalibrationConfig()
 @click.option(
     "--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True, help="Images at once."
 )
+@click.option(
+    "--recover",
+    type=choice(Recover),
+    default=DEFAULTS.recover.value,
+    show_default=True,
+    help="Win accuracy back: correct biases, or fit the rounding of every weight too (torch).",
+)
+@click.option(
+    "--recover-iterations",
+    type=int,
+    default=DEFAULTS.recover_iterations,
+    show_default=True,
+    help="Steps of adaround on each layer.",
+)
 @contract_options
 @output_option("The calibration table, JSON.")
 @common_options
 def calibrate(
-    model: Path, data: Path, method: str, output: Path, as_json: bool, **rest: Any
+    model: Path, data: Path, method: str, recover: str, output: Path, as_json: bool, **rest: Any
 ) -> None:
     """Observe the ranges of MODEL's activations on images, by every method in one pass.
 
@@ -62,7 +76,7 @@ def calibrate(
     from edgeres.pipeline import calibrate_model  # onnxruntime
 
     options = contract_from(rest)
-    config = CalibrationConfig(method=Method(method), **rest)
+    config = CalibrationConfig(method=Method(method), recover=Recover(recover), **rest)
     table = calibrate_model(model, data, config, options, output=output, track=track)
     if as_json:
         show_json(table.to_dict())

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from edgeres.data import Batch
+S = TypeVar("S", bound=Sized)
 
 
 def show(renderable: RenderableType) -> None:
@@ -34,7 +34,7 @@ def say(line: str) -> None:
         click.echo(line, err=True)
 
 
-def track(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
+def track(stream: Iterable[S], total: int, label: str) -> Iterator[S]:
     """Passes batches on and shows a bar with the time left on stderr."""
     from rich.console import Console
     from rich.progress import (
@@ -49,7 +49,7 @@ def track(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("images, left"),
+        TextColumn("done, left"),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)

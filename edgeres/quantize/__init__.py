@@ -1,5 +1,7 @@
 """Observed ranges, thresholds, Q/DQ placement and its two lowerings."""
 
+from edgeres.quantize.recovery.stage import IMAGES as RECOVERY_IMAGES
+from edgeres.quantize.recovery.stage import recover
 from edgeres.quantize.stages import (
     calibrate,
     check_table,
@@ -9,9 +11,11 @@ from edgeres.quantize.stages import (
 )
 
 __all__ = [
+    "RECOVERY_IMAGES",
     "calibrate",
     "check_table",
     "float_network",
     "quantize_for_cpu",
     "quantize_for_tensorrt",
+    "recover",
 ]

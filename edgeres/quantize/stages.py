@@ -21,6 +21,7 @@ from edgeres.quantize.placement import (
     place_for_cpu,
     place_for_tensorrt,
 )
+from edgeres.quantize.recovery.apply import recovered
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.spec import CalibrationConfig, Method, Precision
 
@@ -75,7 +76,7 @@ def calibrate(
         seed=config.seed,
         edgeres_version=__version__,
         tensors={
-            name: _range(graph, name, seen, config.percentile)
+            name: range_of(graph, name, seen, config.percentile)
             for name, seen in distributions.items()
         },
     )
@@ -107,12 +108,14 @@ def quantize_for_cpu(
 
     Raises:
         ArtifactError: the table lacks a tensor.
+        CalibrationError: its recovery is another method's.
     """
     graph = view(load_model(model.path))
+    placement = place_for_cpu(graph)
     return Network(
-        model=lower_for_cpu(graph, table, method),
+        model=lower_for_cpu(recovered(graph, table, placement.weighted, method), table, method),
         source=model,
-        layers=place_for_cpu(graph).layers,
+        layers=placement.layers,
         table=table,
         method=method or table.method,
     )
@@ -135,10 +138,12 @@ def quantize_for_tensorrt(
 
     Raises:
         ArtifactError: the table lacks a tensor.
+        CalibrationError: its recovery is another method's.
         QuantizationError: a value overflows FP16.
     """
     graph = view(load_model(model.path))
     placement = place_for_tensorrt(graph)
+    graph = recovered(graph, table, placement.weighted, method)
     half = floats is Precision.FP16
     lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
     return Network(
@@ -171,7 +176,8 @@ def _recorded(batches: Iterable[HashedBatch], hashes: list[str]) -> Iterator[Has
         yield batch
 
 
-def _range(graph: Graph, name: str, seen: Distribution, percentile: float) -> TensorRange:
+def range_of(graph: Graph, name: str, seen: Distribution, percentile: float) -> TensorRange:
+    """Returns the thresholds of one activation by every method."""
     signed = not graph.is_non_negative(name)
     return TensorRange(
         amax=seen.amax,
