@@ -17,6 +17,7 @@ from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
 from edgeres.recovery import Recovery
 from edgeres.spec import Method, Precision, Target
+from edgeres.tuning import Choice, Sensitivity
 
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
@@ -123,6 +124,10 @@ class CalibrationTable:
     seed: int
     edgeres_version: str
     tensors: Mapping[str, TensorRange]
+    choices: tuple[Choice, ...] = ()
+    """How method auto came to its thresholds, for each lowering; empty without it."""
+    sensitivity: Sensitivity | None = None
+    """What each block and layer does to the logits; None unless it was asked for."""
     recovery: Recovery | None = None
     """Weights and biases to quantize in the place of the model's; None: the model's own."""
 
@@ -171,6 +176,8 @@ class CalibrationTable:
                 }
                 for name, seen in self.tensors.items()
             },
+            "choices": [choice.to_dict() for choice in self.choices],
+            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
             "recovery": self.recovery and self.recovery.to_dict(),
         }
 
@@ -198,6 +205,8 @@ class CalibrationTable:
                 )
                 for name, seen in raw["tensors"].items()
             },
+            choices=tuple(Choice.from_dict(choice) for choice in raw.get("choices", ())),
+            sensitivity=_sensitivity(raw.get("sensitivity")),
             recovery=_recovery(raw.get("recovery")),
         )
 
@@ -284,6 +293,10 @@ class EngineArtifact:
 
 def _recovery(raw: Mapping[str, Any] | None) -> Recovery | None:
     return None if raw is None else Recovery.from_dict(raw)
+
+
+def _sensitivity(raw: Mapping[str, Any] | None) -> Sensitivity | None:
+    return None if raw is None else Sensitivity.from_dict(raw)
 
 
 def _threshold(raw: Mapping[str, Any]) -> Threshold:

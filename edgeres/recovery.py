@@ -42,7 +42,7 @@ class Recovery:
     held_out: int
     """Further images that judged it."""
     sqnr_before_db: float
-    """Power of the FP32 logits over that of INT8's error, on the held-out images, without it."""
+    """Signal-to-noise ratio of INT8's logits on the held-out images without it; see `tuning`."""
     sqnr_after_db: float
     equalization: Mapping[str, tuple[float, ...]]
     """By activation, what each of its channels is divided by; its reader's weight is multiplied."""

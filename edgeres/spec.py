@@ -37,6 +37,8 @@ class Method(Name):
     ENTROPY = "entropy"
     PERCENTILE = "percentile"
     MSE = "mse"
+    AUTO = "auto"
+    """By the logits of held-out calibration images, rather than by each tensor's distribution."""
 
 
 class Recover(Name):
@@ -156,10 +158,17 @@ class CalibrationConfig:
     seed: int = 0
     batch_size: int = 4
     """Images per inference; 4 is where ONNX Runtime's CPU is fastest on ResNet-50."""
+    sensitivity: bool = False
+    """Measure what each block and layer does to the logits."""
     recover: Recover = Recover.NONE
     """What is done against INT8's error once the ranges are known."""
     recover_iterations: int = 150
     """Steps that AdaRound takes on each layer."""
+
+    @property
+    def searches(self) -> bool:
+        """Whether images are held out of the ranges to judge logits on."""
+        return self.sensitivity or self.method is Method.AUTO
 
     def __post_init__(self) -> None:
         if not 50 <= self.percentile <= 100:

@@ -15,7 +15,7 @@ from edgeres.cli.options import (
     contract_options,
     output_option,
 )
-from edgeres.cli.output import say, show_json, track
+from edgeres.cli.output import say, searching, show, show_json, track
 from edgeres.spec import CalibrationConfig, Method, Recover
 
 DEFAULTS = CalibrationConfig()
@@ -59,6 +59,9 @@ DEFAULTS = CalibrationConfig()
     show_default=True,
     help="Steps of adaround on each layer.",
 )
+@click.option(
+    "--sensitivity", is_flag=True, help="Measure what each block and layer does to the logits."
+)
 @contract_options
 @output_option("The calibration table, JSON.")
 @common_options
@@ -67,6 +70,8 @@ def calibrate(
 ) -> None:
     """Observe the ranges of MODEL's activations on images, by every method in one pass.
 
+    Method auto then searches: it holds images out of the ranges, and takes the thresholds with
+    which the logits of these images come out best, for the CPU's and for TensorRT's engines.
     Preprocessing is the model's own; its options are only for a model exported elsewhere.
 
     \b
@@ -74,10 +79,12 @@ def calibrate(
       edgeres calibrate resnet50.onnx --data train/ --samples 512 -o resnet50.table.json
     """
     from edgeres.pipeline import calibrate_model  # onnxruntime
+    from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
 
     options = contract_from(rest)
     config = CalibrationConfig(method=Method(method), recover=Recover(recover), **rest)
-    table = calibrate_model(model, data, config, options, output=output, track=track)
+    with searching("Searching") as told:
+        table = calibrate_model(model, data, config, options, output=output, track=track, told=told)
     if as_json:
         show_json(table.to_dict())
         return
@@ -85,3 +92,9 @@ def calibrate(
         f"{output}: {len(table.tensors)} activations from {table.samples} images, "
         f"method {table.method}"
     )
+    for picked in table.choices:
+        say(describe_choice(picked))
+    if table.recovery is not None:
+        say(describe_recovery(table.recovery))
+    if table.sensitivity is not None:
+        show(sensitivity_table(table.sensitivity))

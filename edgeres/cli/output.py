@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -59,6 +60,26 @@ def track(stream: Iterable[S], total: int, label: str) -> Iterator[S]:
         for batch in stream:
             yield batch
             progress.advance(task, len(batch))
+
+
+@contextmanager
+def searching(label: str) -> Iterator[Callable[[float, str], None]]:
+    """Shows a bar with the time left on stderr, moved by what it yields: (share done, text)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[tried]}"),
+    )
+    console = Console(stderr=True)
+    hidden = is_quiet() or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(label, total=1.0, visible=False, tried="")
+        yield lambda share, tried: progress.update(task, completed=share, tried=tried, visible=True)
 
 
 def is_quiet() -> bool:

@@ -15,7 +15,7 @@ from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.model_file import describe_model
 from edgeres.pipeline.track import Track, untracked
-from edgeres.quantize import RECOVERY_IMAGES, calibrate, recover
+from edgeres.quantize import RECOVERY_IMAGES, Told, calibrate, recover, untold
 from edgeres.spec import CalibrationConfig, Recover
 
 
@@ -27,6 +27,7 @@ def calibrate_model(
     *,
     output: Path | None = None,
     track: Track = untracked,
+    told: Told = untold,
 ) -> CalibrationTable:
     """Returns the calibration table of an ONNX model, and writes it where `output` says.
 
@@ -45,7 +46,7 @@ def calibrate_model(
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
         seen = track(stream, len(dataset), "Calibrating")
-        table = calibrate(artifact, seen, config, contract=contract, data=str(data))
+        table = calibrate(artifact, seen, config, contract=contract, data=str(data), told=told)
     if config.recover is not Recover.NONE:
         images = _images(dataset, contract)
         table = recover(artifact, table, images, config, track=track)

@@ -8,8 +8,11 @@ from edgeres.report.drawing import draw_network_svg
 from edgeres.report.explanation import render_example, render_network, render_side_by_side
 from edgeres.report.inspection import render_artifact
 from edgeres.report.table import render_verdict
+from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
 
 __all__ = [
+    "describe_choice",
+    "describe_recovery",
     "draw_network_svg",
     "render_artifact",
     "render_doctor",
@@ -17,4 +20,5 @@ __all__ = [
     "render_network",
     "render_side_by_side",
     "render_verdict",
+    "sensitivity_table",
 ]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, TensorRange
 from edgeres.contract import Contract
+from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
 from edgeres.spec import Method, Target
 
 
@@ -43,12 +44,16 @@ def _(table: CalibrationTable) -> RenderableType:
         "images": f"{table.samples} from {table.data.path}, seed {table.seed}",
         "method": f"{table.method} (percentile {table.percentile})",
         "preprocessing": _contract(table.contract),
+        "recovery": "none" if table.recovery is None else describe_recovery(table.recovery),
     }
     rows = _table("tensor", "sign", *(method.value for method in Method))
     for name, seen in table.tensors.items():
         values = (_amax(seen, method) for method in Method)
         rows.add_row(Text(name), "+-" if seen.signed else "+", *values)
-    return Group(_facts(facts), "", rows)
+    parts: list[RenderableType] = [Text(describe_choice(choice)) for choice in table.choices]
+    if table.sensitivity is not None:
+        parts += ["", sensitivity_table(table.sensitivity)]
+    return Group(_facts(facts), *parts, "", rows)
 
 
 @render_artifact.register

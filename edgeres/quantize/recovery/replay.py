@@ -57,7 +57,7 @@ class Replay:
     def read(self, tensors: Sequence[str]) -> Iterator[list[Array]]:
         """Yields the tensors' values on the next few images, from the first image to the last."""
         model = between(self._model, self._held, tensors)
-        session = open_session(model.SerializeToString(), fuse_qdq=False)
+        session = open_session(model.SerializeToString(), integer=False)
         for start in range(0, len(self._values), _BATCH):
             values = self._values[start : start + _BATCH]
             yield run_session(session, tensors, {self._held: values})

@@ -15,11 +15,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact
+from edgeres.artifacts import CalibrationTable, OnnxArtifact, TensorRange, Threshold
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.model_file import load_model
 from edgeres.quantize.graph import Graph, view
-from edgeres.quantize.observe import observe
+from edgeres.quantize.judge import TENSORRT_LOWERING, Judge, judge
+from edgeres.quantize.observe import observation, observe
 from edgeres.quantize.placement import Placement, place_for_tensorrt
 from edgeres.quantize.recovery.apply import (
     Parameters,
@@ -41,9 +42,8 @@ from edgeres.quantize.recovery.layers import (
 )
 from edgeres.quantize.recovery.replay import Replay, float_replay, twin_replay
 from edgeres.quantize.stages import range_of
-from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.recovery import LayerError, Recovery
-from edgeres.spec import CalibrationConfig, Recover
+from edgeres.spec import CalibrationConfig, Method, Recover
 
 Array = NDArray[np.float32]
 Step = tuple[Layer]
@@ -57,6 +57,8 @@ LEAST_IMAGES = 10
 
 _HELD_OUT = 5
 """One image in so many judges instead of being fitted."""
+
+_BATCH = 8
 
 _LEAST_GAIN_DB = 0.2
 """Gain on the held-out logits from which equalization is used: twice what another draw of the
@@ -96,7 +98,7 @@ def recover(
             f"--recover {config.recover} was given {len(images)} images; it needs at least "
             f"{LEAST_IMAGES}, a fifth of them to judge it. Pass more --samples or more --data."
         )
-    bench = _Bench.of(view(load_model(model.path)), images)
+    bench = _Bench.of(load_model(model.path), images)
     before = bench.sqnr_db(bench.graph, table)
     table, equalization = _equalized(bench, table)
     base = with_parameters(bench.graph, equalized_parameters(bench.graph, equalization))
@@ -106,7 +108,7 @@ def recover(
         method=table.method,
         seed=config.seed,
         samples=bench.fitted,
-        held_out=len(bench.held_out),
+        held_out=bench.judge.images,
         sqnr_before_db=before,
         sqnr_after_db=before,
         equalization=equalization,
@@ -124,38 +126,25 @@ def recover(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Bench:
-    """The trained network, the images, and how well a quantized one keeps its logits."""
+    """The trained network and the images, of which those at the end judge."""
 
     graph: Graph
     placement: Placement
     images: Array
     fitted: int
-    logits: Array
-    """FP32 logits of the held-out images."""
+    judge: Judge
 
     @classmethod
-    def of(cls, graph: Graph, images: Array) -> _Bench:
+    def of(cls, model: onnx.ModelProto, images: Array) -> _Bench:
+        serialized, graph = model.SerializeToString(), view(model)
         fitted = len(images) - len(images) // _HELD_OUT
-        logits = _logits(graph, graph.model, images[fitted:])
-        return cls(graph, place_for_tensorrt(graph), images, fitted, logits)
-
-    @property
-    def held_out(self) -> Array:
-        return self.images[self.fitted :]
+        parts = [images[i : i + _BATCH] for i in range(fitted, len(images), _BATCH)]
+        held_out = judge(serialized, graph, parts)
+        return cls(graph, place_for_tensorrt(graph), images, fitted, held_out)
 
     def sqnr_db(self, graph: Graph, table: CalibrationTable) -> float:
-        """Returns the power of the FP32 logits over that of INT8's error on held-out images."""
-        lowered = lower_for_tensorrt(graph, self.placement, table)
-        error = _logits(graph, lowered, self.held_out) - self.logits
-        noise = max(float(np.square(error).sum(dtype=np.float64)), np.finfo(np.float64).tiny)
-        signal = max(float(np.square(self.logits).sum(dtype=np.float64)), np.finfo(np.float64).tiny)
-        return float(10 * np.log10(signal / noise))
-
-
-def _logits(graph: Graph, model: onnx.ModelProto, images: Array) -> Array:
-    return np.concatenate(
-        [logits for (logits,) in Replay(graph, model, images).read([graph.output])]
-    )
+        """Returns the quality of the logits of a network quantized for TensorRT."""
+        return self.judge.quality(TENSORRT_LOWERING, graph, table, table.method)
 
 
 def _equalized(
@@ -166,15 +155,35 @@ def _equalized(
     if not factors:
         return table, {}
     graph = with_parameters(bench.graph, equalized_parameters(bench.graph, factors))
-    batches = (
-        SimpleNamespace(images=bench.images[start : start + 4])
-        for start in range(0, bench.fitted, 4)
-    )
-    seen = observe(graph, list(factors), batches)
-    ranges = {name: range_of(graph, name, d, table.percentile) for name, d in seen.items()}
-    changed = replace(table, tensors={**table.tensors, **ranges})
+    changed = _observed_again(bench, graph, table, list(factors))
     gain = bench.sqnr_db(graph, changed) - bench.sqnr_db(bench.graph, table)
     return (changed, factors) if gain >= _LEAST_GAIN_DB else (table, {})
+
+
+def _observed_again(
+    bench: _Bench, graph: Graph, table: CalibrationTable, tensors: list[str]
+) -> CalibrationTable:
+    """Returns the table with the thresholds that some activations have in another graph."""
+    parts = range(0, bench.fitted, _BATCH)
+    batches = (
+        SimpleNamespace(images=bench.images[i : min(i + _BATCH, bench.fitted)]) for i in parts
+    )
+    seen = observe(observation(graph.model.SerializeToString(), graph, tensors), batches)
+    ranges = {
+        name: _with_auto(range_of(graph, name, found, table.percentile), table.tensors[name])
+        for name, found in seen.items()
+    }
+    return replace(table, tensors={**table.tensors, **ranges})
+
+
+def _with_auto(seen: TensorRange, old: TensorRange) -> TensorRange:
+    """Returns the range with the share of it that method auto kept, where auto was used."""
+    auto = old.thresholds.get(Method.AUTO)
+    if auto is None:
+        return seen
+    share = seen.amax / old.amax if old.amax else 0.0
+    kept = Threshold(s8=auto.s8 * share, u8=None if auto.u8 is None else auto.u8 * share)
+    return replace(seen, thresholds={**seen.thresholds, Method.AUTO: kept})
 
 
 def _fitted(
