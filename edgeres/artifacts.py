@@ -16,6 +16,7 @@ from edgeres.audit import Audit
 from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
+from edgeres.recovery import Recovery
 from edgeres.spec import Method, Precision, Target, TensorRTOptions
 from edgeres.tuning import Choice, MixedSearch, Sensitivity
 
@@ -130,6 +131,8 @@ class CalibrationTable:
     """How method auto came to its thresholds, for each lowering; empty without it."""
     sensitivity: Sensitivity | None = None
     """What each block and layer does to the logits; None unless it was asked for."""
+    recovery: Recovery | None = None
+    """Weights and biases to quantize in the place of the model's; None: the model's own."""
 
     def threshold(self, tensor: str, method: Method | None = None) -> Threshold:
         """Returns the threshold of a tensor by the table's own method or another.
@@ -178,6 +181,7 @@ class CalibrationTable:
             },
             "choices": [choice.to_dict() for choice in self.choices],
             "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
+            "recovery": self.recovery and self.recovery.to_dict(),
         }
 
     @classmethod
@@ -206,6 +210,7 @@ class CalibrationTable:
             },
             choices=tuple(Choice.from_dict(choice) for choice in raw.get("choices", ())),
             sensitivity=_optional(Sensitivity.from_dict, raw.get("sensitivity")),
+            recovery=_optional(Recovery.from_dict, raw.get("recovery")),
         )
 
 

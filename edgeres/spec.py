@@ -50,6 +50,14 @@ class Method(Name):
     """By the logits of held-out calibration images, rather than by each tensor's distribution."""
 
 
+class Recover(Name):
+    """How accuracy is won back after calibration, without training."""
+
+    NONE = "none"
+    BIAS = "bias"
+    ADAROUND = "adaround"
+
+
 class Block(Name):
     """Kind of residual block.
 
@@ -161,6 +169,10 @@ class CalibrationConfig:
     """Images per inference; 4 is where ONNX Runtime's CPU is fastest on ResNet-50."""
     sensitivity: bool = False
     """Measure what each block and layer does to the logits."""
+    recover: Recover = Recover.NONE
+    """What is done against INT8's error once the ranges are known."""
+    recover_iterations: int = 150
+    """Steps that AdaRound takes on each layer."""
 
     @property
     def searches(self) -> bool:
@@ -175,6 +187,10 @@ class CalibrationConfig:
         if self.samples < 1 or self.batch_size < 1:
             raise ConfigError(
                 f"samples {self.samples} and batch size {self.batch_size} must be at least 1."
+            )
+        if self.recover_iterations < 1:
+            raise ConfigError(
+                f"--recover-iterations is {self.recover_iterations}; AdaRound needs at least 1."
             )
 
 

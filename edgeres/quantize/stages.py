@@ -28,6 +28,7 @@ from edgeres.quantize.placement import (
     place_for_cpu,
     place_for_tensorrt,
 )
+from edgeres.quantize.recovery.apply import recovered
 from edgeres.quantize.sensitivity import measure_sensitivity
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.spec import CalibrationConfig, Method, Precision
@@ -99,7 +100,7 @@ def calibrate(
         seed=config.seed,
         edgeres_version=__version__,
         tensors={
-            name: _range(graph, name, found, config.percentile)
+            name: range_of(graph, name, found, config.percentile)
             for name, found in distributions.items()
         },
     )
@@ -165,12 +166,14 @@ def quantize_for_cpu(
 
     Raises:
         ArtifactError: the table lacks a tensor.
+        CalibrationError: its recovery is another method's.
     """
     graph = view(load_model(model.path)).keeping(mix.kept)
+    placement = place_for_cpu(graph)
     return Network(
-        model=lower_for_cpu(graph, table, method),
+        model=lower_for_cpu(recovered(graph, table, placement.weighted, method), table, method),
         source=model,
-        layers=place_for_cpu(graph).layers,
+        layers=placement.layers,
         table=table,
         method=method or table.method,
         search=mix.search,
@@ -196,10 +199,12 @@ def quantize_for_tensorrt(
 
     Raises:
         ArtifactError: the table lacks a tensor.
+        CalibrationError: its recovery is another method's.
         QuantizationError: a value overflows FP16.
     """
     graph = view(load_model(model.path)).keeping(mix.kept)
     placement = place_for_tensorrt(graph)
+    graph = recovered(graph, table, placement.weighted, method)
     half = floats is Precision.FP16
     lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
     return Network(
@@ -244,7 +249,8 @@ def _recorded(batches: Iterable[HashedBatch], hashes: list[str]) -> Iterator[Has
         yield batch
 
 
-def _range(graph: Graph, name: str, seen: Distribution, percentile: float) -> TensorRange:
+def range_of(graph: Graph, name: str, seen: Distribution, percentile: float) -> TensorRange:
+    """Returns the thresholds of one activation by every method."""
     signed = not graph.is_non_negative(name)
     return TensorRange(
         amax=seen.amax,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from edgeres.recovery import Recovery
 from edgeres.tuning import Choice, MixedSearch, Sensitivity
 
 
@@ -16,6 +17,17 @@ def describe_choice(choice: Choice) -> str:
         f"{choice.target}: {choice.method} is best on {choice.images} held-out images "
         f"(logits' SQNR in dB: {found}); "
         f"{factors + f' make it {choice.tuned_db:.1f}' if factors else 'no factor improves it'}"
+    )
+
+
+def describe_recovery(found: Recovery) -> str:
+    """Returns what a recovery changed and what it did to the logits, as a sentence."""
+    equalized = f", {len(found.equalization)} activations equalized" if found.equalization else ""
+    better = [layer for layer in found.layers if layer.after < layer.before]
+    return (
+        f"recovery by {found.kind}, seed {found.seed}, fitted on {found.samples} images{equalized}: "
+        f"logits {found.sqnr_before_db:.2f} to {found.sqnr_after_db:.2f} dB on {found.held_out} "
+        f"held-out images, {len(better)} of {len(found.layers)} layers closer to FP32"
     )
 
 
