@@ -255,6 +255,8 @@ class Manifest:
     """Smallest, optimal and largest side of the image; None: the contract's alone."""
     options: TensorRTOptions | None = None
     """What was asked of NVIDIA's builder; None on the CPU."""
+    required_coverage: float | None = None
+    """Percentage of the convolutions and additions that had to run in the precision asked for."""
     audit: Audit | None = None
     """What the engine really runs; None where nobody looked."""
     search: MixedSearch | None = None
@@ -298,6 +300,7 @@ class Manifest:
             batch=_profile(raw["batch"]),
             input_size=_profile(raw["input_size"]),
             options=_optional(TensorRTOptions.from_dict, raw["options"]),
+            required_coverage=_optional(float, raw["required_coverage"]),
             audit=_optional(Audit.from_dict, raw["audit"]),
             search=_optional(MixedSearch.from_dict, raw.get("search")),
         )

@@ -279,9 +279,14 @@ class BuildConfig:
     for; None: any on TensorRT, all that were lowered to INT8 on the CPU."""
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether layers of the engine are to be INT8, some or all."""
+        return self.precision.quantizes
+
+    @property
     def float_precision(self) -> Precision:
         """Precision of the layers of the engine that are not INT8."""
-        return self.float_layers if self.precision.quantizes else self.precision
+        return self.float_layers if self.is_quantized else self.precision
 
     def __post_init__(self) -> None:
         low, best, high = self.batch

@@ -92,5 +92,6 @@ def _manifest(built: Built, network: Network, config: BuildConfig, contract: Con
         batch=built.batch,
         input_size=config.input_size,
         options=None if config.target is Target.ONNXRUNTIME else config.options,
+        required_coverage=config.required_coverage,
         audit=built.audit,
     )

@@ -68,7 +68,7 @@ def build(
     audit = audit_of_graph(optimized, network.layers, config)
     if config.required_coverage is not None:
         check_coverage(audit, config.required_coverage)
-    elif config.precision.quantizes:
+    elif config.is_quantized:
         check_integer(network, optimized)
     versions = {name: version(name) for name in ("onnx", "onnxruntime")}
     built = Built(engine=serialized, versions=versions, audit=audit)

@@ -22,7 +22,7 @@ from edgeres.cli.options import (
     contract_options_with,
     output_option,
 )
-from edgeres.cli.output import building, say, searching, show, show_json, track
+from edgeres.cli.output import say, searching, show, show_json, track
 from edgeres.spec import BuildConfig, CalibrationConfig, Method, Precision, Target
 
 DEFAULTS = BuildConfig()
@@ -151,7 +151,7 @@ def build_engine(
     table = None if calibration is None else load_table(calibration)
     if calib_data is not None:
         table = calibrate_model(model, calib_data, CalibrationConfig(), options, track=track)
-    with searching("Mixing") as told, building() as progress:
+    with searching("Mixing") as told, searching("Building") as progress:
         judges = None
         if judge_data is not None:
             judges = Judges(data=judge_data, labelled=True, track=track, told=told)
