@@ -5,7 +5,7 @@ is apart because it alone needs torch.
 """
 
 from edgeres.pipeline.bench import bench_engine
-from edgeres.pipeline.build import build_from_model, check_build
+from edgeres.pipeline.build import Judges, build_from_model, check_build
 from edgeres.pipeline.calibrate import calibrate_model, contract_of
 from edgeres.pipeline.contest import BenchRequest
 from edgeres.pipeline.demo import DemoResult, run_demo
@@ -19,6 +19,7 @@ from edgeres.pipeline.trt_cache import check_trt_cache, emit_trt_cache
 __all__ = [
     "BenchRequest",
     "DemoResult",
+    "Judges",
     "ReportFiles",
     "Track",
     "bench_engine",

@@ -47,7 +47,7 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
         ArtifactError: the engine is no ONNX file although its manifest says so.
     """
     manifest = engine.manifest
-    if manifest.precision is not Precision.INT8:
+    if manifest.precision is None or not manifest.precision.quantizes:
         return ()
     on_cpu = manifest.target is Target.ONNXRUNTIME
     audit = audit_engine(engine) if on_cpu else manifest.audit

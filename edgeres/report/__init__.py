@@ -12,13 +12,20 @@ from edgeres.report.junit import render_junit
 from edgeres.report.markdown import render_markdown
 from edgeres.report.ranking import render_ranking
 from edgeres.report.table import render_verdict
-from edgeres.report.tuning import describe_choice, sensitivity_table
+from edgeres.report.tuning import (
+    describe_choice,
+    describe_recovery,
+    mixed_table,
+    sensitivity_table,
+)
 
 __all__ = [
     "Picture",
     "check_html",
     "describe_choice",
+    "describe_recovery",
     "draw_network_svg",
+    "mixed_table",
     "render_artifact",
     "render_doctor",
     "render_example",

@@ -168,7 +168,7 @@ def _lack(engine: EngineArtifact, lack: str, cure: str = "") -> str:
     advice = (
         "Its accuracy can be judged on the CPU, from its calibration table: "
         "edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
-        if manifest.precision is Precision.INT8
+        if manifest.precision is not None and manifest.precision.quantizes
         else "Copy plan and manifest to a machine with that GPU."
     )
     return (
