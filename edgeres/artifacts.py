@@ -155,15 +155,9 @@ class CalibrationTable:
 
     @property
     def ranges(self) -> dict[str, float]:
-        """Range of each activation by the mse method on the signed grid, whatever engines use.
-
-        It moves least with the draw of the images, so it tells kinds of images apart.
-        """
-        return {
-            name: seen.thresholds[Method.MSE].s8
-            for name, seen in self.tensors.items()
-            if Method.MSE in seen.thresholds
-        }
+        """Threshold of each activation by mse, signed: it moves least with the draw of images."""
+        found = {name: seen.thresholds.get(Method.MSE) for name, seen in self.tensors.items()}
+        return {name: own.s8 for name, own in found.items() if own is not None}
 
     @property
     def sha256(self) -> str:
