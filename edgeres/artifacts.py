@@ -234,7 +234,8 @@ class Manifest:
     """What stands beside an engine: where it belongs and what it was made from."""
 
     target: Target
-    precision: Precision
+    precision: Precision | None
+    """None where a plan without a manifest is run on the user's word."""
     engine_sha256: str
     model_sha256: str
     table_sha256: str | None
@@ -385,7 +386,8 @@ def load_engine(path: Path) -> EngineArtifact:
     if not beside.exists():
         raise ArtifactError(
             f"{path} has no manifest: {beside.name} is not beside it. An engine is code, so one "
-            "of unknown origin is not run. Copy both files, or build it with build-engine."
+            "of unknown origin is not run. Copy both files, or build it with build-engine; bench "
+            "runs a plan of your own with --trust."
         )
     raw = load_json(beside, "edgeres-engine")
     try:

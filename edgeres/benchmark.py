@@ -1,7 +1,7 @@
 """How long one inference takes, for engine and reference in turns on a clock that is given.
 
-Knows runners by their interface alone. A sample holds the `infer` call and nothing else: from
-images in host memory to logits in host memory.
+Knows runners by their interface alone. By default a sample holds the `infer` call and nothing
+else: from images in host memory to logits in host memory.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from statistics import median
 
 import numpy as np
@@ -39,6 +37,7 @@ from edgeres.statistics import (
     samples_needed,
     trend,
 )
+from edgeres.stopwatch import stopwatch, trtexec_samples
 
 BLOCK = 20
 """Timed inferences of one network before the other's turn: short beside the drift of a clock
@@ -56,20 +55,57 @@ PERCENTILES = (50, 90, 95, 99)
 Clock = Callable[[], int]
 """Returns nanoseconds, as `time.perf_counter_ns` does."""
 
+Measure = Callable[[], int]
+"""Infers once and returns how long that took, in nanoseconds."""
 
-@dataclass(slots=True)
+
 class Timings:
-    """Samples of one network as they are taken."""
+    """Samples of one network as they are taken, each with its start on the host's clock."""
 
-    started_ns: list[int] = field(default_factory=list)
-    durations_ns: list[int] = field(default_factory=list)
-    blocks: list[int] = field(default_factory=list)
+    def __init__(self, name: str, measure: Measure, clock: Clock) -> None:
+        """Takes nothing yet.
 
-    def add(self, block: int, started_ns: list[int], durations_ns: list[int]) -> None:
-        """Takes in the samples of one block."""
-        self.started_ns += started_ns
-        self.durations_ns += durations_ns
-        self.blocks += [block] * len(durations_ns)
+        Args:
+            name: of the network.
+            measure: infers once and returns nanoseconds.
+            clock: the host's, in nanoseconds.
+        """
+        self.name = name
+        self.started_ns: list[int] = []
+        self.durations_ns: list[int] = []
+        self.blocks: list[int] = []
+        self._measure = measure
+        self._clock = clock
+
+    def skip(self, count: int) -> None:
+        """Infers without keeping the time."""
+        for _ in range(count):
+            self._measure()
+
+    def take(self, count: int, block: int) -> None:
+        """Keeps the time of `count` inferences, as one block."""
+        started, durations = [0] * count, [0] * count
+        for position in range(count):
+            started[position] = self._clock()
+            durations[position] = self._measure()
+        self._add(started, durations, [block] * count)
+
+    def take_as_trtexec(self) -> None:
+        """Keeps what trtexec would, in blocks of `BLOCK`."""
+        started: list[int] = []
+
+        def measure() -> int:
+            started.append(self._clock())
+            return self._measure()
+
+        durations = trtexec_samples(measure, self._clock)
+        blocks = [number // BLOCK for number in range(len(durations))]
+        self._add(started[-len(durations) :], durations, blocks)
+
+    def _add(self, started: list[int], durations: list[int], blocks: list[int]) -> None:
+        self.started_ns += started
+        self.durations_ns += durations
+        self.blocks += blocks
 
 
 def benchmark_pair(
@@ -82,57 +118,55 @@ def benchmark_pair(
 ) -> PairedLatency:
     """Returns the latency of both networks on the same batch, timed in turns.
 
-    Each has `config.warmup` untimed inferences. Then blocks of `BLOCK` timed ones alternate, and
-    so does which of the two goes first, until each has `config.iterations` samples. Garbage
-    collection is off meanwhile.
+    What a sample covers is `config.timing`. Each has `config.warmup` untimed inferences. Then
+    blocks of `BLOCK` timed ones alternate, and so does which of the two goes first, until each
+    has `config.iterations` samples. Garbage collection is off meanwhile. In trtexec's modes one is
+    timed after the other, as that does.
 
     Args:
         reference: the network to compare with.
         engine: the network under test.
         images: (`config.latency_batch`, 3, H, W) float32, preprocessed.
-        config: batch size and counts.
+        config: batch size, mode and counts.
         clock: returns nanoseconds.
 
     Raises:
         DataError: `images` has another batch size than `config` asks for.
+        ConfigError: the mode needs a GPU that a runner does not have.
         RunnerError: inference failed, or took no time by this clock.
     """
     _check_batch(images, config.latency_batch)
-    pair = ((reference, Timings()), (engine, Timings()))
+    first, second = (
+        Timings(runner.name, stopwatch(runner, images, config.timing, clock), clock)
+        for runner in (reference, engine)
+    )
     with _collection_paused():
-        overhead_ns = _overhead_ns(clock)
-        for runner, _ in pair:
-            _run_untimed(runner, images, config.warmup)
-        for turn, count in enumerate(_blocks(config.iterations)):
-            for runner, timings in pair[::-1] if turn % 2 else pair:
-                _run_untimed(runner, images, SETTLING)
-                timings.add(turn, *_timed_ns(partial(runner.infer, images), count, clock))
-    return summarise(pair, overhead_ns, len(images))
-
-
-def summarise(
-    pair: tuple[tuple[Runner, Timings], tuple[Runner, Timings]], overhead_ns: float, batch: int
-) -> PairedLatency:
-    """Returns what the samples of reference and engine say.
-
-    Args:
-        pair: reference and engine with their samples.
-        overhead_ns: what a sample holds besides the inference.
-        batch: images per inference.
-
-    Raises:
-        RunnerError: a sample took no time by the clock.
-    """
-    (reference, first), (engine, second) = pair
+        overhead_ns = 0.0 if config.timing.on_device else _overhead_ns(clock)
+        if config.timing.trtexec:
+            for timings in (first, second):
+                timings.take_as_trtexec()
+        else:
+            _take_turns(first, second, config)
     zero_ns = min(first.started_ns[0], second.started_ns[0])
     return PairedLatency(
-        mode=f"end-to-end, batch {batch}: {engine.name} against {reference.name}",
-        batch_size=batch,
-        engine=_stats(engine.name, second, zero_ns),
-        reference=_stats(reference.name, first, zero_ns),
-        speedup_ci95=_speedup_interval(first, second),
+        mode=f"{config.timing}, batch {len(images)}: {engine.name} against {reference.name}",
+        batch_size=len(images),
+        engine=_stats(second, zero_ns),
+        reference=_stats(first, zero_ns),
+        speedup_ci95=_speedup_interval(first, second, paired=not config.timing.trtexec),
         overhead_ms=overhead_ns / 1e6,
     )
+
+
+def _take_turns(reference: Timings, engine: Timings, config: BenchConfig) -> None:
+    """Warms both up, then takes blocks that alternate in which of the two goes first."""
+    pair = (reference, engine)
+    for timings in pair:
+        timings.skip(config.warmup)
+    for turn, count in enumerate(_blocks(config.iterations)):
+        for timings in pair[::-1] if turn % 2 else pair:
+            timings.skip(SETTLING)
+            timings.take(count, turn)
 
 
 def _check_batch(images: NDArray[np.float32], batch: int) -> None:
@@ -148,30 +182,24 @@ def _blocks(iterations: int) -> tuple[int, ...]:
     return tuple(min(BLOCK, iterations - start) for start in range(0, iterations, BLOCK))
 
 
-def _run_untimed(runner: Runner, images: NDArray[np.float32], count: int) -> None:
-    for _ in range(count):
-        runner.infer(images)
-
-
-def _timed_ns(call: Callable[[], object], count: int, clock: Clock) -> tuple[list[int], list[int]]:
-    """Returns when each of `count` calls began, and how long it took."""
-    started, durations = [0] * count, [0] * count
-    for position in range(count):
-        start = clock()
-        call()
-        durations[position] = clock() - start
-        started[position] = start
-    return started, durations
-
-
 def _overhead_ns(clock: Clock) -> float:
-    """Returns what a sample holds although nothing is inferred."""
-    return median(_timed_ns(lambda: None, 10 * BLOCK, clock)[1])
+    """Returns what a sample on the host's clock holds although nothing is inferred."""
+
+    def measure() -> int:
+        start = clock()
+        _nothing()
+        return clock() - start
+
+    return median(measure() for _ in range(10 * BLOCK))
 
 
-def _stats(name: str, timings: Timings, zero_ns: int) -> LatencyStats:
+def _nothing() -> None:
+    """Takes the place of an inference."""
+
+
+def _stats(timings: Timings, zero_ns: int) -> LatencyStats:
     """Summarises the samples; percentiles are numpy's `linear`, Hyndman and Fan's type 7."""
-    _check_durations(name, timings.durations_ns)
+    _check_durations(timings.name, timings.durations_ns)
     samples = tuple(duration / 1e6 for duration in timings.durations_ns)
     p50, p90, p95, p99 = percentiles(samples, PERCENTILES)
     return LatencyStats(
@@ -216,17 +244,23 @@ def _intervals(samples: tuple[float, ...], blocks: list[int]) -> LatencyInterval
     )
 
 
-def _speedup_interval(reference: Timings, engine: Timings) -> Interval | None:
-    """Returns the 95 % interval of the ratio of medians, drawing the same turns of both."""
-    count = reference.blocks[-1] + 1
-    if count < FEWEST_BLOCKS:
+def _speedup_interval(reference: Timings, engine: Timings, *, paired: bool) -> Interval | None:
+    """Returns the 95 % interval of the ratio of medians.
+
+    Args:
+        reference: the samples of one network.
+        engine: the samples of the other.
+        paired: whether they took turns, so that the same turns of both are drawn.
+    """
+    counts = [timings.blocks[-1] + 1 for timings in (reference, engine)]
+    if min(counts) < FEWEST_BLOCKS:
         return None
-    choices = draw_blocks(count)
-    medians = (
-        BlockBootstrap(timings.durations_ns, timings.blocks, choices).percentile(50)
-        for timings in (reference, engine)
+    first, second = (
+        BlockBootstrap(
+            timings.durations_ns, timings.blocks, draw_blocks(count, seed=0 if paired else seed)
+        ).percentile(50)
+        for seed, (timings, count) in enumerate(zip((reference, engine), counts, strict=True))
     )
-    first, second = medians
     return interval95(first / second)
 
 

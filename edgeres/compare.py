@@ -42,6 +42,9 @@ from edgeres.statistics import (
     mcnemar_p,
 )
 
+CONFIDENCE_TOLD = f"{100 * GATE_CONFIDENCE:g} %"
+"""The gate's confidence as sentences have it."""
+
 OVERHEAD_NOTED = 0.01
 """Part of the engine's median latency that timing may take without a word."""
 
@@ -291,9 +294,11 @@ def _decided(accuracy: PairedAccuracy, check: Check) -> str:
     relation = "below" if check.passed else "over"
     bound = check.value if check.passed else _lower_bound(accuracy)
     most = "at most" if check.passed else "at least"
+    of_what = "a drop of " if accuracy.drop_pp < 0 else ""
     return (
-        f"{_measured(accuracy.drop_pp, check.limit)}, {most} {told_apart(bound, check.limit)} pp "
-        f"with {GATE_CONFIDENCE:.0%} confidence: {relation} the drop limit of {check.limit:g} pp"
+        f"{_measured(accuracy.drop_pp, check.limit)}, {of_what}{most} "
+        f"{told_apart(bound, check.limit)} pp with {CONFIDENCE_TOLD} confidence: {relation} the "
+        f"drop limit of {check.limit:g} pp"
     )
 
 
@@ -307,7 +312,7 @@ def _undecided(accuracy: PairedAccuracy, check: Check) -> str:
     over = accuracy.drop_pp > check.limit
     fact = (
         f"{samples} images cannot decide: {_measured(accuracy.drop_pp, check.limit)}, "
-        f"{_lower_bound(accuracy):.2f} to {check.value:.2f} pp with {GATE_CONFIDENCE:.0%} "
+        f"{_lower_bound(accuracy):.2f} to {check.value:.2f} pp with {CONFIDENCE_TOLD} "
         f"confidence on each side, and the drop limit of {check.limit:g} pp is within"
     )
     if check.images_needed is None:

@@ -54,6 +54,11 @@ class Timing(Name):
         return self in {Timing.END_TO_END_GRAPH, Timing.COMPUTE_GRAPH, Timing.TRTEXEC_11}
 
     @property
+    def on_device(self) -> bool:
+        """Whether the device's own clock is read, which costs a sample nothing."""
+        return self not in {Timing.END_TO_END, Timing.END_TO_END_GRAPH}
+
+    @property
     def trtexec(self) -> bool:
         """Whether warm-up and duration are trtexec's: by time, not by count."""
         return self in {Timing.TRTEXEC_10, Timing.TRTEXEC_11}
@@ -281,9 +286,14 @@ class BuildConfig:
     for; None: any on TensorRT, all that were lowered to INT8 on the CPU."""
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether layers of the engine are to be INT8, some or all."""
+        return self.precision not in {Precision.FP32, Precision.FP16}
+
+    @property
     def float_precision(self) -> Precision:
         """Precision of the layers of the engine that are not INT8."""
-        return self.float_layers if self.precision is Precision.INT8 else self.precision
+        return self.float_layers if self.is_quantized else self.precision
 
     def __post_init__(self) -> None:
         low, best, high = self.batch

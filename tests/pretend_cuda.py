@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent / "cuda"
@@ -66,6 +67,8 @@ class PretendCuda:
     """The loaded driver."""
 
     library: ctypes.CDLL
+    excused: Counter[str] = field(default_factory=Counter)
+    """What a test did wrong on purpose, by kind."""
 
     def set_device(
         self,
@@ -88,6 +91,10 @@ class PretendCuda:
     def forgive(self) -> None:
         """Takes all failures back that did not happen yet."""
         self.library.pretend_no_faults()
+
+    def excuse(self, kind: str, times: int) -> None:
+        """Says that a test abandoned work, or freed twice, on purpose."""
+        self.excused[kind] += times
 
     @property
     def counts(self) -> Counts:

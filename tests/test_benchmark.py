@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeres.benchmark import BLOCK, SETTLING, benchmark_pair
 from edgeres.errors import DataError, RunnerError
 from edgeres.results import Drift, LatencyIntervals, Outliers
-from edgeres.spec import BenchConfig
+from edgeres.spec import BenchConfig, Timing
 from edgeres.statistics import FEWEST_BLOCKS, draw_blocks
 from edgeres.testing import FakeClock, FakeRunner
 
@@ -304,3 +304,34 @@ def test_the_overhead_is_below_a_hundredth(bench: Bench) -> None:
     )
     assert found.overhead_ms is not None
     assert 0 < found.overhead_ms < 0.01 * found.engine.p50_ms
+
+
+class DeviceRunner(FakeRunner):
+    """A runner with a device: an inference takes 30 ms on the host's clock, 20 on its own."""
+
+    def stopwatch(
+        self, images: NDArray[np.float32], timing: Timing, clock: Callable[[], int]
+    ) -> Callable[[], int]:
+        """Returns a call that lets the host's time pass."""
+
+        def measure() -> int:
+            self.clock.advance(30 * MS)
+            return 20 * MS
+
+        return measure
+
+
+def test_trtexecs_counts_are_taken_one_network_after_the_other() -> None:
+    """100 samples in 3 seconds after 7 of warm-up, in blocks; the device's clock costs nothing."""
+    clock = FakeClock()
+    pair = [
+        DeviceRunner(logits=lambda images: images, name=name, clock=clock) for name in ("a", "b")
+    ]
+    config = BenchConfig(timing=Timing.TRTEXEC_11)
+    found = benchmark_pair(pair[0], pair[1], IMAGES, config, clock=clock)
+    assert found.mode == "trtexec-11, batch 1: b against a"
+    assert found.reference.samples_ms == found.engine.samples_ms == (20.0,) * 100
+    assert found.reference.started_ms[:2] == (0.0, 30.0)
+    assert found.engine.started_ms[0] == 3000.0 + 7 * 30.0
+    assert found.engine.blocks == tuple(number // BLOCK for number in range(100))
+    assert (found.overhead_ms, found.speedup_ci95) == (0.0, None)

@@ -144,8 +144,17 @@ def test_images_that_show_a_small_drop_pass() -> None:
     assert check.value == 100 * drop_bound(20, 24, 10000)
     assert (check.rule, check.passed, check.images_needed) == ("bound", True, None)
     assert check.reason == (
-        "accuracy drop 0.04 pp, at most 0.154 pp with 95% confidence: below the drop limit of "
+        "accuracy drop 0.04 pp, at most 0.154 pp with 95 % confidence: below the drop limit of "
         "0.3 pp"
+    )
+
+
+def test_a_gain_is_told_with_the_drop_that_it_may_be() -> None:
+    """The bound is one of the drop, although what was measured is a gain."""
+    told = reason_of(accuracy_of(24, 20, 10000), BenchConfig(max_drop_pp=0.3))
+    assert told == (
+        "accuracy gain 0.04 pp, a drop of at most 0.0712 pp with 95 % confidence: below the drop "
+        "limit of 0.3 pp"
     )
 
 
@@ -154,7 +163,7 @@ def test_images_that_show_a_large_drop_fail() -> None:
     (check,) = compare(accuracy_of(5, 60, 1000), None, BenchConfig(max_drop_pp=1.0), {}).checks
     assert (check.passed, check.images_needed, check.exit_code) == (False, None, 3)
     assert check.reason == (
-        "accuracy drop 5.5 pp, at least 4.29 pp with 95% confidence: over the drop limit of 1 pp"
+        "accuracy drop 5.5 pp, at least 4.29 pp with 95 % confidence: over the drop limit of 1 pp"
     )
 
 
@@ -164,7 +173,7 @@ def test_too_few_images_to_decide_are_told_how_many_would_do() -> None:
     assert (below.passed, below.exit_code) == (False, 3)
     assert below.images_needed == images_needed(9, 12, 1300, 0.005)
     assert below.reason == (
-        "1300 images cannot decide: accuracy drop 0.231 pp, -0.37 to 0.86 pp with 95% confidence "
+        "1300 images cannot decide: accuracy drop 0.231 pp, -0.37 to 0.86 pp with 95 % confidence "
         "on each side, and the drop limit of 0.5 pp is within; about 14203 images in all, 12903 "
         "more, would show that it is below"
     )

@@ -20,7 +20,7 @@ _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning"}
 _VALUES = _ARTIFACTS | {"artifacts", "audit"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
-_COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
+_COMPARE = _MEASUREMENT | {"stopwatch", "evaluate", "benchmark"}
 _REPORT = _COMPARE | {"compare", "regression"}
 _PIPELINE = _REPORT | STAGES | {"report", "diagnose", "loadgen"}
 
@@ -44,7 +44,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "runners": _STAGE | {"runners.base"},
     "statistics": _ERRORS,
     "evaluate": _MEASUREMENT,
-    "benchmark": _MEASUREMENT,
+    "stopwatch": _MEASUREMENT,
+    "benchmark": _MEASUREMENT | {"stopwatch"},
     "loadgen": _MEASUREMENT,
     "compare": _COMPARE,
     "diagnose": _COMPARE,
@@ -67,6 +68,8 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "pycuda": ("edgeres.runners",),
     "pynvml": ("edgeres.environment",),
     "PIL": ("edgeres.data",),
+    "jinja2": ("edgeres.report.html",),
+    "markupsafe": ("edgeres.report.html",),
     "mlperf_loadgen": ("edgeres.loadgen",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),

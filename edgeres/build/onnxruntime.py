@@ -21,7 +21,7 @@ from edgeres.audit import Audit, AuditedNode, EngineLayer, Source
 from edgeres.build.coverage import audited_nodes, check_coverage
 from edgeres.build.manifest import Built, save_engine
 from edgeres.contract import Contract
-from edgeres.errors import CoverageError
+from edgeres.errors import ArtifactError, CoverageError
 from edgeres.model_file import Network
 from edgeres.ort import open_session
 from edgeres.spec import BuildConfig, Precision
@@ -68,7 +68,7 @@ def build(
     audit = audit_of_graph(optimized, network.layers, config)
     if config.required_coverage is not None:
         check_coverage(audit, config.required_coverage)
-    elif config.precision is Precision.INT8:
+    elif config.is_quantized:
         check_integer(network, optimized)
     versions = {name: version(name) for name in ("onnx", "onnxruntime")}
     built = Built(engine=serialized, versions=versions, audit=audit)
@@ -80,8 +80,14 @@ def audit_engine(engine: EngineArtifact) -> Audit:
 
     Raises:
         RunnerError: ONNX Runtime refused it.
+        ArtifactError: its manifest does not tell its precision.
     """
     manifest = engine.manifest
+    if manifest.precision is None:
+        raise ArtifactError(
+            f"{engine.path} cannot be audited: the precision asked for is not known. Build it "
+            "again with build-engine."
+        )
     config = BuildConfig(target=manifest.target, precision=manifest.precision)
     optimized = optimized_model(engine.path.read_bytes())
     return audit_of_graph(optimized, manifest.layers, config)

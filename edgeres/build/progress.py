@@ -10,11 +10,11 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
-Progress = Callable[[str, float], None]
-"""Is told what NVIDIA's builder does, and the fraction of the build that is done, in [0, 1]."""
+Progress = Callable[[float, str], None]
+"""Is told the share of the build that is done, in [0, 1], and what NVIDIA's builder does."""
 
 
-def silent(phase: str, done: float) -> None:
+def silent(share: float, phase: str) -> None:
     """Shows nothing; the `Progress` of a caller that wants none."""
 
 
@@ -85,7 +85,7 @@ def monitor(trt: Any, show: Progress) -> Any:
             try:
                 with self._lock:
                     change()
-                    show(phase_name, self._phases.fraction())
+                    show(self._phases.fraction(), phase_name)
             except BaseException as error:  # must not cross NVIDIA's frames
                 self.stopped = self.stopped or error
 

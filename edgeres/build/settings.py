@@ -115,12 +115,12 @@ def check_features(trt: Any, config: BuildConfig) -> None:
 
 
 def _check_dla_precision(trt: Any, config: BuildConfig) -> None:
-    if Precision.FP32 in (config.precision, config.float_precision):
+    if config.float_precision is Precision.FP32:
         raise ConfigError(
             "The DLA computes in FP16 and INT8 alone. Pass --precision fp16, or int8 with "
             "--float-layers fp16."
         )
-    if config.precision is Precision.INT8 and not hasattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA"):
+    if config.is_quantized and not hasattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA"):
         raise ConfigError(
             f"The DLA takes no Q/DQ network in {trt.__name__} {trt.__version__}: until TensorRT "
             "10.7 its INT8 comes from a calibration cache alone. Write one with `edgeres "
@@ -134,8 +134,8 @@ def builder_flags(trt: Any, config: BuildConfig) -> tuple[str, ...]:
     asked = config.options
     weak = not is_strongly_typed(trt)
     wanted = {
-        "INT8": weak and config.precision is Precision.INT8,
-        "FP16": weak and Precision.FP16 in (config.precision, config.float_precision),
+        "INT8": weak and config.is_quantized,
+        "FP16": weak and config.float_precision is Precision.FP16,
         "REFIT": asked.refit,
         "STRIP_PLAN": asked.strip_weights,
         "SPARSE_WEIGHTS": asked.sparsity,

@@ -6,12 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from edgeres.cli.options import PATH, choice, common_options, contract_from, contract_options
 from edgeres.cli.output import command_line, show, show_json, track
-from edgeres.spec import BenchConfig, Decision, LoadGenConfig, Scenario
+from edgeres.spec import BenchConfig, Decision, LoadGenConfig, Scenario, Timing
 
 DEFAULTS = BenchConfig()
+
+
+def _check_counts(timing: Timing) -> None:
+    """Refuses counts that were typed for a mode that has its own."""
+    source = click.get_current_context().get_parameter_source
+    typed = [f"--{name}" for name in ("iterations", "warmup") if source(name) is _TYPED]
+    if timing.trtexec and typed:
+        raise click.UsageError(
+            f"--timing {timing} takes as many inferences as trtexec does: at least 10, for 3 "
+            f"seconds, after 0.2 seconds of warm-up. Leave {' and '.join(typed)} out."
+        )
+
+
+_TYPED = ParameterSource.COMMANDLINE
 
 
 @click.command()
@@ -50,6 +65,18 @@ DEFAULTS = BenchConfig()
 @click.option("--iterations", type=int, default=DEFAULTS.iterations, show_default=True)
 @click.option("--warmup", type=int, default=DEFAULTS.warmup, show_default=True)
 @click.option(
+    "--timing",
+    type=choice(Timing),
+    default=DEFAULTS.timing.value,
+    show_default=True,
+    help="What a sample covers; all but end-to-end need a GPU. trtexec's have their own counts.",
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
+)
+@click.option(
     "--scenario",
     type=choice(Scenario),
     help="Let MLPerf's LoadGen drive the engine too, and pass on its VALID or INVALID.",
@@ -84,6 +111,9 @@ DEFAULTS = BenchConfig()
     is_flag=True,
     help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",
 )
+@click.option("--report", "html", type=PATH, metavar="OUT.html", help="Write the HTML report.")
+@click.option("--markdown", type=PATH, metavar="OUT.md", help="Write Markdown for a pull request.")
+@click.option("--junit", type=PATH, metavar="OUT.xml", help="Write the checks as JUnit XML for CI.")
 @contract_options
 @common_options
 def bench(
@@ -91,6 +121,7 @@ def bench(
     reference: Path,
     data: Path,
     simulate: bool,
+    trust: bool,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -103,7 +134,13 @@ def bench(
     Example:
       edgeres bench resnet50.int8.onnx --reference resnet50.onnx --data val/ --max-drop 0.5
     """
-    from edgeres.pipeline import BenchRequest, bench_engine  # onnxruntime
+    from edgeres.pipeline import (  # onnxruntime
+        BenchRequest,
+        ReportFiles,
+        bench_engine,
+        check_reports,
+        write_reports,
+    )
 
     request = BenchRequest(
         engine=engine,
@@ -113,9 +150,14 @@ def bench(
         baseline=rest.pop("baseline"),
         loadgen_logs=rest.pop("loadgen_logs"),
         contract=contract_from(rest),
+        trust=trust,
         command=command_line(),
     )
-    verdict = bench_engine(request, _config(rest), track=track)
+    files = ReportFiles(**{kind: rest.pop(kind) for kind in ("html", "markdown", "junit")})
+    check_reports(files, request)
+    config = _config(rest)
+    verdict = bench_engine(request, config, track=track)
+    write_reports(verdict, files, request, config)
     if as_json:
         show_json(verdict.to_dict())
     else:
@@ -127,8 +169,11 @@ def bench(
 
 
 def _config(options: dict[str, Any]) -> BenchConfig:
+    timing = Timing(options.pop("timing"))
+    _check_counts(timing)
     scenario, seconds = options.pop("scenario"), options.pop("loadgen_seconds")
     loadgen = (
         None if scenario is None else LoadGenConfig(scenario=Scenario(scenario), seconds=seconds)
     )
-    return BenchConfig(decide=Decision(options.pop("decide")), loadgen=loadgen, **options)
+    decide = Decision(options.pop("decide"))
+    return BenchConfig(decide=decide, loadgen=loadgen, timing=timing, **options)

@@ -22,7 +22,7 @@ from edgeres.cli.options import (
     contract_options_with,
     output_option,
 )
-from edgeres.cli.output import building, say, show_json, track
+from edgeres.cli.output import say, searching, show_json, track
 from edgeres.spec import BuildConfig, CalibrationConfig, Method, Precision, Target
 
 DEFAULTS = BuildConfig()
@@ -130,7 +130,7 @@ def build_engine(
     table = None if calibration is None else load_table(calibration)
     if calib_data is not None:
         table = calibrate_model(model, calib_data, CalibrationConfig(), options, track=track)
-    with building() as progress:
+    with searching("Building") as progress:
         engine = build_from_model(
             model, config, table, method=method, options=options, output=output, progress=progress
         )

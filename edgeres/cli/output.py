@@ -92,13 +92,6 @@ def searching(label: str) -> Iterator[Callable[[float, str], None]]:
         yield lambda share, now: progress.update(task, completed=share, now=now, visible=True)
 
 
-@contextmanager
-def building() -> Iterator[Callable[[str, float], None]]:
-    """Yields what NVIDIA's builder tells its phase and done fraction to: a bar on stderr."""
-    with searching("Building") as told:
-        yield lambda phase, done: told(done, phase)
-
-
 def is_quiet() -> bool:
     """Whether the running command was told to be quiet."""
     context = click.get_current_context(silent=True)

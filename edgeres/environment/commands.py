@@ -8,14 +8,12 @@ import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-CommandRunner = Callable[[Sequence[str]], "str | None"]
-"""From a command to what it printed on standard output and error; None where it is not there."""
-
-TIMEOUT_S = 2.0
-"""Time that a command has; `tegrastats` never ends by itself and prints a line a second."""
+CommandRunner = Callable[[Sequence[str], float], "str | None"]
+"""From a command and the seconds that it has to what it printed on standard output and error; None
+where it is not there."""
 
 
-def run_command(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str | None:
+def run_command(command: Sequence[str], timeout_s: float) -> str | None:
     """Returns what a command prints until it ends or its time is up; None where it is not there.
 
     It has no standard input to ask a password on, and is ended with all that it started.

@@ -8,7 +8,9 @@ without a device that ends the process.
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 LIBRARY = "libcuda.so.1"
@@ -58,6 +60,27 @@ def find_cuda_device() -> CudaDevice | NoCudaDevice:
     if count.value == 0:
         return NoCudaDevice(reason="its NVIDIA driver sees no GPU")
     return _first_device(driver)
+
+
+def system_versions(device: CudaDevice, root: Path = Path("/")) -> dict[str, str]:
+    """Returns what a plan's manifest keeps of the system that it was built on.
+
+    Args:
+        device: that the plan is for.
+        root: where the machine's /etc is read.
+    """
+    l4t = l4t_release(root)
+    return {"cuda": device.cuda} | ({} if l4t is None else {"l4t": l4t})
+
+
+def l4t_release(root: Path = Path("/")) -> str | None:
+    """Returns the Jetson Linux release, such as `36.4.3`; None on other machines."""
+    try:
+        text = (root / "etc/nv_tegra_release").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", text)
+    return f"{found[1]}.{found[2]}" if found else None
 
 
 def load_driver() -> ctypes.CDLL | None:

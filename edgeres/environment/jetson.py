@@ -21,11 +21,17 @@ from edgeres.environment.commands import CommandRunner, run_command
 from edgeres.environment.l4t import cuda_version, jetpack_version, l4t_version, packages_of
 from edgeres.environment.rails import all_rails
 from edgeres.environment.sample import Probe, power_mode
-from edgeres.environment.sysfs import fields_of, text_of
+from edgeres.environment.sysfs import fields_of, mib_of, text_of
 from edgeres.environment.tegrastats import TegraStats, parse_tegrastats
 
 _TENSORRT_PACKAGES = ("libnvinfer10", "libnvinfer11", "libnvinfer8", "tensorrt")
 """Debian packages with TensorRT's version. Source: JetPack 5 to 7."""
+
+TOOL_S = 10.0
+"""Time that a tool has. Chosen: jetson_clocks is a shell script that reads some hundred files."""
+
+STATS_S = 1.5
+"""Time for two lines of tegrastats at its 500 ms; it never ends by itself."""
 
 _PYTHON_PACKAGES = ("tensorrt", "pycuda")
 
@@ -110,20 +116,21 @@ def read_board(
         modules={name: module(name) for name in _PYTHON_PACKAGES},
         power_mode=_power_mode(root, run),
         power_modes=parse_power_modes(text_of(root / "etc/nvpmodel.conf") or ""),
-        clocks=parse_jetson_clocks(run(["jetson_clocks", "--show"]) or "") or read_clocks(root),
-        stats=_last_stats(run(["tegrastats", "--interval", "500"]) or ""),
+        clocks=parse_jetson_clocks(run(["jetson_clocks", "--show"], TOOL_S) or "")
+        or read_clocks(root),
+        stats=_last_stats(run(["tegrastats", "--interval", "500"], STATS_S) or ""),
         temperatures_c=sample.temperatures_c,
         headroom_c=sample.headroom_c,
         watts=_watts(root),
-        swap_mib=_mib(memory, "SwapTotal"),
-        memory_mib=_mib(memory, "MemTotal"),
-        memory_available_mib=_mib(memory, "MemAvailable"),
+        swap_mib=mib_of(memory, "SwapTotal"),
+        memory_mib=mib_of(memory, "MemTotal"),
+        memory_available_mib=mib_of(memory, "MemAvailable"),
     )
 
 
 def _power_mode(root: Path, run: CommandRunner) -> PowerMode | None:
     """Returns the mode that nvpmodel tells, or the number it keeps with the name it is given."""
-    told = parse_power_mode(run(["nvpmodel", "-q"]) or "")
+    told = parse_power_mode(run(["nvpmodel", "-q"], TOOL_S) or "")
     number = power_mode(root)
     if told is not None or number is None:
         return told
@@ -146,8 +153,3 @@ def _watts(root: Path) -> dict[str, float]:
         except OSError:  # noqa: PERF203  a chip may lose one channel between two readings
             continue
     return found
-
-
-def _mib(memory: Mapping[str, list[str]], name: str) -> int | None:
-    values = memory.get(name)
-    return int(values[0].split()[0]) // 1024 if values else None

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgeres import __version__
 from edgeres.environment.l4t import cuda_version, jetpack_version, l4t_version
-from edgeres.environment.sysfs import fields_of, text_of
+from edgeres.environment.sysfs import fields_of, mib_of, text_of
 
 SIMD_FEATURES = (
     "avx2",
@@ -110,8 +110,8 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         simd=_simd(cpuinfo),
         governor=_governor(root),
         load_average=_load_average(root),
-        memory_mib=_mib(memory, "MemTotal"),
-        memory_available_mib=_mib(memory, "MemAvailable"),
+        memory_mib=mib_of(memory, "MemTotal"),
+        memory_available_mib=mib_of(memory, "MemAvailable"),
         os=_os_name(root),
         kernel=text_of(root / "proc/sys/kernel/osrelease"),
         python=platform.python_version(),
@@ -166,12 +166,6 @@ def _governor(root: Path) -> str | None:
 
 def _load_average(root: Path) -> tuple[float, ...]:
     return tuple(float(value) for value in (text_of(root / "proc/loadavg") or "").split()[:3])
-
-
-def _mib(memory: Mapping[str, list[str]], name: str) -> int | None:
-    """Returns a line of /proc/meminfo, which counts in kB of 1024 bytes."""
-    values = memory.get(name)
-    return int(values[0].split()[0]) // 1024 if values else None
 
 
 def _os_name(root: Path) -> str | None:

@@ -181,7 +181,7 @@ def _quota(samples: Sequence[Sample]) -> Iterator[Finding]:
         yield _unstable(
             "cpu_quota",
             f"The container's CPU quota stopped this program in {periods} scheduling periods. "
-            "Raise the quota, or set --threads to the processors that it gives.",
+            "Raise the quota, or measure outside of the container.",
         )
 
 
@@ -263,7 +263,8 @@ def _power_mode(samples: Sequence[Sample]) -> Iterator[Finding]:
 
 
 def _gpu_clock(samples: Sequence[Sample]) -> Iterator[Finding]:
-    clocks = [s.gpu.mhz for s in samples[1:-1] if s.gpu is not None and s.gpu.mhz]
+    working = [s.gpu for s in samples[1:-1] if s.gpu is not None and "idle" not in s.gpu.reasons]
+    clocks = [gpu.mhz for gpu in working if gpu.mhz]
     if _moved(clocks):
         yield _unstable(
             "gpu_clock",

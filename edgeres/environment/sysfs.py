@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -35,3 +36,14 @@ def total_of(paths: tuple[Path, ...]) -> int | None:
     """Returns the sum of the numbers in those files that can be read; None where none can."""
     numbers = [number for path in paths if (number := number_of(path)) is not None]
     return sum(numbers) if numbers else None
+
+
+def mib_of(memory: Mapping[str, list[str]], name: str) -> int | None:
+    """Returns a line of /proc/meminfo, which counts in kB of 1024 bytes, in MiB.
+
+    Args:
+        memory: of `fields_of`.
+        name: such as `MemTotal`.
+    """
+    values = memory.get(name)
+    return int(values[0].split()[0]) // 1024 if values else None

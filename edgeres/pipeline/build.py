@@ -127,9 +127,8 @@ def _lowered(
     if table is not None:
         check_table(table, artifact, contract)
     if config.float_precision is Precision.FP16 and config.target is not Target.ONNXRUNTIME:
-        int8 = config.precision is Precision.INT8
-        check_fp16_range(artifact, table, method, int8=int8)
-    if table is None or config.precision is not Precision.INT8:
+        check_fp16_range(artifact, table, method, int8=config.is_quantized)
+    if table is None or not config.is_quantized:
         return float_network(artifact, floats)
     if config.target is Target.ONNXRUNTIME:
         return quantize_for_cpu(artifact, table, method)

@@ -69,7 +69,7 @@ def check_fp16_range(
         )
     found = list(overflows(graph, table, method, int8=int8))
     if found:
-        option = "int8 with --float-layers fp32" if int8 else "--precision fp32"
+        option = "--float-layers fp32" if int8 else "--precision fp32"
         raise QuantizationError(
             f"{len(found)} values of {model.path} overflow FP16, whose largest number is "
             f"{LARGEST_FP16:g}: {'; '.join(map(str, found))}. Build with {option}."

@@ -6,15 +6,15 @@ also said, so that a pipe and NO_COLOR lose nothing. Knows no runner and no file
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.compare import told_apart
 from edgeres.environment import Severity, Stability
+from edgeres.report.checks import check_words
 from edgeres.results import (
     Accuracy,
     Check,
@@ -31,15 +31,6 @@ from edgeres.spec import Decision
 
 SIGNIFICANCE = 0.05
 """Two-sided level below which a p value is called significant; it matches the 95 % interval."""
-
-_UNITS: Mapping[str, tuple[str, str]] = {
-    Decision.BOUND.value: ("bound below ", " pp"),
-    Decision.POINT.value: ("at most ", " pp"),
-    "speedup": ("at least ", " x"),
-    "baseline_accuracy": ("not surely over ", " pp"),
-    "baseline_latency": ("not surely over ", " x"),
-}
-"""How the limit of a check binds, by its rule or name, and the unit of its value."""
 
 CLASSES_SHOWN = 5
 """Classes that are named before the rest is counted."""
@@ -250,10 +241,9 @@ def _checks_part(checks: tuple[Check, ...]) -> tuple[RenderableType, ...]:
         return ()
     table = columns("check", "limit", "value", "verdict")
     for check in checks:
-        relation, unit = _UNITS.get(check.rule or check.name, ("", ""))
-        value = told_apart(check.value, check.limit) + unit
+        told = check_words(check)
         verdict = Text("pass", _PASS) if check.passed else Text("FAIL", _FAIL)
-        table.add_row(Text(check.name), f"{relation}{check.limit:g}{unit}", value, verdict)
+        table.add_row(Text(check.name), told.limit, told.value, verdict)
     return Text(), table
 
 

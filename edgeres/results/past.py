@@ -50,7 +50,7 @@ class PastRun:
     engine: str
     """Name of the engine's file."""
     target: str
-    precision: str
+    precision: str | None
     passed: bool
     samples: int
     top1: float

@@ -44,7 +44,8 @@ class Provenance:
     """Calibration table that the engine was built with."""
     data: DataRecord
     target: str
-    precision: str
+    precision: str | None
+    """None for a plan that only the user vouches for."""
     versions: Mapping[str, str]
     """Versions of the libraries that built the engine."""
 

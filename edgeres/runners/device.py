@@ -51,23 +51,27 @@ class Device:
     def close(self) -> None:
         """Releases the context, from whatever thread; what was current there stays so."""
         context, self._context = self._context, None
-        outer = cuda.Context.get_current()
+        released, outer = context.handle, cuda.Context.get_current()
         # From another thread, pycuda releases a context only while it is current.
         context.push()
         context.detach()
-        _forget_released(None if outer is None else outer.handle)
+        _forget(released, None if outer is None else outer.handle)
 
 
-def _forget_released(outer: int | None) -> None:
-    """Takes the released context off this thread's stack, where pycuda's `detach` leaves it.
+def _forget(released: int, outer: int | None) -> None:
+    """Takes a released context off this thread's stack, where pycuda's `detach` leaves it.
 
     Args:
+        released: handle of the context.
         outer: handle of the context that pycuda put back above it.
     """
     driver, top = load_driver(), ctypes.c_void_p()
     if driver is None:
         return
-    for _ in range(1 if outer is None else 2):
+    if outer is not None:
+        driver.cuCtxPopCurrent_v2(ctypes.byref(top))
+    driver.cuCtxGetCurrent(ctypes.byref(top))
+    if top.value == released:
         driver.cuCtxPopCurrent_v2(ctypes.byref(top))
     if outer is not None:
         driver.cuCtxPushCurrent_v2(ctypes.c_void_p(outer))

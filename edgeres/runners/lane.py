@@ -62,7 +62,7 @@ class Lane:
         self._execution: Any = None
         self._watch: ComputeWatch | PipelinedWatch | None = None
         self._batch = 0
-        self._graphs: dict[tuple[int, bool], Graph] = {}
+        self._graphs: dict[bool, Graph] = {}
         self._resources = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             undo.callback(self._resources.close)
@@ -106,6 +106,9 @@ class Lane:
         """
         if batch == self._batch:
             return
+        # A graph is good only while the context that it was captured from stays as it was.
+        self._free_graphs()
+        self._batch = 0
         shape = (batch, *self.bindings.images[1:])
         if not self._execution.set_input_shape(self.bindings.input, shape):
             raise RunnerError(
@@ -158,14 +161,23 @@ class Lane:
         Raises:
             RunnerError: the engine cannot be captured.
         """
-        key = (self._batch, copies)
-        if key not in self._graphs:
+        if copies not in self._graphs:
             # TensorRT updates itself in the first inference of a shape, which no capture allows.
             self.enqueue_all()
             self.stream.synchronize()
+            self._check_capturable()
             work = self.enqueue_all if copies else self.enqueue
-            self._graphs[key] = Graph(self.stream.handle, work)
-        return self._graphs[key]
+            self._graphs[copies] = Graph(self.stream.handle, work)
+        return self._graphs[copies]
+
+    def _check_capturable(self) -> None:
+        """Asks TensorRT for RTX, which knows; the others tell by refusing within the capture."""
+        asked = getattr(self._execution, "is_stream_capturable", None)
+        if asked is not None and not asked(self.stream.handle):
+            raise RunnerError(
+                "TensorRT for RTX says that this plan cannot be captured as a CUDA graph: it takes "
+                "memory of its own while it runs. Use a mode of --timing without a graph."
+            )
 
     def watch(self, images: NDArray[np.float32], timing: Timing) -> None:
         """Starts to measure inferences of one batch on the device's clock; `sample` takes one.

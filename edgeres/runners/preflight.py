@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.artifacts import TRUSTED, EngineArtifact, Manifest
-from edgeres.environment.cuda import CudaDevice, NoCudaDevice, find_cuda_device
+from edgeres.environment.cuda import CudaDevice, NoCudaDevice, find_cuda_device, l4t_release
 from edgeres.errors import MismatchError
 from edgeres.spec import Precision, Target
 
@@ -93,16 +93,6 @@ def differences(manifest: Manifest, here: Here) -> Iterator[str]:
     yield from _version_differs(manifest, here)
     yield from _gpu_differs(manifest, here)
     yield from _system_differs(manifest, here)
-
-
-def l4t_release(root: Path = Path("/")) -> str | None:
-    """Returns the Jetson Linux release, such as `36.4.3`; None on other machines."""
-    try:
-        text = (root / "etc/nv_tegra_release").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    found = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", text)
-    return f"{found[1]}.{found[2]}" if found else None
 
 
 def _version_differs(manifest: Manifest, here: Here) -> Iterator[str]:
@@ -182,6 +172,6 @@ def _lack(engine: EngineArtifact, lack: str, cure: str = "") -> str:
         else "Copy plan and manifest to a machine with that GPU."
     )
     return (
-        f"{engine.path} is an {manifest.precision} plan for {manifest.target}, compute capability "
+        f"{engine.path} is an {manifest.precision or 'unknown'} plan for {manifest.target}, compute capability "
         f"{manifest.compute_capability}, and this machine cannot run it: {lack}. {cure or advice}"
     )

@@ -8,7 +8,7 @@ plan belongs to: without one, its libraries end the process.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ class TensorRtRunner:
         Args:
             engine: a plan with its manifest.
             streams: inferences that may be under way at a time.
-            graph: whether `infer` replays a CUDA graph; one is captured for each batch size.
+            graph: whether `infer` replays a CUDA graph; it is captured anew when the batch changes.
             memory: how images and logits come and go; None: mapped where the GPU shares the host's
                 memory, copied elsewhere.
         """
@@ -103,6 +103,17 @@ class TensorRtRunner:
             lane.watch(batch, timing)
         return lambda: self._device_time(lanes, lane)
 
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes CUDA's primary context current in this thread, for the caller's own use of it.
+
+        Raises:
+            RunnerError: the runner is not open.
+        """
+        self._opened()
+        with self._device.current():
+            yield
+
     def _host_time(self, images: NDArray[np.float32], graph: bool, clock: Callable[[], int]) -> int:
         start = clock()
         self._infer(images, graph)
@@ -138,7 +149,7 @@ class TensorRtRunner:
             raise MismatchError(
                 f"{self.name} takes batches of {bindings.smallest} to {bindings.largest} images, "
                 f"not {len(images)}. Pass another batch size, or build the engine with "
-                f"--batch {min(bindings.smallest, len(images))}:{bindings.largest}:"
+                f"--batch {max(1, min(bindings.smallest, len(images)))}:{bindings.largest}:"
                 f"{max(bindings.largest, len(images))}."
             )
 

@@ -367,8 +367,8 @@ def test_what_progress_raises_stops_the_build_and_is_raised(
     trt.record.phases = [("Building", None, 1000)]
     told = []
 
-    def show(phase: str, done: float) -> None:
-        told.append(done)
+    def show(share: float, phase: str) -> None:
+        told.append(share)
         if len(told) == 3:
             raise error
 

@@ -19,7 +19,7 @@ CPU = "sys/devices/system/cpu"
 THERMAL = "sys/class/thermal"
 
 CALM: Mapping[str, str] = {
-    "proc/stat": "cpu  1000 0 200 8000 100 0 50 0 0 0\ncpu0 1 2 3\ncpu1 1 2 3\nintr 1\n",
+    "proc/stat": "cpu  1000 0 200 8000 100 0 50 0 30 5\ncpu0 1 2 3\ncpu1 1 2 3\nintr 1\n",
     "proc/self/stat": "77 (edge res) R 1 1 1 0 -1 0 0 0 0 0 400 100 0 0 20 0 3 0 9 0 0\n",
     "proc/self/cgroup": "0::/bench/run\n",
     "proc/loadavg": "0.50 0.40 0.30 1/200 4321\n",

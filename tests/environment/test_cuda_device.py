@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pretend_cuda import PretendCuda
 
 from edgeres.environment import cuda as driver
-from edgeres.environment.cuda import CudaDevice, NoCudaDevice, find_cuda_device
+from edgeres.environment.cuda import (
+    CudaDevice,
+    NoCudaDevice,
+    find_cuda_device,
+    l4t_release,
+    system_versions,
+)
 
 
 @pytest.mark.cuda
@@ -58,3 +66,34 @@ def test_no_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library that is missing is named; nothing is loaded."""
     monkeypatch.setattr(driver, "LIBRARY", "libcuda.so.none")
     assert find_cuda_device() == NoCudaDevice(reason="it has no NVIDIA driver (no libcuda.so.none)")
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [
+        (
+            "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "
+            "DATE: Wed Jan  8 01:49:37 UTC 2025\n# KERNEL_VARIANT: oot\n",
+            "36.4.3",
+        ),
+        ("# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref", "32.7.1"),
+        ("# R38 (release), REVISION: 2.0", "38.2.0"),
+        ("nothing of the kind", None),
+    ],
+)
+def test_releases_of_jetson_linux(text: str, release: str | None, tmp_path: Path) -> None:
+    """As the boards write them."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text(text)
+    assert l4t_release(tmp_path) == release
+
+
+def test_what_a_manifest_keeps_of_the_system(tmp_path: Path) -> None:
+    """The driver's CUDA, and on a Jetson its release."""
+    orin = CudaDevice(
+        name="Orin", compute_capability="8.7", memory_mib=7620, integrated=True, cuda="12.6"
+    )
+    assert system_versions(orin, tmp_path) == {"cuda": "12.6"}
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3")
+    assert system_versions(orin, tmp_path) == {"cuda": "12.6", "l4t": "36.4.3"}

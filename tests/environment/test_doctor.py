@@ -16,6 +16,7 @@ from rich.console import Console
 from edgeres.environment import Advice, Diagnosis, JetsonBoard, advise, diagnose, is_jetson
 from edgeres.environment import capabilities as what_works
 from edgeres.environment.clocks import PowerMode
+from edgeres.environment.commands import CommandRunner
 from edgeres.environment.jetson import module_version, read_board
 from edgeres.report import render_doctor
 
@@ -38,17 +39,17 @@ def files_of(board: Board) -> dict[str, str]:
     }
 
 
-def tools_of(board: Board) -> Callable[[Sequence[str]], str | None]:
+def tools_of(board: Board) -> CommandRunner:
     """Returns a runner of a board's own tools."""
     said = {
         "nvpmodel -q": board.nvpmodel,
         "jetson_clocks --show": board.jetson_clocks,
         "tegrastats --interval 500": f"RAM 1/2MB\n{board.tegrastats}\nRAM 1/",
     }
-    return lambda command: said[" ".join(command)]
+    return lambda command, timeout_s: said[" ".join(command)] if timeout_s <= 10 else None
 
 
-def no_tools(command: Sequence[str]) -> None:
+def no_tools(command: Sequence[str], timeout_s: float) -> None:
     """A machine on which every tool is missing."""
 
 

@@ -44,7 +44,7 @@ def sample(second: int) -> Sample:
         headroom_c=40.0,
         over_current_events=3,
         power_mode="0",
-        gpu=GpuState(mhz=1300.0, max_mhz=1300.0, temperature_c=60.0, reasons=("idle",)),
+        gpu=GpuState(mhz=1300.0, max_mhz=1300.0, temperature_c=60.0, reasons=("sync boost",)),
     )
 
 
@@ -198,6 +198,7 @@ def test_the_cpu_clock_decides_where_the_cpu_is_measured() -> None:
     "change",
     [
         lambda calm: gpu(mhz=300.0)(calm) if calm.at_s in {0, SECONDS} else calm,
+        late(gpu(mhz=300.0, reasons=("idle",))),
         gpu(mhz=None),
         late(gpu(mhz=1240.0)),
         late(cpu(mhz=(300.0, 2200.0))),
@@ -209,6 +210,7 @@ def test_the_cpu_clock_decides_where_the_cpu_is_measured() -> None:
     ],
     ids=[
         "gpu idle before and after",
+        "gpu idle between two blocks",
         "gpu clock unseen",
         "gpu clock within the limit",
         "one idle processor",

@@ -12,7 +12,7 @@ from seeds import alarms, bench, reasons, rewritten, with_ballast
 
 from edgeres.environment import Guard, watch
 from edgeres.model_file import load_model
-from edgeres.pipeline import bench as bench_module
+from edgeres.pipeline import measure as measure_module
 
 SLOW, ACCURACY, UNSTABLE = 4, 3, 7
 TIMED = "--samples 100 --iterations 200 --warmup 5 --no-energy"
@@ -61,7 +61,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def watch_it(**options: Any) -> AbstractContextManager[Guard]:
         return watch(tmp_path / "machine", **options)
 
-    monkeypatch.setattr(bench_module, "watch", watch_it)
+    monkeypatch.setattr(measure_module, "watch", watch_it)
     return tmp_path / "machine"
 
 

@@ -10,14 +10,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from plans import MANIFEST, write_plan
+from tiny_plans import MANIFEST, write_plan
 
 from edgeres.artifacts import TRUSTED, load_engine, manifest_path
 from edgeres.environment.cuda import CudaDevice, NoCudaDevice
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.files import save_json
 from edgeres.runners import engine_runner, preflight
-from edgeres.runners.preflight import Here, check_plan, differences, l4t_release
+from edgeres.runners.preflight import Here, check_plan, differences
 from edgeres.spec import Precision, Target
 
 ORIN = CudaDevice(
@@ -203,26 +203,6 @@ def test_the_jetson_s_release_is_read(machine: Use, tmp_path: Path) -> None:
     )
     said = refusal(tmp_path, versions={"tensorrt": "10.3.0", "l4t": "36.4.3"})
     assert "it was built on Jetson Linux 36.4.3 (JetPack), this machine has 35.4.1" in said
-
-
-@pytest.mark.parametrize(
-    ("text", "release"),
-    [
-        (
-            "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "
-            "DATE: Wed Jan  8 01:49:37 UTC 2025\n# KERNEL_VARIANT: oot\n",
-            "36.4.3",
-        ),
-        ("# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref", "32.7.1"),
-        ("# R38 (release), REVISION: 2.0", "38.2.0"),
-        ("nothing of the kind", None),
-    ],
-)
-def test_releases_of_jetson_linux(text: str, release: str | None, tmp_path: Path) -> None:
-    """As the boards write them."""
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/nv_tegra_release").write_text(text)
-    assert l4t_release(tmp_path) == release
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -13,11 +15,20 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
-from fake_runtime import LARGEST, FakeRuntimeModule
+from fake_runtime import (
+    LARGEST,
+    FakeEngine,
+    FakeExecution,
+    FakeRtxExecution,
+    FakeRuntime,
+    FakeRuntimeModule,
+    TensorIOMode,
+    put_in_place,
+)
 from networks import CLASSES, SIZE, images
 from numpy.typing import NDArray
-from plans import use_runtime, write_plan
 from pretend_cuda import OUT_OF_MEMORY, PretendCuda
+from tiny_plans import write_plan
 
 from edgeres.artifacts import EngineArtifact
 from edgeres.errors import MismatchError, RunnerError
@@ -42,7 +53,7 @@ MODES = {
 @pytest.fixture
 def trt(cuda: PretendCuda, monkeypatch: pytest.MonkeyPatch) -> FakeRuntimeModule:
     """The double of TensorRT 10.3."""
-    return use_runtime(monkeypatch)
+    return put_in_place(monkeypatch)
 
 
 @pytest.fixture
@@ -112,6 +123,8 @@ def test_a_graph_replays_the_whole_inference(
         assert called == 2
         runner.infer(images(4))
         assert trt.enqueued == called + 2
+        assert_equal(runner.infer(images(3)), images(3))
+        assert (trt.enqueued, cuda.counts["executables"]) == (called + 4, 1)
 
 
 def test_mapped_memory_is_not_copied(
@@ -296,6 +309,17 @@ def test_an_engine_that_cannot_be_captured_is_told(
         assert_equal(runner.infer(images(2)), images(2))
 
 
+def test_a_plan_that_says_it_cannot_be_captured_is_believed(
+    cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
+) -> None:
+    """TensorRT for RTX knows it; nothing is captured."""
+    trt.execution = FakeRtxExecution
+    with TensorRtRunner(plan, graph=True) as runner:
+        with pytest.raises(RunnerError, match="cannot be captured as a CUDA graph: it takes mem"):
+            runner.infer(images(2))
+        assert cuda.counts["graphs"] == 0
+
+
 def test_a_failing_thread_leaves_the_others_alone(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
@@ -377,15 +401,17 @@ def test_a_wrong_shape_is_refused(
     assert trt.calls == []
 
 
-@pytest.mark.parametrize(("size", "profile"), [(17, "1:16:17"), (0, "0:16:16")])
+@pytest.mark.parametrize(("size", "profile"), [(17, "1:16:17"), (0, "1:16:16")])
 def test_a_batch_outside_the_profile_is_refused(
     size: int, profile: str, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """With the batches that it takes, and what to build for more."""
     with TensorRtRunner(plan) as runner, pytest.raises(MismatchError) as refused:
         runner.infer(images(size))
-    said = str(refused.value)
-    assert f"takes batches of 1 to 16 images, not {size}. Pass another batch size" in said
+    assert str(refused.value).endswith(
+        f"takes batches of 1 to 16 images, not {size}. Pass another batch size, or build the "
+        f"engine with --batch {profile}."
+    )
 
 
 def test_what_the_runtime_cannot_load_is_told(
@@ -440,7 +466,7 @@ def test_the_same_code_serves_tensorrt_for_rtx(
     cuda: PretendCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under its own module's name."""
-    use_runtime(monkeypatch, name="tensorrt_rtx", version="1.7.1")
+    put_in_place(monkeypatch, name="tensorrt_rtx", version="1.7.1")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     plan = write_plan(tmp_path, target=Target.TENSORRT_RTX, versions={"tensorrt_rtx": "1.7.1"})
     with TensorRtRunner(plan) as runner:
@@ -571,3 +597,37 @@ def test_logits_have_the_classes(trt: FakeRuntimeModule, plan: EngineArtifact) -
     with TensorRtRunner(plan) as runner:
         logits = runner.infer(images(2))
     assert (logits.shape, str(logits.dtype)) == ((2, CLASSES), "float32")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("version", ["10.3.0", "10.16.1", "11.4.0", "rtx-1.7.1"])
+def test_what_is_called_exists_in_every_version(version: str, shared: Path) -> None:
+    """The double has no name that NVIDIA's own bindings lack, and the runner has only the double."""
+    lines = (shared / f"tensorrt/api-{version}.txt").read_text().splitlines()
+    real = dict(line.split(" ", 1) for line in lines if " " in line)
+    doubles = {
+        "IExecutionContext": FakeExecution,
+        "ICudaEngine": FakeEngine,
+        "Runtime": FakeRuntime,
+    }
+    for kind, double in doubles.items():
+        names = {name for name in dir(double) if not name.startswith("_")} - FakeEngine.OWN
+        assert names <= set(ast.literal_eval(real[kind])), kind
+    rtx = "is_stream_capturable" in ast.literal_eval(real["IExecutionContext"])
+    assert rtx is version.startswith("rtx")
+
+
+@pytest.mark.rtx
+def test_the_module_s_own_names_are_nvidia_s() -> None:
+    """In a process of its own: NVIDIA's libraries must not meet the pretend driver."""
+    script = (
+        "import tensorrt_rtx as t; print([m.name for m in (t.TensorIOMode.NONE, "
+        "t.TensorIOMode.INPUT, t.TensorIOMode.OUTPUT)], t.float32.name, t.Runtime.__name__, "
+        "sorted(t.ILogger.Severity.__members__))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    severities = sorted(FakeRuntimeModule.ILogger.Severity.__members__)
+    modes = [member.name for member in TensorIOMode]
+    assert done.stdout.strip() == f"{modes} FLOAT Runtime {severities}", done.stderr

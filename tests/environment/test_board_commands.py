@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,9 +18,9 @@ def test_what_a_command_prints() -> None:
 
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     """None, also where a file stands in its place that is no program."""
-    assert run_command([str(tmp_path / "nvpmodel")]) is None
+    assert run_command([str(tmp_path / "nvpmodel")], timeout_s=60) is None
     (tmp_path / "nvpmodel").write_text("")
-    assert run_command([str(tmp_path / "nvpmodel")]) is None
+    assert run_command([str(tmp_path / "nvpmodel")], timeout_s=60) is None
 
 
 def test_a_command_that_never_ends() -> None:
@@ -31,8 +32,16 @@ def test_a_command_that_never_ends() -> None:
 
 
 def test_a_command_that_asks() -> None:
-    """It finds no input and ends."""
-    assert run_command(["sh", "-c", "read answer || echo none"], timeout_s=60) == "none\n"
+    """It finds the input at its end at once, although edgeres' own is open."""
+    reading, writing = os.pipe()
+    kept = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        assert run_command(["sh", "-c", "read answer || echo none"], timeout_s=20) == "none\n"
+    finally:
+        os.dup2(kept, 0)
+        for handle in (kept, reading, writing):
+            os.close(handle)
 
 
 def test_text_that_is_no_text() -> None:

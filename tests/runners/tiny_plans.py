@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import networks
-import pytest
-from fake_runtime import FakeRuntimeModule
 
 from edgeres.artifacts import EngineArtifact, Manifest, TensorSpec
 from edgeres.contract import preset
@@ -43,10 +40,3 @@ def write_plan(folder: Path, content: bytes | None = None, **changes: Any) -> En
     )
     manifest = replace(MANIFEST, engine_sha256=sha256_of(path), **changes)
     return EngineArtifact(path=path, manifest=manifest)
-
-
-def use_runtime(monkeypatch: pytest.MonkeyPatch, **options: str) -> FakeRuntimeModule:
-    """Puts a double where `import` finds TensorRT; the pretend driver must be loaded."""
-    module = FakeRuntimeModule(**options)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return module

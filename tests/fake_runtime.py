@@ -8,16 +8,19 @@ captured in a graph. Names that the real bindings lack are AttributeErrors here 
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 import weakref
 from collections.abc import Callable
 from enum import IntEnum
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from numpy.typing import NDArray
 
 from edgeres.environment.cuda import load_driver
@@ -54,18 +57,20 @@ class FakeLogger:
 class FakeExecution:
     """`IExecutionContext`."""
 
-    __slots__ = ("__weakref__", "_addresses", "_batch", "_engine")
+    __slots__ = ("__weakref__", "_addresses", "_batch", "_engine", "_shapes_set")
 
     def __init__(self, engine: FakeEngine) -> None:
         """Takes the engine that it runs."""
         self._engine = engine
         self._addresses: dict[str, int] = {}
         self._batch = 0
+        self._shapes_set = [0]
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         """Takes a shape within the profile."""
         self._engine.fake.calls.append("set_input_shape")
         self._batch = shape[0]
+        self._shapes_set[0] += 1
         assert name == self._engine.input
         return SMALLEST <= shape[0] <= LARGEST and shape[1:] == self._engine.shape[1:]
 
@@ -91,9 +96,12 @@ class FakeExecution:
         engine, shape = self._engine, (self._batch, *self._engine.shape[1:])
         session, inward, outward = engine.session, engine.input, engine.output
         pause_s = engine.fake.sleep_s
+        now, shapes_set = self._shapes_set, self._shapes_set[0]
         source, target = self._addresses[inward], self._addresses[outward]
 
         def compute(_: Any) -> None:
+            # NVIDIA leaves undefined what a graph does when its context was changed since.
+            assert now[0] == shapes_set, "a graph outlived the shape that it was captured for"
             time.sleep(pause_s)
             (logits,) = session.run([outward], {inward: _array(source, shape)})
             _array(target, logits.shape)[:] = logits
@@ -101,10 +109,24 @@ class FakeExecution:
         return compute
 
 
+class FakeRtxExecution(FakeExecution):
+    """`IExecutionContext` of TensorRT for RTX, which tells what can be captured."""
+
+    __slots__ = ()
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        """Never, for a plan that was not built for it."""
+        assert stream
+        return False
+
+
 class FakeEngine:
     """`ICudaEngine`: one input, one output, dynamic batch."""
 
     __slots__ = ("__weakref__", "classes", "fake", "input", "output", "session", "shape")
+
+    OWN = frozenset({"OWN", "classes", "fake", "input", "output", "session", "shape"})
+    """Names of the double's own, which no code under test may use."""
 
     num_io_tensors = 2
 
@@ -152,7 +174,7 @@ class FakeEngine:
             self.fake.logger.log(Severity.ERROR, "Cuda error: out of memory.")
             return None
         self.fake.contexts_left -= 1
-        made = FakeExecution(self)
+        made = self.fake.execution(self)
         self.fake.watch("context", made)
         return made
 
@@ -201,6 +223,7 @@ class FakeRuntimeModule(ModuleType):
         self.sleep_s = 0.0
         self.refuse_at: int | None = None
         self.contexts_left = -1
+        self.execution = FakeExecution
         self.host_code_allowed = False
 
     def Runtime(self, logger: Any) -> FakeRuntime:  # noqa: N802  # the name in NVIDIA's module
@@ -233,3 +256,11 @@ def _array(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     size = int(np.prod(shape))
     memory = (ctypes.c_float * size).from_address(address)
     return np.ctypeslib.as_array(memory).reshape(shape)
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch, **options: str) -> FakeRuntimeModule:
+    """Puts a double where `import` finds TensorRT; the pretend driver must be loaded."""
+    module = FakeRuntimeModule(**options)
+    module.__spec__ = ModuleSpec(module.__name__, None)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
