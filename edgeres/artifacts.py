@@ -24,7 +24,6 @@ T = TypeVar("T")
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
 
-
 TABLE_KIND = "edgeres-calibration-table"
 """What the JSON of a calibration table says that it is."""
 
@@ -154,12 +153,6 @@ class CalibrationTable:
         return thresholds[wanted]
 
     @property
-    def ranges(self) -> dict[str, float]:
-        """Threshold of each activation by mse, signed: it moves least with the draw of images."""
-        found = {name: seen.thresholds.get(Method.MSE) for name, seen in self.tensors.items()}
-        return {name: own.s8 for name, own in found.items() if own is not None}
-
-    @property
     def sha256(self) -> str:
         """Hash of the file that `save_table` writes of this table."""
         return hashlib.sha256(json_text(self.to_dict()).encode()).hexdigest()
@@ -263,7 +256,7 @@ class Manifest:
     audit: Audit | None = None
     """What the engine really runs; None where nobody looked."""
     ranges: Mapping[str, float] = field(default_factory=dict)
-    """The table's `ranges`; empty without INT8."""
+    """Calibrated range of each activation, `Network.ranges`; empty without INT8."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""

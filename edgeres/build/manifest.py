@@ -92,5 +92,5 @@ def _manifest(built: Built, network: Network, config: BuildConfig, contract: Con
         input_size=config.input_size,
         options=None if config.target is Target.ONNXRUNTIME else config.options,
         audit=built.audit,
-        ranges={} if table is None else table.ranges,
+        ranges=network.ranges,
     )
