@@ -25,7 +25,6 @@ T = TypeVar("T")
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
 
-
 TABLE_KIND = "edgeres-calibration-table"
 """What the JSON of a calibration table says that it is."""
 
@@ -157,18 +156,6 @@ class CalibrationTable:
         return thresholds[wanted]
 
     @property
-    def ranges(self) -> dict[str, float]:
-        """Range of each activation by the mse method on the signed grid, whatever engines use.
-
-        It moves least with the draw of the images, so it tells kinds of images apart.
-        """
-        return {
-            name: seen.thresholds[Method.MSE].s8
-            for name, seen in self.tensors.items()
-            if Method.MSE in seen.thresholds
-        }
-
-    @property
     def sha256(self) -> str:
         """Hash of the file that `save_table` writes of this table."""
         return hashlib.sha256(json_text(self.to_dict()).encode()).hexdigest()
@@ -276,7 +263,7 @@ class Manifest:
     audit: Audit | None = None
     """What the engine really runs; None where nobody looked."""
     ranges: Mapping[str, float] = field(default_factory=dict)
-    """The table's `ranges`; empty without INT8."""
+    """Calibrated range of each activation, `Network.ranges`; empty without INT8."""
     search: MixedSearch | None = None
     """What mixed precision chose among; None for the others."""
 

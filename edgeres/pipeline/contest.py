@@ -226,6 +226,6 @@ def _simulation(request: BenchRequest) -> Contest:
         ),
         classes=model.classes,
         layers=network.layers,
-        ranges=table.ranges,
+        ranges=network.ranges,
         model=model,
     )

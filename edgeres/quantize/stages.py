@@ -131,7 +131,7 @@ def _searched(
 
 
 def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[str, float]:
-    """Returns what `CalibrationTable.ranges` would be after calibration on these images.
+    """Returns what `Network.ranges` would be after calibration on these images.
 
     Raises:
         CalibrationError: no images, or an activation that is NaN or infinite.
