@@ -29,6 +29,9 @@ _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 TABLE_KIND = "edgeres-calibration-table"
 """What the JSON of a calibration table says that it is."""
 
+TRUSTED = "TRUSTED"
+"""Flag of a plan that has no manifest and is run on the user's word."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
@@ -154,6 +157,12 @@ class CalibrationTable:
         return thresholds[wanted]
 
     @property
+    def ranges(self) -> dict[str, float]:
+        """Threshold of each activation by mse, signed: it moves least with the draw of images."""
+        found = {name: seen.thresholds.get(Method.MSE) for name, seen in self.tensors.items()}
+        return {name: own.s8 for name, own in found.items() if own is not None}
+
+    @property
     def sha256(self) -> str:
         """Hash of the file that `save_table` writes of this table."""
         return hashlib.sha256(json_text(self.to_dict()).encode()).hexdigest()
@@ -230,7 +239,8 @@ class Manifest:
     """What stands beside an engine: where it belongs and what it was made from."""
 
     target: Target
-    precision: Precision
+    precision: Precision | None
+    """None where a plan without a manifest is run on the user's word."""
     engine_sha256: str
     model_sha256: str
     table_sha256: str | None
@@ -261,6 +271,8 @@ class Manifest:
     """What the engine really runs; None where nobody looked."""
     search: MixedSearch | None = None
     """What mixed precision chose among; None for the others."""
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    """The table's `ranges`; empty without INT8."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -303,6 +315,7 @@ class Manifest:
             required_coverage=_optional(float, raw["required_coverage"]),
             audit=_optional(Audit.from_dict, raw["audit"]),
             search=_optional(MixedSearch.from_dict, raw.get("search")),
+            ranges={name: float(value) for name, value in raw["ranges"].items()},
         )
 
 
@@ -385,7 +398,8 @@ def load_engine(path: Path) -> EngineArtifact:
     if not beside.exists():
         raise ArtifactError(
             f"{path} has no manifest: {beside.name} is not beside it. An engine is code, so one "
-            "of unknown origin is not run. Copy both files, or build it with build-engine."
+            "of unknown origin is not run. Copy both files, or build it with build-engine; bench "
+            "runs a plan of your own with --trust."
         )
     raw = load_json(beside, "edgeres-engine")
     try:

@@ -157,15 +157,23 @@ class ContractOptions:
     input_size: int | None = None
     resize: int | str | None = None
     """Short side in pixels, or `none` to crop the image as it is."""
+    interpolation: Interpolation | None = None
+    scale: float | None = None
+    """Factor on the raw 0..255 values."""
 
     @property
     def empty(self) -> bool:
         """Whether nothing was said."""
         return all(getattr(self, f.name) is None for f in fields(self))
 
-    def resolve(self, default: str) -> Contract:
-        """Returns the contract: the preset (or `default`) with the given values in place."""
-        base = preset(self.preset or default)
+    def resolve(self, default: str | Contract) -> Contract:
+        """Returns the contract: the preset with the given values in place.
+
+        Args:
+            default: what stands where no preset was named, itself the name of one or a contract.
+        """
+        named = self.preset or default
+        base = named if isinstance(named, Contract) else preset(named)
         size = base.size if self.input_size is None else self.input_size
         resize = base.resize
         if resize is not None and size != base.size:
@@ -179,6 +187,8 @@ class ContractOptions:
             mean=self.mean or base.mean,
             std=self.std or base.std,
             color=self.color or base.color,
+            interpolation=self.interpolation or base.interpolation,
+            scale=base.scale if self.scale is None else self.scale,
         )
 
 

@@ -7,6 +7,7 @@ logits the lowest class index is placed first, here and for the top five.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -80,6 +81,18 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Distances:
+    """How far the engine's logits of N images are from the reference's."""
+
+    cosine: NDArray[np.float64]
+    """(N,), cosine of the angle between the two logit vectors."""
+    error: NDArray[np.float64]
+    """(N,), sum of the squared differences."""
+    signal: NDArray[np.float64]
+    """(N,), sum of the squared logits of the reference."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcomes:
     """What reference and engine answered for the same N images, in the order they were seen."""
 
@@ -91,6 +104,18 @@ class Outcomes:
     """One hash of the decoded pixels per image."""
     reference: Predictions
     engine: Predictions
+    distances: Distances
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over the images' hashes and labels in the order seen."""
+        told = "".join(self.hashes) + ",".join(map(str, self.labels.tolist()))
+        return hashlib.sha256(told.encode("ascii")).hexdigest()
+
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """(N,), whether the two label the image differently."""
+        return np.not_equal(self.reference.top1, self.engine.top1)
 
     @property
     def gained(self) -> NDArray[np.bool_]:
@@ -111,7 +136,7 @@ def evaluate(runner: Runner, batches: Iterable[LabelledBatch]) -> Predictions:
         MismatchError: a label lies outside the network's classes.
         RunnerError: inference failed, or a logit is NaN or infinite.
     """
-    return _joined([_predictions(runner, batch) for batch in batches])
+    return _joined([_predictions(_logits(runner, batch), _labels(batch)) for batch in batches])
 
 
 def evaluate_pair(reference: Runner, engine: Runner, batches: Iterable[LabelledBatch]) -> Outcomes:
@@ -139,34 +164,54 @@ def found_again(hashes: Iterable[str], calibration_hashes: Iterable[str]) -> int
 def _outcomes(turn: int, reference: Runner, engine: Runner, batch: LabelledBatch) -> Outcomes:
     """Returns what both answer for one batch, the engine going first in every odd turn."""
     order = (engine, reference) if turn % 2 else (reference, engine)
-    answers = [_predictions(runner, batch) for runner in order]
+    answers = [_logits(runner, batch) for runner in order]
     from_reference, from_engine = answers[::-1] if turn % 2 else answers
-    if from_reference.classes != from_engine.classes:
+    if from_reference.shape != from_engine.shape:
         raise MismatchError(
-            f"{reference.name} has {from_reference.classes} classes, {engine.name} has "
-            f"{from_engine.classes}; both must tell the same classes apart. Pass as --reference "
+            f"{reference.name} has {from_reference.shape[1]} classes, {engine.name} has "
+            f"{from_engine.shape[1]}; both must tell the same classes apart. Pass as --reference "
             "the model that the engine was built from."
         )
+    labels = _labels(batch)
     return Outcomes(
         indices=np.asarray(batch.indices),
-        labels=_labels(batch),
+        labels=labels,
         hashes=tuple(batch.hashes),
-        reference=from_reference,
-        engine=from_engine,
+        reference=_predictions(from_reference, labels),
+        engine=_predictions(from_engine, labels),
+        distances=_distances(from_reference, from_engine),
     )
 
 
-def _predictions(runner: Runner, batch: LabelledBatch) -> Predictions:
-    """Infers one batch and judges its logits."""
+def _logits(runner: Runner, batch: LabelledBatch) -> NDArray[np.float32]:
+    """Infers one batch and refuses logits that nothing can be judged by."""
     labels = _labels(batch)
     logits = runner.infer(batch.images)
     _check_logits(runner.name, logits, batch.indices)
     _check_labels(runner.name, logits.shape[1], labels)
+    return logits
+
+
+def _predictions(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Predictions:
     return Predictions(
         classes=logits.shape[1],
         top1=logits.argmax(axis=1),
         rank=_rank(logits, labels),
         confidence=_highest_softmax(logits),
+    )
+
+
+def _distances(reference: NDArray[np.float32], engine: NDArray[np.float32]) -> Distances:
+    """Compares logits in float64; two vectors without length point the same way."""
+    first, second = reference.astype(np.float64), engine.astype(np.float64)
+    signal = (first**2).sum(axis=1)
+    norms = np.sqrt(signal * (second**2).sum(axis=1))
+    product = (first * second).sum(axis=1)
+    same = np.where((first == second).all(axis=1), 1.0, 0.0)
+    return Distances(
+        cosine=np.divide(product, norms, out=same, where=norms > 0),
+        error=((second - first) ** 2).sum(axis=1),
+        signal=signal,
     )
 
 
@@ -230,6 +275,15 @@ def _joined_outcomes(parts: Sequence[Outcomes]) -> Outcomes:
         hashes=tuple(name for part in parts for name in part.hashes),
         reference=reference,
         engine=_joined([part.engine for part in parts]),
+        distances=_joined_distances([part.distances for part in parts]),
+    )
+
+
+def _joined_distances(parts: Sequence[Distances]) -> Distances:
+    return Distances(
+        cosine=_column([part.cosine for part in parts]),
+        error=_column([part.error for part in parts]),
+        signal=_column([part.signal for part in parts]),
     )
 
 

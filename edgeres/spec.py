@@ -39,6 +39,38 @@ class Target(Name):
     TENSORRT_RTX = "tensorrt-rtx"
 
 
+class Timing(Name):
+    """What a sample of latency covers. Only `end-to-end` needs no GPU."""
+
+    END_TO_END = "end-to-end"
+    """From images in the host's memory to logits there, on the host's clock."""
+    END_TO_END_GRAPH = "end-to-end-graph"
+    """The same, replayed as a CUDA graph."""
+    COMPUTE = "compute"
+    """The network alone, on the device's clock: no copies."""
+    COMPUTE_GRAPH = "compute-graph"
+    """The same, replayed as a CUDA graph."""
+    TRTEXEC_10 = "trtexec-10"
+    """As trtexec 8 and 10 time by default: copies in, network and copies out, one batch ahead."""
+    TRTEXEC_11 = "trtexec-11"
+    """As trtexec 11 times by default: the network alone, CUDA graph, waiting by spinning."""
+
+    @property
+    def graph(self) -> bool:
+        """Whether a CUDA graph is replayed."""
+        return self in {Timing.END_TO_END_GRAPH, Timing.COMPUTE_GRAPH, Timing.TRTEXEC_11}
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the device's own clock is read, which costs a sample nothing."""
+        return self not in {Timing.END_TO_END, Timing.END_TO_END_GRAPH}
+
+    @property
+    def trtexec(self) -> bool:
+        """Whether warm-up and duration are trtexec's: by time, not by count."""
+        return self in {Timing.TRTEXEC_10, Timing.TRTEXEC_11}
+
+
 class Method(Name):
     """How the threshold (amax) of an activation is chosen from its observed distribution."""
 
@@ -357,6 +389,42 @@ def _changed(options: TensorRTOptions) -> list[str]:
     ]
 
 
+class Decision(Name):
+    """What is held against the limit of the drop in accuracy.
+
+    `BOUND` passes when the images show that the drop is below the limit, `POINT` when the drop
+    that was measured is.
+    """
+
+    BOUND = "bound"
+    POINT = "point"
+
+
+class Scenario(Name):
+    """How MLPerf's LoadGen asks: one image at a time, eight at once, or all of them."""
+
+    SINGLE_STREAM = "single-stream"
+    MULTI_STREAM = "multi-stream"
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadGenConfig:
+    """How MLPerf's LoadGen drives an engine."""
+
+    scenario: Scenario
+    seconds: float = 60.0
+    """Shortest duration; a submission to MLPerf takes 600."""
+    batch_size: int = 16
+    """Images per inference of the offline scenario; a query of the others is one inference."""
+    images: int = 64
+    """Images in memory that it draws from."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigError(f"--loadgen-seconds is {self.seconds:g}; expected a positive number.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchConfig:
     """How engine and reference are measured, and where the limits are."""
@@ -372,10 +440,24 @@ class BenchConfig:
     """Images per inference while accuracy is taken."""
     latency_batch: int = 1
     """Images per inference while latency is taken."""
-    iterations: int = 200
-    """Timed inferences of each of the two."""
+    iterations: int = 700
+    """Timed inferences of each of the two; MLPerf asks for 662 to speak of a 99th percentile."""
     warmup: int = 20
     """Inferences of each before any is timed."""
+    decide: Decision = Decision.BOUND
+    """What is held against `max_drop_pp`."""
+    strict: bool = False
+    """Whether a measurement on an unsteady machine fails."""
+    energy: bool = True
+    """Whether energy is metered where the machine can; it takes some 15 seconds."""
+    loadgen: LoadGenConfig | None = None
+    """Scenario of MLPerf's LoadGen to run too; None: none."""
+    max_slowdown: float = 0.05
+    """Part by which the latency may grow against a baseline."""
+    diagnose: bool | None = None
+    """Whether the usual mistakes are tried; None: where the reference is suspiciously often wrong."""
+    timing: Timing = Timing.END_TO_END
+    """What a sample of latency covers; trtexec's modes have their own counts."""
 
     def __post_init__(self) -> None:
         counts = (self.batch_size, self.latency_batch, self.iterations)
@@ -385,7 +467,11 @@ class BenchConfig:
             )
         if self.samples is not None and self.samples < 1:
             raise ConfigError(f"--samples is {self.samples}; at least 1 image is needed.")
-        limits = {"--max-drop": self.max_drop_pp, "--min-speedup": self.min_speedup}
+        limits = {
+            "--max-drop": self.max_drop_pp,
+            "--min-speedup": self.min_speedup,
+            "--max-slowdown": self.max_slowdown,
+        }
         for name, limit in limits.items():
             if limit is not None and not math.isfinite(limit):
                 raise ConfigError(f"{name} {limit} is no limit; expected a finite number.")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from digits import Digits, make_digits
+from pretend_cuda import LIVING, PretendCuda, load_pretend_cuda
+
+from edgeres.environment import has_nvidia_gpu
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "tensorrt-rtx-cu13", "tensorrt")
@@ -31,13 +36,31 @@ def pytest_report_header() -> list[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips, with the reason, what this machine lacks."""
     absent = {
-        "shared": (_shared_root() is None, "the shared data folder is absent"),
-        "rtx": (importlib.util.find_spec("tensorrt_rtx") is None, "tensorrt-rtx is not installed"),
+        "shared": "the shared data folder is absent" if _shared_root() is None else None,
+        "rtx": None if _installed("tensorrt_rtx") else "tensorrt-rtx is not installed",
+        "cuda": _no_pretend_cuda(),
+        "gpu": _no_gpu(),
     }
     for item in items:
-        for marker, (missing, reason) in absent.items():
-            if missing and item.get_closest_marker(marker):
+        for marker, reason in absent.items():
+            if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    # The pretend driver stays loaded, and NVIDIA's libraries must not meet it.
+    items.sort(key=lambda item: item.get_closest_marker("cuda") is not None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names what this machine could not show, so that a green run does not hide it."""
+    lacks = [lack for lack in (_no_gpu(), _no_pretend_cuda()) if lack]
+    if not lacks:
+        return
+    terminalreporter.section("not shown by this run")
+    for lack in lacks:
+        terminalreporter.line(lack)
+    for report in terminalreporter.stats.get("skipped", []):
+        if isinstance(report, pytest.TestReport) and {"gpu", "cuda"} & set(report.keywords):
+            terminalreporter.line(f"  {report.nodeid}")
+    terminalreporter.line("On a machine with a GPU and TensorRT: scripts/verify_on_device.py")
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +77,45 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     """The embedded digits' model, table and CPU engine, to be read only."""
     pytest.importorskip("torch", reason="torch, which exports the network, is not installed")
     return make_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def _loaded_cuda(tmp_path_factory: pytest.TempPathFactory) -> PretendCuda:
+    return load_pretend_cuda(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture
+def cuda(_loaded_cuda: PretendCuda) -> Iterator[PretendCuda]:
+    """A pretend GPU; whatever a test takes of it has to be given back, in order."""
+    _loaded_cuda.set_device()
+    _loaded_cuda.excused.clear()
+    before = _loaded_cuda.counts
+    yield _loaded_cuda
+    _loaded_cuda.forgive()
+    after = _loaded_cuda.counts
+    kept = {name: after[name] - before[name] for name in LIVING if after[name] != before[name]}
+    assert (kept, _loaded_cuda.depth) == ({}, 0)
+    wrong = ("abandoned", "bad_frees")
+    assert [after[kind] - before[kind] - _loaded_cuda.excused[kind] for kind in wrong] == [0, 0]
+
+
+def _no_pretend_cuda() -> str | None:
+    """Returns why the pretend driver cannot be used here."""
+    if has_nvidia_gpu():
+        return "the pretend CUDA driver cannot stand beside the real one of this machine"
+    if not _installed("pycuda"):
+        return "pycuda is not installed: nothing of CUDA was run (scripts/test installs it)"
+    return None if shutil.which("cc") else "there is no C compiler to build the pretend driver with"
+
+
+def _no_gpu() -> str | None:
+    if not has_nvidia_gpu():
+        return "no NVIDIA GPU: no real driver was used, no plan was run"
+    return None if _installed("pycuda") else "pycuda is not installed: the GPU here was not used"
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _shared_root() -> Path | None:

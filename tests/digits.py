@@ -16,7 +16,7 @@ from edgeres.spec import BuildConfig, CalibrationConfig, Target
 
 CLASSES = 10
 
-QUICK = "--samples 100 --iterations 2 --warmup 0"
+QUICK = "--samples 100 --iterations 2 --warmup 0 --no-energy"
 """Options of bench that keep it short where the figures do not matter."""
 
 

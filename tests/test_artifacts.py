@@ -259,7 +259,8 @@ def test_an_engine_without_a_manifest_is_refused(engine: Path) -> None:
         load_engine(engine)
     assert str(refused.value) == (
         f"{engine} has no manifest: net.plan.json is not beside it. An engine is code, so one of "
-        "unknown origin is not run. Copy both files, or build it with build-engine."
+        "unknown origin is not run. Copy both files, or build it with build-engine; bench runs a "
+        "plan of your own with --trust."
     )
 
 

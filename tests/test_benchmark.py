@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from edgeres.benchmark import BLOCK, SETTLING, benchmark_pair
 from edgeres.errors import DataError, RunnerError
-from edgeres.spec import BenchConfig
+from edgeres.results import Drift, LatencyIntervals, Outliers
+from edgeres.spec import BenchConfig, Timing
+from edgeres.statistics import FEWEST_BLOCKS, draw_blocks
 from edgeres.testing import FakeClock, FakeRunner
 
 IMAGES = np.zeros((1, 3, 4, 4), np.float32)
@@ -191,3 +194,144 @@ def test_the_default_clock_gives_positive_samples(bench: Bench) -> None:
     found = benchmark_pair(bench.reference, bench.engine, IMAGES, config)
     assert len(found.engine.samples_ms) == len(found.reference.samples_ms) == 15
     assert min(found.engine.samples_ms) > 0
+
+
+def test_samples_know_when_they_began_and_in_which_turn(bench: Bench) -> None:
+    """By hand: warm-up and settling pass before the first, and the other's block in between."""
+    config = BenchConfig(iterations=BLOCK + 1, warmup=1)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    reference, engine = found.reference, found.engine
+    assert reference.started_ms[:2] == (0.0, 4.0)
+    first = BLOCK * 4.0 + SETTLING * 1.0
+    assert engine.started_ms[:2] == (first, first + 1.0)
+    assert engine.blocks == reference.blocks == (*[0] * BLOCK, 1)
+    last = first + BLOCK + SETTLING * 1.0
+    assert (engine.started_ms[-1], reference.started_ms[-1]) == (last, last + 1 + SETTLING * 4.0)
+
+
+def test_a_constant_latency_has_no_uncertainty(bench: Bench) -> None:
+    """Intervals of no width, no trend, no outlier, no overhead on a clock that stands."""
+    config = BenchConfig(iterations=700, warmup=0)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    stats, one = found.engine, (1.0, 1.0)
+    assert stats.intervals == LatencyIntervals(
+        p50_ms=one, p90_ms=one, p95_ms=one, p99_ms=one, mean_ms=one
+    )
+    assert stats.drift == Drift(change=0.0, p_value=1.0)
+    assert stats.outliers == Outliers(limit_ms=1.0, count=0, largest_ms=1.0)
+    assert (found.speedup_ci95, found.overhead_ms) == ((4.0, 4.0), 0.0)
+    assert [(t.percentile, t.needed, t.enough) for t in stats.tails] == [
+        (50, 11, True),
+        (90, 64, True),
+        (95, 130, True),
+        (99, 662, True),
+    ]
+
+
+def test_a_known_distribution_comes_out_to_the_sample(bench: Bench) -> None:
+    """Seeded latencies: percentiles and intervals are those that numpy makes of the same blocks."""
+    given = np.random.default_rng(2).integers(MS, 3 * MS, 400)
+    queue = iter(given.tolist())
+
+    def next_latency() -> None:
+        follows = bench.calls.count("engine") % (SETTLING + BLOCK) >= SETTLING
+        if bench.calls[-1] == "engine" and follows:
+            bench.engine.latency_ns = next(queue)
+
+    bench.before_each = next_latency
+    config = BenchConfig(iterations=400, warmup=0)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    stats, samples = found.engine, given / 1e6
+    assert stats.samples_ms == tuple(samples.tolist())
+    told = (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms)
+    assert told == tuple(np.percentile(samples, (50, 90, 95, 99)).tolist())
+    blocks = samples.reshape(-1, BLOCK)
+    draws = [np.repeat(np.arange(len(blocks)), times) for times in draw_blocks(len(blocks))]
+    medians = np.array([np.median(blocks[draw]) for draw in draws])
+    assert stats.intervals is not None
+    assert stats.intervals.p50_ms == pytest.approx(np.quantile(medians, (0.025, 0.975)))
+    assert found.speedup_ci95 == pytest.approx(np.quantile(4.0 / medians, (0.025, 0.975)))
+    assert stats.intervals.p99_ms is None
+
+
+def test_few_blocks_make_no_interval(bench: Bench) -> None:
+    """What would rest on a handful of blocks is left out, not guessed."""
+    config = BenchConfig(iterations=(FEWEST_BLOCKS - 1) * BLOCK, warmup=0)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert (found.speedup_ci95, found.engine.intervals, found.engine.drift) == (None, None, None)
+
+
+def test_a_trend_is_found(bench: Bench) -> None:
+    """An engine that becomes slower by 1 us with every call, and a reference that does not."""
+
+    def slower() -> None:
+        bench.engine.latency_ns += 1000 * (bench.calls[-1] == "engine")
+
+    bench.before_each = slower
+    config = BenchConfig(iterations=400, warmup=0)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert found.engine.drift is not None
+    assert found.reference.drift == Drift(change=0.0, p_value=1.0)
+    calls_between, median_ms = 19 * (SETTLING + BLOCK), found.engine.p50_ms
+    assert found.engine.drift.change == pytest.approx(calls_between / 1000 / median_ms, rel=1e-6)
+    assert found.engine.drift.p_value < 1e-6
+
+
+def test_outliers_are_counted_and_kept(bench: Bench) -> None:
+    """Every 110th inference takes ten times as long."""
+
+    def hiccup() -> None:
+        bench.engine.latency_ns = 10 * MS if bench.calls.count("engine") % 110 == 0 else MS
+
+    bench.before_each = hiccup
+    config = BenchConfig(iterations=400, warmup=0)
+    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert found.engine.outliers == Outliers(limit_ms=1.0, count=4, largest_ms=10.0)
+    assert found.engine.samples_ms.count(10.0) == 4
+
+
+def test_the_overhead_is_below_a_hundredth(bench: Bench) -> None:
+    """Of an inference that keeps the processor busy for a millisecond, on the real clock."""
+
+    def busy() -> None:
+        end = time.perf_counter_ns() + MS
+        while time.perf_counter_ns() < end:
+            pass
+
+    bench.before_each = busy
+    found = benchmark_pair(
+        bench.reference, bench.engine, IMAGES, BenchConfig(iterations=20, warmup=0)
+    )
+    assert found.overhead_ms is not None
+    assert 0 < found.overhead_ms < 0.01 * found.engine.p50_ms
+
+
+class DeviceRunner(FakeRunner):
+    """A runner with a device: an inference takes 30 ms on the host's clock, 20 on its own."""
+
+    def stopwatch(
+        self, images: NDArray[np.float32], timing: Timing, clock: Callable[[], int]
+    ) -> Callable[[], int]:
+        """Returns a call that lets the host's time pass."""
+
+        def measure() -> int:
+            self.clock.advance(30 * MS)
+            return 20 * MS
+
+        return measure
+
+
+def test_trtexecs_counts_are_taken_one_network_after_the_other() -> None:
+    """100 samples in 3 seconds after 7 of warm-up, in blocks; the device's clock costs nothing."""
+    clock = FakeClock()
+    pair = [
+        DeviceRunner(logits=lambda images: images, name=name, clock=clock) for name in ("a", "b")
+    ]
+    config = BenchConfig(timing=Timing.TRTEXEC_11)
+    found = benchmark_pair(pair[0], pair[1], IMAGES, config, clock=clock)
+    assert found.mode == "trtexec-11, batch 1: b against a"
+    assert found.reference.samples_ms == found.engine.samples_ms == (20.0,) * 100
+    assert found.reference.started_ms[:2] == (0.0, 30.0)
+    assert found.engine.started_ms[0] == 3000.0 + 7 * 30.0
+    assert found.engine.blocks == tuple(number // BLOCK for number in range(100))
+    assert (found.overhead_ms, found.speedup_ci95) == (0.0, None)

@@ -18,6 +18,8 @@ NEEDED = frozenset(
     {
         "edgeres/__init__.py",
         "edgeres/py.typed",
+        "edgeres/report/html/report.html.j2",
+        "edgeres/report/html/report.css",
         "edgeres/calibration/digits.npz",
         "edgeres/calibration/digits_resnet20.safetensors",
         f"{METADATA}/licenses/LICENSE",

@@ -29,6 +29,7 @@ from edgeres.spec import (
     BenchConfig,
     BuildConfig,
     CalibrationConfig,
+    Decision,
     Precision,
     Target,
 )
@@ -36,7 +37,9 @@ from edgeres.spec import (
 pytestmark = pytest.mark.shared
 
 MAX_DROP_PP = 0.3
-BRIEF = BenchConfig(max_drop_pp=MAX_DROP_PP, iterations=1, warmup=0)
+BRIEF = BenchConfig(
+    max_drop_pp=MAX_DROP_PP, decide=Decision.POINT, iterations=1, warmup=0, energy=False
+)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ _SPEC = _ERRORS | {"errors"}
 _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning", "recovery"}
 _VALUES = _ARTIFACTS | {"artifacts", "audit"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
-_MEASUREMENT = _STAGE | {"data", "runners.base"}
-_COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
-_REPORT = _COMPARE | {"compare"}
-_PIPELINE = _REPORT | STAGES | {"report"}
+_MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
+_COMPARE = _MEASUREMENT | {"stopwatch", "evaluate", "benchmark"}
+_REPORT = _COMPARE | {"compare", "regression"}
+_PIPELINE = _REPORT | STAGES | {"report", "diagnose", "loadgen"}
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "edgeres": frozenset(),
@@ -35,7 +35,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "recovery": _SPEC | {"spec", "names", "contract"},
     "audit": _SPEC | {"spec", "names"},
     "artifacts": _ARTIFACTS | {"audit"},
-    "results": _VALUES,
+    "results": _VALUES | {"environment"},
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},
     "ort": _VALUES | {"environment"},
@@ -43,9 +43,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "testing": _VALUES | {"runners.base"},
     **dict.fromkeys(STAGES, _STAGE),
     "runners": _STAGE | {"runners.base"},
+    "statistics": _ERRORS,
     "evaluate": _MEASUREMENT,
-    "benchmark": _MEASUREMENT,
+    "stopwatch": _MEASUREMENT,
+    "benchmark": _MEASUREMENT | {"stopwatch"},
+    "loadgen": _MEASUREMENT,
     "compare": _COMPARE,
+    "diagnose": _COMPARE,
+    "regression": _COMPARE,
     "report": _REPORT | {"models"},
     "pipeline": _PIPELINE,
     "cli": _PIPELINE | {"pipeline"},
@@ -56,11 +61,17 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 OWNERS: Mapping[str, tuple[str, ...]] = {
     "torch": ("edgeres.models", "edgeres.export", "edgeres.quantize.recovery.adaround"),
     "safetensors": ("edgeres.models",),
+    "torchvision": ("edgeres.models.published",),
+    "timm": ("edgeres.models.published",),
     "onnxruntime": ("edgeres.ort", "edgeres.build.onnxruntime", "edgeres.runners.onnxruntime"),
     "tensorrt": ("edgeres.build", "edgeres.runners"),
     "tensorrt_rtx": ("edgeres.build", "edgeres.runners"),
     "pycuda": ("edgeres.runners",),
+    "pynvml": ("edgeres.environment",),
     "PIL": ("edgeres.data",),
+    "jinja2": ("edgeres.report.html",),
+    "markupsafe": ("edgeres.report.html",),
+    "mlperf_loadgen": ("edgeres.loadgen",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),
 }

@@ -7,12 +7,13 @@ from pathlib import Path
 from edgeres.artifacts import EngineArtifact
 from edgeres.build import onnxruntime, tensorrt
 from edgeres.build.backend import is_strongly_typed, load_backend
+from edgeres.build.onnxruntime import audit_engine
 from edgeres.build.progress import Progress, silent
 from edgeres.contract import Contract
 from edgeres.model_file import Network
 from edgeres.spec import BuildConfig, Precision, Target
 
-__all__ = ["Progress", "build_engine", "silent", "types_of_network"]
+__all__ = ["Progress", "audit_engine", "build_engine", "silent", "types_of_network"]
 
 
 def types_of_network(config: BuildConfig) -> Precision:

@@ -94,4 +94,5 @@ def _manifest(built: Built, network: Network, config: BuildConfig, contract: Con
         options=None if config.target is Target.ONNXRUNTIME else config.options,
         required_coverage=config.required_coverage,
         audit=built.audit,
+        ranges={} if table is None else table.ranges,
     )

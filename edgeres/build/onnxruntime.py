@@ -21,7 +21,7 @@ from edgeres.audit import Audit, AuditedNode, EngineLayer, Source
 from edgeres.build.coverage import audited_nodes, check_coverage
 from edgeres.build.manifest import Built, save_engine
 from edgeres.contract import Contract
-from edgeres.errors import CoverageError
+from edgeres.errors import ArtifactError, CoverageError
 from edgeres.model_file import Network
 from edgeres.ort import open_session
 from edgeres.spec import BuildConfig, Precision
@@ -73,6 +73,24 @@ def build(
     versions = {name: version(name) for name in ("onnx", "onnxruntime")}
     built = Built(engine=serialized, versions=versions, audit=audit)
     return save_engine(built, network, config, contract, output)
+
+
+def audit_engine(engine: EngineArtifact) -> Audit:
+    """Returns what this machine's ONNX Runtime makes of an engine that was built before.
+
+    Raises:
+        RunnerError: ONNX Runtime refused it.
+        ArtifactError: its manifest does not tell its precision.
+    """
+    manifest = engine.manifest
+    if manifest.precision is None:
+        raise ArtifactError(
+            f"{engine.path} cannot be audited: the precision asked for is not known. Build it "
+            "again with build-engine."
+        )
+    config = BuildConfig(target=manifest.target, precision=manifest.precision)
+    optimized = optimized_model(engine.path.read_bytes())
+    return audit_of_graph(optimized, manifest.layers, config)
 
 
 def optimized_model(serialized: bytes) -> onnx.ModelProto:

@@ -29,6 +29,7 @@ from edgeres.build.settings import apply, builder_flags, check_features
 from edgeres.build.sparsity import sparse_layers
 from edgeres.contract import Contract
 from edgeres.environment import describe_machine, has_nvidia_gpu
+from edgeres.environment.cuda import NoCudaDevice, find_cuda_device, system_versions
 from edgeres.errors import BuildError, ConfigError
 from edgeres.model_file import Network
 from edgeres.spec import BuildConfig, HardwareCompatibility, Target
@@ -92,7 +93,7 @@ def build(
     check_coverage(made.audit, config.required_coverage)
     built = Built(
         engine=made.plan,
-        versions={trt.__name__: str(trt.__version__)},
+        versions={trt.__name__: str(trt.__version__), **_system(device)},
         gpu=None if device is None else device.name,
         compute_capability=config.compute_capability
         or (None if device is None else device.compute_capability),
@@ -101,6 +102,12 @@ def build(
         audit=made.audit,
     )
     return save_engine(built, network, config, contract, output)
+
+
+def _system(device: Device | None) -> dict[str, str]:
+    """Returns the versions of the system that a plan for this machine was built on."""
+    found = find_cuda_device()
+    return {} if device is None or isinstance(found, NoCudaDevice) else system_versions(found)
 
 
 def _is_for_this_machine(config: BuildConfig) -> bool:

@@ -14,12 +14,13 @@ from edgeres import __version__
 from edgeres.cli.bench import bench
 from edgeres.cli.build_engine import build_engine
 from edgeres.cli.calibrate import calibrate
+from edgeres.cli.compare import compare
 from edgeres.cli.demo import demo
 from edgeres.cli.doctor import doctor
 from edgeres.cli.explain import explain
 from edgeres.cli.export import export
 from edgeres.cli.inspect import inspect
-from edgeres.cli.output import log_to_stderr
+from edgeres.cli.output import COMMAND, log_to_stderr
 from edgeres.errors import EdgeresError
 
 INTERRUPTED = 130
@@ -38,6 +39,11 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted: nothing half-written was left behind.", err=True)
             ctx.exit(INTERRUPTED)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keeps the words as they were typed, for what is to be repeated."""
+        ctx.meta[COMMAND] = ("edgeres", *args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Lists the commands in the order of the path, not of the alphabet."""
@@ -60,5 +66,5 @@ def main() -> None:
     log_to_stderr()
 
 
-for _command in (export, calibrate, build_engine, bench, inspect, explain, doctor, demo):
+for _command in (export, calibrate, build_engine, bench, compare, inspect, explain, doctor, demo):
     main.add_command(_command)

@@ -6,12 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from edgeres.cli.options import PATH, common_options, contract_from, contract_options
-from edgeres.cli.output import show, show_json, track
-from edgeres.spec import BenchConfig
+from edgeres.cli.options import PATH, choice, common_options, contract_from, contract_options
+from edgeres.cli.output import command_line, show, show_json, track
+from edgeres.spec import BenchConfig, Decision, LoadGenConfig, Scenario, Timing
 
 DEFAULTS = BenchConfig()
+
+
+def _check_counts(timing: Timing) -> None:
+    """Refuses counts that were typed for a mode that has its own."""
+    source = click.get_current_context().get_parameter_source
+    typed = [f"--{name}" for name in ("iterations", "warmup") if source(name) is _TYPED]
+    if timing.trtexec and typed:
+        raise click.UsageError(
+            f"--timing {timing} takes as many inferences as trtexec does: at least 10, for 3 "
+            f"seconds, after 0.2 seconds of warm-up. Leave {' and '.join(typed)} out."
+        )
+
+
+_TYPED = ParameterSource.COMMANDLINE
 
 
 @click.command()
@@ -21,7 +36,28 @@ DEFAULTS = BenchConfig()
 @click.option(
     "--max-drop", "max_drop_pp", type=float, metavar="PP", help="Limit of the drop in points."
 )
+@click.option(
+    "--decide",
+    type=choice(Decision),
+    default=DEFAULTS.decide.value,
+    show_default=True,
+    help="What is held against --max-drop: the bound that the images prove, or the drop measured.",
+)
 @click.option("--min-speedup", type=float, metavar="X", help="Limit of the ratio of latencies.")
+@click.option(
+    "--baseline",
+    type=PATH,
+    metavar="OLD.json",
+    help="What --json said of an earlier engine on these images; this one must not be worse.",
+)
+@click.option(
+    "--max-slowdown",
+    type=float,
+    default=DEFAULTS.max_slowdown,
+    show_default=True,
+    metavar="PART",
+    help="Limit of the growth of the latency against --baseline.",
+)
 @click.option("--samples", type=int, metavar="N", help="Images to judge on. [default: all]")
 @click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the draw.")
 @click.option("--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True)
@@ -29,10 +65,55 @@ DEFAULTS = BenchConfig()
 @click.option("--iterations", type=int, default=DEFAULTS.iterations, show_default=True)
 @click.option("--warmup", type=int, default=DEFAULTS.warmup, show_default=True)
 @click.option(
+    "--timing",
+    type=choice(Timing),
+    default=DEFAULTS.timing.value,
+    show_default=True,
+    help="What a sample covers; all but end-to-end need a GPU. trtexec's have their own counts.",
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
+)
+@click.option(
+    "--scenario",
+    type=choice(Scenario),
+    help="Let MLPerf's LoadGen drive the engine too, and pass on its VALID or INVALID.",
+)
+@click.option(
+    "--loadgen-seconds",
+    type=float,
+    default=LoadGenConfig(scenario=Scenario.SINGLE_STREAM).seconds,
+    show_default=True,
+    help="How long LoadGen runs; a submission to MLPerf takes 600.",
+)
+@click.option("--loadgen-logs", type=PATH, metavar="DIR", help="Keep LoadGen's own logs.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit code 7 if the machine did not hold still, or LoadGen's run is INVALID.",
+)
+@click.option(
+    "--energy/--no-energy",
+    default=DEFAULTS.energy,
+    show_default=True,
+    help="Meter joules where the machine can; takes some 15 seconds.",
+)
+@click.option(
+    "--diagnose/--no-diagnose",
+    default=None,
+    help="Try the usual mistakes in preprocessing and labels, in at most 5,000 inferences. "
+    "[default: if the reference is suspiciously often wrong]",
+)
+@click.option(
     "--simulate",
     is_flag=True,
     help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",
 )
+@click.option("--report", "html", type=PATH, metavar="OUT.html", help="Write the HTML report.")
+@click.option("--markdown", type=PATH, metavar="OUT.md", help="Write Markdown for a pull request.")
+@click.option("--junit", type=PATH, metavar="OUT.xml", help="Write the checks as JUnit XML for CI.")
 @contract_options
 @common_options
 def bench(
@@ -40,27 +121,43 @@ def bench(
     reference: Path,
     data: Path,
     simulate: bool,
+    trust: bool,
     as_json: bool,
     **rest: Any,
 ) -> None:
     """Judge ENGINE against the FP32 reference on the same images: accuracy and latency.
 
-    Exit codes: 0 pass, 3 accuracy, 4 speed, 6 the engine does not belong here.
+    Exit codes: 0 pass, 3 accuracy, 4 speed, 5 layers not in INT8, 6 engine, images or labels do
+    not belong together, 7 unsteady machine.
 
     \b
     Example:
       edgeres bench resnet50.int8.onnx --reference resnet50.onnx --data val/ --max-drop 0.5
     """
-    from edgeres.pipeline import BenchRequest, bench_engine  # onnxruntime
+    from edgeres.pipeline import (  # onnxruntime
+        BenchRequest,
+        ReportFiles,
+        bench_engine,
+        check_reports,
+        write_reports,
+    )
 
     request = BenchRequest(
         engine=engine,
         reference=reference,
         data=data,
         simulate=simulate,
+        baseline=rest.pop("baseline"),
+        loadgen_logs=rest.pop("loadgen_logs"),
         contract=contract_from(rest),
+        trust=trust,
+        command=command_line(),
     )
-    verdict = bench_engine(request, BenchConfig(**rest), track=track)
+    files = ReportFiles(**{kind: rest.pop(kind) for kind in ("html", "markdown", "junit")})
+    check_reports(files, request)
+    config = _config(rest)
+    verdict = bench_engine(request, config, track=track)
+    write_reports(verdict, files, request, config)
     if as_json:
         show_json(verdict.to_dict())
     else:
@@ -69,3 +166,14 @@ def bench(
         names = verdict.environment
         show(render_verdict(verdict, engine=names["engine"], reference=names["reference"]))
     click.get_current_context().exit(verdict.exit_code)
+
+
+def _config(options: dict[str, Any]) -> BenchConfig:
+    timing = Timing(options.pop("timing"))
+    _check_counts(timing)
+    scenario, seconds = options.pop("scenario"), options.pop("loadgen_seconds")
+    loadgen = (
+        None if scenario is None else LoadGenConfig(scenario=Scenario(scenario), seconds=seconds)
+    )
+    decide = Decision(options.pop("decide"))
+    return BenchConfig(decide=decide, loadgen=loadgen, timing=timing, **options)

@@ -13,17 +13,19 @@ from edgeres.cli.output import show, show_json
 def doctor(as_json: bool) -> None:
     """Tell what this machine can do, and what to install or set for the rest.
 
+    On a Jetson also its JetPack, power mode, clocks and temperatures; with sudo the memory's
+    clock too.
+
     \b
     Example:
       edgeres doctor
     """
-    from edgeres.environment import capabilities, describe_machine
+    from edgeres.environment import diagnose
 
-    machine, found = describe_machine(), capabilities()
+    found = diagnose()
     if as_json:
-        described = {"machine": machine.to_dict(), "capabilities": [c.to_dict() for c in found]}
-        show_json({"schema_version": 1, **described})
+        show_json({"schema_version": 1, **found.to_dict()})
         return
     from edgeres.report import render_doctor
 
-    show(render_doctor(machine, found))
+    show(render_doctor(found))

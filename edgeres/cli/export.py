@@ -15,7 +15,7 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import say, show_json
-from edgeres.models import ARCHITECTURES
+from edgeres.models import ARCHITECTURES, is_published
 from edgeres.spec import Shortcut
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ def complete_architecture(
 
 @click.command()
 @click.argument("architecture", metavar="ARCH", shell_complete=complete_architecture)
-@click.option(
-    "--weights", type=PATH, required=True, help="Checkpoint: .pth, .pt, .th, .safetensors."
-)
+@click.option("--weights", type=PATH, help="Checkpoint: .pth, .pt, .th, .safetensors.")
 @contract_options
 @click.option("--num-classes", type=int, metavar="N", help="Checked against the classifier.")
 @click.option("--labels", type=PATH, help="Text file with one class name a line.")
@@ -47,18 +45,29 @@ def complete_architecture(
 @output_option("The ONNX file.")
 @common_options
 def export(
-    architecture: str, weights: Path, shortcut: str | None, output: Path, as_json: bool, **rest: Any
+    architecture: str,
+    weights: Path | None,
+    shortcut: str | None,
+    output: Path,
+    as_json: bool,
+    **rest: Any,
 ) -> None:
     """Write a trained checkpoint as ONNX, with its preprocessing inside.
 
     ARCH is a registered architecture, such as resnet50, resnet50_v1, resnet20 or wrn_16_4
-    (a wrong name is answered with all of them), or `package.module:factory`. The file is
-    compared with the network before it appears.
+    (a wrong name is answered with all of them), or `package.module:factory`. Weights that
+    torchvision or timm publish need no --weights: `torchvision:ARCH` and `timm:ARCH.TAG`
+    fetch them, with their preprocessing. The file is compared with the network before it
+    appears.
 
     \b
     Example:
       edgeres export resnet50 --weights resnet50.pth --preset imagenet -o resnet50.onnx
+      edgeres export torchvision:resnet50 -o resnet50.onnx
+      edgeres export timm:resnet50.a1_in1k -o resnet50.onnx
     """
+    if weights is None and not is_published(architecture):
+        raise click.UsageError("Missing option '--weights'. Pass the checkpoint of ARCH.")
     from edgeres.pipeline import export_stage  # torch
 
     contract = contract_from(rest)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from edgeres.contract import PRESETS, Color, ContractOptions
+from edgeres.contract import PRESETS, Color, ContractOptions, Interpolation
 from edgeres.names import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,6 +33,16 @@ def _triple(
             f"{value!r} is not three numbers such as 0.485,0.456,0.406", ctx, param
         ) from None
     return first, second, third
+
+
+def _fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Returns the number of a text such as `1/255` or `0.5`."""
+    if value is None:
+        return None
+    try:
+        return float(Fraction(value))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise click.BadParameter(f"{value!r} is no number such as 1/255", ctx, param) from None
 
 
 def _resize(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
@@ -78,6 +89,9 @@ def contract_options_with(input_size: Callable[[F], F]) -> Callable[[F], F]:
     options = (
         click.option("--preset", type=Names(list(PRESETS)), help="Preprocessing by name."),
         click.option(
+            "--scale", metavar="X", callback=_fraction, help="Factor on values of 0..255: 1/255."
+        ),
+        click.option(
             "--mean", metavar="a,b,c", callback=_triple, help="Mean per channel, after scaling."
         ),
         click.option(
@@ -91,6 +105,7 @@ def contract_options_with(input_size: Callable[[F], F]) -> Callable[[F], F]:
             callback=_resize,
             help="Short side before the crop; 'none' crops the image as it is.",
         ),
+        click.option("--interpolation", type=choice(Interpolation), help="Filter of the resize."),
     )
 
     def add(command: F) -> F:
@@ -103,10 +118,12 @@ def contract_options_with(input_size: Callable[[F], F]) -> Callable[[F], F]:
 
 def contract_from(options: dict[str, Any]) -> ContractOptions:
     """Takes the contract's options out of a command's keywords."""
-    names = ("preset", "mean", "std", "input_size", "resize")
-    color = options.pop("color")
+    names = ("preset", "scale", "mean", "std", "input_size", "resize")
+    color, interpolation = options.pop("color"), options.pop("interpolation")
     return ContractOptions(
-        color=None if color is None else Color(color), **{name: options.pop(name) for name in names}
+        color=None if color is None else Color(color),
+        interpolation=None if interpolation is None else Interpolation(interpolation),
+        **{name: options.pop(name) for name in names},
     )
 
 

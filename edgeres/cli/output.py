@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Sized)
 
 
+COMMAND = "edgeres.command"
+"""Key of the context's meta that holds the words of the command line."""
+
+
 def show(renderable: RenderableType) -> None:
     """Prints a rich table or text on stdout."""
     from rich.console import Console  # 40 ms, only for commands that print a table
@@ -60,6 +64,12 @@ def track(stream: Iterable[S], total: int, label: str) -> Iterator[S]:
         for batch in stream:
             yield batch
             progress.advance(task, len(batch))
+
+
+def command_line() -> tuple[str, ...]:
+    """Returns the words of the running command."""
+    words: tuple[str, ...] = click.get_current_context().meta[COMMAND]
+    return words
 
 
 @contextmanager

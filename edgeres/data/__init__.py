@@ -9,6 +9,7 @@ from edgeres.data.embedded import embedded_digits, embedded_path
 from edgeres.data.load import load_dataset
 from edgeres.data.prepare import normalise, prepare
 from edgeres.data.stream import Batch, batches, image_hash
+from edgeres.data.thumbnail import thumbnail
 
 __all__ = [
     "Batch",
@@ -26,4 +27,5 @@ __all__ = [
     "prepare",
     "select",
     "take",
+    "thumbnail",
 ]

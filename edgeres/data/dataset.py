@@ -182,7 +182,7 @@ def check_labels(dataset: Dataset, num_classes: int) -> None:
         raise DataError(
             f"{dataset.path} has {len(dataset.classes)} classes, the network {num_classes}. A "
             "class folder's place in sorted order is its index, so there must be one for each "
-            "class of the network. Use a labels.csv (file,class_index) instead."
+            f"class of the network. Use a labels.csv (file,class_index) instead.{_background(dataset, num_classes)}"
         )
     outside = np.flatnonzero(dataset.labels >= num_classes)
     if outside.size:
@@ -190,6 +190,19 @@ def check_labels(dataset: Dataset, num_classes: int) -> None:
         raise DataError(
             f"{outside.size} of {len(dataset)} labels of {dataset.path} are outside the network's "
             f"{num_classes} classes (first: {dataset.image_name(first)} with "
-            f"{dataset.labels[first]}); expected 0 to {num_classes - 1}. Correct the labels or "
-            "use the network that they belong to."
+            f"{dataset.labels[first]}); expected 0 to {num_classes - 1}. "
+            f"{_advice(dataset.labels, num_classes)}"
         )
+
+
+def _background(dataset: Dataset, num_classes: int) -> str:
+    """Says what one class more in the network often is."""
+    if len(dataset.classes) + 1 != num_classes:
+        return ""
+    return " Where the network's first class is a background, every index is one higher there."
+
+
+def _advice(labels: NDArray[np.int64], num_classes: int) -> str:
+    if (labels.min(), labels.max()) == (1, num_classes):
+        return f"They run from 1 to {num_classes}, as if counted from 1: take 1 off each."
+    return "Correct the labels or use the network that they belong to."

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeres import __version__
+from edgeres.environment.l4t import cuda_version, jetpack_version, l4t_version
+from edgeres.environment.sysfs import fields_of, mib_of, text_of
 
 SIMD_FEATURES = (
     "avx2",
@@ -85,6 +87,12 @@ class Machine:
     has_nvidia_gpu: bool
     gpus: tuple[str, ...]
     """Names of the GPUs, where NVIDIA's driver lists them."""
+    l4t: str | None = None
+    """Version of Jetson Linux, such as `36.4.3`."""
+    jetpack: str | None = None
+    """Version of JetPack, such as `6.2`."""
+    cuda: str | None = None
+    """Version of the CUDA toolkit."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -93,8 +101,8 @@ class Machine:
 
 def describe_machine(root: Path = Path("/")) -> Machine:
     """Returns what the files below `root` and this interpreter say of the machine."""
-    cpuinfo = _fields(root / "proc/cpuinfo")
-    memory = _fields(root / "proc/meminfo")
+    cpuinfo = fields_of(root / "proc/cpuinfo")
+    memory = fields_of(root / "proc/meminfo")
     return Machine(
         cpu=_cpu_name(cpuinfo),
         cores=len(cpuinfo.get("processor", ())) or None,
@@ -102,15 +110,18 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         simd=_simd(cpuinfo),
         governor=_governor(root),
         load_average=_load_average(root),
-        memory_mib=_mib(memory, "MemTotal"),
-        memory_available_mib=_mib(memory, "MemAvailable"),
+        memory_mib=mib_of(memory, "MemTotal"),
+        memory_available_mib=mib_of(memory, "MemAvailable"),
         os=_os_name(root),
-        kernel=_text(root / "proc/sys/kernel/osrelease"),
+        kernel=text_of(root / "proc/sys/kernel/osrelease"),
         python=platform.python_version(),
         versions={"edgeres": __version__, **{name: _version(name) for name in _PACKAGES}},
-        board=_text(root / "proc/device-tree/model"),
+        board=text_of(root / "proc/device-tree/model"),
         has_nvidia_gpu=has_nvidia_gpu(root),
         gpus=_gpu_names(root),
+        l4t=l4t_version(root),
+        jetpack=jetpack_version(root),
+        cuda=cuda_version(root),
     )
 
 
@@ -128,25 +139,7 @@ def int8_may_saturate(root: Path = Path("/")) -> bool:
     """
     if platform.machine().lower() not in _X86:
         return False
-    return not _EXACT_SIMD & set(_simd(_fields(root / "proc/cpuinfo")))
-
-
-def _text(path: Path) -> str | None:
-    """Returns a file's text without the NUL that ends a device tree's; None if unreadable."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
-    except OSError:
-        return None
-
-
-def _fields(path: Path) -> dict[str, list[str]]:
-    """Returns the values of every `name : value` line of a file, by name."""
-    found: dict[str, list[str]] = {}
-    for line in (_text(path) or "").splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            found.setdefault(name.strip(), []).append(value.strip())
-    return found
+    return not _EXACT_SIMD & set(_simd(fields_of(root / "proc/cpuinfo")))
 
 
 def _cpu_name(cpuinfo: Mapping[str, list[str]]) -> str | None:
@@ -168,21 +161,15 @@ def _simd(cpuinfo: Mapping[str, list[str]]) -> tuple[str, ...]:
 
 def _governor(root: Path) -> str | None:
     files = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
-    return ", ".join(sorted({name for file in files if (name := _text(file))})) or None
+    return ", ".join(sorted({name for file in files if (name := text_of(file))})) or None
 
 
 def _load_average(root: Path) -> tuple[float, ...]:
-    return tuple(float(value) for value in (_text(root / "proc/loadavg") or "").split()[:3])
-
-
-def _mib(memory: Mapping[str, list[str]], name: str) -> int | None:
-    """Returns a line of /proc/meminfo, which counts in kB of 1024 bytes."""
-    values = memory.get(name)
-    return int(values[0].split()[0]) // 1024 if values else None
+    return tuple(float(value) for value in (text_of(root / "proc/loadavg") or "").split()[:3])
 
 
 def _os_name(root: Path) -> str | None:
-    for line in (_text(root / "etc/os-release") or "").splitlines():
+    for line in (text_of(root / "etc/os-release") or "").splitlines():
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip("\"'")
     return None
@@ -190,7 +177,7 @@ def _os_name(root: Path) -> str | None:
 
 def _gpu_names(root: Path) -> tuple[str, ...]:
     files = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
-    return tuple(name for file in files for name in _fields(file).get("Model", ()))
+    return tuple(name for file in files for name in fields_of(file).get("Model", ()))
 
 
 def _version(package: str) -> str | None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Checkpoint:
 
     path: Path
     sha256: str
-    """Of the file."""
+    """Of the file, or of the safetensors form of weights that a library fetched."""
     tensors: Mapping[str, Tensor] = field(repr=False)
     """float32, by torchvision's key name."""
 
@@ -114,6 +115,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors = _canonical_tensors(path, _state_dict(path, raw))
     _check_values(path, tensors)
     return Checkpoint(path=path, sha256=sha256_of(path), tensors=tensors)
+
+
+def checkpoint_from_weights(name: str, weights: Mapping[str, Tensor]) -> Checkpoint:
+    """Returns weights that a library fetched, checked as those of a file are.
+
+    Args:
+        name: stands in messages where a file's path would.
+        weights: by key, as the library has them. The hash is that of their safetensors form.
+
+    Raises:
+        CheckpointError: no inference can use them.
+    """
+    tensors = _canonical_tensors(Path(name), weights)
+    _check_values(Path(name), tensors)
+    stored = safetensors.torch.save({key: value.contiguous() for key, value in weights.items()})
+    return Checkpoint(path=Path(name), sha256=sha256(stored).hexdigest(), tensors=tensors)
 
 
 def spec_from_checkpoint(

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from edgeres.errors import ConfigError
 from edgeres.models.network import BuildingBlock, Layer, Network, Skip, Stage
-from edgeres.models.registry import ARCHITECTURES, find_spec, is_factory
+from edgeres.models.registry import ARCHITECTURES, find_spec, is_factory, is_published
 from edgeres.names import Name
 from edgeres.spec import Block, ModelSpec, Shortcut, Stem
 
@@ -37,17 +37,32 @@ def explain_architecture(
     """Returns a registered network; None leaves its own input size or number of classes.
 
     Raises:
-        ConfigError: no such architecture, a user's factory, or a size below 1.
+        ConfigError: no such architecture, a user's factory, published weights, or a size below 1.
+    """
+    spec = described_spec(name)
+    size = spec.input_size if input_size is None else input_size
+    classes = spec.num_classes if num_classes is None else num_classes
+    return network_from_spec(replace(spec, input_size=size, num_classes=classes))
+
+
+def described_spec(name: str) -> ModelSpec:
+    """Returns the specification that a name stands for.
+
+    Raises:
+        ConfigError: no such architecture, a user's factory, or published weights.
     """
     if is_factory(name):
         raise ConfigError(
             f"{name} is a factory, which only its own code describes; explain counts from the "
             f"specification of a registered architecture. Available: {', '.join(ARCHITECTURES)}."
         )
-    spec = find_spec(name)
-    size = spec.input_size if input_size is None else input_size
-    classes = spec.num_classes if num_classes is None else num_classes
-    return network_from_spec(replace(spec, input_size=size, num_classes=classes))
+    if is_published(name):
+        architecture = name.partition(":")[2].partition(".")[0]
+        raise ConfigError(
+            f"{name} names published weights; explain describes an architecture. "
+            f"Pass {architecture}."
+        )
+    return find_spec(name, factories=False)
 
 
 def example_block(example: Example) -> BuildingBlock:

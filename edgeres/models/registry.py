@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from edgeres.errors import ConfigError
-from edgeres.names import nearest
+from edgeres.names import Name, nearest
 from edgeres.spec import Block, ModelSpec, Shortcut, Stem
 
 _IMAGENET: Mapping[int, tuple[Block, tuple[int, ...]]] = {
@@ -105,20 +105,45 @@ ARCHITECTURES: Mapping[str, ModelSpec] = {spec.name: spec for spec in _all_specs
 """Specification by name: ImageNet nets with 1000 classes at 224 pixels, CIFAR nets with 10 at 32."""
 
 
+class Publisher(Name):
+    """Libraries through which published weights are fetched, by `publisher:architecture`."""
+
+    TORCHVISION = "torchvision"
+    TIMM = "timm"
+
+
+PUBLISHED = tuple(
+    name
+    for name, spec in ARCHITECTURES.items()
+    if spec.stem is Stem.IMAGENET and spec.shortcut is Shortcut.B and not spec.stride_in_1x1
+)
+"""Architectures whose weights both publishers have, under the same name as here."""
+
+
+def is_published(name: str) -> bool:
+    """Whether a name asks for published weights, such as `timm:resnet50.a1_in1k`."""
+    return any(name.startswith(f"{publisher}:") for publisher in Publisher)
+
+
 def is_factory(name: str) -> bool:
     """Whether a name is `package.module:factory`, a user's own network."""
-    return ":" in name
+    return ":" in name and not is_published(name)
 
 
-def find_spec(name: str) -> ModelSpec:
+def find_spec(name: str, *, factories: bool = True) -> ModelSpec:
     """Returns the specification of a registered architecture.
+
+    Args:
+        name: in the registry.
+        factories: whether the caller takes a user's factory too; a message then offers it.
 
     Raises:
         ConfigError: there is none of that name.
     """
     if name not in ARCHITECTURES:
+        own = "; or package.module:factory for your own" if factories else ""
         raise ConfigError(
             f"No architecture '{name}'.{nearest(name, ARCHITECTURES)} "
-            f"Available: {', '.join(ARCHITECTURES)}; or package.module:factory for your own."
+            f"Available: {', '.join(ARCHITECTURES)}{own}."
         )
     return ARCHITECTURES[name]

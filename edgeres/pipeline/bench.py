@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+from datetime import datetime, timezone
 
-import numpy as np
-
-from edgeres.artifacts import Manifest, is_engine, load_engine, load_table
-from edgeres.benchmark import benchmark_pair
-from edgeres.compare import compare, paired_accuracy
-from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
-from edgeres.data import Dataset, batches, check_labels, load_dataset, select, take
-from edgeres.environment import describe_machine
-from edgeres.errors import ConfigError, DataError, MismatchError
-from edgeres.evaluate import evaluate_pair, found_again
-from edgeres.model_file import describe_model
-from edgeres.pipeline.calibrate import contract_of
+from edgeres.compare import compare, paired_accuracy, with_loadgen, with_stability
+from edgeres.data import Dataset, batches, check_labels, load_dataset, select
+from edgeres.environment import NoEnergy, describe_machine
+from edgeres.errors import ConfigError
+from edgeres.evaluate import Outcomes, evaluate_pair, found_again
+from edgeres.loadgen import check_loadgen
+from edgeres.pipeline.contest import BenchRequest, Contest, Lineage, check_timing, find_contest
+from edgeres.pipeline.doubts import Judged, find_doubts, with_doubts
+from edgeres.pipeline.measure import Measured, drive, measure
 from edgeres.pipeline.track import Track, untracked
-from edgeres.quantize import check_table, quantize_for_tensorrt
-from edgeres.results import Comparison, PairedLatency
-from edgeres.runners import Runner, engine_runner, model_runner, network_runner
+from edgeres.regression import against_baseline, baseline_checks, check_same_images
+from edgeres.results import Comparison, DataRecord, FileRecord, PastRun, Provenance, load_run
 from edgeres.spec import BenchConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchRequest:
-    """What `bench` judges, and on what."""
-
-    engine: Path
-    """An engine, or with `simulate` a calibration table."""
-    reference: Path
-    """The FP32 ONNX model, or another engine."""
-    data: Path
-    simulate: bool = False
-    """Judge the accuracy of TensorRT's placement on the CPU, from a table."""
-    contract: ContractOptions = NO_OPTIONS
-    """Only for a reference without a contract of its own."""
 
 
 def bench_engine(
@@ -51,111 +32,130 @@ def bench_engine(
         RunnerError: inference failed or gave NaN.
         ConfigError: a limit that nothing will be measured for.
         ArtifactError: files cannot be read.
+        DependencyError: a scenario is asked for, and LoadGen is not installed.
     """
-    if request.simulate and config.min_speedup is not None:
-        raise ConfigError(
-            "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
-        )
-    contest = _simulated(request) if request.simulate else _contest(request)
+    _check_request(request, config)
+    started = datetime.now(timezone.utc)
+    baseline = None if request.baseline is None else load_run(request.baseline)
+    contest = find_contest(request, config)
+    check_timing(contest, config)
     labelled = load_dataset(request.data)
     check_labels(labelled, contest.num_classes)
     dataset = select(labelled, config.samples, config.seed)
     with contest.reference as reference, contest.engine as engine:
         with closing(batches(dataset, contest.contract, batch_size=config.batch_size)) as stream:
             outcomes = evaluate_pair(reference, engine, track(stream, len(dataset), "Judging"))
-        latency = None if request.simulate else _latency(contest, dataset, config)
-    again = found_again(outcomes.hashes, contest.calibration_images)
+        if baseline is not None:
+            check_same_images(outcomes.fingerprint, baseline)
+        measured = None if request.simulate else measure(contest, dataset, config)
+        loadgen = drive(contest, dataset, config.loadgen, request.loadgen_logs)
+        judged = _judged(request, contest, labelled)
+        doubts = find_doubts(reference, outcomes.reference, judged, config, track)
+    accuracy = paired_accuracy(outcomes, dataset.image_name)
+    latency = None if measured is None else measured.latency
     environment = {
         **describe_machine().to_dict(),
         "engine": engine.name,
         "reference": reference.name,
     }
-    return compare(
-        paired_accuracy(outcomes), latency, config, environment, _warnings(again, len(dataset))
+    verdict = compare(accuracy, latency, config, environment, _warnings(outcomes, contest))
+    verdict = replace(
+        verdict,
+        layers=contest.layers,
+        classes=contest.classes,
+        provenance=_provenance(request, contest.lineage, outcomes, config.seed, started),
+        checks=(*contest.checks, *verdict.checks),
+    )
+    verdict = with_doubts(_with_measurement(verdict, measured, config), doubts)
+    if loadgen is not None:
+        verdict = with_loadgen(verdict, loadgen, config)
+    return verdict if baseline is None else _with_baseline(verdict, baseline, config)
+
+
+def _judged(request: BenchRequest, contest: Contest, labelled: Dataset) -> Judged:
+    return Judged(
+        reference=request.reference,
+        dataset=labelled,
+        contract=contest.contract,
+        classes=contest.classes,
+        ranges=contest.ranges,
+        model_sha256=contest.lineage.model_sha256,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Contest:
-    """Who is compared with whom, and what both are fed."""
-
-    reference: Runner
-    engine: Runner
-    contract: Contract
-    num_classes: int
-    calibration_images: tuple[str, ...]
-
-
-def _contest(request: BenchRequest) -> _Contest:
-    artifact = load_engine(request.engine)
-    manifest = artifact.manifest
-    reference, contract = _reference(request, manifest)
-    if contract != manifest.contract:
-        raise MismatchError(
-            f"{request.engine} expects {manifest.contract}, but {request.reference} expects "
-            f"{contract}: they cannot be judged on the same images. Build the engine again."
+def _check_request(request: BenchRequest, config: BenchConfig) -> None:
+    """Refuses what nothing will be measured for, and what cannot be measured, before it begins."""
+    if request.simulate:
+        _check_simulation(config)
+    if config.loadgen is not None:
+        check_loadgen()
+    elif request.loadgen_logs is not None:
+        raise ConfigError(
+            "--loadgen-logs keeps the logs of a scenario, and none is asked for. Pass --scenario."
         )
-    return _Contest(
-        reference=reference,
-        engine=engine_runner(artifact),
-        contract=manifest.contract,
-        num_classes=manifest.output.shape[-1] or 0,
-        calibration_images=manifest.calibration_images,
+
+
+def _check_simulation(config: BenchConfig) -> None:
+    if config.strict:
+        raise ConfigError(
+            "--strict judges a measurement, and --simulate makes none. Leave one of them out."
+        )
+    if config.min_speedup is not None:
+        raise ConfigError(
+            "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
+        )
+    if config.loadgen is not None:
+        raise ConfigError(
+            "--scenario times an engine, and --simulate has none. Leave one of them out."
+        )
+
+
+def _with_measurement(
+    verdict: Comparison, measured: Measured | None, config: BenchConfig
+) -> Comparison:
+    if measured is None:
+        return replace(verdict, energy_reason="The engine was not run on its target.")
+    verdict = with_stability(verdict, measured.stability, config)
+    if isinstance(measured.energy, NoEnergy):
+        return replace(verdict, energy_reason=measured.energy.reason)
+    return replace(verdict, energy=measured.energy)
+
+
+def _with_baseline(verdict: Comparison, baseline: PastRun, config: BenchConfig) -> Comparison:
+    run = PastRun.of(verdict, "this run")
+    regression = against_baseline(run, baseline)
+    checks = baseline_checks(regression, config.max_slowdown)
+    return replace(verdict, regression=regression, checks=(*verdict.checks, *checks))
+
+
+def _provenance(
+    request: BenchRequest, lineage: Lineage, outcomes: Outcomes, seed: int, started: datetime
+) -> Provenance:
+    return Provenance(
+        command=request.command,
+        started=started.isoformat(timespec="seconds"),
+        engine=FileRecord(path=str(request.engine), sha256=lineage.engine_sha256),
+        reference=FileRecord(path=str(request.reference), sha256=lineage.reference_sha256),
+        model_sha256=lineage.model_sha256,
+        table_sha256=lineage.table_sha256,
+        data=DataRecord(
+            path=str(request.data),
+            fingerprint=outcomes.fingerprint,
+            samples=len(outcomes.labels),
+            seed=seed,
+        ),
+        target=lineage.target.value,
+        precision=None if lineage.precision is None else lineage.precision.value,
+        versions=lineage.versions,
     )
 
 
-def _reference(request: BenchRequest, manifest: Manifest) -> tuple[Runner, Contract]:
-    """Returns the reference's runner and its contract; an ONNX model must be the engine's own."""
-    if is_engine(request.reference):
-        other = load_engine(request.reference)
-        if not request.contract.empty:
-            raise ConfigError(
-                f"{request.reference} is an engine and carries its own preprocessing contract. "
-                "Leave the preprocessing options out."
-            )
-        return engine_runner(other), other.manifest.contract
-    model = describe_model(request.reference)
-    if model.sha256 != manifest.model_sha256:
-        raise MismatchError(
-            f"{request.engine} was built from a model with sha256 "
-            f"{manifest.model_sha256[:12]}, but "
-            f"{request.reference} is {model.sha256[:12]}: other weights, or exported again since. "
-            "Build the engine again from this model, or pass the model that it was built from."
-        )
-    return model_runner(model), contract_of(model, request.contract, manifest.contract)
-
-
-def _simulated(request: BenchRequest) -> _Contest:
-    model = describe_model(request.reference)
-    table = load_table(request.engine)
-    contract = contract_of(model, request.contract, table.contract)
-    check_table(table, model, contract)
-    network = quantize_for_tensorrt(model, table)
-    return _Contest(
-        reference=model_runner(model),
-        engine=network_runner(network, f"TensorRT's placement, {table.method}, simulated"),
-        contract=contract,
-        num_classes=model.num_classes,
-        calibration_images=table.data.image_hashes,
-    )
-
-
-def _latency(contest: _Contest, dataset: Dataset, config: BenchConfig) -> PairedLatency:
-    wanted = config.latency_batch
-    if len(dataset) < wanted:
-        raise DataError(
-            f"A latency batch of {wanted} needs as many images; the data has {len(dataset)}. "
-            "Pass a smaller --latency-batch or more images."
-        )
-    few = take(dataset, np.arange(wanted))
-    images = next(iter(batches(few, contest.contract, batch_size=wanted))).images
-    return benchmark_pair(contest.reference, contest.engine, images, config)
-
-
-def _warnings(again: int, samples: int) -> tuple[str, ...]:
+def _warnings(outcomes: Outcomes, contest: Contest) -> tuple[str, ...]:
+    again = found_again(outcomes.hashes, contest.calibration_images)
     if not again:
         return ()
     return (
-        f"{again} of the {samples} images were also used for calibration: the accuracy of the "
-        "engine on them is flattered. Judge on images that calibration has not seen.",
+        f"{again} of the {len(outcomes.labels)} images were also used for calibration: the "
+        "accuracy of the engine on them is flattered. Judge on images that calibration has not "
+        "seen.",
     )

@@ -13,9 +13,10 @@ from edgeres.artifacts import EngineArtifact, OnnxArtifact
 from edgeres.contract import ContractOptions
 from edgeres.data import Dataset, embedded_digits, embedded_path
 from edgeres.files import make_folder, whole_file
-from edgeres.pipeline.bench import BenchRequest, bench_engine
+from edgeres.pipeline.bench import bench_engine
 from edgeres.pipeline.build import build_from_model
 from edgeres.pipeline.calibrate import calibrate_model
+from edgeres.pipeline.contest import BenchRequest
 from edgeres.pipeline.extras import export_stage
 from edgeres.pipeline.track import Track, untracked
 from edgeres.results import Comparison

@@ -19,8 +19,9 @@ class ExportRequest:
     """What `export_model` is asked for."""
 
     architecture: str
-    """Registry name, or `package.module:factory`."""
-    weights: Path
+    """Registry name, `package.module:factory`, or published weights such as `timm:resnet50`."""
+    weights: Path | None
+    """None for published weights, which are fetched."""
     contract: ContractOptions
     num_classes: int | None = None
     labels: Path | None = None
@@ -34,12 +35,13 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
     """Writes a checkpoint as ONNX with its preprocessing contract.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, trusted or fitted.
+        CheckpointError: the checkpoint cannot be read, fetched, trusted or fitted.
+        DependencyError: the library that publishes the weights is missing.
         ConfigError: unknown architecture or preset, or options that contradict each other.
         ExportError: the file would not compute what the network computes.
         ArtifactError: the file cannot be written.
     """
-    check_writable(output, request.weights)
+    check_writable(output, *([] if request.weights is None else [request.weights]))
     trained = load_trained(
         request.architecture,
         request.weights,
@@ -48,9 +50,9 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         shortcut=request.shortcut,
     )
     config = ExportConfig(
-        contract=request.contract.resolve(_preset_of(trained.spec)),
-        classes=_class_names(request.labels),
-        architecture=request.architecture,
+        contract=request.contract.resolve(trained.contract or _preset_of(trained.spec)),
+        classes=_class_names(request.labels) or trained.classes,
+        architecture=trained.name,
         checkpoint_sha256=trained.checkpoint_sha256,
         opset=request.opset,
     )

@@ -5,10 +5,12 @@ from edgeres.quantize.mixed import ALL_INTEGER, Mix, MixRequest, choose_mix
 from edgeres.quantize.overflow import check_fp16_range
 from edgeres.quantize.recovery.stage import IMAGES as RECOVERY_IMAGES
 from edgeres.quantize.recovery.stage import recover
+from edgeres.quantize.shortcuts import float_branches
 from edgeres.quantize.stages import (
     calibrate,
     check_table,
     float_network,
+    observed_ranges,
     quantize_for_cpu,
     quantize_for_tensorrt,
 )
@@ -24,7 +26,9 @@ __all__ = [
     "check_fp16_range",
     "check_table",
     "choose_mix",
+    "float_branches",
     "float_network",
+    "observed_ranges",
     "quantize_for_cpu",
     "quantize_for_tensorrt",
     "recover",

@@ -19,7 +19,7 @@ from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.fp16 import to_fp16
 from edgeres.quantize.graph import Graph, skeleton, view
 from edgeres.quantize.judge import Told, judge, untold
-from edgeres.quantize.methods import Distribution, thresholds
+from edgeres.quantize.methods import SIGNED_LEVELS, Distribution, mse_amax, thresholds
 from edgeres.quantize.mixed import ALL_INTEGER, Mix
 from edgeres.quantize.observe import ImageBatch, observation, observe
 from edgeres.quantize.placement import (
@@ -128,6 +128,19 @@ def _searched(
     if config.sensitivity:
         table = replace(table, sensitivity=measure_sensitivity(graph, table, judging, told))
     return table
+
+
+def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[str, float]:
+    """Returns what `CalibrationTable.ranges` would be after calibration on these images.
+
+    Raises:
+        CalibrationError: no images, or an activation that is NaN or infinite.
+        RunnerError: ONNX Runtime refused the model.
+    """
+    graph = view(skeleton(load_model(model.path)))
+    seen = observation(model.path.read_bytes(), graph, calibrated_tensors(graph))
+    found = observe(seen, batches)
+    return {name: mse_amax(shape, SIGNED_LEVELS) for name, shape in found.items()}
 
 
 def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract) -> None:

@@ -1,12 +1,16 @@
 """Verdicts, artifacts, networks and machines as tables and drawings for people.
 
-JSON is the values' own `to_dict`.
+The verdict also as an HTML page, as Markdown and as JUnit XML. JSON is the values' own `to_dict`.
 """
 
 from edgeres.report.doctor import render_doctor
 from edgeres.report.drawing import draw_network_svg
 from edgeres.report.explanation import render_example, render_network, render_side_by_side
+from edgeres.report.html import Picture, check_html, render_html, shown_flips
 from edgeres.report.inspection import render_artifact
+from edgeres.report.junit import render_junit
+from edgeres.report.markdown import render_markdown
+from edgeres.report.ranking import render_ranking
 from edgeres.report.table import render_verdict
 from edgeres.report.tuning import (
     describe_choice,
@@ -16,6 +20,8 @@ from edgeres.report.tuning import (
 )
 
 __all__ = [
+    "Picture",
+    "check_html",
     "describe_choice",
     "describe_recovery",
     "draw_network_svg",
@@ -23,8 +29,13 @@ __all__ = [
     "render_artifact",
     "render_doctor",
     "render_example",
+    "render_html",
+    "render_junit",
+    "render_markdown",
     "render_network",
+    "render_ranking",
     "render_side_by_side",
     "render_verdict",
     "sensitivity_table",
+    "shown_flips",
 ]

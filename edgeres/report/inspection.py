@@ -82,8 +82,13 @@ def _(engine: EngineArtifact) -> RenderableType:
     for layer in manifest.layers:
         rows.add_row(*map(Text, (layer.name, layer.op_type, layer.precision)))
     reasons = {layer.name: layer.reason for layer in manifest.layers if layer.reason}
-    audit = () if manifest.audit is None else render_audit(manifest.audit, manifest.precision)
-    return Group(_facts(facts), "", rows, *_reasons(reasons), *audit)
+    return Group(_facts(facts), "", rows, *_reasons(reasons), *_audit(manifest))
+
+
+def _audit(manifest: Manifest) -> tuple[RenderableType, ...]:
+    if manifest.audit is None or manifest.precision is None:
+        return ()
+    return render_audit(manifest.audit, manifest.precision)
 
 
 def _belongs(manifest: Manifest) -> str:

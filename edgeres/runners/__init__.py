@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from edgeres.artifacts import EngineArtifact, OnnxArtifact
-from edgeres.environment import has_nvidia_gpu
-from edgeres.errors import MismatchError
 from edgeres.model_file import Network
 from edgeres.runners.base import Runner
 from edgeres.runners.onnxruntime import OnnxRuntimeRunner
+from edgeres.runners.preflight import check_plan
+from edgeres.runners.tensorrt import TensorRtRunner
 from edgeres.spec import Target
 
-__all__ = ["Runner", "engine_runner", "model_runner", "network_runner"]
+__all__ = ["Runner", "TensorRtRunner", "engine_runner", "model_runner", "network_runner"]
 
 
 def engine_runner(engine: EngineArtifact) -> Runner:
@@ -24,19 +24,8 @@ def engine_runner(engine: EngineArtifact) -> Runner:
         return OnnxRuntimeRunner(
             engine.path, input=manifest.input, output=manifest.output, name=engine.path.name
         )
-    lack = (
-        "edgeres does not run plans yet" if has_nvidia_gpu() else "this machine has no NVIDIA GPU"
-    )
-    advice = (
-        "Its accuracy can be judged on the CPU, from its calibration table: "
-        "edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
-        if manifest.precision.quantizes
-        else "Run it with NVIDIA's own tools: the plan is pure."
-    )
-    raise MismatchError(
-        f"{engine.path} is an {manifest.precision} plan for {manifest.target}, compute capability "
-        f"{manifest.compute_capability}, and {lack}. {advice}"
-    )
+    check_plan(engine)
+    return TensorRtRunner(engine)
 
 
 def model_runner(model: OnnxArtifact) -> Runner:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.artifacts import TensorSpec
+from edgeres.names import Name
+from edgeres.spec import Timing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+class HostMemory(Name):
+    """How images and logits come to a GPU and back."""
+
+    COPIED = "copied"
+    """Pinned host memory and device memory of its own, with a copy each way."""
+    MAPPED = "mapped"
+    """Pinned host memory that the GPU reads and writes in place; on a Jetson it is the same."""
 
 
 class Runner(Protocol):
@@ -55,3 +67,27 @@ class Runner(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> Any: ...
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """What a runner offers besides that has a device with a clock of its own."""
+
+    def stopwatch(
+        self, images: NDArray[np.float32], timing: Timing, clock: Callable[[], int]
+    ) -> Callable[[], int]:
+        """Returns a call that infers once and returns how long that took, in nanoseconds.
+
+        The call is good while the runner is open and until the next stopwatch is asked for. Its
+        images are copied: the caller may reuse them.
+
+        Args:
+            images: (N, 3, H, W) float32, the batch of every inference.
+            timing: what a sample covers.
+            clock: the host's, in nanoseconds; modes of the device's time do not read it.
+
+        Raises:
+            MismatchError: the images' shape is not one that the engine takes.
+            RunnerError: the runtime failed.
+        """
+        ...

@@ -20,6 +20,7 @@ from fake_tensorrt import (
     tensorrt_rtx,
 )
 from onnx import TensorProto
+from pretend_cuda import PretendCuda
 
 from edgeres.artifacts import EngineArtifact, load_engine, load_table
 from edgeres.build import build_engine, tensorrt
@@ -157,6 +158,18 @@ def test_the_plan_is_what_the_builder_returned(
     assert trt.record.parsed == network.model.SerializeToString()
     assert engine.manifest.versions == {"tensorrt": trt.__version__}
     assert trt.record.settings["profiling_verbosity"].name == "DETAILED"
+
+
+@pytest.mark.cuda
+def test_the_plan_is_for_the_gpu_that_it_was_built_on(
+    network: Network, use: Use, tmp_path: Path, cuda: PretendCuda
+) -> None:
+    """Its name, its compute capability and the driver's CUDA are kept for loading."""
+    cuda.set_device(name="Orin", capability=87, driver=12060)
+    use(tensorrt_10_3())
+    manifest = build(network, FP32, tmp_path).manifest
+    assert (manifest.gpu, manifest.compute_capability) == ("Orin", "8.7")
+    assert manifest.versions == {"tensorrt": "10.3.0", "cuda": "12.6"}
 
 
 def test_the_profile_has_the_batches_asked_for(network: Network, use: Use, tmp_path: Path) -> None:

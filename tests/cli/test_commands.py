@@ -171,7 +171,7 @@ def test_architectures_complete() -> None:
 def test_commands_and_choices_complete() -> None:
     """Names of commands, options and the values of a choice."""
     assert completed("edgeres", "bui") == ["build-engine"]
-    assert completed("edgeres", "bench", "--max") == ["--max-drop"]
+    assert completed("edgeres", "bench", "--max") == ["--max-drop", "--max-slowdown"]
     assert completed("edgeres", "build-engine", "a", "--precision", "f") == ["fp32", "fp16"]
 
 

@@ -48,7 +48,7 @@ def bench(digits: Digits, engine: Path, limits: str = "") -> Result:
 
 def test_a_good_engine_passes(digits: Digits) -> None:
     """0, with limits that it keeps and without any."""
-    assert bench(digits, digits.engine, "--max-drop 1").exit_code == EXIT_PASS == 0
+    assert bench(digits, digits.engine, "--max-drop 5").exit_code == EXIT_PASS == 0
     assert bench(digits, digits.engine).exit_code == EXIT_PASS
 
 
@@ -56,6 +56,16 @@ def test_a_bad_engine_fails_its_accuracy_check(digits: Digits, broken: Path) -> 
     """3, and without a limit nothing is checked."""
     assert bench(digits, broken, "--max-drop 5").exit_code == EXIT_ACCURACY == 3
     assert bench(digits, broken).exit_code == EXIT_PASS
+
+
+def test_too_few_images_fail_the_bound_and_not_the_point(digits: Digits) -> None:
+    """3 with the number that would decide; 0 where the measured drop alone is asked about."""
+    undecided = bench(digits, digits.engine, "--max-drop 1")
+    assert undecided.exit_code == EXIT_ACCURACY
+    told = " ".join(undecided.stdout.split())
+    assert told.startswith("FAIL 100 images cannot decide: accuracy drop 0 pp, ")
+    assert "more, would show that it is below." in told
+    assert bench(digits, digits.engine, "--max-drop 1 --decide point").exit_code == EXIT_PASS
 
 
 def test_a_slow_engine_fails_its_speed_check(digits: Digits) -> None:
@@ -73,7 +83,7 @@ def test_a_failed_verdict_is_printed_with_its_reason(digits: Digits, broken: Pat
     """FAIL comes first."""
     shown = bench(digits, broken, "--max-drop 5").stdout
     assert shown.startswith("FAIL  accuracy drop ")
-    assert "over the drop limit of 5 pp" in shown
+    assert "over the drop limit of 5 pp" in " ".join(shown.split())
 
 
 def test_an_error_is_1(digits: Digits) -> None:

@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 
 import pytest
+from machine_files import lay_out
 
 from edgeres import __version__
 from edgeres.environment import describe_machine, has_nvidia_gpu, int8_may_saturate
@@ -40,16 +41,9 @@ JETSON = {
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil\n",
     "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "schedutil\n",
     "dev/nvhost-gpu": "",
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n",
+    "usr/local/cuda/version.json": '{"cuda": {"name": "CUDA SDK", "version": "12.6.68"}}',
 }
-
-
-def lay_out(root: Path, files: dict[str, str]) -> Path:
-    """Writes the files below a folder and returns it."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 def test_a_desktop_with_a_gpu(tmp_path: Path) -> None:
@@ -72,6 +66,7 @@ def test_a_jetson(tmp_path: Path) -> None:
     assert found.simd == ("asimd", "asimddp")
     assert found.governor == "schedutil"
     assert found.board == "NVIDIA Jetson Orin Nano Developer Kit"
+    assert (found.l4t, found.jetpack, found.cuda) == ("36.4.3", "6.2", "12.6.68")
     assert (found.has_nvidia_gpu, found.gpus) == (True, ())
 
 
@@ -90,6 +85,7 @@ def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     told = (found.cpu, found.cores, found.governor, found.memory_mib, found.memory_available_mib)
     assert told == (None,) * 5
     assert (found.os, found.kernel, found.board) == (None, None, None)
+    assert (found.l4t, found.jetpack, found.cuda) == (None, None, None)
     assert (found.simd, found.load_average, found.gpus) == ((), (), ())
     assert not found.has_nvidia_gpu
 

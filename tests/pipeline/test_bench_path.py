@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,16 @@ import onnxruntime
 import pytest
 from digits import CLASSES, Digits
 
-from edgeres.artifacts import load_table
+from edgeres.artifacts import load_engine, load_table
 from edgeres.contract import preset
 from edgeres.data import embedded_digits, normalise, prepare
 from edgeres.errors import DataError
+from edgeres.files import sha256_of
 from edgeres.pipeline import BenchRequest, bench_engine
-from edgeres.results import Comparison
-from edgeres.spec import BenchConfig
+from edgeres.results import Comparison, FileRecord
+from edgeres.spec import BenchConfig, LoadGenConfig, Scenario
 
-QUICK = BenchConfig(iterations=2, warmup=0)
+QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
 
 
 def bench(
@@ -87,14 +89,65 @@ def test_the_environment_is_in_the_verdict(digits: Digits) -> None:
 
 def test_a_latency_batch_larger_than_the_data_is_refused(digits: Digits) -> None:
     """Images are never repeated to fill it."""
-    config = BenchConfig(samples=3, latency_batch=4, iterations=1, warmup=0)
+    config = BenchConfig(samples=3, latency_batch=4, iterations=1, warmup=0, energy=False)
     with pytest.raises(DataError, match=r"A latency batch of 4 needs as many images; the data has"):
         bench(digits, digits.test, config=config)
 
 
 def test_the_draw_is_by_class_and_by_seed(digits: Digits) -> None:
     """A tenth of the images has a tenth of each class, and the same seed draws the same."""
-    config = BenchConfig(samples=10 * CLASSES, iterations=1, warmup=0, seed=3)
+    config = BenchConfig(samples=10 * CLASSES, iterations=1, warmup=0, energy=False, seed=3)
     first, second = (bench(digits, digits.test, config=config).accuracy for _ in range(2))
     assert first == second
     assert first.reference.samples == 100
+
+
+def test_the_provenance_names_what_took_part(digits: Digits) -> None:
+    """Files by their hashes, images by their fingerprint, layers by their precision."""
+    found = bench(digits, digits.test)
+    told, manifest = found.provenance, load_engine(digits.engine).manifest
+    assert told is not None
+    assert told.engine == FileRecord(path=str(digits.engine), sha256=sha256_of(digits.engine))
+    assert told.reference == FileRecord(path=str(digits.model), sha256=sha256_of(digits.model))
+    assert (told.model_sha256, told.table_sha256) == (
+        sha256_of(digits.model),
+        sha256_of(digits.table),
+    )
+    assert (told.data.samples, told.data.path) == (797, str(digits.test))
+    assert (told.target, told.precision) == ("onnxruntime", "int8")
+    assert found.layers == manifest.layers
+    assert found.classes == manifest.classes
+
+
+def test_a_flip_names_its_image(digits: Digits) -> None:
+    """The row of the file, and its label there."""
+    found = bench(digits, digits.test)
+    labels = np.load(digits.test)["labels"]
+    for flip in found.accuracy.flips:
+        assert flip.name == f"test.npz[{flip.index}]"
+        assert flip.label == labels[flip.index]
+        assert flip.reference.label != flip.engine.label
+    assert len(found.accuracy.flips) == round(797 * (1 - (found.accuracy.agreement or 0)))
+
+
+def test_the_machine_is_watched_and_energy_explained(digits: Digits) -> None:
+    """A measurement has its stability, a simulation has none; a missing energy has its reason."""
+    measured = bench(digits, digits.test)
+    simulated = bench(digits, digits.test, simulate=True)
+    assert measured.stability is not None
+    assert measured.energy_reason == "It was not asked for (--no-energy)."
+    assert simulated.stability is None
+    assert simulated.energy_reason == "The engine was not run on its target."
+
+
+def test_loadgen_drives_the_engine(digits: Digits, tmp_path: Path) -> None:
+    """Its logs are kept and its word is in the verdict."""
+    pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is not installed")
+    scenario = LoadGenConfig(scenario=Scenario.MULTI_STREAM, seconds=0.2)
+    request = BenchRequest(
+        engine=digits.engine, reference=digits.model, data=digits.test, loadgen_logs=tmp_path
+    )
+    found = bench_engine(request, replace(QUICK, samples=100, loadgen=scenario)).loadgen
+    assert found is not None
+    assert (found.scenario, found.seconds, found.logs) == ("multi-stream", 0.2, str(tmp_path))
+    assert f"Result is : {found.result}" in (tmp_path / "mlperf_log_summary.txt").read_text()

@@ -9,12 +9,12 @@ import pytest
 from digits import Digits, gpu_plan
 from numpy.typing import NDArray
 
-from edgeres import runners
 from edgeres.artifacts import load_engine, load_table
+from edgeres.environment.cuda import NoCudaDevice
 from edgeres.errors import MismatchError
 from edgeres.model_file import describe_model
 from edgeres.quantize import quantize_for_cpu
-from edgeres.runners import Runner, engine_runner, model_runner, network_runner
+from edgeres.runners import Runner, engine_runner, model_runner, network_runner, preflight
 from edgeres.spec import Target
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32)
@@ -50,26 +50,18 @@ def test_the_engine_is_close_to_its_model(digits: Digits) -> None:
 
 
 @pytest.mark.parametrize("target", [Target.TENSORRT, Target.TENSORRT_RTX])
-@pytest.mark.parametrize(
-    ("has_gpu", "lack"),
-    [(False, "this machine has no NVIDIA GPU"), (True, "edgeres does not run plans yet")],
-)
-def test_a_plan_without_a_runner_is_refused(
-    target: Target,
-    has_gpu: bool,
-    lack: str,
-    digits: Digits,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_plan_without_a_gpu_is_refused(
+    target: Target, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what this machine lacks, and how the plan's accuracy can be judged all the same."""
     plan = gpu_plan(digits, tmp_path / "a.plan", target)
-    monkeypatch.setattr(runners, "has_nvidia_gpu", lambda: has_gpu)
+    lack = NoCudaDevice(reason="it has no NVIDIA driver")
+    monkeypatch.setattr(preflight, "find_cuda_device", lambda: lack)
     with pytest.raises(MismatchError) as refused:
         engine_runner(load_engine(plan))
     assert str(refused.value) == (
-        f"{plan} is an int8 plan for {target}, compute capability 8.7, and {lack}. Its accuracy can "
-        "be judged on the CPU, from its calibration table: edgeres bench TABLE.json --simulate "
-        "--reference MODEL.onnx --data PATH."
+        f"{plan} is an int8 plan for {target}, compute capability 8.7, and this machine cannot run "
+        "it: it has no NVIDIA driver. Its accuracy can be judged on the CPU, from its calibration "
+        "table: edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
     )
     assert refused.value.exit_code == 6

@@ -1,0 +1,33 @@
+"""`edgeres compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeres.cli.options import PATH, common_options
+from edgeres.cli.output import show, show_json
+
+
+@click.command()
+@click.argument("verdicts", type=PATH, nargs=-1, required=True)
+@common_options
+def compare(verdicts: tuple[Path, ...], as_json: bool) -> None:
+    """Set engines side by side, from what bench --json said of each: accuracy against latency.
+
+    An engine is on the front unless another is at least as often right and as fast. Accuracy
+    is compared with that of the first, image by image, where the images are the same.
+
+    \b
+    Example:
+      edgeres compare fp16.json int8.json
+    """
+    from edgeres.pipeline import rank_runs  # scipy
+    from edgeres.report import render_ranking
+
+    ranking = rank_runs(verdicts)
+    if as_json:
+        show_json(ranking.to_dict())
+    else:
+        show(render_ranking(ranking))

@@ -1,0 +1,118 @@
+"""NVIDIA's driver, asked directly: which GPU this is, and the few calls that pycuda lacks.
+
+The driver's library is all that is needed, on a Jetson as on a desktop; no package is imported.
+What it answers decides whether a plan belongs here, before TensorRT's own runtime is touched:
+without a device that ends the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+LIBRARY = "libcuda.so.1"
+
+_SUCCESS = 0
+_INTEGRATED = 18
+"""CU_DEVICE_ATTRIBUTE_INTEGRATED. Source: cuda.h, CUdevice_attribute."""
+_NAME_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaDevice:
+    """The first GPU that the driver offers."""
+
+    name: str
+    """Such as `Orin` or `NVIDIA GeForce RTX 4090`."""
+    compute_capability: str
+    """Such as `8.7`."""
+    memory_mib: int
+    integrated: bool
+    """Whether it shares the host's memory, as a Jetson's does."""
+    cuda: str
+    """Newest CUDA version that the driver serves, such as `12.6`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoCudaDevice:
+    """There is no GPU to use, and why."""
+
+    reason: str
+    """Part of a sentence: `it has no NVIDIA driver (no libcuda.so.1)`."""
+
+
+def find_cuda_device() -> CudaDevice | NoCudaDevice:
+    """Returns the first GPU, or why there is none."""
+    driver = load_driver()
+    if driver is None:
+        return NoCudaDevice(reason=f"it has no NVIDIA driver (no {LIBRARY})")
+    if code := driver.cuInit(0):
+        return NoCudaDevice(reason=f"its NVIDIA driver answers {error_name(driver, code)}")
+    count = ctypes.c_int()
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    if count.value == 0:
+        return NoCudaDevice(reason="its NVIDIA driver sees no GPU")
+    return _first_device(driver)
+
+
+def system_versions(device: CudaDevice, root: Path = Path("/")) -> dict[str, str]:
+    """Returns what a plan's manifest keeps of the system that it was built on.
+
+    Args:
+        device: that the plan is for.
+        root: where the machine's /etc is read.
+    """
+    l4t = l4t_release(root)
+    return {"cuda": device.cuda} | ({} if l4t is None else {"l4t": l4t})
+
+
+def l4t_release(root: Path = Path("/")) -> str | None:
+    """Returns the Jetson Linux release, such as `36.4.3`; None on other machines."""
+    try:
+        text = (root / "etc/nv_tegra_release").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", text)
+    return f"{found[1]}.{found[2]}" if found else None
+
+
+def load_driver() -> ctypes.CDLL | None:
+    """Returns the driver's library, None where it is not installed."""
+    try:
+        return ctypes.CDLL(LIBRARY)
+    except OSError:
+        return None
+
+
+def error_name(driver: ctypes.CDLL, code: int) -> str:
+    """Returns the driver's name for an error code, such as `CUDA_ERROR_NO_DEVICE`."""
+    name = ctypes.c_char_p()
+    if driver.cuGetErrorName(code, ctypes.byref(name)) != _SUCCESS or name.value is None:
+        return f"error {code}"
+    return name.value.decode()
+
+
+def _first_device(driver: ctypes.CDLL) -> CudaDevice:
+    handle, version, integrated = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    driver.cuDeviceGet(ctypes.byref(handle), 0)
+    driver.cuDeviceGetName(name, _NAME_BYTES, handle)
+    driver.cuDeviceComputeCapability(ctypes.byref(major), ctypes.byref(minor), handle)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
+    driver.cuDeviceGetAttribute(ctypes.byref(integrated), _INTEGRATED, handle)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return CudaDevice(
+        name=name.value.decode(errors="replace"),
+        compute_capability=f"{major.value}.{minor.value}",
+        memory_mib=memory.value >> 20,
+        integrated=bool(integrated.value),
+        cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+    )

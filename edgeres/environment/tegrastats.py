@@ -1,0 +1,102 @@
+"""One line of NVIDIA's `tegrastats`, as every Jetson Linux from 32 to 39 prints it.
+
+Fields come and go from board to board and their form changes: a load without a clock, a clock
+without a load, one clock for each cluster, milliwatts with and without their unit. What a line
+does not have is None or empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_MEMORY = r"\b{name} (\d+)/(\d+)MB"
+_CPU = re.compile(r"\bCPU \[([^\]]*)\](?:@(\d+))?")
+_ENGINE = r"\b{name} (?:(\d+)%)?(?:@\[?([\d,]+)\]?)?"
+_TEMPERATURE = re.compile(r"\b(\w+)@(-?\d+(?:\.\d+)?)C\b")
+_POWER = re.compile(r"\b([A-Z]\w*) (\d+)(?:mW)?/\d+(?:mW)?(?:/\d+mW)?(?=\s|$)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreLoad:
+    """One processor that is switched on."""
+
+    percent: int
+    """Busy time at its clock."""
+    mhz: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TegraStats:
+    """What one line says."""
+
+    ram_used_mb: int | None
+    ram_total_mb: int | None
+    swap_used_mb: int | None
+    swap_total_mb: int | None
+    cpu: tuple[CoreLoad | None, ...]
+    """Every processor; None is one that is switched off."""
+    emc_percent: int | None
+    """Use of the memory's bandwidth."""
+    emc_mhz: int | None
+    gpu_percent: int | None
+    gpu_mhz: tuple[int, ...]
+    """Clock of each of the GPU's clusters."""
+    temperatures_c: Mapping[str, float]
+    """By zone; as the line has it, where two values are given the first, which is now."""
+    power_mw: Mapping[str, int]
+    """By rail; the first value, which is now, not the average."""
+
+
+def parse_tegrastats(line: str) -> TegraStats | None:
+    """Returns what a line says; None where it is none of tegrastats'.
+
+    Source: Jetson Linux Developer Guide, tegrastats utility, and lines of the boards themselves.
+    """
+    ram = re.search(_MEMORY.format(name="RAM"), line)
+    if ram is None:
+        return None
+    swap = re.search(_MEMORY.format(name="SWAP"), line)
+    emc_percent, emc_mhz = _engine(line, "EMC_FREQ")
+    gpu_percent, gpu_mhz = _engine(line, "GR3D_FREQ")
+    return TegraStats(
+        ram_used_mb=int(ram[1]),
+        ram_total_mb=int(ram[2]),
+        swap_used_mb=int(swap[1]) if swap else None,
+        swap_total_mb=int(swap[2]) if swap else None,
+        cpu=_cores(line),
+        emc_percent=emc_percent,
+        emc_mhz=emc_mhz[0] if emc_mhz else None,
+        gpu_percent=gpu_percent,
+        gpu_mhz=gpu_mhz,
+        temperatures_c={name: float(value) for name, value in _TEMPERATURE.findall(line)},
+        power_mw={name: int(value) for name, value in _POWER.findall(line)},
+    )
+
+
+def _engine(line: str, name: str) -> tuple[int | None, tuple[int, ...]]:
+    """Returns load and clocks of `10%`, `10%@624`, `@1575`, `10%@[305,305]` or `@[305,305]`."""
+    found = re.search(_ENGINE.format(name=name), line)
+    if found is None:
+        return None, ()
+    percent, clocks = found.groups()
+    mhz = tuple(int(clock) for clock in (clocks or "").split(",") if clock)
+    return (None if percent is None else int(percent)), mhz
+
+
+def _cores(line: str) -> tuple[CoreLoad | None, ...]:
+    """Returns the cores of `[2%@345,off,0%@345]` or, as older ones have it, `[2%,off,0%]@345`."""
+    found = _CPU.search(line)
+    if found is None:
+        return ()
+    cores, common = found.groups()
+    return tuple(_core(core.strip(), common) for core in cores.split(","))
+
+
+def _core(text: str, common: str | None) -> CoreLoad | None:
+    found = re.fullmatch(r"(\d+)%(?:@(\d+))?", text)
+    if found is None:
+        return None
+    clock = found[2] or common
+    return CoreLoad(percent=int(found[1]), mhz=None if clock is None else int(clock))

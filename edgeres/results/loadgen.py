@@ -1,0 +1,36 @@
+"""What MLPerf's LoadGen said of an engine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadGenResult:
+    """The outcome of one scenario, in LoadGen's own words."""
+
+    scenario: str
+    valid: bool
+    """LoadGen's verdict on the run: VALID or INVALID."""
+    metric: str
+    """What `value` is, such as `90th percentile latency, early stopping`."""
+    value: float | None
+    """None where LoadGen could not tell it."""
+    unit: str
+    queries: int
+    seconds: float
+    """Duration asked for. A submission to MLPerf takes 600."""
+    reasons: tuple[str, ...]
+    """Why it is invalid; empty where it is valid."""
+    logs: str | None
+    """Folder of LoadGen's own logs; None where they were not kept."""
+
+    @property
+    def result(self) -> str:
+        """`VALID` or `INVALID`."""
+        return "VALID" if self.valid else "INVALID"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {**asdict(self), "reasons": list(self.reasons), "result": self.result}

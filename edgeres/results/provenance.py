@@ -1,0 +1,54 @@
+"""Where a verdict comes from: files, images, versions and the command that repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A file that took part."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRecord:
+    """The images that were judged."""
+
+    path: str
+    fingerprint: str
+    """Hash over the images' hashes and labels in the order judged."""
+    samples: int
+    seed: int
+    """Of the draw, where fewer images were judged than there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What it takes to repeat a verdict and to know what it is about."""
+
+    command: tuple[str, ...]
+    """Words of the command line; empty where the library was called from Python."""
+    started: str
+    """When the measurement began, ISO 8601 in UTC."""
+    engine: FileRecord
+    """With a simulation, the calibration table."""
+    reference: FileRecord
+    model_sha256: str | None
+    """Model that the engine was built from."""
+    table_sha256: str | None
+    """Calibration table that the engine was built with."""
+    data: DataRecord
+    target: str
+    precision: str | None
+    """None for a plan that only the user vouches for."""
+    versions: Mapping[str, str]
+    """Versions of the libraries that built the engine."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {**asdict(self), "command": list(self.command)}

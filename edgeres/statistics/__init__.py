@@ -1,0 +1,41 @@
+"""What chance can do to a figure: intervals, tests and counts. Knows numbers and nothing else."""
+
+from edgeres.statistics.confidence import expected_calibration_error
+from edgeres.statistics.paired import (
+    GATE_CONFIDENCE,
+    Z95,
+    class_q_values,
+    drop_bound,
+    drop_interval,
+    images_needed,
+    mcnemar_p,
+)
+from edgeres.statistics.timing import (
+    FEWEST_BLOCKS,
+    BlockBootstrap,
+    draw_blocks,
+    interval95,
+    outer_fence,
+    percentiles,
+    samples_needed,
+    trend,
+)
+
+__all__ = [
+    "FEWEST_BLOCKS",
+    "GATE_CONFIDENCE",
+    "Z95",
+    "BlockBootstrap",
+    "class_q_values",
+    "draw_blocks",
+    "drop_bound",
+    "drop_interval",
+    "expected_calibration_error",
+    "images_needed",
+    "interval95",
+    "mcnemar_p",
+    "outer_fence",
+    "percentiles",
+    "samples_needed",
+    "trend",
+]

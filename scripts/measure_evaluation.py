@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Measures how fast accuracy is taken, and what holds it back.
+
+Three rates in images a second, each the median of a few passes in turns: evaluation from the
+files, the same engine on the same images in memory, and decoding alone. Where inference and
+decoding share the cores, the two together cannot be faster than one after the other; where they
+do not, no faster than the slower one. Both limits are printed.
+
+Example:
+  python scripts/measure_evaluation.py --engine resnet50.int8.onnx --data val/ --samples 512
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+
+from edgeres.artifacts import EngineArtifact, load_engine
+from edgeres.data import Batch, Dataset, batches, load_dataset, select
+from edgeres.evaluate import evaluate
+from edgeres.runners import Runner, engine_runner
+
+
+def main() -> int:
+    """Measures and prints the rates."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    asked = parser.parse_args()
+    engine = load_engine(asked.engine)
+    dataset = select(load_dataset(asked.data), asked.samples, 0)
+    found = measured(engine, dataset, asked.batch_size, asked.passes)
+    print(json.dumps(found, indent=1) if asked.json else told(found))
+    return 0
+
+
+def measured(
+    engine: EngineArtifact, dataset: Dataset, batch_size: int, passes: int
+) -> dict[str, float]:
+    """Returns the rates, their ratio and the limits, in images a second."""
+
+    def stream() -> Generator[Batch, None, None]:
+        return batches(dataset, engine.manifest.contract, batch_size=batch_size)
+
+    in_memory = list(stream())
+    with engine_runner(engine) as runner:
+        runner.infer(in_memory[0].images)
+        work: dict[str, Callable[[], object]] = {
+            "evaluation": lambda: evaluated(runner, stream()),
+            "in_memory": lambda: evaluate(runner, in_memory),
+            "decoding": lambda: sum(len(batch) for batch in stream()),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in work}
+        for _ in range(passes):
+            for name, run in work.items():
+                seconds[name].append(timed(run))
+    rates = {name: len(dataset) / median(taken) for name, taken in seconds.items()}
+    shared = 1 / (1 / rates["in_memory"] + 1 / rates["decoding"])
+    return {
+        **rates,
+        "ratio": rates["evaluation"] / rates["in_memory"],
+        "limit_one_after_the_other": shared,
+        "limit_side_by_side": min(rates["in_memory"], rates["decoding"]),
+        "cores": float(os.cpu_count() or 1),
+    }
+
+
+def evaluated(runner: Runner, stream: Generator[Batch, None, None]) -> None:
+    """Evaluates images as they are decoded."""
+    with closing(stream) as images:
+        evaluate(runner, images)
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Returns the seconds that a call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def told(found: dict[str, float]) -> str:
+    """Returns the rates as text."""
+    return (
+        f"evaluation {found['evaluation']:.1f} images/s, {found['ratio']:.3f} of "
+        f"{found['in_memory']:.1f} on images in memory; decoding alone {found['decoding']:.1f}\n"
+        f"limits: {found['limit_side_by_side']:.1f} with cores for both, "
+        f"{found['limit_one_after_the_other']:.1f} where they share the {found['cores']:.0f} cores"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""A stand-in for NVIDIA's `pynvml`, with the names of it that edgeres calls.
+
+Names, arguments and constants: nvidia-ml-py 13, pynvml.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import pytest
+
+
+class NVMLError(Exception):
+    """What every call of NVML raises."""
+
+
+@dataclass(slots=True)
+class FakeNvml:
+    """One GPU that answers with what is set here."""
+
+    name: str | bytes = "NVIDIA Test GPU"
+    mhz: int = 1980
+    reasons: int = 0
+    energy_mj: int = 0
+    unsupported: frozenset[str] = frozenset()
+    """Names of calls that this device refuses."""
+    is_open: int = 0
+    """Initialisations without their shutdown."""
+    asked: list[object] = field(default_factory=list)
+    """Index or bus id of each handle that was asked for."""
+
+    NVMLError = NVMLError
+    NVML_CLOCK_SM = 1
+    NVML_TEMPERATURE_GPU = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        """Counts."""
+        self._check("nvmlInit")
+        self.is_open += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        """Counts."""
+        self.is_open -= 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        """Returns a handle."""
+        self._check("nvmlDeviceGetHandleByIndex")
+        self.asked.append(index)
+        return "handle"
+
+    def nvmlDeviceGetHandleByPciBusId(self, bus_id: str) -> str:  # noqa: N802
+        """Returns a handle."""
+        self.asked.append(bus_id)
+        return "handle"
+
+    def nvmlDeviceGetName(self, handle: str) -> str | bytes:  # noqa: N802
+        """Returns the name."""
+        assert handle == "handle"
+        return self.name
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+        """Returns the clock in MHz."""
+        assert (handle, kind) == ("handle", self.NVML_CLOCK_SM)
+        return self.mhz
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+        """Returns the highest clock in MHz."""
+        assert (handle, kind) == ("handle", self.NVML_CLOCK_SM)
+        return 1980
+
+    def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:  # noqa: N802
+        """Returns degrees."""
+        assert (handle, sensor) == ("handle", self.NVML_TEMPERATURE_GPU)
+        self._check("nvmlDeviceGetTemperature")
+        return 55
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:  # noqa: N802
+        """Returns the bits."""
+        assert handle == "handle"
+        return self.reasons
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        """Returns millijoules since the driver was loaded."""
+        assert handle == "handle"
+        self._check("nvmlDeviceGetTotalEnergyConsumption")
+        return self.energy_mj
+
+    def _check(self, call: str) -> None:
+        if call in self.unsupported:
+            raise NVMLError("Not Supported")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, nvml: object | None) -> None:
+    """Makes `import pynvml` give a module, or fail as where it is not installed."""
+    real = importlib.import_module
+
+    def import_module(name: str, package: str | None = None) -> ModuleType | object:
+        if name != "pynvml":
+            return real(name, package)
+        if nvml is None:
+            raise ModuleNotFoundError("No module named 'pynvml'", name="pynvml")
+        return nvml
+
+    monkeypatch.setattr(importlib, "import_module", import_module)

@@ -1,0 +1,155 @@
+"""Calibrations that fit nothing, or flatter: each is told of, with its figures or by refusal."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import passed, refusal
+from digits import Digits
+from seeds import alarms, arrays, bench, save_arrays
+
+from edgeres.artifacts import load_table
+from edgeres.contract import ContractOptions
+from edgeres.pipeline import build_from_model, calibrate_model, export_stage
+from edgeres.spec import BuildConfig, CalibrationConfig
+
+FIGURES = re.compile(
+    r"The engine was calibrated on images unlike these: its ranges are a factor of "
+    r"(?P<factor>[\d.]+) from those of (?P<images>\d+) images judged, whose own halves differ by "
+    r"(?P<chance>[\d.]+)\. (?P<clipped>\d+) of (?P<all>\d+) activations are clipped, "
+    r"(?P<coarse>\d+) are coarser than needed; the worst is '.+' with [\d.e+-]+ where [\d.e+-]+ is "
+    r"seen\. Calibrate again on images of the kind that the engine will see, prepared in the "
+    r"same way\."
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the warning says."""
+
+    factor: float
+    chance: float
+
+
+def figures(warnings: list[str]) -> Figures:
+    """Returns the figures of the one warning there is."""
+    (warning,) = warnings
+    found = FIGURES.fullmatch(warning)
+    assert found is not None, warning
+    return Figures(factor=float(found["factor"]), chance=float(found["chance"]))
+
+
+def engine_on(digits: Digits, data: Path, folder: Path) -> Path:
+    """Returns an INT8 engine calibrated on other images, by the commands."""
+    table, engine = folder / "other.table.json", folder / "other.int8.onnx"
+    passed("calibrate", digits.model, "--data", data, "-o", table)
+    passed("build-engine", digits.model, "--calibration", table, "-o", engine)
+    return engine
+
+
+def test_digits_raise_no_alarm(digits: Digits) -> None:
+    """Nor does a simulation from the same table."""
+    assert alarms(bench(digits.engine, digits.model, digits.test)[1]) == []
+    simulated = bench(digits.table, digits.model, digits.test, "--simulate", brief="--samples 100")
+    assert alarms(simulated[1]) == []
+
+
+def test_few_calibration_images_raise_no_alarm(digits: Digits, tmp_path: Path) -> None:
+    """Sixteen digits give ranges of digits."""
+    images, labels = arrays(digits.train)
+    few = save_arrays(tmp_path / "few.npz", images[:16], labels[:16])
+    assert alarms(bench(engine_on(digits, few, tmp_path), digits.model, digits.test)[1]) == []
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal", "black"])
+def test_calibration_on_noise(digits: Digits, tmp_path: Path, kind: str) -> None:
+    """Uniform, normal and no noise at all are all unlike digits."""
+    chance = np.random.default_rng(0)
+    images = {
+        "uniform": chance.integers(0, 256, (64, 8, 8, 3)),
+        "normal": chance.normal(127, 40, (64, 8, 8, 3)).clip(0, 255),
+        "black": np.zeros((64, 8, 8, 3)),
+    }[kind].astype(np.uint8)
+    noise = save_arrays(tmp_path / "noise.npz", images, np.zeros(64, np.int64))
+    result, verdict = bench(engine_on(digits, noise, tmp_path), digits.model, digits.test)
+    found = figures(verdict["warnings"])
+    assert found.factor > 1.3 > 1.1 > found.chance
+    assert result.exit_code == 0
+
+
+def test_a_simulation_from_noise_is_told_of(digits: Digits, tmp_path: Path) -> None:
+    """The table itself is judged before any board has an engine of it."""
+    chance = np.random.default_rng(0)
+    images = chance.normal(127, 40, (64, 8, 8, 3)).clip(0, 255).astype(np.uint8)
+    noise = save_arrays(tmp_path / "noise.npz", images, np.zeros(64, np.int64))
+    table = tmp_path / "noise.table.json"
+    calibrate_model(digits.model, noise, CalibrationConfig(), output=table)
+    _, verdict = bench(table, digits.model, digits.test, "--simulate", brief="--samples 100")
+    assert figures(verdict["warnings"]).factor > 1.3
+
+
+def test_calibration_on_validation_images(digits: Digits, tmp_path: Path) -> None:
+    """They are recognised by their pixels, under another file's name."""
+    images, labels = arrays(digits.test)
+    seen = save_arrays(tmp_path / "seen.npz", images[:300], labels[:300])
+    engine = engine_on(digits, seen, tmp_path)
+    _, verdict = bench(engine, digits.model, digits.test, brief="--iterations 2 --no-energy")
+    assert verdict["warnings"] == [
+        "300 of the 797 images were also used for calibration: the accuracy of the engine on them "
+        "is flattered. Judge on images that calibration has not seen."
+    ]
+
+
+def test_a_table_of_another_model(digits: Digits, tmp_path: Path) -> None:
+    """Neither an engine nor a simulation comes of it."""
+    other = tmp_path / "other.onnx"
+    stage = export_stage()
+    request = stage.ExportRequest(
+        architecture="resnet20",
+        weights=digits.weights,
+        contract=ContractOptions(preset="digits"),
+        opset=18,
+    )
+    stage.export_model(request, output=other)
+    expected = (
+        f"The calibration table belongs to another model: it was made from sha256 "
+        f"{load_table(digits.table).model_sha256[:12]}, {other} is "
+    )
+    built = tmp_path / "never.onnx"
+    said = refusal("build-engine", other, "--calibration", digits.table, "-o", built)
+    assert said.startswith(expected)
+    assert said.endswith("Run calibrate on this model.")
+    assert not built.exists()
+    simulate = ("bench", digits.table, "--simulate", "--reference", other, "--data", digits.test)
+    assert refusal(*simulate).startswith(expected)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("noisy", [False, True], ids=["photographs", "noise"])
+def test_a_trained_network_on_photographs_and_noise(
+    noisy: bool, shared: Path, tmp_path: Path
+) -> None:
+    """CIFAR-10: a factor of 1.10 by its own training images, 1.47 by noise."""
+    model, engine = tmp_path / "resnet20.onnx", tmp_path / "resnet20.int8.onnx"
+    stage = export_stage()
+    request = stage.ExportRequest(
+        architecture="resnet20",
+        weights=shared / "data/cifar10-resnets/resnet20-12fca82f.th",
+        contract=ContractOptions(preset="cifar-imagenet-norm"),
+    )
+    stage.export_model(request, output=model)
+    data = shared / "data/cifar10/calib1000.npz"
+    if noisy:
+        pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
+        data = save_arrays(tmp_path / "noise.npz", pixels, np.zeros(64, np.int64))
+    table = calibrate_model(model, data, CalibrationConfig(samples=256))
+    build_from_model(model, BuildConfig(), table, output=engine)
+    _, verdict = bench(engine, model, shared / "data/cifar10/test.npz")
+    if noisy:
+        assert figures(verdict["warnings"]).factor > 1.3
+    else:
+        assert alarms(verdict) == []

@@ -1,0 +1,54 @@
+"""Verdicts made by hand, as earlier runs of bench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgeres.results import ImageRecord, PastLatency, PastRun, Series
+
+
+def series(samples_ms: Sequence[float], block: int = 20) -> Series:
+    """Returns a latency of these samples in blocks of `block`."""
+    ordered = sorted(samples_ms)
+    return Series(
+        p50_ms=(ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2,
+        samples_ms=tuple(samples_ms),
+        blocks=tuple(number // block for number in range(len(samples_ms))),
+        p50_ci95_ms=None,
+    )
+
+
+def latency(engine_ms: float, reference_ms: float = 4.0, count: int = 400) -> PastLatency:
+    """Returns constant latencies."""
+    return PastLatency(
+        batch_size=1,
+        engine=series([engine_ms] * count),
+        reference=series([reference_ms] * count),
+        images_per_s=1000 / engine_ms,
+    )
+
+
+RUN = PastRun(
+    name="old",
+    engine="old.onnx",
+    target="onnxruntime",
+    precision="int8",
+    passed=True,
+    samples=1000,
+    top1=0.9,
+    drop_pp=0.0,
+    ci95_pp=(-0.5, 0.5),
+    images=ImageRecord(fingerprint="f", reference="1" * 1000, engine="1" * 900 + "0" * 100),
+    reference_sha256="a" * 64,
+    machine="a processor",
+    latency=latency(2.0),
+    joules_per_image=None,
+)
+
+
+def with_right(run: PastRun, right: str) -> PastRun:
+    """Returns the run with other images right."""
+    return replace(
+        run, images=replace(run.images, engine=right), top1=right.count("1") / len(right)
+    )

@@ -1,0 +1,188 @@
+"""The charts of the HTML report: marks where the values are, nothing lost, nothing invented."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeres.report.html.interval import Gate, draw_interval
+from edgeres.report.html.latency import (
+    BINS,
+    HEIGHT,
+    MARKED,
+    Timed,
+    draw_ecdf,
+    draw_histogram,
+    draw_time_line,
+)
+from edgeres.report.html.scale import Scale, around, around_log
+from edgeres.report.html.svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH
+
+FAST = Timed(role="engine", samples_ms=(4.0, 5.0, 5.0, 6.0), at_s=(0.0, 1.0, 2.0, 3.0))
+SLOW = Timed(
+    role="reference",
+    samples_ms=(40.0, 50.0, 50.0, 90.0),
+    at_s=(0.5, 1.5, 2.5, 4.0),
+    blocks=(0, 0, 1, 1),
+    outliers=(3,),
+)
+
+
+def of_class(svg: str, name: str) -> list[ElementTree.Element]:
+    """Returns the elements of a drawing that have a class."""
+    tree = ElementTree.fromstring(svg)
+    return [found for found in tree.iter() if name in found.get("class", "").split()]
+
+
+def number(element: ElementTree.Element, name: str) -> float:
+    """Returns an attribute as a number."""
+    return float(element.attrib[name])
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(3, 9))
+def test_marks_are_round_and_inside(low: float, span: float, count: int) -> None:
+    """A straight axis has marks at equal steps of 1, 2 or 5, about as many as asked for."""
+    ticks = Scale(low=low, high=low + span, start=0, end=1).ticks(count)
+    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
+    assert (count - 1) / 2.5 - 1 <= len(ticks) <= count + 1
+
+
+def test_marks_of_an_axis_are_those_that_a_hand_draws() -> None:
+    """0 to 1 in fifths; 3 to 70 on a logarithmic axis at 5, 10, 20 and 50."""
+    assert Scale(low=0, high=1, start=0, end=1).ticks(5) == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    assert Scale(low=3, high=70, start=0, end=1, log=True).ticks(5) == (5.0, 10.0, 20.0, 50.0)
+    assert Scale(low=5.2, high=5.9, start=0, end=1, log=True).ticks(4) == (5.2, 5.4, 5.6, 5.8)
+
+
+def test_equal_ratios_are_equal_distances() -> None:
+    """On a logarithmic axis 10 stands in the middle of 1 and 100."""
+    scale = Scale(low=1, high=100, start=0, end=200, log=True)
+    assert [scale(value) for value in (1, 10, 100)] == pytest.approx([0, 100, 200])
+
+
+@pytest.mark.parametrize(("low", "high", "log"), [(1, 1, False), (2, 1, False), (0, 1, True)])
+def test_an_axis_without_length_is_refused(low: float, high: float, log: bool) -> None:
+    """So is a logarithmic one that begins at zero."""
+    with pytest.raises(ValueError, match="spans no"):
+        Scale(low=low, high=high, start=0, end=1, log=log)
+
+
+def test_a_range_of_one_value_is_widened() -> None:
+    """Also of zero, and on a logarithmic axis."""
+    assert around([5.0], 0.1) == (4.5, 5.5)
+    assert around([0.0], 0.1) == (-1.0, 1.0)
+    low, high = around_log([7.0, 7.0])
+    assert low < 7 < high
+
+
+def test_the_interval_stands_where_its_figures_are() -> None:
+    """Dot, ends and limit on one straight axis; what is beyond the limit is shaded."""
+    svg = draw_interval(0.2, (-0.4, 0.8), Gate(limit_pp=0.5))
+    dot, limit = (of_class(svg, name)[0] for name in ("estimate", "limit"))
+    ends = of_class(svg, "whisker")[0]
+    left, right = number(ends, "x1"), number(ends, "x2")
+    unit = (right - left) / 1.2
+    assert number(dot, "cx") == pytest.approx(left + 0.6 * unit, abs=0.02)
+    assert number(limit, "x1") == pytest.approx(left + 0.9 * unit, abs=0.02)
+    (beyond,) = of_class(svg, "beyond")
+    assert number(beyond, "x") == number(limit, "x1")
+    assert number(beyond, "x") + number(beyond, "width") == pytest.approx(WIDTH - 14, abs=0.02)
+
+
+def test_the_bound_is_marked_where_it_decided() -> None:
+    """Only then; and without a limit there is neither."""
+    assert (
+        len(of_class(draw_interval(0.2, (-0.4, 0.8), Gate(limit_pp=0.5, bound_pp=0.7)), "bound"))
+        == 1
+    )
+    plain = draw_interval(0.2, (-0.4, 0.8), None)
+    assert of_class(plain, "bound") == of_class(plain, "limit") == of_class(plain, "beyond") == []
+    assert "no limit" in ElementTree.fromstring(plain).attrib["aria-label"]
+
+
+def test_a_limit_far_away_is_still_on_the_paper() -> None:
+    """Left or right of everything else."""
+    for limit in (-20.0, 20.0):
+        (line,) = of_class(draw_interval(0.0, (-0.1, 0.1), Gate(limit_pp=limit)), "limit")
+        assert 14 <= number(line, "x1") <= WIDTH - 14
+
+
+def bars(svg: str, role: str) -> list[float]:
+    """Returns the heights of a network's bars in a histogram."""
+    (area,) = [found for found in of_class(svg, "area") if role in found.attrib["class"]]
+    return [
+        float(a) - float(b) for a, b in re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)h", area.attrib["d"])
+    ]
+
+
+def test_a_histogram_holds_every_sample() -> None:
+    """The heights of a network's bars stand in the ratio of the counts, and the tallest is shared."""
+    heights = {role: bars(draw_histogram((SLOW, FAST)), role) for role in ("engine", "reference")}
+    assert heights["engine"] == pytest.approx(
+        [heights["engine"][0] * n for n in (1, 2, 1)], rel=0.01
+    )
+    assert max(heights["engine"]) == max(heights["reference"])
+
+
+@given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=50))
+def test_no_sample_falls_outside_the_histogram(samples: list[float]) -> None:
+    """Whatever the range, the least and the greatest are in the first and last bins in use."""
+    one = Timed(role="engine", samples_ms=samples, at_s=range(len(samples)))
+    svg = draw_histogram((one, one))
+    starts = [
+        float(x)
+        for x in re.findall(r"M([\d.]+) [\d.]+V[\d.]+h", of_class(svg, "area")[0].attrib["d"])
+    ]
+    width = (WIDTH - LEFT - RIGHT) / BINS
+    assert min(starts) >= LEFT - 0.1
+    assert max(starts) + width <= WIDTH - RIGHT + 0.1
+
+
+def test_the_distribution_rises_to_all_samples() -> None:
+    """From nothing at the left to everything at the right, through a quarter for each of four."""
+    curve = next(
+        c for c in of_class(draw_ecdf((SLOW, FAST)), "curve") if "engine" in c.attrib["class"]
+    )
+    levels = [float(y) for y in re.findall(r"V([\d.]+)", curve.attrib["d"])]
+    bottom = HEIGHT - BOTTOM
+    shares = [(bottom - level) / (bottom - TOP) for level in levels]
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=0.001)
+
+
+def test_a_long_distribution_is_thinned_without_a_visible_change() -> None:
+    """Of 50,000 samples no more steps are kept than paper can show, and it still ends at all."""
+    many = Timed(
+        role="engine", samples_ms=[5 + i / 50_000 for i in range(50_000)], at_s=range(50_000)
+    )
+    (first, _) = of_class(draw_ecdf((many, many)), "curve")
+    steps = first.attrib["d"]
+    assert len(steps) < 20_000
+    equal = Timed(role="engine", samples_ms=[5.0] * 1001, at_s=range(1001))
+    for one in (many, equal):
+        (drawn, _) = of_class(draw_ecdf((one, one)), "curve")
+        assert f"V{TOP:.1f}" in drawn.attrib["d"]
+
+
+def test_a_time_line_has_every_sample_and_marks_outliers() -> None:
+    """Dots at their times, a ring around each outlier, a shade behind each turn."""
+    svg = draw_time_line(SLOW, 4.0)
+    (dots,) = of_class(svg, "dots")
+    places = [tuple(map(int, p)) for p in re.findall(r"M(\d+) (\d+)h0", dots.attrib["d"])]
+    assert [x for x, _ in places] == pytest.approx(
+        [LEFT + t / 4 * (WIDTH - LEFT - RIGHT) for t in SLOW.at_s], abs=0.5
+    )
+    (ring,) = of_class(svg, "outlier")
+    assert (number(ring, "cx"), number(ring, "cy")) == pytest.approx(places[-1], abs=0.51)
+    assert len(of_class(svg, "block")) == 2
+    assert of_class(draw_time_line(FAST, 4.0), "block") == []
+
+
+def test_the_rings_have_an_end() -> None:
+    """A measurement full of outliers keeps the drawing small."""
+    count = 5 * MARKED
+    wild = Timed(role="engine", samples_ms=[1.0] * count, at_s=range(count), outliers=range(count))
+    assert len(of_class(draw_time_line(wild, count), "outlier")) == MARKED

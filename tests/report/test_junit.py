@@ -1,0 +1,112 @@
+"""The checks as JUnit XML: what every reader of the format asks for, and nothing that breaks it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from sample_verdict import BARE, PROVENANCE, VERDICT
+
+from edgeres.report import render_junit
+from edgeres.results import Comparison
+
+REQUIRED: Mapping[str, frozenset[str]] = {
+    "testsuites": frozenset(),
+    "testsuite": frozenset(
+        ["name", "package", "id", "hostname", "tests", "failures", "errors", "time", "timestamp"]
+    ),
+    "properties": frozenset(),
+    "property": frozenset({"name", "value"}),
+    "testcase": frozenset({"name", "classname", "time"}),
+    "failure": frozenset({"message", "type"}),
+    "system-out": frozenset(),
+    "system-err": frozenset(),
+}
+"""Attributes that an element must have, and the only ones written. Source: windyroad's JUnit.xsd."""
+
+SUITE_ORDER = "properties (testcase )*system-out system-err "
+"""Children of a suite. Source: the same."""
+
+
+def rendered(comparison: Comparison, engine: str = "engine") -> ElementTree.Element:
+    """Returns the tree of the XML."""
+    return ElementTree.fromstring(
+        render_junit(comparison, engine=engine, reference="reference").encode()
+    )
+
+
+def broken_rules(root: ElementTree.Element) -> list[str]:
+    """Returns a sentence for each rule of the schema that a tree breaks."""
+    found = [
+        f"{one.tag} has {sorted(one.attrib)}"
+        for one in root.iter()
+        if one.tag not in REQUIRED or set(one.attrib) != REQUIRED[one.tag]
+    ]
+    for suite in root.iter("testsuite"):
+        order = "".join(f"{child.tag} " for child in suite)
+        if not re.fullmatch(SUITE_ORDER, order):
+            found.append(f"order {order}")
+        if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp", "")):
+            found.append(f"timestamp {suite.get('timestamp')}")
+    return found
+
+
+def test_the_schema_is_kept() -> None:
+    """Elements, attributes, their order and the form of the time."""
+    assert broken_rules(rendered(VERDICT)) == []
+
+
+def test_a_broken_rule_would_be_found() -> None:
+    """An attribute too few, a child out of place, a time with its zone."""
+    root = rendered(VERDICT)
+    (suite,) = root
+    suite.append(ElementTree.Element("testcase", name="a"))
+    suite.set("timestamp", "2026-01-31T12:00:00+00:00")
+    assert [rule.split()[0] for rule in broken_rules(root)] == ["testcase", "order", "timestamp"]
+
+
+def test_each_check_is_a_case_and_failures_carry_the_sentence() -> None:
+    """Counts agree with the cases."""
+    (suite,) = rendered(VERDICT)
+    cases = suite.findall("testcase")
+    assert [case.get("name") for case in cases] == ["accuracy_drop", "speedup"]
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    failure = cases[0].find("failure")
+    assert failure is not None
+    assert failure.get("message", "").startswith("1300 images cannot decide")
+    assert (failure.text or "").endswith("limit: bound below 0.5 pp\nvalue: 0.91 pp")
+    assert cases[1].find("failure") is None
+
+
+def test_warnings_and_names_are_kept() -> None:
+    """Warnings are the suite's output; the networks are its properties."""
+    (suite,) = rendered(VERDICT)
+    assert suite.findtext("system-out") == VERDICT.warnings[0]
+    told = {one.get("name"): one.get("value") for one in suite.iter("property")}
+    assert told == {"engine": "engine", "reference": "reference"}
+
+
+def test_without_limits_there_is_no_case() -> None:
+    """The suite is empty, and nothing has failed."""
+    (suite,) = rendered(BARE)
+    assert (suite.get("tests"), suite.get("failures"), suite.find("testcase")) == ("0", "0", None)
+
+
+@pytest.mark.parametrize("name", ["<a>&\"'", "bell \x07 null \x00", "surrogate \udcff", "é 漢 🙂"])
+def test_any_name_gives_xml(name: str) -> None:
+    """Signs are escaped, and what XML cannot hold is replaced."""
+    hostile = replace(VERDICT, warnings=(name,))
+    (suite,) = rendered(hostile, engine=name)
+    shown = re.sub("[\x00\x07\udcff]", "\N{REPLACEMENT CHARACTER}", name)
+    assert suite.findtext("system-out") == shown
+    assert {case.get("classname") for case in suite.iter("testcase")} == {shown}
+
+
+def test_the_time_is_in_utc() -> None:
+    """Whatever zone it was recorded in."""
+    later = replace(VERDICT, provenance=replace(PROVENANCE, started="2026-01-31T14:30:00+02:00"))
+    (suite,) = rendered(later)
+    assert suite.get("timestamp") == "2026-01-31T12:30:00"

@@ -1,0 +1,174 @@
+"""The verdict for a pull request: compact, and inert whatever a file is called."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import replace
+
+import pytest
+from sample_verdict import (
+    ACCURACY,
+    BARE,
+    CLASSES,
+    LOADGEN,
+    PASSED,
+    PROVENANCE,
+    REGRESSION,
+    VERDICT,
+    flips,
+)
+
+from edgeres.report import render_markdown
+from edgeres.report.markdown import FLIPS_SHOWN
+from edgeres.results import Comparison
+
+SIGNS = r"[\\`*_{}\[\]<>()#+!|~&@$]"
+
+
+def rendered(comparison: Comparison) -> str:
+    """Returns the text."""
+    return render_markdown(comparison, engine="a.onnx on cpu", reference="b.onnx on cpu")
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Returns the cells of each table, read as a Markdown reader does: rows of `|`."""
+    lines = text.replace("\N{NO-BREAK SPACE}", " ").splitlines()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else None
+        for line in lines
+    ]
+    found: list[list[list[str]]] = [[]]
+    for row in rows:
+        if row is None:
+            found.append([])
+        else:
+            found[-1].append(row)
+    return [table for table in found if table]
+
+
+def test_a_failure_is_told_first() -> None:
+    """The word and the engine, then the sentence of the check that failed."""
+    lines = rendered(VERDICT).splitlines()
+    assert lines[0] == "### ❌ FAIL: a.onnx on cpu"
+    assert lines[2].startswith("- 1300 images cannot decide: accuracy drop 0.231 pp")
+
+
+def test_a_pass_is_told_first() -> None:
+    """With what passed."""
+    lines = rendered(PASSED).splitlines()
+    assert lines[0] == "### ✅ PASS: a.onnx on cpu"
+    assert lines[2] == "- 2.97 times as fast, at least the 2 asked for."
+
+
+def test_the_table_holds_both_networks() -> None:
+    """Accuracy and latency side by side, with the difference and its interval."""
+    found = {row[0]: row[1:] for row in tables(rendered(VERDICT))[0]}
+    assert found["top-1"] == ["81.08 %", "80.85 %", "drop 0.23 pp, 95 % interval -0.48 to 0.98"]
+    assert found["right of 1,300"] == ["1,054", "1,051", "12 lost, 9 gained, p 0.664"]
+    assert found["latency p50, ms"][2] == "2.97 times as fast, 95 % interval 2.91 to 3.02"
+
+
+def test_checks_are_a_table() -> None:
+    """Limit, value and outcome of each."""
+    assert tables(rendered(VERDICT))[1][2:] == [
+        [
+            "accuracy drop",
+            "bound below 0.5 pp",
+            "0.91 pp",
+            "**FAIL**",
+        ],
+        ["speedup", "at least 2 x", "2.97 x", "pass"],
+    ]
+
+
+def test_every_row_has_the_columns_of_its_header() -> None:
+    """Also where names are full of bars."""
+    hostile = replace(
+        VERDICT,
+        classes=tuple(f"{name} | a | b" for name in CLASSES),
+        accuracy=replace(ACCURACY, flips=tuple(replace(f, name="|x|.png") for f in ACCURACY.flips)),
+    )
+    for table in tables(rendered(hostile)):
+        assert {len(row) for row in table} == {len(table[0])}
+
+
+def test_ten_flips_are_shown_the_worst_first() -> None:
+    """Lost before gained, and of these where the engine is surest; how many there are is said."""
+    text = rendered(replace(VERDICT, accuracy=replace(ACCURACY, flips=flips(4, 20, 5))))
+    rows = tables(text)[-1][2:]
+    assert len(rows) == FLIPS_SHOWN
+    assert [row[0] for row in rows] == ["lost"] * 4 + ["gained"] * 6
+    assert rows[0][3:] == ["animal 3 &#40;3&#41;, 87 %", "animal 5 &#40;5&#41;, 43 %"]
+    assert "<details><summary>29 labels changed, the 10 worst</summary>" in text
+
+
+def test_few_flips_are_all_shown() -> None:
+    """Without a word on what was left out; none give no list at all."""
+    few = rendered(replace(VERDICT, accuracy=replace(ACCURACY, flips=flips(1, 1, 0))))
+    assert "<summary>2 labels changed</summary>" in few
+    assert "labels changed" not in rendered(BARE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<script>alert(1)</script>",
+        "[x](http://a)",
+        "@team #1 ~~x~~",
+        "a\nb\n# c",
+        "`code` *b* _i_ ![p](q)",
+        "</details>",
+        "&amp; &lt;",
+    ],
+)
+def test_names_are_words_and_no_signs(name: str) -> None:
+    """No character that Markdown or HTML reads stands as it is, and a reader sees the name."""
+    hostile = replace(
+        VERDICT, accuracy=replace(ACCURACY, flips=(replace(ACCURACY.flips[0], name=name),))
+    )
+    cell = tables(rendered(hostile))[-1][2][1]
+    assert re.findall(SIGNS, re.sub(r"&#\d+;", "", cell)) == []
+    assert html.unescape(cell) == " ".join(name.split())
+
+
+def test_the_command_is_fenced_whatever_it_contains() -> None:
+    """A fence longer than any row of backticks inside."""
+    command = ("edgeres", "bench", "````.onnx")
+    text = rendered(replace(VERDICT, provenance=replace(PROVENANCE, command=command)))
+    assert "`````\nedgeres bench '````.onnx'\n`````" in text
+    assert "```\nedgeres bench 'a b.onnx'" in rendered(VERDICT)
+
+
+def test_hashes_are_kept() -> None:
+    """Engine, reference and images can be found again."""
+    text = rendered(VERDICT)
+    assert all(digest * 32 in text for digest in ("1a", "2b", "4d"))
+    assert "Provenance" not in rendered(BARE)
+
+
+def test_an_earlier_run_is_a_row() -> None:
+    """Named, with the drop since."""
+    found = tables(rendered(replace(VERDICT, regression=REGRESSION)))[0][-1]
+    assert found == [
+        "since last&#95;week",
+        "",
+        "",
+        "drop 0.31 pp, 95 % interval -0.14 to 0.81",
+    ]
+
+
+def test_loadgens_word_is_a_row() -> None:
+    """With its figure and VALID or INVALID."""
+    found = tables(rendered(replace(VERDICT, loadgen=LOADGEN)))[0][-1]
+    assert found == [
+        "LoadGen, single-stream",
+        "",
+        "6.14 ms",
+        "INVALID, 90th percentile latency",
+    ]
+
+
+def test_what_was_not_measured_is_said() -> None:
+    """A simulated engine has no latency."""
+    assert ["latency", "not measured", "not measured", ""] in tables(rendered(BARE))[0]

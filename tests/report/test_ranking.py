@@ -1,0 +1,46 @@
+"""Engines side by side on a terminal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from past_runs import RUN, latency, with_right
+from rich.console import Console
+
+from edgeres.regression import rank
+from edgeres.report import render_ranking
+from edgeres.results import Ranking
+
+
+def rendered(ranking: Ranking) -> str:
+    """Returns what a pipe of 80 columns gets, without the spaces that fill lines."""
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(render_ranking(ranking))
+    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+
+
+def test_engines_stand_side_by_side() -> None:
+    """One line each, the front marked, and what a test says of the difference."""
+    slow = with_right(replace(RUN, name="slow[x]", latency=latency(4.0)), "1" * 890 + "0" * 110)
+    simulated = replace(RUN, name="sim", latency=None, joules_per_image=0.0123)
+    found = rendered(rank([RUN, slow, simulated]))
+    assert [line.split() for line in found.splitlines()[2:5]] == [
+        ["old", "*", "90.00", "0.00,", "-0.50", "to", "0.50", "2", "2.00", "-"],
+        ["slow[x]", "89.00", "0.00,", "-0.50", "to", "0.50", "4", "1.00", "-"],
+        ["sim", "90.00", "0.00,", "-0.50", "to", "0.50", "-", "-", "0.0123"],
+    ]
+    assert "J/image" in found
+    assert "J/image" not in rendered(rank([RUN, slow]))
+    told = " ".join(found.split())
+    assert "Pareto front, accuracy against latency: old slow[x]: old is as often right and" in told
+    assert "1.00 pp less often right than old, 0.54 to 1.83, p 0.00195" in told
+    assert max(map(len, found.splitlines())) <= 80
+
+
+def test_what_is_not_comparable_is_warned_of() -> None:
+    """After the table."""
+    other = replace(RUN, name="other", machine="another")
+    assert (
+        rendered(rank([RUN, other])).splitlines()[-2].startswith("Warning: The engines were timed")
+    )

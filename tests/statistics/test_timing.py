@@ -1,0 +1,126 @@
+"""Intervals, trends and counts of latencies against plain recomputation."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgeres.statistics import (
+    BlockBootstrap,
+    draw_blocks,
+    interval95,
+    outer_fence,
+    percentiles,
+    samples_needed,
+    timing,
+    trend,
+)
+
+
+@pytest.mark.parametrize(("percentile", "needed"), [(90, 64), (99, 662), (95, 130), (50, 11)])
+def test_as_many_samples_as_mlperf_asks_for(percentile: int, needed: int) -> None:
+    """The 64 of its single stream and the 662 of its multi-stream; and the binomial in integers."""
+
+    def chance(count: int) -> float:
+        over, under = 100 - percentile, percentile
+        told = sum(comb(count, k) * over**k * under ** (count - k) for k in (0, 1))
+        return float(told / 100**count)
+
+    assert samples_needed(percentile) == needed
+    assert chance(needed) <= 0.01 < chance(needed - 1)
+
+
+BLOCKED = st.lists(
+    st.lists(st.integers(1, 9).map(float), min_size=1, max_size=4), min_size=2, max_size=5
+)
+
+
+@given(groups=BLOCKED, percentile=st.sampled_from([0, 50, 90, 99, 100]), data=st.data())
+def test_a_draw_is_summarised_as_its_samples_would_be(
+    groups: list[list[float]], percentile: int, data: st.DataObject
+) -> None:
+    """By numpy's percentile and mean of the drawn blocks put one after the other."""
+    count = len(groups)
+    picked = data.draw(st.lists(st.integers(0, count - 1), min_size=count, max_size=count))
+    choices = np.bincount(picked, minlength=count)[np.newaxis]
+    samples = [sample for group in groups for sample in group]
+    blocks = [number for number, group in enumerate(groups) for _ in group]
+    drawn = BlockBootstrap(samples, blocks, choices)
+    expected = [sample for number in picked for sample in groups[number]]
+    (found,) = drawn.percentile(percentile)
+    assert found == pytest.approx(np.percentile(expected, percentile))
+    assert drawn.mean() == pytest.approx([np.mean(expected)])
+
+
+def test_memory_is_bounded_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts of a few draws, the same figures."""
+    samples, blocks = list(range(60)), [number // 5 for number in range(60)]
+    drawn = BlockBootstrap(samples, blocks, draw_blocks(12, draws=50))
+    whole = drawn.percentile(90)
+    monkeypatch.setattr(timing, "_CELLS_AT_ONCE", 200)
+    assert drawn.percentile(90).tolist() == whole.tolist()
+
+
+def test_blocks_are_drawn_with_replacement_and_by_seed() -> None:
+    """As many as there are each time, every block as often as another, the same again."""
+    choices = draw_blocks(20, draws=4000)
+    assert (choices.sum(axis=1) == 20).all()
+    assert choices.mean(axis=0) == pytest.approx(np.ones(20), abs=0.06)
+    assert choices.tolist() == draw_blocks(20, draws=4000).tolist()
+
+
+def test_the_interval_is_the_middle_of_the_draws() -> None:
+    """Of 0 to 1000: 25 to 975."""
+    assert interval95(np.arange(1001.0)) == (25.0, 975.0)
+
+
+def runs(count: int) -> NDArray[np.float64]:
+    """Returns latencies of 35 blocks of 20, each block shifted as a whole, (count, 35, 20)."""
+    rng = np.random.default_rng(3)
+    shift = rng.normal(0, 0.5, (count, 35, 1))
+    return 10 + shift + rng.exponential(1.0, (count, 35, 20))
+
+
+def test_intervals_hold_the_truth_although_blocks_differ() -> None:
+    """400 seeded runs: about 95 % of the medians' intervals; drawing samples holds far fewer."""
+    truth = float(np.median(runs(4000)))
+    blocks = [number // 20 for number in range(700)]
+
+    def covered(of: list[int], count: int) -> float:
+        choices = draw_blocks(count, draws=400)
+        ends = (
+            interval95(BlockBootstrap(run.ravel(), of, choices).percentile(50)) for run in runs(400)
+        )
+        return float(np.mean([low <= truth <= high for low, high in ends]))
+
+    assert 0.91 <= covered(blocks, 35) <= 0.98
+    assert covered(list(range(700)), 700) < 0.75
+
+
+def test_a_trend_is_that_of_the_line() -> None:
+    """From 10 to 12 around a median of 11; no trend in a constant, none found in noise."""
+    change, p_value = trend(np.linspace(10, 12, 30).tolist())
+    assert change == pytest.approx(2 / 11)
+    assert p_value < 1e-6
+    assert trend([3.0] * 20) == (0.0, 1.0)
+    assert trend(np.random.default_rng(0).normal(10, 1, 35).tolist())[1] > 0.05
+
+
+def test_an_outlier_does_not_make_a_trend() -> None:
+    """One block of a hundred times the time leaves the slope at zero."""
+    assert trend([1.0] * 19 + [100.0])[0] == 0.0
+
+
+def test_the_fence_is_three_interquartile_ranges_above() -> None:
+    """Quartiles of 1 to 5 are 2 and 4."""
+    assert outer_fence([5.0, 1.0, 4.0, 2.0, 3.0]) == 4 + 3 * 2
+
+
+def test_percentiles_are_linear() -> None:
+    """Type 7 of Hyndman and Fan: rank (n - 1) p."""
+    assert percentiles([4.0, 1.0, 3.0, 2.0], (0, 50, 90)) == pytest.approx((1.0, 2.5, 3.7))
