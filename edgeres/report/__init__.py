@@ -7,10 +7,14 @@ from edgeres.report.doctor import render_doctor
 from edgeres.report.drawing import draw_network_svg
 from edgeres.report.explanation import render_example, render_network, render_side_by_side
 from edgeres.report.inspection import render_artifact
+from edgeres.report.plot import Line, Plot, draw_plot_svg
 from edgeres.report.table import render_verdict
 
 __all__ = [
+    "Line",
+    "Plot",
     "draw_network_svg",
+    "draw_plot_svg",
     "render_artifact",
     "render_doctor",
     "render_example",
