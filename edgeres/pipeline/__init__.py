@@ -1,14 +1,14 @@
 """The stages put together: paths and frozen requests in, values out.
 
 This is the library behind the command line, and the way to use edgeres from Python. `export`
-is apart because it alone needs torch.
+and `gradients` are apart because they alone need torch.
 """
 
 from edgeres.pipeline.bench import BenchRequest, bench_engine
 from edgeres.pipeline.build import build_from_model, check_build
 from edgeres.pipeline.calibrate import calibrate_model, contract_of
 from edgeres.pipeline.demo import DemoResult, run_demo
-from edgeres.pipeline.extras import export_stage
+from edgeres.pipeline.extras import export_stage, gradient_stage
 from edgeres.pipeline.inspect import inspect_artifact
 from edgeres.pipeline.track import Track, untracked
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_build",
     "contract_of",
     "export_stage",
+    "gradient_stage",
     "inspect_artifact",
     "run_demo",
     "untracked",

@@ -6,6 +6,7 @@ JSON is the values' own `to_dict`.
 from edgeres.report.doctor import render_doctor
 from edgeres.report.drawing import draw_network_svg
 from edgeres.report.explanation import render_example, render_network, render_side_by_side
+from edgeres.report.gradients import gradient_plot, render_gradients
 from edgeres.report.inspection import render_artifact
 from edgeres.report.plot import Line, Plot, draw_plot_svg
 from edgeres.report.table import render_verdict
@@ -15,9 +16,11 @@ __all__ = [
     "Plot",
     "draw_network_svg",
     "draw_plot_svg",
+    "gradient_plot",
     "render_artifact",
     "render_doctor",
     "render_example",
+    "render_gradients",
     "render_network",
     "render_side_by_side",
     "render_verdict",
