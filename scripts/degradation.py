@@ -263,8 +263,8 @@ def _depth(each: Trained) -> int:
 def table(known: list[Trained]) -> str:
     """Returns a Markdown table, a line a network, errors as mean and range over the seeds."""
     head = (
-        "| network | layers | parameters | MACs | training error | test error | epoch, CPU s |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+        "| network | layers | parameters | MACs | runs | training error | test error | epoch, s |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     )
     names = dict.fromkeys(each.network for each in known)
     return "\n".join([head, *(_row([e for e in known if e.network == name]) for name in names)])
@@ -278,6 +278,7 @@ def _row(runs: list[Trained]) -> str:
         str(first.depth),
         f"{first.parameters:,}",
         f"{first.macs / 1e6:.1f} M",
+        str(len(runs)),
         _percent([each.training_error for each in runs]),
         _percent(tests) if tests else "",
         f"{statistics.median(each.epoch_s for each in runs):.2f}",
@@ -287,7 +288,8 @@ def _row(runs: list[Trained]) -> str:
 
 def _percent(errors: list[float]) -> str:
     low, high = (100 * edge for edge in (min(errors), max(errors)))
-    return f"{100 * statistics.fmean(errors):.1f} % ({low:.1f} to {high:.1f})"
+    several = f" ({low:.1f} to {high:.1f})" if len(errors) > 1 else ""
+    return f"{100 * statistics.fmean(errors):.1f} %{several}"
 
 
 if __name__ == "__main__":

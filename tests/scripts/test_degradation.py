@@ -101,7 +101,7 @@ def test_the_table_has_mean_and_range_over_the_seeds() -> None:
     """A line a network, in the order of training."""
     other = replace(RUN, seed=1, training_error=0.3, test_error=0.4, epoch_s=2.5)
     assert table([RUN, other]).splitlines()[-1] == (
-        "| plain20 | 20 | 269,722 | 40.0 M | 20.0 % (10.0 to 30.0) | 30.0 % (20.0 to 40.0) | 2.00 |"
+        "| plain20 | 20 | 269,722 | 40.0 M | 2 | 20.0 % (10.0 to 30.0) | 30.0 % (20.0 to 40.0) | 2.00 |"
     )
 
 
@@ -121,6 +121,6 @@ def test_the_figure_has_the_mean_error_by_depth() -> None:
 def test_without_test_images_there_is_no_test_error() -> None:
     """Neither in the table nor in the figure."""
     alone = replace(RUN, test_error=None)
-    assert table([alone]).splitlines()[-1].endswith("| 10.0 % (10.0 to 10.0) |  | 1.50 |")
+    assert table([alone]).splitlines()[-1].endswith("| 1 | 10.0 % |  | 1.50 |")
     ((_, plot),) = figures([alone])
     assert [line.label for line in plot.lines] == ["plain, training"]
