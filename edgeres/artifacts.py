@@ -7,15 +7,19 @@ a stale or foreign file is refused with a sentence. Nothing here imports a heavy
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from edgeres.audit import Audit
 from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
-from edgeres.spec import Method, Precision, Target
+from edgeres.spec import Method, Precision, Target, TensorRTOptions
+from edgeres.tuning import Choice, Sensitivity
+
+T = TypeVar("T")
 
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
@@ -122,6 +126,10 @@ class CalibrationTable:
     seed: int
     edgeres_version: str
     tensors: Mapping[str, TensorRange]
+    choices: tuple[Choice, ...] = ()
+    """How method auto came to its thresholds, for each lowering; empty without it."""
+    sensitivity: Sensitivity | None = None
+    """What each block and layer does to the logits; None unless it was asked for."""
 
     def threshold(self, tensor: str, method: Method | None = None) -> Threshold:
         """Returns the threshold of a tensor by the table's own method or another.
@@ -168,6 +176,8 @@ class CalibrationTable:
                 }
                 for name, seen in self.tensors.items()
             },
+            "choices": [choice.to_dict() for choice in self.choices],
+            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
         }
 
     @classmethod
@@ -194,6 +204,8 @@ class CalibrationTable:
                 )
                 for name, seen in raw["tensors"].items()
             },
+            choices=tuple(Choice.from_dict(choice) for choice in raw.get("choices", ())),
+            sensitivity=_optional(Sensitivity.from_dict, raw.get("sensitivity")),
         )
 
 
@@ -232,6 +244,14 @@ class Manifest:
     calibration_images: tuple[str, ...] = ()
     """Hashes of the images that the engine was calibrated on."""
     layers: tuple[LayerPrecision, ...] = field(default=())
+    batch: tuple[int, int, int] | None = None
+    """Smallest, optimal and largest batch; None where any is taken."""
+    input_size: tuple[int, int, int] | None = None
+    """Smallest, optimal and largest side of the image; None: the contract's alone."""
+    options: TensorRTOptions | None = None
+    """What was asked of NVIDIA's builder; None on the CPU."""
+    audit: Audit | None = None
+    """What the engine really runs; None where nobody looked."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -240,6 +260,7 @@ class Manifest:
             "kind": "edgeres-engine",
             **asdict(self),
             "contract": self.contract.to_dict(),
+            "audit": self.audit and self.audit.to_dict(),
         }
 
     @classmethod
@@ -266,6 +287,10 @@ class Manifest:
                 LayerPrecision(**{**layer, "precision": Precision(layer["precision"])})
                 for layer in raw["layers"]
             ),
+            batch=_profile(raw["batch"]),
+            input_size=_profile(raw["input_size"]),
+            options=_optional(TensorRTOptions.from_dict, raw["options"]),
+            audit=_optional(Audit.from_dict, raw["audit"]),
         )
 
 
@@ -275,6 +300,17 @@ class EngineArtifact:
 
     path: Path
     manifest: Manifest
+
+
+def _optional(read: Callable[[Any], T], raw: Any) -> T | None:
+    return None if raw is None else read(raw)
+
+
+def _profile(raw: Any) -> tuple[int, int, int] | None:
+    if raw is None:
+        return None
+    low, best, high = (int(value) for value in raw)
+    return low, best, high
 
 
 def _threshold(raw: Mapping[str, Any]) -> Threshold:

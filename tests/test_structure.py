@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
 _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
-_ARTIFACTS = _SPEC | {"spec", "files", "contract", "names"}
-_VALUES = _ARTIFACTS | {"artifacts"}
+_ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning"}
+_VALUES = _ARTIFACTS | {"artifacts", "audit"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base"}
 _COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
@@ -31,7 +31,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "files": _SPEC,
     "names": _ERRORS,
     "contract": _SPEC | {"names"},
-    "artifacts": _ARTIFACTS,
+    "tuning": _SPEC | {"spec", "names", "contract"},
+    "audit": _SPEC | {"spec", "names"},
+    "artifacts": _ARTIFACTS | {"audit"},
     "results": _VALUES,
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},

@@ -15,7 +15,7 @@ from edgeres.cli.options import (
     contract_options,
     output_option,
 )
-from edgeres.cli.output import say, show_json, track
+from edgeres.cli.output import say, searching, show, show_json, track
 from edgeres.spec import CalibrationConfig, Method
 
 DEFAULTS = CalibrationConfig()
@@ -45,25 +45,59 @@ DEFAULTS = CalibrationConfig()
 @click.option(
     "--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True, help="Images at once."
 )
+@click.option(
+    "--sensitivity", is_flag=True, help="Measure what each block and layer does to the logits."
+)
+@click.option(
+    "--emit-trt-cache",
+    type=PATH,
+    metavar="FILE",
+    help="Write TensorRT's own text cache too, for JetPack 5 and 6 and the DLA.",
+)
+@click.option(
+    "--trt-version",
+    default="10.3.0",
+    show_default=True,
+    metavar="X.Y.Z",
+    help="TensorRT that reads that cache.",
+)
 @contract_options
 @output_option("The calibration table, JSON.")
 @common_options
 def calibrate(
-    model: Path, data: Path, method: str, output: Path, as_json: bool, **rest: Any
+    model: Path,
+    data: Path,
+    method: str,
+    output: Path,
+    emit_trt_cache: Path | None,
+    trt_version: str,
+    as_json: bool,
+    **rest: Any,
 ) -> None:
     """Observe the ranges of MODEL's activations on images, by every method in one pass.
 
+    Method auto then searches: it holds images out of the ranges, and takes the thresholds with
+    which the logits of these images come out best, for the CPU's and for TensorRT's engines.
     Preprocessing is the model's own; its options are only for a model exported elsewhere.
 
     \b
     Example:
       edgeres calibrate resnet50.onnx --data train/ --samples 512 -o resnet50.table.json
     """
-    from edgeres.pipeline import calibrate_model  # onnxruntime
+    from edgeres import pipeline  # onnxruntime
+    from edgeres.report import describe_choice, sensitivity_table  # rich
 
     options = contract_from(rest)
+    if emit_trt_cache is not None:
+        pipeline.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
     config = CalibrationConfig(method=Method(method), **rest)
-    table = calibrate_model(model, data, config, options, output=output, track=track)
+    with searching("Searching") as told:
+        table = pipeline.calibrate_model(
+            model, data, config, options, output=output, track=track, told=told
+        )
+    if emit_trt_cache is not None:
+        count = pipeline.emit_trt_cache(model, table, trt_version, output=emit_trt_cache)
+        say(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")
     if as_json:
         show_json(table.to_dict())
         return
@@ -71,3 +105,7 @@ def calibrate(
         f"{output}: {len(table.tensors)} activations from {table.samples} images, "
         f"method {table.method}"
     )
+    for picked in table.choices:
+        say(describe_choice(picked))
+    if table.sensitivity is not None:
+        show(sensitivity_table(table.sensitivity))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,6 +60,33 @@ def track(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
         for batch in stream:
             yield batch
             progress.advance(task, len(batch))
+
+
+@contextmanager
+def searching(label: str) -> Iterator[Callable[[float, str], None]]:
+    """Shows a bar with the time left on stderr, moved by what it yields: (share done, text)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[now]}"),
+    )
+    console = Console(stderr=True)
+    hidden = is_quiet() or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(label, total=1.0, visible=False, now="")
+        yield lambda share, now: progress.update(task, completed=share, now=now, visible=True)
+
+
+@contextmanager
+def building() -> Iterator[Callable[[str, float], None]]:
+    """Yields what NVIDIA's builder tells its phase and done fraction to: a bar on stderr."""
+    with searching("Building") as told:
+        yield lambda phase, done: told(done, phase)
 
 
 def is_quiet() -> bool:

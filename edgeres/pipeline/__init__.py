@@ -11,6 +11,7 @@ from edgeres.pipeline.demo import DemoResult, run_demo
 from edgeres.pipeline.extras import export_stage, gradient_stage
 from edgeres.pipeline.inspect import inspect_artifact
 from edgeres.pipeline.track import Track, untracked
+from edgeres.pipeline.trt_cache import check_trt_cache, emit_trt_cache
 
 __all__ = [
     "BenchRequest",
@@ -20,7 +21,9 @@ __all__ = [
     "build_from_model",
     "calibrate_model",
     "check_build",
+    "check_trt_cache",
     "contract_of",
+    "emit_trt_cache",
     "export_stage",
     "gradient_stage",
     "inspect_artifact",

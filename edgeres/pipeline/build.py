@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, manifest_path
-from edgeres.build import build_engine, types_of_network
+from edgeres.build import Progress, build_engine, silent, types_of_network
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.model_file import Network, describe_model
 from edgeres.pipeline.calibrate import contract_of
-from edgeres.quantize import check_table, float_network, quantize_for_cpu, quantize_for_tensorrt
+from edgeres.quantize import (
+    check_fp16_range,
+    check_table,
+    float_network,
+    quantize_for_cpu,
+    quantize_for_tensorrt,
+)
 from edgeres.spec import BuildConfig, Method, Precision, Target
 
 
@@ -23,8 +29,18 @@ def build_from_model(
     method: Method | None = None,
     options: ContractOptions = NO_OPTIONS,
     output: Path,
+    progress: Progress = silent,
 ) -> EngineArtifact:
     """Builds an engine from an ONNX model and, for INT8, its calibration table.
+
+    Args:
+        model: the FP32 file.
+        config: what is to be built.
+        table: ranges, for INT8; for FP16 they only show what would overflow.
+        method: which thresholds of the table; None takes its own.
+        options: preprocessing of a model that carries none.
+        output: the engine.
+        progress: is told how far NVIDIA's builder is.
 
     Raises:
         ConfigError: INT8 without a table, or a table that the precision has no use for; or
@@ -32,6 +48,8 @@ def build_from_model(
         CalibrationError: the table is another model's.
         QuantizationError: the network cannot be lowered.
         BuildError: the target refused it.
+        CoverageError: fewer layers than required run in the precision asked for.
+        MismatchError: the timing cache is another GPU's or version's.
         DependencyError: the target's package is missing.
         ArtifactError: files cannot be read or written.
     """
@@ -39,7 +57,7 @@ def build_from_model(
     artifact = describe_model(model)
     contract = contract_of(artifact, options, None if table is None else table.contract)
     network = _lowered(artifact, contract, config, table, method)
-    return build_engine(network, config, contract, output=output)
+    return build_engine(network, config, contract, output=output, progress=progress)
 
 
 def check_build(
@@ -61,8 +79,8 @@ def check_build(
 
     Raises:
         ConfigError: INT8 without ranges, ranges or a method that the precision has no use for,
-            or an engine or manifest in the place of an input.
-        ArtifactError: the engine or its manifest cannot be written.
+            or an engine, manifest or timing cache in the place of an input.
+        ArtifactError: the engine, its manifest or the timing cache cannot be written.
     """
     int8 = config.precision is Precision.INT8
     if int8 and not has_ranges:
@@ -70,13 +88,32 @@ def check_build(
             "--precision int8 needs ranges. Pass --calibration TABLE.json from edgeres calibrate, "
             "or --calib-data PATH to calibrate now."
         )
-    if not int8 and (has_ranges or method is not None):
+    if config.precision is Precision.FP32 and (has_ranges or method is not None):
         raise ConfigError(
             f"--precision {config.precision} has no use for calibration. Leave --calibration, "
             "--calib-data and --method out, or pass --precision int8."
         )
+    if config.precision is Precision.FP16 and method is not None:
+        raise ConfigError(
+            "--precision fp16 has no use for --method: its ranges only show what would overflow. "
+            "Leave --method out, or pass --precision int8."
+        )
     check_writable(output, *inputs)
     check_writable(manifest_path(output), *inputs)
+    if config.options.timing_cache is not None:
+        _check_timing_cache(Path(config.options.timing_cache), output, inputs)
+
+
+def _check_timing_cache(cache: Path, output: Path, inputs: tuple[Path, ...]) -> None:
+    """Refuses a cache, or what is written beside it, in the place of another file of the build."""
+    made = {path.resolve() for path in (output, manifest_path(output))}
+    for path in (cache, manifest_path(cache)):
+        if path.resolve() in made:
+            raise ConfigError(
+                f"--timing-cache {cache} and the engine {output} would write the same file {path}. "
+                "Pass another --timing-cache."
+            )
+        check_writable(path, *inputs)
 
 
 def _lowered(
@@ -87,9 +124,13 @@ def _lowered(
     method: Method | None,
 ) -> Network:
     floats = types_of_network(config)
-    if table is None:
+    if table is not None:
+        check_table(table, artifact, contract)
+    if config.float_precision is Precision.FP16 and config.target is not Target.ONNXRUNTIME:
+        int8 = config.precision is Precision.INT8
+        check_fp16_range(artifact, table, method, int8=int8)
+    if table is None or config.precision is not Precision.INT8:
         return float_network(artifact, floats)
-    check_table(table, artifact, contract)
     if config.target is Target.ONNXRUNTIME:
         return quantize_for_cpu(artifact, table, method)
     return quantize_for_tensorrt(artifact, table, method, floats=floats)

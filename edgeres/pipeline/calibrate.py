@@ -12,7 +12,7 @@ from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.model_file import describe_model
 from edgeres.pipeline.track import Track, untracked
-from edgeres.quantize import calibrate
+from edgeres.quantize import Told, calibrate, untold
 from edgeres.spec import CalibrationConfig
 
 
@@ -24,6 +24,7 @@ def calibrate_model(
     *,
     output: Path | None = None,
     track: Track = untracked,
+    told: Told = untold,
 ) -> CalibrationTable:
     """Returns the calibration table of an ONNX model, and writes it where `output` says.
 
@@ -41,7 +42,7 @@ def calibrate_model(
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
         seen = track(stream, len(dataset), "Calibrating")
-        table = calibrate(artifact, seen, config, contract=contract, data=str(data))
+        table = calibrate(artifact, seen, config, contract=contract, data=str(data), told=told)
     if output is not None:
         save_table(output, table)
     return table

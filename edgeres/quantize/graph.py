@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -23,6 +24,9 @@ MIN_OPSET = 13
 _LEAST_IR_VERSION = 4
 """First ONNX IR whose initializers need not be graph inputs too. Source: ONNX versioning table."""
 
+_SMALL = 64
+"""Elements up to which a constant may say something of the structure: shapes, axes, paddings."""
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -36,6 +40,8 @@ class Graph:
     constants: Mapping[str, onnx.TensorProto] = field(repr=False)
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     """Shapes without the batch dimension, where shape inference finds all of it."""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Operators that stay in float although they could be integer, and why."""
 
     @property
     def nodes(self) -> Sequence[onnx.NodeProto]:
@@ -56,6 +62,10 @@ class Graph:
         """Returns the value of a constant, None for an activation."""
         tensor = self.constants.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def keeping(self, kept: Mapping[str, str]) -> Graph:
+        """Returns the same graph with these operators kept in float, each with its reason."""
+        return replace(self, kept=kept)
 
     def only_consumer(self, tensor: str) -> onnx.NodeProto | None:
         """Returns the one operator that reads `tensor`; None if there are several, or none."""
@@ -94,7 +104,7 @@ def view(model: onnx.ModelProto) -> Graph:
             "Export it again with --opset 17."
         )
     model = normalized(model)
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    inferred = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
     producers = {out: node for node in model.graph.node for out in node.output if out}
     positions = {o: i for i, node in enumerate(model.graph.node) for o in node.output}
     consumers: dict[str, list[onnx.NodeProto]] = {}
@@ -103,6 +113,23 @@ def view(model: onnx.ModelProto) -> Graph:
             consumers.setdefault(name, []).append(node)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     return Graph(model, producers, consumers, positions, constants, _shapes(inferred))
+
+
+def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy whose weights have a type and a shape but no values.
+
+    Small constants, such as axes, paddings and limits, keep theirs. It says all of a network's
+    structure in a thousandth of the memory.
+    """
+    copied = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    source, target = model.graph, copied.graph
+    target.name = source.name
+    target.node.extend(source.node)
+    target.input.extend(source.input)
+    target.output.extend(source.output)
+    target.value_info.extend(source.value_info)
+    target.initializer.extend(_without_values(tensor) for tensor in source.initializer)
+    return copied
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -162,6 +189,12 @@ def _name_uniquely(graph: onnx.GraphProto) -> None:
         while node.name in taken:
             node.name += "_"
         taken.add(node.name)
+
+
+def _without_values(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    if math.prod(tensor.dims) <= _SMALL:
+        return tensor
+    return onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
 
 
 def _pads_with_zeros(graph: Graph, node: onnx.NodeProto) -> bool:

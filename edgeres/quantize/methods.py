@@ -43,7 +43,7 @@ class Distribution:
 
 
 def thresholds(seen: Distribution, *, signed: bool, percentile: float) -> dict[Method, Threshold]:
-    """Returns the threshold of every method, for the signed and (unless `signed`) unsigned grid.
+    """Returns the threshold of every method of its own, for the signed and (unless `signed`) unsigned grid.
 
     A tensor that was never anything but zero gets 0 everywhere; `scale_of` makes a positive
     scale of it.

@@ -72,23 +72,51 @@ class _Observer:
         return self.tensor + "/edgeres_sample"
 
 
-def observe(
-    graph: Graph, tensors: Sequence[str], batches: Iterable[ImageBatch]
-) -> dict[str, Distribution]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """A session that tells of some tensors beside what its network computes."""
+
+    session: Any
+    input: str
+    observers: tuple[_Observer, ...]
+
+    @property
+    def outputs(self) -> list[str]:
+        """What to ask the session for: the peak and the sample of each tensor in turn."""
+        return [name for o in self.observers for name in (o.peak, o.sample)]
+
+
+def observation(model: bytes, graph: Graph, tensors: Sequence[str]) -> Observation:
+    """Returns a session on the model that tells of these tensors.
+
+    Args:
+        model: the serialised FP32 network.
+        graph: its structure; the values of weights are not read.
+        tensors: to observe, in topological order.
+
+    Raises:
+        CalibrationError: the size of a tensor is not known.
+        RunnerError: ONNX Runtime refused the model.
+    """
+    observers = tuple(_Observer(name, not graph.is_non_negative(name)) for name in tensors)
+    # Serialised messages merge when joined: no copy of the weights is made to add the observers.
+    observed = model + _addition(graph, observers).SerializeToString()
+    session = open_session(observed, memory_pattern=False)
+    return Observation(session, graph.input, observers)
+
+
+def observe(seen: Observation, batches: Iterable[ImageBatch]) -> dict[str, Distribution]:
     """Returns the distribution of each tensor over all batches.
 
     Raises:
         CalibrationError: no images, or an activation that is NaN or infinite.
-        RunnerError: ONNX Runtime refused the model or the images.
+        RunnerError: ONNX Runtime refused the images.
     """
-    observers = [_Observer(name, not graph.is_non_negative(name)) for name in tensors]
-    session = open_session(_observed_model(graph, observers).SerializeToString())
-    wanted = [name for o in observers for name in (o.peak, o.sample)]
-    histograms = {o.tensor: _Histogram() for o in observers}
+    histograms = {o.tensor: _Histogram() for o in seen.observers}
     for batch in batches:
-        _check_finite(graph.input, np.abs(batch.images).max())
-        values = _run(session, wanted, {graph.input: batch.images})
-        for observer, peak, sample in zip(observers, values[::2], values[1::2], strict=True):
+        _check_finite(seen.input, np.abs(batch.images).max())
+        values = _run(seen.session, seen.outputs, {seen.input: batch.images})
+        for observer, peak, sample in zip(seen.observers, values[::2], values[1::2], strict=True):
             magnitudes = np.abs(sample, out=sample)
             histograms[observer.tensor].add(_amax(observer, peak, magnitudes), magnitudes)
     if not histograms or all(h.empty for h in histograms.values()):
@@ -172,11 +200,9 @@ def _check_finite(tensor: str, amax: np.float32) -> None:
         )
 
 
-def _observed_model(graph: Graph, observers: Sequence[_Observer]) -> onnx.ModelProto:
-    """Returns the model with the observers' outputs in place of its own."""
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    del model.graph.output[:]
+def _addition(graph: Graph, observers: Sequence[_Observer]) -> onnx.ModelProto:
+    """Returns what the observers add to a model: operators, outputs and one constant."""
+    model = onnx.ModelProto(ir_version=graph.model.ir_version)
     model.graph.initializer.append(numpy_helper.from_array(np.array([0, -1, 1, 1]), _SPATIAL))
     for observer in observers:
         model.graph.node.extend(_observer_nodes(graph, observer))

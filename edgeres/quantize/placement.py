@@ -133,7 +133,9 @@ def activation_inputs(node: onnx.NodeProto) -> range:
 
 
 def refusal(graph: Graph, node: onnx.NodeProto) -> str | None:
-    """Returns why an operator cannot be integer on any target; None where it can."""
+    """Returns why an operator is not integer on any target; None where it can be."""
+    if node.name in graph.kept:
+        return graph.kept[node.name]
     if node.op_type == "Conv":
         constant = all(not name or name in graph.constants for name in node.input[1:])
         return None if constant else "its weight or bias is not constant"
@@ -161,11 +163,24 @@ def _shortcut_edge(graph: Graph, add: onnx.NodeProto) -> Edge:
     return Edge(add.name, index, add.input[index])
 
 
+def parting(graph: Graph, add: onnx.NodeProto) -> str | None:
+    """Returns the tensor at which the branches into an Add part; None where they never meet."""
+    return _walk(graph, add)[0]
+
+
 def _branch_depths(graph: Graph, add: onnx.NodeProto) -> tuple[int, int]:
     """Returns how many convolutions lie on each branch between the Add and where they part.
 
+    Branches that never meet give equal depths.
+    """
+    return _walk(graph, add)[1]
+
+
+def _walk(graph: Graph, add: onnx.NodeProto) -> tuple[str | None, tuple[int, int]]:
+    """Returns where an Add's branches part, and the convolutions on each from there.
+
     Tensors are visited from the latest produced to the earliest, so the first one that both
-    branches reach is where they part. Branches that never meet give equal depths.
+    branches reach is where they part.
     """
     depths: dict[str, dict[int, int]] = {}
     for branch, name in enumerate(add.input):
@@ -176,7 +191,7 @@ def _branch_depths(graph: Graph, add: onnx.NodeProto) -> tuple[int, int]:
         pending.remove(tensor)
         here = depths[tensor]
         if len(here) == 2:
-            return here[0], here[1]
+            return tensor, (here[0], here[1])
         node = graph.producers.get(tensor)
         if node is None:
             continue
@@ -186,7 +201,7 @@ def _branch_depths(graph: Graph, add: onnx.NodeProto) -> tuple[int, int]:
             for branch, depth in here.items():
                 there[branch] = min(depth + step, there.get(branch, depth + step))
             pending.add(source)
-    return 0, 0
+    return None, (0, 0)
 
 
 def _with_upstream(graph: Graph, tensor: str) -> list[str]:

@@ -10,10 +10,12 @@ from edgeres.report.gradients import gradient_plot, render_gradients
 from edgeres.report.inspection import render_artifact
 from edgeres.report.plot import Line, Plot, draw_plot_svg
 from edgeres.report.table import render_verdict
+from edgeres.report.tuning import describe_choice, sensitivity_table
 
 __all__ = [
     "Line",
     "Plot",
+    "describe_choice",
     "draw_network_svg",
     "draw_plot_svg",
     "gradient_plot",
@@ -24,4 +26,5 @@ __all__ = [
     "render_network",
     "render_side_by_side",
     "render_verdict",
+    "sensitivity_table",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from edgeres.artifacts import CalibrationTable, DataLineage, TensorRange, Threshold
 from edgeres.contract import preset
 from edgeres.quantize.graph import Graph
-from edgeres.quantize.methods import thresholds
-from edgeres.quantize.observe import observe
+from edgeres.quantize.methods import Distribution, thresholds
+from edgeres.quantize.observe import ImageBatch, observation, observe
 from edgeres.quantize.placement import calibrated_tensors
 from edgeres.spec import Method
 
@@ -24,16 +24,23 @@ class Batch:
     images: NDArray[np.float32]
 
 
+def observed(
+    graph: Graph, tensors: Sequence[str], batches: Iterable[ImageBatch]
+) -> dict[str, Distribution]:
+    """Returns what calibration sees of these tensors of a model in memory."""
+    return observe(observation(graph.model.SerializeToString(), graph, tensors), batches)
+
+
 def table_from_images(graph: Graph, images: NDArray[np.float32]) -> CalibrationTable:
     """Returns the largest magnitudes on these images as thresholds, by method max alone."""
-    seen = observe(graph, calibrated_tensors(graph), [Batch(images)])
+    seen = observed(graph, calibrated_tensors(graph), [Batch(images)])
     return table_from_amax(graph, {name: found.amax for name, found in seen.items()})
 
 
 def table_by_every_method(graph: Graph, images: NDArray[np.float32]) -> CalibrationTable:
     """Returns the thresholds of all four methods on these images; the table's own is max."""
     ranges = {}
-    for name, found in observe(graph, calibrated_tensors(graph), [Batch(images)]).items():
+    for name, found in observed(graph, calibrated_tensors(graph), [Batch(images)]).items():
         signed = not graph.is_non_negative(name)
         chosen = thresholds(found, signed=signed, percentile=99.99)
         ranges[name] = TensorRange(amax=found.amax, signed=signed, thresholds=chosen)

@@ -12,12 +12,11 @@ import pytest
 from networks import images, network, network_from_body, with_weight
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, parser
-from tables import Batch
+from tables import Batch, observed
 
 from edgeres.errors import CalibrationError, RunnerError
 from edgeres.quantize.graph import Graph, view
 from edgeres.quantize.methods import Distribution
-from edgeres.quantize.observe import observe
 from edgeres.quantize.placement import calibrated_tensors
 
 Array = NDArray[np.float32]
@@ -42,7 +41,7 @@ def activations(model: onnx.ModelProto, tensors: tuple[str, ...], batch: Array) 
 
 def seen_by(graph: Graph, *batches: Array) -> dict[str, Distribution]:
     """Returns what calibration keeps of every tensor that it needs."""
-    return observe(graph, calibrated_tensors(graph), map(Batch, batches))
+    return observed(graph, calibrated_tensors(graph), map(Batch, batches))
 
 
 def one_convolution(size: int) -> onnx.ModelProto:
@@ -75,7 +74,7 @@ def test_extremes_are_exact_on_every_activation(name: str) -> None:
     graph = view(model)
     tensors = calibrated_tensors(graph)
     batches = [images(4, seed) * (1 + seed) for seed in range(3)]
-    seen = observe(graph, tensors, map(Batch, batches))
+    seen = observed(graph, tensors, map(Batch, batches))
     whole = [activations(model, tensors, batch) for batch in batches]
     expected = {
         tensor: max(float(np.abs(values[i]).max()) for values in whole)
@@ -89,7 +88,7 @@ def test_the_largest_magnitude_counts_with_either_sign(sign: int) -> None:
     """One pixel between the sampled positions decides amax, be it positive or negative."""
     batch = np.zeros((2, 3, 224, 224), np.float32)
     batch[1, 2, 3, 4] = sign * np.float32(7.3)
-    seen = observe(view(one_convolution(224)), ["image"], [Batch(batch)])
+    seen = observed(view(one_convolution(224)), ["image"], [Batch(batch)])
     assert seen["image"].amax == float(np.float32(7.3))
 
 
@@ -100,7 +99,7 @@ def test_a_small_activation_is_counted_whole(name: str) -> None:
     graph = view(model)
     tensors = calibrated_tensors(graph)
     batches = [images(3, 0), images(5, 1) * 9, images(1, 2) * np.float32(0.01)]
-    seen = observe(graph, tensors, map(Batch, batches))
+    seen = observed(graph, tensors, map(Batch, batches))
     for i, tensor in enumerate(tensors):
         parts = [activations(model, tensors, batch)[i].ravel() for batch in batches]
         assert_counts(seen[tensor], np.concatenate(parts))
@@ -112,7 +111,7 @@ def test_a_large_activation_is_sampled_on_an_odd_grid(size: int, stride: int) ->
     generator = np.random.default_rng(size)
     batches = [generator.standard_normal((2, 3, size, size)).astype(np.float32) for _ in range(2)]
     batches[1] *= 5
-    seen = observe(view(one_convolution(size)), ["image", "out"], map(Batch, batches))
+    seen = observed(view(one_convolution(size)), ["image", "out"], map(Batch, batches))
     sampled = np.concatenate([batch[:, :, ::stride, ::stride] for batch in batches])
     assert_counts(seen["image"], sampled)
     assert_counts(seen["out"], sampled - np.float32(1))
@@ -143,7 +142,7 @@ def test_memory_does_not_grow_with_the_images() -> None:
             del batch
 
     graph = view(network("identity"))
-    seen = observe(graph, calibrated_tensors(graph), stream())
+    seen = observed(graph, calibrated_tensors(graph), stream())
     first = seen_by(graph, images(2, 0))
     assert {t: len(d.counts) for t, d in seen.items()} == {
         t: len(d.counts) for t, d in first.items()
@@ -162,7 +161,7 @@ def test_a_tensor_that_is_always_zero_has_zeros_only() -> None:
 def test_magnitudes_whose_square_underflows_are_observed(magnitude: float) -> None:
     """An almost dead tensor is neither lost nor a crash."""
     batch = images(4) * np.float32(magnitude)
-    seen = observe(view(network("identity")), ["image"], [Batch(batch)])["image"]
+    seen = observed(view(network("identity")), ["image"], [Batch(batch)])["image"]
     assert seen.amax == pytest.approx(float(np.abs(batch).max()), rel=0.01)
     assert seen.counts.sum() + seen.zeros == batch.size
 
@@ -174,7 +173,7 @@ def test_a_broken_image_is_refused(value: float, position: tuple[int, ...]) -> N
     batch = np.zeros((2, 3, 224, 224), np.float32)
     batch[position] = value
     with pytest.raises(CalibrationError, match="'image' is NaN or infinite"):
-        observe(view(one_convolution(224)), ["out"], [Batch(batch)])
+        observed(view(one_convolution(224)), ["out"], [Batch(batch)])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
