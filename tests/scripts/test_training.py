@@ -255,3 +255,15 @@ def test_right_answers_are_counted_over_all_parts() -> None:
         linear.weight.zero_()
         linear.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     assert correct(model, images(1201), preset("cifar")) == 401
+
+
+def test_mixed_precision_trains_and_its_scale_is_part_of_the_state() -> None:
+    """The path of a GPU, on the CPU's autocast: FP32 weights that moved, and a scale to go on with."""
+    training = Training(SMALL, images(), replace(SETTINGS, amp=True))
+    before = weights(training)
+    train(training, None, silent)
+    after = weights(training)
+    assert all(bool(torch.isfinite(value.float()).all()) for value in after)
+    assert {value.dtype for value in training.model.parameters()} == {torch.float32}
+    assert not all(map(torch.equal, before, after))
+    assert training.state()["scaler"]["scale"] > 0
