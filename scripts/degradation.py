@@ -4,7 +4,7 @@
     python scripts/degradation.py -o docs
 
 He et al. 2016a, figure 1: a deeper plain network ends with more *training* error, a residual one
-does not. Writes degradation.json, degradation.md and two figures into the folder; each network
+does not. Writes degradation.json, degradation.md and degradation.svg into the folder; each network
 is added to the JSON when it is trained, and one that stands there is not trained again.
 
 With CIFAR-10 and a GPU:
@@ -21,7 +21,6 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -32,7 +31,7 @@ from train import data_from, progress
 from training import RECIPES, Labelled, Settings, Training, correct, make_deterministic, train
 
 from edgeres.contract import preset
-from edgeres.errors import EdgeresError
+from edgeres.errors import ConfigError, EdgeresError
 from edgeres.files import load_json, make_folder, save_json, whole_file
 from edgeres.models import find_spec
 from edgeres.models.explain import network_from_spec
@@ -67,7 +66,7 @@ class Trained:
 
 
 def main() -> None:
-    """Trains what is not trained yet, then writes table and figures."""
+    """Trains what is not trained yet, then writes table and figure."""
     options = parsed(sys.argv[1:])
     try:
         run(options)
@@ -200,31 +199,35 @@ def json_form(conditions: dict[str, Any], known: list[Trained]) -> dict[str, Any
 
 
 def kept(path: Path, conditions: dict[str, Any]) -> list[Trained]:
-    """Returns the networks that an earlier run under the same conditions trained."""
+    """Returns the networks that an earlier run under the same conditions trained.
+
+    Raises:
+        ConfigError: the conditions were others.
+    """
     if not path.exists():
         return []
     raw = load_json(path, KIND)
     if raw["conditions"] != conditions:
-        raise SystemExit(
-            f"Error: {path} holds networks trained otherwise: {raw['conditions']}, now {conditions}. "
+        raise ConfigError(
+            f"{path} holds networks trained otherwise: {raw['conditions']}, now {conditions}. "
             "Pass another -o, or move the file away."
         )
     return [Trained(**{**each, "losses": tuple(each["losses"])}) for each in raw["networks"]]
 
 
 def write_report(folder: Path, conditions: dict[str, Any], known: list[Trained]) -> None:
-    """Writes the table and the figures."""
+    """Writes the table and the figure."""
     told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in conditions.items())
     texts = {"degradation.md": f"{table(known)}\n\nConditions: {told}.\n"}
-    for name, plot in figures(known):
-        texts[name] = draw_plot_svg(plot)
+    if (plot := figure(known)) is not None:
+        texts["degradation.svg"] = draw_plot_svg(plot)
     for name, text in texts.items():
         with whole_file(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
-def figures(known: list[Trained]) -> Iterator[tuple[str, Plot]]:
-    """Yields each figure with its file's name: error over depth, loss over epochs."""
+def figure(known: list[Trained]) -> Plot | None:
+    """Returns the mean error by depth of plain and residual networks; None without any."""
     kinds = {"plain": "plain", "resnet": "residual"}
     lines = [
         Line(label=f"{label}, {part}", points=points, dashed=part == "test")
@@ -232,16 +235,14 @@ def figures(known: list[Trained]) -> Iterator[tuple[str, Plot]]:
         for part in ("training", "test")
         if (points := _error_by_depth(known, kind, part))
     ]
-    if lines:
-        yield (
-            "degradation.svg",
-            Plot(
-                title="Error after training, plain against residual",
-                x_label="depth in layers",
-                y_label="error in percent, mean over seeds",
-                lines=tuple(lines),
-            ),
-        )
+    if not lines:
+        return None
+    return Plot(
+        title="Error after training, plain against residual",
+        x_label="depth in layers",
+        y_label="error in percent, mean over seeds",
+        lines=tuple(lines),
+    )
 
 
 def _error_by_depth(known: list[Trained], kind: str, part: str) -> tuple[tuple[float, float], ...]:

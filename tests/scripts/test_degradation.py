@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from degradation import NETWORKS, Trained, depth_of, figures, main, spec_of, table
+from degradation import NETWORKS, Trained, depth_of, figure, main, spec_of, table
 
 from edgeres.models import ARCHITECTURES
 from edgeres.models.explain import network_from_spec
@@ -110,8 +110,8 @@ def test_the_figure_has_the_mean_error_by_depth() -> None:
     deep = replace(RUN, network="plain56", depth=56, training_error=0.5)
     wide = replace(RUN, network="wrn_16_2", depth=16)
     other = replace(RUN, seed=1, training_error=0.3)
-    ((name, plot),) = figures([deep, RUN, other, wide])
-    assert name == "degradation.svg"
+    plot = figure([deep, RUN, other, wide])
+    assert plot is not None
     assert [line.label for line in plot.lines] == ["plain, training", "plain, test"]
     depths, errors = zip(*plot.lines[0].points, strict=True)
     assert depths == (20, 56)
@@ -122,5 +122,7 @@ def test_without_test_images_there_is_no_test_error() -> None:
     """Neither in the table nor in the figure."""
     alone = replace(RUN, test_error=None)
     assert table([alone]).splitlines()[-1].endswith("| 1 | 10.0 % |  | 1.50 |")
-    ((_, plot),) = figures([alone])
+    plot = figure([alone])
+    assert plot is not None
     assert [line.label for line in plot.lines] == ["plain, training"]
+    assert figure([replace(RUN, network="wrn_16_2")]) is None
