@@ -262,10 +262,10 @@ class Manifest:
     """Percentage of the convolutions and additions that had to run in the precision asked for."""
     audit: Audit | None = None
     """What the engine really runs; None where nobody looked."""
-    ranges: Mapping[str, float] = field(default_factory=dict)
-    """Calibrated range of each activation, `Network.ranges`; empty without INT8."""
     search: MixedSearch | None = None
     """What mixed precision chose among; None for the others."""
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    """Calibrated range of each activation, `Network.ranges`; empty without INT8."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -307,8 +307,8 @@ class Manifest:
             options=_optional(TensorRTOptions.from_dict, raw["options"]),
             required_coverage=_optional(float, raw["required_coverage"]),
             audit=_optional(Audit.from_dict, raw["audit"]),
-            ranges={name: float(value) for name, value in raw["ranges"].items()},
             search=_optional(MixedSearch.from_dict, raw.get("search")),
+            ranges={name: float(value) for name, value in raw["ranges"].items()},
         )
 
 

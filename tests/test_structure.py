@@ -169,7 +169,9 @@ def too_long(sources: Mapping[str, str]) -> list[str]:
 
 def texts() -> dict[str, str]:
     """Returns every text file of the repository by its path."""
-    folders = [ROOT / name for name in ("edgeres", "tests", "scripts", "calibration", ".ci")]
+    folders = [
+        ROOT / name for name in ("edgeres", "tests", "scripts", "calibration", "docs", ".ci")
+    ]
     paths = [*ROOT.glob("*"), *(path for folder in folders for path in folder.rglob("*"))]
     binary = {".npz", ".safetensors", ".pyc"}
     return {
