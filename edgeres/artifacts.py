@@ -16,8 +16,9 @@ from edgeres.audit import Audit
 from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
+from edgeres.recovery import Recovery
 from edgeres.spec import Method, Precision, Target, TensorRTOptions
-from edgeres.tuning import Choice, Sensitivity
+from edgeres.tuning import Choice, MixedSearch, Sensitivity
 
 T = TypeVar("T")
 
@@ -132,6 +133,8 @@ class CalibrationTable:
     """How method auto came to its thresholds, for each lowering; empty without it."""
     sensitivity: Sensitivity | None = None
     """What each block and layer does to the logits; None unless it was asked for."""
+    recovery: Recovery | None = None
+    """Weights and biases to quantize in the place of the model's; None: the model's own."""
 
     def threshold(self, tensor: str, method: Method | None = None) -> Threshold:
         """Returns the threshold of a tensor by the table's own method or another.
@@ -180,6 +183,7 @@ class CalibrationTable:
             },
             "choices": [choice.to_dict() for choice in self.choices],
             "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
+            "recovery": self.recovery and self.recovery.to_dict(),
         }
 
     @classmethod
@@ -208,6 +212,7 @@ class CalibrationTable:
             },
             choices=tuple(Choice.from_dict(choice) for choice in raw.get("choices", ())),
             sensitivity=_optional(Sensitivity.from_dict, raw.get("sensitivity")),
+            recovery=_optional(Recovery.from_dict, raw.get("recovery")),
         )
 
 
@@ -253,8 +258,12 @@ class Manifest:
     """Smallest, optimal and largest side of the image; None: the contract's alone."""
     options: TensorRTOptions | None = None
     """What was asked of NVIDIA's builder; None on the CPU."""
+    required_coverage: float | None = None
+    """Percentage of the convolutions and additions that had to run in the precision asked for."""
     audit: Audit | None = None
     """What the engine really runs; None where nobody looked."""
+    search: MixedSearch | None = None
+    """What mixed precision chose among; None for the others."""
     ranges: Mapping[str, float] = field(default_factory=dict)
     """Calibrated range of each activation, `Network.ranges`; empty without INT8."""
 
@@ -266,6 +275,7 @@ class Manifest:
             **asdict(self),
             "contract": self.contract.to_dict(),
             "audit": self.audit and self.audit.to_dict(),
+            "search": self.search and self.search.to_dict(),
         }
 
     @classmethod
@@ -295,7 +305,9 @@ class Manifest:
             batch=_profile(raw["batch"]),
             input_size=_profile(raw["input_size"]),
             options=_optional(TensorRTOptions.from_dict, raw["options"]),
+            required_coverage=_optional(float, raw["required_coverage"]),
             audit=_optional(Audit.from_dict, raw["audit"]),
+            search=_optional(MixedSearch.from_dict, raw.get("search")),
             ranges={name: float(value) for name, value in raw["ranges"].items()},
         )
 

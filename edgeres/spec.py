@@ -22,6 +22,13 @@ class Precision(Name):
     FP32 = "fp32"
     FP16 = "fp16"
     INT8 = "int8"
+    MIXED = "mixed"
+    """INT8, with what a budget of accuracy needs kept from it. A layer is never `mixed`."""
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether an engine of it has INT8 layers, and needs a calibration table."""
+        return self in (Precision.INT8, Precision.MIXED)
 
 
 class Target(Name):
@@ -73,6 +80,14 @@ class Method(Name):
     MSE = "mse"
     AUTO = "auto"
     """By the logits of held-out calibration images, rather than by each tensor's distribution."""
+
+
+class Recover(Name):
+    """How accuracy is won back after calibration, without training."""
+
+    NONE = "none"
+    BIAS = "bias"
+    ADAROUND = "adaround"
 
 
 class Block(Name):
@@ -186,6 +201,10 @@ class CalibrationConfig:
     """Images per inference; 4 is where ONNX Runtime's CPU is fastest on ResNet-50."""
     sensitivity: bool = False
     """Measure what each block and layer does to the logits."""
+    recover: Recover = Recover.NONE
+    """What is done against INT8's error once the ranges are known."""
+    recover_iterations: int = 150
+    """Steps that AdaRound takes on each layer."""
 
     @property
     def searches(self) -> bool:
@@ -200,6 +219,10 @@ class CalibrationConfig:
         if self.samples < 1 or self.batch_size < 1:
             raise ConfigError(
                 f"samples {self.samples} and batch size {self.batch_size} must be at least 1."
+            )
+        if self.recover_iterations < 1:
+            raise ConfigError(
+                f"--recover-iterations is {self.recover_iterations}; AdaRound needs at least 1."
             )
 
 
@@ -277,6 +300,8 @@ class BuildConfig:
     """Smallest, optimal and largest batch of the optimization profile."""
     float_layers: Precision = Precision.FP16
     """Precision of what is not INT8 in an INT8 engine for TensorRT; the CPU's is always FP32."""
+    max_drop_pp: float | None = None
+    """Budget of mixed precision, in percentage points of top-1 accuracy; None for the others."""
     input_size: tuple[int, int, int] | None = None
     """Smallest, optimal and largest side of the square image in pixels, for a model whose height
     and width are dynamic; None: the contract's size alone."""
@@ -288,7 +313,7 @@ class BuildConfig:
     @property
     def is_quantized(self) -> bool:
         """Whether layers of the engine are to be INT8, some or all."""
-        return self.precision not in {Precision.FP32, Precision.FP16}
+        return self.precision.quantizes
 
     @property
     def float_precision(self) -> Precision:
@@ -302,6 +327,17 @@ class BuildConfig:
                 f"Batch {low}:{best}:{high} is no profile; expected 1 <= min <= opt <= max."
             )
         self._check_sizes()
+        if (self.precision is Precision.MIXED) is (self.max_drop_pp is None):
+            raise ConfigError(
+                f"--precision {self.precision} "
+                + (
+                    "needs a budget: pass --max-drop PP, in percentage points of top-1 accuracy."
+                    if self.max_drop_pp is None
+                    else "has no budget to keep: leave --max-drop out, or pass --precision mixed."
+                )
+            )
+        if self.max_drop_pp is not None and not math.isfinite(self.max_drop_pp):
+            raise ConfigError(f"--max-drop {self.max_drop_pp} is no limit; expected a number.")
         if self.target is Target.ONNXRUNTIME and self.options != TensorRTOptions():
             named = ", ".join(_changed(self.options))
             raise ConfigError(

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
 _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
-_ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning"}
+_ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning", "recovery"}
 _VALUES = _ARTIFACTS | {"artifacts", "audit"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
@@ -32,6 +32,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "names": _ERRORS,
     "contract": _SPEC | {"names"},
     "tuning": _SPEC | {"spec", "names", "contract"},
+    "recovery": _SPEC | {"spec", "names", "contract"},
     "audit": _SPEC | {"spec", "names"},
     "artifacts": _ARTIFACTS | {"audit"},
     "results": _VALUES | {"environment"},
@@ -58,7 +59,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 """What each part of the package may import besides itself; TYPE_CHECKING imports count too."""
 
 OWNERS: Mapping[str, tuple[str, ...]] = {
-    "torch": ("edgeres.models", "edgeres.export"),
+    "torch": ("edgeres.models", "edgeres.export", "edgeres.quantize.recovery.adaround"),
     "safetensors": ("edgeres.models",),
     "torchvision": ("edgeres.models.published",),
     "timm": ("edgeres.models.published",),
@@ -168,7 +169,9 @@ def too_long(sources: Mapping[str, str]) -> list[str]:
 
 def texts() -> dict[str, str]:
     """Returns every text file of the repository by its path."""
-    folders = [ROOT / name for name in ("edgeres", "tests", "scripts", "calibration", ".ci")]
+    folders = [
+        ROOT / name for name in ("edgeres", "tests", "scripts", "calibration", "docs", ".ci")
+    ]
     paths = [*ROOT.glob("*"), *(path for folder in folders for path in folder.rglob("*"))]
     binary = {".npz", ".safetensors", ".pyc"}
     return {

@@ -32,7 +32,7 @@ _TYPES = (
 """How the inspector spells a type, in formats, in DataType and in Weights."""
 
 _TACTICS = (
-    (re.compile(r"i8i8|int8|imma"), Precision.INT8),
+    (re.compile(r"i8i8|i8i32|int8|imma"), Precision.INT8),
     (re.compile(r"f16f16|h16816|h1688|h884|hmma"), Precision.FP16),
     (re.compile(r"f32f32|s1688|sgemm|scudnn"), Precision.FP32),
 )

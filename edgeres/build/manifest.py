@@ -88,9 +88,11 @@ def _manifest(built: Built, network: Network, config: BuildConfig, contract: Con
         output=network.source.output,
         calibration_images=() if table is None else table.data.image_hashes,
         layers=network.layers,
+        search=network.search,
         batch=built.batch,
         input_size=config.input_size,
         options=None if config.target is Target.ONNXRUNTIME else config.options,
+        required_coverage=config.required_coverage,
         audit=built.audit,
         ranges=network.ranges,
     )

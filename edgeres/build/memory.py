@@ -62,11 +62,22 @@ def workspace_mib(
     A GPU with memory of its own gets what was asked. On a board, where the GPU's memory is the
     processor's, the limit is what is free beyond the estimate, and no more than was asked.
 
+    Args:
+        estimated: what the build holds besides.
+        config: what was asked.
+        device: the GPU; None where the plan is for one that is not here.
+        free_mib: memory of the machine that new work can have; None where it does not tell.
+
     Raises:
         BuildError: not even the estimate fits, or what was asked for does not.
     """
     asked = config.options.workspace_mib
-    if device is None or not device.is_integrated or free_mib is None:
+    if device is None:
+        return asked
+    if not device.is_integrated:
+        _check_gpu(estimated, config, device)
+        return asked
+    if free_mib is None:
         return asked
     left = int(free_mib - estimated.total_mib)
     if left < (asked or LEAST_WORKSPACE_MIB):
@@ -78,6 +89,17 @@ def workspace_mib(
             f"--batch or --workspace (now {config.batch[-1]} images at most)."
         )
     return asked or left
+
+
+def _check_gpu(estimated: Estimate, config: BuildConfig, device: Device) -> None:
+    """Refuses an engine whose weights and tensors a GPU's own memory cannot hold."""
+    needed = estimated.weights_mib + estimated.activations_mib + (config.options.workspace_mib or 0)
+    if needed > device.memory_mib:
+        raise BuildError(
+            f"The engine needs at least {needed:.0f} MiB on the GPU, and {device.name} has "
+            f"{device.memory_mib}. Pass a smaller --batch or --workspace (now "
+            f"{config.batch[-1]} images at most)."
+        )
 
 
 def _bytes(tensor: TensorProto) -> int:

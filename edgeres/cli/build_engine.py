@@ -22,7 +22,7 @@ from edgeres.cli.options import (
     contract_options_with,
     output_option,
 )
-from edgeres.cli.output import say, searching, show_json, track
+from edgeres.cli.output import say, searching, show, show_json, track
 from edgeres.spec import BuildConfig, CalibrationConfig, Method, Precision, Target
 
 DEFAULTS = BuildConfig()
@@ -46,6 +46,7 @@ def _config(rest: dict[str, Any]) -> BuildConfig:
         input_size=size if isinstance(size, tuple) else None,
         options=engine_options_from(rest),
         required_coverage=rest["require_coverage"],
+        max_drop_pp=rest["max_drop"],
     )
 
 
@@ -61,6 +62,13 @@ def _config(rest: dict[str, Any]) -> BuildConfig:
     help="Table from edgeres calibrate, for int8; for fp16 it shows what would overflow.",
 )
 @click.option("--calib-data", type=PATH, help="Images to calibrate on now, instead of a table.")
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="PP",
+    help="Budget of mixed precision, in percentage points of top-1 accuracy.",
+)
+@click.option("--judge-data", type=PATH, help="Labelled images that mixed precision is chosen by.")
 @click.option("--method", type=choice(Method), help="Thresholds of the table. [default: its own]")
 @click.option(
     "--compute-capability", metavar="X.Y", help="GPU that a tensorrt-rtx plan is for, such as 8.6."
@@ -94,12 +102,16 @@ def build_engine(
     model: Path,
     calibration: Path | None,
     calib_data: Path | None,
+    judge_data: Path | None,
     output: Path,
     as_json: bool,
     **rest: Any,
 ) -> None:
     """Build an engine from MODEL: for this CPU, for TensorRT, or for TensorRT for RTX.
 
+    Precision mixed keeps residual blocks from INT8, those first that cost the most accuracy for
+    the least latency, until --judge-data lose at most --max-drop. Judge on images that neither
+    training nor bench uses.
     What NVIDIA's version at hand lacks is refused by name; nothing that was asked for is dropped.
     Exit code 5: fewer layers than --require-coverage run in the precision asked for.
 
@@ -108,10 +120,13 @@ def build_engine(
       edgeres build-engine resnet50.onnx --calibration resnet50.table.json -o resnet50.int8.onnx
       edgeres build-engine resnet50.onnx --calibration resnet50.table.json \\
         --target tensorrt-rtx --compute-capability 8.6 -o resnet50.int8.plan
+      edgeres build-engine resnet50.onnx --calibration resnet50.table.json \\
+        --precision mixed --max-drop 0.2 --judge-data held_out/ -o resnet50.mixed.onnx
     """
     from edgeres.artifacts import load_table
     from edgeres.audit import describe_coverage
-    from edgeres.pipeline import build_from_model, calibrate_model, check_build  # onnx
+    from edgeres.pipeline import Judges, build_from_model, calibrate_model, check_build  # onnx
+    from edgeres.report import mixed_table  # rich
 
     if calibration is not None and calib_data is not None:
         raise click.UsageError("Pass --calibration or --calib-data, not both.")
@@ -119,20 +134,36 @@ def build_engine(
     method = None if rest["method"] is None else Method(rest["method"])
     config = _config(rest)
     check_effect(config)
+    if (config.precision is Precision.MIXED) is (judge_data is None):
+        raise click.UsageError(
+            "--precision mixed needs --judge-data, labelled images to count the drop on."
+            if judge_data is None
+            else "--judge-data is for --precision mixed. Leave it out."
+        )
     sources = tuple(path for path in (calibration, calib_data) if path is not None)
     check_build(
         config,
         has_ranges=bool(sources),
         method=method,
         output=output,
-        inputs=(model, *sources),
+        inputs=(model, *sources, *((judge_data,) if judge_data is not None else ())),
     )
     table = None if calibration is None else load_table(calibration)
     if calib_data is not None:
         table = calibrate_model(model, calib_data, CalibrationConfig(), options, track=track)
-    with searching("Building") as progress:
+    with searching("Mixing") as told, searching("Building") as progress:
+        judges = None
+        if judge_data is not None:
+            judges = Judges(data=judge_data, labelled=True, track=track, told=told)
         engine = build_from_model(
-            model, config, table, method=method, options=options, output=output, progress=progress
+            model,
+            config,
+            table,
+            method=method,
+            options=options,
+            output=output,
+            progress=progress,
+            judges=judges,
         )
     if as_json:
         show_json(engine.manifest.to_dict())
@@ -141,3 +172,5 @@ def build_engine(
     say(f"{output}.json: its manifest")
     if engine.manifest.audit is not None:
         say(describe_coverage(engine.manifest.audit, config.precision))
+    if engine.manifest.search is not None:
+        show(mixed_table(engine.manifest.search))

@@ -16,7 +16,7 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import say, searching, show, show_json, track
-from edgeres.spec import CalibrationConfig, Method
+from edgeres.spec import CalibrationConfig, Method, Recover
 
 DEFAULTS = CalibrationConfig()
 
@@ -46,6 +46,20 @@ DEFAULTS = CalibrationConfig()
     "--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True, help="Images at once."
 )
 @click.option(
+    "--recover",
+    type=choice(Recover),
+    default=DEFAULTS.recover.value,
+    show_default=True,
+    help="Win accuracy back: correct biases, or fit the rounding of every weight too (torch).",
+)
+@click.option(
+    "--recover-iterations",
+    type=int,
+    default=DEFAULTS.recover_iterations,
+    show_default=True,
+    help="Steps of adaround on each layer.",
+)
+@click.option(
     "--sensitivity", is_flag=True, help="Measure what each block and layer does to the logits."
 )
 @click.option(
@@ -68,6 +82,7 @@ def calibrate(
     model: Path,
     data: Path,
     method: str,
+    recover: str,
     output: Path,
     emit_trt_cache: Path | None,
     trt_version: str,
@@ -85,12 +100,12 @@ def calibrate(
       edgeres calibrate resnet50.onnx --data train/ --samples 512 -o resnet50.table.json
     """
     from edgeres import pipeline  # onnxruntime
-    from edgeres.report import describe_choice, sensitivity_table  # rich
+    from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
 
     options = contract_from(rest)
     if emit_trt_cache is not None:
         pipeline.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
-    config = CalibrationConfig(method=Method(method), **rest)
+    config = CalibrationConfig(method=Method(method), recover=Recover(recover), **rest)
     with searching("Searching") as told:
         table = pipeline.calibrate_model(
             model, data, config, options, output=output, track=track, told=told
@@ -107,5 +122,7 @@ def calibrate(
     )
     for picked in table.choices:
         say(describe_choice(picked))
+    if table.recovery is not None:
+        say(describe_recovery(table.recovery))
     if table.sensitivity is not None:
         show(sensitivity_table(table.sensitivity))

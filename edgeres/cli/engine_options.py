@@ -13,7 +13,6 @@ from edgeres.spec import (
     OPTIMIZATION_LEVELS,
     BuildConfig,
     HardwareCompatibility,
-    Precision,
     Target,
     TensorRTOptions,
 )
@@ -118,9 +117,11 @@ def check_effect(config: BuildConfig) -> None:
         raise click.UsageError(
             "--batch is for TensorRT plans; an onnxruntime engine takes any batch. Leave it out."
         )
-    mixed = for_tensorrt and config.precision is Precision.INT8
+    mixed = for_tensorrt and config.precision.quantizes
     if was_typed("float_layers") and not mixed:
-        raise click.UsageError("--float-layers is for int8 plans of TensorRT. Leave it out.")
+        raise click.UsageError(
+            "--float-layers is for int8 and mixed plans of TensorRT. Leave it out."
+        )
 
 
 def was_typed(option: str) -> bool:

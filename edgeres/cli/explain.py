@@ -10,7 +10,8 @@ import click
 
 from edgeres.cli.export import complete_architecture
 from edgeres.cli.options import PATH, choice, common_options
-from edgeres.cli.output import say, show, show_json
+from edgeres.cli.output import say, show, show_json, track
+from edgeres.files import check_writable, whole_file
 from edgeres.models.explain import Example, example_block, explain_architecture
 from edgeres.models.network import BuildingBlock, Network, ratios
 
@@ -31,14 +32,21 @@ if TYPE_CHECKING:
     help="Another architecture: both side by side, with ratios.",
 )
 @click.option("--block", type=choice(Example), help="Work out the weights of a kind of block.")
-@click.option("--svg", type=PATH, help="Draw ARCH into this file.")
+@click.option(
+    "--gradients",
+    is_flag=True,
+    help="Gradients by depth, new and trained on digits, beside the net without skips (torch).",
+)
+@click.option("--steps", type=int, metavar="N", help="Training for --gradients. [default: 60]")
+@click.option("--svg", type=PATH, help="Draw ARCH, or plot its gradients, into this file.")
 @common_options
 def explain(
     architecture: str | None, against: str | None, block: str | None, as_json: bool, **rest: Any
 ) -> None:
     """Tell what an architecture consists of: blocks, parameters, MACs, bytes.
 
-    ARCH may be left out with --block, which needs none.
+    ARCH may be left out with --block, which needs none. With --gradients the network and its
+    counterpart without skip connections, or --against, are trained for some steps.
 
     \b
     Example:
@@ -46,10 +54,19 @@ def explain(
       edgeres explain resnet34 --against plain34
       edgeres explain --block bottleneck
       edgeres explain wide_resnet50_2 --input-size 160 --svg wide.svg
+      edgeres explain resnet56 --gradients --svg gradients.svg
     """
     svg: Path | None = rest.pop("svg")
+    gradients, steps = rest.pop("gradients") or None, rest.pop("steps")
     if architecture is None:
-        _check_alone(block, {"--against": against, "--svg": svg, **rest})
+        others = {"--against": against, "--svg": svg, "--gradients": gradients, "--steps": steps}
+        _check_alone(block, {**others, **rest})
+    if gradients is None and steps is not None:
+        raise click.UsageError("--steps needs --gradients: nothing else is trained.")
+    if gradients and architecture is not None:
+        _check_gradients(block, rest.pop("num_classes"))
+        _explain_gradients(architecture, against, svg, as_json, steps=steps, **rest)
+        return
     network = None if architecture is None else explain_architecture(architecture, **rest)
     other = None if against is None else explain_architecture(against, **rest)
     example = None if block is None else Example(block)
@@ -73,12 +90,44 @@ def _check_alone(block: str | None, others: dict[str, object]) -> None:
 
 
 def _draw(network: Network, svg: Path) -> None:
-    from edgeres.files import whole_file
     from edgeres.report import draw_network_svg  # rich, as all of report
 
-    with whole_file(svg) as temporary:
-        temporary.write_text(draw_network_svg(network), encoding="utf-8")
+    _write(svg, draw_network_svg(network))
     say(f"{svg}: drawing of {network.spec.name}")
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _check_gradients(block: str | None, num_classes: int | None) -> None:
+    """Refuses what has no meaning beside --gradients."""
+    if block is not None:
+        raise click.UsageError("--block and --gradients are two questions. Ask one at a time.")
+    if num_classes is not None:
+        raise click.UsageError("--num-classes does not go with --gradients: the digits are ten.")
+
+
+def _explain_gradients(
+    architecture: str, against: str | None, svg: Path | None, as_json: bool, **asked: int | None
+) -> None:
+    from edgeres.pipeline import gradient_stage  # torch
+    from edgeres.report import draw_plot_svg, gradient_plot, render_gradients
+
+    if svg is not None:
+        check_writable(svg)
+    stage = gradient_stage()
+    given = {name: value for name, value in asked.items() if value is not None}
+    request = stage.GradientRequest(architecture=architecture, against=against, **given)
+    comparison = stage.compare_gradients(request, track)
+    if svg is not None:
+        _write(svg, draw_plot_svg(gradient_plot(comparison)))
+        say(f"{svg}: gradients of {comparison.network.name} and {comparison.other.name}")
+    if as_json:
+        show_json({"schema_version": 1, "gradients": comparison.to_dict()})
+    else:
+        show(render_gradients(comparison))
 
 
 def _answer(

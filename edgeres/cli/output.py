@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from edgeres.data import Batch
+S = TypeVar("S", bound=Sized)
 
 
 COMMAND = "edgeres.command"
@@ -39,7 +39,7 @@ def say(line: str) -> None:
         click.echo(line, err=True)
 
 
-def track(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
+def track(stream: Iterable[S], total: int, label: str) -> Iterator[S]:
     """Passes batches on and shows a bar with the time left on stderr."""
     from rich.console import Console
     from rich.progress import (
@@ -54,7 +54,7 @@ def track(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("images, left"),
+        TextColumn("done, left"),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)

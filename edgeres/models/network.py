@@ -51,7 +51,8 @@ class Cost:
     activations: int = 0
     """Values that convolutions and classifier write.
 
-    Source: the definition of Radosavovic et al. 2020 (arXiv 2003.13678).
+    Source: Radosavovic et al. 2020 (arXiv 2003.13678), who count convolutions alone; timm's
+    model cards, whose figures have the same digits with the classifier.
     """
     moved: int = 0
     """Values read and written between layers, with normalisation, ReLU and Add fused."""
@@ -280,7 +281,8 @@ class Network:
         """Layers as the architecture's paper counts them.
 
         He et al. 2016a, table 1: layers with weights on the main path, the classifier included.
-        Zagoruyko and Komodakis 2016 (n in WRN-n-k): all convolutions.
+        Zagoruyko and Komodakis 2016 (n in WRN-n-k): all convolutions; their 6N + 4 counts three
+        projections, of which a net of width 1, not among the registered ones, has two.
         """
         if self.spec.block is Block.PREACTIVATION:
             return len(self.convolutions)

@@ -1,15 +1,15 @@
 """The stages put together: paths and frozen requests in, values out.
 
 This is the library behind the command line, and the way to use edgeres from Python. `export`
-is apart because it alone needs torch.
+and `gradients` are apart because they alone need torch.
 """
 
 from edgeres.pipeline.bench import bench_engine
-from edgeres.pipeline.build import build_from_model, check_build
+from edgeres.pipeline.build import Judges, build_from_model, check_build
 from edgeres.pipeline.calibrate import calibrate_model, contract_of
 from edgeres.pipeline.contest import BenchRequest
 from edgeres.pipeline.demo import DemoResult, run_demo
-from edgeres.pipeline.extras import export_stage
+from edgeres.pipeline.extras import export_stage, gradient_stage
 from edgeres.pipeline.inspect import inspect_artifact
 from edgeres.pipeline.rank import rank_runs
 from edgeres.pipeline.report import ReportFiles, check_reports, write_reports
@@ -19,6 +19,7 @@ from edgeres.pipeline.trt_cache import check_trt_cache, emit_trt_cache
 __all__ = [
     "BenchRequest",
     "DemoResult",
+    "Judges",
     "ReportFiles",
     "Track",
     "bench_engine",
@@ -30,6 +31,7 @@ __all__ = [
     "contract_of",
     "emit_trt_cache",
     "export_stage",
+    "gradient_stage",
     "inspect_artifact",
     "rank_runs",
     "run_demo",

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, manifest_path
 from edgeres.build import Progress, build_engine, silent, types_of_network
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
+from edgeres.data import batches, check_labels, load_dataset, select
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.model_file import Network, describe_model
 from edgeres.pipeline.calibrate import contract_of
+from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import (
+    ALL_INTEGER,
+    Mix,
+    MixRequest,
+    Told,
     check_fp16_range,
     check_table,
+    choose_mix,
     float_network,
     quantize_for_cpu,
     quantize_for_tensorrt,
+    untold,
 )
 from edgeres.spec import BuildConfig, Method, Precision, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judges:
+    """Images that mixed precision is chosen by."""
+
+    data: Path
+    labelled: bool
+    """False: every image whose label changes counts as lost."""
+    samples: int | None = 1024
+    """Images to use, drawn with `seed` when there are more; None: all. They are held in memory."""
+    seed: int = 0
+    track: Track = untracked
+    told: Told = untold
 
 
 def build_from_model(
@@ -30,6 +54,7 @@ def build_from_model(
     options: ContractOptions = NO_OPTIONS,
     output: Path,
     progress: Progress = silent,
+    judges: Judges | None = None,
 ) -> EngineArtifact:
     """Builds an engine from an ONNX model and, for INT8, its calibration table.
 
@@ -41,6 +66,7 @@ def build_from_model(
         options: preprocessing of a model that carries none.
         output: the engine.
         progress: is told how far NVIDIA's builder is.
+        judges: the images that mixed precision is chosen by; None for the others.
 
     Raises:
         ConfigError: INT8 without a table, or a table that the precision has no use for; or
@@ -56,8 +82,15 @@ def build_from_model(
     check_build(config, has_ranges=table is not None, method=method, output=output, inputs=(model,))
     artifact = describe_model(model)
     contract = contract_of(artifact, options, None if table is None else table.contract)
-    network = _lowered(artifact, contract, config, table, method)
+    mix = ALL_INTEGER
+    if judges is not None and table is not None:
+        check_table(table, artifact, contract)
+        mix = _mix(artifact, contract, config, (table, method), judges)
+    network = _lowered(artifact, contract, config, table, method, mix)
     return build_engine(network, config, contract, output=output, progress=progress)
+
+
+_JUDGED_AT_ONCE = 8
 
 
 def check_build(
@@ -82,10 +115,9 @@ def check_build(
             or an engine, manifest or timing cache in the place of an input.
         ArtifactError: the engine, its manifest or the timing cache cannot be written.
     """
-    int8 = config.precision is Precision.INT8
-    if int8 and not has_ranges:
+    if config.precision.quantizes and not has_ranges:
         raise ConfigError(
-            "--precision int8 needs ranges. Pass --calibration TABLE.json from edgeres calibrate, "
+            f"--precision {config.precision} needs ranges. Pass --calibration TABLE.json from edgeres calibrate, "
             "or --calib-data PATH to calibrate now."
         )
     if config.precision is Precision.FP32 and (has_ranges or method is not None):
@@ -116,12 +148,35 @@ def _check_timing_cache(cache: Path, output: Path, inputs: tuple[Path, ...]) -> 
         check_writable(path, *inputs)
 
 
+def _mix(
+    artifact: OnnxArtifact,
+    contract: Contract,
+    config: BuildConfig,
+    ranges: tuple[CalibrationTable, Method | None],
+    judges: Judges,
+) -> Mix:
+    """Returns what to keep from INT8 within the budget of `config`."""
+    table, method = ranges
+    budget = config.max_drop_pp
+    assert budget is not None  # mixed precision without one is refused by `config`
+    request = MixRequest(target=config.target, max_drop_pp=budget, method=method)
+    dataset = select(
+        load_dataset(judges.data, labelled=judges.labelled), judges.samples, judges.seed
+    )
+    if judges.labelled:
+        check_labels(dataset, artifact.num_classes)
+    with closing(batches(dataset, contract, batch_size=_JUDGED_AT_ONCE)) as stream:
+        seen = judges.track(stream, len(dataset), "Reading")
+        return choose_mix(artifact, table, request, seen, judges.told)
+
+
 def _lowered(
     artifact: OnnxArtifact,
     contract: Contract,
     config: BuildConfig,
     table: CalibrationTable | None,
     method: Method | None,
+    mix: Mix,
 ) -> Network:
     floats = types_of_network(config)
     if table is not None:
@@ -131,5 +186,5 @@ def _lowered(
     if table is None or not config.is_quantized:
         return float_network(artifact, floats)
     if config.target is Target.ONNXRUNTIME:
-        return quantize_for_cpu(artifact, table, method)
-    return quantize_for_tensorrt(artifact, table, method, floats=floats)
+        return quantize_for_cpu(artifact, table, method, mix=mix)
+    return quantize_for_tensorrt(artifact, table, method, floats=floats, mix=mix)

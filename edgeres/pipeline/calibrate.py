@@ -5,15 +5,18 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeres.artifacts import CalibrationTable, OnnxArtifact, save_table
 from edgeres.contract import NO_OPTIONS, PRESETS, Contract, ContractOptions
-from edgeres.data import batches, load_dataset, select
+from edgeres.data import Dataset, batches, load_dataset, select, take
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.model_file import describe_model
 from edgeres.pipeline.track import Track, untracked
-from edgeres.quantize import Told, calibrate, untold
-from edgeres.spec import CalibrationConfig
+from edgeres.quantize import RECOVERY_IMAGES, Told, calibrate, recover, untold
+from edgeres.spec import CalibrationConfig, Recover
 
 
 def calibrate_model(
@@ -30,7 +33,8 @@ def calibrate_model(
 
     Raises:
         DataError: the images cannot be used.
-        CalibrationError: ranges cannot be observed.
+        CalibrationError: ranges cannot be observed, or too few images for a recovery.
+        DependencyError: AdaRound without torch.
         ConfigError: no contract in the model and none in `options`, or one in both; or `output`
             is what is read.
         ArtifactError: the model is none, or the table cannot be written.
@@ -43,9 +47,19 @@ def calibrate_model(
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
         seen = track(stream, len(dataset), "Calibrating")
         table = calibrate(artifact, seen, config, contract=contract, data=str(data), told=told)
+    if config.recover is not Recover.NONE:
+        images = _images(dataset, contract)
+        table = recover(artifact, table, images, config, track=track)
     if output is not None:
         save_table(output, table)
     return table
+
+
+def _images(dataset: Dataset, contract: Contract) -> NDArray[np.float32]:
+    """Returns the images that recovery takes, (N, 3, H, W), preprocessed."""
+    few = take(dataset, np.arange(min(len(dataset), RECOVERY_IMAGES)))
+    with closing(batches(few, contract, batch_size=16)) as stream:
+        return np.concatenate([batch.images for batch in stream])
 
 
 def contract_of(

@@ -1,4 +1,4 @@
-"""The one stage whose packages are optional."""
+"""The stages whose packages are optional."""
 
 from __future__ import annotations
 
@@ -17,13 +17,26 @@ def export_stage() -> ModuleType:
     Raises:
         DependencyError: torch or safetensors is not installed.
     """
+    return _with_torch("edgeres.pipeline.export", "Reading a checkpoint")
+
+
+def gradient_stage() -> ModuleType:
+    """Returns `edgeres.pipeline.gradients`.
+
+    Raises:
+        DependencyError: torch is not installed.
+    """
+    return _with_torch("edgeres.pipeline.gradients", "Measuring gradients")
+
+
+def _with_torch(module: str, work: str) -> ModuleType:
     try:
-        return importlib.import_module("edgeres.pipeline.export")
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name not in {"torch", "safetensors"}:
             raise
         raise DependencyError(
-            f"Reading a checkpoint needs {error.name}, which is not installed. "
+            f"{work} needs {error.name}, which is not installed. "
             "pip install 'edgeres[export]' (where torch comes with CUDA by default and none is "
             "needed, install a CPU build of torch first)."
         ) from error

@@ -1,15 +1,21 @@
-"""How a caller is shown the progress of a pass over images."""
+"""How a caller is shown the progress of a pass over images, or over layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
+from typing import Protocol, TypeVar
 
-from edgeres.data import Batch
-
-Track = Callable[[Iterable[Batch], int, str], Iterator[Batch]]
-"""Wraps the batches of a pass: (batches, number of images, what is done) -> the same batches."""
+S = TypeVar("S", bound=Sized)
 
 
-def untracked(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
+class Track(Protocol):
+    """Wraps the batches of a pass, whose lengths add up to `total`, and passes them on."""
+
+    def __call__(self, stream: Iterable[S], total: int, label: str) -> Iterator[S]:
+        """Yields the same batches; `label` says what is done."""
+        ...
+
+
+def untracked(stream: Iterable[S], total: int, label: str) -> Iterator[S]:
     """Passes batches on; the `Track` of a caller that shows no progress."""
     yield from stream

@@ -1,7 +1,10 @@
 """Observed ranges, thresholds, Q/DQ placement and its two lowerings."""
 
 from edgeres.quantize.judge import Told, untold
+from edgeres.quantize.mixed import ALL_INTEGER, Mix, MixRequest, choose_mix
 from edgeres.quantize.overflow import check_fp16_range
+from edgeres.quantize.recovery.stage import IMAGES as RECOVERY_IMAGES
+from edgeres.quantize.recovery.stage import recover
 from edgeres.quantize.shortcuts import float_branches
 from edgeres.quantize.stages import (
     calibrate,
@@ -14,15 +17,21 @@ from edgeres.quantize.stages import (
 from edgeres.quantize.trt_cache import trt_cache
 
 __all__ = [
+    "ALL_INTEGER",
+    "RECOVERY_IMAGES",
+    "Mix",
+    "MixRequest",
     "Told",
     "calibrate",
     "check_fp16_range",
     "check_table",
+    "choose_mix",
     "float_branches",
     "float_network",
     "observed_ranges",
     "quantize_for_cpu",
     "quantize_for_tensorrt",
+    "recover",
     "trt_cache",
     "untold",
 ]

@@ -9,20 +9,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.artifacts import CalibrationTable
+from edgeres.artifacts import CalibrationTable, OnnxArtifact
+from edgeres.errors import CalibrationError
+from edgeres.model_file import load_model
 from edgeres.ort import open_session, run_session
-from edgeres.quantize.graph import Graph
-from edgeres.quantize.judge import Judge, Lowering, Told, sqnr_db
+from edgeres.quantize.graph import Graph, view
+from edgeres.quantize.judge import (
+    CPU_LOWERING,
+    TENSORRT_LOWERING,
+    Judge,
+    Lowering,
+    Told,
+    judge,
+    sqnr_db,
+    untold,
+)
+from edgeres.quantize.observe import ImageBatch
 from edgeres.quantize.units import Unit, blocks
-from edgeres.spec import Method
+from edgeres.spec import Method, Target
 from edgeres.tuning import MixedPoint, MixedSearch
 
 RIDGE_MACS_PER_BYTE = 207.0
@@ -33,6 +46,39 @@ AGX Orin Series data sheet, 64 GB module."""
 _LEAST_COST = 0.001
 _REPEATS = 15
 _UNTIMED = 3
+
+
+class LabelledBatch(ImageBatch, Protocol):
+    """A batch whose images may have labels."""
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(N,), or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What an engine of mixed precision keeps in float."""
+
+    kept: Mapping[str, str]
+    """Names of operators, each with the reason."""
+    search: MixedSearch | None = None
+    """What it was chosen from."""
+
+
+ALL_INTEGER = Mix({})
+"""Keeps nothing: INT8 wherever there is a kernel for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixRequest:
+    """What mixed precision is chosen for."""
+
+    target: Target
+    max_drop_pp: float
+    method: Method | None = None
+    """Which thresholds of the table; None takes its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +123,52 @@ class MixedNetworks:
             return estimated_latency(graph)
         model = self.lowering.lower(graph, self.table, self.method)
         return _measured_ms(model.SerializeToString(), graph, image)
+
+
+def choose_mix(
+    model: OnnxArtifact,
+    table: CalibrationTable,
+    request: MixRequest,
+    batches: Iterable[LabelledBatch],
+    told: Told = untold,
+) -> Mix:
+    """Returns what to keep from INT8 so that the drop in accuracy stays within a budget.
+
+    All images are held in memory, since each candidate runs on all of them.
+
+    Args:
+        model: the FP32 file.
+        table: its thresholds.
+        request: for which target, by which method and within which budget.
+        batches: images that judge the drop, best such as training has not seen; with labels or
+            all without.
+        told: called with the share of the search that is done, and what was tried.
+
+    Raises:
+        CalibrationError: no images.
+        ArtifactError: the table lacks a tensor.
+        RunnerError: ONNX Runtime refused a candidate.
+    """
+    seen = list(batches)
+    if not seen:
+        raise CalibrationError("No image came to judge mixed precision by. Pass images.")
+    graph = view(load_model(model.path))
+    judging = judge(model.path.read_bytes(), graph, [batch.images for batch in seen])
+    labels = [batch.labels for batch in seen if batch.labels is not None]
+    budget = Budget(
+        judge=judging,
+        labels=np.concatenate(labels) if len(labels) == len(seen) else None,
+        max_drop_pp=request.max_drop_pp,
+    )
+    on_cpu = request.target is Target.ONNXRUNTIME
+    networks = MixedNetworks(
+        graph=graph,
+        table=table,
+        method=request.method or table.method,
+        lowering=CPU_LOWERING if on_cpu else TENSORRT_LOWERING,
+        measured=on_cpu,
+    )
+    return Mix(*search_mixed(networks, budget, told))
 
 
 def search_mixed(

@@ -20,6 +20,7 @@ from edgeres.quantize.fp16 import to_fp16
 from edgeres.quantize.graph import Graph, skeleton, view
 from edgeres.quantize.judge import Told, judge, untold
 from edgeres.quantize.methods import SIGNED_LEVELS, Distribution, mse_amax, thresholds
+from edgeres.quantize.mixed import ALL_INTEGER, Mix
 from edgeres.quantize.observe import ImageBatch, observation, observe
 from edgeres.quantize.placement import (
     calibrated_tensors,
@@ -27,6 +28,7 @@ from edgeres.quantize.placement import (
     place_for_cpu,
     place_for_tensorrt,
 )
+from edgeres.quantize.recovery.apply import recovered
 from edgeres.quantize.sensitivity import measure_sensitivity
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.spec import CalibrationConfig, Method, Precision
@@ -98,7 +100,7 @@ def calibrate(
         seed=config.seed,
         edgeres_version=__version__,
         tensors={
-            name: _range(graph, name, found, config.percentile)
+            name: range_of(graph, name, found, config.percentile)
             for name, found in distributions.items()
         },
     )
@@ -161,20 +163,33 @@ def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract
 
 
 def quantize_for_cpu(
-    model: OnnxArtifact, table: CalibrationTable, method: Method | None = None
+    model: OnnxArtifact,
+    table: CalibrationTable,
+    method: Method | None = None,
+    *,
+    mix: Mix = ALL_INTEGER,
 ) -> Network:
-    """Returns the INT8 network for ONNX Runtime's CPU kernels; `method` None takes the table's.
+    """Returns the INT8 network for ONNX Runtime's CPU kernels.
+
+    Args:
+        model: the FP32 file.
+        table: its thresholds.
+        method: which of them; None takes the table's.
+        mix: what to keep in float.
 
     Raises:
         ArtifactError: the table lacks a tensor.
+        CalibrationError: its recovery is another method's.
     """
-    graph = view(load_model(model.path))
+    graph = view(load_model(model.path)).keeping(mix.kept)
+    placement = place_for_cpu(graph)
     return Network(
-        model=lower_for_cpu(graph, table, method),
+        model=lower_for_cpu(recovered(graph, table, placement.weighted, method), table, method),
         source=model,
-        layers=place_for_cpu(graph).layers,
+        layers=placement.layers,
         table=table,
         method=method or table.method,
+        search=mix.search,
     )
 
 
@@ -184,6 +199,7 @@ def quantize_for_tensorrt(
     method: Method | None = None,
     *,
     floats: Precision = Precision.FP32,
+    mix: Mix = ALL_INTEGER,
 ) -> Network:
     """Returns the INT8 network with TensorRT's placement.
 
@@ -192,13 +208,16 @@ def quantize_for_tensorrt(
         table: its thresholds.
         method: which of them; None takes the table's.
         floats: precision of what is not INT8, FP32 or FP16. ONNX Runtime runs the FP32 form.
+        mix: what to keep in float.
 
     Raises:
         ArtifactError: the table lacks a tensor.
+        CalibrationError: its recovery is another method's.
         QuantizationError: a value overflows FP16.
     """
-    graph = view(load_model(model.path))
+    graph = view(load_model(model.path)).keeping(mix.kept)
     placement = place_for_tensorrt(graph)
+    graph = recovered(graph, table, placement.weighted, method)
     half = floats is Precision.FP16
     lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
     return Network(
@@ -207,6 +226,7 @@ def quantize_for_tensorrt(
         layers=placement.with_floats(floats).layers,
         table=table,
         method=method or table.method,
+        search=mix.search,
     )
 
 
@@ -242,7 +262,8 @@ def _recorded(batches: Iterable[HashedBatch], hashes: list[str]) -> Iterator[Has
         yield batch
 
 
-def _range(graph: Graph, name: str, seen: Distribution, percentile: float) -> TensorRange:
+def range_of(graph: Graph, name: str, seen: Distribution, percentile: float) -> TensorRange:
+    """Returns the thresholds of one activation by every method."""
     signed = not graph.is_non_negative(name)
     return TensorRange(
         amax=seen.amax,

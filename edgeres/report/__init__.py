@@ -6,22 +6,36 @@ The verdict also as an HTML page, as Markdown and as JUnit XML. JSON is the valu
 from edgeres.report.doctor import render_doctor
 from edgeres.report.drawing import draw_network_svg
 from edgeres.report.explanation import render_example, render_network, render_side_by_side
+from edgeres.report.gradients import gradient_plot, render_gradients
 from edgeres.report.html import Picture, check_html, render_html, shown_flips
 from edgeres.report.inspection import render_artifact
 from edgeres.report.junit import render_junit
 from edgeres.report.markdown import render_markdown
+from edgeres.report.plot import Line, Plot, draw_plot_svg
 from edgeres.report.ranking import render_ranking
 from edgeres.report.table import render_verdict
-from edgeres.report.tuning import describe_choice, sensitivity_table
+from edgeres.report.tuning import (
+    describe_choice,
+    describe_recovery,
+    mixed_table,
+    sensitivity_table,
+)
 
 __all__ = [
+    "Line",
     "Picture",
+    "Plot",
     "check_html",
     "describe_choice",
+    "describe_recovery",
     "draw_network_svg",
+    "draw_plot_svg",
+    "gradient_plot",
+    "mixed_table",
     "render_artifact",
     "render_doctor",
     "render_example",
+    "render_gradients",
     "render_html",
     "render_junit",
     "render_markdown",

@@ -18,7 +18,7 @@ from edgeres.artifacts import (
 )
 from edgeres.contract import Contract
 from edgeres.report.audit import render_audit
-from edgeres.report.tuning import describe_choice, sensitivity_table
+from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
 from edgeres.spec import Method, Target, TensorRTOptions
 
 
@@ -51,6 +51,7 @@ def _(table: CalibrationTable) -> RenderableType:
         "images": f"{table.samples} from {table.data.path}, seed {table.seed}",
         "method": f"{table.method} (percentile {table.percentile})",
         "preprocessing": _contract(table.contract),
+        "recovery": "none" if table.recovery is None else describe_recovery(table.recovery),
     }
     rows = _table("tensor", "sign", *(method.value for method in Method))
     for name, seen in table.tensors.items():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.tuning import Choice, Sensitivity
+from edgeres.recovery import Recovery
+from edgeres.tuning import Choice, MixedSearch, Sensitivity
 
 
 def describe_choice(choice: Choice) -> str:
@@ -16,6 +17,17 @@ def describe_choice(choice: Choice) -> str:
         f"{choice.target}: {choice.method} is best on {choice.images} held-out images "
         f"(logits' SQNR in dB: {found}); "
         f"{factors + f' make it {choice.tuned_db:.1f}' if factors else 'no factor improves it'}"
+    )
+
+
+def describe_recovery(found: Recovery) -> str:
+    """Returns what a recovery changed and what it did to the logits, as a sentence."""
+    equalized = f", {len(found.equalization)} activations equalized" if found.equalization else ""
+    better = [layer for layer in found.layers if layer.after < layer.before]
+    return (
+        f"recovery by {found.kind}, seed {found.seed}, fitted on {found.samples} images{equalized}: "
+        f"logits {found.sqnr_before_db:.2f} to {found.sqnr_after_db:.2f} dB on {found.held_out} "
+        f"held-out images, {len(better)} of {len(found.layers)} layers closer to FP32"
     )
 
 
@@ -37,4 +49,26 @@ def sensitivity_table(found: Sensitivity) -> Table:
         gain = unit.without_db - found.all_db
         values = (f"{unit.alone_db:.1f}", f"{unit.without_db:.1f}", f"{gain:+.2f}")
         table.add_row(Text(unit.unit), unit.kind, *values)
+    return table
+
+
+def mixed_table(found: MixedSearch) -> Table:
+    """Returns a row for each engine that mixed precision considered; the last one is built."""
+    judged = "drop of accuracy" if found.labelled else "labels that change"
+    table = Table(
+        title=f"Within {found.max_drop_pp:g} pp on {found.images} images ({judged}); "
+        "* on the Pareto front",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    table.add_column("kept from INT8", overflow="fold")
+    latency = "latency, ms" if found.measured else "latency, of INT8's (estimated)"
+    for header in ("drop, pp", "logits' SQNR, dB", latency, ""):
+        table.add_column(header, justify="right")
+    for index, point in enumerate(found.points):
+        kept = f"+ {point.kept[-1]}" if point.kept else "nothing"
+        values = (f"{point.drop_pp:.2f}", f"{point.sqnr_db:.1f}", f"{point.latency:.2f}")
+        table.add_row(Text(kept), *values, "*" if index in found.pareto else "")
     return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 import pytest
 from onnx import parser
@@ -92,3 +94,17 @@ def test_what_does_not_fit_is_a_sentence(free: int, asked: int | None, wanted: i
         "free on this board. Close what else runs (the desktop takes about a gigabyte: sudo init "
         "3), add swap, or pass a smaller --batch or --workspace (now 16 images at most)."
     )
+
+
+@pytest.mark.parametrize(
+    ("memory", "asked", "fits"),
+    [(150, None, True), (149, None, False), (250, 100, True), (249, 100, False)],
+)
+def test_a_gpu_that_is_too_small_is_told(memory: int, asked: int | None, fits: bool) -> None:
+    """Its own memory holds one copy of the weights, the tensors and what a kernel was allowed."""
+    device = replace(DESKTOP, memory_mib=memory)
+    if fits:
+        assert workspace_mib(NEEDS, ask(asked), device, 1) == asked
+        return
+    with pytest.raises(BuildError, match=rf"MiB on the GPU, and RTX has {memory}\. Pass a smaller"):
+        workspace_mib(NEEDS, ask(asked), device, 1)

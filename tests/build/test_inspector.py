@@ -98,6 +98,25 @@ def test_the_kernel_decides_where_the_input_says_less() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kernel", "precision"),
+    [
+        ("sm80_xmma_fprop_implicit_gemm_interleaved_i8f32_i8i32_f32_nchw_vect_c_32kcrs", "int8"),
+        ("sm72_xmma_fprop_implicit_gemm_indexed_i8i8_i8i32_f32_tensor8x8x16", "int8"),
+        ("sm80_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_nhwckrsc_nhwc", "fp16"),
+        ("turing_h1688cudnn_256x64_sliced1x2_ldg8_relu_exp_small_nhwc_tn_v1", "fp16"),
+        ("sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32_nhwckrsc_nchw", "fp32"),
+        ("ampere_scudnn_128x64_relu_small_nn_v1", "fp32"),
+        ("generatedNativePointwise", None),
+    ],
+)
+def test_kernels_as_nvidia_names_them(kernel: str, precision: str | None) -> None:
+    """By the types of their operands, whatever they write."""
+    layer = {"Name": "/conv1/Conv", "LayerType": "fusion", "TacticName": kernel}
+    ran = audit(json.dumps({"Layers": [layer]})).layers[0].precision
+    assert ran == (None if precision is None else Precision(precision))
+
+
+@pytest.mark.parametrize(
     ("spelled", "precision"),
     [
         ("Int8", Precision.INT8),

@@ -61,7 +61,7 @@ def test_every_option_reaches_the_manifest(digits: Digits, use: Use, tmp_path: P
         refit=True,
         strip_weights=True,
     )
-    assert manifest.batch == (1, 2, 4)
+    assert (manifest.batch, manifest.required_coverage) == ((1, 2, 4), 100)
     assert trt.record.flags == {"REFIT", "STRIP_PLAN", "VERSION_COMPATIBLE"}
     assert (tmp_path / "timings").read_bytes() == b"+kernel"
     told = " ".join(passed("inspect", plan).split())

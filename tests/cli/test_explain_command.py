@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -62,6 +63,39 @@ def test_the_drawing_is_a_file_of_its_own(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+QUICK = ("--gradients", "--steps", 1, "--input-size", 8)
+
+
+def test_gradients_stand_beside_the_plain_counterpart_s(tmp_path: Path) -> None:
+    """Table, plot and JSON of one measurement, the same each time."""
+    svg = tmp_path / "g.svg"
+    printed = passed("explain", "resnet20", *QUICK, "--svg", svg)
+    assert "plain20" in printed
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    told = json.loads(passed("explain", "resnet20", *QUICK, "--json"))["gradients"]
+    assert (told["network"]["name"], told["other"]["name"]) == ("resnet20", "plain20")
+    first = told["other"]["initial"]["blocks"][0]
+    assert (first["name"], first["depth"]) == ("layer1.0", 3)
+    assert f"{first['input_norm']:.2e}" in printed
+
+
+def test_gradients_of_two_named_networks() -> None:
+    """--against takes the counterpart's place."""
+    told = json.loads(passed("explain", "resnet20", *QUICK, "--against", "resnet32", "--json"))
+    assert told["gradients"]["other"]["name"] == "resnet32"
+    assert len(told["gradients"]["other"]["trained"]["blocks"]) == 15
+
+
+def test_gradients_need_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line that installs it is said."""
+    for name in [name for name in sys.modules if name.startswith("edgeres.pipeline.gradients")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "edgeres.models.backward", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    said = refusal("explain", "resnet20", *QUICK)
+    assert said.startswith("Measuring gradients needs torch, which is not installed. pip install")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -72,6 +106,14 @@ def test_the_drawing_is_a_file_of_its_own(tmp_path: Path) -> None:
         ("explain --block plain --input-size 32", "--input-size needs ARCH"),
         ("explain resnet50 --input-size 0", "input_size is 0"),
         ("explain my.module:factory", "is a factory"),
+        ("explain --gradients", "Missing ARCH"),
+        ("explain --block plain --gradients", "--gradients needs ARCH"),
+        ("explain resnet20 --steps 5", "--steps needs --gradients"),
+        ("explain resnet20 --gradients --steps 0", "0 steps train nothing"),
+        ("explain resnet20 --gradients --block plain", "two questions"),
+        ("explain resnet20 --gradients --num-classes 5", "the digits are ten"),
+        ("explain resnet20 --gradients --input-size 0", "Input size is 0"),
+        ("explain resnet20 --gradients --against plain21", "No architecture 'plain21'"),
     ],
 )
 def test_what_it_refuses(line: str, said: str) -> None:

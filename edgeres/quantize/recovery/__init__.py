@@ -1,0 +1,1 @@
+"""Recovery without training: bias correction, equalization and AdaRound."""

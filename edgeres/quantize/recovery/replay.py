@@ -1,0 +1,123 @@
+"""The FP32 network and its simulated INT8 twin, read layer by layer on the same images.
+
+The twin has TensorRT's Q/DQ on its activations and float weights that lie on their grid, so
+ONNX Runtime runs it at FP32's speed and each weight can be replaced alone. A reading runs only
+the operators behind the last activation that is held for all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeres.artifacts import CalibrationTable
+from edgeres.ort import open_session, run_session
+from edgeres.quantize.graph import Graph
+from edgeres.quantize.placement import Placement
+from edgeres.quantize.recovery.apply import Parameters
+from edgeres.quantize.tensorrt import lower_for_tensorrt
+
+Array = NDArray[np.float32]
+
+HELD_BYTES = 256 << 20
+"""Most memory that one activation of all images may take, in each of the two networks."""
+
+_BATCH = 8
+"""Images per inference: activations of a batch of ResNet-50's blocks stay in the cache."""
+
+
+class Replay:
+    """One network on all images: `read` gives activations, `advance` moves what is held."""
+
+    def __init__(self, graph: Graph, model: onnx.ModelProto, images: Array) -> None:
+        """Holds the images.
+
+        Args:
+            graph: the FP32 graph, whose activations `model` has by the same names.
+            model: what is run.
+            images: (N, 3, H, W), preprocessed.
+        """
+        self._graph = graph
+        self._model = model
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._cuts = cuts(graph)
+        self._held = graph.input
+        self._values = images
+
+    def settle(self, node: onnx.NodeProto, parameters: Parameters) -> None:
+        """Gives a convolution of the FP32 graph another weight and bias in this network."""
+        for name, value in zip(node.input[1:], (parameters.weight, parameters.bias), strict=True):
+            self._constants[name].CopyFrom(numpy_helper.from_array(value, name))
+
+    def read(self, tensors: Sequence[str]) -> Iterator[list[Array]]:
+        """Yields the tensors' values on the next few images, from the first image to the last."""
+        model = between(self._model, self._held, tensors)
+        session = open_session(model.SerializeToString(), integer=False)
+        for start in range(0, len(self._values), _BATCH):
+            values = self._values[start : start + _BATCH]
+            yield run_session(session, tensors, {self._held: values})
+
+    def advance(self, node: onnx.NodeProto) -> None:
+        """Holds the last activation that `node` and all after it follow from, where it fits."""
+        position = self._graph.positions[node.output[0]]
+        before = [t for t in self._cuts if self._graph.positions[t] < position]
+        if before and before[-1] != self._held and self._bytes(before[-1]) <= HELD_BYTES:
+            self._values = np.concatenate([values for (values,) in self.read(before[-1:])])
+            self._held = before[-1]
+
+    def _bytes(self, tensor: str) -> int:
+        elements = int(np.prod(self._graph.shapes[tensor], dtype=np.int64))
+        return len(self._values) * elements * self._values.itemsize
+
+
+def float_replay(graph: Graph, images: Array) -> Replay:
+    """Returns the FP32 network on the images."""
+    return Replay(graph, graph.model, images)
+
+
+def twin_replay(
+    graph: Graph, placement: Placement, table: CalibrationTable, images: Array
+) -> Replay:
+    """Returns the network with quantized activations on the images; weights are as in `graph`."""
+    activations = replace(placement, weighted=frozenset())
+    return Replay(graph, lower_for_tensorrt(graph, activations, table), images)
+
+
+def cuts(graph: Graph) -> list[str]:
+    """Returns the activations that everything behind them follows from, in topological order."""
+    last_read = {
+        name: max(graph.positions[reader.output[0]] for reader in readers)
+        for name, readers in graph.consumers.items()
+        if name not in graph.constants
+    }
+    found, reach = [], last_read.get(graph.input, -1)
+    for position, node in enumerate(graph.nodes):
+        output = node.output[0]
+        if reach <= position and output in graph.shapes and output != graph.output:
+            found.append(str(output))
+        reach = max(reach, last_read.get(output, -1))
+    return found
+
+
+def between(model: onnx.ModelProto, source: str, tensors: Sequence[str]) -> onnx.ModelProto:
+    """Returns the part of a model that makes `tensors` of `source`, which becomes its input."""
+    needed, nodes = set(tensors), []
+    for node in reversed(model.graph.node):
+        if (needed - {source}).intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    graph = helper.make_graph(
+        nodes[::-1],
+        "part",
+        [helper.make_tensor_value_info(source, TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors],
+        [tensor for tensor in model.graph.initializer if tensor.name in needed],
+    )
+    part = helper.make_model(graph, opset_imports=model.opset_import)
+    part.ir_version = model.ir_version
+    return part

@@ -1,0 +1,148 @@
+"""Every registered architecture goes to INT8 and runs; a wide and a plain one reach a verdict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import run
+from digits import Digits
+from torch import nn
+from training import RECIPES, Settings, Training, labelled
+
+from edgeres.artifacts import EngineArtifact
+from edgeres.contract import Contract, preset
+from edgeres.data import embedded_digits, normalise
+from edgeres.export import export_onnx
+from edgeres.models import ARCHITECTURES, find_spec
+from edgeres.models.resnet import build_model
+from edgeres.pipeline import build_from_model, calibrate_model
+from edgeres.runners import engine_runner
+from edgeres.spec import (
+    Block,
+    BuildConfig,
+    CalibrationConfig,
+    ExportConfig,
+    ModelSpec,
+    Precision,
+    Shortcut,
+    Stem,
+)
+
+IMAGES = 8
+MOST_BLOCKS = 36
+"""Blocks of a stage, as resnet152 has them. resnet1202 alone has more, 200, which take minutes."""
+
+
+def small(name: str) -> ModelSpec:
+    """Returns the architecture at its depth, with few channels and small images."""
+    spec = find_spec(name)
+    imagenet = spec.stem is Stem.IMAGENET
+    return replace(
+        spec,
+        layers=tuple(min(blocks, MOST_BLOCKS) for blocks in spec.layers),
+        base_width=16 if imagenet else 4,
+        num_classes=10,
+        input_size=32 if imagenet else 16,
+    )
+
+
+def initialised(spec: ModelSpec) -> nn.Module:
+    """Returns a network of random weights whose blocks change their input by a part.
+
+    As in a trained one; at full strength a hundred blocks would blow any rounding up.
+    """
+    torch.manual_seed(0)
+    model = build_model(spec).eval()
+    last = "bn3" if spec.block is Block.BOTTLENECK else "bn2"
+    for name, module in model.named_modules():
+        if name.startswith("layer") and name.endswith(last) and spec.shortcut is not Shortcut.NONE:
+            nn.init.constant_(module.get_parameter("weight"), 0.2)
+    return model
+
+
+def float_convolutions(engine: EngineArtifact) -> list[str]:
+    """Returns the convolutions that did not become INT8."""
+    return [
+        layer.name
+        for layer in engine.manifest.layers
+        if layer.op_type == "Conv" and layer.precision is not Precision.INT8
+    ]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_runs_in_int8(name: str, tmp_path: Path) -> None:
+    """Random weights: every convolution INT8, logits near those that torch computes in FP32."""
+    spec = small(name)
+    model = initialised(spec)
+    contract = Contract(size=spec.input_size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    shape = (IMAGES, spec.input_size, spec.input_size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.arange(IMAGES))
+    images = normalise(pixels, contract)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(images)).numpy()
+
+    exported = export_onnx(model, ExportConfig(contract=contract), output=tmp_path / "a.onnx")
+    config = CalibrationConfig(samples=IMAGES, batch_size=IMAGES)
+    table = calibrate_model(exported.path, tmp_path / "a.npz", config)
+    engine = build_from_model(exported.path, BuildConfig(), table, output=tmp_path / "b.onnx")
+    with engine_runner(engine) as runner:
+        found = runner.infer(images)
+
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert sum(layer.op_type == "Conv" for layer in engine.manifest.layers) == len(convolutions)
+    assert float_convolutions(engine) == []
+    # An engine that answered every image alike would be off by all that tells them apart.
+    told_apart = np.linalg.norm(expected - expected.mean(0))
+    assert np.linalg.norm(found - expected) < 0.8 * told_apart
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network trained on the digits, at their own 8 pixels, for as long as it needs to tell them apart."""
+
+    name: str
+    epochs: int
+
+
+def write_trained(case: Case, path: Path) -> None:
+    """Writes the weights of a short training."""
+    contract = replace(preset("digits"), size=8, resize=8)
+    first, _ = embedded_digits()
+    settings = Settings(
+        recipe=replace(RECIPES["digits"], shift=1), contract=contract, epochs=case.epochs
+    )
+    spec = replace(find_spec(case.name), input_size=8)
+    training = Training(spec, labelled(first, contract, "digits"), settings)
+    for _ in range(case.epochs):
+        for _ in training.run_epoch():
+            pass
+    torch.save(training.model.state_dict(), path)
+
+
+@pytest.mark.parametrize("case", [Case("wrn_16_4", 2), Case("plain20", 5)], ids=str)
+def test_a_wide_and_a_plain_net_reach_a_verdict(
+    case: Case, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From their own trained checkpoints, by the commands, to a pass at two percentage points."""
+    monkeypatch.chdir(tmp_path)
+    write_trained(case, Path("w.pth"))
+    lines = (
+        f"export {case.name} --weights w.pth --preset digits --input-size 8 -o m.onnx",
+        "calibrate m.onnx --data {train} --samples 256 -o t.json",
+        "build-engine m.onnx --calibration t.json -o e.onnx",
+        "bench e.onnx --reference m.onnx --data {test} --max-drop 2 --json "
+        "--samples 300 --iterations 2 --warmup 0",
+    )
+    for line in lines:
+        result = run(*digits.words(line))
+        assert result.exit_code == 0, result.output
+    verdict = json.loads(result.stdout)
+    assert verdict["passed"]
+    assert verdict["accuracy"]["samples"] == 300
+    assert verdict["accuracy"]["reference"]["top1"] > 0.85
