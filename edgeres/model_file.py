@@ -50,11 +50,18 @@ class Network:
         """Threshold of each activation by mse on the signed grid, whatever method was used.
 
         It moves least with the draw of the images, so it tells kinds of images apart. Empty
-        without a table.
+        without a table; an activation that recovery rescaled is left out, since the FP32 model
+        has it otherwise.
         """
-        tensors = {} if self.table is None else self.table.tensors
-        found = {name: seen.thresholds.get(Method.MSE) for name, seen in tensors.items()}
-        return {name: own.s8 for name, own in found.items() if own is not None}
+        if self.table is None:
+            return {}
+        recovery = self.table.recovery
+        rescaled = {} if recovery is None else recovery.equalization
+        return {
+            name: seen.thresholds[Method.MSE].s8
+            for name, seen in self.table.tensors.items()
+            if name not in rescaled and Method.MSE in seen.thresholds
+        }
 
 
 def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:

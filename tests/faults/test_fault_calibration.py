@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,10 @@ from seeds import alarms, arrays, bench, save_arrays
 
 from edgeres.artifacts import load_table
 from edgeres.contract import ContractOptions
+from edgeres.model_file import Network, describe_model, load_model
 from edgeres.pipeline import build_from_model, calibrate_model, export_stage
-from edgeres.spec import BuildConfig, CalibrationConfig
+from edgeres.recovery import Recovery
+from edgeres.spec import BuildConfig, CalibrationConfig, Method, Recover
 
 FIGURES = re.compile(
     r"The engine was calibrated on images unlike these: its ranges are a factor of "
@@ -43,10 +45,10 @@ def figures(warnings: list[str]) -> Figures:
     return Figures(factor=float(found["factor"]), chance=float(found["chance"]))
 
 
-def engine_on(digits: Digits, data: Path, folder: Path) -> Path:
+def engine_on(digits: Digits, data: Path, folder: Path, *options: object) -> Path:
     """Returns an INT8 engine calibrated on other images, by the commands."""
     table, engine = folder / "other.table.json", folder / "other.int8.onnx"
-    passed("calibrate", digits.model, "--data", data, "-o", table)
+    passed("calibrate", digits.model, "--data", data, *options, "-o", table)
     passed("build-engine", digits.model, "--calibration", table, "-o", engine)
     return engine
 
@@ -63,6 +65,35 @@ def test_few_calibration_images_raise_no_alarm(digits: Digits, tmp_path: Path) -
     images, labels = arrays(digits.train)
     few = save_arrays(tmp_path / "few.npz", images[:16], labels[:16])
     assert alarms(bench(engine_on(digits, few, tmp_path), digits.model, digits.test)[1]) == []
+
+
+def test_what_recovery_rescaled_is_not_compared(digits: Digits, tmp_path: Path) -> None:
+    """Those ranges are of another network than the FP32 model; the others still are held to it."""
+    table, name = load_table(digits.table), next(iter(load_table(digits.table).tensors))
+    recovery = Recovery(
+        kind=Recover.BIAS,
+        method=Method.MSE,
+        seed=0,
+        samples=8,
+        held_out=8,
+        sqnr_before_db=20.0,
+        sqnr_after_db=21.0,
+        equalization={name: (2.0,)},
+        biases={},
+        rounding={},
+    )
+    source = describe_model(digits.model)
+    plain = Network(model=load_model(digits.model), source=source, table=table)
+    rescaled = replace(plain, table=replace(table, recovery=recovery))
+    assert set(plain.ranges) == set(table.tensors)
+    assert set(rescaled.ranges) == set(table.tensors) - {name}
+    assert replace(plain, table=None).ranges == {}
+
+
+def test_a_recovered_engine_raises_no_alarm(digits: Digits, tmp_path: Path) -> None:
+    """Its biases are corrected, and its ranges are those of digits."""
+    engine = engine_on(digits, digits.train, tmp_path, "--recover", "bias", "--samples", 128)
+    assert alarms(bench(engine, digits.model, digits.test)[1]) == []
 
 
 @pytest.mark.parametrize("kind", ["uniform", "normal", "black"])
