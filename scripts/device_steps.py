@@ -23,7 +23,7 @@ from edgeres.contract import ContractOptions, preset
 from edgeres.data import Dataset, batches, embedded_digits, embedded_path, load_dataset, select
 from edgeres.environment.cuda import CudaDevice, find_cuda_device
 from edgeres.model_file import describe_model
-from edgeres.pipeline import build_from_model, calibrate_model, export_stage
+from edgeres.pipeline import Judges, build_from_model, calibrate_model, export_stage
 from edgeres.quantize import quantize_for_tensorrt
 from edgeres.runners import Runner, TensorRtRunner, model_runner, network_runner
 from edgeres.runners.base import HostMemory
@@ -42,6 +42,7 @@ NOISE = {Precision.FP32: 0.01, Precision.FP16: 0.03}
 with TF32 on Ampere and later."""
 INT8_NOISE = 0.2
 MAX_DROP_PP = 1.0
+MIXED_DROP_PP = 0.2
 MAX_GROWTH_MIB = 8.0
 """What the process may grow over the inferences of the leak test: allocators keep some."""
 TRTEXEC_TOLERANCE = 0.1
@@ -82,6 +83,8 @@ class Network:
     """(N, 3, H, W) float32, preprocessed."""
     labels: NDArray[np.int64]
     table: CalibrationTable
+    data: Path
+    """What it was calibrated on, and what mixed precision is chosen by."""
 
 
 @dataclass(slots=True)
@@ -212,7 +215,9 @@ def prepare(bench: Bench, name: str, model: Path, data: Path, test: Dataset) -> 
     with closing(batches(test, described.contract or table.contract, batch_size=BATCH)) as stream:
         parts = [(batch.images, batch.labels) for batch in stream]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    bench.networks[name] = Network(model=model, images=images, labels=labels, table=table)
+    bench.networks[name] = Network(
+        model=model, images=images, labels=labels, table=table, data=data
+    )
     return {"model_sha256": described.sha256, "images": len(images), "calibrated_on": table.samples}
 
 
@@ -232,12 +237,20 @@ def build(bench: Bench, name: str, precision: Precision) -> Figures:
     """Builds the engine on this machine."""
     bench.need("GPU", "TensorRT")
     network = bench.network(name)
-    with_ranges = precision not in {Precision.FP32, Precision.FP16}
+    mixed = precision is Precision.MIXED
+    config = BuildConfig(
+        target=bench.options.target,
+        precision=precision,
+        batch=(1, 1, BATCH),
+        max_drop_pp=MIXED_DROP_PP if mixed else None,
+    )
+    judges = Judges(data=network.data, labelled=False, samples=bench.options.images)
     engine = build_from_model(
         network.model,
-        BuildConfig(target=bench.options.target, precision=precision, batch=(1, 1, BATCH)),
-        network.table if with_ranges else None,
+        config,
+        network.table if precision.quantizes else None,
         output=bench.options.folder / f"{name}.{precision}.plan",
+        judges=judges if mixed else None,
     )
     bench.engines[name, precision] = engine
     manifest = engine.manifest

@@ -113,8 +113,14 @@ def builder(change: Callable[[bytes], bytes] = bytes) -> Build:
     """Returns a builder whose plan is the network that TensorRT would be given."""
 
     def build(
-        model: Path, config: BuildConfig, table: CalibrationTable | None = None, *, output: Path
+        model: Path,
+        config: BuildConfig,
+        table: CalibrationTable | None = None,
+        *,
+        output: Path,
+        judges: object = None,
     ) -> EngineArtifact:
+        assert (judges is not None) is (config.precision is Precision.MIXED)
         described = describe_model(model)
         plan = model.read_bytes()
         if table is not None:

@@ -19,7 +19,7 @@ from typing import Any
 from edgeres.artifacts import TRUSTED, EngineArtifact, Manifest
 from edgeres.environment.cuda import CudaDevice, NoCudaDevice, find_cuda_device, l4t_release
 from edgeres.errors import MismatchError
-from edgeres.spec import Target
+from edgeres.spec import HardwareCompatibility, Precision, Target
 
 MODULES = {Target.TENSORRT: "tensorrt", Target.TENSORRT_RTX: "tensorrt_rtx"}
 """Python module that runs a target's plans."""
@@ -38,6 +38,7 @@ _LEAPS = frozenset({(8, 10), (10, 11)})
 matrix, "Engine Portability"."""
 
 _AMPERE = (8, 0)
+_AMPERE_PLUS = HardwareCompatibility.AMPERE_PLUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,7 @@ def _gpu_differs(manifest: Manifest, here: Here) -> Iterator[str]:
     if built is None:
         yield "its manifest does not say which GPU it is for"
     elif built != found:
-        if "AMPERE_PLUS" not in manifest.flags or _numbers(found) < _AMPERE:
+        if _level(manifest) is not _AMPERE_PLUS or _numbers(found) < _AMPERE:
             yield (
                 f"it is for compute capability {built}, this machine has {found} "
                 f"({here.device.name})"
@@ -128,8 +129,13 @@ def _gpu_differs(manifest: Manifest, here: Here) -> Iterator[str]:
 
 def _needs_model(manifest: Manifest) -> bool:
     """Returns whether the plan is tuned for one model of GPU, and not compiled for a kind."""
-    portable = {"AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"} & set(manifest.flags)
-    return manifest.target is Target.TENSORRT and manifest.gpu is not None and not portable
+    tuned = manifest.target is Target.TENSORRT and manifest.gpu is not None
+    return tuned and _level(manifest) is HardwareCompatibility.NONE
+
+
+def _level(manifest: Manifest) -> HardwareCompatibility:
+    options = manifest.options
+    return HardwareCompatibility.NONE if options is None else options.hardware_compatibility
 
 
 def _system_differs(manifest: Manifest, here: Here) -> Iterator[str]:

@@ -18,7 +18,7 @@ from edgeres.errors import ArtifactError, MismatchError
 from edgeres.files import save_json
 from edgeres.runners import engine_runner, preflight
 from edgeres.runners.preflight import Here, check_plan, differences
-from edgeres.spec import Precision, Target
+from edgeres.spec import HardwareCompatibility, Precision, Target, TensorRTOptions
 
 ORIN = CudaDevice(
     name="Orin", compute_capability="8.7", memory_mib=7620, integrated=True, cuda="12.6"
@@ -28,6 +28,10 @@ BUILT = replace(
     MANIFEST,
     gpu="Orin",
     versions={"tensorrt": "10.3.0", "cuda": "12.6", "l4t": "36.4.3"},
+)
+AMPERE_PLUS = TensorRTOptions(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS)
+SAME_CAPABILITY = TensorRTOptions(
+    hardware_compatibility=HardwareCompatibility.SAME_COMPUTE_CAPABILITY
 )
 HOME = Here(version="10.3.0", device=ORIN, l4t="36.4.3")
 
@@ -78,12 +82,12 @@ CASES = {
         ("it is for compute capability 8.7, this machine has 7.2 (Xavier)",),
     ),
     "Ampere and later": Case(
-        {"flags": ("AMPERE_PLUS",)},
+        {"options": AMPERE_PLUS},
         replace(HOME, device=replace(ORIN, name="RTX 4090", compute_capability="8.9")),
         (),
     ),
     "Ampere and later, on an older one": Case(
-        {"flags": ("AMPERE_PLUS",)},
+        {"options": AMPERE_PLUS},
         replace(HOME, device=XAVIER),
         ("it is for compute capability 8.7, this machine has 7.2 (Xavier)",),
     ),
@@ -93,7 +97,7 @@ CASES = {
         ("it was built on a Orin, this machine has a Orin Nano",),
     ),
     "another model of a kind": Case(
-        {"flags": ("SAME_COMPUTE_CAPABILITY",)},
+        {"options": SAME_CAPABILITY},
         replace(HOME, device=replace(ORIN, name="Orin Nano")),
         (),
     ),
