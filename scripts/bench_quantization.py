@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""Measures calibration and INT8: accuracy, cost, memory, latency, and the worst method.
+
+Takes real trained networks and labelled images from a folder with the layout of its README
+(--shared). Every choice is made on calibration images; validation images only count. Times are
+ratios within one run, each side in turns with the other.
+
+Example:
+  python scripts/bench_quantization.py --shared ../shared --json quantization.json
+  python scripts/bench_quantization.py --shared ../shared --part cost --part memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure_results import CASES, Case, edgeres
+from numpy.typing import NDArray
+
+from edgeres.data import batches, load_dataset, select
+from edgeres.environment import describe_machine
+from edgeres.model_file import describe_model
+from edgeres.ort import open_session, run_session
+from edgeres.quantize import calibrate
+from edgeres.spec import CalibrationConfig, Method
+
+ROUNDS = 3
+"""Turns that each side of a timed comparison gets; the fastest of each counts."""
+
+BATCH_SIZES = (1, 2, 4, 8, 16)
+METHODS = [method.value for method in Method]
+RECOVERIES = ("none", "bias", "adaround")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Decoded images in memory, as calibration takes them."""
+
+    images: NDArray[np.float32]
+    hashes: tuple[str, ...]
+
+
+def main() -> int:
+    """Runs the parts that were asked for and prints a table for each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/")
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="default: all")
+    parser.add_argument("--case", action="append", choices=[c.name for c in CASES])
+    parser.add_argument("--json", type=Path, help="where to write every row")
+    asked = parser.parse_args()
+    cases = [case for case in CASES if not asked.case or case.name in asked.case]
+    found: dict[str, Any] = {"environment": environment()}
+    with tempfile.TemporaryDirectory() as folder:
+        models = exported(cases, asked.shared.resolve(), Path(folder))
+        for part in asked.part or PARTS:
+            rows = list(PARTS[part](models, asked.shared.resolve()))
+            found[part] = rows
+            show(part, rows)
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def environment() -> Row:
+    """Returns the machine and the versions that the figures depend on."""
+    packages = ("edgeres", "onnx", "onnxruntime", "numpy")
+    return {
+        **describe_machine().to_dict(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def exported(cases: list[Case], shared: Path, folder: Path) -> dict[Case, Path]:
+    """Exports every case's network and returns its ONNX file."""
+    models = {case: folder / f"{case.name}.onnx" for case in cases}
+    for case, model in models.items():
+        edgeres(f"export {case.export.format(shared=shared)} -o {model}")
+    return models
+
+
+def accuracy(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
+    """Yields what method auto and each recovery keep of the accuracy, in both lowerings."""
+    for case, model in models.items():
+        for recovery in RECOVERIES:
+            table = model.with_suffix(f".{recovery}.json")
+            begin = time.perf_counter()
+            edgeres(
+                f"calibrate {model} --data {shared / case.calibration} --method auto "
+                f"--recover {recovery} -o {table}"
+            )
+            seconds = time.perf_counter() - begin
+            yield {
+                "network": case.name,
+                "recovery": recovery,
+                "seconds": round(seconds, 1),
+                **judged(model, table, "auto", shared / case.validation),
+            }
+
+
+def worst(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
+    """Yields the accuracy of every method on every network: none may collapse."""
+    for case, model in models.items():
+        table = model.with_suffix(".worst.json")
+        edgeres(f"calibrate {model} --data {shared / case.calibration} --method auto -o {table}")
+        for method in METHODS:
+            row = judged(model, table, method, shared / case.validation)
+            yield {"network": case.name, "method": method, **row}
+
+
+def judged(model: Path, table: Path, method: str, data: Path) -> Row:
+    """Returns how many images FP32 and each lowering of a table have right."""
+    chosen = table.with_suffix(f".{method}.json")
+    raw = json.loads(table.read_text(encoding="utf-8"))
+    chosen.write_text(json.dumps({**raw, "method": method}), encoding="utf-8")
+    engine = table.with_suffix(".int8")
+    edgeres(f"build-engine {model} --calibration {chosen} -o {engine}")
+    bench = f"--reference {model} --data {data} --json"
+    cpu = json.loads(edgeres(f"bench {engine} {bench} --iterations 20"))["accuracy"]
+    simulated = json.loads(edgeres(f"bench {chosen} --simulate {bench}"))["accuracy"]
+    return {
+        "fp32": cpu["reference"]["correct"],
+        "cpu": cpu["engine"]["correct"],
+        "tensorrt": simulated["engine"]["correct"],
+        "samples": cpu["samples"],
+    }
+
+
+def cost(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
+    """Yields the time of calibration by all methods over that of plain FP32 inference."""
+    for case, path in models.items():
+        model = describe_model(path)
+        assert model.contract is not None
+        dataset = select(load_dataset(shared / case.calibration, labelled=False), 512, 0)
+        stored = [
+            Stored(batch.images, batch.hashes)
+            for batch in batches(dataset, model.contract, batch_size=CalibrationConfig().batch_size)
+        ]
+        whole = np.concatenate([part.images for part in stored])
+        session = open_session(path)
+        best = min(BATCH_SIZES, key=lambda size: inference_time(session, model, whole[:64], size))
+        plain, calibrated = [], []
+        for _ in range(ROUNDS):
+            plain.append(inference_time(session, model, whole, best))
+            begin = time.perf_counter()
+            calibrate(model, stored, CalibrationConfig(), contract=model.contract, data="memory")
+            calibrated.append(time.perf_counter() - begin)
+        yield {
+            "network": case.name,
+            "images": len(whole),
+            "plain_batch": best,
+            "plain_seconds": round(min(plain), 2),
+            "calibrate_seconds": round(min(calibrated), 2),
+            "ratio": round(min(calibrated) / min(plain), 3),
+        }
+
+
+def inference_time(session: Any, model: Any, images: NDArray[np.float32], size: int) -> float:
+    """Returns the seconds that a session takes for all images, `size` at a time."""
+    begin = time.perf_counter()
+    for start in range(0, len(images), size):
+        run_session(session, [model.output.name], {model.input.name: images[start : start + size]})
+    return time.perf_counter() - begin
+
+
+def memory(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
+    """Yields the peak memory of calibrate beyond that of a process with a loaded session."""
+    for case, model in models.items():
+        if not (shared / case.calibration).is_dir():
+            continue
+        loaded = peak_mib(["-c", LOADED, str(model)])
+        for times in (1, 10):
+            with tempfile.TemporaryDirectory() as folder:
+                images = repeated(shared / case.calibration / "images", Path(folder), times)
+                command = f"calibrate {model} --data {folder} --samples {images} -o {folder}/t.json"
+                peak = peak_mib(["-m", "edgeres", *command.split()])
+            yield {
+                "network": case.name,
+                "images": images,
+                "session_mib": loaded,
+                "calibrate_mib": peak,
+                "beyond_mib": peak - loaded,
+            }
+
+
+LOADED = """
+import sys
+from pathlib import Path
+import numpy, onnx
+from edgeres.ort import open_session, run_session
+session = open_session(Path(sys.argv[1]))
+source, target = session.get_inputs()[0], session.get_outputs()[0].name
+images = numpy.zeros((4, *source.shape[1:]), numpy.float32)
+run_session(session, [target], {source.name: images})
+"""
+
+
+def repeated(images: Path, folder: Path, times: int) -> int:
+    """Links every image `times` over into one class folder and returns how many there are."""
+    inside = folder / "all"
+    inside.mkdir()
+    for path in sorted(images.iterdir()):
+        for copy in range(times):
+            (inside / f"{copy}_{path.name}").symlink_to(path.resolve())
+    return len(list(inside.iterdir()))
+
+
+def peak_mib(arguments: list[str]) -> int:
+    """Returns the largest resident size of a Python process, in MiB."""
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{arguments} ended with {process.returncode}")
+    return usage.ru_maxrss // 1024
+
+
+def latency(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
+    """Yields the median latency at batch 1 of the CPU's INT8 engine and of FP32, in turns."""
+    for case, model in models.items():
+        table, engine = model.with_suffix(".json"), model.with_suffix(".int8")
+        edgeres(f"calibrate {model} --data {shared / case.calibration} -o {table}")
+        edgeres(f"build-engine {model} --calibration {table} -o {engine}")
+        verdict = json.loads(
+            edgeres(
+                f"bench {engine} --reference {model} --data {shared / case.validation} "
+                "--samples 50 --json"
+            )
+        )["latency"]
+        yield {
+            "network": case.name,
+            "int8_ms": round(verdict["engine"]["p50_ms"], 3),
+            "fp32_ms": round(verdict["reference"]["p50_ms"], 3),
+            "speedup": round(verdict["speedup"], 2),
+        }
+
+
+PARTS: dict[str, Callable[[dict[Case, Path], Path], Iterator[Row]]] = {
+    "accuracy": accuracy,
+    "worst": worst,
+    "cost": cost,
+    "memory": memory,
+    "latency": latency,
+}
+
+
+def show(part: str, rows: list[Row]) -> None:
+    """Prints a part as a Markdown table."""
+    print(f"\n{part}\n")
+    if not rows:
+        return
+    names = list(rows[0])
+    print("| " + " | ".join(names) + " |")
+    print("|" + " --- |" * len(names))
+    for row in rows:
+        print("| " + " | ".join(str(row[name]) for name in names) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
