@@ -18,7 +18,7 @@ from edgeres.names import Name
 from edgeres.spec import Block, ModelSpec, Precision
 
 VALUE_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
-"""Bytes of one weight or activation."""
+"""Bytes of one weight or activation, by each precision that a whole network can have."""
 
 CHANNEL_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 8}
 """Bytes that an output channel adds to the weights once batch normalisation is folded: a bias,
@@ -88,9 +88,9 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """Returns the counts and, by precision, the bytes."""
         by_precision = {
-            "weight_bytes": {p.value: self.weight_bytes(p) for p in Precision},
-            "activation_bytes": {p.value: self.activation_bytes(p) for p in Precision},
-            "macs_per_byte": {p.value: self.intensity(p) for p in Precision},
+            "weight_bytes": {p.value: self.weight_bytes(p) for p in VALUE_BYTES},
+            "activation_bytes": {p.value: self.activation_bytes(p) for p in VALUE_BYTES},
+            "macs_per_byte": {p.value: self.intensity(p) for p in VALUE_BYTES},
         }
         return {"parameters": self.parameters, **asdict(self), **by_precision}
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeres.models.network import (
+    VALUE_BYTES,
     BuildingBlock,
     Cost,
     Layer,
@@ -138,7 +139,7 @@ def _network_facts(network: Network) -> Iterator[tuple[str, str]]:
     yield "MACs", f"{in_units(cost.macs)} for one image, convolutions and classifier"
     yield "activations", f"{in_units(cost.activations)}: {_sizes(cost.activation_bytes)}"
     yield "weights", f"{_sizes(cost.weight_bytes)}, batch norms folded"
-    intensity = (f"{p.value.upper()} {cost.intensity(p):.1f}" for p in Precision)
+    intensity = (f"{p.value.upper()} {cost.intensity(p):.1f}" for p in VALUE_BYTES)
     yield "intensity", f"{', '.join(intensity)} MACs per byte moved, batch 1"
 
 
@@ -166,7 +167,7 @@ def _skips(network: Network) -> str:
 
 
 def _sizes(bytes_in: Callable[[Precision], int]) -> str:
-    return ", ".join(f"{p.value.upper()} {bytes_in(p) / 1e6:.3g} MB" for p in Precision)
+    return ", ".join(f"{p.value.upper()} {bytes_in(p) / 1e6:.3g} MB" for p in VALUE_BYTES)
 
 
 def _stage_table(network: Network) -> Table:
