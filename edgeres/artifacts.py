@@ -7,17 +7,20 @@ a stale or foreign file is refused with a sentence. Nothing here imports a heavy
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from edgeres.audit import Audit
 from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, save_json, sha256_of
 from edgeres.recovery import Recovery
-from edgeres.spec import Method, Precision, Target
-from edgeres.tuning import Choice, Sensitivity
+from edgeres.spec import Method, Precision, Target, TensorRTOptions
+from edgeres.tuning import Choice, MixedSearch, Sensitivity
+
+T = TypeVar("T")
 
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
@@ -206,8 +209,8 @@ class CalibrationTable:
                 for name, seen in raw["tensors"].items()
             },
             choices=tuple(Choice.from_dict(choice) for choice in raw.get("choices", ())),
-            sensitivity=_sensitivity(raw.get("sensitivity")),
-            recovery=_recovery(raw.get("recovery")),
+            sensitivity=_optional(Sensitivity.from_dict, raw.get("sensitivity")),
+            recovery=_optional(Recovery.from_dict, raw.get("recovery")),
         )
 
 
@@ -246,6 +249,18 @@ class Manifest:
     calibration_images: tuple[str, ...] = ()
     """Hashes of the images that the engine was calibrated on."""
     layers: tuple[LayerPrecision, ...] = field(default=())
+    batch: tuple[int, int, int] | None = None
+    """Smallest, optimal and largest batch; None where any is taken."""
+    input_size: tuple[int, int, int] | None = None
+    """Smallest, optimal and largest side of the image; None: the contract's alone."""
+    options: TensorRTOptions | None = None
+    """What was asked of NVIDIA's builder; None on the CPU."""
+    required_coverage: float | None = None
+    """Percentage of the convolutions and additions that had to run in the precision asked for."""
+    audit: Audit | None = None
+    """What the engine really runs; None where nobody looked."""
+    search: MixedSearch | None = None
+    """What mixed precision chose among; None for the others."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -254,6 +269,8 @@ class Manifest:
             "kind": "edgeres-engine",
             **asdict(self),
             "contract": self.contract.to_dict(),
+            "audit": self.audit and self.audit.to_dict(),
+            "search": self.search and self.search.to_dict(),
         }
 
     @classmethod
@@ -280,6 +297,12 @@ class Manifest:
                 LayerPrecision(**{**layer, "precision": Precision(layer["precision"])})
                 for layer in raw["layers"]
             ),
+            batch=_profile(raw["batch"]),
+            input_size=_profile(raw["input_size"]),
+            options=_optional(TensorRTOptions.from_dict, raw["options"]),
+            required_coverage=_optional(float, raw["required_coverage"]),
+            audit=_optional(Audit.from_dict, raw["audit"]),
+            search=_optional(MixedSearch.from_dict, raw.get("search")),
         )
 
 
@@ -291,12 +314,15 @@ class EngineArtifact:
     manifest: Manifest
 
 
-def _recovery(raw: Mapping[str, Any] | None) -> Recovery | None:
-    return None if raw is None else Recovery.from_dict(raw)
+def _optional(read: Callable[[Any], T], raw: Any) -> T | None:
+    return None if raw is None else read(raw)
 
 
-def _sensitivity(raw: Mapping[str, Any] | None) -> Sensitivity | None:
-    return None if raw is None else Sensitivity.from_dict(raw)
+def _profile(raw: Any) -> tuple[int, int, int] | None:
+    if raw is None:
+        return None
+    low, best, high = (int(value) for value in raw)
+    return low, best, high
 
 
 def _threshold(raw: Mapping[str, Any]) -> Threshold:

@@ -12,6 +12,7 @@ The tree::
       CalibrationError         1  ranges that cannot be observed, or a table of another model
       QuantizationError        1  a graph that cannot be quantized as asked
       BuildError               1  the target's builder refused the network
+        CoverageError          5  layers run in another precision than the one asked for
       RunnerError              1  inference failed
       MismatchError            6  an engine that does not belong to this machine or these inputs
 
@@ -63,6 +64,12 @@ class QuantizationError(EdgeresError):
 
 class BuildError(EdgeresError):
     """The target's builder or parser refused the network."""
+
+
+class CoverageError(BuildError):
+    """Layers of the engine run in another precision than the one asked for."""
+
+    exit_code = 5
 
 
 class RunnerError(EdgeresError):

@@ -20,6 +20,7 @@ from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import sha256_of, whole_file
 from edgeres.spec import Method
+from edgeres.tuning import MixedSearch
 
 IR_VERSION = 8
 """ONNX IR that TensorRT 8.6's parser reads (opset 17 came with it). Source: ONNX versioning
@@ -41,6 +42,8 @@ class Network:
     """Where its scales come from; None without INT8."""
     method: Method | None = None
     """The table's method that was used."""
+    search: MixedSearch | None = None
+    """What mixed precision chose among; None for the others."""
 
 
 def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:

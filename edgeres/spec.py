@@ -7,7 +7,9 @@ share these names. Units are in the field names, accuracy limits are in percenta
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from edgeres.contract import Contract
 from edgeres.errors import ConfigError
@@ -20,6 +22,13 @@ class Precision(Name):
     FP32 = "fp32"
     FP16 = "fp16"
     INT8 = "int8"
+    MIXED = "mixed"
+    """INT8, with what a budget of accuracy needs kept from it. A layer is never `mixed`."""
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether an engine of it has INT8 layers, and needs a calibration table."""
+        return self in (Precision.INT8, Precision.MIXED)
 
 
 class Target(Name):
@@ -185,6 +194,68 @@ class CalibrationConfig:
             )
 
 
+class HardwareCompatibility(Name):
+    """GPUs that a TensorRT plan runs on besides the one that it was built on."""
+
+    NONE = "none"
+    AMPERE_PLUS = "ampere-plus"
+    SAME_COMPUTE_CAPABILITY = "same-compute-capability"
+
+
+OPTIMIZATION_LEVELS = range(6)
+"""Effort of TensorRT's builder. Source: NVIDIA TensorRT API, IBuilderConfig,
+builder_optimization_level: 3 is the default, 5 the highest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRTOptions:
+    """What is asked of NVIDIA's builder beyond precision, target and batch."""
+
+    workspace_mib: int | None = None
+    """Memory that one layer's kernel may use; None: TensorRT's default, or what a board has free."""
+    optimization_level: int | None = None
+    """One of `OPTIMIZATION_LEVELS`; None: TensorRT's own default."""
+    timing_cache: str | None = None
+    """File that kernel timings are read from and kept in."""
+    hardware_compatibility: HardwareCompatibility = HardwareCompatibility.NONE
+    version_compatible: bool = False
+    """Whether later versions of TensorRT may load the plan."""
+    refit: bool = False
+    """Whether the weights can be replaced afterwards."""
+    strip_weights: bool = False
+    """Whether the plan leaves the weights out, to be refitted where it runs."""
+    sparsity: bool = False
+    """Whether kernels for 2:4 sparse weights may be used."""
+    dla_core: int | None = None
+    """Deep-learning accelerator to build for; None: the GPU."""
+    gpu_fallback: bool = False
+    """Whether layers that the accelerator cannot run may go to the GPU."""
+
+    def __post_init__(self) -> None:
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise ConfigError(f"--workspace is {self.workspace_mib} MiB; expected at least 1.")
+        level = self.optimization_level
+        if level is not None and level not in OPTIMIZATION_LEVELS:
+            raise ConfigError(
+                f"--optimization-level is {level}; expected {OPTIMIZATION_LEVELS[0]} to "
+                f"{OPTIMIZATION_LEVELS[-1]}, where higher builds longer and may run faster."
+            )
+        if self.dla_core is not None and self.dla_core < 0:
+            raise ConfigError(f"--dla is {self.dla_core}; expected a core's number, from 0 on.")
+        if self.gpu_fallback and self.dla_core is None:
+            raise ConfigError("--gpu-fallback is for an engine on the DLA. Pass --dla CORE too.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> TensorRTOptions:
+        """Reads `to_dict`'s form."""
+        level = HardwareCompatibility(raw["hardware_compatibility"])
+        return cls(**{**raw, "hardware_compatibility": level})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildConfig:
     """What engine to build."""
@@ -197,17 +268,49 @@ class BuildConfig:
     """Smallest, optimal and largest batch of the optimization profile."""
     float_layers: Precision = Precision.FP16
     """Precision of what is not INT8 in an INT8 engine for TensorRT; the CPU's is always FP32."""
+    max_drop_pp: float | None = None
+    """Budget of mixed precision, in percentage points of top-1 accuracy; None for the others."""
+    input_size: tuple[int, int, int] | None = None
+    """Smallest, optimal and largest side of the square image in pixels, for a model whose height
+    and width are dynamic; None: the contract's size alone."""
+    options: TensorRTOptions = TensorRTOptions()
+    required_coverage: float | None = None
+    """Share of the convolutions and additions, in percent, that must run in the precision asked
+    for; None: any on TensorRT, all that were lowered to INT8 on the CPU."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether layers of the engine are to be INT8, some or all."""
+        return self.precision.quantizes
 
     @property
     def float_precision(self) -> Precision:
         """Precision of the layers of the engine that are not INT8."""
-        return self.float_layers if self.precision is Precision.INT8 else self.precision
+        return self.float_layers if self.is_quantized else self.precision
 
     def __post_init__(self) -> None:
         low, best, high = self.batch
         if not 1 <= low <= best <= high:
             raise ConfigError(
                 f"Batch {low}:{best}:{high} is no profile; expected 1 <= min <= opt <= max."
+            )
+        self._check_sizes()
+        if (self.precision is Precision.MIXED) is (self.max_drop_pp is None):
+            raise ConfigError(
+                f"--precision {self.precision} "
+                + (
+                    "needs a budget: pass --max-drop PP, in percentage points of top-1 accuracy."
+                    if self.max_drop_pp is None
+                    else "has no budget to keep: leave --max-drop out, or pass --precision mixed."
+                )
+            )
+        if self.max_drop_pp is not None and not math.isfinite(self.max_drop_pp):
+            raise ConfigError(f"--max-drop {self.max_drop_pp} is no limit; expected a number.")
+        if self.target is Target.ONNXRUNTIME and self.options != TensorRTOptions():
+            named = ", ".join(_changed(self.options))
+            raise ConfigError(
+                f"{named}: for TensorRT plans alone, and the target is onnxruntime. Leave it out, "
+                "or pass --target tensorrt."
             )
         if self.compute_capability is not None and self.target is not Target.TENSORRT_RTX:
             raise ConfigError(
@@ -219,6 +322,39 @@ class BuildConfig:
                 "ONNX Runtime's CPU has no FP16 convolutions: an fp16 engine would run in FP32. "
                 "Use --precision fp32 or int8, or --target tensorrt."
             )
+
+    def _check_sizes(self) -> None:
+        """Refuses a profile of image sizes, or a coverage, that cannot be."""
+        if self.input_size is not None:
+            low, best, high = self.input_size
+            if not 1 <= low <= best <= high:
+                raise ConfigError(
+                    f"Input size {low}:{best}:{high} is no profile; expected "
+                    "1 <= min <= opt <= max."
+                )
+            if self.target is Target.ONNXRUNTIME:
+                raise ConfigError(
+                    f"--input-size {low}:{best}:{high} is a profile of a TensorRT plan; an "
+                    "onnxruntime engine takes what its model takes. Pass one size, or leave it out."
+                )
+        coverage = self.required_coverage
+        if coverage is not None and not 0 <= coverage <= 100:
+            raise ConfigError(f"--require-coverage is {coverage}; expected 0 to 100 percent.")
+
+
+def _changed(options: TensorRTOptions) -> list[str]:
+    """Returns the command line's names of the options that differ from their defaults."""
+    spelled = {
+        "workspace_mib": "--workspace",
+        "dla_core": "--dla",
+        "version_compatible": "--version-compatible",
+    }
+    default = TensorRTOptions().to_dict()
+    return [
+        spelled.get(name, "--" + name.replace("_", "-"))
+        for name, value in options.to_dict().items()
+        if value != default[name]
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

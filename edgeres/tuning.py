@@ -1,8 +1,8 @@
 """What searches over calibration images found: frozen values that travel with a table or engine.
 
 Quality is the signal-to-quantization-noise ratio of the logits, in dB: ten times the logarithm
-of the squared FP32 logits over the squared error, each image's logits centred first, because a
-constant added to all of them changes no label and no probability.
+of an image's squared FP32 logits over their squared error, averaged over images. The logits are
+centred first, because a constant added to all of them changes no label and no probability.
 """
 
 from __future__ import annotations

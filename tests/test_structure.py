@@ -17,7 +17,7 @@ STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
 _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
 _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning", "recovery"}
-_VALUES = _ARTIFACTS | {"artifacts"}
+_VALUES = _ARTIFACTS | {"artifacts", "audit"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base"}
 _COMPARE = _MEASUREMENT | {"evaluate", "benchmark"}
@@ -33,7 +33,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "contract": _SPEC | {"names"},
     "tuning": _SPEC | {"spec", "names", "contract"},
     "recovery": _SPEC | {"spec", "names", "contract"},
-    "artifacts": _ARTIFACTS,
+    "audit": _SPEC | {"spec", "names"},
+    "artifacts": _ARTIFACTS | {"audit"},
     "results": _VALUES,
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from edgeres import __version__
 from edgeres.artifacts import EngineArtifact, Manifest, manifest_path
+from edgeres.audit import Audit
 from edgeres.contract import Contract
 from edgeres.files import save_json, whole_file
 from edgeres.model_file import Network
-from edgeres.spec import BuildConfig
+from edgeres.spec import BuildConfig, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class Built:
     gpu: str | None = None
     compute_capability: str | None = None
     flags: tuple[str, ...] = ()
+    batch: tuple[int, int, int] | None = None
+    audit: Audit | None = None
 
 
 def save_engine(
@@ -85,4 +88,10 @@ def _manifest(built: Built, network: Network, config: BuildConfig, contract: Con
         output=network.source.output,
         calibration_images=() if table is None else table.data.image_hashes,
         layers=network.layers,
+        search=network.search,
+        batch=built.batch,
+        input_size=config.input_size,
+        options=None if config.target is Target.ONNXRUNTIME else config.options,
+        required_coverage=config.required_coverage,
+        audit=built.audit,
     )

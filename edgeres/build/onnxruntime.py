@@ -6,18 +6,22 @@ the lowering: a layer that was meant to be integer and runs in float is an error
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
-from edgeres.artifacts import EngineArtifact
+from edgeres.artifacts import EngineArtifact, LayerPrecision
+from edgeres.audit import Audit, AuditedNode, EngineLayer, Source
+from edgeres.build.coverage import audited_nodes, check_coverage
 from edgeres.build.manifest import Built, save_engine
 from edgeres.contract import Contract
-from edgeres.errors import BuildError
+from edgeres.errors import CoverageError
 from edgeres.model_file import Network
 from edgeres.ort import open_session
 from edgeres.spec import BuildConfig, Precision
@@ -30,6 +34,24 @@ _FLOAT_FORMS = {
 }
 """Operators of ONNX Runtime that compute a layer in float, in the standard or in its own domain."""
 
+_INTEGER_FORMS = {
+    "QLinearConv": "Conv",
+    "QLinearAdd": "Add",
+    "QGemm": "Gemm",
+    "QLinearGlobalAveragePool": "GlobalAveragePool",
+}
+"""ONNX Runtime's integer operators, and the operator that each is the integer form of."""
+
+_KINDS = {
+    **{form: kind for kind, forms in _FLOAT_FORMS.items() for form in forms},
+    **_INTEGER_FORMS,
+}
+_REFORMATS = frozenset(
+    {"Transpose", "ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear"}
+)
+_RENAMED = re.compile(r"(_token_\d+|_nchwc)+$")
+"""What ONNX Runtime's fusions put behind an operator's name."""
+
 
 def build(
     network: Network, config: BuildConfig, contract: Contract, *, output: Path
@@ -37,17 +59,20 @@ def build(
     """Writes the network as an ONNX file, after ONNX Runtime has shown how it runs it.
 
     Raises:
-        BuildError: ONNX Runtime runs layers in float that were to be integer.
+        CoverageError: ONNX Runtime runs layers in float that were to be integer.
         RunnerError: ONNX Runtime refused the network.
         ArtifactError: the files cannot be written.
     """
     serialized = network.model.SerializeToString()
-    if config.precision is Precision.INT8:
-        check_integer(network, optimized_model(serialized))
+    optimized = optimized_model(serialized)
+    audit = audit_of_graph(optimized, network.layers, config)
+    if config.required_coverage is not None:
+        check_coverage(audit, config.required_coverage)
+    elif config.is_quantized:
+        check_integer(network, optimized)
     versions = {name: version(name) for name in ("onnx", "onnxruntime")}
-    return save_engine(
-        Built(engine=serialized, versions=versions), network, config, contract, output
-    )
+    built = Built(engine=serialized, versions=versions, audit=audit)
+    return save_engine(built, network, config, contract, output)
 
 
 def optimized_model(serialized: bytes) -> onnx.ModelProto:
@@ -58,11 +83,65 @@ def optimized_model(serialized: bytes) -> onnx.ModelProto:
         return onnx.load(path)
 
 
+def audit_of_graph(
+    optimized: onnx.ModelProto, layers: Iterable[LayerPrecision], config: BuildConfig
+) -> Audit:
+    """Returns the audit of the graph that ONNX Runtime really runs.
+
+    Args:
+        optimized: the graph after its fusions.
+        layers: the network's, as it was lowered.
+        config: what was asked.
+    """
+    lowered = tuple(layers)
+    whole = _wholly_integer(optimized, lowered)
+    names = {layer.name: layer.op_type for layer in lowered}
+    found = tuple(_engine_layer(node, names) for node in optimized.graph.node)
+    nodes = audited_nodes(lowered, found, config)
+    ran = tuple(replace(node, ran=_ran(node, whole)) for node in nodes)
+    return Audit(source=Source.ONNXRUNTIME, layers=found, nodes=ran)
+
+
+def _engine_layer(node: onnx.NodeProto, names: Mapping[str, str]) -> EngineLayer:
+    name = _RENAMED.sub("", node.name)
+    kind = _KINDS.get(node.op_type)
+    return EngineLayer(
+        name=node.name,
+        kind=node.op_type,
+        precision=_precision(node.op_type),
+        nodes=(name,) if kind is not None and names.get(name) == kind else (),
+        is_reformat=node.op_type in _REFORMATS,
+    )
+
+
+def _precision(op_type: str) -> Precision | None:
+    if op_type.startswith(("QLinear", "QGemm")):
+        return Precision.INT8
+    return Precision.FP32 if op_type in _KINDS else None
+
+
+def _wholly_integer(optimized: onnx.ModelProto, layers: Iterable[LayerPrecision]) -> frozenset[str]:
+    """Returns the operators of which the graph has as many integer forms as the network has at all.
+
+    Then each of them is integer, whatever ONNX Runtime calls it.
+    """
+    has = Counter(layer.op_type for layer in layers)
+    run = Counter(_INTEGER_FORMS.get(node.op_type) for node in optimized.graph.node)
+    return frozenset(kind for kind, count in has.items() if run[kind] >= count)
+
+
+def _ran(node: AuditedNode, whole: frozenset[str]) -> Precision:
+    """Returns what a layer runs in; what is not among the CPU's integer operators is float."""
+    if node.op_type in whole:
+        return Precision.INT8
+    return node.ran or Precision.FP32
+
+
 def check_integer(network: Network, optimized: onnx.ModelProto) -> None:
     """Checks that no more layers of any kind run in float than the lowering left there.
 
     Raises:
-        BuildError: some do; the message counts them by kind.
+        CoverageError: some do; the message counts them by kind.
     """
     found = Counter(_kinds(optimized))
     meant = Counter(
@@ -71,7 +150,7 @@ def check_integer(network: Network, optimized: onnx.ModelProto) -> None:
     excess = {kind: found[kind] - meant[kind] for kind in found if found[kind] > meant[kind]}
     if excess:
         listed = ", ".join(f"{count} {kind}" for kind, count in excess.items())
-        raise BuildError(
+        raise CoverageError(
             f"ONNX Runtime {version('onnxruntime')} would run {listed} in float that were to be "
             "INT8. Update onnxruntime, or build with --precision fp32."
         )

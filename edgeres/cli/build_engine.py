@@ -6,46 +6,48 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
+from edgeres.cli.engine_options import (
+    INPUT_SIZES,
+    batch_profile,
+    check_effect,
+    engine_options,
+    engine_options_from,
+)
 from edgeres.cli.options import (
     PATH,
     choice,
     common_options,
     contract_from,
-    contract_options,
+    contract_options_with,
     output_option,
 )
-from edgeres.cli.output import say, show_json, track
+from edgeres.cli.output import say, searching, show, show_json, track
 from edgeres.spec import BuildConfig, CalibrationConfig, Method, Precision, Target
 
 DEFAULTS = BuildConfig()
 
 
-def _batch_profile(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int, int]:
-    """Returns the smallest, optimal and largest batch of `1:8:32`, or of one number for all."""
-    parts = value.split(":")
-    if len(parts) not in {1, 3} or not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} is not a batch such as 8 or 1:8:32", ctx, param)
-    low, best, high = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
-    return low, best, high
+def _without_profile(rest: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keywords with `--input-size` where it is the contract's, not a plan's profile."""
+    size = rest["input_size"]
+    return {**rest, "input_size": None if isinstance(size, tuple) else size}
 
 
-def _check_effect(config: BuildConfig) -> None:
-    """Refuses an option that was typed and would have no effect on this target or precision."""
-    for_tensorrt = config.target is not Target.ONNXRUNTIME
-    if _was_typed("batch") and not for_tensorrt:
-        raise click.UsageError(
-            "--batch is for TensorRT plans; an onnxruntime engine takes any batch. Leave it out."
-        )
-    mixed = for_tensorrt and config.precision is Precision.INT8
-    if _was_typed("float_layers") and not mixed:
-        raise click.UsageError("--float-layers is for int8 plans of TensorRT. Leave it out.")
-
-
-def _was_typed(option: str) -> bool:
-    source = click.get_current_context().get_parameter_source(option)
-    return source is ParameterSource.COMMANDLINE
+def _config(rest: dict[str, Any]) -> BuildConfig:
+    """Returns what is to be built, from a command's keywords."""
+    size = rest["input_size"]
+    return BuildConfig(
+        target=Target(rest["target"]),
+        precision=Precision(rest["precision"]),
+        compute_capability=rest["compute_capability"],
+        batch=rest["batch"],
+        float_layers=Precision(rest["float_layers"]),
+        input_size=size if isinstance(size, tuple) else None,
+        options=engine_options_from(rest),
+        required_coverage=rest["require_coverage"],
+        max_drop_pp=rest["max_drop"],
+    )
 
 
 @click.command("build-engine")
@@ -54,8 +56,19 @@ def _was_typed(option: str) -> bool:
     "--precision", type=choice(Precision), default=DEFAULTS.precision.value, show_default=True
 )
 @click.option("--target", type=choice(Target), default=DEFAULTS.target.value, show_default=True)
-@click.option("--calibration", type=PATH, help="Table from edgeres calibrate, for int8.")
+@click.option(
+    "--calibration",
+    type=PATH,
+    help="Table from edgeres calibrate, for int8; for fp16 it shows what would overflow.",
+)
 @click.option("--calib-data", type=PATH, help="Images to calibrate on now, instead of a table.")
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="PP",
+    help="Budget of mixed precision, in percentage points of top-1 accuracy.",
+)
+@click.option("--judge-data", type=PATH, help="Labelled images that mixed precision is chosen by.")
 @click.option("--method", type=choice(Method), help="Thresholds of the table. [default: its own]")
 @click.option(
     "--compute-capability", metavar="X.Y", help="GPU that a tensorrt-rtx plan is for, such as 8.6."
@@ -63,7 +76,7 @@ def _was_typed(option: str) -> bool:
 @click.option(
     "--batch",
     metavar="MIN:OPT:MAX",
-    callback=_batch_profile,
+    callback=batch_profile,
     default=":".join(map(str, DEFAULTS.batch)),
     show_default=True,
     help="Batch sizes of a TensorRT plan.",
@@ -75,54 +88,89 @@ def _was_typed(option: str) -> bool:
     show_default=True,
     help="Precision of what stays float in an int8 plan of TensorRT.",
 )
-@contract_options
+@click.option(
+    "--require-coverage",
+    type=float,
+    metavar="PERCENT",
+    help="Convolutions and additions that must run in the precision asked for; else exit code 5.",
+)
+@engine_options
+@contract_options_with(INPUT_SIZES)
 @output_option("The engine; its manifest is written beside it as OUTPUT.json.")
 @common_options
 def build_engine(
     model: Path,
     calibration: Path | None,
     calib_data: Path | None,
+    judge_data: Path | None,
     output: Path,
     as_json: bool,
     **rest: Any,
 ) -> None:
     """Build an engine from MODEL: for this CPU, for TensorRT, or for TensorRT for RTX.
 
+    Precision mixed keeps residual blocks from INT8, those first that cost the most accuracy for
+    the least latency, until --judge-data lose at most --max-drop. Judge on images that neither
+    training nor bench uses.
+    What NVIDIA's version at hand lacks is refused by name; nothing that was asked for is dropped.
+    Exit code 5: fewer layers than --require-coverage run in the precision asked for.
+
     \b
     Example:
       edgeres build-engine resnet50.onnx --calibration resnet50.table.json -o resnet50.int8.onnx
       edgeres build-engine resnet50.onnx --calibration resnet50.table.json \\
         --target tensorrt-rtx --compute-capability 8.6 -o resnet50.int8.plan
+      edgeres build-engine resnet50.onnx --calibration resnet50.table.json \\
+        --precision mixed --max-drop 0.2 --judge-data held_out/ -o resnet50.mixed.onnx
     """
     from edgeres.artifacts import load_table
-    from edgeres.pipeline import build_from_model, calibrate_model, check_build  # onnx
+    from edgeres.audit import describe_coverage
+    from edgeres.pipeline import Judges, build_from_model, calibrate_model, check_build  # onnx
+    from edgeres.report import mixed_table  # rich
 
     if calibration is not None and calib_data is not None:
         raise click.UsageError("Pass --calibration or --calib-data, not both.")
-    options = contract_from(rest)
+    options = contract_from(_without_profile(rest))
     method = None if rest["method"] is None else Method(rest["method"])
-    config = BuildConfig(
-        target=Target(rest["target"]),
-        precision=Precision(rest["precision"]),
-        compute_capability=rest["compute_capability"],
-        batch=rest["batch"],
-        float_layers=Precision(rest["float_layers"]),
-    )
-    _check_effect(config)
+    config = _config(rest)
+    check_effect(config)
+    if (config.precision is Precision.MIXED) is (judge_data is None):
+        raise click.UsageError(
+            "--precision mixed needs --judge-data, labelled images to count the drop on."
+            if judge_data is None
+            else "--judge-data is for --precision mixed. Leave it out."
+        )
     sources = tuple(path for path in (calibration, calib_data) if path is not None)
     check_build(
         config,
         has_ranges=bool(sources),
         method=method,
         output=output,
-        inputs=(model, *sources),
+        inputs=(model, *sources, *((judge_data,) if judge_data is not None else ())),
     )
     table = None if calibration is None else load_table(calibration)
     if calib_data is not None:
         table = calibrate_model(model, calib_data, CalibrationConfig(), options, track=track)
-    engine = build_from_model(model, config, table, method=method, options=options, output=output)
+    with searching("Mixing") as told, searching("Building") as progress:
+        judges = None
+        if judge_data is not None:
+            judges = Judges(data=judge_data, labelled=True, track=track, told=told)
+        engine = build_from_model(
+            model,
+            config,
+            table,
+            method=method,
+            options=options,
+            output=output,
+            progress=progress,
+            judges=judges,
+        )
     if as_json:
         show_json(engine.manifest.to_dict())
         return
     say(f"{output}: {config.precision} for {config.target}, {output.stat().st_size / 1e6:.1f} MB")
     say(f"{output}.json: its manifest")
+    if engine.manifest.audit is not None:
+        say(describe_coverage(engine.manifest.audit, config.precision))
+    if engine.manifest.search is not None:
+        show(mixed_table(engine.manifest.search))

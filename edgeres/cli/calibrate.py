@@ -62,11 +62,32 @@ DEFAULTS = CalibrationConfig()
 @click.option(
     "--sensitivity", is_flag=True, help="Measure what each block and layer does to the logits."
 )
+@click.option(
+    "--emit-trt-cache",
+    type=PATH,
+    metavar="FILE",
+    help="Write TensorRT's own text cache too, for JetPack 5 and 6 and the DLA.",
+)
+@click.option(
+    "--trt-version",
+    default="10.3.0",
+    show_default=True,
+    metavar="X.Y.Z",
+    help="TensorRT that reads that cache.",
+)
 @contract_options
 @output_option("The calibration table, JSON.")
 @common_options
 def calibrate(
-    model: Path, data: Path, method: str, recover: str, output: Path, as_json: bool, **rest: Any
+    model: Path,
+    data: Path,
+    method: str,
+    recover: str,
+    output: Path,
+    emit_trt_cache: Path | None,
+    trt_version: str,
+    as_json: bool,
+    **rest: Any,
 ) -> None:
     """Observe the ranges of MODEL's activations on images, by every method in one pass.
 
@@ -78,13 +99,20 @@ def calibrate(
     Example:
       edgeres calibrate resnet50.onnx --data train/ --samples 512 -o resnet50.table.json
     """
-    from edgeres.pipeline import calibrate_model  # onnxruntime
+    from edgeres import pipeline  # onnxruntime
     from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
 
     options = contract_from(rest)
+    if emit_trt_cache is not None:
+        pipeline.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
     config = CalibrationConfig(method=Method(method), recover=Recover(recover), **rest)
     with searching("Searching") as told:
-        table = calibrate_model(model, data, config, options, output=output, track=track, told=told)
+        table = pipeline.calibrate_model(
+            model, data, config, options, output=output, track=track, told=told
+        )
+    if emit_trt_cache is not None:
+        count = pipeline.emit_trt_cache(model, table, trt_version, output=emit_trt_cache)
+        say(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")
     if as_json:
         show_json(table.to_dict())
         return

@@ -65,8 +65,16 @@ def output_option(text: str) -> Callable[[F], F]:
     return click.option("-o", "--output", type=PATH, required=True, help=text)
 
 
+INPUT_SIZE = click.option("--input-size", type=int, metavar="N", help="Side of the crop in pixels.")
+
+
 def contract_options(command: F) -> F:
     """Adds the options that describe preprocessing; `contract_from` reads them."""
+    return contract_options_with(INPUT_SIZE)(command)
+
+
+def contract_options_with(input_size: Callable[[F], F]) -> Callable[[F], F]:
+    """Adds the options that describe preprocessing, `--input-size` in a command's own form."""
     options = (
         click.option("--preset", type=Names(list(PRESETS)), help="Preprocessing by name."),
         click.option(
@@ -76,7 +84,7 @@ def contract_options(command: F) -> F:
             "--std", metavar="a,b,c", callback=_triple, help="Standard deviation per channel."
         ),
         click.option("--color", type=choice(Color), help="Order of the channels."),
-        click.option("--input-size", type=int, metavar="N", help="Side of the crop in pixels."),
+        input_size,
         click.option(
             "--resize",
             metavar="N|none",
@@ -84,9 +92,13 @@ def contract_options(command: F) -> F:
             help="Short side before the crop; 'none' crops the image as it is.",
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def contract_from(options: dict[str, Any]) -> ContractOptions:

@@ -73,13 +73,13 @@ def searching(label: str) -> Iterator[Callable[[float, str], None]]:
         BarColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[tried]}"),
+        TextColumn("{task.fields[now]}"),
     )
     console = Console(stderr=True)
     hidden = is_quiet() or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(label, total=1.0, visible=False, tried="")
-        yield lambda share, tried: progress.update(task, completed=share, tried=tried, visible=True)
+        task = progress.add_task(label, total=1.0, visible=False, now="")
+        yield lambda share, now: progress.update(task, completed=share, now=now, visible=True)
 
 
 def is_quiet() -> bool:

@@ -105,7 +105,8 @@ class _CpuLowering:
         self._out.copy(node, inputs, [target + "/u8"])
 
     def _emit_float(self, node: onnx.NodeProto) -> None:
-        inputs = [self._load(name) if name in self._integer else name for name in node.input]
+        load = self._load_by_channel if node.op_type == "Conv" else self._load
+        inputs = [load(name) if name in self._integer else name for name in node.input]
         output = node.output[0]
         stored = output in self._held
         raw = output + "/float" if stored else output
@@ -128,6 +129,22 @@ class _CpuLowering:
         name = f"{tensor}/dq{self._reads}"
         inputs = [self._integer[tensor], *self._parameters(tensor)]
         return self._out.node("DequantizeLinear", inputs, name)
+
+    def _load_by_channel(self, tensor: str) -> str:
+        """Returns a float name of `tensor` for a convolution that is kept in float.
+
+        ONNX Runtime quantizes the weights of any convolution between a DequantizeLinear and a
+        QuantizeLinear by itself, in its own way, unless the first has a scale for each channel.
+        Source: onnxruntime, WeightBiasQuantization, pull request 22969.
+        """
+        self._reads += 1
+        grid, channels = self._grid(tensor), self._graph.shapes[tensor][0]
+        parameters = [
+            self._out.constant(f"{tensor}/scales", np.full(channels, grid.scale)),
+            self._out.constant(f"{tensor}/zero_points", np.full(channels, grid.zero_point)),
+        ]
+        inputs = [self._integer[tensor], *parameters]
+        return self._out.node("DequantizeLinear", inputs, f"{tensor}/dq{self._reads}", axis=1)
 
     def _weight_and_bias(self, node: onnx.NodeProto) -> list[str]:
         weight = np.asarray(self._graph.constant(node.input[1]), np.float32)

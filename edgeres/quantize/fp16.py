@@ -7,6 +7,8 @@ after calibration and never run on ONNX Runtime, whose FP16 QuantizeLinear has b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -20,7 +22,8 @@ QDQ_OPSET = 19
 
 _QDQ_IR_VERSION = 9
 _SMALLEST = np.float16(2.0**-24)
-_LARGEST = float(np.finfo(np.float16).max)
+LARGEST_FP16 = float(np.finfo(np.float16).max)
+"""65504. Source: IEEE 754, binary16."""
 
 
 def half_scale(scale: NDArray[np.float32] | np.float32) -> NDArray[np.float32] | np.float32:
@@ -31,9 +34,9 @@ def half_scale(scale: NDArray[np.float32] | np.float32) -> NDArray[np.float32] |
     Raises:
         QuantizationError: a scale is beyond FP16's largest number.
     """
-    if np.max(scale) > _LARGEST:
+    if np.max(scale) > LARGEST_FP16:
         raise QuantizationError(
-            f"A scale of {np.max(scale):g} overflows FP16 (largest {_LARGEST}). "
+            f"A scale of {np.max(scale):g} overflows FP16 (largest {LARGEST_FP16}). "
             "Keep the float layers in FP32: --float-layers fp32."
         )
     rounded = np.maximum(np.asarray(scale).astype(np.float16), _SMALLEST)
@@ -44,13 +47,14 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with every FP32 initializer in FP16 and Casts at input and output.
 
     Raises:
-        QuantizationError: a weight, bias or scale overflows FP16; the message names the first.
+        QuantizationError: weights, biases or scales overflow FP16; the message names them all.
     """
     typed = _with_fp16_qdq(model)
     graph = typed.graph
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(_half(tensor))
+    floats = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    _check_range(floats)
+    for tensor in floats:
+        tensor.CopyFrom(_half(tensor))
     del graph.value_info[:]
     _cast_input(graph)
     _cast_output(graph)
@@ -68,14 +72,24 @@ def _with_fp16_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
     return normalized(model)
 
 
-def _half(tensor: TensorProto) -> TensorProto:
-    values = numpy_helper.to_array(tensor)
-    largest = float(np.abs(values).max(initial=0.0))
-    if not largest <= _LARGEST:
+def _check_range(tensors: Iterable[TensorProto]) -> None:
+    """Refuses values that FP16 cannot hold, all of them in one sentence."""
+    reached = {tensor.name: _largest(tensor) for tensor in tensors}
+    beyond = {name: value for name, value in reached.items() if not value <= LARGEST_FP16}
+    if beyond:
         raise QuantizationError(
-            f"'{tensor.name}' holds {largest:g}, beyond FP16's largest number {_LARGEST}. "
+            f"{', '.join(f'{name!r} holds {value:g}' for name, value in beyond.items())}, beyond "
+            f"FP16's largest number {LARGEST_FP16}. "
             "Build with --precision fp32, or int8 with --float-layers fp32."
         )
+
+
+def _largest(tensor: TensorProto) -> float:
+    return float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
+
+
+def _half(tensor: TensorProto) -> TensorProto:
+    values = numpy_helper.to_array(tensor)
     return numpy_helper.from_array(values.astype(np.float16), tensor.name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +18,8 @@ from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.spec import Method, Target
 
 NOISELESS_DB = 150.0
-"""Quality that stands for no error at all, about the precision of float32; its negative for a
-network that is broken."""
+"""Quality of an image whose logits have no error, about the precision of float32; its negative
+where they are NaN or infinite."""
 
 Told = Callable[[float, str], None]
 """Is told the share of a search that is done, in [0, 1], and what was tried."""
@@ -94,20 +93,22 @@ def judge(model: bytes, graph: Graph, batches: Sequence[NDArray[np.float32]]) ->
 
 
 def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """Returns the signal-to-quantization-noise ratio of logits in dB, each row centred.
+    """Returns the signal-to-quantization-noise ratio of logits in dB, the mean over images.
+
+    The mean of decibels, not of powers: among real images one in a hundred has activations so
+    large that its clipping alone would decide, and it is one image's label all the same.
 
     Args:
-        reference: (N, classes).
-        found: the same shape; NaN or infinity anywhere gives the worst.
+        reference: (N, classes); each row is centred first.
+        found: the same shape; a row with NaN or infinity counts as the worst.
     """
     signal = _centred(reference)
-    power = float(np.square(signal).sum())
-    noise = float(np.square(signal - _centred(found)).sum())
-    if noise == 0:
-        return NOISELESS_DB
-    if power == 0 or not math.isfinite(noise):
-        return -NOISELESS_DB
-    return float(np.clip(10 * math.log10(power / noise), -NOISELESS_DB, NOISELESS_DB))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        noise = np.square(signal - _centred(found)).sum(axis=1)
+        ratios = 10 * np.log10(np.square(signal).sum(axis=1) / noise)
+    ratios[noise == 0] = NOISELESS_DB
+    ratios[~np.isfinite(noise)] = -NOISELESS_DB
+    return float(ratios.clip(-NOISELESS_DB, NOISELESS_DB).mean())
 
 
 def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from edgeres.quantize.fp16 import to_fp16
 from edgeres.quantize.graph import Graph, skeleton, view
 from edgeres.quantize.judge import Told, judge, untold
 from edgeres.quantize.methods import Distribution, thresholds
+from edgeres.quantize.mixed import ALL_INTEGER, Mix
 from edgeres.quantize.observe import ImageBatch, observation, observe
 from edgeres.quantize.placement import (
     calibrated_tensors,
@@ -149,15 +150,25 @@ def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract
 
 
 def quantize_for_cpu(
-    model: OnnxArtifact, table: CalibrationTable, method: Method | None = None
+    model: OnnxArtifact,
+    table: CalibrationTable,
+    method: Method | None = None,
+    *,
+    mix: Mix = ALL_INTEGER,
 ) -> Network:
-    """Returns the INT8 network for ONNX Runtime's CPU kernels; `method` None takes the table's.
+    """Returns the INT8 network for ONNX Runtime's CPU kernels.
+
+    Args:
+        model: the FP32 file.
+        table: its thresholds.
+        method: which of them; None takes the table's.
+        mix: what to keep in float.
 
     Raises:
         ArtifactError: the table lacks a tensor.
         CalibrationError: its recovery is another method's.
     """
-    graph = view(load_model(model.path))
+    graph = view(load_model(model.path)).keeping(mix.kept)
     placement = place_for_cpu(graph)
     return Network(
         model=lower_for_cpu(recovered(graph, table, placement.weighted, method), table, method),
@@ -165,6 +176,7 @@ def quantize_for_cpu(
         layers=placement.layers,
         table=table,
         method=method or table.method,
+        search=mix.search,
     )
 
 
@@ -174,6 +186,7 @@ def quantize_for_tensorrt(
     method: Method | None = None,
     *,
     floats: Precision = Precision.FP32,
+    mix: Mix = ALL_INTEGER,
 ) -> Network:
     """Returns the INT8 network with TensorRT's placement.
 
@@ -182,13 +195,14 @@ def quantize_for_tensorrt(
         table: its thresholds.
         method: which of them; None takes the table's.
         floats: precision of what is not INT8, FP32 or FP16. ONNX Runtime runs the FP32 form.
+        mix: what to keep in float.
 
     Raises:
         ArtifactError: the table lacks a tensor.
         CalibrationError: its recovery is another method's.
         QuantizationError: a value overflows FP16.
     """
-    graph = view(load_model(model.path))
+    graph = view(load_model(model.path)).keeping(mix.kept)
     placement = place_for_tensorrt(graph)
     graph = recovered(graph, table, placement.weighted, method)
     half = floats is Precision.FP16
@@ -199,21 +213,22 @@ def quantize_for_tensorrt(
         layers=placement.with_floats(floats).layers,
         table=table,
         method=method or table.method,
+        search=mix.search,
     )
 
 
 def float_network(model: OnnxArtifact, precision: Precision) -> Network:
-    """Returns the network in FP32 as it is, or typed FP16.
+    """Returns the network in FP32 as it is, or typed FP16; every operator has a name of its own.
 
     Raises:
         QuantizationError: a value overflows FP16.
     """
-    proto = load_model(model.path)
+    graph = view(load_model(model.path))
     half = precision is Precision.FP16
     return Network(
-        model=to_fp16(proto) if half else proto,
+        model=to_fp16(graph.model) if half else graph.model,
         source=model,
-        layers=float_layers(view(proto), precision),
+        layers=float_layers(graph, precision),
     )
 
 

@@ -8,12 +8,18 @@ from edgeres.report.drawing import draw_network_svg
 from edgeres.report.explanation import render_example, render_network, render_side_by_side
 from edgeres.report.inspection import render_artifact
 from edgeres.report.table import render_verdict
-from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
+from edgeres.report.tuning import (
+    describe_choice,
+    describe_recovery,
+    mixed_table,
+    sensitivity_table,
+)
 
 __all__ = [
     "describe_choice",
     "describe_recovery",
     "draw_network_svg",
+    "mixed_table",
     "render_artifact",
     "render_doctor",
     "render_example",

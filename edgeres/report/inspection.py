@@ -9,10 +9,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, TensorRange
+from edgeres.artifacts import (
+    CalibrationTable,
+    EngineArtifact,
+    Manifest,
+    OnnxArtifact,
+    TensorRange,
+)
 from edgeres.contract import Contract
+from edgeres.report.audit import render_audit
 from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
-from edgeres.spec import Method, Target
+from edgeres.spec import Method, Target, TensorRTOptions
 
 
 @singledispatch
@@ -63,22 +70,39 @@ def _(engine: EngineArtifact) -> RenderableType:
     facts = {
         "kind": f"{manifest.precision} engine for {manifest.target}",
         "built with": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
-        "for": f"compute capability {manifest.compute_capability}"
-        if manifest.compute_capability
-        else "any machine with ONNX Runtime"
-        if manifest.target is Target.ONNXRUNTIME
-        else "the GPU that it was built on",
+        "for": _belongs(manifest),
         "engine": manifest.engine_sha256,
         "model": manifest.model_sha256,
         "table": manifest.table_sha256 or "none",
         "layers": ", ".join(f"{n} {precision}" for precision, n in precisions.items()),
+        "asked for": _asked(manifest),
         "preprocessing": _contract(manifest.contract),
     }
     rows = _table("layer", "operator", "precision")
     for layer in manifest.layers:
         rows.add_row(*map(Text, (layer.name, layer.op_type, layer.precision)))
     reasons = {layer.name: layer.reason for layer in manifest.layers if layer.reason}
-    return Group(_facts(facts), "", rows, *_reasons(reasons))
+    audit = () if manifest.audit is None else render_audit(manifest.audit, manifest.precision)
+    return Group(_facts(facts), "", rows, *_reasons(reasons), *audit)
+
+
+def _belongs(manifest: Manifest) -> str:
+    """Returns where an engine runs."""
+    if manifest.target is Target.ONNXRUNTIME:
+        return "any machine with ONNX Runtime"
+    if manifest.compute_capability is None:
+        return "the GPU that it was built on"
+    gpu = f", built on {manifest.gpu}" if manifest.gpu else ""
+    return f"compute capability {manifest.compute_capability}{gpu}"
+
+
+def _asked(manifest: Manifest) -> str:
+    """Returns what was asked of the builder beyond its defaults."""
+    batch = "any batch" if manifest.batch is None else "batch " + ":".join(map(str, manifest.batch))
+    options = {} if manifest.options is None else manifest.options.to_dict()
+    default = TensorRTOptions().to_dict()
+    changed = [f"{k} {v}" for k, v in options.items() if v != default[k]]
+    return ", ".join([batch, *manifest.flags, *changed])
 
 
 def _amax(seen: TensorRange, method: Method) -> str:

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeres.recovery import Recovery
-from edgeres.tuning import Choice, Sensitivity
+from edgeres.tuning import Choice, MixedSearch, Sensitivity
 
 
 def describe_choice(choice: Choice) -> str:
@@ -49,4 +49,26 @@ def sensitivity_table(found: Sensitivity) -> Table:
         gain = unit.without_db - found.all_db
         values = (f"{unit.alone_db:.1f}", f"{unit.without_db:.1f}", f"{gain:+.2f}")
         table.add_row(Text(unit.unit), unit.kind, *values)
+    return table
+
+
+def mixed_table(found: MixedSearch) -> Table:
+    """Returns a row for each engine that mixed precision considered; the last one is built."""
+    judged = "drop of accuracy" if found.labelled else "labels that change"
+    table = Table(
+        title=f"Within {found.max_drop_pp:g} pp on {found.images} images ({judged}); "
+        "* on the Pareto front",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    table.add_column("kept from INT8", overflow="fold")
+    latency = "latency, ms" if found.measured else "latency, of INT8's (estimated)"
+    for header in ("drop, pp", "logits' SQNR, dB", latency, ""):
+        table.add_column(header, justify="right")
+    for index, point in enumerate(found.points):
+        kept = f"+ {point.kept[-1]}" if point.kept else "nothing"
+        values = (f"{point.drop_pp:.2f}", f"{point.sqnr_db:.1f}", f"{point.latency:.2f}")
+        table.add_row(Text(kept), *values, "*" if index in found.pareto else "")
     return table

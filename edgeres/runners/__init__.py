@@ -8,7 +8,7 @@ from edgeres.errors import MismatchError
 from edgeres.model_file import Network
 from edgeres.runners.base import Runner
 from edgeres.runners.onnxruntime import OnnxRuntimeRunner
-from edgeres.spec import Precision, Target
+from edgeres.spec import Target
 
 __all__ = ["Runner", "engine_runner", "model_runner", "network_runner"]
 
@@ -30,7 +30,7 @@ def engine_runner(engine: EngineArtifact) -> Runner:
     advice = (
         "Its accuracy can be judged on the CPU, from its calibration table: "
         "edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
-        if manifest.precision is Precision.INT8
+        if manifest.precision.quantizes
         else "Run it with NVIDIA's own tools: the plan is pure."
     )
     raise MismatchError(

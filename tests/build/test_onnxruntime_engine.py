@@ -9,12 +9,14 @@ from pathlib import Path
 import onnx
 import pytest
 from digits import Digits
+from qdq import without_pair
 
 from edgeres.artifacts import EngineArtifact, load_engine, load_table
+from edgeres.audit import Source
 from edgeres.build import build_engine
-from edgeres.build.onnxruntime import check_integer, optimized_model
+from edgeres.build.onnxruntime import audit_of_graph, check_integer, optimized_model
 from edgeres.contract import preset
-from edgeres.errors import BuildError, RunnerError
+from edgeres.errors import BuildError, CoverageError, RunnerError
 from edgeres.model_file import Network, describe_model
 from edgeres.quantize import float_network, quantize_for_cpu, quantize_for_tensorrt
 from edgeres.spec import BuildConfig, Precision
@@ -101,6 +103,63 @@ def test_a_placement_that_the_cpu_cannot_fuse_is_no_engine(digits: Digits, tmp_p
     with pytest.raises(BuildError, match=r"would run \d+ Conv.* in float that were to be INT8"):
         build(foreign, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_audit_tells_every_layer(digits: Digits) -> None:
+    """All convolutions and additions integer, each in a layer of its own, by ONNX Runtime's name."""
+    audit = load_engine(digits.engine).manifest.audit
+    assert audit is not None
+    assert audit.source is Source.ONNXRUNTIME
+    assert (audit.coverage, len(audit.nodes), audit.missed) == (100.0, 28, ())
+    kinds = {layer.name: layer.kind for layer in audit.layers}
+    assert Counter(kinds[node.layer] for node in audit.nodes) == {
+        "QLinearConv": 19,
+        "QLinearAdd": 9,
+    }
+
+
+ADD = "/layer2/layer2.1/Add"
+
+
+@pytest.fixture(scope="module")
+def seeded(network: Network) -> Network:
+    """The same network with one operand of one addition left in float."""
+    return replace(network, model=without_pair(network.model, ADD))
+
+
+def test_the_audit_finds_a_float_addition_by_name(seeded: Network) -> None:
+    """With the convolution before it, which computes what the addition reads."""
+    optimized = optimized_model(seeded.model.SerializeToString())
+    audit = audit_of_graph(optimized, seeded.layers, INT8)
+    assert ADD in {node.name for node in audit.missed}
+    assert {node.ran for node in audit.missed} == {Precision.FP32}
+    assert len(audit.missed) <= 2
+
+
+def test_names_do_not_matter_where_all_is_integer(network: Network) -> None:
+    """Another ONNX Runtime may call its fusions otherwise."""
+    model = optimized_model(network.model.SerializeToString())
+    for node in model.graph.node:
+        node.name = ""
+    assert audit_of_graph(model, network.layers, INT8).coverage == 100
+
+
+def test_a_required_coverage_decides(seeded: Network, tmp_path: Path) -> None:
+    """Without one, whatever was lowered to INT8 must run so; with one, that share is enough."""
+    output = tmp_path / "a.onnx"
+    with pytest.raises(CoverageError, match=r"would run 1 Conv, 1 Add in float") as unasked:
+        build(seeded, output)
+    asked = replace(INT8, required_coverage=97.0)
+    with pytest.raises(
+        CoverageError, match=r"coverage is 9\d\.\d %, and --require-coverage is 97"
+    ) as no:
+        build_engine(seeded, asked, preset("digits"), output=output)
+    assert unasked.value.exit_code == no.value.exit_code == 5
+    assert list(tmp_path.iterdir()) == []
+    asked = replace(INT8, required_coverage=90.0)
+    built = build_engine(seeded, asked, preset("digits"), output=output)
+    assert built.manifest.audit is not None
+    assert 90 < built.manifest.audit.coverage < 97
 
 
 def test_an_fp32_engine_is_the_model_itself(digits: Digits, tmp_path: Path) -> None:

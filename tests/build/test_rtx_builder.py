@@ -116,7 +116,11 @@ def calibrated(spec: ModelSpec, folder: Path) -> tuple[Path, CalibrationTable]:
     torch.manual_seed(0)
     size = 32
     model, data = folder / "m.onnx", folder / "images.npz"
-    export_onnx(build_model(spec), ExportConfig(contract=Contract(size=size)), output=model)
+    network = build_model(spec)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 0.1)  # or dozens of random blocks overflow
+    export_onnx(network, ExportConfig(contract=Contract(size=size)), output=model)
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     np.savez(data, images=images)
     return model, calibrate_model(model, data, CalibrationConfig())
@@ -129,6 +133,23 @@ def test_every_structure_builds_in_int8(spec: ModelSpec, tmp_path: Path) -> None
     plan = build_from_model(model, RTX, table, output=tmp_path / "a.plan")
     convolutions = [layer for layer in plan.manifest.layers if layer.op_type == "Conv"]
     assert {layer.precision for layer in convolutions} == {Precision.INT8}
+
+
+FULL_DEPTH = ("resnet152", "resnext101_32x8d", "resnet110", "wrn_40_4")
+"""The deepest of each kind of block; `scripts/check_rtx.py` builds all there are, at full width."""
+
+
+@pytest.mark.parametrize("name", FULL_DEPTH)
+def test_full_depth_builds_in_int8(name: str, tmp_path: Path) -> None:
+    """As deep as registered and a quarter as wide: every convolution and addition is INT8."""
+    spec = replace(slim(ARCHITECTURES[name]), layers=ARCHITECTURES[name].layers)
+    model, table = calibrated(spec, tmp_path)
+    asked = replace(RTX, required_coverage=100.0)
+    audit = build_from_model(model, asked, table, output=tmp_path / "a.plan").manifest.audit
+    assert audit is not None
+    assert Counter(node.op_type for node in audit.nodes) == Counter(
+        node.op_type for node in onnx.load(model).graph.node if node.op_type in {"Conv", "Add"}
+    )
 
 
 @pytest.mark.parametrize("capability", ["9.0", "8.7"])

@@ -37,6 +37,22 @@ REFUSED = {
         "8.6 needs --target tensorrt-rtx; tensorrt builds for the machine that it runs on."
     ),
     INT8 + "--batch 1:8:16": "--batch is for TensorRT plans",
+    BUILD + "--precision fp16 --target tensorrt --method max": (
+        "--precision fp16 has no use for --method: its ranges only show what would overflow."
+    ),
+    INT8 + "--workspace 64 --refit": "--workspace, --refit: for TensorRT plans alone",
+    INT8 + "--dla 0": "--dla: for TensorRT plans alone, and the target is onnxruntime.",
+    INT8 + "--target tensorrt --gpu-fallback": "--gpu-fallback is for an engine on the DLA.",
+    INT8 + "--target tensorrt --optimization-level 6": (
+        "--optimization-level is 6; expected 0 to 5, where higher builds longer"
+    ),
+    INT8 + "--target tensorrt --workspace 0": "--workspace is 0 MiB; expected at least 1.",
+    INT8 + "--target tensorrt --dla -1": "--dla is -1; expected a core's number, from 0 on.",
+    INT8 + "--require-coverage 101": "--require-coverage is 101.0; expected 0 to 100 percent.",
+    INT8 + "--input-size 16:32:64": "--input-size 16:32:64 is a profile of a TensorRT plan",
+    INT8 + "--target tensorrt --input-size 64:32:16": "Input size 64:32:16 is no profile",
+    INT8 + "--input-size 32": "Leave the preprocessing options out",
+    INT8 + "--target tensorrt --timing-cache {table}": "is what is read here, and would be lost",
     INT8 + "--float-layers fp16": "--float-layers is for int8 plans of TensorRT.",
     BUILD + "--precision fp16 --target tensorrt --float-layers fp32": (
         "--float-layers is for int8 plans of TensorRT."

@@ -1,0 +1,92 @@
+"""NVIDIA's build progress as a fraction, and Ctrl-C as a build that stops.
+
+An exception must not travel through NVIDIA's frames: it is kept, the build is told to stop, and
+what called the build raises it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+Progress = Callable[[float, str], None]
+"""Is told the share of the build that is done, in [0, 1], and what NVIDIA's builder does."""
+
+
+def silent(share: float, phase: str) -> None:
+    """Shows nothing; the `Progress` of a caller that wants none."""
+
+
+class Phases:
+    """Where a build stands: phases within phases, each of a number of steps."""
+
+    def __init__(self) -> None:
+        """Starts before the first phase."""
+        self._steps: dict[str, int] = {}
+        self._parents: dict[str, str | None] = {}
+        self._done: dict[str, float] = {}
+        self._shown = 0.0
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        """Enters a phase of `steps` steps, within `parent` where it has one."""
+        self._steps[name] = max(steps, 1)
+        self._parents[name] = parent
+        self._done[name] = 0.0
+
+    def step(self, name: str, step: int) -> None:
+        """Completes a step, counted from 0."""
+        if name in self._steps:
+            self._done[name] = min((step + 1) / self._steps[name], 1.0)
+
+    def finish(self, name: str) -> None:
+        """Leaves a phase; its parent says itself when its step is complete, the outermost has none."""
+        if name in self._steps and self._parents[name] not in self._steps:
+            self._shown = 1.0
+        for known in (self._steps, self._parents, self._done):
+            known.pop(name, None)
+
+    def fraction(self) -> float:
+        """Returns how much of the build is done, never less than it said before."""
+        roots = [name for name, parent in self._parents.items() if parent not in self._steps]
+        self._shown = max(self._shown, *(self._within(name) for name in roots), 0.0)
+        return self._shown
+
+    def _within(self, name: str) -> float:
+        """Returns the done fraction of a phase, with that of the step its children work on."""
+        children = [child for child, parent in self._parents.items() if parent == name]
+        inner = max((self._within(child) for child in children), default=0.0)
+        return min(self._done[name] + inner / self._steps[name], 1.0)
+
+
+def monitor(trt: Any, show: Progress) -> Any:
+    """Returns an IProgressMonitor that tells `show`, and keeps what `show` raises as `.stopped`.
+
+    NVIDIA calls it from several threads; `show` is called by one at a time.
+    """
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.stopped: BaseException | None = None
+            self._phases, self._lock = Phases(), Lock()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._note(phase_name, lambda: self._phases.start(phase_name, parent_phase, num_steps))
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._note(phase_name, lambda: self._phases.step(phase_name, step))
+            return self.stopped is None
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._note(phase_name, lambda: self._phases.finish(phase_name))
+
+        def _note(self, phase_name: str, change: Callable[[], None]) -> None:
+            try:
+                with self._lock:
+                    change()
+                    show(self._phases.fraction(), phase_name)
+            except BaseException as error:  # must not cross NVIDIA's frames
+                self.stopped = self.stopped or error
+
+    return Monitor()

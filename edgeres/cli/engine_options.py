@@ -1,0 +1,130 @@
+"""Options of `build-engine` that only NVIDIA's builder takes, and the profiles that it builds for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from edgeres.cli.options import PATH, choice
+from edgeres.spec import (
+    OPTIMIZATION_LEVELS,
+    BuildConfig,
+    HardwareCompatibility,
+    Target,
+    TensorRTOptions,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+Profile = tuple[int, int, int]
+
+DEFAULTS = BuildConfig()
+
+
+def batch_profile(ctx: click.Context, param: click.Parameter, value: str) -> Profile:
+    """Returns the smallest, optimal and largest batch of `1:8:32`, or of one number for all."""
+    parts = value.split(":")
+    if len(parts) not in {1, 3} or not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is not a batch such as 8 or 1:8:32", ctx, param)
+    low, best, high = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
+    return low, best, high
+
+
+def sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | Profile | None:
+    """Returns the side of the image, or the smallest, optimal and largest of `160:224:288`."""
+    parts = [] if value is None else value.split(":")
+    if len(parts) not in {0, 1, 3} or not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is not a size such as 224 or 160:224:288", ctx, param)
+    if len(parts) == 3:
+        low, best, high = map(int, parts)
+        return low, best, high
+    return int(parts[0]) if parts else None
+
+
+INPUT_SIZES = click.option(
+    "--input-size",
+    metavar="N|MIN:OPT:MAX",
+    callback=sizes,
+    help="Side of the crop in pixels; three for a TensorRT plan of a model with dynamic sizes.",
+)
+
+
+def engine_options(command: F) -> F:
+    """Adds the options of NVIDIA's builder; `engine_options_from` reads them."""
+    options = (
+        click.option(
+            "--workspace",
+            type=int,
+            metavar="MIB",
+            help="Scratch memory of one kernel. [default: TensorRT's; what fits on a board]",
+        ),
+        click.option(
+            "--optimization-level",
+            type=int,
+            metavar=f"{OPTIMIZATION_LEVELS[0]}-{OPTIMIZATION_LEVELS[-1]}",
+            help="Effort of the builder. [default: TensorRT's, 3]",
+        ),
+        click.option(
+            "--timing-cache",
+            type=PATH,
+            metavar="FILE",
+            help="Kernel timings, read if the file is there and kept in it.",
+        ),
+        click.option(
+            "--hardware-compatibility",
+            type=choice(HardwareCompatibility),
+            default=HardwareCompatibility.NONE.value,
+            show_default=True,
+            help="Other GPUs that the plan runs on.",
+        ),
+        click.option(
+            "--version-compatible", is_flag=True, help="Later versions may load the plan."
+        ),
+        click.option("--refit", is_flag=True, help="Weights can be replaced afterwards."),
+        click.option("--strip-weights", is_flag=True, help="Leave the weights out of the plan."),
+        click.option("--sparsity", is_flag=True, help="Use kernels for 2:4 sparse weights."),
+        click.option("--dla", type=int, metavar="CORE", help="Build for a Jetson's DLA core."),
+        click.option(
+            "--gpu-fallback", is_flag=True, help="Layers that the DLA cannot run go to the GPU."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def engine_options_from(options: dict[str, Any]) -> TensorRTOptions:
+    """Takes the options of NVIDIA's builder out of a command's keywords."""
+    cache = options.pop("timing_cache")
+    level = HardwareCompatibility(options.pop("hardware_compatibility"))
+    same = ("optimization_level", "version_compatible", "refit", "strip_weights", "sparsity")
+    return TensorRTOptions(
+        workspace_mib=options.pop("workspace"),
+        timing_cache=None if cache is None else str(cache),
+        hardware_compatibility=level,
+        dla_core=options.pop("dla"),
+        gpu_fallback=options.pop("gpu_fallback"),
+        **{name: options.pop(name) for name in same},
+    )
+
+
+def check_effect(config: BuildConfig) -> None:
+    """Refuses an option that was typed and would have no effect on this target or precision."""
+    for_tensorrt = config.target is not Target.ONNXRUNTIME
+    if was_typed("batch") and not for_tensorrt:
+        raise click.UsageError(
+            "--batch is for TensorRT plans; an onnxruntime engine takes any batch. Leave it out."
+        )
+    mixed = for_tensorrt and config.precision.quantizes
+    if was_typed("float_layers") and not mixed:
+        raise click.UsageError(
+            "--float-layers is for int8 and mixed plans of TensorRT. Leave it out."
+        )
+
+
+def was_typed(option: str) -> bool:
+    """Returns whether the running command was given an option on its line."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is ParameterSource.COMMANDLINE

@@ -1,0 +1,35 @@
+"""A calibration table as the text cache that JetPack 5 and 6 and the DLA read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeres.artifacts import CalibrationTable
+from edgeres.files import check_writable, whole_file
+from edgeres.model_file import describe_model
+from edgeres.quantize import trt_cache
+from edgeres.quantize.trt_cache import version_digits
+
+
+def check_trt_cache(output: Path, version: str, *inputs: Path) -> None:
+    """Checks what can be said of a cache before any image is read for it.
+
+    Raises:
+        ConfigError: `version` is no version, or `output` is one of `inputs`.
+        ArtifactError: `output` cannot be written.
+    """
+    version_digits(version)
+    check_writable(output, *inputs)
+
+
+def emit_trt_cache(model: Path, table: CalibrationTable, version: str, *, output: Path) -> int:
+    """Writes the cache for a version of TensorRT and returns its number of tensors.
+
+    Raises:
+        ConfigError: `version` is no version.
+        ArtifactError: files cannot be read or written.
+    """
+    text = trt_cache(describe_model(model), table, version)
+    with whole_file(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text.count("\n") - 1

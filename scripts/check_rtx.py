@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Builds every architecture at full depth with NVIDIA's own parser and builder, without a GPU.
+
+TensorRT for RTX reads the networks that edgeres writes and builds them for a named compute
+capability on the CPU: that proves the graphs and their types, not speed. Weights are random and
+every activation's range is taken as 1, since neither is looked at. Prints a row for each network
+and precision, and ends with status 1 if a build that NVIDIA does not rule out failed. FP32 for
+7.5 is NVIDIA's own to refuse, and is then printed as such.
+
+Example:
+  python scripts/check_rtx.py resnet50 resnet1202 --capability 8.6
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeres.artifacts import CalibrationTable, DataLineage, OnnxArtifact, TensorRange, Threshold
+from edgeres.build import build_engine
+from edgeres.contract import Contract
+from edgeres.errors import BuildError, EdgeresError
+from edgeres.model_file import Network, load_model
+from edgeres.models import ARCHITECTURES
+from edgeres.quantize import float_network, quantize_for_tensorrt
+from edgeres.quantize.graph import view
+from edgeres.quantize.placement import calibrated_tensors
+from edgeres.spec import BuildConfig, ExportConfig, Method, ModelSpec, Precision, Target
+
+CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+
+_MAY_REFUSE = {(Precision.FP32, "7.5")}
+"""What NVIDIA's builder refuses by a check of its own: it has no FP32 kernels for Turing, and says
+so (`check_turing_op_compatibility` in TensorRT for RTX 1.7.1)."""
+
+_BATCH_NORM_GAIN = 0.1
+"""Keeps the activations of 600 random residual blocks finite: each adds a hundredth in variance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One build."""
+
+    built: bool
+    may_refuse: bool
+    said: str
+
+    def __str__(self) -> str:
+        if self.built:
+            return self.said
+        return f"refused by NVIDIA: {self.said}" if self.may_refuse else f"FAILED: {self.said}"
+
+
+def random_model(spec: ModelSpec, folder: Path) -> OnnxArtifact:
+    """Returns the exported network of a specification with random weights."""
+    import torch
+    from torch import nn
+
+    from edgeres.export import export_onnx
+    from edgeres.models.resnet import build_model
+
+    torch.manual_seed(0)
+    network = build_model(spec)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, _BATCH_NORM_GAIN)
+    config = ExportConfig(contract=Contract(size=spec.input_size))
+    return export_onnx(network, config, output=folder / f"{spec.name}.onnx")
+
+
+def unit_table(model: OnnxArtifact) -> CalibrationTable:
+    """Returns a table in which every activation reaches 1."""
+    graph = view(load_model(model.path))
+    one = {Method.MAX: Threshold(s8=1.0, u8=1.0)}
+    return CalibrationTable(
+        model_sha256=model.sha256,
+        data=DataLineage.of("none", ()),
+        contract=model.contract or Contract(size=1),
+        method=Method.MAX,
+        percentile=100.0,
+        samples=0,
+        seed=0,
+        edgeres_version="0",
+        tensors={
+            name: TensorRange(amax=1.0, signed=False, thresholds=one)
+            for name in calibrated_tensors(graph)
+        },
+    )
+
+
+def lowered(model: OnnxArtifact, table: CalibrationTable, precision: Precision) -> Network:
+    """Returns the network as it is built in a precision, with FP16 where it is not INT8."""
+    if precision is Precision.INT8:
+        return quantize_for_tensorrt(model, table, floats=Precision.FP16)
+    return float_network(model, precision)
+
+
+def build(network: Network, precision: Precision, capability: str, folder: Path) -> Outcome:
+    """Builds one plan for one compute capability and says how it went."""
+    config = BuildConfig(
+        target=Target.TENSORRT_RTX,
+        precision=precision,
+        compute_capability=capability,
+        required_coverage=100.0,
+    )
+    may_refuse = (precision, capability) in _MAY_REFUSE
+    plan = folder / "a.plan"
+    try:
+        build_engine(network, config, Contract(size=1), output=plan)
+    except BuildError as error:
+        return Outcome(built=False, may_refuse=may_refuse, said=str(error)[:160])
+    size = plan.stat().st_size / 1e6
+    return Outcome(built=True, may_refuse=may_refuse, said=f"{size:.1f} MB")
+
+
+def check(name: str, capabilities: list[str], folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yields a line for each precision of an architecture, and whether all of it is right."""
+    model = random_model(ARCHITECTURES[name], folder)
+    table = unit_table(model)
+    for precision in PRECISIONS:
+        network = lowered(model, table, precision)
+        outcomes = [build(network, precision, capability, folder) for capability in capabilities]
+        right = all(outcome.built or outcome.may_refuse for outcome in outcomes)
+        yield f"| {name} | {precision} | {' | '.join(map(str, outcomes))} |", right
+    model.path.unlink()
+
+
+def main() -> int:
+    """Prints the table; returns 1 if a build failed that should not."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("architectures", nargs="*", default=list(ARCHITECTURES))
+    parser.add_argument("--capability", action="append", choices=CAPABILITIES)
+    asked = parser.parse_args()
+    capabilities = asked.capability or list(CAPABILITIES)
+    logging.getLogger("edgeres").setLevel(logging.ERROR)
+    print(f"| network | precision | {' | '.join(capabilities)} | seconds |")
+    print("| --- " * (len(capabilities) + 3) + "|")
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="edgeres-") as folder:
+        for name in asked.architectures:
+            start = time.perf_counter()
+            try:
+                for line, right in check(name, capabilities, Path(folder)):
+                    print(f"{line} {time.perf_counter() - start:.1f} |", flush=True)
+                    failed += not right
+            except EdgeresError as error:
+                print(f"| {name} | FAILED: {error} |", flush=True)
+                failed += 1
+    print(f"\n{failed} rows failed" if failed else "\nall built")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
