@@ -133,10 +133,10 @@ def test_the_fit_starts_at_the_trained_weight() -> None:
 
 
 def test_the_penalty_is_that_of_the_paper() -> None:
-    """5 (1 - |2h - 1|^beta) on average, beta from 20 to 2 behind a warm-up of a fifth."""
+    """1 - |2h - 1|^beta on average, beta from 20 to 2 behind a warm-up of a fifth."""
     half, quarter = torch.tensor([0.5]), torch.tensor([0.25])
     assert float(adaround._penalty(half, 0.1)) == 0
-    assert float(adaround._penalty(half, 0.5)) == pytest.approx(5)
-    assert float(adaround._penalty(quarter, 0.2)) == pytest.approx(5 * (1 - 0.5**20), rel=1e-5)
-    assert float(adaround._penalty(quarter, 1.0)) == pytest.approx(5 * (1 - 0.5**2))
+    assert float(adaround._penalty(half, 0.5)) == pytest.approx(1)
+    assert float(adaround._penalty(quarter, 0.2)) == pytest.approx(1 - 0.5**20, rel=1e-5)
+    assert float(adaround._penalty(quarter, 1.0)) == pytest.approx(1 - 0.5**2)
     assert float(adaround._penalty(torch.tensor([0.0, 1.0]), 0.9)) == pytest.approx(0)
