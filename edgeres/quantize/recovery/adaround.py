@@ -6,8 +6,9 @@ and the ReLU that follow it. Each weight's fraction is a rectified sigmoid h(v) 
 penalty 1 - |2h - 1|^beta, with beta falling, drives it to one of both ends.
 
 Source: Nagel et al. 2020, Up or Down? Adaptive Rounding for Post-Training Quantization,
-equations 21 to 25. The error is taken relative to that of rounding to the nearest and the
-penalty as a mean over the weights, so that one weight of the penalty serves every layer.
+equations 21 to 25. The error is taken in units of what rounding to the nearest alone adds to it,
+and the penalty as a mean over the weights, so that one weight of the penalty serves every layer,
+however much of its error comes from the layers before.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _BETA = (20.0, 2.0)
 _WARMUP = 0.2
 """Share of the iterations before the penalty sets in. Source: Nagel et al. 2020, code."""
 
-_PENALTY = 0.1
+_PENALTY = 1.0
 _RATE = 0.03
 _BATCH = 8
 """Windows an iteration. Penalty, rate and batch were chosen by the logits' error on held-out
@@ -98,7 +99,7 @@ class _Layer:
         scales = torch.from_numpy(self.scales).reshape(-1, 1, 1, 1)
         v = _logit((steps - floor).clamp(_EDGE, 1 - _EDGE)).requires_grad_()
         optimizer = torch.optim.Adam([v], lr=_RATE)
-        unit = max(self.error(on_grid(self._trained.weight, self.scales)), _tiny())
+        unit = max(self._nearest_error(), _tiny())
         for step, which in enumerate(self._batches(schedule)):
             fraction = _rectified(v)
             made = self._seen(self._summed((floor + fraction) * scales, which))
@@ -127,6 +128,17 @@ class _Layer:
             for which in self._parts():
                 made = self._seen(self._summed(torch.from_numpy(weight), which) + extra)
                 total += float((made - self._seen(self._wanted[which])).square().sum())
+        return total / self._wanted.numel()
+
+    def _nearest_error(self) -> float:
+        """Returns the mean square by which rounding to the nearest alone moves the output."""
+        moved = on_grid(self._trained.weight, self.scales) - self._trained.weight
+        weights = torch.from_numpy(moved), torch.zeros_like(torch.from_numpy(moved))
+        total = 0.0
+        with torch.no_grad():
+            for which in self._parts():
+                changed, same = (self._summed(weight, which) for weight in weights)
+                total += float((changed - same).square().sum())
         return total / self._wanted.numel()
 
     def _seen(self, summed: torch.Tensor) -> torch.Tensor:

@@ -60,9 +60,9 @@ _HELD_OUT = 5
 
 _BATCH = 8
 
-_LEAST_GAIN_DB = 0.2
-"""Gain on the held-out logits from which equalization is used: twice what another draw of the
-images moved them by on CIFAR-10's networks."""
+_LEAST_GAIN_DB = 0.5
+"""Gain on the held-out logits from which equalization is used: a draw of other images moves them by
+0.1 to 0.2 dB. On trained ResNets, whose channels are balanced, it gained nothing."""
 
 
 def untracked(steps: Iterable[Step], total: int, label: str) -> Iterator[Step]:
