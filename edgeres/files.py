@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeres.errors import ArtifactError, ConfigError
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 """Version of the JSON forms written here; a file of another version is refused."""
@@ -119,6 +121,11 @@ def save_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes one JSON object, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json_text(value), encoding="utf-8")
+
+
+def optional(read: Callable[[Any], T], raw: Any) -> T | None:
+    """Returns what `read` makes of a JSON value, None of null."""
+    return None if raw is None else read(raw)
 
 
 def json_text(value: Mapping[str, Any]) -> str:

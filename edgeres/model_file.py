@@ -15,11 +15,12 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
 from edgeres import __version__
-from edgeres.artifacts import CalibrationTable, LayerPrecision, OnnxArtifact, TensorSpec
+from edgeres.artifacts import LayerPrecision, OnnxArtifact, TensorSpec
 from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import sha256_of, whole_file
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable
 from edgeres.tuning import MixedSearch
 
 IR_VERSION = 8

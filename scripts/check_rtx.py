@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeres.artifacts import CalibrationTable, DataLineage, OnnxArtifact, TensorRange, Threshold
+from edgeres.artifacts import OnnxArtifact
 from edgeres.build import build_engine
 from edgeres.contract import Contract
 from edgeres.errors import BuildError, EdgeresError
@@ -32,6 +32,7 @@ from edgeres.quantize import float_network, quantize_for_tensorrt
 from edgeres.quantize.graph import view
 from edgeres.quantize.placement import calibrated_tensors
 from edgeres.spec import BuildConfig, ExportConfig, Method, ModelSpec, Precision, Target
+from edgeres.table import CalibrationTable, DataLineage, TensorRange, Threshold
 
 CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)

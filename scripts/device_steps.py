@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.artifacts import CalibrationTable, EngineArtifact
+from edgeres.artifacts import EngineArtifact
 from edgeres.contract import ContractOptions, preset
 from edgeres.data import Dataset, batches, embedded_digits, embedded_path, load_dataset, select
 from edgeres.environment.cuda import CudaDevice, find_cuda_device
@@ -28,6 +28,7 @@ from edgeres.quantize import quantize_for_tensorrt
 from edgeres.runners import Runner, TensorRtRunner, model_runner, network_runner
 from edgeres.runners.base import HostMemory
 from edgeres.spec import BuildConfig, CalibrationConfig, ExportConfig, Precision, Target, Timing
+from edgeres.table import CalibrationTable
 
 Figures = dict[str, Any]
 

@@ -9,23 +9,25 @@ from typing import Any
 import pytest
 
 from edgeres.artifacts import (
-    CalibrationTable,
-    DataLineage,
     LayerPrecision,
     Manifest,
     OnnxArtifact,
-    TensorRange,
     TensorSpec,
-    Threshold,
     load_engine,
-    load_table,
     manifest_path,
-    save_table,
 )
 from edgeres.contract import preset
 from edgeres.errors import ArtifactError
 from edgeres.files import load_json, save_json, sha256_of
 from edgeres.spec import Method, Precision, Target
+from edgeres.table import (
+    CalibrationTable,
+    DataLineage,
+    TensorRange,
+    Threshold,
+    load_table,
+    save_table,
+)
 
 TABLE = CalibrationTable(
     model_sha256="a" * 64,

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
-from edgeres.artifacts import load_table, manifest_path
+from edgeres.artifacts import manifest_path
 from edgeres.contract import PRESETS
 from edgeres.data import image_hash
+from edgeres.table import load_table
 
 EXPORT = "export resnet20 --weights {weights} --preset digits -o {out}/made "
 CALIBRATE = "calibrate {model} --data {data} -o {out}/made "

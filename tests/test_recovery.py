@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from test_artifacts import TABLE
 
-from edgeres.artifacts import CalibrationTable, load_table, save_table
 from edgeres.errors import ArtifactError
 from edgeres.files import save_json
 from edgeres.recovery import LayerError, Recovery
 from edgeres.spec import Method, Recover
+from edgeres.table import CalibrationTable, load_table, save_table
 
 RECOVERY = Recovery(
     kind=Recover.ADAROUND,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact
+from edgeres.artifacts import OnnxArtifact
 from edgeres.contract import ContractOptions
 from edgeres.data import batches, load_dataset
 from edgeres.evaluate import evaluate
@@ -33,6 +33,7 @@ from edgeres.spec import (
     Precision,
     Target,
 )
+from edgeres.table import CalibrationTable
 
 pytestmark = pytest.mark.shared
 

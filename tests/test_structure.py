@@ -17,7 +17,7 @@ STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
 _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
 _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning", "recovery"}
-_VALUES = _ARTIFACTS | {"artifacts", "audit"}
+_VALUES = _ARTIFACTS | {"artifacts", "audit", "table"}
 _STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
 _COMPARE = _MEASUREMENT | {"stopwatch", "evaluate", "benchmark"}
@@ -34,7 +34,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "tuning": _SPEC | {"spec", "names", "contract"},
     "recovery": _SPEC | {"spec", "names", "contract"},
     "audit": _SPEC | {"spec", "names"},
-    "artifacts": _ARTIFACTS | {"audit"},
+    "table": _ARTIFACTS,
+    "artifacts": _ARTIFACTS | {"audit", "table"},
     "results": _VALUES | {"environment"},
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},

@@ -16,7 +16,7 @@ from digits import Digits, save_manifest
 from fake_runtime import put_in_place
 from pretend_cuda import PretendCuda
 
-from edgeres.artifacts import CalibrationTable, EngineArtifact, Manifest, TensorSpec
+from edgeres.artifacts import EngineArtifact, Manifest, TensorSpec
 from edgeres.contract import preset
 from edgeres.data import load_dataset, select
 from edgeres.environment.cuda import NoCudaDevice
@@ -24,6 +24,7 @@ from edgeres.files import sha256_of
 from edgeres.model_file import describe_model
 from edgeres.quantize import quantize_for_tensorrt
 from edgeres.spec import BuildConfig, Precision, Target
+from edgeres.table import CalibrationTable
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 

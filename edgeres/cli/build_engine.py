@@ -123,10 +123,10 @@ def build_engine(
       edgeres build-engine resnet50.onnx --calibration resnet50.table.json \\
         --precision mixed --max-drop 0.2 --judge-data held_out/ -o resnet50.mixed.onnx
     """
-    from edgeres.artifacts import load_table
     from edgeres.audit import describe_coverage
     from edgeres.pipeline import Judges, build_from_model, calibrate_model, check_build  # onnx
     from edgeres.report import mixed_table  # rich
+    from edgeres.table import load_table
 
     if calibration is not None and calib_data is not None:
         raise click.UsageError("Pass --calibration or --calib-data, not both.")

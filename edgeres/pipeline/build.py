@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeres.artifacts import CalibrationTable, EngineArtifact, OnnxArtifact, manifest_path
+from edgeres.artifacts import EngineArtifact, OnnxArtifact, manifest_path
 from edgeres.build import Progress, build_engine, silent, types_of_network
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.data import batches, check_labels, load_dataset, select
@@ -29,6 +29,7 @@ from edgeres.quantize import (
     untold,
 )
 from edgeres.spec import BuildConfig, Method, Precision, Target
+from edgeres.table import CalibrationTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

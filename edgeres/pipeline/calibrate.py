@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact, save_table
+from edgeres.artifacts import OnnxArtifact
 from edgeres.contract import NO_OPTIONS, PRESETS, Contract, ContractOptions
 from edgeres.data import Dataset, batches, load_dataset, select, take
 from edgeres.errors import ConfigError
@@ -17,6 +17,7 @@ from edgeres.model_file import describe_model
 from edgeres.pipeline.track import Track, untracked
 from edgeres.quantize import RECOVERY_IMAGES, Told, calibrate, recover, untold
 from edgeres.spec import CalibrationConfig, Recover
+from edgeres.table import CalibrationTable, save_table
 
 
 def calibrate_model(

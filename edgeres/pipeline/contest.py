@@ -13,7 +13,6 @@ from edgeres.artifacts import (
     OnnxArtifact,
     is_engine,
     load_engine,
-    load_table,
     manifest_path,
 )
 from edgeres.contract import NO_OPTIONS, Contract, ContractOptions
@@ -26,6 +25,7 @@ from edgeres.quantize import check_table, quantize_for_tensorrt
 from edgeres.results import Check
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner
 from edgeres.spec import BenchConfig, Precision, Target, Timing
+from edgeres.table import load_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

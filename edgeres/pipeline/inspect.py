@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeres.artifacts import (
-    CalibrationTable,
-    EngineArtifact,
-    OnnxArtifact,
-    is_engine,
-    load_engine,
-    load_table,
-)
+from edgeres.artifacts import EngineArtifact, OnnxArtifact, is_engine, load_engine
 from edgeres.model_file import describe_model
+from edgeres.table import CalibrationTable, load_table
 
 
 def inspect_artifact(path: Path) -> OnnxArtifact | CalibrationTable | EngineArtifact:

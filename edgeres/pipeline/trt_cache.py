@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeres.artifacts import CalibrationTable
 from edgeres.files import check_writable, whole_file
 from edgeres.model_file import describe_model
 from edgeres.quantize import trt_cache
 from edgeres.quantize.trt_cache import version_digits
+from edgeres.table import CalibrationTable
 
 
 def check_trt_cache(output: Path, version: str, *inputs: Path) -> None:

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgeres.artifacts import CalibrationTable, TensorRange, Threshold
 from edgeres.quantize.graph import Graph
 from edgeres.quantize.judge import CPU_LOWERING, TENSORRT_LOWERING, Judge, Lowering, Told
 from edgeres.spec import Method, Target
+from edgeres.table import CalibrationTable, TensorRange, Threshold
 from edgeres.tuning import Choice
 
 STEP = 1.25

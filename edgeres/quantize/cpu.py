@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.artifacts import CalibrationTable
 from edgeres.errors import ArtifactError
 from edgeres.quantize.emit import Emitter
 from edgeres.quantize.graph import Graph, is_pass_through
@@ -30,6 +29,7 @@ from edgeres.quantize.weights import (
     weight_scales,
 )
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.artifacts import CalibrationTable
 from edgeres.ort import open_session, run_session
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.graph import Graph
 from edgeres.quantize.placement import place_for_tensorrt
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.spec import Method, Target
+from edgeres.table import CalibrationTable
 
 NOISELESS_DB = 150.0
 """Quality of an image whose logits have no error, about the precision of float32; its negative

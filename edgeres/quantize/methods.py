@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.artifacts import Threshold
 from edgeres.spec import Method
+from edgeres.table import Threshold
 
 SIGNED_LEVELS = 127
 UNSIGNED_LEVELS = 255

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact
+from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import CalibrationError
 from edgeres.model_file import load_model
 from edgeres.ort import open_session, run_session
@@ -36,6 +36,7 @@ from edgeres.quantize.judge import (
 from edgeres.quantize.observe import ImageBatch
 from edgeres.quantize.units import Unit, blocks
 from edgeres.spec import Method, Target
+from edgeres.table import CalibrationTable
 from edgeres.tuning import MixedPoint, MixedSearch
 
 RIDGE_MACS_PER_BYTE = 207.0

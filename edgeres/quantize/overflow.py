@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact
+from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import QuantizationError
 from edgeres.model_file import load_model
 from edgeres.quantize.fp16 import LARGEST_FP16
@@ -21,6 +21,7 @@ from edgeres.quantize.methods import SIGNED_LEVELS, scale_of
 from edgeres.quantize.placement import Placement, place_for_tensorrt
 from edgeres.quantize.weights import weight_scales
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable
 
 _LOG = logging.getLogger("edgeres.quantize")
 

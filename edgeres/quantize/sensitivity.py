@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgeres.artifacts import CalibrationTable
 from edgeres.quantize.graph import Graph
 from edgeres.quantize.judge import TENSORRT_LOWERING, Judge, Told
 from edgeres.quantize.units import Unit, blocks, layers, quantizable
+from edgeres.table import CalibrationTable
 from edgeres.tuning import Sensitivity, UnitSensitivity
 
 _KEPT = "kept in float to measure the rest"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres import __version__
-from edgeres.artifacts import CalibrationTable, DataLineage, OnnxArtifact, TensorRange
+from edgeres.artifacts import OnnxArtifact
 from edgeres.contract import Contract
 from edgeres.errors import CalibrationError
 from edgeres.model_file import Network, load_model
@@ -32,6 +32,7 @@ from edgeres.quantize.recovery.apply import recovered
 from edgeres.quantize.sensitivity import measure_sensitivity
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.spec import CalibrationConfig, Method, Precision
+from edgeres.table import CalibrationTable, DataLineage, TensorRange
 
 _HOLD_EVERY = 8
 _HELD_OUT = 64

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgeres.artifacts import CalibrationTable
 from edgeres.quantize.emit import Emitter
 from edgeres.quantize.fp16 import half_scale
 from edgeres.quantize.graph import Graph
@@ -22,6 +21,7 @@ from edgeres.quantize.methods import SIGNED_LEVELS, scale_of
 from edgeres.quantize.placement import Placement
 from edgeres.quantize.weights import quantize_weight, weight_scales
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable
 
 Rounding = Callable[[Any], Any]
 

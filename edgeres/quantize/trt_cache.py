@@ -11,12 +11,13 @@ import re
 import struct
 from collections.abc import Iterator
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact
+from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import ConfigError
 from edgeres.model_file import load_model
 from edgeres.quantize.graph import Graph, view
 from edgeres.quantize.methods import SIGNED_LEVELS, scale_of
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 

@@ -9,17 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.artifacts import (
-    CalibrationTable,
-    EngineArtifact,
-    Manifest,
-    OnnxArtifact,
-    TensorRange,
-)
+from edgeres.artifacts import EngineArtifact, Manifest, OnnxArtifact
 from edgeres.contract import Contract
 from edgeres.report.audit import render_audit
 from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
 from edgeres.spec import Method, Target, TensorRTOptions
+from edgeres.table import CalibrationTable, TensorRange
 
 
 @singledispatch

@@ -19,7 +19,7 @@ from typing import Any
 from edgeres.artifacts import TRUSTED, EngineArtifact, Manifest
 from edgeres.environment.cuda import CudaDevice, NoCudaDevice, find_cuda_device, l4t_release
 from edgeres.errors import MismatchError
-from edgeres.spec import HardwareCompatibility, Precision, Target
+from edgeres.spec import HardwareCompatibility, Target
 
 MODULES = {Target.TENSORRT: "tensorrt", Target.TENSORRT_RTX: "tensorrt_rtx"}
 """Python module that runs a target's plans."""

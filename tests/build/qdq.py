@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import onnx
 
-from edgeres.artifacts import CalibrationTable, DataLineage, TensorRange, Threshold
 from edgeres.contract import Contract
 from edgeres.quantize.graph import view
 from edgeres.quantize.placement import calibrated_tensors, place_for_tensorrt
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable, DataLineage, TensorRange, Threshold
 
 
 def unit_table(model: onnx.ModelProto) -> CalibrationTable:

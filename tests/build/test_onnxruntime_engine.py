@@ -11,7 +11,7 @@ import pytest
 from digits import Digits
 from qdq import without_pair
 
-from edgeres.artifacts import EngineArtifact, load_engine, load_table
+from edgeres.artifacts import EngineArtifact, load_engine
 from edgeres.audit import Source
 from edgeres.build import build_engine
 from edgeres.build.onnxruntime import audit_of_graph, check_integer, optimized_model
@@ -20,6 +20,7 @@ from edgeres.errors import BuildError, CoverageError, RunnerError
 from edgeres.model_file import Network, describe_model
 from edgeres.quantize import float_network, quantize_for_cpu, quantize_for_tensorrt
 from edgeres.spec import BuildConfig, Precision
+from edgeres.table import load_table
 
 INT8 = BuildConfig(precision=Precision.INT8)
 

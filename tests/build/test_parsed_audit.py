@@ -12,7 +12,7 @@ from fake_tensorrt import FakeTensorRT
 from networks import NAMES, network
 from qdq import unit_table, with_qdq, without_pair
 
-from edgeres.artifacts import LayerPrecision, load_table
+from edgeres.artifacts import LayerPrecision
 from edgeres.audit import Source
 from edgeres.build import build_engine
 from edgeres.build.parsed import NOTE, audit_of_network
@@ -24,6 +24,7 @@ from edgeres.quantize.fp16 import to_fp16
 from edgeres.quantize.graph import view
 from edgeres.quantize.placement import place_for_tensorrt
 from edgeres.spec import BuildConfig, Precision, Target
+from edgeres.table import load_table
 
 RTX = BuildConfig(target=Target.TENSORRT_RTX, compute_capability="8.6", required_coverage=100.0)
 INT8 = BuildConfig(target=Target.TENSORRT_RTX, precision=Precision.INT8)

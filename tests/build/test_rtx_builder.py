@@ -12,7 +12,7 @@ import pytest
 from digits import Digits
 from onnx import numpy_helper
 
-from edgeres.artifacts import CalibrationTable, EngineArtifact, load_engine, load_table
+from edgeres.artifacts import EngineArtifact, load_engine
 from edgeres.build import build_engine
 from edgeres.contract import Contract, preset
 from edgeres.errors import BuildError, ConfigError
@@ -29,6 +29,7 @@ from edgeres.spec import (
     Stem,
     Target,
 )
+from edgeres.table import CalibrationTable, load_table
 
 pytestmark = pytest.mark.rtx
 

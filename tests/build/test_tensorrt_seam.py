@@ -22,7 +22,7 @@ from fake_tensorrt import (
 from onnx import TensorProto
 from pretend_cuda import PretendCuda
 
-from edgeres.artifacts import EngineArtifact, load_engine, load_table
+from edgeres.artifacts import EngineArtifact, load_engine
 from edgeres.build import build_engine, tensorrt
 from edgeres.build.device import Device
 from edgeres.contract import preset
@@ -31,6 +31,7 @@ from edgeres.model_file import Network, describe_model
 from edgeres.pipeline import build_from_model
 from edgeres.quantize import float_network
 from edgeres.spec import BuildConfig, Precision, Target
+from edgeres.table import load_table
 
 VERSIONS = {"8.6": tensorrt_8_6, "10.3": tensorrt_10_3, "11.4": tensorrt_11, "RTX": tensorrt_rtx}
 

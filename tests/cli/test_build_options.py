@@ -12,10 +12,11 @@ import pytest
 from commands import passed, refusal, run
 from digits import Digits
 
-from edgeres.artifacts import load_engine, load_table
+from edgeres.artifacts import load_engine
 from edgeres.build import tensorrt
 from edgeres.build.device import Device
 from edgeres.spec import HardwareCompatibility, TensorRTOptions
+from edgeres.table import load_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "build"))
 from fake_tensorrt import FakeTensorRT

@@ -9,10 +9,10 @@ import pytest
 from commands import passed, refusal, run
 from digits import QUICK, Digits
 
-from edgeres.artifacts import load_table
 from edgeres.pipeline import build_from_model
 from edgeres.results import load_run
 from edgeres.spec import BuildConfig, Method
+from edgeres.table import load_table
 
 LINE = "bench {engine} --reference {model} --data {test} --json " + QUICK
 

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 from seeds import BRIEF, alarms, bench, fp32_engine, reasons, rewritten, save_arrays, without_pair
 
-from edgeres.artifacts import load_engine, load_table
+from edgeres.artifacts import load_engine
 from edgeres.audit import Audit, AuditedNode, EngineLayer, Source
 from edgeres.build import build_engine
 from edgeres.contract import ContractOptions
@@ -25,6 +25,7 @@ from edgeres.pipeline import build_from_model, calibrate_model
 from edgeres.pipeline.coverage import coverage_checks
 from edgeres.quantize import float_branches, quantize_for_cpu, quantize_for_tensorrt
 from edgeres.spec import BuildConfig, CalibrationConfig, Precision
+from edgeres.table import load_table
 
 COVERAGE, MISMATCH = 5, 6
 

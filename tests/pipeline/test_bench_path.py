@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from digits import CLASSES, Digits
 
-from edgeres.artifacts import load_engine, load_table
+from edgeres.artifacts import load_engine
 from edgeres.contract import preset
 from edgeres.data import embedded_digits, normalise, prepare
 from edgeres.errors import DataError
@@ -18,6 +18,7 @@ from edgeres.files import sha256_of
 from edgeres.pipeline import BenchRequest, bench_engine
 from edgeres.results import Comparison, FileRecord
 from edgeres.spec import BenchConfig, LoadGenConfig, Scenario
+from edgeres.table import load_table
 
 QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from commands import refusal, run
 
-from edgeres.artifacts import load_engine, load_table, manifest_path
+from edgeres.artifacts import load_engine, manifest_path
 from edgeres.model_file import describe_model
 from edgeres.pipeline import demo, run_demo
 from edgeres.spec import CalibrationConfig, Target
+from edgeres.table import load_table
 
 TARGETS = [Target.ONNXRUNTIME.value] + (
     [Target.TENSORRT_RTX.value] if importlib.util.find_spec("tensorrt_rtx") else []

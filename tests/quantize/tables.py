@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.artifacts import CalibrationTable, DataLineage, TensorRange, Threshold
 from edgeres.contract import preset
 from edgeres.quantize.graph import Graph
 from edgeres.quantize.methods import Distribution, thresholds
 from edgeres.quantize.observe import ImageBatch, observation, observe
 from edgeres.quantize.placement import calibrated_tensors
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable, DataLineage, TensorRange, Threshold
 
 
 @dataclass(frozen=True)

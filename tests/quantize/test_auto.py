@@ -10,11 +10,11 @@ import pytest
 from networks import images, network, with_weight
 from tables import table_by_every_method
 
-from edgeres.artifacts import CalibrationTable, Threshold
 from edgeres.quantize.auto import CANDIDATES, STEP, choose_thresholds
 from edgeres.quantize.graph import Graph, view
 from edgeres.quantize.judge import CPU_LOWERING, TENSORRT_LOWERING, Judge, judge, untold
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable, Threshold
 
 
 def prepared(model: onnx.ModelProto) -> tuple[Graph, CalibrationTable, Judge]:

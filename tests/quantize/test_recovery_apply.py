@@ -10,7 +10,6 @@ import pytest
 from networks import FOLDED, images, initializers, logits_of, network, with_weight
 from tables import table_from_images
 
-from edgeres.artifacts import CalibrationTable
 from edgeres.errors import ArtifactError, CalibrationError
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.graph import Graph, view
@@ -27,6 +26,7 @@ from edgeres.quantize.recovery.grid import grid_scales, in_steps, pack
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.recovery import Recovery
 from edgeres.spec import Method, Recover
+from edgeres.table import CalibrationTable
 
 EMPTY = Recovery(
     kind=Recover.ADAROUND,

@@ -16,7 +16,7 @@ from digits import Digits
 from networks import images, initializers, logits_of, network, with_weight
 from tables import table_by_every_method
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact, load_table
+from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.model_file import describe_model
 from edgeres.quantize import quantize_for_cpu, quantize_for_tensorrt, recover
@@ -25,6 +25,7 @@ from edgeres.quantize.judge import sqnr_db
 from edgeres.quantize.recovery.apply import equalized_parameters, with_parameters
 from edgeres.quantize.recovery.equalize import equalization_of
 from edgeres.spec import CalibrationConfig, Method, Precision, Recover
+from edgeres.table import CalibrationTable, load_table
 
 S = TypeVar("S", bound=Sized)
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from tables import table_from_amax, table_from_images, table_of
 
-from edgeres.artifacts import CalibrationTable
 from edgeres.errors import ArtifactError, QuantizationError
 from edgeres.quantize.fp16 import to_fp16
 from edgeres.quantize.graph import view
 from edgeres.quantize.placement import place_for_tensorrt
 from edgeres.quantize.tensorrt import lower_for_tensorrt
+from edgeres.table import CalibrationTable
 
 Array = NDArray[np.float32]
 

@@ -11,13 +11,14 @@ import pytest
 from networks import FOLDED, images, network
 from tables import table_by_every_method, table_from_amax, table_from_images
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact
+from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import ConfigError
 from edgeres.model_file import describe_model
 from edgeres.quantize import trt_cache
 from edgeres.quantize.graph import view
 from edgeres.quantize.trt_cache import version_digits
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable
 
 
 @pytest.fixture

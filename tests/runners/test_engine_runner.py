@@ -9,13 +9,14 @@ import pytest
 from digits import Digits, gpu_plan
 from numpy.typing import NDArray
 
-from edgeres.artifacts import load_engine, load_table
+from edgeres.artifacts import load_engine
 from edgeres.environment.cuda import NoCudaDevice
 from edgeres.errors import MismatchError
 from edgeres.model_file import describe_model
 from edgeres.quantize import quantize_for_cpu
 from edgeres.runners import Runner, engine_runner, model_runner, network_runner, preflight
 from edgeres.spec import Target
+from edgeres.table import load_table
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32)
 

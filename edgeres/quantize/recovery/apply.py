@@ -13,12 +13,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeres.artifacts import CalibrationTable
 from edgeres.errors import ArtifactError, CalibrationError
 from edgeres.quantize.graph import Graph, view
 from edgeres.quantize.recovery.grid import grid_scales, on_grid, unpack
 from edgeres.recovery import Recovery
 from edgeres.spec import Method
+from edgeres.table import CalibrationTable
 
 Array = NDArray[np.float32]
 

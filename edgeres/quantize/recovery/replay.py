@@ -15,12 +15,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeres.artifacts import CalibrationTable
 from edgeres.ort import open_session, run_session
 from edgeres.quantize.graph import Graph
 from edgeres.quantize.placement import Placement
 from edgeres.quantize.recovery.apply import Parameters
 from edgeres.quantize.tensorrt import lower_for_tensorrt
+from edgeres.table import CalibrationTable
 
 Array = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.artifacts import CalibrationTable, OnnxArtifact, TensorRange, Threshold
+from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.model_file import load_model
 from edgeres.quantize.graph import Graph, view
@@ -44,6 +44,7 @@ from edgeres.quantize.recovery.replay import Replay, float_replay, twin_replay
 from edgeres.quantize.stages import range_of
 from edgeres.recovery import LayerError, Recovery
 from edgeres.spec import CalibrationConfig, Method, Recover
+from edgeres.table import CalibrationTable, TensorRange, Threshold
 
 Array = NDArray[np.float32]
 Step = tuple[Layer]
