@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from edgeres.ort import open_session, run_session
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.graph import Graph
-from edgeres.quantize.placement import place_for_tensorrt
+from edgeres.quantize.placement import place_for_cpu, place_for_tensorrt
+from edgeres.quantize.recovery.apply import recovered
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.spec import Method, Target
 from edgeres.table import CalibrationTable
@@ -40,11 +41,18 @@ class Lowering:
     activations are faster there and give the same values up to float32's rounding."""
 
 
+def _for_cpu(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
+    weighted = place_for_cpu(graph).weighted
+    return lower_for_cpu(recovered(graph, table, weighted, method), table, method)
+
+
 def _for_tensorrt(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
-    return lower_for_tensorrt(graph, place_for_tensorrt(graph), table, method)
+    placement = place_for_tensorrt(graph)
+    network = recovered(graph, table, placement.weighted, method)
+    return lower_for_tensorrt(network, placement, table, method)
 
 
-CPU_LOWERING = Lowering(Target.ONNXRUNTIME, lower_for_cpu, integer=True)
+CPU_LOWERING = Lowering(Target.ONNXRUNTIME, _for_cpu, integer=True)
 TENSORRT_LOWERING = Lowering(Target.TENSORRT, _for_tensorrt, integer=False)
 
 

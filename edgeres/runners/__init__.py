@@ -36,10 +36,15 @@ def model_runner(model: OnnxArtifact) -> Runner:
 
 
 def network_runner(network: Network, name: str) -> Runner:
-    """Returns the runner of a network in memory on the CPU, not yet open."""
+    """Returns the runner of a simulated network on the CPU, not yet open.
+
+    Between its roundings it computes in float32. ONNX Runtime's fusions would round the float
+    biases of TensorRT's placement to int32 in units that may overflow.
+    """
     return OnnxRuntimeRunner(
         network.model.SerializeToString(),
         input=network.source.input,
         output=network.source.output,
         name=name,
+        integer=False,
     )

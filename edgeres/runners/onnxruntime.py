@@ -31,6 +31,7 @@ class OnnxRuntimeRunner:
         output: TensorSpec,
         name: str,
         threads: int = 0,
+        integer: bool = True,
     ) -> None:
         """Keeps what to open; nothing is loaded yet.
 
@@ -40,12 +41,15 @@ class OnnxRuntimeRunner:
             output: (N, classes) float32.
             name: short text on what this is.
             threads: threads within an operator; 0: one for each physical core.
+            integer: whether Q/DQ may become integer kernels; False computes in float between the
+                roundings, as a simulation of another target has to.
         """
         self.name = f"{name} on onnxruntime-cpu"
         self.input = input
         self.output = output
         self._model = model
         self._threads = threads
+        self._integer = integer
         self._session: Any = None
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -81,7 +85,7 @@ class OnnxRuntimeRunner:
         Raises:
             RunnerError: ONNX Runtime refused it.
         """
-        self._session = open_session(self._model, threads=self._threads)
+        self._session = open_session(self._model, threads=self._threads, integer=self._integer)
         return self
 
     def __exit__(

@@ -86,7 +86,7 @@ def with_parameters(graph: Graph, parameters: Mapping[str, Parameters]) -> Graph
             _replace(model.graph, names[0], values.weight)
             _replace(model.graph, names[1], values.bias)
             node.input[:] = [node.input[0], *names]
-    return view(_without_unread(model))
+    return view(_without_unread(model)).keeping(graph.kept)
 
 
 def equalized_parameters(

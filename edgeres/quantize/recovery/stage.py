@@ -26,7 +26,6 @@ from edgeres.quantize.recovery.apply import (
     Parameters,
     equalized_parameters,
     parameters_of,
-    recovered,
     with_parameters,
 )
 from edgeres.quantize.recovery.bias import fit_bias
@@ -121,7 +120,7 @@ def recover(
         ),
     )
     made = replace(table, recovery=recovery)
-    after = bench.sqnr_db(recovered(bench.graph, made, bench.placement.weighted), made)
+    after = bench.sqnr_db(bench.graph, made)
     return replace(made, recovery=replace(recovery, sqnr_after_db=after))
 
 
