@@ -32,41 +32,52 @@ CANDIDATES: tuple[Method, ...] = tuple(m for m in Method if m is not Method.AUTO
 
 def choose_thresholds(
     graph: Graph, table: CalibrationTable, judge: Judge, told: Told
-) -> CalibrationTable:
-    """Returns the table with thresholds of method auto for every tensor, and how they came about.
+) -> tuple[Choice, ...]:
+    """Returns how each lowering's thresholds are best chosen, the CPU's and then TensorRT's.
 
     The CPU's lowering decides the unsigned grid and every signed tensor, TensorRT's then the
     signed grid of tensors that are never negative, which the CPU does not use.
 
     Args:
         graph: the FP32 model.
-        table: thresholds of every other method.
+        table: thresholds of every other method, from images that `judge` does not have.
         judge: held-out images.
-        told: called after each trial.
+        told: called after each group of tensors.
     """
-    table, cpu = _Search(CPU_LOWERING, graph, judge).run(table, lambda s, t: told(s / 2, t))
-    search = _Search(TENSORRT_LOWERING, graph, judge)
-    table, tensorrt = search.run(table, lambda s, t: told((1 + s) / 2, t))
-    return replace(table, method=Method.AUTO, choices=(cpu, tensorrt))
+    cpu = _Search(CPU_LOWERING, graph, judge).run(table, lambda s, t: told(s / 2, t))
+    table = with_choices(graph, table, (cpu,))
+    tensorrt = _Search(TENSORRT_LOWERING, graph, judge).run(
+        table, lambda s, t: told((1 + s) / 2, t)
+    )
+    return cpu, tensorrt
+
+
+def with_choices(
+    graph: Graph, table: CalibrationTable, choices: tuple[Choice, ...]
+) -> CalibrationTable:
+    """Returns the table with the thresholds of method auto that the choices make of it."""
+    for choice in choices:
+        table = _scaled(graph, table, choice.target, choice.method, choice.factors)
+    return replace(table, method=Method.AUTO, choices=choices)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Search:
-    """Picks the thresholds of one lowering."""
+    """Chooses the thresholds of one lowering."""
 
     lowering: Lowering
     graph: Graph
     judge: Judge
 
-    def run(self, table: CalibrationTable, told: Told) -> tuple[CalibrationTable, Choice]:
-        """Returns the table with this lowering's thresholds of method auto."""
+    def run(self, table: CalibrationTable, told: Told) -> Choice:
+        """Returns the best method and the factors that improve on it."""
         qualities = {method: self._quality(table, method, {}) for method in CANDIDATES}
         method = max(CANDIDATES, key=lambda m: qualities[m])
         best, factors = qualities[method], dict.fromkeys(self._groups(table), 1.0)
         for done, group in enumerate(factors, start=1):
             best, factors = self._climb(table, method, group, (best, factors))
             told(done / len(factors), f"{self.lowering.target}, {group}: {best:.2f} dB")
-        choice = Choice(
+        return Choice(
             target=self.lowering.target,
             images=self.judge.images,
             method=method,
@@ -74,7 +85,6 @@ class _Search:
             factors={group: factor for group, factor in factors.items() if factor != 1},
             tuned_db=best,
         )
-        return self._scaled(table, method, factors), choice
 
     def _climb(
         self,
@@ -99,42 +109,66 @@ class _Search:
     def _quality(
         self, table: CalibrationTable, method: Method, factors: Mapping[str, float]
     ) -> float:
-        scaled = self._scaled(table, method, factors)
+        scaled = _scaled(self.graph, table, self.lowering.target, method, factors)
         return self.judge.quality(self.lowering, self.graph, scaled, Method.AUTO)
 
     def _groups(self, table: CalibrationTable) -> Sequence[str]:
         """Returns the groups that this lowering decides, from the logits back to the image."""
-        names = (n for n in reversed(list(table.tensors)) if self._decides(table.tensors[n]))
-        return list(dict.fromkeys(self._group(table, name) for name in names))
+        target = self.lowering.target
+        names = (n for n in reversed(list(table.tensors)) if _decides(target, table.tensors[n]))
+        return list(dict.fromkeys(_group(self.graph, table, name) for name in names))
 
-    def _group(self, table: CalibrationTable, tensor: str) -> str:
-        """Returns a tensor's group: its resolution, and whether it has a sign."""
-        size = "x".join(str(n) for n in self.graph.shapes.get(tensor, ())[1:]) or "vector"
-        return f"{size} {'signed' if table.tensors[tensor].signed else 'unsigned'}"
 
-    def _decides(self, seen: TensorRange) -> bool:
-        return self.lowering.target is Target.ONNXRUNTIME or not seen.signed
+def _decides(target: Target, seen: TensorRange) -> bool:
+    return target is Target.ONNXRUNTIME or not seen.signed
 
-    def _scaled(
-        self, table: CalibrationTable, method: Method, factors: Mapping[str, float]
-    ) -> CalibrationTable:
-        """Returns the table with a method's thresholds, times factors, as those of auto."""
-        tensors = {}
-        for name, seen in table.tensors.items():
-            chosen = seen.thresholds.get(Method.AUTO, seen.thresholds[method])
-            if self._decides(seen):
-                factor = factors.get(self._group(table, name), 1.0)
-                chosen = self._scaled_threshold(seen, seen.thresholds[method], chosen, factor)
-            tensors[name] = replace(seen, thresholds={**seen.thresholds, Method.AUTO: chosen})
-        return replace(table, tensors=tensors)
 
-    def _scaled_threshold(
-        self, seen: TensorRange, base: Threshold, known: Threshold, factor: float
-    ) -> Threshold:
-        """Returns `known` with the grid that this lowering decides taken from `base`."""
-        s8 = min(base.s8 * factor, seen.amax)
-        if base.u8 is None:
-            return Threshold(s8=s8)
-        if self.lowering.target is Target.ONNXRUNTIME:
-            return replace(known, u8=min(base.u8 * factor, seen.amax))
-        return replace(known, s8=s8)
+def _scaled(
+    graph: Graph,
+    table: CalibrationTable,
+    target: Target,
+    method: Method,
+    factors: Mapping[str, float],
+) -> CalibrationTable:
+    """Returns the table with a method's thresholds, times factors, as those of auto."""
+    tensors = {}
+    for name, seen in table.tensors.items():
+        base = seen.thresholds[method]
+        chosen = seen.thresholds.get(Method.AUTO, base)
+        if _decides(target, seen):
+            factor = factors.get(_group(graph, table, name), 1.0)
+            chosen = _scaled_threshold(target, seen, (base, chosen), factor)
+        tensors[name] = replace(seen, thresholds={**seen.thresholds, Method.AUTO: chosen})
+    return replace(table, tensors=tensors)
+
+
+def _scaled_threshold(
+    target: Target, seen: TensorRange, thresholds: tuple[Threshold, Threshold], factor: float
+) -> Threshold:
+    """Returns the second threshold with the grid that the target decides taken from the first."""
+    base, known = thresholds
+    s8 = min(base.s8 * factor, seen.amax)
+    if base.u8 is None:
+        return Threshold(s8=s8)
+    if target is Target.ONNXRUNTIME:
+        return replace(known, u8=min(base.u8 * factor, seen.amax))
+    return replace(known, s8=s8)
+
+
+def _group(graph: Graph, table: CalibrationTable, tensor: str) -> str:
+    """Returns a tensor's group: its resolution, what computes it, and whether it has a sign.
+
+    The main branch in front of an Add, the Add's own result and what lies within a block have
+    distributions of their own kinds.
+    """
+    size = "x".join(str(n) for n in graph.shapes.get(tensor, ())[1:]) or "vector"
+    sign = "signed" if table.tensors[tensor].signed else "unsigned"
+    return f"{size} {_computed_by(graph, tensor)} {sign}"
+
+
+def _computed_by(graph: Graph, tensor: str) -> str:
+    """Returns the operator that computes a tensor, looking through its ReLU; `image` for none."""
+    node = graph.producers.get(tensor)
+    if node is not None and node.op_type == "Relu":
+        node = graph.producers.get(node.input[0])
+    return "image" if node is None else str(node.op_type)

@@ -9,7 +9,7 @@ and would only drown the distribution that they are not part of.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,27 @@ class Distribution:
     """Number of values that are exactly zero."""
     amax: float
     """Largest absolute value, exact."""
+
+
+def merged(first: Distribution, second: Distribution) -> Distribution:
+    """Returns the distribution of all values of two, whose bins are powers of two wide.
+
+    The one with the finer bins is coarsened by pairs, so nothing is lost but resolution.
+    """
+    if not first.bin_width or not second.bin_width:
+        wide, narrow = (first, second) if first.bin_width else (second, first)
+        return replace(wide, zeros=wide.zeros + narrow.zeros)
+    narrow, wide = sorted((first, second), key=lambda seen: seen.bin_width)
+    counts = narrow.counts
+    for _ in range(round(np.log2(wide.bin_width / narrow.bin_width))):
+        half = counts.reshape(-1, 2).sum(axis=1)
+        counts = np.concatenate([half, np.zeros_like(half)])
+    return Distribution(
+        counts=counts + wide.counts,
+        bin_width=wide.bin_width,
+        zeros=first.zeros + second.zeros,
+        amax=max(first.amax, second.amax),
+    )
 
 
 def thresholds(seen: Distribution, *, signed: bool, percentile: float) -> dict[Method, Threshold]:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgeres import __version__
 from edgeres.artifacts import OnnxArtifact
 from edgeres.contract import Contract
 from edgeres.errors import CalibrationError
 from edgeres.model_file import Network, load_model
-from edgeres.quantize.auto import choose_thresholds
+from edgeres.quantize.auto import choose_thresholds, with_choices
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.fp16 import to_fp16
 from edgeres.quantize.graph import Graph, skeleton, view
 from edgeres.quantize.judge import Told, judge, untold
-from edgeres.quantize.methods import SIGNED_LEVELS, Distribution, mse_amax, thresholds
+from edgeres.quantize.methods import SIGNED_LEVELS, Distribution, merged, mse_amax, thresholds
 from edgeres.quantize.mixed import ALL_INTEGER, Mix
 from edgeres.quantize.observe import ImageBatch, observation, observe
 from edgeres.quantize.placement import (
@@ -60,8 +57,8 @@ def calibrate(
 ) -> CalibrationTable:
     """Returns the thresholds of every activation by every method, from one pass over `batches`.
 
-    Method auto and the sensitivity keep one batch in eight out of the ranges, 64 images at most,
-    and judge by the logits of these.
+    Method auto and the sensitivity hold one batch in eight out, 64 images at most, and judge by
+    the logits of these. The ranges of the table are those of all images.
 
     Args:
         model: the FP32 file.
@@ -84,12 +81,14 @@ def calibrate(
             f"{model.path} has no convolution with constant weights: there is nothing to quantize."
         )
     hashes: list[str] = []
-    held: list[NDArray[np.float32]] = []
+    held: list[HashedBatch] = []
     seen = observation(model.path.read_bytes(), graph, tensors)
     stream = _recorded(batches, hashes)
-    if config.searches:
-        stream = _without_held_out(stream, held)
-    distributions = observe(seen, stream)
+    found = observe(seen, _without_held_out(stream, held) if config.searches else stream)
+    whole = found
+    if held:
+        again = observe(seen, held)
+        whole = {name: merged(shape, again[name]) for name, shape in found.items()}
     del seen  # the search opens sessions of its own
     table = CalibrationTable(
         model_sha256=model.sha256,
@@ -100,22 +99,27 @@ def calibrate(
         samples=len(hashes),
         seed=config.seed,
         edgeres_version=__version__,
-        tensors={
-            name: range_of(graph, name, found, config.percentile)
-            for name, found in distributions.items()
-        },
+        tensors=_ranges(graph, whole, config.percentile),
     )
-    return _searched(model, table, held, config, told) if config.searches else table
+    if not config.searches:
+        return table
+    blind = replace(table, tensors=_ranges(graph, found, config.percentile))
+    return _searched(model, (blind, table), held, config, told)
 
 
 def _searched(
     model: OnnxArtifact,
-    table: CalibrationTable,
-    held: list[NDArray[np.float32]],
+    tables: tuple[CalibrationTable, CalibrationTable],
+    held: list[HashedBatch],
     config: CalibrationConfig,
     told: Told,
 ) -> CalibrationTable:
-    """Returns the table with what is asked for and only the logits can tell."""
+    """Returns the second table with what is asked for and only the logits can tell.
+
+    Thresholds are chosen on the first, whose ranges have not seen the images that judge, and
+    made anew from the ranges of all images.
+    """
+    blind, table = tables
     if not held:
         raise CalibrationError(
             f"{table.samples} images in batches of {config.batch_size} are too few to hold some "
@@ -123,12 +127,18 @@ def _searched(
             f"{_HOLD_EVERY * config.batch_size} images, or --method mse without --sensitivity."
         )
     graph = view(load_model(model.path))
-    judging = judge(model.path.read_bytes(), graph, held)
+    judging = judge(model.path.read_bytes(), graph, [batch.images for batch in held])
     if config.method is Method.AUTO:
-        table = choose_thresholds(graph, table, judging, told)
+        table = with_choices(graph, table, choose_thresholds(graph, blind, judging, told))
     if config.sensitivity:
         table = replace(table, sensitivity=measure_sensitivity(graph, table, judging, told))
     return table
+
+
+def _ranges(
+    graph: Graph, found: Mapping[str, Distribution], percentile: float
+) -> dict[str, TensorRange]:
+    return {name: range_of(graph, name, seen, percentile) for name, seen in found.items()}
 
 
 def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[str, float]:
@@ -247,12 +257,12 @@ def float_network(model: OnnxArtifact, precision: Precision) -> Network:
 
 
 def _without_held_out(
-    batches: Iterable[HashedBatch], held: list[NDArray[np.float32]]
+    batches: Iterable[HashedBatch], held: list[HashedBatch]
 ) -> Iterator[HashedBatch]:
     """Passes batches on, and moves one in `_HOLD_EVERY` to `held` until there are enough."""
     for index, batch in enumerate(batches, start=1):
-        if index % _HOLD_EVERY == 0 and sum(map(len, held)) < _HELD_OUT:
-            held.append(batch.images)
+        if index % _HOLD_EVERY == 0 and sum(len(b.images) for b in held) < _HELD_OUT:
+            held.append(batch)
         else:
             yield batch
 
