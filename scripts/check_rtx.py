@@ -28,14 +28,15 @@ from edgeres.contract import Contract
 from edgeres.errors import BuildError, EdgeresError
 from edgeres.model_file import Network, load_model
 from edgeres.models import ARCHITECTURES
-from edgeres.quantize import float_network, quantize_for_tensorrt
+from edgeres.quantize import Mix, float_network, quantize_for_tensorrt
 from edgeres.quantize.graph import view
 from edgeres.quantize.placement import calibrated_tensors
+from edgeres.quantize.units import blocks
 from edgeres.spec import BuildConfig, ExportConfig, Method, ModelSpec, Precision, Target
 from edgeres.table import CalibrationTable, DataLineage, TensorRange, Threshold
 
 CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
-PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.MIXED)
 
 _MAY_REFUSE = {(Precision.FP32, "7.5")}
 """What NVIDIA's builder refuses by a check of its own: it has no FP32 kernels for Turing, and says
@@ -97,10 +98,17 @@ def unit_table(model: OnnxArtifact) -> CalibrationTable:
 
 
 def lowered(model: OnnxArtifact, table: CalibrationTable, precision: Precision) -> Network:
-    """Returns the network as it is built in a precision, with FP16 where it is not INT8."""
-    if precision is Precision.INT8:
-        return quantize_for_tensorrt(model, table, floats=Precision.FP16)
-    return float_network(model, precision)
+    """Returns the network as it is built in a precision, with FP16 where it is not INT8.
+
+    Mixed keeps every second residual block from INT8, the hardest for a typed builder.
+    """
+    if not precision.quantizes:
+        return float_network(model, precision)
+    kept = {}
+    if precision is Precision.MIXED:
+        units = blocks(view(load_model(model.path)))[::2]
+        kept = {name: "every second block" for unit in units for name in unit.nodes}
+    return quantize_for_tensorrt(model, table, floats=Precision.FP16, mix=Mix(kept))
 
 
 def build(network: Network, precision: Precision, capability: str, folder: Path) -> Outcome:
@@ -110,6 +118,7 @@ def build(network: Network, precision: Precision, capability: str, folder: Path)
         precision=precision,
         compute_capability=capability,
         required_coverage=100.0,
+        max_drop_pp=0.0 if precision is Precision.MIXED else None,
     )
     may_refuse = (precision, capability) in _MAY_REFUSE
     plan = folder / "a.plan"

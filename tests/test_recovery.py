@@ -44,13 +44,6 @@ def test_a_table_keeps_its_recovery(tmp_path: Path) -> None:
     assert loaded.sha256 == with_recovery().sha256
 
 
-def test_a_table_without_the_key_has_none(tmp_path: Path) -> None:
-    """Tables from before recovery still load."""
-    raw = {key: value for key, value in TABLE.to_dict().items() if key != "recovery"}
-    save_json(tmp_path / "table.json", raw)
-    assert load_table(tmp_path / "table.json") == TABLE
-
-
 def test_the_hash_covers_every_bit() -> None:
     """One rounding bit more is another table."""
     flipped = replace(RECOVERY, rounding={"conv": b"\x80\x00"})

@@ -11,6 +11,7 @@ import pytest
 import torch
 from commands import run
 from digits import Digits
+from numpy.typing import NDArray
 from torch import nn
 from training import RECIPES, Settings, Training, labelled
 
@@ -31,7 +32,9 @@ from edgeres.spec import (
     Precision,
     Shortcut,
     Stem,
+    Target,
 )
+from edgeres.table import CalibrationTable
 
 IMAGES = 8
 MOST_BLOCKS = 36
@@ -74,32 +77,58 @@ def float_convolutions(engine: EngineArtifact) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_runs_in_int8(name: str, tmp_path: Path) -> None:
-    """Random weights: every convolution INT8, logits near those that torch computes in FP32."""
-    spec = small(name)
+@dataclass(frozen=True, eq=False)
+class Member:
+    """An architecture of the family with random weights, exported and calibrated."""
+
+    model: nn.Module
+    images: NDArray[np.float32]
+    path: Path
+    table: CalibrationTable
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def member(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Member:
+    """Every registered architecture in turn."""
+    folder = tmp_path_factory.mktemp("member")
+    spec = small(request.param)
     model = initialised(spec)
     contract = Contract(size=spec.input_size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     shape = (IMAGES, spec.input_size, spec.input_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    np.savez(tmp_path / "a.npz", images=pixels, labels=np.arange(IMAGES))
-    images = normalise(pixels, contract)
-    with torch.inference_mode():
-        expected = model(torch.from_numpy(images)).numpy()
-
-    exported = export_onnx(model, ExportConfig(contract=contract), output=tmp_path / "a.onnx")
+    np.savez(folder / "a.npz", images=pixels, labels=np.arange(IMAGES))
+    exported = export_onnx(model, ExportConfig(contract=contract), output=folder / "a.onnx")
     config = CalibrationConfig(samples=IMAGES, batch_size=IMAGES)
-    table = calibrate_model(exported.path, tmp_path / "a.npz", config)
-    engine = build_from_model(exported.path, BuildConfig(), table, output=tmp_path / "b.onnx")
-    with engine_runner(engine) as runner:
-        found = runner.infer(images)
+    table = calibrate_model(exported.path, folder / "a.npz", config)
+    return Member(model, normalise(pixels, contract), exported.path, table)
 
-    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+
+def test_every_architecture_runs_in_int8(member: Member, tmp_path: Path) -> None:
+    """Random weights: every convolution INT8, logits near those that torch computes in FP32."""
+    with torch.inference_mode():
+        expected = member.model(torch.from_numpy(member.images)).numpy()
+    engine = build_from_model(member.path, BuildConfig(), member.table, output=tmp_path / "b.onnx")
+    with engine_runner(engine) as runner:
+        found = runner.infer(member.images)
+
+    convolutions = [m for m in member.model.modules() if isinstance(m, nn.Conv2d)]
     assert sum(layer.op_type == "Conv" for layer in engine.manifest.layers) == len(convolutions)
     assert float_convolutions(engine) == []
     # An engine that answered every image alike would be off by all that tells them apart.
     told_apart = np.linalg.norm(expected - expected.mean(0))
     assert np.linalg.norm(found - expected) < 0.8 * told_apart
+
+
+def test_nvidias_builder_takes_every_architecture(member: Member, tmp_path: Path) -> None:
+    """TensorRT for RTX parses and builds INT8 with FP16 around it, all of it in its precision."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    config = BuildConfig(
+        target=Target.TENSORRT_RTX, compute_capability="8.6", required_coverage=100.0
+    )
+    engine = build_from_model(member.path, config, member.table, output=tmp_path / "b.plan")
+    assert engine.manifest.audit is not None
+    assert engine.manifest.audit.coverage == 100
+    assert float_convolutions(engine) == []
 
 
 @dataclass(frozen=True)
