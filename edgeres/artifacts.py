@@ -17,7 +17,7 @@ from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, load_json, optional, sha256_of
 from edgeres.spec import Method, Precision, Target, TensorRTOptions
 from edgeres.table import TABLE_KIND
-from edgeres.tuning import MixedSearch
+from edgeres.tuning import MixedSearch, Sensitivity
 
 TRUSTED = "TRUSTED"
 """Flag of a plan that has no manifest and is run on the user's word."""
@@ -111,6 +111,8 @@ class Manifest:
     """What the engine really runs; None where nobody looked."""
     search: MixedSearch | None = None
     """What mixed precision chose among; None for the others."""
+    sensitivity: Sensitivity | None = None
+    """The table's; None without it."""
     ranges: Mapping[str, float] = field(default_factory=dict)
     """Calibrated range of each activation, `Network.ranges`; empty without INT8."""
 
@@ -123,6 +125,7 @@ class Manifest:
             "contract": self.contract.to_dict(),
             "audit": self.audit and self.audit.to_dict(),
             "search": self.search and self.search.to_dict(),
+            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
         }
 
     @classmethod
@@ -155,6 +158,7 @@ class Manifest:
             required_coverage=optional(float, raw["required_coverage"]),
             audit=optional(Audit.from_dict, raw["audit"]),
             search=optional(MixedSearch.from_dict, raw["search"]),
+            sensitivity=optional(Sensitivity.from_dict, raw["sensitivity"]),
             ranges={name: float(value) for name, value in raw["ranges"].items()},
         )
 

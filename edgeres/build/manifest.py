@@ -89,6 +89,7 @@ def _manifest(built: Built, network: Network, config: BuildConfig, contract: Con
         calibration_images=() if table is None else table.data.image_hashes,
         layers=network.layers,
         search=network.search,
+        sensitivity=None if table is None else table.sensitivity,
         batch=built.batch,
         input_size=config.input_size,
         options=None if config.target is Target.ONNXRUNTIME else config.options,

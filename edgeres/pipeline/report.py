@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeres.artifacts import is_engine, load_engine
 from edgeres.data import load_dataset, select, thumbnail
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable, whole_file
@@ -19,6 +20,8 @@ from edgeres.report import (
 )
 from edgeres.results import Comparison
 from edgeres.spec import BenchConfig
+from edgeres.table import load_table
+from edgeres.tuning import Sensitivity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +75,28 @@ def write_reports(
     engine, reference = (str(verdict.environment[role]) for role in ("engine", "reference"))
     if files.html is not None:
         pictures = _pictures(verdict, request, config)
-        page = render_html(verdict, engine=engine, reference=reference, pictures=pictures)
+        found = _sensitivity(request)
+        page = render_html(
+            verdict,
+            engine=engine,
+            reference=reference,
+            pictures=pictures,
+            sensitivity=None if found is None else found.gains_db,
+        )
         _save(files.html, page)
     if files.markdown is not None:
         _save(files.markdown, render_markdown(verdict, engine=engine, reference=reference))
     if files.junit is not None:
         _save(files.junit, render_junit(verdict, engine=engine, reference=reference))
+
+
+def _sensitivity(request: BenchRequest) -> Sensitivity | None:
+    """Returns what calibration measured of the engine's blocks; None where it did not."""
+    if request.simulate:
+        return load_table(request.engine).sensitivity
+    if not is_engine(request.engine):
+        return None
+    return load_engine(request.engine).manifest.sensitivity
 
 
 def _pictures(

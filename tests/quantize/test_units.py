@@ -12,7 +12,7 @@ from edgeres.quantize.judge import NOISELESS_DB, TENSORRT_LOWERING, judge, untol
 from edgeres.quantize.sensitivity import measure_sensitivity
 from edgeres.quantize.units import blocks, layers, quantizable
 from edgeres.spec import Method
-from edgeres.tuning import Sensitivity
+from edgeres.tuning import Sensitivity, UnitSensitivity
 
 
 def named(name: str) -> dict[str, set[str]]:
@@ -92,3 +92,16 @@ def test_the_layer_with_the_coarse_weights_is_the_sensitive_one() -> None:
     spoiled = next(node.name for node in graph.nodes if node.output[0] == "hidden")
     assert min(alone, key=lambda nodes: alone[nodes]) == (spoiled,)
     assert max(alone.values()) <= NOISELESS_DB
+
+
+def test_the_gains_are_named_as_reports_name_blocks_and_layers() -> None:
+    """A block by its name, a layer by its operator; what INT8 does not harm gains nothing."""
+
+    def unit(name: str, kind: str, without: float) -> UnitSensitivity:
+        return UnitSensitivity(
+            unit=name, kind=kind, nodes=(f"/{name}/Conv",), alone_db=50, without_db=without
+        )
+
+    units = (unit("layer1.0", "block", 31.5), unit("conv1", "layer", 29.0))
+    found = Sensitivity(images=8, method=Method.MSE, all_db=30.0, units=units)
+    assert found.gains_db == {"layer1.0": 1.5, "/conv1/Conv": 0.0}

@@ -259,7 +259,7 @@ def test_sensitivity_is_drawn_where_it_is_known() -> None:
     page = Page(rendered(VERDICT, sensitivity={"layer1.0": 0.2, "/layer2/layer2.1/Add": 0.8}))
     widths = [a["style"] for _, a in page.elements if a.get("style", "").startswith("width")]
     assert widths[-2:] == ["width:25%", "width:100%"]
-    assert "sensitivity 0.8" in page.text
+    assert "costs 0.80 dB" in page.text
     assert "Sensitivity of the blocks: not measured" in Page(rendered(VERDICT)).text
 
 

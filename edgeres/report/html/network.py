@@ -25,7 +25,7 @@ class Block:
     """Such as `layer2.0`; empty for what stands in no block."""
     layers: tuple[LayerPrecision, ...]
     sensitivity: float | None = None
-    """What quantizing the block costs, by the measure of whoever found it; None: not known."""
+    """What its INT8 costs the logits, in dB of their SQNR; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def stages(
 
     Args:
         layers: every operator of the network.
-        sensitivity: a figure by block or layer name; a block has its own, or its layers' largest.
+        sensitivity: dB by block or layer name; a block has its own, or its layers' largest.
     """
     gathered: dict[tuple[str, str], list[LayerPrecision]] = {}
     behind = ""

@@ -70,7 +70,7 @@ def render_html(
         engine: name of the engine and where it ran.
         reference: name of the reference and where it ran.
         pictures: thumbnails of the images in `shown_flips`, by position in the data set.
-        sensitivity: what quantizing costs by block or layer, where it was measured.
+        sensitivity: dB that quantizing costs the logits by block or layer, where measured.
 
     Raises:
         DependencyError: jinja2 is not installed.
