@@ -14,14 +14,16 @@ from digits import Digits
 
 from edgeres.artifacts import load_engine
 from edgeres.build import tensorrt
-from edgeres.build.device import Device
+from edgeres.environment.cuda import CudaDevice
 from edgeres.spec import HardwareCompatibility, TensorRTOptions
 from edgeres.table import load_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "build"))
 from fake_tensorrt import FakeTensorRT
 
-DEVICE = Device(name="RTX", compute_capability="8.6", memory_mib=8192, is_integrated=False)
+DEVICE = CudaDevice(
+    name="RTX", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"
+)
 BUILD = "build-engine {model} --calibration {table} --target tensorrt -o {plan} "
 
 
@@ -33,7 +35,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FakeTensorRT]:
         trt = FakeTensorRT(version)
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
         monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
-        monkeypatch.setattr(tensorrt, "describe_device", lambda: DEVICE)
+        monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: DEVICE)
         return trt
 
     return install
