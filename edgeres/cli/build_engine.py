@@ -81,12 +81,22 @@ def _tell(engine: EngineArtifact, config: BuildConfig) -> None:
         show(mixed_table(manifest.search))
 
 
-@click.command("build-engine")
+@click.command("build-engine", short_help="Build an INT8, FP16, FP32 or mixed engine.")
 @click.argument("model", type=PATH)
 @click.option(
-    "--precision", type=choice(Precision), default=DEFAULTS.precision.value, show_default=True
+    "--precision",
+    type=choice(Precision),
+    default=DEFAULTS.precision.value,
+    show_default=True,
+    help="Of the convolutions and additions.",
 )
-@click.option("--target", type=choice(Target), default=DEFAULTS.target.value, show_default=True)
+@click.option(
+    "--target",
+    type=choice(Target),
+    default=DEFAULTS.target.value,
+    show_default=True,
+    help="What runs the engine.",
+)
 @click.option(
     "--calibration",
     type=PATH,
