@@ -53,9 +53,9 @@ REFUSED = {
     INT8 + "--target tensorrt --input-size 64:32:16": "Input size 64:32:16 is no profile",
     INT8 + "--input-size 32": "Leave the preprocessing options out",
     INT8 + "--target tensorrt --timing-cache {table}": "is what is read here, and would be lost",
-    INT8 + "--float-layers fp16": "--float-layers is for int8 plans of TensorRT.",
+    INT8 + "--float-layers fp16": "--float-layers is for int8 and mixed plans of TensorRT.",
     BUILD + "--precision fp16 --target tensorrt --float-layers fp32": (
-        "--float-layers is for int8 plans of TensorRT."
+        "--float-layers is for int8 and mixed plans of TensorRT."
     ),
     INT8 + "--target tensorrt --batch 8:4:2": "Batch 8:4:2 is no profile; expected 1 <= min <=",
     "bench {table} --simulate --reference {model} --data {test} --min-speedup 2": (
