@@ -117,16 +117,16 @@ def calibrate(
         table = pipeline.calibrate_model(
             model, data, config, options, output=output, track=track, told=told
         )
+    say(
+        f"{output}: {len(table.tensors)} activations from {table.samples} images, "
+        f"method {table.method}"
+    )
     if emit_trt_cache is not None:
         count = pipeline.emit_trt_cache(model, table, trt_version, output=emit_trt_cache)
         say(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")
     if as_json:
         show_json(table.to_dict())
         return
-    say(
-        f"{output}: {len(table.tensors)} activations from {table.samples} images, "
-        f"method {table.method}"
-    )
     for picked in table.choices:
         say(describe_choice(picked))
     if table.recovery is not None:

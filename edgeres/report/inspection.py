@@ -48,9 +48,11 @@ def _(table: CalibrationTable) -> RenderableType:
         "preprocessing": _contract(table.contract),
         "recovery": "none" if table.recovery is None else describe_recovery(table.recovery),
     }
-    rows = _table("tensor", "sign", *(method.value for method in Method))
+    held = {method for seen in table.tensors.values() for method in seen.thresholds}
+    methods = [method for method in Method if method in held]
+    rows = _table("tensor", "sign", *(method.value for method in methods))
     for name, seen in table.tensors.items():
-        values = (_amax(seen, method) for method in Method)
+        values = (_amax(seen, method) for method in methods)
         rows.add_row(Text(name), "+-" if seen.signed else "+", *values)
     parts: list[RenderableType] = [Text(describe_choice(choice)) for choice in table.choices]
     if table.sensitivity is not None:

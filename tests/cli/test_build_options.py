@@ -152,6 +152,18 @@ def test_calibrate_writes_tensorrts_cache(digits: Digits, tmp_path: Path) -> Non
     assert len(rest) > 28
 
 
+def test_a_table_that_makes_no_cache_is_still_told_of(digits: Digits, tmp_path: Path) -> None:
+    """Equalization shows only after calibration; the table stands, and the cache is refused."""
+    table, cache = tmp_path / "t.json", tmp_path / "t.cache"
+    line = "calibrate {model} --data {train} --samples 20 --recover bias -o {table} "
+    said = run(*digits.words(line + "--emit-trt-cache {cache}", table=table, cache=cache))
+    assert said.exit_code == 2
+    told, error = said.stderr.splitlines()[-2:]
+    assert told.startswith(f"{table}: 30 activations from 20 images")
+    assert error.startswith("Error: The table's recovery equalized ")
+    assert (table.exists(), cache.exists()) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("option", "code", "said"),
     [
