@@ -24,7 +24,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from device_steps import Bench, FailureError, Figures, LackError, Options, lacks, steps
+from device_bench import Bench, FailureError, Figures, LackError, Options, lacks
+from device_steps import steps
 
 from edgeres.environment import describe_machine
 from edgeres.environment.cuda import CudaDevice, find_cuda_device

@@ -178,7 +178,7 @@ def texts() -> dict[str, str]:
     return {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
         for path in paths
-        if path.is_file() and path.suffix not in binary
+        if path.is_file() and path.suffix not in binary and path.name != ".git"
     }
 
 

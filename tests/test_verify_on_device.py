@@ -39,7 +39,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     import verify_on_device
 
     yield verify_on_device
-    for name in ("verify_on_device", "device_steps"):
+    for name in ("verify_on_device", "device_steps", "device_bench"):
         sys.modules.pop(name, None)
 
 
@@ -85,14 +85,14 @@ def step(report: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def test_without_hardware_it_says_what_was_not_shown(
-    script: ModuleType, steps: ModuleType, verify: Verify, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, verify: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the CPU can do passes; each other step names what it lacks."""
-    none = NoCudaDevice(reason="it has no NVIDIA driver")
-    for module in (script, steps):
+    none, kit = NoCudaDevice(reason="it has no NVIDIA driver"), sys.modules["device_bench"]
+    for module in (script, kit):
         monkeypatch.setattr(module, "find_cuda_device", lambda: none)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: name == "torch" or None)
+    monkeypatch.setattr(kit.importlib.util, "find_spec", lambda name: name == "torch" or None)
     report = verify()
     assert report["device"] is None
     assert report["lacks"]["GPU"] == "this machine: it has no NVIDIA driver"
@@ -163,7 +163,8 @@ def board(
 
     monkeypatch.setattr(steps, "MODELS", {"digits": prepared})
     monkeypatch.setattr(steps, "build_from_model", builder())
-    monkeypatch.setattr(steps, "trtexec", lambda: None)
+    for module in (steps, sys.modules["device_bench"]):
+        monkeypatch.setattr(module, "trtexec", lambda: None)
     monkeypatch.setattr(steps, "SAMPLES", 8)
     return cuda
 

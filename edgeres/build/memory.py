@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-from edgeres.build.device import Device
+from edgeres.environment.cuda import CudaDevice
 from edgeres.errors import BuildError
 from edgeres.spec import BuildConfig, Precision
 
@@ -55,7 +55,7 @@ def estimate(model: onnx.ModelProto, largest: tuple[int, ...], floats: Precision
 
 
 def workspace_mib(
-    estimated: Estimate, config: BuildConfig, device: Device | None, free_mib: int | None
+    estimated: Estimate, config: BuildConfig, device: CudaDevice | None, free_mib: int | None
 ) -> int | None:
     """Returns the workspace limit to set; None leaves TensorRT's own, all of the GPU's memory.
 
@@ -74,7 +74,7 @@ def workspace_mib(
     asked = config.options.workspace_mib
     if device is None:
         return asked
-    if not device.is_integrated:
+    if not device.integrated:
         _check_gpu(estimated, config, device)
         return asked
     if free_mib is None:
@@ -91,7 +91,7 @@ def workspace_mib(
     return asked or left
 
 
-def _check_gpu(estimated: Estimate, config: BuildConfig, device: Device) -> None:
+def _check_gpu(estimated: Estimate, config: BuildConfig, device: CudaDevice) -> None:
     """Refuses an engine whose weights and tensors a GPU's own memory cannot hold."""
     needed = estimated.weights_mib + estimated.activations_mib + (config.options.workspace_mib or 0)
     if needed > device.memory_mib:

@@ -17,7 +17,6 @@ from edgeres.audit import Audit
 from edgeres.build import timing_cache
 from edgeres.build.backend import load_backend
 from edgeres.build.coverage import check_coverage
-from edgeres.build.device import Device, describe_device
 from edgeres.build.inspector import audit_of_inspector
 from edgeres.build.log import BuildLog, listening
 from edgeres.build.manifest import Built, save_engine
@@ -29,7 +28,7 @@ from edgeres.build.settings import apply, builder_flags, check_features
 from edgeres.build.sparsity import sparse_layers
 from edgeres.contract import Contract
 from edgeres.environment import describe_machine, has_nvidia_gpu
-from edgeres.environment.cuda import NoCudaDevice, find_cuda_device, system_versions
+from edgeres.environment.cuda import CudaDevice, NoCudaDevice, find_cuda_device, system_versions
 from edgeres.errors import BuildError, ConfigError
 from edgeres.model_file import Network
 from edgeres.spec import BuildConfig, HardwareCompatibility, Target
@@ -46,7 +45,7 @@ class _Job:
     network: Network
     config: BuildConfig
     contract: Contract
-    device: Device | None
+    device: CudaDevice | None
     """None where the plan is for a GPU that is not here."""
     logger: Any
     log: BuildLog
@@ -85,7 +84,7 @@ def build(
     check_features(trt, config)
     _check_device(config)
     _check_sparsity(network, config)
-    device = describe_device() if _is_for_this_machine(config) else None
+    device = _device() if _is_for_this_machine(config) else None
     _check_board(config, device)
     with listening(trt) as (logger, log):
         made = _made(_Job(trt, network, config, contract, device, logger, log, progress))
@@ -93,7 +92,10 @@ def build(
     check_coverage(made.audit, config.required_coverage)
     built = Built(
         engine=made.plan,
-        versions={trt.__name__: str(trt.__version__), **_system(device)},
+        versions={
+            trt.__name__: str(trt.__version__),
+            **({} if device is None else system_versions(device)),
+        },
         gpu=None if device is None else device.name,
         compute_capability=config.compute_capability
         or (None if device is None else device.compute_capability),
@@ -104,10 +106,15 @@ def build(
     return save_engine(built, network, config, contract, output)
 
 
-def _system(device: Device | None) -> dict[str, str]:
-    """Returns the versions of the system that a plan for this machine was built on."""
+def _device() -> CudaDevice:
     found = find_cuda_device()
-    return {} if device is None or isinstance(found, NoCudaDevice) else system_versions(found)
+    if isinstance(found, NoCudaDevice):
+        raise BuildError(
+            f"This machine has an NVIDIA GPU and TensorRT cannot use it: {found.reason}. Check "
+            "CUDA_VISIBLE_DEVICES and nvidia-smi (on a Jetson: tegrastats), and run `edgeres "
+            "doctor`."
+        )
+    return found
 
 
 def _is_for_this_machine(config: BuildConfig) -> bool:
@@ -141,9 +148,9 @@ def _check_no_refit(config: BuildConfig) -> None:
         )
 
 
-def _check_board(config: BuildConfig, device: Device | None) -> None:
+def _check_board(config: BuildConfig, device: CudaDevice | None) -> None:
     compatibility = config.options.hardware_compatibility
-    if device is None or not device.is_integrated:
+    if device is None or not device.integrated:
         return
     if compatibility is not HardwareCompatibility.NONE:
         raise ConfigError(

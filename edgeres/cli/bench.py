@@ -29,12 +29,16 @@ def _check_counts(timing: Timing) -> None:
 _TYPED = ParameterSource.COMMANDLINE
 
 
-@click.command()
+@click.command(short_help="Judge an engine against the FP32 reference.")
 @click.argument("engine", type=PATH)
 @click.option("--reference", type=PATH, required=True, help="FP32 ONNX model, or another engine.")
 @click.option("--data", type=PATH, required=True, help="Labelled images.")
 @click.option(
-    "--max-drop", "max_drop_pp", type=float, metavar="PP", help="Limit of the drop in points."
+    "--max-drop",
+    "max_drop_pp",
+    type=float,
+    metavar="PP",
+    help="Limit of the drop of top-1 accuracy, in percentage points.",
 )
 @click.option(
     "--decide",
@@ -43,7 +47,12 @@ _TYPED = ParameterSource.COMMANDLINE
     show_default=True,
     help="What is held against --max-drop: the bound that the images prove, or the drop measured.",
 )
-@click.option("--min-speedup", type=float, metavar="X", help="Limit of the ratio of latencies.")
+@click.option(
+    "--min-speedup",
+    type=float,
+    metavar="X",
+    help="Least ratio of the median latencies, the reference's over the engine's.",
+)
 @click.option(
     "--baseline",
     type=PATH,
@@ -56,14 +65,40 @@ _TYPED = ParameterSource.COMMANDLINE
     default=DEFAULTS.max_slowdown,
     show_default=True,
     metavar="PART",
-    help="Limit of the growth of the latency against --baseline.",
+    help="Largest growth of the latency against --baseline, as a part of it.",
 )
 @click.option("--samples", type=int, metavar="N", help="Images to judge on. [default: all]")
-@click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the draw.")
-@click.option("--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True)
-@click.option("--latency-batch", type=int, default=DEFAULTS.latency_batch, show_default=True)
-@click.option("--iterations", type=int, default=DEFAULTS.iterations, show_default=True)
-@click.option("--warmup", type=int, default=DEFAULTS.warmup, show_default=True)
+@click.option(
+    "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the images drawn."
+)
+@click.option(
+    "--batch-size",
+    type=int,
+    default=DEFAULTS.batch_size,
+    show_default=True,
+    help="Images at once while accuracy is taken.",
+)
+@click.option(
+    "--latency-batch",
+    type=int,
+    default=DEFAULTS.latency_batch,
+    show_default=True,
+    help="Images at once while latency is taken.",
+)
+@click.option(
+    "--iterations",
+    type=int,
+    default=DEFAULTS.iterations,
+    show_default=True,
+    help="Latencies taken of each engine.",
+)
+@click.option(
+    "--warmup",
+    type=int,
+    default=DEFAULTS.warmup,
+    show_default=True,
+    help="Inferences of each engine before them.",
+)
 @click.option(
     "--timing",
     type=choice(Timing),
@@ -133,6 +168,9 @@ def bench(
     \b
     Example:
       edgeres bench resnet50.int8.onnx --reference resnet50.onnx --data val/ --max-drop 0.5
+      edgeres bench resnet50.table.json --simulate --reference resnet50.onnx --data val/
+      edgeres bench resnet50.int8.plan --reference resnet50.onnx --data val/ --timing compute \\
+        --min-speedup 2 --strict --report verdict.html
     """
     from edgeres.pipeline import (  # onnxruntime
         BenchRequest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from edgeres.cli.options import (
 )
 from edgeres.cli.output import say, searching, show, show_json, track
 from edgeres.spec import BuildConfig, CalibrationConfig, Method, Precision, Target
+
+if TYPE_CHECKING:
+    from edgeres.artifacts import EngineArtifact
 
 DEFAULTS = BuildConfig()
 
@@ -50,12 +53,50 @@ def _config(rest: dict[str, Any]) -> BuildConfig:
     )
 
 
-@click.command("build-engine")
+def _check_sources(
+    precision: str, calibration: Path | None, calib_data: Path | None, judge_data: Path | None
+) -> None:
+    """Refuses files that exclude each other, and mixed precision without images to judge by."""
+    if calibration is not None and calib_data is not None:
+        raise click.UsageError("Pass --calibration or --calib-data, not both.")
+    if (precision == Precision.MIXED.value) is (judge_data is None):
+        raise click.UsageError(
+            "--precision mixed needs --judge-data, labelled images to count the drop on."
+            if judge_data is None
+            else "--judge-data is for --precision mixed. Leave it out."
+        )
+
+
+def _tell(engine: EngineArtifact, config: BuildConfig) -> None:
+    """Says what was built, how much of it runs as asked, and what a search weighed."""
+    from edgeres.audit import describe_coverage
+    from edgeres.report import mixed_table  # rich
+
+    path, manifest = engine.path, engine.manifest
+    say(f"{path}: {config.precision} for {config.target}, {path.stat().st_size / 1e6:.1f} MB")
+    say(f"{path}.json: its manifest")
+    if manifest.audit is not None:
+        say(describe_coverage(manifest.audit, config.precision))
+    if manifest.search is not None:
+        show(mixed_table(manifest.search))
+
+
+@click.command("build-engine", short_help="Build an INT8, FP16, FP32 or mixed engine.")
 @click.argument("model", type=PATH)
 @click.option(
-    "--precision", type=choice(Precision), default=DEFAULTS.precision.value, show_default=True
+    "--precision",
+    type=choice(Precision),
+    default=DEFAULTS.precision.value,
+    show_default=True,
+    help="Of the convolutions and additions.",
 )
-@click.option("--target", type=choice(Target), default=DEFAULTS.target.value, show_default=True)
+@click.option(
+    "--target",
+    type=choice(Target),
+    default=DEFAULTS.target.value,
+    show_default=True,
+    help="What runs the engine.",
+)
 @click.option(
     "--calibration",
     type=PATH,
@@ -123,31 +164,17 @@ def build_engine(
       edgeres build-engine resnet50.onnx --calibration resnet50.table.json \\
         --precision mixed --max-drop 0.2 --judge-data held_out/ -o resnet50.mixed.onnx
     """
-    from edgeres.audit import describe_coverage
     from edgeres.pipeline import Judges, build_from_model, calibrate_model, check_build  # onnx
-    from edgeres.report import mixed_table  # rich
     from edgeres.table import load_table
 
-    if calibration is not None and calib_data is not None:
-        raise click.UsageError("Pass --calibration or --calib-data, not both.")
+    _check_sources(rest["precision"], calibration, calib_data, judge_data)
     options = contract_from(_without_profile(rest))
     method = None if rest["method"] is None else Method(rest["method"])
     config = _config(rest)
     check_effect(config)
-    if (config.precision is Precision.MIXED) is (judge_data is None):
-        raise click.UsageError(
-            "--precision mixed needs --judge-data, labelled images to count the drop on."
-            if judge_data is None
-            else "--judge-data is for --precision mixed. Leave it out."
-        )
-    sources = tuple(path for path in (calibration, calib_data) if path is not None)
-    check_build(
-        config,
-        has_ranges=bool(sources),
-        method=method,
-        output=output,
-        inputs=(model, *sources, *((judge_data,) if judge_data is not None else ())),
-    )
+    given = tuple(path for path in (calibration, calib_data, judge_data) if path is not None)
+    has_ranges = calibration is not None or calib_data is not None
+    check_build(config, has_ranges=has_ranges, method=method, output=output, inputs=(model, *given))
     table = None if calibration is None else load_table(calibration)
     if calib_data is not None:
         table = calibrate_model(model, calib_data, CalibrationConfig(), options, track=track)
@@ -167,10 +194,5 @@ def build_engine(
         )
     if as_json:
         show_json(engine.manifest.to_dict())
-        return
-    say(f"{output}: {config.precision} for {config.target}, {output.stat().st_size / 1e6:.1f} MB")
-    say(f"{output}.json: its manifest")
-    if engine.manifest.audit is not None:
-        say(describe_coverage(engine.manifest.audit, config.precision))
-    if engine.manifest.search is not None:
-        show(mixed_table(engine.manifest.search))
+    else:
+        _tell(engine, config)

@@ -21,13 +21,19 @@ from edgeres.spec import CalibrationConfig, Method, Recover
 DEFAULTS = CalibrationConfig()
 
 
-@click.command()
+@click.command(short_help="Observe the ranges of a model's activations on images.")
 @click.argument("model", type=PATH)
 @click.option("--data", type=PATH, required=True, help="Folder of images, or .npz; labels unused.")
 @click.option(
-    "--samples", type=int, default=DEFAULTS.samples, show_default=True, help="Images to use."
+    "--samples",
+    type=int,
+    default=DEFAULTS.samples,
+    show_default=True,
+    help="Images to use, drawn from --data.",
 )
-@click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the draw.")
+@click.option(
+    "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the images drawn."
+)
 @click.option(
     "--method",
     type=choice(Method),
@@ -98,6 +104,7 @@ def calibrate(
     \b
     Example:
       edgeres calibrate resnet50.onnx --data train/ --samples 512 -o resnet50.table.json
+      edgeres calibrate resnet50.onnx --data train/ --method auto --sensitivity -o resnet50.table.json
     """
     from edgeres import pipeline  # onnxruntime
     from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
@@ -110,16 +117,16 @@ def calibrate(
         table = pipeline.calibrate_model(
             model, data, config, options, output=output, track=track, told=told
         )
+    say(
+        f"{output}: {len(table.tensors)} activations from {table.samples} images, "
+        f"method {table.method}"
+    )
     if emit_trt_cache is not None:
         count = pipeline.emit_trt_cache(model, table, trt_version, output=emit_trt_cache)
         say(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")
     if as_json:
         show_json(table.to_dict())
         return
-    say(
-        f"{output}: {len(table.tensors)} activations from {table.samples} images, "
-        f"method {table.method}"
-    )
     for picked in table.choices:
         say(describe_choice(picked))
     if table.recovery is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeres.pipeline import DemoResult
 
 
-@click.command()
+@click.command(short_help="Run the whole path on handwritten digits, offline.")
 @click.option("--keep", type=PATH, help="Folder to leave data, model, table and engines in.")
 @common_options
 @click.pass_context

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-@click.command()
+@click.command(short_help="Tell what an architecture consists of.")
 @click.argument(
     "architecture", metavar="ARCH", required=False, shell_complete=complete_architecture
 )

@@ -10,7 +10,7 @@ from edgeres.cli.options import PATH, common_options
 from edgeres.cli.output import show, show_json
 
 
-@click.command()
+@click.command(short_help="Tell what a model, table or engine is.")
 @click.argument("artifact", type=PATH)
 @common_options
 def inspect(artifact: Path, as_json: bool) -> None:

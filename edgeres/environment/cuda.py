@@ -8,10 +8,11 @@ without a device that ends the process.
 from __future__ import annotations
 
 import ctypes
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from edgeres.environment.l4t import l4t_version
 
 LIBRARY = "libcuda.so.1"
 
@@ -53,13 +54,10 @@ def find_cuda_device() -> CudaDevice | NoCudaDevice:
     driver = load_driver()
     if driver is None:
         return NoCudaDevice(reason=f"it has no NVIDIA driver (no {LIBRARY})")
-    if code := driver.cuInit(0):
-        return NoCudaDevice(reason=f"its NVIDIA driver answers {error_name(driver, code)}")
-    count = ctypes.c_int()
-    driver.cuDeviceGetCount(ctypes.byref(count))
-    if count.value == 0:
-        return NoCudaDevice(reason="its NVIDIA driver sees no GPU")
-    return _first_device(driver)
+    try:
+        return _first_device(driver)
+    except _RefusedError as error:
+        return NoCudaDevice(reason=f"its NVIDIA driver answers {error}")
 
 
 def system_versions(device: CudaDevice, root: Path = Path("/")) -> dict[str, str]:
@@ -69,18 +67,8 @@ def system_versions(device: CudaDevice, root: Path = Path("/")) -> dict[str, str
         device: that the plan is for.
         root: where the machine's /etc is read.
     """
-    l4t = l4t_release(root)
+    l4t = l4t_version(root)
     return {"cuda": device.cuda} | ({} if l4t is None else {"l4t": l4t})
-
-
-def l4t_release(root: Path = Path("/")) -> str | None:
-    """Returns the Jetson Linux release, such as `36.4.3`; None on other machines."""
-    try:
-        text = (root / "etc/nv_tegra_release").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    found = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", text)
-    return f"{found[1]}.{found[2]}" if found else None
 
 
 def load_driver() -> ctypes.CDLL | None:
@@ -99,16 +87,28 @@ def error_name(driver: ctypes.CDLL, code: int) -> str:
     return name.value.decode()
 
 
-def _first_device(driver: ctypes.CDLL) -> CudaDevice:
-    handle, version, integrated = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
-    name = ctypes.create_string_buffer(_NAME_BYTES)
-    driver.cuDeviceGet(ctypes.byref(handle), 0)
-    driver.cuDeviceGetName(name, _NAME_BYTES, handle)
-    driver.cuDeviceComputeCapability(ctypes.byref(major), ctypes.byref(minor), handle)
-    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
-    driver.cuDeviceGetAttribute(ctypes.byref(integrated), _INTEGRATED, handle)
-    driver.cuDriverGetVersion(ctypes.byref(version))
+class _RefusedError(Exception):
+    """The driver answered a call with an error, which the message names."""
+
+
+def _first_device(driver: ctypes.CDLL) -> CudaDevice | NoCudaDevice:
+    def ask(call: str, *arguments: Any) -> None:
+        if code := getattr(driver, call)(*arguments):
+            raise _RefusedError(f"{error_name(driver, code)} to {call}")
+
+    count, handle, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    major, minor, integrated = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    memory, name = ctypes.c_size_t(), ctypes.create_string_buffer(_NAME_BYTES)
+    ask("cuInit", 0)
+    ask("cuDeviceGetCount", ctypes.byref(count))
+    if count.value == 0:
+        return NoCudaDevice(reason="its NVIDIA driver sees no GPU")
+    ask("cuDeviceGet", ctypes.byref(handle), 0)
+    ask("cuDeviceGetName", name, _NAME_BYTES, handle)
+    ask("cuDeviceComputeCapability", ctypes.byref(major), ctypes.byref(minor), handle)
+    ask("cuDeviceTotalMem_v2", ctypes.byref(memory), handle)
+    ask("cuDeviceGetAttribute", ctypes.byref(integrated), _INTEGRATED, handle)
+    ask("cuDriverGetVersion", ctypes.byref(version))
     return CudaDevice(
         name=name.value.decode(errors="replace"),
         compute_capability=f"{major.value}.{minor.value}",

@@ -27,6 +27,10 @@ STEAL_REFUSED = 0.02
 """Part of all processors' time that a hypervisor may give to other guests. Chosen: about the
 variation of a latency that trtexec warns of."""
 
+LEAST_TICKS_S = 1.0
+"""Shortest time over which the kernel's ticks are judged: they are of 10 ms, and in a fifth of a
+second on two processors a single one is 2.5 %. Source: proc(5), sysconf(_SC_CLK_TCK)."""
+
 STALL_REFUSED = 0.01
 """Part of the time in which some task may wait for memory. Chosen: the part of a measurement that
 its own overhead may take."""
@@ -78,7 +82,7 @@ class Stability:
     @property
     def seconds(self) -> float:
         """Time from the first sample to the last."""
-        return self.samples[-1].at_s - self.samples[0].at_s
+        return _seconds(self.samples)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -167,12 +171,18 @@ class _Spent:
 
 
 def _ticks_spent(samples: Sequence[Sample]) -> _Spent | None:
-    """Returns the ticks between the first and the last sample; None where none passed."""
+    """Returns the ticks between the first and the last sample; None where they are too few."""
+    if _seconds(samples) < LEAST_TICKS_S:
+        return None
     ticks = [sample.cpu.ticks for sample in samples if sample.cpu.ticks is not None]
     if len(ticks) < 2 or ticks[-1].total <= ticks[0].total:
         return None
     first, last = asdict(ticks[0]), asdict(ticks[-1])
     return _Spent(**{name: last[name] - first[name] for name in first})
+
+
+def _seconds(samples: Sequence[Sample]) -> float:
+    return samples[-1].at_s - samples[0].at_s
 
 
 def _quota(samples: Sequence[Sample]) -> Iterator[Finding]:
@@ -210,7 +220,7 @@ def _cpu_heat(samples: Sequence[Sample]) -> Iterator[Finding]:
 
 def _memory(samples: Sequence[Sample]) -> Iterator[Finding]:
     stalled_s = _growth(samples, lambda sample: sample.memory_stall_us) / 1e6
-    seconds = samples[-1].at_s - samples[0].at_s
+    seconds = _seconds(samples)
     if stalled_s > STALL_REFUSED * seconds:
         yield _unstable(
             "memory_pressure",
@@ -315,7 +325,7 @@ def _unseen(samples: Sequence[Sample]) -> Iterator[str]:
     told = {
         "the CPU's governor": last.cpu.governors,
         "the CPU's clocks": last.cpu.mhz,
-        "load of other programs": last.cpu.ticks is not None,
+        "load of other programs": last.cpu.ticks and _seconds(samples) >= LEAST_TICKS_S,
         "the cgroup's CPU quota": last.cpu.throttled_periods is not None,
         "memory pressure": last.memory_stall_us is not None,
         "temperatures": last.temperatures_c,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from edgeres.files import check_writable, whole_file
@@ -9,6 +10,8 @@ from edgeres.model_file import describe_model
 from edgeres.quantize import trt_cache
 from edgeres.quantize.trt_cache import version_digits
 from edgeres.table import CalibrationTable
+
+_LOG = logging.getLogger("edgeres.pipeline")
 
 
 def check_trt_cache(output: Path, version: str, *inputs: Path) -> None:
@@ -25,11 +28,19 @@ def check_trt_cache(output: Path, version: str, *inputs: Path) -> None:
 def emit_trt_cache(model: Path, table: CalibrationTable, version: str, *, output: Path) -> int:
     """Writes the cache for a version of TensorRT and returns its number of tensors.
 
+    What a recovery changed besides the thresholds does not travel in that file, and is warned of.
+
     Raises:
-        ConfigError: `version` is no version.
+        ConfigError: `version` is no version, or the table's recovery equalized activations.
         ArtifactError: files cannot be read or written.
     """
     text = trt_cache(describe_model(model), table, version)
     with whole_file(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    if table.recovery is not None:
+        _LOG.warning(
+            "the cache holds thresholds only: the recovered weights and biases (--recover %s) stay "
+            "in the table, and an engine from the cache has the trained ones",
+            table.recovery.kind,
+        )
     return text.count("\n") - 1

@@ -38,15 +38,27 @@ def trt_cache(
         method: which thresholds; None takes the table's own.
 
     Raises:
-        ConfigError: `version` is no version.
+        ConfigError: `version` is no version, or the table's thresholds belong to an equalized model.
         ArtifactError: the table lacks thresholds by that method.
     """
+    _check_model(table)
     graph = view(load_model(model.path))
     lines = [f"TRT-{version_digits(version)}-EntropyCalibration2"]
     for tensor, root in _scaled(graph, table):
         scale = scale_of(table.threshold(root, method).s8, SIGNED_LEVELS)
         lines.append(f"{tensor}: {struct.pack('>f', scale).hex()}")
     return "\n".join(lines) + "\n"
+
+
+def _check_model(table: CalibrationTable) -> None:
+    """Refuses thresholds of activations that are not in the FP32 file which TensorRT reads."""
+    if table.recovery is not None and table.recovery.equalization:
+        raise ConfigError(
+            f"The table's recovery equalized {len(table.recovery.equalization)} activations, so its "
+            "thresholds are those of a rescaled model, and TensorRT's cache goes with the FP32 file "
+            "as it is. Calibrate with --recover none for the cache, or build an engine with Q/DQ: "
+            "edgeres build-engine --target tensorrt."
+        )
 
 
 def version_digits(version: str) -> str:

@@ -48,7 +48,8 @@ def _(table: CalibrationTable) -> RenderableType:
         "preprocessing": _contract(table.contract),
         "recovery": "none" if table.recovery is None else describe_recovery(table.recovery),
     }
-    methods = [m for m in Method if any(m in seen.thresholds for seen in table.tensors.values())]
+    held = {method for seen in table.tensors.values() for method in seen.thresholds}
+    methods = [method for method in Method if method in held]
     rows = _table("tensor", "sign", *(method.value for method in methods))
     for name, seen in table.tensors.items():
         values = (_amax(seen, method) for method in methods)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from edgeres.environment import Severity, Stability
 from edgeres.report.checks import check_words
+from edgeres.report.words import milliseconds, points, probability
 from edgeres.results import (
     Accuracy,
     Check,
@@ -89,17 +90,18 @@ def _accuracy_cells(accuracy: Accuracy) -> tuple[str, str, str, str]:
 
 
 def _percent(fraction: float) -> str:
+    """Returns a fraction in percent, with a plain space that a search in a log finds."""
     return f"{100 * fraction:.2f} %"
 
 
 def _accuracy_facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
     accuracy = comparison.accuracy
-    low, high = accuracy.ci95_pp
+    drop, low, high = (points(value, unit=False) for value in (accuracy.drop_pp, *accuracy.ci95_pp))
     better = " (the engine is right more often)" if accuracy.drop_pp < 0 else ""
-    yield "top-1 drop", f"{_pp(accuracy.drop_pp)} pp{better}"
-    yield "95 % interval", f"{_pp(low)} to {_pp(high)} pp{_unsettled(comparison)}"
+    yield "top-1 drop", f"{drop} pp{better}"
+    yield "95 % interval", f"{low} to {high} pp{_unsettled(comparison)}"
     yield "flips", f"{accuracy.lost} lost, {accuracy.gained} gained"
-    yield "p value", f"{_p_value(accuracy.p_value)}: {_significance(accuracy)}"
+    yield "p value", f"{probability(accuracy.p_value)}: {_significance(accuracy)}"
     yield from _closeness_facts(accuracy)
     if told := [found for found in accuracy.by_class if found.q_value < SIGNIFICANCE]:
         yield "classes", _classes(told, comparison.classes)
@@ -131,11 +133,6 @@ def _classes(found: list[ClassDifference], names: tuple[str, ...]) -> str:
     return f"significantly different, corrected for their number: {shown}{more}"
 
 
-def _pp(value: float) -> str:
-    """Returns percentage points to two decimals, without a minus sign on a zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
-
-
 def _unsettled(comparison: Comparison) -> str:
     """Says where a limit that the measured drop was held against lies within the interval."""
     low, high = comparison.accuracy.ci95_pp
@@ -143,10 +140,6 @@ def _unsettled(comparison: Comparison) -> str:
     if not any(low <= limit < high for limit in limits):
         return ""
     return f", with the limit of {limits[0]:g} pp inside: more images would settle it"
-
-
-def _p_value(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"{value:.3g}"
 
 
 def _significance(accuracy: PairedAccuracy) -> str:
@@ -187,7 +180,7 @@ def _latency_facts(latency: PairedLatency) -> Iterator[tuple[str, str]]:
 
 def _p50(stats: LatencyStats) -> str:
     ends = stats.intervals and stats.intervals.p50_ms
-    return f"{_ms(ends[0])} to {_ms(ends[1])} ms" if ends else ""
+    return f"{milliseconds(ends[0])} to {milliseconds(ends[1])} ms" if ends else ""
 
 
 def _drift(stats: LatencyStats) -> str:
@@ -202,16 +195,13 @@ def _outliers(stats: LatencyStats) -> str:
     found = stats.outliers
     if found is None or not found.count:
         return ""
-    return f"{found.count} above {_ms(found.limit_ms)} ms, up to {_ms(found.largest_ms)}"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.{2 if value >= 1 else 4}f}"
+    limit, largest = milliseconds(found.limit_ms), milliseconds(found.largest_ms)
+    return f"{found.count} above {limit} ms, up to {largest}"
 
 
 def _latency_cells(stats: LatencyStats, images_per_s: float) -> tuple[str, ...]:
     times = (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms, stats.mean_ms)
-    return *map(_ms, times), f"{images_per_s:.1f}", str(len(stats.samples_ms))
+    return *map(milliseconds, times), f"{images_per_s:.1f}", str(len(stats.samples_ms))
 
 
 def _loadgen_part(found: LoadGenResult | None) -> tuple[RenderableType, ...]:

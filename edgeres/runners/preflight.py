@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.artifacts import TRUSTED, EngineArtifact, Manifest
-from edgeres.environment.cuda import CudaDevice, NoCudaDevice, find_cuda_device, l4t_release
+from edgeres.environment.cuda import CudaDevice, NoCudaDevice, find_cuda_device
+from edgeres.environment.l4t import l4t_version
 from edgeres.errors import MismatchError
 from edgeres.spec import HardwareCompatibility, Target
 
@@ -78,7 +79,7 @@ def check_plan(engine: EngineArtifact, root: Path = Path("/")) -> Ready:
     name = MODULES[manifest.target]
     module = _imported(engine, name)
     _imported(engine, "pycuda", "pycuda.driver")
-    here = Here(version=str(module.__version__), device=device, l4t=l4t_release(root))
+    here = Here(version=str(module.__version__), device=device, l4t=l4t_version(root))
     reasons = () if TRUSTED in manifest.flags else tuple(differences(manifest, here))
     if reasons:
         raise MismatchError(

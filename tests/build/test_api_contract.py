@@ -23,8 +23,8 @@ from networks import SIZE, network
 
 import edgeres.build
 from edgeres.build import tensorrt
-from edgeres.build.device import Device
 from edgeres.contract import Contract, ContractOptions
+from edgeres.environment.cuda import CudaDevice
 from edgeres.model_file import Network, describe_model
 from edgeres.pipeline import calibrate_model
 from edgeres.quantize import float_network, quantize_for_tensorrt
@@ -38,7 +38,9 @@ from edgeres.spec import (
     TensorRTOptions,
 )
 
-DEVICE = Device(name="GPU", compute_capability="8.6", memory_mib=8192, is_integrated=False)
+DEVICE = CudaDevice(
+    name="GPU", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"
+)
 
 ALL = TensorRTOptions(
     workspace_mib=64,
@@ -124,7 +126,7 @@ def prepare(module: ModuleType, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPat
     """Puts the double where `import` finds it, on a machine with a GPU."""
     monkeypatch.setitem(sys.modules, trt.__name__, trt)
     monkeypatch.setattr(module, "has_nvidia_gpu", lambda: True)
-    monkeypatch.setattr(module, "describe_device", lambda: DEVICE)
+    monkeypatch.setattr(module, "find_cuda_device", lambda: DEVICE)
 
 
 @pytest.mark.parametrize("name", ASKS)

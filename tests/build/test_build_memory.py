@@ -8,14 +8,18 @@ import onnx
 import pytest
 from onnx import parser
 
-from edgeres.build.device import Device
 from edgeres.build.memory import WEIGHT_COPIES, Estimate, estimate, workspace_mib
+from edgeres.environment.cuda import CudaDevice
 from edgeres.errors import BuildError
 from edgeres.spec import BuildConfig, Precision, Target, TensorRTOptions
 
 MIB = 1 << 20
-BOARD = Device(name="Orin", compute_capability="8.7", memory_mib=7620, is_integrated=True)
-DESKTOP = Device(name="RTX", compute_capability="8.6", memory_mib=8192, is_integrated=False)
+BOARD = CudaDevice(
+    name="Orin", compute_capability="8.7", memory_mib=7620, integrated=True, cuda="12.6"
+)
+DESKTOP = CudaDevice(
+    name="RTX", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"
+)
 
 CHAIN = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -78,7 +82,7 @@ def ask(workspace: int | None) -> BuildConfig:
     ],
 )
 def test_the_workspace(
-    device: Device | None, free: int | None, asked: int | None, limit: int | None
+    device: CudaDevice | None, free: int | None, asked: int | None, limit: int | None
 ) -> None:
     """What is left on a board, what was asked everywhere, NVIDIA's own where memory is apart."""
     assert workspace_mib(NEEDS, ask(asked), device, free) == limit

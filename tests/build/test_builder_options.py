@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from edgeres.artifacts import EngineArtifact, load_engine
 from edgeres.build import build_engine, tensorrt
-from edgeres.build.device import Device
 from edgeres.contract import Contract
+from edgeres.environment.cuda import CudaDevice
 from edgeres.errors import BuildError, ConfigError, EdgeresError
 from edgeres.model_file import Network, describe_model
 from edgeres.quantize import float_network
@@ -31,8 +31,12 @@ from edgeres.spec import (
     TensorRTOptions,
 )
 
-DESKTOP = Device(name="RTX", compute_capability="8.6", memory_mib=8192, is_integrated=False)
-ORIN = Device(name="Orin", compute_capability="8.7", memory_mib=7620, is_integrated=True)
+DESKTOP = CudaDevice(
+    name="RTX", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"
+)
+ORIN = CudaDevice(
+    name="Orin", compute_capability="8.7", memory_mib=7620, integrated=True, cuda="12.6"
+)
 CONTRACT = Contract(size=SIZE)
 
 Use = Callable[..., FakeTensorRT]
@@ -48,12 +52,12 @@ def plain(tmp_path: Path) -> Network:
 def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     """Puts the double of a version where `import` finds it, on a machine with this device."""
 
-    def install(version: str, device: Device | None = DESKTOP) -> FakeTensorRT:
+    def install(version: str, device: CudaDevice | None = DESKTOP) -> FakeTensorRT:
         module = FakeTensorRT(version)
         module.record.image_shape = (-1, 3, SIZE, SIZE)
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: device is not None)
-        monkeypatch.setattr(tensorrt, "describe_device", lambda: device)
+        monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: device)
         return module
 
     return install

@@ -24,8 +24,8 @@ from pretend_cuda import PretendCuda
 
 from edgeres.artifacts import EngineArtifact, load_engine
 from edgeres.build import build_engine, tensorrt
-from edgeres.build.device import Device
 from edgeres.contract import preset
+from edgeres.environment.cuda import CudaDevice, NoCudaDevice, system_versions
 from edgeres.errors import BuildError, ConfigError, DependencyError
 from edgeres.model_file import Network, describe_model
 from edgeres.pipeline import build_from_model
@@ -37,7 +37,9 @@ VERSIONS = {"8.6": tensorrt_8_6, "10.3": tensorrt_10_3, "11.4": tensorrt_11, "RT
 
 FP32 = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32)
 
-ORIN = Device(name="Orin", compute_capability="8.7", memory_mib=7620, is_integrated=False)
+ORIN = CudaDevice(
+    name="Orin", compute_capability="8.7", memory_mib=7620, integrated=False, cuda="12.6"
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeTensorRT], FakeTensorR
     def install(module: FakeTensorRT) -> FakeTensorRT:
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
-        monkeypatch.setattr(tensorrt, "describe_device", lambda: ORIN)
+        monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: ORIN)
         return module
 
     return install
@@ -157,7 +159,7 @@ def test_the_plan_is_what_the_builder_returned(
     assert engine.path.read_bytes() == b"plan"
     assert load_engine(engine.path) == engine
     assert trt.record.parsed == network.model.SerializeToString()
-    assert engine.manifest.versions == {"tensorrt": trt.__version__}
+    assert engine.manifest.versions == {"tensorrt": trt.__version__, **system_versions(ORIN)}
     assert trt.record.settings["profiling_verbosity"].name == "DETAILED"
 
 
@@ -353,6 +355,17 @@ def test_a_builder_that_does_not_start_is_explained(
     monkeypatch.setattr(trt, "Builder", nothing)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
-    monkeypatch.setattr(tensorrt, "describe_device", lambda: ORIN)
+    monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: ORIN)
     with pytest.raises(BuildError, match=r"could not start its builder: .* run `edgeres doctor`"):
         build_engine(network, FP32, preset("digits"), output=tmp_path / "a.plan")
+
+
+def test_a_gpu_that_the_driver_refuses_is_told(
+    use: Use, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's own word, and what to check; TensorRT is not started."""
+    use(VERSIONS["10.3"]())
+    lack = NoCudaDevice(reason="its NVIDIA driver sees no GPU")
+    monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: lack)
+    with pytest.raises(BuildError, match=r"cannot use it: its NVIDIA driver sees no GPU\. Check C"):
+        build(network, FP32, tmp_path)

@@ -14,14 +14,16 @@ from fake_tensorrt import FakeTensorRT
 from networks import SIZE, network
 
 from edgeres.build import build_engine, tensorrt
-from edgeres.build.device import Device
 from edgeres.contract import Contract
+from edgeres.environment.cuda import CudaDevice
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.model_file import Network, describe_model
 from edgeres.quantize import float_network
 from edgeres.spec import BuildConfig, Precision, Target, TensorRTOptions
 
-DEVICE = Device(name="RTX A2000", compute_capability="8.6", memory_mib=8192, is_integrated=False)
+DEVICE = CudaDevice(
+    name="RTX A2000", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"
+)
 
 Build = Callable[..., FakeTensorRT]
 
@@ -37,14 +39,14 @@ def lowered(tmp_path: Path) -> Network:
 def build(lowered: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     """Builds with `timings` as the cache, on a version and a device; the double is returned."""
 
-    def run(version: str = "10.3", device: Device = DEVICE, **record: object) -> FakeTensorRT:
+    def run(version: str = "10.3", device: CudaDevice = DEVICE, **record: object) -> FakeTensorRT:
         trt = FakeTensorRT(version)
         trt.record.image_shape = (-1, 3, SIZE, SIZE)
         for name, value in record.items():
             setattr(trt.record, name, value)
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
         monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
-        monkeypatch.setattr(tensorrt, "describe_device", lambda: device)
+        monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: device)
         options = TensorRTOptions(timing_cache=str(tmp_path / "timings"))
         config = BuildConfig(target=Target.TENSORRT, precision=Precision.FP16, options=options)
         output = tmp_path / "a.plan"

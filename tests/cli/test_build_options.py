@@ -14,14 +14,16 @@ from digits import Digits
 
 from edgeres.artifacts import load_engine
 from edgeres.build import tensorrt
-from edgeres.build.device import Device
+from edgeres.environment.cuda import CudaDevice
 from edgeres.spec import HardwareCompatibility, TensorRTOptions
 from edgeres.table import load_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "build"))
 from fake_tensorrt import FakeTensorRT
 
-DEVICE = Device(name="RTX", compute_capability="8.6", memory_mib=8192, is_integrated=False)
+DEVICE = CudaDevice(
+    name="RTX", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"
+)
 BUILD = "build-engine {model} --calibration {table} --target tensorrt -o {plan} "
 
 
@@ -33,7 +35,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FakeTensorRT]:
         trt = FakeTensorRT(version)
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
         monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
-        monkeypatch.setattr(tensorrt, "describe_device", lambda: DEVICE)
+        monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: DEVICE)
         return trt
 
     return install
@@ -148,6 +150,18 @@ def test_calibrate_writes_tensorrts_cache(digits: Digits, tmp_path: Path) -> Non
     image = load_table(table).threshold("input").s8 / 127
     assert first == f"input: {struct.pack('>f', image).hex()}"
     assert len(rest) > 28
+
+
+def test_a_table_that_makes_no_cache_is_still_told_of(digits: Digits, tmp_path: Path) -> None:
+    """Equalization shows only after calibration; the table stands, and the cache is refused."""
+    table, cache = tmp_path / "t.json", tmp_path / "t.cache"
+    line = "calibrate {model} --data {train} --samples 20 --recover bias -o {table} "
+    said = run(*digits.words(line + "--emit-trt-cache {cache}", table=table, cache=cache))
+    assert said.exit_code == 2
+    told, error = said.stderr.splitlines()[-2:]
+    assert told.startswith(f"{table}: 30 activations from 20 images")
+    assert error.startswith("Error: The table's recovery equalized ")
+    assert (table.exists(), cache.exists()) == (True, False)
 
 
 @pytest.mark.parametrize(

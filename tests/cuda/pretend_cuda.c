@@ -109,8 +109,9 @@ API(cuGetErrorString, int code, const char **text) { return describe(code, text,
 API(cuInit, unsigned flags) {
   (void)flags; FAULTS("cuInit"); initialized = 1; return device.devices ? OK : NO_DEVICE;
 }
-API(cuDriverGetVersion, int *version) { *version = (int)device.driver; return OK; }
+API(cuDriverGetVersion, int *version) { FAULTS("cuDriverGetVersion"); *version = (int)device.driver; return OK; }
 API(cuDeviceGetCount, int *number) {
+  FAULTS("cuDeviceGetCount");
   if (!initialized) return NOT_INITIALIZED;
   *number = (int)device.devices;
   return OK;
@@ -126,7 +127,7 @@ API(cuDeviceComputeCapability, int *major, int *minor, int handle) {
   (void)handle; *major = (int)device.major; *minor = (int)device.minor; return OK;
 }
 API(cuDeviceGetAttribute, int *value, int attribute, int handle) {
-  (void)handle;
+  (void)handle; FAULTS("cuDeviceGetAttribute");
   switch (attribute) {
     case 16: *value = 8; break;                        /* MULTIPROCESSOR_COUNT */
     case 18: *value = (int)device.integrated; break;   /* INTEGRATED */

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pretend_cuda import PretendCuda
+from pretend_cuda import OUT_OF_MEMORY, PretendCuda
 
 from edgeres.environment import cuda as driver
 from edgeres.environment.cuda import (
     CudaDevice,
     NoCudaDevice,
     find_cuda_device,
-    l4t_release,
     system_versions,
 )
+from edgeres.environment.l4t import l4t_version
 
 
 @pytest.mark.cuda
@@ -51,7 +51,16 @@ def test_the_device_is_described(
 def test_a_driver_without_a_gpu_is_told(cuda: PretendCuda) -> None:
     """By the driver's own name for it."""
     cuda.set_device(devices=0)
-    reason = "its NVIDIA driver answers CUDA_ERROR_NO_DEVICE"
+    reason = "its NVIDIA driver answers CUDA_ERROR_NO_DEVICE to cuInit"
+    assert find_cuda_device() == NoCudaDevice(reason=reason)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("call", ["cuDeviceGetCount", "cuDeviceGetAttribute", "cuDriverGetVersion"])
+def test_whatever_the_driver_refuses_is_told(call: str, cuda: PretendCuda) -> None:
+    """A description is whole or there is none."""
+    cuda.fail(call, code=OUT_OF_MEMORY)
+    reason = f"its NVIDIA driver answers CUDA_ERROR_OUT_OF_MEMORY to {call}"
     assert find_cuda_device() == NoCudaDevice(reason=reason)
 
 
@@ -59,7 +68,9 @@ def test_a_driver_without_a_gpu_is_told(cuda: PretendCuda) -> None:
 def test_an_unknown_error_has_its_number(cuda: PretendCuda) -> None:
     """A driver may know errors that it has no name for."""
     cuda.fail("cuInit", code=9999)
-    assert find_cuda_device() == NoCudaDevice(reason="its NVIDIA driver answers error 9999")
+    assert find_cuda_device() == NoCudaDevice(
+        reason="its NVIDIA driver answers error 9999 to cuInit"
+    )
 
 
 def test_no_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +96,7 @@ def test_releases_of_jetson_linux(text: str, release: str | None, tmp_path: Path
     """As the boards write them."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/nv_tegra_release").write_text(text)
-    assert l4t_release(tmp_path) == release
+    assert l4t_version(tmp_path) == release
 
 
 def test_what_a_manifest_keeps_of_the_system(tmp_path: Path) -> None:

@@ -148,6 +148,15 @@ def test_a_disturbance_is_named(name: str) -> None:
     assert not judged(change).stable
 
 
+@pytest.mark.parametrize(("last_s", "names"), [(0.2, []), (0.99, []), (1.0, ["other_load"])])
+def test_a_few_ticks_are_not_judged(last_s: float, names: list[str]) -> None:
+    """Below a second the load is unseen, not calm: its ticks are too coarse."""
+    busy = ticks(total=200, idle=60, own=90)(sample(1))
+    told = stability_of([sample(0), replace(busy, at_s=last_s)])
+    assert [finding.name for finding in told.findings] == names
+    assert ("load of other programs" in told.unseen) is not bool(names)
+
+
 WARNINGS = {
     "cpu_governor": (cpu(governors=("schedutil",)), "The CPU's clock is left to the governor"),
     "hot": (lambda calm: replace(calm, headroom_c=4.25), "A thermal zone came within 4.2 degrees"),

@@ -14,10 +14,12 @@ from tables import table_by_every_method, table_from_amax, table_from_images
 from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import ConfigError
 from edgeres.model_file import describe_model
+from edgeres.pipeline import emit_trt_cache
 from edgeres.quantize import trt_cache
 from edgeres.quantize.graph import view
 from edgeres.quantize.trt_cache import version_digits
-from edgeres.spec import Method
+from edgeres.recovery import Recovery
+from edgeres.spec import Method, Recover
 from edgeres.table import CalibrationTable
 
 
@@ -123,3 +125,40 @@ def test_what_is_no_version_is_refused(version: str, identity: OnnxArtifact) -> 
     table = table_from_amax(view(network("identity")), {})
     with pytest.raises(ConfigError, match=r"is no version; expected three numbers such as 8\.6\.2"):
         trt_cache(identity, replace(table), version)
+
+
+def recovery(**values: object) -> Recovery:
+    """Returns a recovery of one convolution's biases, with some values replaced."""
+    plain = Recovery(
+        kind=Recover.BIAS,
+        method=Method.MSE,
+        seed=0,
+        samples=8,
+        held_out=2,
+        sqnr_before_db=20.0,
+        sqnr_after_db=21.0,
+        equalization={},
+        biases={"main": (0.5,)},
+        rounding={},
+    )
+    return replace(plain, **values)  # type: ignore[arg-type]
+
+
+def test_thresholds_of_an_equalized_model_are_refused(identity: OnnxArtifact) -> None:
+    """The file that TensorRT reads beside the cache has other ranges."""
+    table = table_from_amax(view(network("identity")), {})
+    equalized = replace(table, recovery=recovery(equalization={"hidden_relu": (0.5, 2.0)}))
+    with pytest.raises(ConfigError, match=r"recovery equalized 1 activations.*--recover none"):
+        trt_cache(identity, equalized, "8.6.2")
+
+
+def test_what_does_not_travel_is_warned_of(
+    identity: OnnxArtifact, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rounding and biases stay in the table; without recovery nothing is said."""
+    table = table_from_amax(view(network("identity")), {})
+    for found, said in ((None, []), (recovery(), ["the cache holds thresholds only"])):
+        caplog.clear()
+        kept = replace(table, recovery=found)
+        emit_trt_cache(identity.path, kept, "8.6.2", output=tmp_path / "calibration.cache")
+        assert [message.split(":")[0] for message in caplog.messages] == said

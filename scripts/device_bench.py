@@ -1,0 +1,112 @@
+"""What the steps of verify_on_device.py share: what was asked, what was made, what is lacking."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.artifacts import EngineArtifact
+from edgeres.environment.cuda import CudaDevice, find_cuda_device
+from edgeres.spec import Precision, Target
+from edgeres.table import CalibrationTable
+
+Figures = dict[str, Any]
+
+TRTEXEC_PLACES = ("/usr/src/tensorrt/bin", "/usr/local/tensorrt/bin")
+"""Where JetPack and NVIDIA's containers keep trtexec."""
+
+
+class LackError(Exception):
+    """A step cannot run here; the message says what it lacks."""
+
+
+class FailureError(Exception):
+    """A step ran and its figures are not what they should be."""
+
+    def __init__(self, message: str, figures: Figures) -> None:
+        """Takes what was expected, and what was found."""
+        super().__init__(message)
+        self.figures = figures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What was asked for on the command line."""
+
+    folder: Path
+    networks: tuple[str, ...]
+    onnx: Path | None
+    data: Path | None
+    target: Target
+    inferences: int
+    images: int
+
+
+@dataclass(slots=True)
+class Network:
+    """A model with images to run it on."""
+
+    model: Path
+    images: NDArray[np.float32]
+    """(N, 3, H, W) float32, preprocessed."""
+    labels: NDArray[np.int64]
+    table: CalibrationTable
+    data: Path
+    """What it was calibrated on, and what mixed precision is chosen by."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """What the steps make and hand on."""
+
+    options: Options
+    lacks: Mapping[str, str]
+    """What this machine does not have, and why."""
+    networks: dict[str, Network] = field(default_factory=dict)
+    simulated: dict[tuple[str, Precision], NDArray[np.float32]] = field(default_factory=dict)
+    engines: dict[tuple[str, Precision], EngineArtifact] = field(default_factory=dict)
+
+    def need(self, *things: str) -> None:
+        """Ends a step that lacks something."""
+        missing = [thing for thing in things if thing in self.lacks]
+        if missing:
+            raise LackError(f"lacks {', '.join(missing)}")
+
+    def network(self, name: str) -> Network:
+        """Returns a network, or ends the step."""
+        if name not in self.networks:
+            raise LackError(f"the model of {name} was not made")
+        return self.networks[name]
+
+    def engine(self, name: str, precision: Precision) -> EngineArtifact:
+        """Returns an engine that runs here, or ends the step."""
+        self.need("GPU", "TensorRT", "pycuda")
+        if (name, precision) not in self.engines:
+            raise LackError(f"the {precision} engine of {name} was not built")
+        return self.engines[name, precision]
+
+
+def lacks(target: Target) -> dict[str, str]:
+    """Returns what this machine does not have, with the reason. Packages are not imported."""
+    device = find_cuda_device()
+    found = {} if isinstance(device, CudaDevice) else {"GPU": f"this machine: {device.reason}"}
+    module = "tensorrt" if target is Target.TENSORRT else "tensorrt_rtx"
+    for thing, package in (("TensorRT", module), ("pycuda", "pycuda"), ("torch", "torch")):
+        if importlib.util.find_spec(package) is None:
+            found[thing] = f"the Python module {package} is not installed"
+    if trtexec() is None:
+        found["trtexec"] = f"not on the PATH, nor in {' or '.join(TRTEXEC_PLACES)}"
+    return found
+
+
+def trtexec() -> str | None:
+    """Returns the path of NVIDIA's trtexec."""
+    return shutil.which("trtexec", path=os.pathsep.join((os.environ["PATH"], *TRTEXEC_PLACES)))
