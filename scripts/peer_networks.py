@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from peer_quantizers import BATCH, Images, parts, timed_ms
 
 from edgeres.benchmark import BLOCK, SETTLING
+from edgeres.errors import RunnerError
 from edgeres.ort import open_session, run_session
 
 THREADS = 2
@@ -100,11 +101,7 @@ class Served:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._questions, self._answers = self._child.stdin, self._child.stdout
-        try:
-            self._answer()
-        except PeerError:
-            self.close()
-            raise
+        self._answer()
 
     def classes(self, images: Path) -> NDArray[np.int64]:
         """Asks for the class of every image of the file."""
@@ -139,7 +136,9 @@ class Served:
     def _failure(self) -> PeerError:
         code = self._child.wait(LIMIT_S)
         self._errors.seek(0)
-        return PeerError(f"ended with {code}: {last_words(self._errors.read())}")
+        printed = self._errors.read()
+        self.close()
+        return PeerError(f"ended with {code}: {last_words(printed)}")
 
 
 def in_turns(
@@ -170,8 +169,8 @@ def _block(network: Network) -> list[float] | PeerError:
     try:
         network.take(SETTLING)
         return network.take(BLOCK)
-    except PeerError as error:
-        return error
+    except (PeerError, RunnerError) as error:
+        return PeerError(str(error))
 
 
 def last_words(printed: str) -> str:

@@ -12,10 +12,9 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -140,16 +139,16 @@ def prepared(case: Case, path: Path, shared: Path, limits: Limits, folder: Path)
     model = describe_model(path)
     assert model.contract is not None
     drawn = load_dataset(shared / case.calibration, labelled=False)
-    judged = load_dataset(shared / case.validation)
-    check_labels(judged, len(model.classes) or (model.output.shape[1] or 0))
-    assert judged.labels is not None
+    validation = load_dataset(shared / case.validation)
+    check_labels(validation, len(model.classes) or (model.output.shape[1] or 0))
+    assert validation.labels is not None
     return Work(
         model=path,
         calibration=stored(
             select(drawn, limits.samples, 0), model.contract, folder / "calibration.npy"
         ),
-        validation=stored(judged, model.contract, folder / "validation.npy"),
-        labels=judged.labels,
+        validation=stored(validation, model.contract, folder / "validation.npy"),
+        labels=validation.labels,
         folder=folder,
         limits=limits,
     )
@@ -168,23 +167,27 @@ def stored(dataset: Dataset, contract: Contract, path: Path) -> Path:
 def compared(work: Work, pythons: Mapping[str, Path]) -> Iterator[Row]:
     """Yields what became of FP32 and of every tool's variants, with latencies taken in turns."""
     with ExitStack() as stack:
-        attempts = {FLOAT: attempted(work, lambda: ({}, SessionNetwork(work.model, work.first)))}
+        attempts = {FLOAT: judged(work, {}, SessionNetwork(work.model, work.first))}
         for tool, python in pythons.items():
             for variant in TOOLS[tool].variants:
                 print(f"{work.model.stem}: {tool} {variant}", file=sys.stderr, flush=True)
-                made = partial(quantized, work, tool, variant, python)
-                attempts[tool, variant] = attempted(work, made)
+                attempts[tool, variant] = attempted(work, tool, variant, python)
                 stack.callback(attempts[tool, variant].close)
         yield from timed(attempts)
 
 
-def attempted(work: Work, make: Callable[[], tuple[Row, Network]]) -> Attempt:
-    """Makes and judges one network; a failure is an attempt with its reason."""
+def attempted(work: Work, tool: str, variant: str, python: Path) -> Attempt:
+    """Quantizes with one tool and judges that; a failure is an attempt with its reason."""
     try:
-        row, network = make()
-        return Attempt({**row, "right": work.right(network), "samples": len(work.labels)}, network)
+        return judged(work, *quantized(work, tool, variant, python))
     except (PeerError, EdgeresError) as error:
         return Attempt({"note": last_words(str(error))}, None)
+
+
+def judged(work: Work, row: Row, network: Network) -> Attempt:
+    """Returns a network's attempt, with what it has right added to its row."""
+    right = work.right(network)
+    return Attempt({**row, "right": right, "samples": len(work.labels)}, network)
 
 
 def quantized(work: Work, tool: str, variant: str, python: Path) -> tuple[Row, Network]:
