@@ -194,7 +194,7 @@ def test_edgeres_own_row_is_what_its_commands_make(work: Work, digits: Digits) -
 
 @pytest.mark.parametrize(("activations", "kind"), [("s8", np.int8), ("u8", np.uint8)])
 def test_onnxruntime_quantizes_as_its_row_says(
-    work: Work, activations: str, kind: type[np.integer[np.bool_]]
+    work: Work, activations: str, kind: type[np.generic]
 ) -> None:
     """Activations of the named type, weights per channel, and accuracy near FP32's."""
     found = attempted(work, "onnxruntime", f"MinMax {activations}", PYTHON)
