@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from peer_quantizers import BATCH, Images, parts, timed_ms
+from peer_quantizers import Images, parts, timed_ms
 
 from edgeres.benchmark import BLOCK, SETTLING
 from edgeres.errors import RunnerError
@@ -27,6 +27,9 @@ THREADS = 2
 
 TURNS = 10
 """Blocks that each network is timed for."""
+
+BATCH = 8
+"""Images at once where only their classes matter."""
 
 LIMIT_S = 3600
 """A child that takes longer has hung."""

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from edgeres.contract import Contract
 from edgeres.data import Dataset, batches, check_labels, load_dataset, select
 from edgeres.errors import EdgeresError
 from edgeres.model_file import describe_model
+from edgeres.statistics import percentiles
 
 SCRIPT = Path(__file__).with_name("peer_quantizers.py")
 
@@ -64,8 +64,8 @@ PINNED: Mapping[str, tuple[str, ...]] = {
 Row = dict[str, Any]
 
 COLUMNS = (
-    *("tool", "variant", "seconds", "peak_mib", "beyond_mib", "right"),
-    *("samples", "ms", "speedup", "note", "versions"),
+    *("tool", "variant", "images", "seconds", "peak_mib", "beyond_mib", "right"),
+    *("samples", "p10_ms", "p50_ms", "speedup", "note", "versions"),
 )
 """Of every row, after the network; what an attempt does not know stays empty."""
 
@@ -212,18 +212,21 @@ def quantized(work: Work, tool: str, variant: str, python: Path) -> tuple[Row, N
 
 
 def timed(attempts: Mapping[tuple[str, str], Attempt]) -> Iterator[Row]:
-    """Yields every attempt's row with the median latency of its network."""
+    """Yields every attempt's row with its network's latency; the speed-up is that of medians.
+
+    The tenth percentile is beside the median because other work on the machine moves it less.
+    """
     networks = {" ".join(key): a.network for key, a in attempts.items() if a.network is not None}
     samples, lost = in_turns(networks)
-    medians = {name: median(ms) for name, ms in samples.items()}
+    found = {name: percentiles(ms, (10, 50)) for name, ms in samples.items()}
     for (tool, variant), attempt in attempts.items():
         name = f"{tool} {variant}"
         row = {"tool": tool, "variant": variant, **attempt.row}
         if name in lost:
             row["note"] = lost[name]
-        if name in medians:
-            row["ms"] = round(medians[name], 3)
-            row["speedup"] = round(medians[" ".join(FLOAT)] / medians[name], 2)
+        if name in found:
+            row["p10_ms"], row["p50_ms"] = (round(ms, 3) for ms in found[name])
+            row["speedup"] = round(found[" ".join(FLOAT)][1] / found[name][1], 2)
         yield row
 
 
