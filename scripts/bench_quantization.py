@@ -3,11 +3,13 @@
 
 Takes real trained networks and labelled images from a folder with the layout of its README
 (--shared). Every choice is made on calibration images; validation images only count. Times are
-ratios within one run, each side in turns with the other.
+ratios within one run, each side in turns with the other. Other quantizers are compared where
+--peer names them: each is installed into an environment of its own, once.
 
 Example:
   python scripts/bench_quantization.py --shared ../shared --json quantization.json
   python scripts/bench_quantization.py --shared ../shared --part cost --part memory
+  python scripts/bench_quantization.py --shared ../shared --part peers --peer nncf --peer openvino
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from typing import Any
 import numpy as np
 from measure_results import CASES, Case, edgeres
 from numpy.typing import NDArray
+from peer_quantizers import TOOLS, Stored
+from peers import OWN, Limits, peer_rows
 
 from edgeres.data import batches, load_dataset, select
 from edgeres.environment import describe_machine
@@ -47,33 +51,53 @@ RECOVERIES = ("none", "bias", "adaround")
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Stored:
-    """Decoded images in memory, as calibration takes them."""
-
-    images: NDArray[np.float32]
-    hashes: tuple[str, ...]
+Part = Callable[[dict[Case, Path], Path], Iterator[Row]]
 
 
 def main() -> int:
     """Runs the parts that were asked for and prints a table for each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/")
-    parser.add_argument("--part", action="append", choices=list(PARTS), help="default: all")
-    parser.add_argument("--case", action="append", choices=[c.name for c in CASES])
-    parser.add_argument("--json", type=Path, help="where to write every row")
+    parser = arguments()
     asked = parser.parse_args()
+    if asked.part and ("peers" in asked.part) != bool(asked.peer):
+        parser.error("--part peers needs --peer, and --peer needs --part peers or no --part")
     cases = [case for case in CASES if not asked.case or case.name in asked.case]
     found: dict[str, Any] = {"environment": environment()}
     with tempfile.TemporaryDirectory() as folder:
         models = exported(cases, asked.shared.resolve(), Path(folder))
-        for part in asked.part or PARTS:
-            rows = list(PARTS[part](models, asked.shared.resolve()))
-            found[part] = rows
-            show(part, rows)
+        for name, part in parts_of(asked).items():
+            found[name] = list(part(models, asked.shared.resolve()))
+            show(name, found[name])
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/")
+    parser.add_argument(
+        "--part", action="append", choices=[*PARTS, "peers"], help="default: all, peers if named"
+    )
+    parser.add_argument("--case", action="append", choices=[c.name for c in CASES])
+    parser.add_argument("--json", type=Path, help="where to write every row")
+    peers = parser.add_argument_group("peers")
+    names = [name for name in TOOLS if name != OWN]
+    peers.add_argument("--peer", action="append", choices=names, help="quantizer to compare with")
+    peers.add_argument("--samples", type=int, default=512, help="calibration images (512)")
+    peers.add_argument(
+        "--memory-gib", type=float, default=8, help="what a quantizer may allocate (8)"
+    )
+    return parser
+
+
+def parts_of(asked: argparse.Namespace) -> dict[str, Part]:
+    """Returns the parts to run, in their order."""
+    limits = Limits(samples=asked.samples, memory_gib=asked.memory_gib)
+    peers = partial(peer_rows, peers=asked.peer or (), limits=limits)
+    known: dict[str, Part] = {**PARTS, "peers": peers}
+    names = asked.part or [*PARTS, *(["peers"] if asked.peer else [])]
+    return {name: known[name] for name in names}
 
 
 def environment() -> Row:
@@ -82,6 +106,7 @@ def environment() -> Row:
     return {
         **describe_machine().to_dict(),
         "python": platform.python_version(),
+        "load_average": os.getloadavg(),
         "versions": {name: version(name) for name in packages},
     }
 
@@ -222,12 +247,20 @@ def repeated(images: Path, folder: Path, times: int) -> int:
 
 def peak_mib(arguments: list[str]) -> int:
     """Returns the largest resident size of a Python process, in MiB."""
-    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{arguments} ended with {process.returncode}")
-    return usage.ru_maxrss // 1024
+    command = [sys.executable, "-c", PEAK, sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{arguments} ended with {done.returncode}: {done.stderr}")
+    return int(done.stdout)
+
+
+PEAK = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+sys.exit(code)
+"""
+"""A small process between: what is counted for a child begins with what its parent holds."""
 
 
 def latency(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
@@ -250,7 +283,7 @@ def latency(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
         }
 
 
-PARTS: dict[str, Callable[[dict[Case, Path], Path], Iterator[Row]]] = {
+PARTS: dict[str, Part] = {
     "accuracy": accuracy,
     "worst": worst,
     "cost": cost,
@@ -260,11 +293,11 @@ PARTS: dict[str, Callable[[dict[Case, Path], Path], Iterator[Row]]] = {
 
 
 def show(part: str, rows: list[Row]) -> None:
-    """Prints a part as a Markdown table."""
+    """Prints a part as a Markdown table; versions are for the JSON."""
     print(f"\n{part}\n")
     if not rows:
         return
-    names = list(rows[0])
+    names = [name for name in rows[0] if name != "versions"]
     print("| " + " | ".join(names) + " |")
     print("|" + " --- |" * len(names))
     for row in rows:
