@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -106,7 +105,6 @@ def environment() -> Row:
     return {
         **describe_machine().to_dict(),
         "python": platform.python_version(),
-        "load_average": os.getloadavg(),
         "versions": {name: version(name) for name in packages},
     }
 
