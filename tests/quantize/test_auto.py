@@ -124,7 +124,7 @@ def test_ranges_are_those_of_all_images(tmp_path: Path) -> None:
     loud = [Images(images(4, seed) * (5 if seed == 7 else 1)) for seed in range(16)]
 
     def table(method: Method) -> CalibrationTable:
-        config = CalibrationConfig(method=method)
+        config = CalibrationConfig(method=method, batch_size=4)
         return calibrate(model, loud, config, contract=preset("cifar"), data="images")
 
     auto, plain = table(Method.AUTO), table(Method.MSE)
@@ -147,7 +147,7 @@ def test_too_few_images_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
         calibrate(
             describe_model(path),
             few,
-            CalibrationConfig(method=Method.AUTO),
+            CalibrationConfig(method=Method.AUTO, batch_size=4),
             contract=preset("cifar"),
             data="images",
         )
