@@ -171,7 +171,7 @@ class CalibrationConfig:
     """Images to use, drawn with `seed` when the data has more."""
     seed: int = 0
     batch_size: int = 2
-    """Images per inference; on ResNet-50 as fast as 4, in 120 MiB less."""
+    """Images per inference; on ResNet-50 nearly as fast as 4, in 120 MiB less."""
     sensitivity: bool = False
     """Measure what each block and layer does to the logits."""
     recover: Recover = Recover.NONE
