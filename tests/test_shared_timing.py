@@ -16,11 +16,10 @@ from edgeres.spec import BuildConfig, CalibrationConfig
 pytestmark = pytest.mark.shared
 
 ROOT = Path(__file__).resolve().parents[1]
-ATTEMPTS = 3
+ATTEMPTS = 8
 """A neighbour on the machine disturbs one of the two; it does not always."""
 
-TOLERANCE = 0.1
-"""Far above what a quiet machine shows (the script prints it), for machines that others use."""
+TOLERANCE = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,7 @@ def measured(engine: Path) -> dict[str, float]:
 
 
 def test_bench_agrees_with_a_plain_loop(resnet50: Path) -> None:
-    """Nearly, in one of a few attempts; its own overhead is below 1 % in all."""
+    """Within 2 %, in one of a few attempts; its own overhead is below 1 % in all."""
     attempts = []
     for _ in range(ATTEMPTS):
         attempts.append(measured(resnet50))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-from networks import images, logits_of, network
-from tables import table_by_every_method
+from pathlib import Path
 
+import numpy as np
+import onnx
+import pytest
+from networks import images, logits_of, network, with_weight
+from tables import table_by_every_method, table_from_images
+
+from edgeres.model_file import describe_model
+from edgeres.quantize import quantize_for_tensorrt
 from edgeres.quantize.graph import view
 from edgeres.quantize.judge import (
     CPU_LOWERING,
@@ -16,6 +21,7 @@ from edgeres.quantize.judge import (
     judge,
     sqnr_db,
 )
+from edgeres.runners import network_runner
 from edgeres.spec import Method
 
 
@@ -62,3 +68,20 @@ def test_the_judge_runs_what_the_builder_gets(lowering: Lowering) -> None:
     found = judging.lowered_logits(lowering, graph, table, Method.MSE)
     assert sqnr_db(expected, found) > sqnr_db(judging.logits, expected) + 3
     assert judging.quality(lowering, graph, table, Method.MSE) == sqnr_db(judging.logits, found)
+
+
+def test_a_simulation_keeps_the_biases(tmp_path: Path) -> None:
+    """Seeded fault: weights so small that a bias in units of their scales overflows int32.
+
+    ONNX Runtime's fusions round it to that by themselves; its unoptimised graph is the reference.
+    """
+    model = with_weight(network("identity"), "main1_w", lambda weight: weight * np.float32(1e-8))
+    model = with_weight(model, "main1_b", lambda bias: np.abs(bias) + 1)
+    onnx.save(model, tmp_path / "model.onnx")
+    source = describe_model(tmp_path / "model.onnx")
+    x = images(8)
+    simulated = quantize_for_tensorrt(source, table_from_images(view(model), x))
+    expected = logits_of(simulated.model, x, optimized=False)
+    assert np.abs(logits_of(simulated.model, x) - expected).max() > 0.5
+    with network_runner(simulated, "simulated") as runner:
+        np.testing.assert_allclose(runner.infer(x), expected, atol=1e-4)

@@ -146,6 +146,20 @@ def test_a_layer_left_in_float_keeps_its_weights() -> None:
     )
 
 
+def test_what_is_kept_in_float_stays_so() -> None:
+    """Mixed precision and recovery together: the changed graph keeps the same layers from INT8."""
+    graph = view(network("identity"))
+    node = conv(graph, "main")
+    kept = graph.keeping({node.name: "for the accuracy"})
+    first = conv(graph, "hidden")
+    table = table_with(graph, biases={first.name: (1.0,) * 8})
+    changed = recovered(kept, table, place_for_cpu(kept).weighted)
+    assert changed.kept == {node.name: "for the accuracy"}
+    weights = initializers(lower_for_cpu(changed, table))
+    assert node.name + "/weight_s8" not in weights
+    assert first.name + "/weight_s8" in weights
+
+
 def test_a_table_without_recovery_changes_nothing() -> None:
     """The graph comes back as it is."""
     graph = view(network("identity"))
