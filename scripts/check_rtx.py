@@ -8,7 +8,7 @@ and precision, and ends with status 1 if a build that NVIDIA does not rule out f
 7.5 is NVIDIA's own to refuse, and is then printed as such.
 
 Example:
-  python scripts/check_rtx.py resnet50 resnet1202 --capability 8.6
+  python scripts/check_rtx.py resnet50 resnet1202 --compute-capability 8.6
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("architectures", nargs="*", default=list(ARCHITECTURES))
-    parser.add_argument("--capability", action="append", choices=CAPABILITIES)
+    parser.add_argument("--compute-capability", action="append", choices=CAPABILITIES)
     asked = parser.parse_args()
-    capabilities = asked.capability or list(CAPABILITIES)
+    capabilities = asked.compute_capability or list(CAPABILITIES)
     logging.getLogger("edgeres").setLevel(logging.ERROR)
     print(f"| network | precision | {' | '.join(capabilities)} | seconds |")
     print("| --- " * (len(capabilities) + 3) + "|")
