@@ -72,6 +72,8 @@ class LayerPrecision:
     precision: Precision
     reason: str = ""
     """Why the operator is not in the precision asked for; empty where it is."""
+    joined: str = ""
+    """The layer whose convolution computes this one with others; empty where it has its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

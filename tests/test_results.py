@@ -106,7 +106,7 @@ COMPARISON = Comparison(
     warnings=("few images",),
     energy_reason="no meter",
     layers=(
-        LayerPrecision(name="conv1", op_type="Conv", precision=Precision.INT8),
+        LayerPrecision(name="conv1", op_type="Conv", precision=Precision.INT8, joined="add1"),
         LayerPrecision(
             name="fc", op_type="Gemm", precision=Precision.FP32, reason="the classifier"
         ),
@@ -236,8 +236,20 @@ def test_the_json_of_a_network() -> None:
         "classes": ["cat", "dog", "owl"],
         "precisions": {"int8": 1, "fp32": 1},
         "layers": [
-            {"name": "conv1", "op_type": "Conv", "precision": "int8", "reason": ""},
-            {"name": "fc", "op_type": "Gemm", "precision": "fp32", "reason": "the classifier"},
+            {
+                "name": "conv1",
+                "op_type": "Conv",
+                "precision": "int8",
+                "reason": "",
+                "joined": "add1",
+            },
+            {
+                "name": "fc",
+                "op_type": "Gemm",
+                "precision": "fp32",
+                "reason": "the classifier",
+                "joined": "",
+            },
         ],
     }
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 
 from edgeres.artifacts import EngineArtifact, LayerPrecision
-from edgeres.audit import Audit, AuditedNode, EngineLayer, Source
+from edgeres.audit import Audit, EngineLayer, Source
 from edgeres.build.coverage import audited_nodes, check_coverage
 from edgeres.build.manifest import Built, save_engine
 from edgeres.contract import Contract
@@ -39,8 +39,10 @@ _INTEGER_FORMS = {
     "QLinearAdd": "Add",
     "QGemm": "Gemm",
     "QLinearGlobalAveragePool": "GlobalAveragePool",
+    "MatMulInteger": "GlobalAveragePool",
 }
-"""ONNX Runtime's integer operators, and the operator that each is the integer form of."""
+"""ONNX Runtime's integer operators, and the operator that each is the integer form of. Only the
+sum of a global mean is lowered to MatMulInteger."""
 
 _KINDS = {
     **{form: kind for kind, forms in _FLOAT_FORMS.items() for form in forms},
@@ -51,6 +53,9 @@ _REFORMATS = frozenset(
 )
 _RENAMED = re.compile(r"(_token_\d+|_nchwc)+$")
 """What ONNX Runtime's fusions put behind an operator's name."""
+
+_Operator = tuple[str, str]
+"""Name and kind of an operator of the lowered network."""
 
 
 def build(
@@ -102,7 +107,7 @@ def optimized_model(serialized: bytes) -> onnx.ModelProto:
 
 
 def audit_of_graph(
-    optimized: onnx.ModelProto, layers: Iterable[LayerPrecision], config: BuildConfig
+    optimized: onnx.ModelProto, layers: tuple[LayerPrecision, ...], config: BuildConfig
 ) -> Audit:
     """Returns the audit of the graph that ONNX Runtime really runs.
 
@@ -111,48 +116,49 @@ def audit_of_graph(
         layers: the network's, as it was lowered.
         config: what was asked.
     """
-    lowered = tuple(layers)
-    whole = _wholly_integer(optimized, lowered)
-    names = {layer.name: layer.op_type for layer in lowered}
-    found = tuple(_engine_layer(node, names) for node in optimized.graph.node)
-    nodes = audited_nodes(lowered, found, config)
-    ran = tuple(replace(node, ran=_ran(node, whole)) for node in nodes)
+    joints = {layer.joined for layer in layers}
+    computed: dict[_Operator, list[str]] = {}
+    for layer in layers:
+        name = layer.joined or layer.name
+        kind = "Conv" if name in joints else layer.op_type
+        computed.setdefault((name, kind), []).append(layer.name)
+    whole = _wholly_integer(optimized, computed)
+    found = tuple(_engine_layer(node, computed) for node in optimized.graph.node)
+    kinds = {name: kind for (_, kind), names in computed.items() for name in names}
+    ran = tuple(
+        replace(
+            node, ran=Precision.INT8 if kinds[node.name] in whole else node.ran or Precision.FP32
+        )
+        for node in audited_nodes(layers, found, config)
+    )
     return Audit(source=Source.ONNXRUNTIME, layers=found, nodes=ran)
 
 
-def _engine_layer(node: onnx.NodeProto, names: Mapping[str, str]) -> EngineLayer:
-    name = _RENAMED.sub("", node.name)
-    kind = _KINDS.get(node.op_type)
+def _engine_layer(node: onnx.NodeProto, computed: Mapping[_Operator, list[str]]) -> EngineLayer:
+    operator = _RENAMED.sub("", node.name), _KINDS.get(node.op_type, "")
     return EngineLayer(
         name=node.name,
         kind=node.op_type,
         precision=_precision(node.op_type),
-        nodes=(name,) if kind is not None and names.get(name) == kind else (),
+        nodes=tuple(computed.get(operator, ())),
         is_reformat=node.op_type in _REFORMATS,
     )
 
 
 def _precision(op_type: str) -> Precision | None:
-    if op_type.startswith(("QLinear", "QGemm")):
+    if op_type.startswith(("QLinear", "QGemm", "MatMulInteger")):
         return Precision.INT8
     return Precision.FP32 if op_type in _KINDS else None
 
 
-def _wholly_integer(optimized: onnx.ModelProto, layers: Iterable[LayerPrecision]) -> frozenset[str]:
-    """Returns the operators of which the graph has as many integer forms as the network has at all.
+def _wholly_integer(optimized: onnx.ModelProto, computed: Iterable[_Operator]) -> frozenset[str]:
+    """Returns the kinds of operator of which the graph has as many integer forms as there are at all.
 
     Then each of them is integer, whatever ONNX Runtime calls it.
     """
-    has = Counter(layer.op_type for layer in layers)
+    has = Counter(kind for _, kind in computed)
     run = Counter(_INTEGER_FORMS.get(node.op_type) for node in optimized.graph.node)
     return frozenset(kind for kind, count in has.items() if run[kind] >= count)
-
-
-def _ran(node: AuditedNode, whole: frozenset[str]) -> Precision:
-    """Returns what a layer runs in; what is not among the CPU's integer operators is float."""
-    if node.op_type in whole:
-        return Precision.INT8
-    return node.ran or Precision.FP32
 
 
 def check_integer(network: Network, optimized: onnx.ModelProto) -> None:

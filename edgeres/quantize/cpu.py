@@ -10,6 +10,7 @@ QuantizeLinear and DequantizeLinear, which ONNX Runtime fuses with the operator 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 from edgeres.errors import ArtifactError
 from edgeres.quantize.emit import Emitter
 from edgeres.quantize.graph import Graph, is_pass_through
+from edgeres.quantize.joint import Affine, affine_of, joint_affine
 from edgeres.quantize.methods import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
-from edgeres.quantize.placement import activation_inputs, held_tensors, refusal, result_of
+from edgeres.quantize.placement import held_tensors, joined_convolutions, refusal, result_of
 from edgeres.quantize.stem import FOLD, FoldedStem, fold_stem
+from edgeres.quantize.strides import DENSE, Pair, moved_strides
 from edgeres.quantize.weights import (
     QuantizedWeight,
     least_weight_scales,
@@ -52,20 +55,22 @@ class _CpuLowering:
         self._held = held_tensors(graph)
         self._stem = graph.only_consumer(graph.input)
         self._folded = _folded_stem(graph, self._stem)
+        self._strides = moved_strides(graph)
+        self._joined = joined_convolutions(graph)
         self._integer: dict[str, str] = {}
         self._reads = 0
 
     def run(self) -> onnx.ModelProto:
         """Returns the lowered model."""
-        self._store(self._graph.input, self._image())
-        absorbed = set()
+        self._store_image()
+        done = {conv.output[0] for convs in self._joined.values() for conv in convs}
         for node in self._graph.nodes:
-            if node.output[0] in absorbed:
+            if node.output[0] in done:
                 continue
             if refusal(self._graph, node) is None:
                 result = result_of(self._graph, node)
                 if result != node.output[0] and result in self._held:
-                    absorbed.add(result)
+                    done.add(result)
                 self._emit_integer(node, result if result in self._held else node.output[0])
             elif is_pass_through(self._graph, node) and node.output[0] in self._held:
                 self._emit_pass_through(node)
@@ -73,25 +78,76 @@ class _CpuLowering:
                 self._emit_float(node)
         return self._out.model()
 
-    def _image(self) -> str:
-        """Returns the float image, with squares of pixels in the channels where the stem is folded."""
+    def _store_image(self) -> None:
+        """Quantizes the image, with squares of pixels in the channels where the stem is folded."""
         image = self._graph.input
-        if self._folded is None:
-            return image
-        return self._out.node("SpaceToDepth", [image], image + "/folded", blocksize=FOLD)
+        self._store(image, image)
+        if self._folded is not None:
+            stored = [self._integer[image]]
+            self._integer[image] = self._out.node(
+                "SpaceToDepth", stored, image + "/folded", blocksize=FOLD
+            )
 
     def _emit_integer(self, node: onnx.NodeProto, result: str) -> None:
-        inputs = list(node.input)
-        for index in activation_inputs(node):
-            inputs[index] = self._load(inputs[index])
+        raw = result + "/float" if result in self._held else result
         if node.op_type == "Conv":
-            inputs[1:] = self._weight_and_bias(node)
-        stored = result in self._held
-        raw = result + "/float" if stored else result
-        folded = self._fold_of(node)
-        self._out.copy(node, inputs, [raw], **({} if folded is None else folded.attributes))
-        if stored:
-            self._store(result, raw)
+            self._emit_convolution(node, raw)
+        elif node.op_type == "GlobalAveragePool":
+            self._emit_mean(node, raw)
+        elif node.name in self._joined:
+            self._emit_joint(node, raw)
+        else:
+            self._emit_addition(node, raw)
+        self._store(result, raw)
+
+    def _emit_addition(self, node: onnx.NodeProto, raw: str) -> None:
+        inputs = []
+        for index, source in enumerate(node.input):
+            stored = self._thinned(source, self._strides.additions.get((node.name, index), DENSE))
+            inputs.append(self._dequantized(stored, self._grid(source)))
+        self._out.copy(node, inputs, [raw])
+
+    def _emit_convolution(self, node: onnx.NodeProto, raw: str) -> None:
+        source, affine = node.input[0], affine_of(self._graph, node)
+        weight, *bias = self._quantized(node.name, affine, self._grid(source).scale)
+        attributes: dict[str, Any] = {"strides": self._strides.of(node)}
+        if self._folded is not None and self._stem is not None and node.name == self._stem.name:
+            attributes = self._folded.attributes
+        self._out.copy(node, [self._load(source), weight, *bias], [raw], **attributes)
+
+    def _emit_joint(self, add: onnx.NodeProto, raw: str) -> None:
+        """Emits an addition and the two convolutions before it as one."""
+        convs = self._joined[add.name]
+        sources = [conv.input[0] for conv in convs]
+        grids = [self._grid(source) for source in sources]
+        affine = joint_affine(
+            [affine_of(self._graph, conv) for conv in convs], [grid.scale for grid in grids]
+        )
+        stored = [
+            self._thinned(source, self._strides.of(conv))
+            for source, conv in zip(sources, convs, strict=True)
+        ]
+        unit = _Grid(np.float32(1), grids[0].zero_point, add.name + "/joint")
+        joint = self._out.node("Concat", stored, unit.root, axis=1)
+        inputs = [self._dequantized(joint, unit), *self._quantized(add.name, affine, unit.scale)]
+        self._out.node("Conv", inputs, raw, name=add.name, kernel_shape=(1, 1))
+
+    def _emit_mean(self, node: onnx.NodeProto, raw: str) -> None:
+        """Emits a global mean as an exact sum of integers, which no 8 bits have to hold."""
+        source = node.input[0]
+        grid, (channels, *size) = self._grid(source), self._graph.shapes[source]
+        pixels = int(np.prod(size))
+        out, root = self._out, node.name
+        rows = out.node("Transpose", [self._integer[source]], root + "/nhwc", perm=(0, 2, 3, 1))
+        rows = out.node("Reshape", [rows, out.shape(0, pixels, channels)], root + "/rows")
+        ones = out.constant(f"ones/{pixels}", np.ones((1, pixels), np.uint8))
+        terms = [ones, rows, "", out.constant(grid.root + "/zero_point", grid.zero_point)]
+        total = out.node("MatMulInteger", terms, root + "/sum", name=node.name)
+        # Not DequantizeLinear: ONNX Runtime would carry it over the Reshape, as one of u8.
+        whole = out.node("Cast", [total], root + "/float", to=onnx.TensorProto.FLOAT)
+        unit = out.constant(root + "/unit", np.float32(grid.scale / np.float32(pixels)))
+        mean = out.node("Mul", [whole, unit], root + "/mean")
+        out.node("Reshape", [mean, out.shape(0, channels, *[1] * len(size))], raw)
 
     def _emit_pass_through(self, node: onnx.NodeProto) -> None:
         """Emits a pool, slice or pad on the integers themselves; zeros become the zero point."""
@@ -108,27 +164,36 @@ class _CpuLowering:
         load = self._load_by_channel if node.op_type == "Conv" else self._load
         inputs = [load(name) if name in self._integer else name for name in node.input]
         output = node.output[0]
-        stored = output in self._held
-        raw = output + "/float" if stored else output
+        raw = output + "/float" if output in self._held else output
         self._out.copy(node, inputs, [raw, *node.output[1:]])
-        if stored:
-            self._store(output, raw)
+        self._store(output, raw)
 
     def _store(self, tensor: str, raw: str) -> None:
-        """Quantizes the float tensor `raw` as the value of `tensor`."""
+        """Quantizes the float tensor `raw` as the value of `tensor`, where integers are wanted."""
         if tensor in self._held:
             self._integer[tensor] = self._out.node(
-                "QuantizeLinear", [raw, *self._parameters(tensor)], tensor + "/u8"
+                "QuantizeLinear", [raw, *self._parameters(self._grid(tensor))], tensor + "/u8"
             )
+
+    def _thinned(self, tensor: str, strides: Pair) -> str:
+        """Returns the integers of `tensor` at every n-th row and column."""
+        stored = self._integer[tensor]
+        if strides == DENSE:
+            return stored
+        self._reads += 1
+        name = f"{tensor}/thinned{self._reads}"
+        return self._out.node("MaxPool", [stored], name, kernel_shape=(1, 1), strides=strides)
 
     def _load(self, tensor: str) -> str:
         """Returns a float name of `tensor` for one reader: fusions want a node for each."""
         if tensor not in self._integer:
             return tensor
+        return self._dequantized(self._integer[tensor], self._grid(tensor))
+
+    def _dequantized(self, stored: str, grid: _Grid) -> str:
         self._reads += 1
-        name = f"{tensor}/dq{self._reads}"
-        inputs = [self._integer[tensor], *self._parameters(tensor)]
-        return self._out.node("DequantizeLinear", inputs, name)
+        name = f"{grid.root}/dq{self._reads}"
+        return self._out.node("DequantizeLinear", [stored, *self._parameters(grid)], name)
 
     def _load_by_channel(self, tensor: str) -> str:
         """Returns a float name of `tensor` for a convolution that is kept in float.
@@ -146,44 +211,35 @@ class _CpuLowering:
         inputs = [self._integer[tensor], *parameters]
         return self._out.node("DequantizeLinear", inputs, f"{tensor}/dq{self._reads}", axis=1)
 
-    def _weight_and_bias(self, node: onnx.NodeProto) -> list[str]:
-        weight = np.asarray(self._graph.constant(node.input[1]), np.float32)
-        input_scale = self._grid(node.input[0]).scale
-        has_bias = len(node.input) > 2 and bool(node.input[2])
-        bias = np.zeros(len(weight), np.float32)
-        if has_bias:
-            bias = np.asarray(self._graph.constant(node.input[2]), np.float32)
+    def _quantized(self, name: str, affine: Affine, input_scale: np.float32) -> list[str]:
+        """Returns float names of a quantized weight and, where there is one, of its bias."""
+        bias = np.zeros(len(affine.weight), np.float32) if affine.bias is None else affine.bias
         least = least_weight_scales(bias, float(input_scale))
-        scales = np.maximum(weight_scales(weight, axis=0), least)
-        quantized = quantize_weight(weight, scales, axis=0)
-        parameters = [
-            self._out.constant(node.name + "/weight_s8", self._stored_weight(node, quantized)),
-            self._out.constant(node.name + "/weight_scale", quantized.scales),
-            self._out.constant(node.name + "/weight_zero", np.zeros(len(bias), np.int8)),
-        ]
-        names = [self._dequantized(parameters)]
-        if has_bias:
-            units = (input_scale * quantized.scales).astype(np.float32)
-            parameters = [
-                self._out.constant(node.name + "/bias_s32", quantize_bias(bias, units)),
-                self._out.constant(node.name + "/bias_scale", units),
-                self._out.constant(node.name + "/bias_zero", np.zeros(len(bias), np.int32)),
-            ]
-            names.append(self._dequantized(parameters))
+        scales = np.maximum(weight_scales(affine.weight, axis=0), least)
+        weight = quantize_weight(affine.weight, scales, axis=0)
+        names = [self._by_channel(name + "/weight", self._laid_out(name, weight), scales)]
+        if affine.bias is not None:
+            units = (input_scale * scales).astype(np.float32)
+            names.append(self._by_channel(name + "/bias", quantize_bias(bias, units), units))
         return names
 
-    def _stored_weight(self, node: onnx.NodeProto, weight: QuantizedWeight) -> NDArray[np.int8]:
-        folded = self._fold_of(node)
-        return weight.values if folded is None else folded.weight(weight.values)
+    def _laid_out(self, name: str, weight: QuantizedWeight) -> NDArray[np.int8]:
+        if self._folded is None or self._stem is None or name != self._stem.name:
+            return weight.values
+        return self._folded.weight(weight.values)
 
-    def _fold_of(self, node: onnx.NodeProto) -> FoldedStem | None:
-        return self._folded if self._stem is not None and node.name == self._stem.name else None
-
-    def _dequantized(self, parameters: list[str]) -> str:
+    def _by_channel(
+        self, root: str, values: NDArray[np.signedinteger[Any]], scales: NDArray[np.float32]
+    ) -> str:
+        """Returns a float name of integers with a scale for each output channel."""
+        parameters = [
+            self._out.constant(f"{root}_s{8 * values.itemsize}", values),
+            self._out.constant(root + "_scale", scales),
+            self._out.constant(root + "_zero", np.zeros(len(scales), values.dtype)),
+        ]
         return self._out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)
 
-    def _parameters(self, tensor: str) -> list[str]:
-        grid = self._grid(tensor)
+    def _parameters(self, grid: _Grid) -> list[str]:
         return [
             self._out.constant(grid.root + "/scale", grid.scale),
             self._out.constant(grid.root + "/zero_point", grid.zero_point),

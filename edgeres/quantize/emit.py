@@ -32,10 +32,16 @@ class Emitter:
             self._initializers[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
-    def node(self, op_type: str, inputs: Iterable[str], output: str, **attributes: Any) -> str:
-        """Adds a new operator, named after its output, and returns the output."""
+    def shape(self, *dims: int) -> str:
+        """Adds the shape that a Reshape is to give and returns its name; 0 keeps a dimension."""
+        return self.constant("shape/" + "x".join(map(str, dims)), np.array(dims, np.int64))
+
+    def node(
+        self, op_type: str, inputs: Iterable[str], output: str, *, name: str = "", **attributes: Any
+    ) -> str:
+        """Adds a new operator, named after its output if not otherwise, and returns the output."""
         self._nodes.append(
-            helper.make_node(op_type, list(inputs), [output], name=output, **attributes)
+            helper.make_node(op_type, list(inputs), [output], name=name or output, **attributes)
         )
         return output
 

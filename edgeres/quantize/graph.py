@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 import onnx
@@ -141,6 +142,12 @@ def attribute(node: onnx.NodeProto, name: str) -> object:
     """Returns the value of a node's attribute, None where it is not set."""
     found = next((a for a in node.attribute if a.name == name), None)
     return None if found is None else onnx.helper.get_attribute_value(found)
+
+
+def integers(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the value of a node's attribute that is a list of integers."""
+    found = attribute(node, name)
+    return default if found is None else tuple(cast("list[int]", found))
 
 
 def is_pass_through(graph: Graph, node: onnx.NodeProto) -> bool:

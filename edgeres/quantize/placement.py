@@ -6,6 +6,8 @@ TensorRT fuses conv + bias + add + relu into one INT8 kernel only when the main 
 the Add unquantized, so of an Add's two inputs the shortcut alone gets Q/DQ. ONNX Runtime's CPU
 has no such kernel: there an Add, and the convolution before it, are integer only when both
 inputs are. Source: NVIDIA/TensorRT issue 1992; NVIDIA's pytorch-quantization ResNet-50 example.
+Where both inputs come from 1x1 convolutions, as at a bottleneck's projection, the CPU adds them
+in the accumulator: one convolution over both sources' channels, and one rounding for three.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from edgeres.artifacts import LayerPrecision
-from edgeres.quantize.graph import Graph, is_pass_through
+from edgeres.quantize.graph import Graph, attribute, integers, is_pass_through
 from edgeres.spec import Precision
 
 LAYER_OPS = frozenset(
@@ -45,7 +47,7 @@ class Placement:
     edges: tuple[Edge, ...]
     """Activation inputs that are quantized."""
     weighted: frozenset[str]
-    """Names of the operators whose weight is quantized per channel."""
+    """Names of the operators whose weight is quantized per channel, on a grid of its own."""
     layers: tuple[LayerPrecision, ...]
 
     def with_floats(self, precision: Precision) -> Placement:
@@ -88,17 +90,60 @@ def place_for_tensorrt(graph: Graph) -> Placement:
 
 def place_for_cpu(graph: Graph) -> Placement:
     """Returns the CPU's placement: every input of every operator with an integer kernel."""
-    integer = [n for n in graph.nodes if refusal(graph, n) is None]
+    joined = {node.name: add for add, convs in joined_convolutions(graph).items() for node in convs}
+    integer = [
+        n for n in graph.nodes if refusal(graph, n) is None and n.name not in joined.values()
+    ]
     edges = [Edge(n.name, i, n.input[i]) for n in integer for i in activation_inputs(n)]
     held = held_tensors(graph)
-    layers = tuple(_cpu_layer(graph, n, held) for n in graph.nodes if n.op_type in LAYER_OPS)
-    weighted = frozenset(n.name for n in integer if n.op_type == "Conv")
-    return Placement(tuple(edges), weighted, layers)
+    layers = tuple(
+        replace(_cpu_layer(graph, n, held), joined=joined.get(n.name, ""))
+        for n in graph.nodes
+        if n.op_type in LAYER_OPS
+    )
+    weighted = {n.name for n in integer if n.op_type == "Conv"}
+    return Placement(tuple(edges), frozenset(weighted - joined.keys()), layers)
+
+
+def joined_convolutions(graph: Graph) -> dict[str, tuple[onnx.NodeProto, ...]]:
+    """Returns, by name of addition, the two convolutions that the CPU computes as one with it.
+
+    Both are 1x1 and read by nothing else, and what they read has the same zero point.
+    """
+    found: dict[str, tuple[onnx.NodeProto, ...]] = {}
+    for node in graph.nodes:
+        if node.op_type != "Add" or refusal(graph, node) is not None:
+            continue
+        convs = tuple(graph.producers[name] for name in node.input if name in graph.producers)
+        signs = {graph.is_non_negative(conv.input[0]) for conv in convs}
+        if len(convs) == 2 and len(signs) == 1 and all(_joins(graph, conv) for conv in convs):
+            found[str(node.name)] = convs
+    return found
+
+
+def _joins(graph: Graph, conv: onnx.NodeProto) -> bool:
+    return (
+        conv.op_type == "Conv"
+        and refusal(graph, conv) is None
+        and is_pointwise(graph, conv)
+        and attribute(conv, "group") in (None, 1)
+        and graph.only_consumer(conv.output[0]) is not None
+    )
+
+
+def is_pointwise(graph: Graph, conv: onnx.NodeProto) -> bool:
+    """Whether a convolution with constant weights reads no pixel but the one it writes."""
+    window = tuple(graph.constants[conv.input[1]].dims[2:])
+    return window == (1, 1) and not any(integers(conv, "pads", (0, 0, 0, 0)))
 
 
 def calibrated_tensors(graph: Graph) -> tuple[str, ...]:
-    """Returns every tensor that either placement needs a range of, in topological order."""
+    """Returns every tensor that a target needs a range of, in topological order.
+
+    That of a global mean is for TensorRT's calibration cache alone.
+    """
     roots = {graph.root(tensor) for tensor in held_tensors(graph)}
+    roots |= {n.output[0] for n in graph.nodes if n.op_type == "GlobalAveragePool"} - {graph.output}
     produced = [out for node in graph.nodes for out in node.output]
     return tuple(name for name in (graph.input, *produced) if name in roots)
 
@@ -107,14 +152,16 @@ def held_tensors(graph: Graph) -> frozenset[str]:
     """Returns the tensors that exist as integers in the CPU's placement.
 
     These are the inputs of integer operators, with every pass-through tensor on the way from
-    their root, and what integer operators compute, unless that is the logits.
+    their root, and what integer operators compute, unless that is the logits or a global mean:
+    its sum is exact, and only what reads it may want it rounded.
     """
     held: set[str] = set()
     for node in graph.nodes:
         if refusal(graph, node) is None:
             for index in activation_inputs(node):
                 held.update(_with_upstream(graph, node.input[index]))
-            held.add(result_of(graph, node))
+            if node.op_type != "GlobalAveragePool":
+                held.add(result_of(graph, node))
     return frozenset(held - {graph.output})
 
 
@@ -145,7 +192,7 @@ def refusal(graph: Graph, node: onnx.NodeProto) -> str | None:
         constant = any(name in graph.constants for name in node.input)
         return "it adds a constant, not a branch" if constant else None
     if node.op_type == "GlobalAveragePool":
-        return None
+        return None if node.input[0] in graph.shapes else "the size of its input is not known"
     return f"{node.op_type} has no integer kernel"
 
 

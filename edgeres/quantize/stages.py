@@ -18,7 +18,7 @@ from edgeres.quantize.graph import Graph, skeleton, view
 from edgeres.quantize.judge import Told, judge, untold
 from edgeres.quantize.methods import SIGNED_LEVELS, Distribution, merged, mse_amax, thresholds
 from edgeres.quantize.mixed import ALL_INTEGER, Mix
-from edgeres.quantize.observe import ImageBatch, observation, observe
+from edgeres.quantize.observe import ImageBatch, Observation, observation, observe
 from edgeres.quantize.placement import (
     calibrated_tensors,
     float_layers,
@@ -27,6 +27,7 @@ from edgeres.quantize.placement import (
 )
 from edgeres.quantize.recovery.apply import recovered
 from edgeres.quantize.sensitivity import measure_sensitivity
+from edgeres.quantize.strides import thinned_out
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.spec import CalibrationConfig, Method, Precision
 from edgeres.table import CalibrationTable, DataLineage, TensorRange
@@ -74,15 +75,9 @@ def calibrate(
         QuantizationError: the model's opset is too old.
         RunnerError: ONNX Runtime refused the model.
     """
-    graph = view(skeleton(load_model(model.path)))
-    tensors = calibrated_tensors(graph)
-    if not tensors:
-        raise CalibrationError(
-            f"{model.path} has no convolution with constant weights: there is nothing to quantize."
-        )
+    graph, seen = _observation(model)
     hashes: list[str] = []
     held: list[HashedBatch] = []
-    seen = observation(model.path.read_bytes(), graph, tensors)
     stream = _recorded(batches, hashes)
     found = observe(seen, _without_held_out(stream, held) if config.searches else stream)
     whole = found
@@ -148,10 +143,27 @@ def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[
         CalibrationError: no images, or an activation that is NaN or infinite.
         RunnerError: ONNX Runtime refused the model.
     """
-    graph = view(skeleton(load_model(model.path)))
-    seen = observation(model.path.read_bytes(), graph, calibrated_tensors(graph))
+    _, seen = _observation(model)
     found = observe(seen, batches)
     return {name: mse_amax(shape, SIGNED_LEVELS) for name, shape in found.items()}
+
+
+def _observation(model: OnnxArtifact) -> tuple[Graph, Observation]:
+    """Returns what tells of all activations, and the structure of the network that it runs.
+
+    Of a tensor that is read at a stride it tells what is read: the rest has no influence.
+
+    Raises:
+        CalibrationError: there is nothing to quantize.
+    """
+    observed = thinned_out(load_model(model.path))
+    graph = view(skeleton(observed))
+    tensors = calibrated_tensors(graph)
+    if not tensors:
+        raise CalibrationError(
+            f"{model.path} has no convolution with constant weights: there is nothing to quantize."
+        )
+    return graph, observation(observed.SerializeToString(), graph, tensors)
 
 
 def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.quantize.graph import attribute
+from edgeres.quantize.graph import attribute, integers
 
 FOLD = 2
 """Stride of the stem, and side of the square of pixels that goes into the channels."""
@@ -67,7 +67,7 @@ def fold_stem(conv: onnx.NodeProto, taps: Sequence[int], image: Sequence[int]) -
     channels, *size = image
     if not _is_foldable(conv, channels, size):
         return None
-    pads = cast("list[int]", attribute(conv, "pads") or [0, 0, 0, 0])
+    pads = integers(conv, "pads", (0, 0, 0, 0))
     rows, columns = (
         _folded_axis(side, k, pads[axis], pads[axis + 2])
         for axis, (side, k) in enumerate(zip(size, taps, strict=True))
@@ -106,8 +106,8 @@ def _is_foldable(conv: onnx.NodeProto, channels: int, size: Sequence[int]) -> bo
     return (
         channels <= _MOST_CHANNELS
         and all(side % FOLD == 0 for side in size)
-        and attribute(conv, "strides") == [FOLD, FOLD]
-        and attribute(conv, "dilations") in (None, [1, 1])
+        and integers(conv, "strides", (1, 1)) == (FOLD, FOLD)
+        and integers(conv, "dilations", (1, 1)) == (1, 1)
         and attribute(conv, "group") in (None, 1)
         and attribute(conv, "auto_pad") in (None, b"NOTSET")
     )

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.quantize.graph import Graph, attribute
+from edgeres.quantize.graph import Graph, attribute, integers
 from edgeres.quantize.placement import Placement
 from edgeres.quantize.recovery.replay import Replay
 
@@ -180,7 +180,7 @@ def _read_by(image: Array, geometry: Geometry, start: Pair, window: Pair) -> Arr
 
 
 def _pair(node: onnx.NodeProto, name: str) -> Pair:
-    rows, columns = cast("list[int]", attribute(node, name) or [1, 1])
+    rows, columns = integers(node, name, (1, 1))
     return rows, columns
 
 
@@ -188,7 +188,7 @@ def _padding(node: onnx.NodeProto, axis: int, size: int, extent: int, stride: in
     """Returns the zeros before the first pixel of an axis. Source: ONNX operator Conv, auto_pad."""
     mode = attribute(node, "auto_pad") or b"NOTSET"
     if mode == b"NOTSET":
-        return cast("list[int]", attribute(node, "pads") or [0, 0, 0, 0])[axis]
+        return integers(node, "pads", (0, 0, 0, 0))[axis]
     if mode == b"VALID":
         return 0
     total = max((-(-size // stride) - 1) * stride + extent - size, 0)
