@@ -47,7 +47,11 @@ read_options() {
   case ${1:-} in
     "") ;;
     --check) check_only=1 ;;
-    *) die "unknown option $1: scripts/jetson_setup.sh [--check]" ;;
+    -h | --help)
+      sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    *) die "unknown option $1: scripts/jetson_setup.sh [--check | --help]" ;;
   esac
 }
 

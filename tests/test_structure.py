@@ -18,7 +18,7 @@ _ERRORS = frozenset({"edgeres"})
 _SPEC = _ERRORS | {"errors"}
 _ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning", "recovery"}
 _VALUES = _ARTIFACTS | {"artifacts", "audit", "table"}
-_STAGE = _VALUES | {"results", "environment", "model_file", "ort"}
+_STAGE = _VALUES | {"results", "environment", "model_file", "ort", "trt_log"}
 _MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
 _COMPARE = _MEASUREMENT | {"stopwatch", "evaluate", "benchmark"}
 _REPORT = _COMPARE | {"compare", "regression"}
@@ -40,6 +40,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "environment": _VALUES,
     "model_file": _VALUES | {"results"},
     "ort": _VALUES | {"environment"},
+    "trt_log": _ERRORS,
     "runners.base": _VALUES,
     "testing": _VALUES | {"runners.base"},
     **dict.fromkeys(STAGES, _STAGE),

@@ -18,7 +18,6 @@ from edgeres.build import timing_cache
 from edgeres.build.backend import load_backend
 from edgeres.build.coverage import check_coverage
 from edgeres.build.inspector import audit_of_inspector
-from edgeres.build.log import BuildLog, listening
 from edgeres.build.manifest import Built, save_engine
 from edgeres.build.memory import estimate, workspace_mib
 from edgeres.build.parsed import audit_of_network
@@ -32,6 +31,7 @@ from edgeres.environment.cuda import CudaDevice, NoCudaDevice, find_cuda_device,
 from edgeres.errors import BuildError, ConfigError
 from edgeres.model_file import Network
 from edgeres.spec import BuildConfig, HardwareCompatibility, Target
+from edgeres.trt_log import TrtLog, listening
 
 _LISTED_ERRORS = 3
 _LOG = logging.getLogger("edgeres.build")
@@ -48,7 +48,7 @@ class _Job:
     device: CudaDevice | None
     """None where the plan is for a GPU that is not here."""
     logger: Any
-    log: BuildLog
+    log: TrtLog
     progress: Progress
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeres.artifacts import manifest_path
-from edgeres.build.log import BuildLog
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.files import SCHEMA_VERSION, load_json, save_json, sha256_of, whole_file
+from edgeres.trt_log import TrtLog
 
 _KIND = "edgeres-timing-cache"
 
@@ -32,7 +32,7 @@ class Origin:
         return f"{self.module} {self.version} on {self.gpu} ({self.compute_capability})"
 
 
-def attach(settings: Any, path: Path, origin: Origin, log: BuildLog) -> None:
+def attach(settings: Any, path: Path, origin: Origin, log: TrtLog) -> None:
     """Gives a build the timings of a file, or an empty cache where there is none yet.
 
     Args:

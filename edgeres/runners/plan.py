@@ -6,15 +6,13 @@ The same calls serve TensorRT 8.6 to 11 and TensorRT for RTX. The primary contex
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import Any
 
 from edgeres.artifacts import EngineArtifact
 from edgeres.errors import RunnerError
 from edgeres.runners.lane import Bindings
+from edgeres.trt_log import listening
 
-_LOG = logging.getLogger("edgeres.runners")
-_LISTED_ERRORS = 3
 _PROFILE = 0
 _IMAGE_AXES = 4
 
@@ -32,13 +30,14 @@ class Plan:
         Raises:
             RunnerError: TensorRT refused it, or it is no image classifier.
         """
-        self._errors: list[str] = []
+        self._listening = contextlib.ExitStack()
+        logger, self._log = self._listening.enter_context(listening(trt))
         self._engine: Any = None
-        self._logger = _logger(trt, self._errors)
-        self._runtime: Any = trt.Runtime(self._logger)
+        self._runtime: Any = None
         with contextlib.ExitStack() as undo:
             # A traceback would keep them alive beyond the context that they need to end.
             undo.callback(self.release)
+            self._runtime = trt.Runtime(logger)
             self._engine = self._loaded(trt, artifact)
             self.bindings = self._read_bindings(trt, artifact)
             undo.pop_all()
@@ -52,26 +51,28 @@ class Plan:
         context = self._engine.create_execution_context()
         if context is None:
             raise RunnerError(
-                f"TensorRT could not make an execution context: {self._told()} "
+                f"TensorRT could not make an execution context: {self._log.worst()} "
                 "Free memory on the GPU, or use fewer streams."
             )
         return context
 
     def release(self) -> None:
-        """Lets engine, runtime and logger go, in that order; execution contexts must be gone."""
+        """Lets engine, runtime and log go, in that order; execution contexts must be gone."""
         self._engine = None
         self._runtime = None
-        self._logger = None
+        self._listening.close()
 
     def _loaded(self, trt: Any, artifact: EngineArtifact) -> Any:
         if "VERSION_COMPATIBLE" in artifact.manifest.flags:
             # Such a plan brings the runtime of its own version along, as code.
             self._runtime.engine_host_code_allowed = True
         engine = self._runtime.deserialize_cuda_engine(artifact.path.read_bytes())
+        if self._log.stopped is not None:
+            raise self._log.stopped
         if engine is None:
             raise RunnerError(
                 f"{trt.__name__} {trt.__version__} could not load {artifact.path}: "
-                f"{self._told()} Build the engine again on this machine."
+                f"{self._log.worst()} Build the engine again on this machine."
             )
         return engine
 
@@ -109,29 +110,3 @@ class Plan:
             return fixed, fixed, fixed
         shapes = self._engine.get_tensor_profile_shape(name, _PROFILE)
         return tuple(tuple(shape) for shape in shapes)
-
-    def _told(self) -> str:
-        return " ".join(self._errors[:_LISTED_ERRORS]) or "it gave no reason."
-
-
-def _logger(trt: Any, errors: list[str]) -> Any:
-    """Returns an ILogger that keeps errors and hands the rest to `logging`."""
-    severity = trt.ILogger.Severity
-    levels = {
-        severity.INTERNAL_ERROR: logging.ERROR,
-        severity.ERROR: logging.ERROR,
-        severity.WARNING: logging.WARNING,
-        severity.INFO: logging.INFO,
-        severity.VERBOSE: logging.DEBUG,
-    }
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if levels[severity] >= logging.ERROR:
-                errors.append(message)
-            _LOG.log(min(levels[severity], logging.WARNING), "%s", message)
-
-    return Logger()

@@ -22,6 +22,7 @@ from fake_tensorrt import VERSIONS, FakeTensorRT
 from networks import SIZE, network
 
 import edgeres.build
+from edgeres import trt_log
 from edgeres.build import tensorrt
 from edgeres.contract import Contract, ContractOptions
 from edgeres.environment.cuda import CudaDevice
@@ -163,15 +164,16 @@ NOT_MISSPELT = {"log", "phase_finish", "name", "shape", "type", "metadata"}
 
 
 def mutant(name: str, folder: Path) -> ModuleType:
-    """Returns a copy of `edgeres.build` in which one of NVIDIA's names is misspelt everywhere."""
+    """Returns a copy of `edgeres.build`, and of the log, in which one of NVIDIA's names is misspelt everywhere."""
     package = folder / "mutant_build"
     package.mkdir()
     pattern = re.compile(rf"""(?<=[.'"]){name}\b|(?<=def ){name}\b""")
     changed = 0
-    for path in sorted(Path(edgeres.build.__file__).parent.glob("*.py")):
+    for path in [Path(trt_log.__file__), *sorted(Path(edgeres.build.__file__).parent.glob("*.py"))]:
         text, count = pattern.subn(name + "_", path.read_text(encoding="utf-8"))
         changed += count
         text = text.replace("edgeres.build", "mutant_build")
+        text = text.replace("edgeres.trt_log", "mutant_build.trt_log")
         (package / path.name).write_text(text, encoding="utf-8")
     assert changed, f"no source of edgeres.build has {name}"
     return importlib.import_module("mutant_build")

@@ -225,7 +225,7 @@ def test_sparse_layers_are_told(use: Use, tmp_path: Path, caplog: pytest.LogCapt
     """With one layer pruned the flag is set, and the others are named."""
     model = with_weight(network("bottleneck"), "expand_w", pruned)
     trt = use("10.3")
-    with caplog.at_level(logging.INFO, logger="edgeres.build"):
+    with caplog.at_level(logging.INFO, logger="edgeres"):
         build(config(sparsity=True), saved(model, tmp_path), tmp_path)
     assert trt.record.flags == {"SPARSE_WEIGHTS"}
     assert "2:4 sparse weights: 1 of 5 convolutions" in caplog.messages
@@ -392,7 +392,7 @@ def test_ctrl_c_in_the_log_is_raised_too(
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(logging.getLogger("edgeres.build"), "log", interrupted)
+    monkeypatch.setattr(logging.getLogger("edgeres.tensorrt"), "log", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(config(), plain, tmp_path)
     assert not (tmp_path / "a.plan").exists()

@@ -49,7 +49,7 @@ def test_too_little_is_refused_with_every_figure() -> None:
 
 def test_without_a_limit_it_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing falls back in silence."""
-    with caplog.at_level(logging.WARNING, logger="edgeres.build"):
+    with caplog.at_level(logging.WARNING, logger="edgeres"):
         check_coverage(audit(19, 1), None)
         check_coverage(audit(20, 0), None)
     (said,) = caplog.messages

@@ -9,12 +9,9 @@ from pathlib import Path
 import onnx
 import pytest
 from digits import Digits
-from networks import images
-from networks import network as tiny_network
 from qdq import without_pair
-from tables import table_from_images
 
-from edgeres.artifacts import EngineArtifact, LayerPrecision, load_engine
+from edgeres.artifacts import EngineArtifact, load_engine
 from edgeres.audit import Source
 from edgeres.build import build_engine
 from edgeres.build.onnxruntime import audit_of_graph, check_integer, optimized_model
@@ -22,9 +19,6 @@ from edgeres.contract import preset
 from edgeres.errors import BuildError, CoverageError, RunnerError
 from edgeres.model_file import Network, describe_model
 from edgeres.quantize import float_network, quantize_for_cpu, quantize_for_tensorrt
-from edgeres.quantize.cpu import lower_for_cpu
-from edgeres.quantize.graph import view
-from edgeres.quantize.placement import place_for_cpu
 from edgeres.spec import BuildConfig, Precision
 from edgeres.table import load_table
 
@@ -204,43 +198,3 @@ def test_the_manifest_tells_where_the_engine_comes_from(digits: Digits, tmp_path
     assert manifest.versions.keys() == {"onnx", "onnxruntime"}
     assert (manifest.gpu, manifest.compute_capability, manifest.flags) == (None, None, ())
     assert manifest.layers == network.layers
-
-
-@pytest.fixture(scope="module")
-def joint() -> tuple[onnx.ModelProto, tuple[LayerPrecision, ...]]:
-    """A bottleneck as ONNX Runtime runs it, its projection, main branch and Add as one, and its layers."""
-    graph = view(tiny_network("bottleneck"))
-    lowered = lower_for_cpu(graph, table_from_images(graph, images(8)))
-    return optimized_model(lowered.SerializeToString()), place_for_cpu(graph).layers
-
-
-def test_layers_that_are_one_convolution_are_found_in_it(
-    joint: tuple[onnx.ModelProto, tuple[LayerPrecision, ...]],
-) -> None:
-    """Both convolutions and the addition, by the name of the convolution that computes them."""
-    optimized, layers = joint
-    audit = audit_of_graph(optimized, layers, INT8)
-    assert (audit.coverage, len(audit.nodes), audit.fused) == (100.0, 6, 1)
-    (shared,) = (layer for layer in audit.layers if len(layer.nodes) == 3)
-    assert shared.kind == "QLinearConv"
-    assert {layer.joined for layer in layers if layer.name in shared.nodes} == {
-        "",
-        shared.nodes[-1],
-    }
-    assert {n.layer for n in audit.nodes if n.name in shared.nodes} == {shared.name}
-
-
-def test_a_joint_convolution_in_float_is_three_layers_missed(
-    joint: tuple[onnx.ModelProto, tuple[LayerPrecision, ...]],
-) -> None:
-    """Seeded fault: the addition is not taken for integer because no other one is float."""
-    optimized, layers = joint
-    add = next(layer.name for layer in layers if layer.op_type == "Add")
-    broken = onnx.ModelProto()
-    broken.CopyFrom(optimized)
-    for node in broken.graph.node:
-        if node.op_type == "QLinearConv" and node.name.startswith(add):
-            node.op_type = "Conv"
-    missed = audit_of_graph(broken, layers, INT8).missed
-    assert sorted(node.op_type for node in missed) == ["Add", "Conv", "Conv"]
-    assert {node.ran for node in missed} == {Precision.FP32}

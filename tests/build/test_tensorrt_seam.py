@@ -272,9 +272,9 @@ def test_a_message_that_repeats_is_logged_once_and_counted(
     """Each at its own level; the network's layers would say the same dozens of times."""
     trt = use(tensorrt_10_3())
     trt.record.messages = [("WARNING", "scales"), ("VERBOSE", "tactic"), ("WARNING", "scales")]
-    with caplog.at_level(logging.DEBUG, logger="edgeres.build"):
+    with caplog.at_level(logging.DEBUG, logger="edgeres"):
         build(network, FP32, tmp_path)
-    heard = [record for record in caplog.records if record.module == "log"]
+    heard = [record for record in caplog.records if record.module == "trt_log"]
     told = [(record.levelname, record.getMessage()) for record in heard]
     assert told == [
         ("WARNING", "scales"),

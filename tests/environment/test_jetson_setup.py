@@ -229,7 +229,7 @@ def test_an_unknown_option(pretend: Pretend) -> None:
     """It is refused with those that there are."""
     refused = pretend.run("--force")
     assert refused.returncode == 1
-    assert "unknown option --force: scripts/jetson_setup.sh [--check]" in refused.stderr
+    assert "unknown option --force: scripts/jetson_setup.sh [--check | --help]" in refused.stderr
 
 
 def test_shellcheck_finds_nothing() -> None:

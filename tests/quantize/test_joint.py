@@ -12,13 +12,17 @@ from networks import images, initializers, logits_of, network
 from numpy.typing import NDArray
 from tables import table_from_images, table_of
 
+from edgeres.artifacts import LayerPrecision
+from edgeres.build.onnxruntime import audit_of_graph, optimized_model
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.graph import view
 from edgeres.quantize.joint import Affine, joint_affine
-from edgeres.spec import Method
+from edgeres.quantize.placement import place_for_cpu
+from edgeres.spec import BuildConfig, Method, Precision
 from edgeres.table import CalibrationTable, Threshold
 
 Exact = NDArray[np.float64]
+INT8 = BuildConfig(precision=Precision.INT8)
 
 
 def test_the_joint_weight_reads_stored_integers() -> None:
@@ -114,3 +118,43 @@ def test_an_addition_that_is_kept_in_float_leaves_its_branches_apart() -> None:
     assert (kinds.count("Conv"), kinds.count("Add"), kinds.count("Concat")) == (5, 1, 0)
     expected = logits_of(model, x)
     assert np.abs(logits_of(mixed, x) - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def joint() -> tuple[onnx.ModelProto, tuple[LayerPrecision, ...]]:
+    """A bottleneck as ONNX Runtime runs it, its projection, main branch and Add as one, and its layers."""
+    graph = view(network("bottleneck"))
+    lowered = lower_for_cpu(graph, table_from_images(graph, images(8)))
+    return optimized_model(lowered.SerializeToString()), place_for_cpu(graph).layers
+
+
+def test_layers_that_are_one_convolution_are_found_in_it(
+    joint: tuple[onnx.ModelProto, tuple[LayerPrecision, ...]],
+) -> None:
+    """Both convolutions and the addition, by the name of the convolution that computes them."""
+    optimized, layers = joint
+    audit = audit_of_graph(optimized, layers, INT8)
+    assert (audit.coverage, len(audit.nodes), audit.fused) == (100.0, 6, 1)
+    (shared,) = (layer for layer in audit.layers if len(layer.nodes) == 3)
+    assert shared.kind == "QLinearConv"
+    assert {layer.joined for layer in layers if layer.name in shared.nodes} == {
+        "",
+        shared.nodes[-1],
+    }
+    assert {n.layer for n in audit.nodes if n.name in shared.nodes} == {shared.name}
+
+
+def test_a_joint_convolution_in_float_is_three_layers_missed(
+    joint: tuple[onnx.ModelProto, tuple[LayerPrecision, ...]],
+) -> None:
+    """Seeded fault: the addition is not taken for integer because no other one is float."""
+    optimized, layers = joint
+    add = next(layer.name for layer in layers if layer.op_type == "Add")
+    broken = onnx.ModelProto()
+    broken.CopyFrom(optimized)
+    for node in broken.graph.node:
+        if node.op_type == "QLinearConv" and node.name.startswith(add):
+            node.op_type = "Conv"
+    missed = audit_of_graph(broken, layers, INT8).missed
+    assert sorted(node.op_type for node in missed) == ["Add", "Conv", "Conv"]
+    assert {node.ran for node in missed} == {Precision.FP32}

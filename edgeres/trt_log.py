@@ -1,7 +1,7 @@
-"""NVIDIA's log through ours: one logger a module, and what a build heard kept for its errors.
+"""NVIDIA's log through ours: one logger a module, and what was heard kept for errors.
 
 A process may have one logger of each module: NVIDIA ignores a second one for as long as any
-builder of the first is alive, and would then send a build's errors to another build's log.
+builder or runtime of the first is alive, and would then send one's errors to the other's log.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from functools import cache
 from typing import Any
 
 _LISTED_ERRORS = 3
-_PYTHON_LOG = logging.getLogger("edgeres.build")
+_PYTHON_LOG = logging.getLogger("edgeres.tensorrt")
 
 
-class BuildLog:
-    """NVIDIA's messages of one build: errors are kept, the rest goes to `logging`, once each."""
+class TrtLog:
+    """NVIDIA's messages to one listener: errors are kept, the rest goes to `logging`, once each."""
 
     def __init__(self) -> None:
         """Starts with nothing heard."""
@@ -50,15 +50,17 @@ class BuildLog:
 
 
 @contextmanager
-def listening(trt: Any) -> Iterator[tuple[Any, BuildLog]]:
-    """Yields the module's logger and the log that hears it until the block ends."""
-    logger = _logger(trt)
-    log = BuildLog()
-    before, logger.heard_by = logger.heard_by, log
+def listening(trt: Any) -> Iterator[tuple[Any, TrtLog]]:
+    """Yields the module's logger and the log that hears it until the block ends.
+
+    Of several the one that came last hears; they may end in any order.
+    """
+    logger, log = _logger(trt), TrtLog()
+    logger.listeners.append(log)
     try:
         yield logger, log
     finally:
-        logger.heard_by = before
+        logger.listeners.remove(log)
 
 
 @cache
@@ -74,14 +76,14 @@ def _logger(trt: Any) -> Any:
     }
 
     class Logger(trt.ILogger):  # type: ignore[misc]
-        heard_by: BuildLog | None = None
-
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.listeners: list[TrtLog] = []
 
         def log(self, severity: Any, msg: str) -> None:
-            if (log := self.heard_by) is None:
+            if not self.listeners:
                 return
+            log = self.listeners[-1]
             try:
                 log.add(levels[severity], msg)
             except BaseException as error:  # must not cross NVIDIA's frames
