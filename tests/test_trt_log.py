@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,16 +21,9 @@ def trt() -> Any:
         def __init__(self) -> None:
             self.made = True
 
-    return _Module(ILogger)
-
-
-class _Module(SimpleNamespace):
-    """A module's stand-in that can be a key."""
-
-    def __init__(self, logger: type) -> None:
-        super().__init__(ILogger=logger)
-
-    __hash__ = object.__hash__
+    module: Any = ModuleType("tensorrt")
+    module.ILogger = ILogger
+    return module
 
 
 def test_a_runtime_has_the_logger_of_the_builder_before_it(trt: Any) -> None:
