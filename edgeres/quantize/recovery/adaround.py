@@ -23,7 +23,7 @@ from torch.nn import functional
 from edgeres.quantize.methods import SIGNED_LEVELS
 from edgeres.quantize.recovery.apply import Parameters
 from edgeres.quantize.recovery.grid import grid_scales, in_steps, on_grid
-from edgeres.quantize.recovery.layers import Fitted, Geometry, Samples
+from edgeres.quantize.recovery.layers import Fitted, Geometry, Samples, image_weights, powers_of
 
 _STRETCH = (-0.1, 1.1)
 """Gamma and zeta of the rectified sigmoid. Source: Nagel et al. 2020, section 3.3."""
@@ -91,6 +91,7 @@ class _Layer:
         self._wanted = torch.from_numpy(samples.target)
         self._added = None if samples.shortcut is None else torch.from_numpy(samples.shortcut)
         self._bias = torch.from_numpy(trained.bias.copy())
+        self._weights = torch.from_numpy(image_weights(powers_of(samples.target)))
 
     def fitted(self, schedule: Schedule) -> NDArray[np.bool_]:
         """Returns which weights to round up."""
@@ -103,59 +104,62 @@ class _Layer:
         for step, which in enumerate(self._batches(schedule)):
             fraction = _rectified(v)
             made = self._seen(self._summed((floor + fraction) * scales, which))
-            loss = (made - self._seen(self._wanted[which])).square().mean() / unit
-            loss = loss + _penalty(fraction, step / schedule.iterations)
+            loss = self._squared(made - self._seen(self._wanted[which]), which) / unit
+            loss = loss / len(which) + _penalty(fraction, step / schedule.iterations)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         return np.asarray((_rectified(v.detach()) >= 0.5).numpy())
 
     def shift(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the mean by which each output channel before the ReLU falls short, (O,)."""
-        total = torch.zeros(len(self._bias), dtype=torch.float64)
+        """Returns the mean by which each output channel falls short where it is not cut, (O,)."""
+        missing = torch.zeros(len(self._bias), dtype=torch.float64)
+        active = torch.zeros_like(missing)
         with torch.no_grad():
             for which in self._parts():
-                missing = self._wanted[which] - self._summed(torch.from_numpy(weight), which)
-                total += missing.double().sum((0, 2, 3))
-        mean = total / (self._wanted.numel() / len(self._bias))
-        return mean.float().numpy()
+                made = self._summed(torch.from_numpy(weight), which)
+                counts = self._weights[which].reshape(-1, 1, 1, 1) * (self._seen(made) == made)
+                short = (self._seen(self._wanted[which]) - made) * counts
+                missing += short.double().sum((0, 2, 3))
+                active += counts.double().sum((0, 2, 3))
+        return (missing / active.clamp(min=1)).float().numpy()
 
-    def error(self, weight: NDArray[np.float32], shift: NDArray[np.float32] | None = None) -> float:
+    def error(self, weight: NDArray[np.float32], shift: NDArray[np.float32]) -> float:
         """Returns the mean squared error of the output behind the ReLU."""
+        extra = torch.from_numpy(shift).reshape(-1, 1, 1)
         total = 0.0
-        extra = torch.zeros(1) if shift is None else torch.from_numpy(shift).reshape(-1, 1, 1)
         with torch.no_grad():
             for which in self._parts():
                 made = self._seen(self._summed(torch.from_numpy(weight), which) + extra)
-                total += float((made - self._seen(self._wanted[which])).square().sum())
-        return total / self._wanted.numel()
+                total += float(self._squared(made - self._seen(self._wanted[which]), which))
+        return total / len(self._wanted)
 
     def _nearest_error(self) -> float:
         """Returns the mean square by which rounding to the nearest alone moves the output."""
-        moved = on_grid(self._trained.weight, self.scales) - self._trained.weight
-        weights = torch.from_numpy(moved), torch.zeros_like(torch.from_numpy(moved))
+        moved = torch.from_numpy(on_grid(self._trained.weight, self.scales) - self._trained.weight)
         total = 0.0
         with torch.no_grad():
             for which in self._parts():
-                changed, same = (self._summed(weight, which) for weight in weights)
-                total += float((changed - same).square().sum())
-        return total / self._wanted.numel()
+                changed = self._convolved(moved, which)
+                total += float(self._squared(changed, which))
+        return total / len(self._wanted)
+
+    def _squared(self, errors: torch.Tensor, which: torch.Tensor | slice) -> torch.Tensor:
+        """Returns the sum over windows of their mean squares, each as much as its image counts."""
+        return (errors.square().mean((1, 2, 3)) * self._weights[which]).sum()
 
     def _seen(self, summed: torch.Tensor) -> torch.Tensor:
         return summed.relu() if self._relu else summed
 
     def _summed(self, weight: torch.Tensor, which: torch.Tensor | slice) -> torch.Tensor:
-        geometry = self._geometry
-        made = functional.conv2d(
-            self._source[which],
-            weight,
-            self._bias,
-            geometry.strides,
-            0,
-            geometry.dilations,
-            geometry.groups,
-        )
+        made = self._convolved(weight, which) + self._bias.reshape(-1, 1, 1)
         return made if self._added is None else made + self._added[which]
+
+    def _convolved(self, weight: torch.Tensor, which: torch.Tensor | slice) -> torch.Tensor:
+        geometry = self._geometry
+        source = self._source[which]
+        strides, dilations = geometry.strides, geometry.dilations
+        return functional.conv2d(source, weight, None, strides, 0, dilations, geometry.groups)
 
     def _batches(self, schedule: Schedule) -> list[torch.Tensor]:
         """Returns the windows of each iteration: epoch after epoch, each in another order."""

@@ -134,6 +134,28 @@ def sample(
     return Samples(np.stack(sources), np.stack(targets), shortcut, layer.relu)
 
 
+def powers_of(outputs: Array) -> Array:
+    """Returns the mean square of each image's output, (N,), of (N, O, h, w)."""
+    powers: Array = np.square(outputs).mean(axis=(1, 2, 3))
+    return powers
+
+
+def image_weights(powers: Array) -> Array:
+    """Returns how much the squared error of each image counts, (N,), 1 on average.
+
+    In proportion to 1 / power above the median, equally below. One real image in some hundred
+    has activations ten times those of the others; most of them are clipped, and in a plain mean
+    that image's error alone would set every channel's bias and rounding.
+
+    Args:
+        powers: from `powers_of`, (N,).
+    """
+    least = max(float(np.median(powers)), float(np.finfo(np.float32).tiny))
+    weights: NDArray[np.float64] = 1 / np.maximum(powers, least).astype(np.float64)
+    weights /= weights.mean()
+    return weights.astype(np.float32)
+
+
 def _layer(graph: Graph, node: onnx.NodeProto, quantized: set[tuple[str, int]]) -> Layer:
     made, shortcut = node.output[0], None
     add = graph.only_consumer(made)
