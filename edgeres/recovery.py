@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgeres.spec import Method, Recover
+from edgeres.spec import Method, Recover, Target
 
 LARGEST_FACTOR = 1e6
 """Largest equalization factor, and the inverse of the smallest: FP32 keeps its 24 bits within."""
@@ -30,6 +30,17 @@ class LayerError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Corrected:
+    """What is one lowering's own: each rounds other tensors, so each is off by other means."""
+
+    before_db: float
+    """Signal-to-noise ratio of its logits on the held-out images without recovery; see `tuning`."""
+    after_db: float
+    biases: Mapping[str, tuple[float, ...]]
+    """By convolution, what is added to each channel's bias, after equalization."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
     """Weights and biases to quantize instead of the trained ones, for one model and method."""
 
@@ -41,13 +52,9 @@ class Recovery:
     """Images that it was fitted on."""
     held_out: int
     """Further images that judged it."""
-    sqnr_before_db: float
-    """Signal-to-noise ratio of INT8's logits on the held-out images without it; see `tuning`."""
-    sqnr_after_db: float
+    lowerings: Mapping[Target, Corrected]
     equalization: Mapping[str, tuple[float, ...]]
     """By activation, what each of its channels is divided by; its reader's weight is multiplied."""
-    biases: Mapping[str, tuple[float, ...]]
-    """By convolution, what is added to each channel's bias, after equalization."""
     rounding: Mapping[str, bytes]
     """By convolution, a bit for each weight, big-endian: 0 rounds down, 1 up, after equalization."""
     layers: tuple[LayerError, ...] = ()
@@ -61,9 +68,15 @@ class Recovery:
                     f"equalization factor {factor}, expected {1 / LARGEST_FACTOR:g} to "
                     f"{LARGEST_FACTOR:g}"
                 )
-        for bias in (*_flat(self.biases), self.sqnr_before_db, self.sqnr_after_db):
-            if not math.isfinite(bias):
-                raise ValueError(f"recovery holds {bias}, expected finite numbers")
+        for found in self.lowerings.values():
+            for value in (*_flat(found.biases), found.before_db, found.after_db):
+                if not math.isfinite(value):
+                    raise ValueError(f"recovery holds {value}, expected finite numbers")
+
+    def biases(self, target: Target) -> Mapping[str, tuple[float, ...]]:
+        """Returns the corrections of a lowering's biases; nothing where it was not fitted."""
+        found = self.lowerings.get(target)
+        return {} if found is None else found.biases
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form; rounding bits in base64."""
@@ -73,10 +86,15 @@ class Recovery:
             "seed": self.seed,
             "samples": self.samples,
             "held_out": self.held_out,
-            "sqnr_before_db": self.sqnr_before_db,
-            "sqnr_after_db": self.sqnr_after_db,
+            "lowerings": {
+                target.value: {
+                    "before_db": found.before_db,
+                    "after_db": found.after_db,
+                    "biases": {name: list(values) for name, values in found.biases.items()},
+                }
+                for target, found in self.lowerings.items()
+            },
             "equalization": {name: list(values) for name, values in self.equalization.items()},
-            "biases": {name: list(values) for name, values in self.biases.items()},
             "rounding": {
                 name: base64.b64encode(bits).decode("ascii") for name, bits in self.rounding.items()
             },
@@ -92,10 +110,15 @@ class Recovery:
             seed=int(raw["seed"]),
             samples=int(raw["samples"]),
             held_out=int(raw["held_out"]),
-            sqnr_before_db=float(raw["sqnr_before_db"]),
-            sqnr_after_db=float(raw["sqnr_after_db"]),
+            lowerings={
+                Target(target): Corrected(
+                    before_db=float(found["before_db"]),
+                    after_db=float(found["after_db"]),
+                    biases=_floats(found["biases"]),
+                )
+                for target, found in raw["lowerings"].items()
+            },
             equalization=_floats(raw["equalization"]),
-            biases=_floats(raw["biases"]),
             rounding={name: _bits(name, text) for name, text in raw["rounding"].items()},
             layers=tuple(
                 LayerError(

@@ -12,8 +12,8 @@ from test_artifacts import TABLE
 
 from edgeres.errors import ArtifactError
 from edgeres.files import save_json
-from edgeres.recovery import LayerError, Recovery
-from edgeres.spec import Method, Recover
+from edgeres.recovery import Corrected, LayerError, Recovery
+from edgeres.spec import Method, Recover, Target
 from edgeres.table import CalibrationTable, load_table, save_table
 
 RECOVERY = Recovery(
@@ -22,10 +22,10 @@ RECOVERY = Recovery(
     seed=3,
     samples=8,
     held_out=2,
-    sqnr_before_db=20.5,
-    sqnr_after_db=21.25,
+    lowerings={
+        Target.TENSORRT: Corrected(before_db=20.5, after_db=21.25, biases={"conv": (0.125, -1.5)})
+    },
     equalization={"relu": (0.5, 2.0)},
-    biases={"conv": (0.125, -1.5)},
     rounding={"conv": b"\x80\x01"},
     layers=(LayerError(name="conv", before=0.5, after=0.25),),
 )
@@ -61,9 +61,18 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "zero": (lambda r: r["equalization"].update(relu=[0]), "equalization factor 0.0, expected"),
     "negative": (lambda r: r["equalization"].update(relu=[-1]), "equalization factor -1.0"),
     "huge": (lambda r: r["equalization"].update(relu=[1e9]), "equalization factor 1000000000.0"),
-    "text": (lambda r: r["biases"].update(conv=["much"]), "could not convert string to float"),
-    "scalar": (lambda r: r["biases"].update(conv=7), "'int' object is not iterable"),
-    "infinite": (lambda r: r["biases"].update(conv=["inf"]), "recovery holds inf, expected finite"),
+    "text": (
+        lambda r: r["lowerings"]["tensorrt"]["biases"].update(conv=["much"]),
+        "could not convert string to float",
+    ),
+    "scalar": (
+        lambda r: r["lowerings"]["tensorrt"]["biases"].update(conv=7),
+        "'int' object is not iterable",
+    ),
+    "infinite": (
+        lambda r: r["lowerings"]["tensorrt"]["biases"].update(conv=["inf"]),
+        "recovery holds inf, expected finite",
+    ),
     "missing": (lambda r: r.pop("seed"), "KeyError('seed')"),
     "layers": (lambda r: r.update(layers=[{}]), "KeyError('name')"),
     "list": (lambda r: r.update(rounding=["conv"]), "'list' object has no attribute 'items'"),

@@ -36,7 +36,7 @@ from edgeres.table import CalibrationTable
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
+class Grid:
     """Scale and zero point of a u8 tensor; initializers are named after its root."""
 
     scale: np.float32
@@ -127,7 +127,7 @@ class _CpuLowering:
             self._thinned(source, self._strides.of(conv))
             for source, conv in zip(sources, convs, strict=True)
         ]
-        unit = _Grid(np.float32(1), grids[0].zero_point, add.name + "/joint")
+        unit = Grid(np.float32(1), grids[0].zero_point, add.name + "/joint")
         joint = self._out.node("Concat", stored, unit.root, axis=1)
         inputs = [self._dequantized(joint, unit), *self._quantized(add.name, affine, unit.scale)]
         self._out.node("Conv", inputs, raw, name=add.name, kernel_shape=(1, 1))
@@ -190,7 +190,7 @@ class _CpuLowering:
             return tensor
         return self._dequantized(self._integer[tensor], self._grid(tensor))
 
-    def _dequantized(self, stored: str, grid: _Grid) -> str:
+    def _dequantized(self, stored: str, grid: Grid) -> str:
         self._reads += 1
         name = f"{grid.root}/dq{self._reads}"
         return self._out.node("DequantizeLinear", [stored, *self._parameters(grid)], name)
@@ -239,24 +239,35 @@ class _CpuLowering:
         ]
         return self._out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)
 
-    def _parameters(self, grid: _Grid) -> list[str]:
+    def _parameters(self, grid: Grid) -> list[str]:
         return [
             self._out.constant(grid.root + "/scale", grid.scale),
             self._out.constant(grid.root + "/zero_point", grid.zero_point),
         ]
 
-    def _grid(self, tensor: str) -> _Grid:
-        root = self._graph.root(tensor)
-        threshold = self._table.threshold(root, self._method)
-        if (threshold.u8 is None) is self._graph.is_non_negative(root):
-            raise ArtifactError(
-                f"The calibration table takes '{root}' for "
-                f"{'signed' if threshold.u8 is None else 'unsigned'}, the network makes it "
-                "otherwise. It was made by another version of edgeres: run calibrate again."
-            )
-        if threshold.u8 is None:
-            return _Grid(scale_of(threshold.s8, SIGNED_LEVELS), np.uint8(128), root)
-        return _Grid(scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0), root)
+    def _grid(self, tensor: str) -> Grid:
+        return activation_grid(self._graph, self._table, tensor, self._method)
+
+
+def activation_grid(
+    graph: Graph, table: CalibrationTable, tensor: str, method: Method | None = None
+) -> Grid:
+    """Returns the grid that the CPU keeps a tensor on.
+
+    Raises:
+        ArtifactError: the table lacks the tensor, or takes its sign for another one.
+    """
+    root = graph.root(tensor)
+    threshold = table.threshold(root, method)
+    if (threshold.u8 is None) is graph.is_non_negative(root):
+        raise ArtifactError(
+            f"The calibration table takes '{root}' for "
+            f"{'signed' if threshold.u8 is None else 'unsigned'}, the network makes it "
+            "otherwise. It was made by another version of edgeres: run calibrate again."
+        )
+    if threshold.u8 is None:
+        return Grid(scale_of(threshold.s8, SIGNED_LEVELS), np.uint8(128), root)
+    return Grid(scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0), root)
 
 
 def _folded_stem(graph: Graph, stem: onnx.NodeProto | None) -> FoldedStem | None:

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeres.quantize.graph import Graph
+from edgeres.quantize.weights import quantize_weight, weight_scales
 
 Array = NDArray[np.float32]
 
@@ -50,3 +51,18 @@ def joint_affine(parts: Sequence[Affine], scales: Sequence[np.float32]) -> Affin
         np.concatenate(weights, axis=1),
         np.sum(biases, axis=0, dtype=np.float32) if biases else None,
     )
+
+
+def rounded_parts(parts: Sequence[Affine], scales: Sequence[np.float32]) -> list[Array]:
+    """Returns the weight of each part as the joint convolution has it, in the parts' own units.
+
+    Args:
+        parts: 1x1 convolutions whose results are added, (O, C, 1, 1) each.
+        scales: of each one's source.
+    """
+    weight = joint_affine(parts, scales).weight
+    stored = quantize_weight(weight, weight_scales(weight, axis=0), axis=0)
+    restored = stored.values * stored.scales.reshape(-1, 1, 1, 1)
+    ends = np.cumsum([part.weight.shape[1] for part in parts])[:-1]
+    pieces = np.split(restored, ends, axis=1)
+    return [piece / scale for piece, scale in zip(pieces, scales, strict=True)]

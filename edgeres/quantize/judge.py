@@ -42,13 +42,13 @@ class Lowering:
 
 
 def _for_cpu(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
-    weighted = place_for_cpu(graph).weighted
-    return lower_for_cpu(recovered(graph, table, weighted, method), table, method)
+    network = recovered(graph, table, place_for_cpu(graph), Target.ONNXRUNTIME, method)
+    return lower_for_cpu(network, table, method)
 
 
 def _for_tensorrt(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
     placement = place_for_tensorrt(graph)
-    network = recovered(graph, table, placement.weighted, method)
+    network = recovered(graph, table, placement, Target.TENSORRT, method)
     return lower_for_tensorrt(network, placement, table, method)
 
 

@@ -49,6 +49,8 @@ class Placement:
     weighted: frozenset[str]
     """Names of the operators whose weight is quantized per channel, on a grid of its own."""
     layers: tuple[LayerPrecision, ...]
+    joint: frozenset[str] = frozenset()
+    """Names of the convolutions whose weight shares a grid with another one's."""
 
     def with_floats(self, precision: Precision) -> Placement:
         """Returns the placement with `precision` for the layers that are not INT8."""
@@ -102,7 +104,8 @@ def place_for_cpu(graph: Graph) -> Placement:
         if n.op_type in LAYER_OPS
     )
     weighted = {n.name for n in integer if n.op_type == "Conv"}
-    return Placement(tuple(edges), frozenset(weighted - joined.keys()), layers)
+    own = frozenset(weighted - joined.keys())
+    return Placement(tuple(edges), own, layers, joint=frozenset(joined))
 
 
 def joined_convolutions(graph: Graph) -> dict[str, tuple[onnx.NodeProto, ...]]:

@@ -29,7 +29,7 @@ from edgeres.quantize.recovery.apply import recovered
 from edgeres.quantize.sensitivity import measure_sensitivity
 from edgeres.quantize.strides import thinned_out
 from edgeres.quantize.tensorrt import lower_for_tensorrt
-from edgeres.spec import CalibrationConfig, Method, Precision
+from edgeres.spec import CalibrationConfig, Method, Precision, Target
 from edgeres.table import CalibrationTable, DataLineage, TensorRange
 
 _HOLD_EVERY = 8
@@ -206,8 +206,9 @@ def quantize_for_cpu(
     """
     graph = view(load_model(model.path)).keeping(mix.kept)
     placement = place_for_cpu(graph)
+    changed = recovered(graph, table, placement, Target.ONNXRUNTIME, method)
     return Network(
-        model=lower_for_cpu(recovered(graph, table, placement.weighted, method), table, method),
+        model=lower_for_cpu(changed, table, method),
         source=model,
         layers=placement.layers,
         table=table,
@@ -240,7 +241,7 @@ def quantize_for_tensorrt(
     """
     graph = view(load_model(model.path)).keeping(mix.kept)
     placement = place_for_tensorrt(graph)
-    graph = recovered(graph, table, placement.weighted, method)
+    graph = recovered(graph, table, placement, Target.TENSORRT, method)
     half = floats is Precision.FP16
     lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
     return Network(

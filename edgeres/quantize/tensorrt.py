@@ -17,7 +17,7 @@ import onnx
 from edgeres.quantize.emit import Emitter
 from edgeres.quantize.fp16 import half_scale
 from edgeres.quantize.graph import Graph
-from edgeres.quantize.methods import SIGNED_LEVELS, scale_of
+from edgeres.quantize.methods import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
 from edgeres.quantize.placement import Placement
 from edgeres.quantize.weights import quantize_weight, weight_scales
 from edgeres.spec import Method
@@ -33,6 +33,7 @@ def lower_for_tensorrt(
     method: Method | None = None,
     *,
     fp16_scales: bool = False,
+    unsigned: bool = False,
 ) -> onnx.ModelProto:
     """Returns the FP32 model with Q/DQ pairs where the placement says.
 
@@ -42,6 +43,8 @@ def lower_for_tensorrt(
         table: thresholds of its activations.
         method: which thresholds to use; None takes the table's own.
         fp16_scales: round every scale to one that FP16 holds, because `to_fp16` follows.
+        unsigned: give what is never negative the unsigned grid, which TensorRT does not have, to
+            simulate another target's placement.
 
     Raises:
         ArtifactError: the table lacks a tensor.
@@ -58,8 +61,12 @@ def lower_for_tensorrt(
                 continue
             if tensor not in pairs:
                 threshold = table.threshold(graph.root(tensor), method)
-                scale = rounded(scale_of(threshold.s8, SIGNED_LEVELS))
-                pairs[tensor] = _activation_pair(out, tensor, np.float32(scale))
+                if unsigned and threshold.u8 is not None:
+                    scale, zero = scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0)
+                    pairs[tensor] = _activation_pair(out, tensor, scale, zero)
+                else:
+                    scale = np.float32(rounded(scale_of(threshold.s8, SIGNED_LEVELS)))
+                    pairs[tensor] = _activation_pair(out, tensor, scale, np.int8(0))
             inputs[index] = pairs[tensor]
         if node.name in placement.weighted:
             inputs[1] = _weight_pair(out, graph, node, rounded)
@@ -71,10 +78,10 @@ def _unrounded(scale: Any) -> Any:
     return scale
 
 
-def _activation_pair(out: Emitter, tensor: str, scale: np.float32) -> str:
+def _activation_pair(out: Emitter, tensor: str, scale: np.float32, zero: np.int8 | np.uint8) -> str:
     parameters = [
         out.constant(tensor + "/scale", scale),
-        out.constant(tensor + "/zero_point", np.int8(0)),
+        out.constant(tensor + "/zero_point", zero),
     ]
     quantized = out.node("QuantizeLinear", [tensor, *parameters], tensor + "/q")
     return out.node("DequantizeLinear", [quantized, *parameters], tensor + "/dq")

@@ -24,10 +24,14 @@ def describe_recovery(found: Recovery) -> str:
     """Returns what a recovery changed and what it did to the logits, as a sentence."""
     equalized = f", {len(found.equalization)} activations equalized" if found.equalization else ""
     better = [layer for layer in found.layers if layer.after < layer.before]
+    logits = ", ".join(
+        f"{target} {of.before_db:.2f} to {of.after_db:.2f}"
+        for target, of in found.lowerings.items()
+    )
     return (
         f"recovery by {found.kind}, seed {found.seed}, fitted on {found.samples} images{equalized}: "
-        f"logits {found.sqnr_before_db:.2f} to {found.sqnr_after_db:.2f} dB on {found.held_out} "
-        f"held-out images, {len(better)} of {len(found.layers)} layers closer to FP32"
+        f"logits' SQNR in dB on {found.held_out} held-out images: {logits}; "
+        f"{len(better)} of {len(found.layers)} layers closer to FP32"
     )
 
 

@@ -76,10 +76,8 @@ def test_what_recovery_rescaled_is_not_compared(digits: Digits, tmp_path: Path) 
         seed=0,
         samples=8,
         held_out=8,
-        sqnr_before_db=20.0,
-        sqnr_after_db=21.0,
+        lowerings={},
         equalization={name: (2.0,)},
-        biases={},
         rounding={},
     )
     source = describe_model(digits.model)

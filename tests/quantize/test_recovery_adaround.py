@@ -72,14 +72,25 @@ def test_bits_are_the_weight() -> None:
     assert not np.array_equal(found.weight, nearest)
 
 
+def shares(targets: Array) -> Array:
+    """Returns how much of a mean each window makes, by its power or the median of all."""
+    powers = np.square(targets.astype(np.float64)).mean(axis=(1, 2, 3))
+    inverse = 1 / np.maximum(powers, np.median(powers))
+    return np.asarray(inverse / inverse.sum())
+
+
 def test_errors_are_measured_as_they_say() -> None:
-    """Before and after are mean squares on the held-out windows, computed anew with numpy."""
+    """Before and after are mean squares on the held-out windows, computed anew with numpy.
+
+    Each window counts as its image does.
+    """
     samples, held_out, parameters = problem(POINTWISE, relu=True)
     found = fit_rounding(samples, held_out, POINTWISE, parameters, SCHEDULE)
 
     def error(weight: Array, bias: Array) -> float:
         made = np.einsum("oc,nchw->nohw", weight[:, :, 0, 0], held_out.source) + bias[:, None, None]
-        return float(np.square(np.maximum(made, 0) - np.maximum(held_out.target, 0)).mean())
+        errors = np.square(np.maximum(made, 0) - np.maximum(held_out.target, 0))
+        return float(errors.mean(axis=(1, 2, 3)) @ shares(held_out.target))
 
     nearest = on_grid(parameters.weight, grid_scales(parameters.weight))
     assert found.before == pytest.approx(error(nearest, parameters.bias), rel=1e-4)
@@ -88,13 +99,19 @@ def test_errors_are_measured_as_they_say() -> None:
     )
 
 
-def test_the_bias_takes_up_the_mean() -> None:
-    """What the rounding leaves of the mean on the fitted windows, the bias adds."""
-    samples, held_out, parameters = problem(POINTWISE, relu=True)
+@pytest.mark.parametrize("relu", [False, True])
+def test_the_bias_takes_up_the_mean(relu: bool) -> None:
+    """What the rounding leaves of the mean where the ReLU lets it through, the bias adds."""
+    samples, held_out, parameters = problem(POINTWISE, relu=relu)
     found = fit_rounding(samples, held_out, POINTWISE, parameters, SCHEDULE)
     made = np.einsum("oc,nchw->nohw", found.weight[:, :, 0, 0], samples.source)
-    bias = (parameters.bias + found.shift)[:, None, None]
-    np.testing.assert_allclose((samples.target - made - bias).mean(axis=(0, 2, 3)), 0, atol=1e-5)
+    made += parameters.bias[:, None, None]
+    wanted = np.maximum(samples.target, 0) if relu else samples.target
+    through = (made > 0) | (not relu)
+    weights = shares(samples.target)[:, None, None, None] * through
+    expected = ((wanted - made) * weights).sum(axis=(0, 2, 3)) / weights.sum(axis=(0, 2, 3))
+    np.testing.assert_allclose(found.shift, expected, atol=1e-5)
+    assert np.abs(found.shift).max() > 1e-4
 
 
 def test_it_lies_between_the_nearest_and_the_best_rounding() -> None:

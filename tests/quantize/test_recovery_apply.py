@@ -13,7 +13,7 @@ from tables import table_from_images
 from edgeres.errors import ArtifactError, CalibrationError
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.graph import Graph, view
-from edgeres.quantize.placement import place_for_cpu, place_for_tensorrt
+from edgeres.quantize.placement import Placement, place_for_cpu, place_for_tensorrt
 from edgeres.quantize.recovery.apply import (
     equalizable,
     equalized_parameters,
@@ -24,9 +24,12 @@ from edgeres.quantize.recovery.apply import (
 from edgeres.quantize.recovery.equalize import equalization_of
 from edgeres.quantize.recovery.grid import grid_scales, in_steps, pack
 from edgeres.quantize.tensorrt import lower_for_tensorrt
-from edgeres.recovery import Recovery
-from edgeres.spec import Method, Recover
+from edgeres.recovery import Corrected, Recovery
+from edgeres.spec import Method, Recover, Target
 from edgeres.table import CalibrationTable
+
+NOTHING = Placement((), frozenset(), ())
+"""All layers in float."""
 
 EMPTY = Recovery(
     kind=Recover.ADAROUND,
@@ -34,10 +37,8 @@ EMPTY = Recovery(
     seed=0,
     samples=8,
     held_out=2,
-    sqnr_before_db=0,
-    sqnr_after_db=0,
+    lowerings={},
     equalization={},
-    biases={},
     rounding={},
 )
 
@@ -48,7 +49,10 @@ def conv(graph: Graph, output: str) -> onnx.NodeProto:
 
 
 def table_with(graph: Graph, **found: object) -> CalibrationTable:
-    """Returns a table of the graph with these parts of a recovery."""
+    """Returns a table of the graph with these parts of a recovery; `biases` serve both lowerings."""
+    if (biases := found.pop("biases", None)) is not None:
+        corrected = Corrected(before_db=0, after_db=0, biases=biases)  # type: ignore[arg-type]
+        found["lowerings"] = {Target.TENSORRT: corrected, Target.ONNXRUNTIME: corrected}
     return replace(table_from_images(graph, images(4)), recovery=replace(EMPTY, **found))  # type: ignore[arg-type]
 
 
@@ -103,11 +107,11 @@ def test_rounding_bits_reach_both_lowerings() -> None:
         table = table_with(graph, rounding={node.name: pack(up)})
         expected = np.where(np.abs(steps) >= 127, np.sign(steps) * 127, np.floor(steps) + up)
         placement = place_for_tensorrt(graph)
-        changed = recovered(graph, table, placement.weighted)
+        changed = recovered(graph, table, placement, Target.TENSORRT)
         for lowered in (
             lower_for_tensorrt(changed, placement, table),
             lower_for_tensorrt(changed, placement, table, fp16_scales=True),
-            lower_for_cpu(recovered(graph, table, place_for_cpu(graph).weighted), table),
+            lower_for_cpu(recovered(graph, table, place_for_cpu(graph), Target.ONNXRUNTIME), table),
         ):
             assert np.array_equal(initializers(lowered)[node.name + "/weight_s8"], expected)
 
@@ -119,7 +123,7 @@ def test_biases_reach_both_lowerings() -> None:
     graph = view(model)
     nodes = [conv(graph, name) for name in ("hidden", "main")]
     table = table_with(graph, biases={node.name: tuple(np.arange(8) / 8) for node in nodes})
-    changed = recovered(graph, table, place_for_tensorrt(graph).weighted)
+    changed = recovered(graph, table, place_for_tensorrt(graph), Target.TENSORRT)
     trained = initializers(model)["main2_b"]
     shift = np.arange(8, dtype=np.float32) / 8
     assert np.array_equal(parameters_of(changed, nodes_by(changed, "hidden")).bias, shift)
@@ -140,7 +144,7 @@ def test_a_layer_left_in_float_keeps_its_weights() -> None:
     node = conv(graph, "main")
     up = np.ones(parameters_of(graph, node).weight.shape, bool)
     table = table_with(graph, rounding={node.name: pack(up)}, biases={node.name: (1.0,) * 8})
-    changed = recovered(graph, table, frozenset())
+    changed = recovered(graph, table, NOTHING, Target.TENSORRT)
     assert np.array_equal(
         parameters_of(changed, nodes_by(changed, "main")).weight, parameters_of(graph, node).weight
     )
@@ -153,7 +157,7 @@ def test_what_is_kept_in_float_stays_so() -> None:
     kept = graph.keeping({node.name: "for the accuracy"})
     first = conv(graph, "hidden")
     table = table_with(graph, biases={first.name: (1.0,) * 8})
-    changed = recovered(kept, table, place_for_cpu(kept).weighted)
+    changed = recovered(kept, table, place_for_cpu(kept), Target.ONNXRUNTIME)
     assert changed.kept == {node.name: "for the accuracy"}
     weights = initializers(lower_for_cpu(changed, table))
     assert node.name + "/weight_s8" not in weights
@@ -163,7 +167,7 @@ def test_what_is_kept_in_float_stays_so() -> None:
 def test_a_table_without_recovery_changes_nothing() -> None:
     """The graph comes back as it is."""
     graph = view(network("identity"))
-    assert recovered(graph, table_from_images(graph, images(4)), frozenset()) is graph
+    assert recovered(graph, table_from_images(graph, images(4)), NOTHING, Target.TENSORRT) is graph
 
 
 def test_two_readers_of_one_weight_are_recovered_apart() -> None:
@@ -174,7 +178,7 @@ def test_two_readers_of_one_weight_are_recovered_apart() -> None:
     node = conv(graph, "main")
     weight = parameters_of(graph, node).weight
     table = table_with(graph, rounding={node.name: pack(np.ones(weight.shape, bool))})
-    changed = recovered(graph, table, place_for_tensorrt(graph).weighted)
+    changed = recovered(graph, table, place_for_tensorrt(graph), Target.TENSORRT)
     assert np.array_equal(parameters_of(changed, nodes_by(changed, "hidden")).weight, weight)
     assert not np.array_equal(parameters_of(changed, nodes_by(changed, "main")).weight, weight)
 
@@ -183,7 +187,7 @@ def test_another_method_is_refused() -> None:
     """Weights fitted to one method's thresholds are not mixed with another's."""
     graph = view(network("identity"))
     with pytest.raises(CalibrationError, match=r"recovered for max thresholds; mse was asked for"):
-        recovered(graph, table_with(graph), frozenset(), Method.MSE)
+        recovered(graph, table_with(graph), NOTHING, Target.TENSORRT, Method.MSE)
 
 
 MISFITS: dict[str, dict[str, object]] = {
@@ -209,6 +213,6 @@ def test_a_recovery_that_does_not_fit_is_refused(said: str) -> None:
         for part, values in MISFITS[said].items()
     }
     with pytest.raises(ArtifactError) as caught:
-        recovered(graph, table_with(graph, **found), place_for_tensorrt(graph).weighted)
+        recovered(graph, table_with(graph, **found), place_for_tensorrt(graph), Target.TENSORRT)
     assert said.format(main=main) in str(caught.value)
     assert "Run calibrate again." in str(caught.value)

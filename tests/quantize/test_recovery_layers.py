@@ -39,7 +39,7 @@ ODD = {
 def twin_of(graph: Graph, count: int = 6) -> Replay:
     """Returns the network with quantized activations on a few images."""
     table = table_from_images(graph, images(4))
-    return twin_replay(graph, place_for_tensorrt(graph), table, images(count))
+    return twin_replay(graph, place_for_tensorrt(graph), table, images(count), unsigned=False)
 
 
 def convolved(graph: Graph, layer: Layer, samples: Samples) -> torch.Tensor:
@@ -156,7 +156,7 @@ def test_the_twin_with_its_weights_rounded_is_the_lowered_network() -> None:
             rounded[node.name] = Parameters(on_grid(p.weight, grid_scales(p.weight)), p.bias)
     settled = with_parameters(graph, rounded)
     table = table_from_images(graph, images(4))
-    twin = twin_replay(settled, placement, table, images(6))
+    twin = twin_replay(settled, placement, table, images(6), unsigned=False)
     (logits,) = next(twin.read(["logits"]))
     lowered = lower_for_tensorrt(settled, placement, table)
     expected = logits_of(lowered, images(6), optimized=False)

@@ -24,7 +24,7 @@ from edgeres.quantize.graph import view
 from edgeres.quantize.judge import sqnr_db
 from edgeres.quantize.recovery.apply import equalized_parameters, with_parameters
 from edgeres.quantize.recovery.equalize import equalization_of
-from edgeres.spec import CalibrationConfig, Method, Precision, Recover
+from edgeres.spec import CalibrationConfig, Method, Precision, Recover, Target
 from edgeres.table import CalibrationTable, load_table
 
 S = TypeVar("S", bound=Sized)
@@ -61,7 +61,9 @@ def test_every_layer_is_recovered(name: str, kind: Recover, tmp_path: Path) -> N
     assert found is not None
     convolutions = [n.name for n in view(network(name)).nodes if n.op_type == "Conv"]
     assert (found.kind, found.samples, found.held_out) == (kind, 16, 4)
-    assert list(found.biases) == convolutions == [layer.name for layer in found.layers]
+    assert convolutions == [layer.name for layer in found.layers]
+    assert list(found.biases(Target.TENSORRT)) == convolutions
+    assert list(found.biases(Target.ONNXRUNTIME)) == convolutions
     assert list(found.rounding) == (convolutions if kind is Recover.ADAROUND else [])
 
 
@@ -96,7 +98,8 @@ def test_unbalanced_channels_are_equalized(kind: Recover, tmp_path: Path) -> Non
     found = recover(artifact, table, images(40), CONFIGS[kind])
     assert found.recovery is not None
     assert list(found.recovery.equalization) == ["hidden_relu"]
-    assert found.recovery.sqnr_after_db > found.recovery.sqnr_before_db + 2
+    for lowered in found.recovery.lowerings.values():
+        assert lowered.after_db > lowered.before_db + 2
     unseen = images(16, seed=9)
     reference = logits_of(unbalanced(), unseen)
     for quantize in (quantize_for_tensorrt, quantize_for_cpu):
@@ -144,7 +147,7 @@ def test_layers_are_tracked_one_by_one(tmp_path: Path) -> None:
             yield step
 
     recover(artifact, table, images(10), CONFIGS[Recover.BIAS], track=track)
-    assert told == [(3, "Recovering")] * 3
+    assert told == [(3, "Recovering")] * 3 + [(3, "Correcting the CPU's biases")] * 3
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:

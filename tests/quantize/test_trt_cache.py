@@ -18,8 +18,8 @@ from edgeres.pipeline import emit_trt_cache
 from edgeres.quantize import trt_cache
 from edgeres.quantize.graph import view
 from edgeres.quantize.trt_cache import version_digits
-from edgeres.recovery import Recovery
-from edgeres.spec import Method, Recover
+from edgeres.recovery import Corrected, Recovery
+from edgeres.spec import Method, Recover, Target
 from edgeres.table import CalibrationTable
 
 
@@ -135,10 +135,10 @@ def recovery(**values: object) -> Recovery:
         seed=0,
         samples=8,
         held_out=2,
-        sqnr_before_db=20.0,
-        sqnr_after_db=21.0,
+        lowerings={
+            Target.TENSORRT: Corrected(before_db=20.0, after_db=21.0, biases={"main": (0.5,)})
+        },
         equalization={},
-        biases={"main": (0.5,)},
         rounding={},
     )
     return replace(plain, **values)  # type: ignore[arg-type]

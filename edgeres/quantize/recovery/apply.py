@@ -15,9 +15,10 @@ from onnx import numpy_helper
 
 from edgeres.errors import ArtifactError, CalibrationError
 from edgeres.quantize.graph import Graph, view
+from edgeres.quantize.placement import Placement
 from edgeres.quantize.recovery.grid import grid_scales, on_grid, unpack
 from edgeres.recovery import Recovery
-from edgeres.spec import Method
+from edgeres.spec import Method, Target
 from edgeres.table import CalibrationTable
 
 Array = NDArray[np.float32]
@@ -34,17 +35,23 @@ class Parameters:
 
 
 def recovered(
-    graph: Graph, table: CalibrationTable, quantized: frozenset[str], method: Method | None = None
+    graph: Graph,
+    table: CalibrationTable,
+    placement: Placement,
+    target: Target,
+    method: Method | None = None,
 ) -> Graph:
     """Returns the network that a lowering takes in the place of the trained one.
 
-    Equalization changes every layer that it names, since it changes no result; rounding and
-    bias correction belong to a quantized layer and are left out of the others.
+    Equalization changes every layer that it names, since it changes no result; bias correction
+    belongs to a quantized layer, rounding to one that has a grid of its own, and both are left
+    out of the others.
 
     Args:
         graph: the FP32 model that the table was made from.
         table: whose recovery to apply; without one the graph comes back as it is.
-        quantized: names of the convolutions that will be INT8.
+        placement: which convolutions will be INT8.
+        target: whose lowering it is.
         method: the thresholds that the lowering takes; None stands for the table's.
 
     Raises:
@@ -61,7 +68,7 @@ def recovered(
             f"--method {method or table.method} --recover {recovery.kind}."
         )
     equalized = with_parameters(graph, equalized_parameters(graph, recovery.equalization))
-    return with_parameters(equalized, _corrected(equalized, recovery, quantized))
+    return with_parameters(equalized, _corrected(equalized, recovery, placement, target))
 
 
 def parameters_of(graph: Graph, node: onnx.NodeProto) -> Parameters:
@@ -140,30 +147,37 @@ def scaled_inputs(weight: Array, factors: Array) -> Array:
 
 
 def _corrected(
-    graph: Graph, recovery: Recovery, quantized: frozenset[str]
+    graph: Graph, recovery: Recovery, placement: Placement, target: Target
 ) -> dict[str, Parameters]:
     nodes = {node.name: node for node in graph.nodes if node.op_type == "Conv"}
-    unknown = (recovery.rounding.keys() | recovery.biases.keys()) - nodes.keys()
+    every = recovery.biases(target)
+    unknown = (recovery.rounding.keys() | every.keys()) - nodes.keys()
     if unknown:
         raise ArtifactError(
             f"The table's recovery names '{min(unknown)}', which is no convolution of the network. "
             "Run calibrate again."
         )
+    rounding = {n: bits for n, bits in recovery.rounding.items() if n in placement.weighted}
+    biases = {n: shift for n, shift in every.items() if n in placement.weighted | placement.joint}
     return {
-        name: _one_corrected(parameters_of(graph, node), recovery, name)
-        for name, node in nodes.items()
-        if name in quantized and (name in recovery.rounding or name in recovery.biases)
+        name: _one_corrected(
+            parameters_of(graph, nodes[name]), rounding.get(name), biases.get(name), name
+        )
+        for name in nodes
+        if name in rounding or name in biases
     }
 
 
-def _one_corrected(trained: Parameters, recovery: Recovery, name: str) -> Parameters:
+def _one_corrected(
+    trained: Parameters, rounding: bytes | None, shift: tuple[float, ...] | None, name: str
+) -> Parameters:
     weight, bias = trained.weight, trained.bias
     try:
-        if name in recovery.rounding:
-            up = unpack(recovery.rounding[name], weight.shape)
+        if rounding is not None:
+            up = unpack(rounding, weight.shape)
             weight = on_grid(weight, grid_scales(weight), up)
-        if name in recovery.biases:
-            bias = bias + np.array(recovery.biases[name], np.float32).reshape(bias.shape)
+        if shift is not None:
+            bias = bias + np.array(shift, np.float32).reshape(bias.shape)
     except ValueError as error:
         raise ArtifactError(
             f"The table's recovery does not fit the convolution '{name}' ({error}). "

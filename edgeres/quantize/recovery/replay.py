@@ -81,11 +81,19 @@ def float_replay(graph: Graph, images: Array) -> Replay:
 
 
 def twin_replay(
-    graph: Graph, placement: Placement, table: CalibrationTable, images: Array
+    graph: Graph, placement: Placement, table: CalibrationTable, images: Array, *, unsigned: bool
 ) -> Replay:
-    """Returns the network with quantized activations on the images; weights are as in `graph`."""
+    """Returns the network with quantized activations on the images; weights are as in `graph`.
+
+    Args:
+        graph: the FP32 graph.
+        placement: which activations are quantized.
+        table: their thresholds.
+        images: (N, 3, H, W), preprocessed.
+        unsigned: whether the placement's target has an unsigned grid.
+    """
     activations = replace(placement, weighted=frozenset())
-    return Replay(graph, lower_for_tensorrt(graph, activations, table), images)
+    return Replay(graph, lower_for_tensorrt(graph, activations, table, unsigned=unsigned), images)
 
 
 def cuts(graph: Graph) -> list[str]:

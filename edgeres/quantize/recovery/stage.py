@@ -1,13 +1,13 @@
 """Recovery without training: a table to the same table with better weights and biases.
 
 Layers are settled one after the other, from the image to the logits, each against what the
-layers before it make of the images once they are settled. TensorRT's placement is simulated;
-the CPU's lowering takes the same weights and biases.
+layers before it make of the images once they are settled. Rounding is fitted to TensorRT's
+placement, simulated, and serves both lowerings; each of them has biases of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
 
@@ -19,7 +19,7 @@ from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.model_file import load_model
 from edgeres.quantize.graph import Graph, view
-from edgeres.quantize.judge import TENSORRT_LOWERING, Judge, judge
+from edgeres.quantize.judge import CPU_LOWERING, TENSORRT_LOWERING, Judge, judge
 from edgeres.quantize.observe import observation, observe
 from edgeres.quantize.placement import Placement, place_for_tensorrt
 from edgeres.quantize.recovery.apply import (
@@ -29,11 +29,13 @@ from edgeres.quantize.recovery.apply import (
     with_parameters,
 )
 from edgeres.quantize.recovery.bias import fit_bias
+from edgeres.quantize.recovery.cpu import cpu_biases
 from edgeres.quantize.recovery.equalize import equalization_of
 from edgeres.quantize.recovery.grid import grid_scales, on_grid, pack
 from edgeres.quantize.recovery.layers import (
     Fitted,
     Layer,
+    Track,
     geometry_of,
     layers_of,
     sample,
@@ -41,13 +43,11 @@ from edgeres.quantize.recovery.layers import (
 )
 from edgeres.quantize.recovery.replay import Replay, float_replay, twin_replay
 from edgeres.quantize.stages import range_of
-from edgeres.recovery import LayerError, Recovery
-from edgeres.spec import CalibrationConfig, Method, Recover
+from edgeres.recovery import Corrected, LayerError, Recovery
+from edgeres.spec import CalibrationConfig, Method, Recover, Target
 from edgeres.table import CalibrationTable, TensorRange, Threshold
 
 Array = NDArray[np.float32]
-Step = tuple[Layer]
-Track = Callable[[Iterable[Step], int, str], Iterator[Step]]
 Fit = Callable[[Layer, Parameters], Fitted]
 
 IMAGES = 320
@@ -65,7 +65,7 @@ _LEAST_GAIN_DB = 0.5
 0.1 to 0.2 dB. On trained ResNets, whose channels are balanced, it gained nothing."""
 
 
-def untracked(steps: Iterable[Step], total: int, label: str) -> Iterator[Step]:
+def untracked(steps: Iterable[tuple[Layer]], total: int, label: str) -> Iterator[tuple[Layer]]:
     """Passes the steps on; for a caller that shows no progress."""
     yield from steps
 
@@ -99,29 +99,50 @@ def recover(
             f"{LEAST_IMAGES}, a fifth of them to judge it. Pass more --samples or more --data."
         )
     bench = _Bench.of(load_model(model.path), images)
-    before = bench.sqnr_db(bench.graph, table)
+    before = bench.qualities(table)
     table, equalization = _equalized(bench, table)
     base = with_parameters(bench.graph, equalized_parameters(bench.graph, equalization))
     fitted = _fitted(bench, base, table, config, track)
+    weights = {name: found.weight for name, found in fitted.items()}
+    biases = {
+        Target.ONNXRUNTIME: cpu_biases(
+            base, table, bench.images, fitted=bench.fitted, weights=weights, track=track
+        ),
+        Target.TENSORRT: {name: found.shift for name, found in fitted.items()},
+    }
     recovery = Recovery(
         kind=config.recover,
         method=table.method,
         seed=config.seed,
         samples=bench.fitted,
         held_out=bench.judge.images,
-        sqnr_before_db=before,
-        sqnr_after_db=before,
+        lowerings={
+            target: Corrected(before_db=before[target], after_db=before[target], biases=_tuples(of))
+            for target, of in biases.items()
+        },
         equalization=equalization,
-        biases={name: tuple(map(float, found.shift)) for name, found in fitted.items()},
         rounding={n: pack(found.up) for n, found in fitted.items() if found.up is not None},
         layers=tuple(
             LayerError(name=name, before=found.before, after=found.after)
             for name, found in fitted.items()
         ),
     )
-    made = replace(table, recovery=recovery)
-    after = bench.sqnr_db(bench.graph, made)
-    return replace(made, recovery=replace(recovery, sqnr_after_db=after))
+    return _judged(bench, replace(table, recovery=recovery))
+
+
+def _judged(bench: _Bench, table: CalibrationTable) -> CalibrationTable:
+    """Returns the table with what its recovery does to the logits of each lowering."""
+    recovery, after = table.recovery, bench.qualities(table)
+    assert recovery is not None
+    lowerings = {
+        target: replace(found, after_db=after[target])
+        for target, found in recovery.lowerings.items()
+    }
+    return replace(table, recovery=replace(recovery, lowerings=lowerings))
+
+
+def _tuples(shifts: Mapping[str, Array]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(map(float, shift)) for name, shift in shifts.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,6 +162,13 @@ class _Bench:
         parts = [images[i : i + _BATCH] for i in range(fitted, len(images), _BATCH)]
         held_out = judge(serialized, graph, parts)
         return cls(graph, place_for_tensorrt(graph), images, fitted, held_out)
+
+    def qualities(self, table: CalibrationTable) -> dict[Target, float]:
+        """Returns the quality of the logits of the trained network by each lowering of a table."""
+        return {
+            lowering.target: self.judge.quality(lowering, self.graph, table, table.method)
+            for lowering in (CPU_LOWERING, TENSORRT_LOWERING)
+        }
 
     def sqnr_db(self, graph: Graph, table: CalibrationTable) -> float:
         """Returns the quality of the logits of a network quantized for TensorRT."""
@@ -195,7 +223,8 @@ def _fitted(
     nearest = {name: _nearest(parameters) for name, parameters in trained.items()}
     own = with_parameters(base, trained)
     exact = float_replay(own, bench.images)
-    twin = twin_replay(with_parameters(own, nearest), bench.placement, table, bench.images)
+    rounded = with_parameters(own, nearest)
+    twin = twin_replay(rounded, bench.placement, table, bench.images, unsigned=False)
     fit = _fits(own, (exact, twin), bench.fitted, config)
     layers = layers_of(own, bench.placement)
     found = {}
