@@ -77,7 +77,8 @@ def _(engine: EngineArtifact) -> RenderableType:
     }
     rows = _table("layer", "operator", "precision")
     for layer in manifest.layers:
-        rows.add_row(*map(Text, (layer.name, layer.op_type, layer.precision)))
+        where = f" (in {layer.joined})" if layer.joined else ""
+        rows.add_row(*map(Text, (layer.name, layer.op_type, layer.precision + where)))
     reasons = {layer.name: layer.reason for layer in manifest.layers if layer.reason}
     return Group(_facts(facts), "", rows, *_reasons(reasons), *_audit(manifest))
 
