@@ -86,11 +86,11 @@ class Observation:
         return [name for o in self.observers for name in (o.peak, o.sample)]
 
 
-def observation(model: bytes, graph: Graph, tensors: Sequence[str]) -> Observation:
+def observation(model: onnx.ModelProto, graph: Graph, tensors: Sequence[str]) -> Observation:
     """Returns a session on the model that tells of these tensors.
 
     Args:
-        model: the serialised FP32 network.
+        model: the FP32 network; it is emptied, so that its weights are not in memory twice.
         graph: its structure; the values of weights are not read.
         tensors: to observe, in topological order.
 
@@ -99,9 +99,10 @@ def observation(model: bytes, graph: Graph, tensors: Sequence[str]) -> Observati
         RunnerError: ONNX Runtime refused the model.
     """
     observers = tuple(_Observer(name, not graph.is_non_negative(name)) for name in tensors)
-    # Serialised messages merge when joined: no copy of the weights is made to add the observers.
-    observed = model + _addition(graph, observers).SerializeToString()
-    session = open_session(observed, memory_pattern=False)
+    model.MergeFrom(_addition(graph, observers))
+    serialized = model.SerializeToString()
+    model.Clear()
+    session = open_session(serialized, memory_pattern=False)
     return Observation(session, graph.input, observers)
 
 

@@ -163,7 +163,7 @@ def _observation(model: OnnxArtifact) -> tuple[Graph, Observation]:
         raise CalibrationError(
             f"{model.path} has no convolution with constant weights: there is nothing to quantize."
         )
-    return graph, observation(observed.SerializeToString(), graph, tensors)
+    return graph, observation(observed, graph, tensors)
 
 
 def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract) -> None:

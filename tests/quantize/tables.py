@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from edgeres.contract import preset
@@ -28,7 +29,9 @@ def observed(
     graph: Graph, tensors: Sequence[str], batches: Iterable[ImageBatch]
 ) -> dict[str, Distribution]:
     """Returns what calibration sees of these tensors of a model in memory."""
-    return observe(observation(graph.model.SerializeToString(), graph, tensors), batches)
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    return observe(observation(model, graph, tensors), batches)
 
 
 def table_from_images(graph: Graph, images: NDArray[np.float32]) -> CalibrationTable:

@@ -196,7 +196,9 @@ def _observed_again(
     batches = (
         SimpleNamespace(images=bench.images[i : min(i + _BATCH, bench.fitted)]) for i in parts
     )
-    seen = observe(observation(graph.model.SerializeToString(), graph, tensors), batches)
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    seen = observe(observation(model, graph, tensors), batches)
     ranges = {
         name: _with_auto(range_of(graph, name, found, table.percentile), table.tensors[name])
         for name, found in seen.items()
