@@ -304,7 +304,7 @@ TABLES: dict[str, tuple[Damage, str]] = {
         "is a damaged calibration table (KeyError('tensors')). Run calibrate again.",
     ),
     "a tensor less": (
-        lambda path: _edit(path, lambda raw: raw["tensors"].popitem()),
+        lambda path: _edit(path, lambda raw: raw["tensors"].pop(next(iter(raw["tensors"])))),
         "The calibration table has no tensor '",
     ),
     "a negative threshold": (
