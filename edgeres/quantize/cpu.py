@@ -5,6 +5,8 @@ sign is u8 with zero point 128, value for value the same as s8 with zero point 0
 it is u8 with zero point 0, which has twice the levels and does the ReLU by saturating, so the
 ReLU itself is dropped. Pooling, slicing and padding move integers. Between integers stand
 QuantizeLinear and DequantizeLinear, which ONNX Runtime fuses with the operator between them.
+Values that nothing reads are not computed (`strides.py`), a projection is added in the
+accumulator (`joint.py`), and a global mean is an exact sum.
 """
 
 from __future__ import annotations
