@@ -111,17 +111,24 @@ def place_for_cpu(graph: Graph) -> Placement:
 def joined_convolutions(graph: Graph) -> dict[str, tuple[onnx.NodeProto, ...]]:
     """Returns, by name of addition, the two convolutions that the CPU computes as one with it.
 
-    Both are 1x1 and read by nothing else, and what they read has the same zero point.
+    Both are 1x1 and read by nothing else, what they read has the same zero point, and what they
+    make the same shape.
     """
     found: dict[str, tuple[onnx.NodeProto, ...]] = {}
     for node in graph.nodes:
-        if node.op_type != "Add" or refusal(graph, node) is not None:
+        if refusal(graph, node) is not None or not adds_equals(graph, node):
             continue
         convs = tuple(graph.producers[name] for name in node.input if name in graph.producers)
         signs = {graph.is_non_negative(conv.input[0]) for conv in convs}
         if len(convs) == 2 and len(signs) == 1 and all(_joins(graph, conv) for conv in convs):
             found[str(node.name)] = convs
     return found
+
+
+def adds_equals(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node is an addition of two tensors of one known shape: nothing is broadcast."""
+    shapes = [graph.shapes.get(name) for name in node.input]
+    return node.op_type == "Add" and None not in shapes and len(set(shapes)) == 1
 
 
 def _joins(graph: Graph, conv: onnx.NodeProto) -> bool:

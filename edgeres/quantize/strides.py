@@ -15,7 +15,7 @@ import onnx
 from onnx import helper
 
 from edgeres.quantize.graph import Graph, attribute, integers, normalized, skeleton, view
-from edgeres.quantize.placement import is_pointwise, refusal, result_of
+from edgeres.quantize.placement import adds_equals, is_pointwise, refusal, result_of
 
 Pair = tuple[int, int]
 """Rows and columns."""
@@ -97,7 +97,7 @@ def _can_skip(graph: Graph, node: onnx.NodeProto) -> bool:
     if refusal(graph, node) is not None or graph.input in node.input:
         return False
     padded = attribute(node, "auto_pad") in (None, b"NOTSET", b"VALID")
-    return node.op_type == "Add" or (node.op_type == "Conv" and padded)
+    return adds_equals(graph, node) or (node.op_type == "Conv" and padded)
 
 
 def _demand(graph: Graph, node: onnx.NodeProto, strides: Mapping[str, Pair], thinned: Pair) -> Pair:

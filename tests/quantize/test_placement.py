@@ -197,11 +197,12 @@ JOINING = """
             "left = Conv(entry, project_w, project_b)",
             "left = Conv<pads = [1, 1, 1, 1]>(entry, down1_w, down1_b)",
         ),
+        ("left = Conv(entry", "mean = GlobalAveragePool(entry)\n left = Conv(mean"),
         ("left = Conv(entry, project_w", "kernel = Relu(project_w)\n left = Conv(entry, kernel"),
     ],
 )
 def test_only_lone_pointwise_convolutions_of_equal_sign_are_joined(was: str, becomes: str) -> None:
-    """Not another sign, another reader, a larger window, a computed weight, or no convolution."""
+    """Not another sign, reader or shape, a larger window, a computed weight, or no convolution."""
     body = JOINING.replace(was, becomes)
     joined = joined_convolutions(view(network_from_body(body)))
     assert len(joined) == (was in {"", "right = Conv("})

@@ -130,6 +130,14 @@ def test_padding_that_depends_on_the_stride_stays() -> None:
     assert additions == {("sum", 0): (2, 2), ("sum", 1): (2, 2)}
 
 
+def test_a_sum_that_is_broadcast_is_left_alone() -> None:
+    """One value a channel on top of a map, as a gate adds it."""
+    body = STAGE.replace(
+        "sum = Add(main, entry)", "mean = GlobalAveragePool(main)\n  sum = Add(entry, mean)"
+    )
+    assert moved(view(network_from_body(body + NEXT))) == ({}, {})
+
+
 def test_the_first_convolution_is_left_to_be_folded() -> None:
     """Its stride on the image is another file's concern."""
     body = STAGE[: STAGE.index("  hidden =")].replace("entry", "middle") + NEXT
