@@ -55,6 +55,15 @@ class Method(Name):
     """By the logits of held-out calibration images, rather than by each tensor's distribution."""
 
 
+class WeightMethod(Name):
+    """How the scale of a weight's channel is chosen; every weight has one for each output channel."""
+
+    MAX = "max"
+    """The largest magnitude: nothing is clipped."""
+    MSE = "mse"
+    """The least mean squared error of rounding and clipping."""
+
+
 class Recover(Name):
     """How accuracy is won back after calibration, without training."""
 
@@ -170,6 +179,8 @@ class CalibrationConfig:
     samples: int = 512
     """Images to use, drawn with `seed` when the data has more."""
     seed: int = 0
+    weight_method: WeightMethod | None = None
+    """None: max, unless method auto finds that mse brings the logits closer."""
     batch_size: int = 2
     """Images per inference; on ResNet-50 nearly as fast as 4, in 120 MiB less."""
     sensitivity: bool = False

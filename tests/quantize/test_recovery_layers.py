@@ -137,6 +137,21 @@ def test_what_is_too_large_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     assert held._held == graph.input
 
 
+def test_large_activations_are_held_of_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every second image where all would not fit, and of all again behind the down-sampling."""
+    graph = view(network("down-sampling"))
+    monkeypatch.setattr(replay_module, "HELD_BYTES", 5 * 8 * SIZE * SIZE * 4)
+    monkeypatch.setattr(replay_module, "LEAST_HELD", 4)
+    held, fresh = float_replay(graph, images(8)), float_replay(graph, images(8))
+    (expected,) = next(fresh.read(["last"]))
+    held.advance(graph.producers["main"])
+    assert (held._held, held.of(8), held.of(5)) == ("entry", 4, 3)
+    np.testing.assert_allclose(next(held.read(["last"]))[0], expected[::2], rtol=1e-5, atol=1e-6)
+    held.advance(graph.producers["pooled"])
+    assert (held._held, held.of(8)) == ("last", 8)
+    np.testing.assert_allclose(next(held.read(["last"]))[0], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_only_what_is_needed_is_run() -> None:
     """Between two tensors stand the operators between them, with their weights alone."""
     model = network("identity")

@@ -34,8 +34,9 @@ def fit_bias(
         layer: the convolution, as `nearest` in the second replay.
         nearest: its weight rounded to the nearest, and its bias as trained.
         replays: the FP32 network and the simulated one.
-        fitted: number of images to fit on; the rest judge.
+        fitted: number of images to fit on, of all; the rest judge.
     """
+    fitted = replays[0].of(fitted)
     least = 0.0 if layer.relu else -np.inf
     images = _images(layer, replays)
     powers, missing, active = [], [], []

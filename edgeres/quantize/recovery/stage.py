@@ -250,9 +250,10 @@ def _fits(
 
     def fit(layer: Layer, trained: Parameters) -> Fitted:
         geometry = geometry_of(graph, layer.node)
-        samples = sample(layer, geometry, window_of(graph, layer, fitted), replays, config.seed)
+        count = replays[0].of(fitted)
+        samples = sample(layer, geometry, window_of(graph, layer, count), replays, config.seed)
         schedule = adaround.Schedule(config.recover_iterations, config.seed)
-        parts = samples.part(slice(fitted)), samples.part(slice(fitted, None))
+        parts = samples.part(slice(count)), samples.part(slice(count, None))
         found: Fitted = adaround.fit_rounding(*parts, geometry, trained, schedule)
         return found
 
