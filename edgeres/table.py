@@ -12,7 +12,7 @@ from edgeres.contract import Contract
 from edgeres.errors import ArtifactError
 from edgeres.files import SCHEMA_VERSION, json_text, load_json, optional, save_json
 from edgeres.recovery import Recovery
-from edgeres.spec import Method
+from edgeres.spec import Method, WeightMethod
 from edgeres.tuning import Choice, Sensitivity
 
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
@@ -79,6 +79,8 @@ class CalibrationTable:
     seed: int
     edgeres_version: str
     tensors: Mapping[str, TensorRange]
+    weight_method: WeightMethod = WeightMethod.MAX
+    """How the scales of weights are chosen, whatever the method of the activations."""
     choices: tuple[Choice, ...] = ()
     """How method auto came to its thresholds, for each lowering; empty without it."""
     sensitivity: Sensitivity | None = None
@@ -123,6 +125,7 @@ class CalibrationTable:
             "samples": self.samples,
             "seed": self.seed,
             "edgeres_version": self.edgeres_version,
+            "weight_method": self.weight_method.value,
             "tensors": {
                 name: {
                     "amax": seen.amax,
@@ -152,6 +155,7 @@ class CalibrationTable:
             samples=int(raw["samples"]),
             seed=int(raw["seed"]),
             edgeres_version=raw["edgeres_version"],
+            weight_method=WeightMethod(raw["weight_method"]),
             tensors={
                 name: TensorRange(
                     amax=float(seen["amax"]),

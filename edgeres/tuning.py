@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from edgeres.spec import Method, Target
+from edgeres.spec import Method, Target, WeightMethod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,9 @@ class Choice:
     factors: Mapping[str, float]
     """What the thresholds of each group were multiplied by, such as `7x7 signed`."""
     tuned_db: float
-    """Quality of the logits with the thresholds that were picked."""
+    """Quality of the logits with the thresholds that were picked, and weights by max."""
+    weights_db: Mapping[WeightMethod, float] = field(default_factory=dict)
+    """Quality with each way to scale the weights; empty where it was not auto's to choose."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -45,6 +47,7 @@ class Choice:
             sqnr_db={Method(m): float(v) for m, v in raw["sqnr_db"].items()},
             factors={str(g): float(v) for g, v in raw["factors"].items()},
             tuned_db=float(raw["tuned_db"]),
+            weights_db={WeightMethod(m): float(v) for m, v in raw["weights_db"].items()},
         )
 
 

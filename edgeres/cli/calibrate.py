@@ -16,7 +16,7 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import say, searching, show, show_json, track
-from edgeres.spec import CalibrationConfig, Method, Recover
+from edgeres.spec import CalibrationConfig, Method, Recover, WeightMethod
 
 DEFAULTS = CalibrationConfig()
 
@@ -49,14 +49,18 @@ DEFAULTS = CalibrationConfig()
     help="Share of values that method percentile keeps.",
 )
 @click.option(
+    "--weight-method",
+    type=choice(WeightMethod),
+    help="Scales of the weights' channels.  [default: max, or the better by method auto]",
+)
+@click.option(
     "--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True, help="Images at once."
 )
 @click.option(
     "--recover",
     type=choice(Recover),
-    default=DEFAULTS.recover.value,
-    show_default=True,
-    help="Win accuracy back: correct biases, or fit the rounding of every weight too (torch).",
+    help="Win accuracy back: correct biases, or fit the rounding of every weight too (torch).  "
+    "[default: none; bias with method auto, where it pays]",
 )
 @click.option(
     "--recover-iterations",
@@ -88,7 +92,8 @@ def calibrate(
     model: Path,
     data: Path,
     method: str,
-    recover: str,
+    recover: str | None,
+    weight_method: str | None,
     output: Path,
     emit_trt_cache: Path | None,
     trt_version: str,
@@ -112,7 +117,12 @@ def calibrate(
     options = contract_from(rest)
     if emit_trt_cache is not None:
         pipeline.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
-    config = CalibrationConfig(method=Method(method), recover=Recover(recover), **rest)
+    config = CalibrationConfig(
+        method=Method(method),
+        recover=Recover(recover) if recover else None,
+        weight_method=WeightMethod(weight_method) if weight_method else None,
+        **rest,
+    )
     with searching("Searching") as told:
         table = pipeline.calibrate_model(
             model, data, config, options, output=output, track=track, told=told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -11,7 +12,7 @@ from edgeres.artifacts import OnnxArtifact
 from edgeres.contract import Contract
 from edgeres.errors import CalibrationError
 from edgeres.model_file import Network, load_model
-from edgeres.quantize.auto import choose_thresholds, with_choices
+from edgeres.quantize.auto import choose_thresholds, choose_weights, with_choices
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.fp16 import to_fp16
 from edgeres.quantize.graph import Graph, skeleton, view
@@ -29,8 +30,10 @@ from edgeres.quantize.recovery.apply import recovered
 from edgeres.quantize.sensitivity import measure_sensitivity
 from edgeres.quantize.strides import thinned_out
 from edgeres.quantize.tensorrt import lower_for_tensorrt
-from edgeres.spec import CalibrationConfig, Method, Precision, Target
+from edgeres.spec import CalibrationConfig, Method, Precision, Target, WeightMethod
 from edgeres.table import CalibrationTable, DataLineage, TensorRange
+
+_LOG = logging.getLogger("edgeres.quantize")
 
 _HOLD_EVERY = 8
 _HELD_OUT = 64
@@ -94,6 +97,7 @@ def calibrate(
         samples=len(hashes),
         seed=config.seed,
         edgeres_version=__version__,
+        weight_method=config.weight_method or WeightMethod.MAX,
         tensors=_ranges(graph, whole, config.percentile),
     )
     if not config.searches:
@@ -124,7 +128,12 @@ def _searched(
     graph = view(load_model(model.path))
     judging = judge(model.path.read_bytes(), graph, [batch.images for batch in held])
     if config.method is Method.AUTO:
-        table = with_choices(graph, table, choose_thresholds(graph, blind, judging, told))
+        choices = choose_thresholds(graph, blind, judging, told)
+        if config.weight_method is None:
+            chosen = with_choices(graph, blind, choices)
+            weights, choices = choose_weights(graph, chosen, judging)
+            table = replace(table, weight_method=weights)
+        table = with_choices(graph, table, choices)
     if config.sensitivity:
         table = replace(table, sensitivity=measure_sensitivity(graph, table, judging, told))
     return table
@@ -201,10 +210,10 @@ def quantize_for_cpu(
         mix: what to keep in float.
 
     Raises:
-        ArtifactError: the table lacks a tensor.
-        CalibrationError: its recovery is another method's.
+        ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
     """
     graph = view(load_model(model.path)).keeping(mix.kept)
+    _tell_of_recovery(table, method)
     placement = place_for_cpu(graph)
     changed = recovered(graph, table, placement, Target.ONNXRUNTIME, method)
     return Network(
@@ -235,11 +244,11 @@ def quantize_for_tensorrt(
         mix: what to keep in float.
 
     Raises:
-        ArtifactError: the table lacks a tensor.
-        CalibrationError: its recovery is another method's.
+        ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
         QuantizationError: a value overflows FP16.
     """
     graph = view(load_model(model.path)).keeping(mix.kept)
+    _tell_of_recovery(table, method)
     placement = place_for_tensorrt(graph)
     graph = recovered(graph, table, placement, Target.TENSORRT, method)
     half = floats is Precision.FP16
@@ -252,6 +261,21 @@ def quantize_for_tensorrt(
         method=method or table.method,
         search=mix.search,
     )
+
+
+def _tell_of_recovery(table: CalibrationTable, method: Method | None) -> None:
+    """Warns where a table has a recovery that these thresholds do not take."""
+    recovery, wanted = table.recovery, method or table.method
+    if recovery is not None and wanted is not recovery.method:
+        _LOG.warning(
+            "the table's recovery (%s) was fitted to %s thresholds and is left out with %s; for "
+            "one of its own: calibrate --method %s --recover %s",
+            recovery.kind,
+            recovery.method,
+            wanted,
+            wanted,
+            recovery.kind,
+        )
 
 
 def float_network(model: OnnxArtifact, precision: Precision) -> Network:

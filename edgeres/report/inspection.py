@@ -45,6 +45,7 @@ def _(table: CalibrationTable) -> RenderableType:
         "model": table.model_sha256,
         "images": f"{table.samples} from {table.data.path}, seed {table.seed}",
         "method": f"{table.method} (percentile {table.percentile})",
+        "weights": f"scaled by {table.weight_method}",
         "preprocessing": _contract(table.contract),
         "recovery": "none" if table.recovery is None else describe_recovery(table.recovery),
     }

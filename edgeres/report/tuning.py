@@ -13,10 +13,12 @@ def describe_choice(choice: Choice) -> str:
     """Returns what method auto picked for one lowering, and why."""
     found = ", ".join(f"{method} {quality:.1f}" for method, quality in choice.sqnr_db.items())
     factors = ", ".join(f"{group} x {factor:.2f}" for group, factor in choice.factors.items())
+    weights = ", ".join(f"{method} {quality:.1f}" for method, quality in choice.weights_db.items())
     return (
         f"{choice.target}: {choice.method} is best on {choice.images} held-out images "
         f"(logits' SQNR in dB: {found}); "
         f"{factors + f' make it {choice.tuned_db:.1f}' if factors else 'no factor improves it'}"
+        f"{'; with weights by ' + weights if weights else ''}"
     )
 
 

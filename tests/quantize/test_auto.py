@@ -16,12 +16,19 @@ from edgeres.contract import preset
 from edgeres.errors import CalibrationError
 from edgeres.model_file import describe_model
 from edgeres.quantize import calibrate
-from edgeres.quantize.auto import CANDIDATES, STEP, choose_thresholds, with_choices
+from edgeres.quantize.auto import (
+    CANDIDATES,
+    STEP,
+    choose_thresholds,
+    choose_weights,
+    with_choices,
+)
 from edgeres.quantize.graph import Graph, view
 from edgeres.quantize.judge import CPU_LOWERING, TENSORRT_LOWERING, Judge, judge, untold
 from edgeres.quantize.methods import merged
-from edgeres.spec import CalibrationConfig, Method
+from edgeres.spec import CalibrationConfig, Method, WeightMethod
 from edgeres.table import CalibrationTable, Threshold
+from edgeres.tuning import Choice
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,53 @@ def test_ranges_are_those_of_all_images(tmp_path: Path) -> None:
             assert found.thresholds[method].s8 == pytest.approx(expected, rel=1e-3)
     assert auto.choices[0].images == 8
     assert auto.tensors["image"].amax == np.abs(loud[7].images).max()
+
+
+def weighted(before: float, after: float) -> tuple[WeightMethod, tuple[Choice, ...]]:
+    """Returns what auto chooses where weights by mse move both lowerings from one quality to another."""
+    graph, table, judging = prepared(network("identity"))
+    chosen = chosen_by(graph, table, judging)
+    choices = tuple(replace(choice, tuned_db=before) for choice in chosen.choices)
+
+    class Fixed(Judge):
+        def quality(self, *_: object) -> float:
+            return after
+
+    return choose_weights(graph, replace(chosen, choices=choices), Fixed((), judging.logits))
+
+
+def test_weights_are_clipped_where_both_lowerings_gain() -> None:
+    """By more than chance would move them; either way the record has both figures."""
+    for gain, expected in ((0.5, WeightMethod.MSE), (0.1, WeightMethod.MAX)):
+        method, choices = weighted(20, 20 + gain)
+        assert method is expected
+        for choice in choices:
+            assert choice.weights_db == {WeightMethod.MAX: 20, WeightMethod.MSE: 20 + gain}
+
+
+def test_weights_are_judged_by_the_logits() -> None:
+    """The figure for mse is that of the clipped network."""
+    graph, table, judging = prepared(network("identity"))
+    chosen = chosen_by(graph, table, judging)
+    _, choices = choose_weights(graph, chosen, judging)
+    by_mse = replace(chosen, weight_method=WeightMethod.MSE)
+    for lowering, choice in zip((CPU_LOWERING, TENSORRT_LOWERING), choices, strict=True):
+        expected = judging.quality(lowering, graph, by_mse, Method.AUTO)
+        assert choice.weights_db[WeightMethod.MSE] == expected != choice.tuned_db
+
+
+def test_weights_that_were_asked_for_are_not_chosen(tmp_path: Path) -> None:
+    """Auto without --weight-method judges both; with it the table has what was asked for."""
+    path = tmp_path / "model.onnx"
+    onnx.save(network("identity"), path)
+    stream = [Images(images(4, seed)) for seed in range(16)]
+    for asked in (None, WeightMethod.MAX, WeightMethod.MSE):
+        config = CalibrationConfig(method=Method.AUTO, weight_method=asked, batch_size=4)
+        table = calibrate(
+            describe_model(path), stream, config, contract=preset("cifar"), data="images"
+        )
+        assert asked in (None, table.weight_method)
+        assert all(bool(choice.weights_db) is (asked is None) for choice in table.choices)
 
 
 def test_too_few_images_to_hold_some_out_is_an_error(tmp_path: Path) -> None:

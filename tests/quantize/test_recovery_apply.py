@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from networks import FOLDED, images, initializers, logits_of, network, with_weight
 from tables import table_from_images
 
-from edgeres.errors import ArtifactError, CalibrationError
+from edgeres.errors import ArtifactError
 from edgeres.quantize.cpu import lower_for_cpu
 from edgeres.quantize.graph import Graph, view
 from edgeres.quantize.placement import Placement, place_for_cpu, place_for_tensorrt
@@ -24,8 +25,9 @@ from edgeres.quantize.recovery.apply import (
 from edgeres.quantize.recovery.equalize import equalization_of
 from edgeres.quantize.recovery.grid import grid_scales, in_steps, pack
 from edgeres.quantize.tensorrt import lower_for_tensorrt
+from edgeres.quantize.weights import mse_weight_scales, quantize_weight, weight_scales
 from edgeres.recovery import Corrected, Recovery
-from edgeres.spec import Method, Recover, Target
+from edgeres.spec import Method, Recover, Target, WeightMethod
 from edgeres.table import CalibrationTable
 
 NOTHING = Placement((), frozenset(), ())
@@ -183,11 +185,55 @@ def test_two_readers_of_one_weight_are_recovered_apart() -> None:
     assert not np.array_equal(parameters_of(changed, nodes_by(changed, "main")).weight, weight)
 
 
-def test_another_method_is_refused() -> None:
-    """Weights fitted to one method's thresholds are not mixed with another's."""
+def test_another_method_takes_no_corrections() -> None:
+    """They were fitted to other thresholds; equalization stays, as thresholds are of its channels."""
     graph = view(network("identity"))
-    with pytest.raises(CalibrationError, match=r"recovered for max thresholds; mse was asked for"):
-        recovered(graph, table_with(graph), NOTHING, Target.TENSORRT, Method.MSE)
+    main = conv(graph, "main")
+    bits = pack(np.ones(parameters_of(graph, main).weight.shape, bool))
+    table = table_with(
+        graph,
+        biases={main.name: (1.0,) * 8},
+        rounding={main.name: bits},
+        equalization={"hidden_relu": (2.0,) * 8},
+    )
+    placement = place_for_tensorrt(graph)
+    changed = recovered(graph, table, placement, Target.TENSORRT, Method.MSE)
+    found, trained = parameters_of(changed, conv(changed, "main")), parameters_of(graph, main)
+    assert np.array_equal(found.weight, trained.weight * 2)
+    assert np.array_equal(found.bias, trained.bias)
+    own = recovered(graph, table, placement, Target.TENSORRT, Method.MAX)
+    assert np.array_equal(parameters_of(own, conv(own, "main")).bias, trained.bias + 1)
+
+
+@pytest.mark.parametrize("place", [place_for_cpu, place_for_tensorrt])
+def test_weights_by_mse_have_their_grid_in_both_lowerings(
+    place: Callable[[Graph], Placement],
+) -> None:
+    """The integers and scales are those of the search, the joint convolution's within them."""
+    graph = view(network("down-sampling"))
+    table = replace(table_from_images(graph, images(4)), weight_method=WeightMethod.MSE)
+    placement = place(graph)
+    changed = recovered(graph, table, placement, Target.TENSORRT)
+    if place is place_for_tensorrt:
+        lowered = initializers(lower_for_tensorrt(changed, placement, table))
+    else:
+        lowered = initializers(lower_for_cpu(changed, table))
+    narrowed = 0
+    for name in placement.weighted:
+        weight = parameters_of(graph, next(n for n in graph.nodes if n.name == name)).weight
+        scales = mse_weight_scales(weight, axis=0)
+        narrowed += int((scales < weight_scales(weight, axis=0)).sum())
+        np.testing.assert_allclose(lowered[name + "/weight_scale"], scales, rtol=1e-6)
+        expected = quantize_weight(weight, scales, axis=0).values
+        assert np.array_equal(lowered[name + "/weight_s8"], expected)
+    assert narrowed
+
+
+def test_weights_by_mse_of_a_float_layer_are_the_trained_ones() -> None:
+    """Nothing is clipped that no grid needs."""
+    graph = view(network("identity"))
+    table = replace(table_from_images(graph, images(4)), weight_method=WeightMethod.MSE)
+    assert recovered(graph, table, NOTHING, Target.TENSORRT) is graph
 
 
 MISFITS: dict[str, dict[str, object]] = {

@@ -70,7 +70,7 @@ def test_the_cpu_comes_closer_by_its_own_biases(name: str) -> None:
     """On images that nothing has seen, where thresholds clip a third of every range."""
     graph = view(network(name))
     table = narrowed(table_from_images(graph, images(16)))
-    shifts = cpu_biases(graph, table, images(40), fitted=36, weights={}, track=untracked)
+    shifts = cpu_biases(graph, table, images(40), fitted=36, recovered={}, track=untracked)
     biases = {layer: tuple(map(float, shift)) for layer, shift in shifts.items()}
     corrected = replace(table, recovery=recovery(biases))
     unseen = images(16, seed=9)
@@ -86,7 +86,7 @@ def test_a_joint_convolution_is_corrected_once() -> None:
     """By the last of its parts; every other convolution by itself."""
     graph = view(network("bottleneck"))
     table = table_from_images(graph, images(8))
-    shifts = cpu_biases(graph, table, images(12), fitted=10, weights={}, track=untracked)
+    shifts = cpu_biases(graph, table, images(12), fitted=10, recovered={}, track=untracked)
     names = {str(node.output[0]): node.name for node in graph.nodes}
     assert list(shifts) == [names[n] for n in ("stem", "reduced", "hidden", "shortcut")]
 

@@ -16,7 +16,9 @@ from onnx import parser
 
 from edgeres.quantize.methods import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
 from edgeres.quantize.weights import (
+    clipped,
     least_weight_scales,
+    mse_weight_scales,
     quantize_bias,
     quantize_weight,
     weight_scales,
@@ -117,6 +119,60 @@ def test_per_channel_is_per_tensor_for_each_channel(weight: Array, data: st.Data
         parts.append(np.clip(np.rint(channel / scale), -127, 127))
     expected = np.moveaxis(np.stack(parts), 0, axis)
     np.testing.assert_array_equal(quantize_weight(weight, scales, axis).values, expected)
+
+
+def _plain_mse_share(channel: Array, least: int) -> int:
+    """Returns the best of the shares `least` / 256 to 1, in 256ths, one by one in float64."""
+    values = channel.astype(np.float64).ravel()
+    largest = float(scale_of(float(np.abs(values).max()), SIGNED_LEVELS))
+
+    def error(share: int) -> float:
+        scale = largest * share / 256
+        restored = np.clip(np.rint(values / scale), -127, 127) * scale
+        return float(np.square(restored - values).sum())
+
+    return min(range(256, least - 1, -1), key=error)
+
+
+@pytest.mark.parametrize("taps", [1, 9, 64, 576, 4608])
+def test_weights_by_mse_are_the_best_of_a_plain_search(taps: int) -> None:
+    """On normal and heavy-tailed channels of any size; never more error than by max."""
+    generator = np.random.default_rng(taps)
+    weight = np.concatenate(
+        [generator.standard_normal((12, taps)), generator.standard_t(3, (12, taps))]
+    ).astype(np.float32)
+    found, largest = mse_weight_scales(weight, axis=0), weight_scales(weight, axis=0)
+    shares = [_plain_mse_share(channel, 232) for channel in weight]
+    plain = (largest * np.array(shares) / 256).astype(np.float32)
+    errors = [
+        np.square(quantize_weight(weight, scales, 0).values * scales[:, None] - weight).sum(axis=1)
+        for scales in (found, plain, largest)
+    ]
+    np.testing.assert_allclose(errors[0], errors[1], rtol=1e-3, atol=1e-12)
+    assert (errors[0] <= errors[2] * 1.001).all()
+
+
+def test_no_wider_search_finds_better_weights() -> None:
+    """Not of thousands of weights with one outlier, which is clipped by 2 % as the formula says."""
+    weight = np.random.default_rng(0).uniform(-0.5, 0.5, (8, 4608)).astype(np.float32)
+    weight[:, 0] = 1
+    shares = mse_weight_scales(weight, axis=0) / weight_scales(weight, axis=0)
+    assert abs(shares.mean() - 1 / (1 + 4608 / (12 * 127**2))) < 0.01
+    for channel, share in zip(weight, shares, strict=True):
+        assert share * 256 == pytest.approx(_plain_mse_share(channel, 128), abs=1e-3)
+
+
+def test_clipped_weights_have_the_scales_they_were_clipped_to() -> None:
+    """What a lowering finds in them, dead channels and all."""
+    weight = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32)
+    weight[3] = 0
+    scales = mse_weight_scales(weight, axis=0)
+    inside = clipped(weight, scales)
+    np.testing.assert_allclose(weight_scales(inside, axis=0), scales, rtol=1e-6)
+    assert np.array_equal(
+        quantize_weight(inside, weight_scales(inside, axis=0), 0).values,
+        quantize_weight(weight, scales, 0).values,
+    )
 
 
 def test_half_is_rounded_to_even_and_both_ends_are_127() -> None:

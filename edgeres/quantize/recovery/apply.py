@@ -1,6 +1,7 @@
-"""Recovery applied to a network: the same FP32 graph with other weights and biases.
+"""The network that is quantized in the place of the trained one: other weights and biases.
 
-Every lowering takes the graph that comes out as it would take the trained one.
+Channels are equalized, weights clipped to the scales of their method, and what recovery found is
+put in. Every lowering takes the graph that comes out as it would take the trained one.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeres.errors import ArtifactError, CalibrationError
+from edgeres.errors import ArtifactError
 from edgeres.quantize.graph import Graph, view
 from edgeres.quantize.placement import Placement
 from edgeres.quantize.recovery.grid import grid_scales, on_grid, unpack
+from edgeres.quantize.weights import clipped, mse_weight_scales
 from edgeres.recovery import Recovery
-from edgeres.spec import Method, Target
+from edgeres.spec import Method, Target, WeightMethod
 from edgeres.table import CalibrationTable
 
 Array = NDArray[np.float32]
@@ -45,30 +47,44 @@ def recovered(
 
     Equalization changes every layer that it names, since it changes no result; bias correction
     belongs to a quantized layer, rounding to one that has a grid of its own, and both are left
-    out of the others.
+    out of the others, and wholly where other thresholds are used than they were fitted to.
 
     Args:
         graph: the FP32 model that the table was made from.
-        table: whose recovery to apply; without one the graph comes back as it is.
+        table: whose method for weights, and recovery, to apply.
         placement: which convolutions will be INT8.
         target: whose lowering it is.
         method: the thresholds that the lowering takes; None stands for the table's.
 
     Raises:
-        CalibrationError: the recovery was fitted to another method's thresholds.
         ArtifactError: the recovery does not fit the network.
     """
     recovery = table.recovery
     if recovery is None:
-        return graph
-    if (method or table.method) is not recovery.method:
-        raise CalibrationError(
-            f"The table's weights were recovered for {recovery.method} thresholds; "
-            f"{method or table.method} was asked for. Leave --method out, or run calibrate with "
-            f"--method {method or table.method} --recover {recovery.kind}."
-        )
+        return with_weights(graph, table.weight_method, placement)
     equalized = with_parameters(graph, equalized_parameters(graph, recovery.equalization))
-    return with_parameters(equalized, _corrected(equalized, recovery, placement, target))
+    weighted = with_weights(equalized, table.weight_method, placement)
+    if (method or table.method) is not recovery.method:
+        return weighted
+    return with_parameters(weighted, _corrected(weighted, recovery, placement, target))
+
+
+def with_weights(graph: Graph, method: WeightMethod, placement: Placement) -> Graph:
+    """Returns a graph whose quantized weights lie within the scales that a method gives them.
+
+    The lowerings take each channel's largest magnitude for the end of its grid, so clipped
+    weights have the grid of their method. Those that are left in float are left as they are.
+    """
+    if method is WeightMethod.MAX:
+        return graph
+    quantized = placement.weighted | placement.joint
+    trained = {n.name: parameters_of(graph, n) for n in graph.nodes if n.name in quantized}
+    return with_parameters(graph, {name: _by_mse(found) for name, found in trained.items()})
+
+
+def _by_mse(trained: Parameters) -> Parameters:
+    scales = mse_weight_scales(trained.weight, axis=0)
+    return Parameters(clipped(trained.weight, scales), trained.bias)
 
 
 def parameters_of(graph: Graph, node: onnx.NodeProto) -> Parameters:

@@ -15,7 +15,12 @@ from edgeres.quantize.cpu import activation_grid
 from edgeres.quantize.graph import Graph
 from edgeres.quantize.joint import Affine, rounded_parts
 from edgeres.quantize.placement import joined_convolutions, place_for_cpu, result_of
-from edgeres.quantize.recovery.apply import Parameters, parameters_of, with_parameters
+from edgeres.quantize.recovery.apply import (
+    Parameters,
+    parameters_of,
+    with_parameters,
+    with_weights,
+)
 from edgeres.quantize.recovery.bias import fit_bias
 from edgeres.quantize.recovery.grid import grid_scales, on_grid
 from edgeres.quantize.recovery.layers import Layer, Track, layers_of
@@ -31,7 +36,7 @@ def cpu_biases(
     images: Array,
     *,
     fitted: int,
-    weights: Mapping[str, Array],
+    recovered: Mapping[str, Array],
     track: Track,
 ) -> dict[str, Array]:
     """Returns what to add to the bias of each convolution, (O,), by name.
@@ -43,19 +48,20 @@ def cpu_biases(
         table: its thresholds.
         images: (N, 3, H, W), preprocessed.
         fitted: how many of them to fit on, from the first.
-        weights: recovered weights, on the grid that each convolution has by itself.
+        recovered: weights, on the grid that each convolution has by itself.
         track: wraps the layers to show progress.
     """
     placement = place_for_cpu(graph)
     names = placement.weighted | placement.joint
-    trained = {n.name: parameters_of(graph, n) for n in graph.nodes if n.name in names}
-    own = with_parameters(graph, trained)
+    clipped = with_weights(graph, table.weight_method, placement)
+    trained = {n.name: parameters_of(clipped, n) for n in clipped.nodes if n.name in names}
+    own = with_parameters(clipped, trained)
     rounded = {
-        name: Parameters(_rounded(trained[name], weights.get(name)), trained[name].bias)
+        name: Parameters(_rounded(trained[name], recovered.get(name)), trained[name].bias)
         for name in placement.weighted
     }
     rounded |= _joint_parameters(graph, table, trained)
-    exact = float_replay(own, images)
+    exact = float_replay(graph, images)
     twin = twin_replay(with_parameters(own, rounded), placement, table, images, unsigned=True)
     layers = sorted(
         [*layers_of(own, placement), *_joint_layers(own)],

@@ -27,6 +27,7 @@ from edgeres.quantize.recovery.apply import (
     equalized_parameters,
     parameters_of,
     with_parameters,
+    with_weights,
 )
 from edgeres.quantize.recovery.bias import fit_bias
 from edgeres.quantize.recovery.cpu import cpu_biases
@@ -95,8 +96,9 @@ def recover(
     """
     if len(images) < LEAST_IMAGES:
         raise CalibrationError(
-            f"--recover {config.recover} was given {len(images)} images; it needs at least "
-            f"{LEAST_IMAGES}, a fifth of them to judge it. Pass more --samples or more --data."
+            f"--recover {config.recovery} was given {len(images)} images; it needs at least "
+            f"{LEAST_IMAGES}, a fifth of them to judge it. Pass more --samples or more --data, or "
+            "--recover none."
         )
     bench = _Bench.of(load_model(model.path), images)
     before = bench.qualities(table)
@@ -106,12 +108,12 @@ def recover(
     weights = {name: found.weight for name, found in fitted.items()}
     biases = {
         Target.ONNXRUNTIME: cpu_biases(
-            base, table, bench.images, fitted=bench.fitted, weights=weights, track=track
+            base, table, bench.images, fitted=bench.fitted, recovered=weights, track=track
         ),
         Target.TENSORRT: {name: found.shift for name, found in fitted.items()},
     }
     recovery = Recovery(
-        kind=config.recover,
+        kind=config.recovery,
         method=table.method,
         seed=config.seed,
         samples=bench.fitted,
@@ -221,10 +223,11 @@ def _fitted(
 ) -> dict[str, Fitted]:
     """Returns what was found for each quantized convolution, by name, in topological order."""
     names = bench.placement.weighted
-    trained = {n.name: parameters_of(base, n) for n in base.nodes if n.name in names}
+    clipped = with_weights(base, table.weight_method, bench.placement)
+    trained = {n.name: parameters_of(clipped, n) for n in clipped.nodes if n.name in names}
     nearest = {name: _nearest(parameters) for name, parameters in trained.items()}
-    own = with_parameters(base, trained)
-    exact = float_replay(own, bench.images)
+    own = with_parameters(clipped, trained)
+    exact = float_replay(base, bench.images)
     rounded = with_parameters(own, nearest)
     twin = twin_replay(rounded, bench.placement, table, bench.images, unsigned=False)
     fit = _fits(own, (exact, twin), bench.fitted, config)
@@ -244,7 +247,7 @@ def _fits(
     graph: Graph, replays: tuple[Replay, Replay], fitted: int, config: CalibrationConfig
 ) -> Fit:
     """Returns what fits one layer, by the kind that was asked for."""
-    if config.recover is Recover.BIAS:
+    if config.recovery is Recover.BIAS:
         return lambda layer, trained: fit_bias(layer, _nearest(trained), replays, fitted)
     adaround = _adaround()
 
