@@ -6,7 +6,8 @@ it is u8 with zero point 0, which has twice the levels and does the ReLU by satu
 ReLU itself is dropped. Pooling, slicing and padding move integers. Between integers stand
 QuantizeLinear and DequantizeLinear, which ONNX Runtime fuses with the operator between them.
 Values that nothing reads are not computed (`strides.py`), a projection is added in the
-accumulator (`joint.py`), and a global mean is an exact sum.
+accumulator (`joint.py`), a global mean is an exact sum, and the image keeps its pixels
+(`pixels.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edgeres.quantize.emit import Emitter
 from edgeres.quantize.graph import Graph, is_pass_through
 from edgeres.quantize.joint import Affine, affine_of, joint_affine
 from edgeres.quantize.methods import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
+from edgeres.quantize.pixels import PixelGrid, pixel_grid
 from edgeres.quantize.placement import held_tensors, joined_convolutions, refusal, result_of
 from edgeres.quantize.stem import FOLD, FoldedStem, fold_stem
 from edgeres.quantize.strides import DENSE, Pair, moved_strides
@@ -56,7 +58,10 @@ class _CpuLowering:
         self._out = Emitter(graph)
         self._held = held_tensors(graph)
         self._stem = graph.only_consumer(graph.input)
+        self._pixels = pixel_grid(graph, table)
         self._folded = _folded_stem(graph, self._stem)
+        if self._pixels is not None:
+            self._folded = self._pixels.folded
         self._strides = moved_strides(graph)
         self._joined = joined_convolutions(graph)
         self._integer: dict[str, str] = {}
@@ -83,12 +88,31 @@ class _CpuLowering:
     def _store_image(self) -> None:
         """Quantizes the image, with squares of pixels in the channels where the stem is folded."""
         image = self._graph.input
-        self._store(image, image)
+        if self._pixels is None:
+            self._store(image, image)
+        else:
+            self._integer[image] = self._emit_pixels(self._pixels)
         if self._folded is not None:
             stored = [self._integer[image]]
             self._integer[image] = self._out.node(
                 "SpaceToDepth", stored, image + "/folded", blocksize=FOLD
             )
+
+    def _emit_pixels(self, pixels: PixelGrid) -> str:
+        """Emits the image's pixels, with the stem's padding around them."""
+        image, out = self._graph.input, self._out
+        raw = image
+        if any(pixels.pads):
+            around = np.array([0, *pixels.pads[:3], 0, *pixels.pads[3:]], np.int64)
+            raw = out.node("Pad", [raw, out.constant(image + "/pads", around)], image + "/padded")
+        if pixels.shifts.any():
+            shift = out.constant(image + "/shift", pixels.shifts.reshape(-1, 1, 1))
+            raw = out.node("Sub", [raw, shift], image + "/shifted")
+        parameters = [
+            out.constant(image + "/steps", pixels.steps),
+            out.constant(image + "/zero_points", pixels.zero_points),
+        ]
+        return out.node("QuantizeLinear", [raw, *parameters], image + "/u8", axis=1)
 
     def _emit_integer(self, node: onnx.NodeProto, result: str) -> None:
         raw = result + "/float" if result in self._held else result
@@ -110,12 +134,29 @@ class _CpuLowering:
         self._out.copy(node, inputs, [raw])
 
     def _emit_convolution(self, node: onnx.NodeProto, raw: str) -> None:
+        if self._pixels is not None and node.name == self._pixels.stem.name:
+            self._emit_stem(node, raw, self._pixels)
+            return
         source, affine = node.input[0], affine_of(self._graph, node)
         weight, *bias = self._quantized(node.name, affine, self._grid(source).scale)
         attributes: dict[str, Any] = {"strides": self._strides.of(node)}
         if self._folded is not None and self._stem is not None and node.name == self._stem.name:
             attributes = self._folded.attributes
         self._out.copy(node, [self._load(source), weight, *bias], [raw], **attributes)
+
+    def _emit_stem(self, node: onnx.NodeProto, raw: str, pixels: PixelGrid) -> None:
+        """Emits the convolution of pixels."""
+        root = node.input[0] + "/pixels"
+        unit = Grid(np.float32(1), np.uint8(0), root)
+        affine = pixels.affine(affine_of(self._graph, node))
+        inputs = [
+            self._dequantized(self._integer[node.input[0]], unit),
+            *self._quantized(node.name, affine, unit.scale),
+        ]
+        attributes: dict[str, Any] = {"strides": self._strides.of(node), "pads": (0, 0, 0, 0)}
+        if pixels.folded is not None:
+            attributes = pixels.folded.attributes
+        self._out.copy(node, inputs, [raw], **attributes)
 
     def _emit_joint(self, add: onnx.NodeProto, raw: str) -> None:
         """Emits an addition and the two convolutions before it as one."""
@@ -220,6 +261,8 @@ class _CpuLowering:
         scales = np.maximum(weight_scales(affine.weight, axis=0), least)
         weight = quantize_weight(affine.weight, scales, axis=0)
         names = [self._by_channel(name + "/weight", self._laid_out(name, weight), scales)]
+        if self._pixels is not None and name == self._pixels.stem.name:
+            bias = self._pixels.bias(bias, weight)
         if affine.bias is not None:
             units = (input_scale * scales).astype(np.float32)
             names.append(self._by_channel(name + "/bias", quantize_bias(bias, units), units))

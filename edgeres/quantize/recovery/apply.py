@@ -7,7 +7,7 @@ put in. Every lowering takes the graph that comes out as it would take the train
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from edgeres.errors import ArtifactError
 from edgeres.quantize.graph import Graph, view
+from edgeres.quantize.pixels import PixelGrid, pixel_grid
 from edgeres.quantize.placement import Placement
 from edgeres.quantize.recovery.grid import grid_scales, on_grid, unpack
 from edgeres.quantize.weights import clipped, mse_weight_scales
@@ -66,7 +67,21 @@ def recovered(
     weighted = with_weights(equalized, table.weight_method, placement)
     if (method or table.method) is not recovery.method:
         return weighted
+    if target is Target.ONNXRUNTIME:
+        placement = _with_own_grids(placement, pixel_grid(graph, table))
     return with_parameters(weighted, _corrected(weighted, recovery, placement, target))
+
+
+def _with_own_grids(placement: Placement, pixels: PixelGrid | None) -> Placement:
+    """Returns the CPU's placement without the convolution of pixels that weigh unlike each other.
+
+    Its weights take up what a level is worth, so their grid is not the one that rounding was
+    fitted to.
+    """
+    if pixels is None or pixels.uniform:
+        return placement
+    stem = frozenset({pixels.stem.name})
+    return replace(placement, weighted=placement.weighted - stem, joint=placement.joint | stem)
 
 
 def with_weights(graph: Graph, method: WeightMethod, placement: Placement) -> Graph:

@@ -7,6 +7,7 @@ others: on ResNet-50 TensorRT's corrections cost it 2 dB of the logits.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from edgeres.quantize.cpu import activation_grid
 from edgeres.quantize.graph import Graph
 from edgeres.quantize.joint import Affine, rounded_parts
+from edgeres.quantize.pixels import pixel_grid
 from edgeres.quantize.placement import joined_convolutions, place_for_cpu, result_of
 from edgeres.quantize.recovery.apply import (
     Parameters,
@@ -61,6 +63,13 @@ def cpu_biases(
         for name in placement.weighted
     }
     rounded |= _joint_parameters(graph, table, trained)
+    pixels = pixel_grid(graph, table)
+    if pixels is not None:
+        stem = str(pixels.stem.name)
+        weight = rounded[stem].weight if pixels.uniform else trained[stem].weight
+        rounded[stem] = Parameters(pixels.rounded(weight), trained[stem].bias)
+        edges = tuple(edge for edge in placement.edges if edge.node != stem)
+        placement = replace(placement, edges=edges)
     exact = float_replay(graph, images)
     twin = twin_replay(with_parameters(own, rounded), placement, table, images, unsigned=True)
     layers = sorted(
