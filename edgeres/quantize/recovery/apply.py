@@ -73,10 +73,10 @@ def recovered(
 
 
 def _with_own_grids(placement: Placement, pixels: PixelGrid | None) -> Placement:
-    """Returns the CPU's placement without the convolution of pixels that weigh unlike each other.
+    """Returns the CPU's placement, with a convolution of pixels among those without a grid of their own.
 
-    Its weights take up what a level is worth, so their grid is not the one that rounding was
-    fitted to.
+    Its weights take up what a level is worth. Where that is not the same in all channels, the
+    grid is not the one that rounding was fitted to.
     """
     if pixels is None or pixels.uniform:
         return placement
