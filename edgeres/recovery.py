@@ -73,11 +73,6 @@ class Recovery:
                 if not math.isfinite(value):
                     raise ValueError(f"recovery holds {value}, expected finite numbers")
 
-    @property
-    def pays(self) -> bool:
-        """Whether the logits of every lowering came closer to FP32's on the held-out images."""
-        return all(found.after_db > found.before_db for found in self.lowerings.values())
-
     def biases(self, target: Target) -> Mapping[str, tuple[float, ...]]:
         """Returns the corrections of a lowering's biases; nothing where it was not fitted."""
         found = self.lowerings.get(target)

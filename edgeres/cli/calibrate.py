@@ -59,8 +59,9 @@ DEFAULTS = CalibrationConfig()
 @click.option(
     "--recover",
     type=choice(Recover),
-    help="Win accuracy back: correct biases, or fit the rounding of every weight too (torch).  "
-    "[default: none; bias with method auto, where it pays]",
+    default=DEFAULTS.recover.value,
+    show_default=True,
+    help="Win accuracy back: correct biases, or fit the rounding of every weight too (torch).",
 )
 @click.option(
     "--recover-iterations",
@@ -92,7 +93,7 @@ def calibrate(
     model: Path,
     data: Path,
     method: str,
-    recover: str | None,
+    recover: str,
     weight_method: str | None,
     output: Path,
     emit_trt_cache: Path | None,
@@ -119,7 +120,7 @@ def calibrate(
         pipeline.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
     config = CalibrationConfig(
         method=Method(method),
-        recover=Recover(recover) if recover else None,
+        recover=Recover(recover),
         weight_method=WeightMethod(weight_method) if weight_method else None,
         **rest,
     )

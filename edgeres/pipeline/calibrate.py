@@ -48,17 +48,12 @@ def calibrate_model(
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
         seen = track(stream, len(dataset), "Calibrating")
         table = calibrate(artifact, seen, config, contract=contract, data=str(data), told=told)
-    if config.recovery is not Recover.NONE:
-        found = recover(artifact, table, _images(dataset, contract), config, track=track)
-        table = found if _is_kept(found, config) else table
+    if config.recover is not Recover.NONE:
+        images = _images(dataset, contract)
+        table = recover(artifact, table, images, config, track=track)
     if output is not None:
         save_table(output, table)
     return table
-
-
-def _is_kept(found: CalibrationTable, config: CalibrationConfig) -> bool:
-    """Whether a recovery stays: one that was asked for always, another if it pays."""
-    return config.recover is not None or (found.recovery is not None and found.recovery.pays)
 
 
 def _images(dataset: Dataset, contract: Contract) -> NDArray[np.float32]:

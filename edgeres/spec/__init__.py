@@ -185,17 +185,10 @@ class CalibrationConfig:
     """Images per inference; on ResNet-50 nearly as fast as 4, in 120 MiB less."""
     sensitivity: bool = False
     """Measure what each block and layer does to the logits."""
-    recover: Recover | None = None
-    """What was asked for against INT8's error once the ranges are known; see `recovery`."""
+    recover: Recover = Recover.NONE
+    """What is done against INT8's error once the ranges are known."""
     recover_iterations: int = 150
     """Steps that AdaRound takes on each layer."""
-
-    @property
-    def recovery(self) -> Recover:
-        """What is done: where nothing was asked for, method auto corrects biases and others do nothing."""
-        if self.recover is not None:
-            return self.recover
-        return Recover.BIAS if self.method is Method.AUTO else Recover.NONE
 
     @property
     def searches(self) -> bool:

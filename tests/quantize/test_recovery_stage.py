@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -19,7 +19,6 @@ from tables import table_by_every_method
 from edgeres.artifacts import OnnxArtifact
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.model_file import describe_model
-from edgeres.pipeline import calibrate_model
 from edgeres.quantize import quantize_for_cpu, quantize_for_tensorrt, recover
 from edgeres.quantize.graph import view
 from edgeres.quantize.judge import sqnr_db
@@ -192,43 +191,6 @@ def test_the_command_refuses_what_it_cannot_do(digits: Digits, tmp_path: Path) -
     )
     assert "was given 4 images" in refusal(*line, "--samples", 4)
     assert "--recover-iterations is 0" in refusal(*line, "--recover-iterations", 0, code=2)
-
-
-def test_method_auto_corrects_biases_unless_told_not_to(digits: Digits, tmp_path: Path) -> None:
-    """The table of auto has a recovery that pays, or none; the other methods' have none."""
-    line = "calibrate {model} --data {train} --samples 128 --method auto -o {table}"
-    corrected, plain = tmp_path / "corrected.json", tmp_path / "plain.json"
-    passed(*digits.words(line, table=corrected))
-    passed(*digits.words(line, table=plain), "--recover", "none")
-    recovery, without = load_table(corrected).recovery, load_table(plain)
-    assert recovery is not None
-    assert (recovery.kind, recovery.method) == (Recover.BIAS, Method.AUTO)
-    assert recovery.pays
-    assert without.recovery is None
-    assert load_table(digits.table).recovery is None
-    assert load_table(corrected).choices == without.choices
-
-
-@pytest.mark.parametrize("asked", [None, Recover.BIAS])
-def test_a_recovery_that_does_not_pay_is_kept_only_if_asked_for(
-    asked: Recover | None, digits: Digits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seeded fault: biases that move the logits away."""
-    stage = sys.modules["edgeres.pipeline.calibrate"]
-
-    def harmful(*arguments: Any, **named: Any) -> CalibrationTable:
-        found = recover(*arguments, **named)
-        assert found.recovery is not None
-        worse = {
-            target: replace(of, after_db=of.before_db - 1)
-            for target, of in found.recovery.lowerings.items()
-        }
-        return replace(found, recovery=replace(found.recovery, lowerings=worse))
-
-    monkeypatch.setattr(stage, "recover", harmful)
-    config = CalibrationConfig(method=Method.AUTO, samples=64, recover=asked)
-    table = calibrate_model(digits.model, digits.train, config)
-    assert (table.recovery is None) is (asked is None)
 
 
 def test_what_another_method_leaves_out_is_told(digits: Digits, tmp_path: Path) -> None:

@@ -96,9 +96,8 @@ def recover(
     """
     if len(images) < LEAST_IMAGES:
         raise CalibrationError(
-            f"--recover {config.recovery} was given {len(images)} images; it needs at least "
-            f"{LEAST_IMAGES}, a fifth of them to judge it. Pass more --samples or more --data, or "
-            "--recover none."
+            f"--recover {config.recover} was given {len(images)} images; it needs at least "
+            f"{LEAST_IMAGES}, a fifth of them to judge it. Pass more --samples or more --data."
         )
     bench = _Bench.of(load_model(model.path), images)
     before = bench.qualities(table)
@@ -113,7 +112,7 @@ def recover(
         Target.TENSORRT: {name: found.shift for name, found in fitted.items()},
     }
     recovery = Recovery(
-        kind=config.recovery,
+        kind=config.recover,
         method=table.method,
         seed=config.seed,
         samples=bench.fitted,
@@ -247,7 +246,7 @@ def _fits(
     graph: Graph, replays: tuple[Replay, Replay], fitted: int, config: CalibrationConfig
 ) -> Fit:
     """Returns what fits one layer, by the kind that was asked for."""
-    if config.recovery is Recover.BIAS:
+    if config.recover is Recover.BIAS:
         return lambda layer, trained: fit_bias(layer, _nearest(trained), replays, fitted)
     adaround = _adaround()
 
