@@ -29,7 +29,7 @@ class Choice:
     factors: Mapping[str, float]
     """What the thresholds of each group were multiplied by, such as `7x7 signed`."""
     tuned_db: float
-    """Quality of the logits with the thresholds that were picked, and weights by max."""
+    """Quality of the logits with the thresholds that were picked; weights by max, or as was asked for."""
     weights_db: Mapping[WeightMethod, float] = field(default_factory=dict)
     """Quality with each way to scale the weights; empty where it was not auto's to choose."""
 

@@ -140,10 +140,7 @@ def worst(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
     """Yields the accuracy of every method on every network: none may collapse."""
     for case, model in models.items():
         table = model.with_suffix(".worst.json")
-        edgeres(
-            f"calibrate {model} --data {shared / case.calibration} --method auto "
-            f"--recover none -o {table}"
-        )
+        edgeres(f"calibrate {model} --data {shared / case.calibration} --method auto -o {table}")
         for method in METHODS:
             row = judged(model, table, method, shared / case.validation)
             yield {"network": case.name, "method": method, **row}

@@ -134,29 +134,22 @@ class _CpuLowering:
         self._out.copy(node, inputs, [raw])
 
     def _emit_convolution(self, node: onnx.NodeProto, raw: str) -> None:
-        if self._pixels is not None and node.name == self._pixels.stem.name:
-            self._emit_stem(node, raw, self._pixels)
-            return
         source, affine = node.input[0], affine_of(self._graph, node)
-        weight, *bias = self._quantized(node.name, affine, self._grid(source).scale)
+        grid = self._grid(source)
         attributes: dict[str, Any] = {"strides": self._strides.of(node)}
-        if self._folded is not None and self._stem is not None and node.name == self._stem.name:
+        if self._pixels is not None and self._is_stem(node.name):
+            grid = Grid(np.float32(1), np.uint8(0), source + "/pixels")
+            affine = self._pixels.affine(affine)
+            attributes["pads"] = (0, 0, 0, 0)
+        if self._folded is not None and self._is_stem(node.name):
             attributes = self._folded.attributes
-        self._out.copy(node, [self._load(source), weight, *bias], [raw], **attributes)
+        parameters = self._quantized(node.name, affine, grid.scale)
+        stored = self._dequantized(self._integer[source], grid)
+        self._out.copy(node, [stored, *parameters], [raw], **attributes)
 
-    def _emit_stem(self, node: onnx.NodeProto, raw: str, pixels: PixelGrid) -> None:
-        """Emits the convolution of pixels."""
-        root = node.input[0] + "/pixels"
-        unit = Grid(np.float32(1), np.uint8(0), root)
-        affine = pixels.affine(affine_of(self._graph, node))
-        inputs = [
-            self._dequantized(self._integer[node.input[0]], unit),
-            *self._quantized(node.name, affine, unit.scale),
-        ]
-        attributes: dict[str, Any] = {"strides": self._strides.of(node), "pads": (0, 0, 0, 0)}
-        if pixels.folded is not None:
-            attributes = pixels.folded.attributes
-        self._out.copy(node, inputs, [raw], **attributes)
+    def _is_stem(self, name: str) -> bool:
+        """Whether it is the operator that alone reads the image."""
+        return self._stem is not None and name == self._stem.name
 
     def _emit_joint(self, add: onnx.NodeProto, raw: str) -> None:
         """Emits an addition and the two convolutions before it as one."""
@@ -261,7 +254,7 @@ class _CpuLowering:
         scales = np.maximum(weight_scales(affine.weight, axis=0), least)
         weight = quantize_weight(affine.weight, scales, axis=0)
         names = [self._by_channel(name + "/weight", self._laid_out(name, weight), scales)]
-        if self._pixels is not None and name == self._pixels.stem.name:
+        if self._pixels is not None and self._is_stem(name):
             bias = self._pixels.bias(bias, weight)
         if affine.bias is not None:
             units = (input_scale * scales).astype(np.float32)
@@ -269,7 +262,7 @@ class _CpuLowering:
         return names
 
     def _laid_out(self, name: str, weight: QuantizedWeight) -> NDArray[np.int8]:
-        if self._folded is None or self._stem is None or name != self._stem.name:
+        if self._folded is None or not self._is_stem(name):
             return weight.values
         return self._folded.weight(weight.values)
 

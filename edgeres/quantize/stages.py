@@ -26,7 +26,7 @@ from edgeres.quantize.placement import (
     place_for_cpu,
     place_for_tensorrt,
 )
-from edgeres.quantize.recovery.apply import recovered
+from edgeres.quantize.recovery.apply import recovered, with_weights
 from edgeres.quantize.sensitivity import measure_sensitivity
 from edgeres.quantize.strides import thinned_out
 from edgeres.quantize.tensorrt import lower_for_tensorrt
@@ -128,7 +128,10 @@ def _searched(
     graph = view(load_model(model.path))
     judging = judge(model.path.read_bytes(), graph, [batch.images for batch in held])
     if config.method is Method.AUTO:
-        choices = choose_thresholds(graph, blind, judging, told)
+        # Clipped once for the whole search, where weights by mse were asked for.
+        own = with_weights(graph, table.weight_method, place_for_tensorrt(graph))
+        by_max = replace(blind, weight_method=WeightMethod.MAX)
+        choices = choose_thresholds(own, by_max, judging, told)
         if config.weight_method is None:
             chosen = with_choices(graph, blind, choices)
             weights, choices = choose_weights(graph, chosen, judging)

@@ -14,8 +14,21 @@ from edgeres.quantize.graph import Graph
 from edgeres.quantize.methods import Distribution, thresholds
 from edgeres.quantize.observe import ImageBatch, observation, observe
 from edgeres.quantize.placement import calibrated_tensors
-from edgeres.spec import Method
+from edgeres.recovery import Recovery
+from edgeres.spec import Method, Recover
 from edgeres.table import CalibrationTable, DataLineage, TensorRange, Threshold
+
+EMPTY = Recovery(
+    kind=Recover.ADAROUND,
+    method=Method.MAX,
+    seed=0,
+    samples=8,
+    held_out=2,
+    lowerings={},
+    equalization={},
+    rounding={},
+)
+"""A recovery that changes nothing, of the kind that may."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from networks import SIZE, images, initializers, network, network_from_body, swapped
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from tables import table_from_amax, table_from_images
+from tables import EMPTY, table_from_amax, table_from_images
 
 from edgeres.contract import PRESETS, Contract
 from edgeres.ort import open_session, run_session
@@ -25,8 +25,7 @@ from edgeres.quantize.recovery.apply import parameters_of, recovered
 from edgeres.quantize.recovery.cpu import cpu_biases
 from edgeres.quantize.recovery.grid import grid_scales, on_grid, pack
 from edgeres.quantize.recovery.stage import untracked
-from edgeres.recovery import Recovery
-from edgeres.spec import Method, Recover, Target
+from edgeres.spec import Target
 from edgeres.table import CalibrationTable
 
 Array = NDArray[np.float32]
@@ -196,20 +195,6 @@ def test_normal_images_are_rounded_as_ever() -> None:
     assert not {"Pad", "Sub"} & {node.op_type for node in lowered.graph.node}
 
 
-def recovery(bits: dict[str, bytes]) -> Recovery:
-    """Returns a recovery of rounding alone."""
-    return Recovery(
-        kind=Recover.ADAROUND,
-        method=Method.MAX,
-        seed=0,
-        samples=8,
-        held_out=2,
-        lowerings={},
-        equalization={},
-        rounding=bits,
-    )
-
-
 @pytest.mark.parametrize("preset", ["imagenet", "imagenet-caffe"])
 def test_fitted_rounding_stays_where_the_grid_does(preset: str) -> None:
     """Levels that weigh alike keep the grid that AdaRound worked on; others are rounded anew."""
@@ -220,7 +205,7 @@ def test_fitted_rounding_stays_where_the_grid_does(preset: str) -> None:
     assert grid is not None
     weight = parameters_of(graph, stem).weight
     up = np.ones(weight.shape, bool)
-    table = replace(table, recovery=recovery({stem.name: pack(up)}))
+    table = replace(table, recovery=replace(EMPTY, rounding={stem.name: pack(up)}))
     changed = recovered(graph, table, place_for_cpu(graph), Target.ONNXRUNTIME)
     found = initializers(lower_for_cpu(changed, table))[stem.name + "/weight_s8"]
     fitted = on_grid(weight, grid_scales(weight), up)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from networks import FOLDED, images, initializers, logits_of, network, with_weight
-from tables import table_from_images
+from tables import EMPTY, table_from_images
 
 from edgeres.errors import ArtifactError
 from edgeres.quantize.cpu import lower_for_cpu
@@ -26,23 +26,12 @@ from edgeres.quantize.recovery.equalize import equalization_of
 from edgeres.quantize.recovery.grid import grid_scales, in_steps, pack
 from edgeres.quantize.tensorrt import lower_for_tensorrt
 from edgeres.quantize.weights import mse_weight_scales, quantize_weight, weight_scales
-from edgeres.recovery import Corrected, Recovery
-from edgeres.spec import Method, Recover, Target, WeightMethod
+from edgeres.recovery import Corrected
+from edgeres.spec import Method, Target, WeightMethod
 from edgeres.table import CalibrationTable
 
 NOTHING = Placement((), frozenset(), ())
 """All layers in float."""
-
-EMPTY = Recovery(
-    kind=Recover.ADAROUND,
-    method=Method.MAX,
-    seed=0,
-    samples=8,
-    held_out=2,
-    lowerings={},
-    equalization={},
-    rounding={},
-)
 
 
 def conv(graph: Graph, output: str) -> onnx.NodeProto:
