@@ -8,45 +8,45 @@ from collections.abc import Iterable
 from edgeres.artifacts import LayerPrecision
 from edgeres.audit import AUDITED, Audit, AuditedNode, EngineLayer, describe_missed
 from edgeres.errors import CoverageError
-from edgeres.spec import BuildConfig, Precision
+from edgeres.spec import Precision
 
 _LISTED = 8
 _LOG = logging.getLogger("edgeres.build")
 
 
-def asked_of(layer: LayerPrecision, config: BuildConfig) -> Precision:
-    """Returns the precision that a convolution or addition was asked to run in.
+def asked_of(layer: LayerPrecision, precision: Precision) -> Precision:
+    """Returns what a convolution or addition of an engine of that precision was asked to run in.
 
     Every convolution of an INT8 engine was asked for INT8, also one that the lowering left in
     float; an addition of a constant is no branch, and follows the lowering.
     """
-    is_int8 = config.precision is Precision.INT8 and layer.op_type == "Conv"
+    is_int8 = precision is Precision.INT8 and layer.op_type == "Conv"
     return Precision.INT8 if is_int8 else layer.precision
 
 
 def audited_nodes(
-    layers: Iterable[LayerPrecision], found: Iterable[EngineLayer], config: BuildConfig
+    layers: Iterable[LayerPrecision], found: Iterable[EngineLayer], precision: Precision
 ) -> tuple[AuditedNode, ...]:
     """Returns the network's convolutions and additions with what the engine makes of them.
 
     Args:
         layers: the network's, as it was lowered.
         found: the engine's.
-        config: what was asked.
+        precision: that the engine was asked for in.
     """
     by_node = {node: layer for layer in found if not layer.is_reformat for node in layer.nodes}
     return tuple(
-        _audited(layer, by_node.get(layer.name), config)
+        _audited(layer, by_node.get(layer.name), precision)
         for layer in layers
         if layer.op_type in AUDITED
     )
 
 
-def _audited(layer: LayerPrecision, found: EngineLayer | None, config: BuildConfig) -> AuditedNode:
+def _audited(layer: LayerPrecision, found: EngineLayer | None, precision: Precision) -> AuditedNode:
     return AuditedNode(
         name=layer.name,
         op_type=layer.op_type,
-        asked=asked_of(layer, config),
+        asked=asked_of(layer, precision),
         ran=None if found is None else found.precision,
         layer="" if found is None else found.name,
     )

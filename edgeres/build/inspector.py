@@ -18,7 +18,7 @@ from edgeres.artifacts import LayerPrecision
 from edgeres.audit import Audit, EngineLayer, Source
 from edgeres.build.coverage import audited_nodes
 from edgeres.errors import BuildError
-from edgeres.spec import BuildConfig, Precision
+from edgeres.spec import Precision
 
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _JOINED = re.compile(r" \+ | \|\| ")
@@ -39,13 +39,13 @@ _TACTICS = (
 """Types of the operands in the names of NVIDIA's kernels, such as `xmma_fprop_..._i8i8_i8i32_f32`."""
 
 
-def audit_of_inspector(text: str, layers: Iterable[LayerPrecision], config: BuildConfig) -> Audit:
+def audit_of_inspector(text: str, layers: Iterable[LayerPrecision], precision: Precision) -> Audit:
     """Returns the audit of an engine.
 
     Args:
         text: what `get_engine_information(JSON)` returned.
         layers: the network's, as it was lowered.
-        config: what was asked.
+        precision: that the engine was asked for in.
 
     Raises:
         BuildError: the text is not the inspector's JSON.
@@ -53,7 +53,7 @@ def audit_of_inspector(text: str, layers: Iterable[LayerPrecision], config: Buil
     lowered = tuple(layers)
     names = frozenset(layer.name for layer in lowered)
     found = tuple(_layer(raw, names) for raw in _raw_layers(text))
-    nodes = audited_nodes(lowered, found, config)
+    nodes = audited_nodes(lowered, found, precision)
     silent = any(layer.precision is None and layer.nodes for layer in found)
     note = "the inspector gives no precision of some layers" if silent else ""
     return Audit(source=Source.INSPECTOR, layers=found, nodes=nodes, note=note)

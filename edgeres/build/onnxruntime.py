@@ -70,7 +70,7 @@ def build(
     """
     serialized = network.model.SerializeToString()
     optimized = optimized_model(serialized)
-    audit = audit_of_graph(optimized, network.layers, config)
+    audit = audit_of_graph(optimized, network.layers, config.precision)
     if config.required_coverage is not None:
         check_coverage(audit, config.required_coverage)
     elif config.is_quantized:
@@ -93,9 +93,8 @@ def audit_engine(engine: EngineArtifact) -> Audit:
             f"{engine.path} cannot be audited: the precision asked for is not known. Build it "
             "again with build-engine."
         )
-    config = BuildConfig(target=manifest.target, precision=manifest.precision)
     optimized = optimized_model(engine.path.read_bytes())
-    return audit_of_graph(optimized, manifest.layers, config)
+    return audit_of_graph(optimized, manifest.layers, manifest.precision)
 
 
 def optimized_model(serialized: bytes) -> onnx.ModelProto:
@@ -107,14 +106,14 @@ def optimized_model(serialized: bytes) -> onnx.ModelProto:
 
 
 def audit_of_graph(
-    optimized: onnx.ModelProto, layers: tuple[LayerPrecision, ...], config: BuildConfig
+    optimized: onnx.ModelProto, layers: tuple[LayerPrecision, ...], precision: Precision
 ) -> Audit:
     """Returns the audit of the graph that ONNX Runtime really runs.
 
     Args:
         optimized: the graph after its fusions.
         layers: the network's, as it was lowered.
-        config: what was asked.
+        precision: that the engine was asked for in.
     """
     joints = {layer.joined for layer in layers}
     computed: dict[_Operator, list[str]] = {}
@@ -129,7 +128,7 @@ def audit_of_graph(
         replace(
             node, ran=Precision.INT8 if kinds[node.name] in whole else node.ran or Precision.FP32
         )
-        for node in audited_nodes(layers, found, config)
+        for node in audited_nodes(layers, found, precision)
     )
     return Audit(source=Source.ONNXRUNTIME, layers=found, nodes=ran)
 

@@ -15,7 +15,7 @@ from typing import Any
 from edgeres.artifacts import LayerPrecision
 from edgeres.audit import Audit, EngineLayer, Source
 from edgeres.build.coverage import audited_nodes
-from edgeres.spec import BuildConfig, Precision
+from edgeres.spec import Precision
 
 NOTE = (
     "TensorRT for RTX chooses its kernels where the plan is loaded, and its inspector needs a GPU: "
@@ -26,7 +26,7 @@ _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 
 def audit_of_network(
-    trt: Any, network: Any, layers: Iterable[LayerPrecision], config: BuildConfig
+    trt: Any, network: Any, layers: Iterable[LayerPrecision], precision: Precision
 ) -> Audit:
     """Returns the audit of an INetworkDefinition.
 
@@ -34,14 +34,14 @@ def audit_of_network(
         trt: NVIDIA's module.
         network: as its parser left it.
         layers: the network's, as it was lowered.
-        config: what was asked.
+        precision: that the engine was asked for in.
     """
     lowered = tuple(layers)
     names = frozenset(layer.name for layer in lowered)
     parsed = [network.get_layer(index) for index in range(network.num_layers)]
     view = _View(trt, {t.name: layer for layer in parsed for t in _outputs(layer)})
     found = tuple(_layers(view, parsed, names))
-    nodes = audited_nodes(lowered, found, config)
+    nodes = audited_nodes(lowered, found, precision)
     return Audit(source=Source.PARSED, layers=found, nodes=nodes, note=NOTE)
 
 

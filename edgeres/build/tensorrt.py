@@ -306,18 +306,22 @@ def _audit(job: _Job, plan: bytes, definition: Any, shape: Shape) -> Audit:
     """
     layers = job.network.layers
     if job.config.target is Target.TENSORRT_RTX:
-        return audit_of_network(job.trt, definition, layers, job.config)
+        return audit_of_network(job.trt, definition, layers, job.config.precision)
     engine = _loaded(job, plan)
     inspector = engine.create_engine_inspector()
     as_json = job.trt.LayerInformationFormat.JSON
-    audit = audit_of_inspector(inspector.get_engine_information(as_json), layers, job.config)
+    audit = audit_of_inspector(
+        inspector.get_engine_information(as_json), layers, job.config.precision
+    )
     if all(node.ran for node in audit.nodes):
         return audit
     context = engine.create_execution_context()
     if context is None or not context.set_input_shape(definition.get_input(0).name, shape):
         return audit
     inspector.execution_context = context
-    return audit_of_inspector(inspector.get_engine_information(as_json), layers, job.config)
+    return audit_of_inspector(
+        inspector.get_engine_information(as_json), layers, job.config.precision
+    )
 
 
 def _loaded(job: _Job, plan: bytes) -> Any:

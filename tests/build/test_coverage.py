@@ -71,7 +71,7 @@ def test_what_a_layer_was_asked_for(
 ) -> None:
     """INT8 means every convolution, although a lowering left one in float."""
     layer = LayerPrecision(name="a", op_type=op_type, precision=lowered)
-    assert asked_of(layer, BuildConfig(target=Target.TENSORRT, precision=precision)) is asked
+    assert asked_of(layer, precision) is asked
 
 
 def test_only_convolutions_and_additions_count() -> None:
@@ -84,7 +84,7 @@ def test_only_convolutions_and_additions_count() -> None:
         EngineLayer(name="k", kind="", precision=Precision.INT8, nodes=("c", "a", "p")),
         EngineLayer(name="r", kind="", precision=None, nodes=("c",), is_reformat=True),
     ]
-    nodes = audited_nodes(lowered, found, INT8)
+    nodes = audited_nodes(lowered, found, Precision.INT8)
     assert [(node.name, node.ran, node.layer) for node in nodes] == [
         ("c", Precision.INT8, "k"),
         ("a", Precision.INT8, "k"),

@@ -12,9 +12,7 @@ from edgeres.artifacts import LayerPrecision
 from edgeres.audit import Audit, Source
 from edgeres.build.inspector import audit_of_inspector
 from edgeres.errors import BuildError
-from edgeres.spec import BuildConfig, Precision, Target
-
-INT8 = BuildConfig(target=Target.TENSORRT, precision=Precision.INT8)
+from edgeres.spec import Precision
 
 LAYERS = tuple(
     LayerPrecision(name=name, op_type=kind, precision=precision)
@@ -42,9 +40,9 @@ VERSIONS: dict[str, Callable[[dict[str, str]], str]] = {
 }
 
 
-def audit(text: str, config: BuildConfig = INT8) -> Audit:
+def audit(text: str) -> Audit:
     """Returns the audit of the network above."""
-    return audit_of_inspector(text, LAYERS, config)
+    return audit_of_inspector(text, LAYERS, Precision.INT8)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -161,12 +159,11 @@ def test_an_operator_that_is_in_no_layer_is_missed() -> None:
 
 def test_fp16_is_held_to_fp16() -> None:
     """Each layer by what it was lowered to."""
-    asked = BuildConfig(target=Target.TENSORRT, precision=Precision.FP16)
     layers = [LayerPrecision(name="/conv1/Conv", op_type="Conv", precision=Precision.FP16)]
     ran = {"fp16": 100.0, "fp32": 0.0}
     for precision, coverage in ran.items():
         text = inspected.ten({"/conv1/Conv": precision})
-        assert audit_of_inspector(text, layers, asked).coverage == coverage
+        assert audit_of_inspector(text, layers, Precision.FP16).coverage == coverage
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "{}", "[]", "null"])

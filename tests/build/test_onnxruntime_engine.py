@@ -131,7 +131,7 @@ def seeded(network: Network) -> Network:
 def test_the_audit_finds_a_float_addition_by_name(seeded: Network) -> None:
     """With the convolution before it, which computes what the addition reads."""
     optimized = optimized_model(seeded.model.SerializeToString())
-    audit = audit_of_graph(optimized, seeded.layers, INT8)
+    audit = audit_of_graph(optimized, seeded.layers, Precision.INT8)
     assert ADD in {node.name for node in audit.missed}
     assert {node.ran for node in audit.missed} == {Precision.FP32}
     assert len(audit.missed) <= 2
@@ -142,7 +142,7 @@ def test_names_do_not_matter_where_all_is_integer(network: Network) -> None:
     model = optimized_model(network.model.SerializeToString())
     for node in model.graph.node:
         node.name = ""
-    assert audit_of_graph(model, network.layers, INT8).coverage == 100
+    assert audit_of_graph(model, network.layers, Precision.INT8).coverage == 100
 
 
 def test_a_required_coverage_decides(seeded: Network, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_an_addition_is_integer_when_its_shortcut_is(shortcut: str, ran: Precisi
     """A float shortcut, or one that is not quantized behind its own convolution, is not."""
     trt = FakeTensorRT("rtx")
     named = layers(conv="Conv", add="Add")
-    found = audit_of_network(trt, Network2(trt, shortcut), named, INT8)
+    found = audit_of_network(trt, Network2(trt, shortcut), named, Precision.INT8)
     assert [(node.name, node.ran) for node in found.nodes] == [
         ("conv", Precision.INT8),
         ("add", ran),
@@ -87,7 +87,7 @@ def test_a_float_network_has_the_types_of_its_tensors() -> None:
         trt.layer("CONVOLUTION", "conv", [trt.tensor("x", "FLOAT")], [trt.tensor("y", "FLOAT")])
     ]
     definition.num_layers = 1
-    (node,) = audit_of_network(trt, definition, layers(conv="Conv"), INT8).nodes
+    (node,) = audit_of_network(trt, definition, layers(conv="Conv"), Precision.INT8).nodes
     assert node.ran is Precision.FP32
 
 

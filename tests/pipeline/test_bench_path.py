@@ -15,9 +15,9 @@ from edgeres.contract import preset
 from edgeres.data import embedded_digits, normalise, prepare
 from edgeres.errors import DataError
 from edgeres.files import sha256_of
-from edgeres.pipeline import BenchRequest, bench_engine
+from edgeres.pipeline import BenchRequest, Judges, bench_engine, build_from_model
 from edgeres.results import Comparison, FileRecord
-from edgeres.spec import BenchConfig, LoadGenConfig, Scenario
+from edgeres.spec import BenchConfig, BuildConfig, LoadGenConfig, Precision, Scenario
 from edgeres.table import load_table
 
 QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
@@ -152,3 +152,23 @@ def test_loadgen_drives_the_engine(digits: Digits, tmp_path: Path) -> None:
     assert found is not None
     assert (found.scenario, found.seconds, found.logs) == ("multi-stream", 0.2, str(tmp_path))
     assert f"Result is : {found.result}" in (tmp_path / "mlperf_log_summary.txt").read_text()
+
+
+def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path) -> None:
+    """What was built with a budget has none to keep in bench; its audit finds every layer."""
+    engine = tmp_path / "mixed.onnx"
+    build_from_model(
+        digits.model,
+        BuildConfig(precision=Precision.MIXED, max_drop_pp=-1.0),
+        load_table(digits.table),
+        output=engine,
+        judges=Judges(data=digits.train, labelled=True, samples=64),
+    )
+    kept = [la for la in load_engine(engine).manifest.layers if la.precision is Precision.FP32]
+    found = bench_engine(
+        BenchRequest(engine=engine, reference=digits.model, data=digits.test), QUICK
+    )
+    assert any(layer.reason.startswith("kept from INT8 for the accuracy") for layer in kept)
+    assert found.provenance is not None
+    assert found.provenance.precision == "mixed"
+    assert found.checks == ()

@@ -133,7 +133,7 @@ def test_layers_that_are_one_convolution_are_found_in_it(
 ) -> None:
     """Both convolutions and the addition, by the name of the convolution that computes them."""
     optimized, layers = joint
-    audit = audit_of_graph(optimized, layers, INT8)
+    audit = audit_of_graph(optimized, layers, Precision.INT8)
     assert (audit.coverage, len(audit.nodes), audit.fused) == (100.0, 6, 1)
     (shared,) = (layer for layer in audit.layers if len(layer.nodes) == 3)
     assert shared.kind == "QLinearConv"
@@ -155,6 +155,6 @@ def test_a_joint_convolution_in_float_is_three_layers_missed(
     for node in broken.graph.node:
         if node.op_type == "QLinearConv" and node.name.startswith(add):
             node.op_type = "Conv"
-    missed = audit_of_graph(broken, layers, INT8).missed
+    missed = audit_of_graph(broken, layers, Precision.INT8).missed
     assert sorted(node.op_type for node in missed) == ["Add", "Conv", "Conv"]
     assert {node.ran for node in missed} == {Precision.FP32}
