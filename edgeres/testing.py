@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.artifacts import TensorSpec
+from edgeres.core.artifacts import TensorSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -33,12 +33,13 @@ from numpy.typing import NDArray
 from peer_quantizers import TOOLS, Stored
 from peers import OWN, Limits, peer_rows
 
-from edgeres.data import batches, load_dataset, select
-from edgeres.environment import describe_machine
-from edgeres.model_file import describe_model
-from edgeres.ort import open_session, run_session
-from edgeres.quantize import calibrate
-from edgeres.spec import CalibrationConfig, Method
+from edgeres.calibration.stages import calibrate
+from edgeres.core.methods import Method
+from edgeres.core.requests import CalibrationConfig
+from edgeres.images import batches, load_dataset, select
+from edgeres.machine import describe_machine
+from edgeres.onnx_file import describe_model
+from edgeres.session import open_session, run_session
 
 ROUNDS = 3
 """Turns that each side of a timed comparison gets; the fastest of each counts."""
@@ -225,7 +226,7 @@ LOADED = """
 import sys
 from pathlib import Path
 import numpy, onnx
-from edgeres.ort import open_session, run_session
+from edgeres.session import open_session, run_session
 session = open_session(Path(sys.argv[1]))
 source, target = session.get_inputs()[0], session.get_outputs()[0].name
 images = numpy.zeros((4, *source.shape[1:]), numpy.float32)

@@ -22,18 +22,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeres.artifacts import OnnxArtifact
-from edgeres.build import build_engine
-from edgeres.contract import Contract
+from edgeres.calibration.mixed import Mix
+from edgeres.calibration.stages import float_network, quantize_for_tensorrt
+from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.contract import Contract
+from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig, ExportConfig
+from edgeres.core.table import CalibrationTable, DataLineage, TensorRange, Threshold
+from edgeres.core.target import Target
 from edgeres.errors import BuildError, EdgeresError
-from edgeres.model_file import Network, load_model
-from edgeres.models import ARCHITECTURES
-from edgeres.quantize import Mix, float_network, quantize_for_tensorrt
-from edgeres.quantize.graph import view
-from edgeres.quantize.placement import calibrated_tensors
-from edgeres.quantize.units import blocks
-from edgeres.spec import BuildConfig, ExportConfig, Method, ModelSpec, Precision, Target
-from edgeres.table import CalibrationTable, DataLineage, TensorRange, Threshold
+from edgeres.networks import ARCHITECTURES
+from edgeres.networks.specification import ModelSpec
+from edgeres.onnx_file import Network, load_model
+from edgeres.quantization.graph import view
+from edgeres.quantization.placement import calibrated_tensors
+from edgeres.quantization.units import blocks
+from edgeres.targets.dispatch import build_engine
 
 CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.MIXED)
@@ -65,8 +70,8 @@ def random_model(spec: ModelSpec, folder: Path) -> OnnxArtifact:
     import torch
     from torch import nn
 
-    from edgeres.export import export_onnx
-    from edgeres.models.resnet import build_model
+    from edgeres.networks.onnx_export import export_onnx
+    from edgeres.networks.resnet import build_model
 
     torch.manual_seed(0)
     network = build_model(spec)

@@ -30,13 +30,13 @@ import torch
 from train import data_from, progress
 from training import RECIPES, Labelled, Settings, Training, correct, make_deterministic, train
 
-from edgeres.contract import preset
+from edgeres.core.contract import preset
 from edgeres.errors import ConfigError, EdgeresError
 from edgeres.files import load_json, make_folder, save_json, whole_file
-from edgeres.models import find_spec
-from edgeres.models.explain import network_from_spec
+from edgeres.networks import find_spec
+from edgeres.networks.explain import network_from_spec
+from edgeres.networks.specification import ModelSpec
 from edgeres.report import Line, Plot, draw_plot_svg
-from edgeres.spec import ModelSpec
 
 KIND = "degradation"
 DEPTHS = (20, 32, 44, 56, 110)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.artifacts import EngineArtifact
-from edgeres.environment.cuda import CudaDevice, find_cuda_device
-from edgeres.spec import Precision, Target
-from edgeres.table import CalibrationTable
+from edgeres.core.artifacts import EngineArtifact
+from edgeres.core.precision import Precision
+from edgeres.core.table import CalibrationTable
+from edgeres.core.target import Target
+from edgeres.machine.cuda import CudaDevice, find_cuda_device
 
 Figures = dict[str, Any]
 

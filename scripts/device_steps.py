@@ -16,14 +16,24 @@ import numpy as np
 from device_bench import Bench, FailureError, Figures, LackError, Network, Options, trtexec
 from numpy.typing import NDArray
 
-from edgeres.contract import ContractOptions, preset
-from edgeres.data import Dataset, batches, embedded_digits, embedded_path, load_dataset, select
-from edgeres.model_file import describe_model
-from edgeres.pipeline import Judges, build_from_model, calibrate_model, export_stage
-from edgeres.quantize import quantize_for_tensorrt
-from edgeres.runners import Runner, TensorRtRunner, model_runner, network_runner
-from edgeres.runners.base import HostMemory
-from edgeres.spec import BuildConfig, CalibrationConfig, ExportConfig, Precision, Timing
+from edgeres.calibration.stages import quantize_for_tensorrt
+from edgeres.core.bench_requests import Timing
+from edgeres.core.contract import ContractOptions, preset
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig, CalibrationConfig, ExportConfig
+from edgeres.images import (
+    Dataset,
+    batches,
+    embedded_digits,
+    embedded_path,
+    load_dataset,
+    select,
+)
+from edgeres.onnx_file import describe_model
+from edgeres.targets.dispatch import model_runner, network_runner
+from edgeres.targets.runner import HostMemory, Runner
+from edgeres.targets.tensorrt.runner import TensorRtRunner
+from edgeres.workflows import Judges, build_from_model, calibrate_model, export_stage
 
 BATCH = 16
 SAMPLES = 400
@@ -91,9 +101,9 @@ def random_resnet50(bench: Bench) -> Path:
     bench.need("torch")
     import torch
 
-    from edgeres.export import export_onnx
-    from edgeres.models import find_spec
-    from edgeres.models.resnet import build_model
+    from edgeres.networks import find_spec
+    from edgeres.networks.onnx_export import export_onnx
+    from edgeres.networks.resnet import build_model
 
     torch.manual_seed(0)
     config = ExportConfig(contract=preset("imagenet"), architecture="resnet50")

@@ -18,13 +18,13 @@ import timm
 import torch
 import torchvision
 
-from edgeres.models import PUBLISHED
+from edgeres.networks import PUBLISHED
 
 Shapes = dict[str, tuple[int, ...]]
 
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
-_OUTPUT = Path(__file__).resolve().parents[1] / "tests" / "models" / "published_keys.txt"
+_OUTPUT = Path(__file__).resolve().parents[1] / "tests" / "networks" / "published_keys.txt"
 
 
 def shapes_of(module: torch.nn.Module) -> Shapes:

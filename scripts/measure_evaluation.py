@@ -22,10 +22,11 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from edgeres.artifacts import EngineArtifact, load_engine
-from edgeres.data import Batch, Dataset, batches, load_dataset, select
-from edgeres.evaluate import evaluate
-from edgeres.runners import Runner, engine_runner
+from edgeres.core.artifacts import EngineArtifact, load_engine
+from edgeres.evaluation.evaluate import evaluate
+from edgeres.images import Batch, Dataset, batches, load_dataset, select
+from edgeres.targets.dispatch import engine_runner
+from edgeres.targets.runner import Runner
 
 
 def main() -> int:

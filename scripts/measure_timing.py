@@ -21,10 +21,10 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.artifacts import load_engine
-from edgeres.benchmark import benchmark_pair
-from edgeres.runners.onnxruntime import OnnxRuntimeRunner
-from edgeres.spec import BenchConfig
+from edgeres.core.artifacts import load_engine
+from edgeres.core.bench_requests import BenchConfig
+from edgeres.evaluation.benchmark import benchmark_pair
+from edgeres.targets.onnxruntime.runner import OnnxRuntimeRunner
 
 
 class OpenRunner(OnnxRuntimeRunner):

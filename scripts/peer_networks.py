@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from peer_quantizers import Images, parts, timed_ms
 
-from edgeres.benchmark import BLOCK, SETTLING
 from edgeres.errors import RunnerError
-from edgeres.ort import open_session, run_session
+from edgeres.evaluation.benchmark import BLOCK, SETTLING
+from edgeres.session import open_session, run_session
 
 THREADS = 2
 """Of every network that is timed."""

@@ -69,10 +69,11 @@ class Tool:
 
 def with_edgeres(request: Request) -> None:
     """Calibrates by the method that the variant names and writes the CPU's INT8 engine."""
-    from edgeres.build import build_engine
-    from edgeres.model_file import describe_model
-    from edgeres.quantize import calibrate, quantize_for_cpu
-    from edgeres.spec import BuildConfig, CalibrationConfig, Method
+    from edgeres.calibration.stages import calibrate, quantize_for_cpu
+    from edgeres.core.methods import Method
+    from edgeres.core.requests import BuildConfig, CalibrationConfig
+    from edgeres.onnx_file import describe_model
+    from edgeres.targets.dispatch import build_engine
 
     model = describe_model(request.model)
     if model.contract is None:
@@ -161,7 +162,7 @@ def with_openvino(request: Request) -> None:
 
 TOOLS = {
     "edgeres": Tool(
-        module="edgeres.quantize",
+        module="edgeres.calibration",
         quantize=with_edgeres,
         variants=("max", "auto"),
         packages=("edgeres", "onnx", "onnxruntime", "numpy"),

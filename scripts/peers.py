@@ -33,10 +33,10 @@ from peer_networks import (
 )
 from peer_quantizers import TOOLS, Images
 
-from edgeres.contract import Contract
-from edgeres.data import Dataset, batches, check_labels, load_dataset, select
+from edgeres.core.contract import Contract
 from edgeres.errors import EdgeresError
-from edgeres.model_file import describe_model
+from edgeres.images import Dataset, batches, check_labels, load_dataset, select
+from edgeres.onnx_file import describe_model
 from edgeres.statistics import percentiles
 
 SCRIPT = Path(__file__).with_name("peer_quantizers.py")

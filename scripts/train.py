@@ -40,13 +40,13 @@ from training import (
     train,
 )
 
-from edgeres.contract import Contract, preset
-from edgeres.data import embedded_digits, load_dataset
+from edgeres.core.contract import Contract, preset
 from edgeres.errors import ConfigError, EdgeresError
 from edgeres.files import check_writable, whole_file
-from edgeres.models import find_spec
-from edgeres.models.checkpoint import load_checkpoint, model_from_checkpoint
-from edgeres.spec import ModelSpec
+from edgeres.images import embedded_digits, load_dataset
+from edgeres.networks import find_spec
+from edgeres.networks.checkpoint import load_checkpoint, model_from_checkpoint
+from edgeres.networks.specification import ModelSpec
 
 _DIGITS = "digits"
 _DIGITS_ORIGIN = (

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeres.contract import Contract
-from edgeres.data import Dataset, normalise, prepare
+from edgeres.core.contract import Contract
 from edgeres.errors import CheckpointError, ConfigError
 from edgeres.files import whole_file
-from edgeres.models.resnet import build_model
-from edgeres.spec import ModelSpec
+from edgeres.images import Dataset, normalise, prepare
+from edgeres.networks.resnet import build_model
+from edgeres.networks.specification import ModelSpec
 
 _EVALUATED_AT_ONCE = 500
 

@@ -27,11 +27,11 @@ from pathlib import Path
 from device_bench import Bench, FailureError, Figures, LackError, Options, lacks
 from device_steps import steps
 
-from edgeres.environment import describe_machine
-from edgeres.environment.cuda import CudaDevice, find_cuda_device
+from edgeres.core.target import Target
 from edgeres.errors import EdgeresError
 from edgeres.files import save_json
-from edgeres.spec import Target
+from edgeres.machine import describe_machine
+from edgeres.machine.cuda import CudaDevice, find_cuda_device
 
 
 def main() -> int:

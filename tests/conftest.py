@@ -13,7 +13,7 @@ import pytest
 from digits import Digits, make_digits
 from pretend_cuda import LIVING, PretendCuda, load_pretend_cuda
 
-from edgeres.environment import has_nvidia_gpu
+from edgeres.machine import has_nvidia_gpu
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "tensorrt-rtx-cu13", "tensorrt")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeres.artifacts import Manifest, load_engine, manifest_path
-from edgeres.contract import ContractOptions
-from edgeres.data import Dataset, embedded_digits, embedded_path
+from edgeres.core.artifacts import Manifest, load_engine, manifest_path
+from edgeres.core.contract import ContractOptions
+from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.target import Target
 from edgeres.files import save_json, sha256_of
-from edgeres.pipeline import build_from_model, calibrate_model, export_stage
-from edgeres.spec import BuildConfig, CalibrationConfig, Target
+from edgeres.images import Dataset, embedded_digits, embedded_path
+from edgeres.workflows import build_from_model, calibrate_model, export_stage
 
 CLASSES = 10
 

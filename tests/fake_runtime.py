@@ -23,7 +23,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from edgeres.environment.cuda import load_driver
+from edgeres.machine.cuda import load_driver
 
 _HOST_CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgeres.results import ImageRecord, PastLatency, PastRun, Series
+from edgeres.core.verdict import ImageRecord, PastLatency, PastRun, Series
 
 
 def series(samples_ms: Sequence[float], block: int = 20) -> Series:

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
-from edgeres.artifacts import manifest_path
-from edgeres.contract import PRESETS
-from edgeres.data import image_hash
-from edgeres.table import load_table
+from edgeres.core.artifacts import manifest_path
+from edgeres.core.contract import PRESETS
+from edgeres.core.table import load_table
+from edgeres.images import image_hash
 
 EXPORT = "export resnet20 --weights {weights} --preset digits -o {out}/made "
 CALIBRATE = "calibrate {model} --data {data} -o {out}/made "

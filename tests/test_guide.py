@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from test_readme import EDGERES, run_block, runnable_blocks
 
-from edgeres.models.explain import Example, example_block, explain_architecture
-from edgeres.spec import Precision
+from edgeres.core.precision import Precision
+from edgeres.networks.explain import Example, example_block, explain_architecture
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TEXT = (DOCS / "guide.md").read_text(encoding="utf-8")

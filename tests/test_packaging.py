@@ -91,7 +91,7 @@ def test_the_embedded_data_is_found_from_the_wheel(wheel: Path, tmp_path: Path) 
     """An installed package reads its own copy, the very bytes of the checkout."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    script = "from edgeres.data import embedded_path; print(embedded_path('digits.npz'))"
+    script = "from edgeres.images import embedded_path; print(embedded_path('digits.npz'))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -11,29 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from edgeres.artifacts import OnnxArtifact
-from edgeres.contract import ContractOptions
-from edgeres.data import batches, load_dataset
-from edgeres.evaluate import evaluate
-from edgeres.pipeline import (
+from edgeres.calibration.stages import quantize_for_tensorrt
+from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.bench_requests import BenchConfig, Decision
+from edgeres.core.contract import ContractOptions
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.table import CalibrationTable
+from edgeres.core.target import Target
+from edgeres.core.verdict import Accuracy, Comparison
+from edgeres.evaluation.evaluate import evaluate
+from edgeres.images import batches, load_dataset
+from edgeres.targets.dispatch import network_runner
+from edgeres.workflows import (
     BenchRequest,
     bench_engine,
     build_from_model,
     calibrate_model,
     export_stage,
 )
-from edgeres.quantize import quantize_for_tensorrt
-from edgeres.results import Accuracy, Comparison
-from edgeres.runners import network_runner
-from edgeres.spec import (
-    BenchConfig,
-    BuildConfig,
-    CalibrationConfig,
-    Decision,
-    Precision,
-    Target,
-)
-from edgeres.table import CalibrationTable
 
 pytestmark = pytest.mark.shared
 

@@ -13,67 +13,39 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-STAGES = frozenset({"data", "models", "export", "quantize", "build", "runners"})
-_ERRORS = frozenset({"edgeres"})
-_SPEC = _ERRORS | {"errors"}
-_ARTIFACTS = _SPEC | {"spec", "files", "contract", "names", "tuning", "recovery"}
-_VALUES = _ARTIFACTS | {"artifacts", "audit", "table"}
-_STAGE = _VALUES | {"results", "environment", "model_file", "ort", "trt_log"}
-_MEASUREMENT = _STAGE | {"data", "runners.base", "statistics"}
-_COMPARE = _MEASUREMENT | {"stopwatch", "evaluate", "benchmark"}
-_REPORT = _COMPARE | {"compare", "regression"}
-_PIPELINE = _REPORT | STAGES | {"report", "diagnose", "loadgen"}
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("edgeres", "errors"),
+    ("names", "files", "progress", "statistics"),
+    ("machine",),
+    ("core", "session"),
+    ("onnx_file", "testing"),
+    ("images", "networks", "quantization"),
+    ("targets",),
+    ("calibration", "evaluation"),
+    ("report",),
+    ("workflows",),
+    ("cli",),
+    ("__main__",),
+)
+"""The floors of the package from the ground up: a part imports itself and what lies below it."""
 
-MAY_IMPORT: Mapping[str, frozenset[str]] = {
-    "edgeres": frozenset(),
-    "errors": _ERRORS,
-    "spec": _SPEC | {"names", "contract"},
-    "files": _SPEC,
-    "names": _ERRORS,
-    "contract": _SPEC | {"names"},
-    "tuning": _SPEC | {"spec", "names", "contract"},
-    "recovery": _SPEC | {"spec", "names", "contract"},
-    "audit": _SPEC | {"spec", "names"},
-    "table": _ARTIFACTS,
-    "artifacts": _ARTIFACTS | {"audit", "table"},
-    "results": _VALUES | {"environment"},
-    "environment": _VALUES,
-    "model_file": _VALUES | {"results"},
-    "ort": _VALUES | {"environment"},
-    "trt_log": _ERRORS,
-    "runners.base": _VALUES,
-    "testing": _VALUES | {"runners.base"},
-    **dict.fromkeys(STAGES, _STAGE),
-    "runners": _STAGE | {"runners.base"},
-    "statistics": _ERRORS,
-    "evaluate": _MEASUREMENT,
-    "stopwatch": _MEASUREMENT,
-    "benchmark": _MEASUREMENT | {"stopwatch"},
-    "loadgen": _MEASUREMENT,
-    "compare": _COMPARE,
-    "diagnose": _COMPARE,
-    "regression": _COMPARE,
-    "report": _REPORT | {"models"},
-    "pipeline": _PIPELINE,
-    "cli": _PIPELINE | {"pipeline"},
-    "__main__": frozenset({"cli"}),
-}
-"""What each part of the package may import besides itself; TYPE_CHECKING imports count too."""
+TARGETS = ("onnxruntime", "tensorrt")
+"""Folders of `edgeres.targets`, of which none knows another."""
 
 OWNERS: Mapping[str, tuple[str, ...]] = {
-    "torch": ("edgeres.models", "edgeres.export", "edgeres.quantize.recovery.adaround"),
-    "safetensors": ("edgeres.models",),
-    "torchvision": ("edgeres.models.published",),
-    "timm": ("edgeres.models.published",),
-    "onnxruntime": ("edgeres.ort", "edgeres.build.onnxruntime", "edgeres.runners.onnxruntime"),
-    "tensorrt": ("edgeres.build", "edgeres.runners"),
-    "tensorrt_rtx": ("edgeres.build", "edgeres.runners"),
-    "pycuda": ("edgeres.runners",),
-    "pynvml": ("edgeres.environment",),
-    "PIL": ("edgeres.data",),
+    "torch": ("edgeres.networks", "edgeres.calibration.recovery.adaround"),
+    "safetensors": ("edgeres.networks",),
+    "torchvision": ("edgeres.networks.published",),
+    "timm": ("edgeres.networks.published",),
+    "onnxruntime": ("edgeres.session", "edgeres.targets.onnxruntime"),
+    "tensorrt": ("edgeres.targets.tensorrt",),
+    "tensorrt_rtx": ("edgeres.targets.tensorrt",),
+    "pycuda": ("edgeres.targets.tensorrt",),
+    "pynvml": ("edgeres.machine",),
+    "PIL": ("edgeres.images",),
     "jinja2": ("edgeres.report.html",),
     "markupsafe": ("edgeres.report.html",),
-    "mlperf_loadgen": ("edgeres.loadgen",),
+    "mlperf_loadgen": ("edgeres.evaluation.loadgen",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),
 }
@@ -121,27 +93,44 @@ def _imported_by_call(node: ast.Call) -> Iterator[str]:
 
 
 def part(name: str) -> str:
-    """Returns the part of the package, a key of `MAY_IMPORT`, that a dotted name belongs to."""
+    """Returns the part of the package, a name in `LAYERS`, that a dotted name belongs to."""
     inside = name.split(".")[1:]
-    if inside[:2] == ["runners", "base"]:
-        return "runners.base"
     return inside[0] if inside and inside[0] != "__version__" else "edgeres"
 
 
+def floor(name: str) -> int | None:
+    """Returns the floor that a part of the package stands on, from 0; None where it has none."""
+    return next((index for index, parts in enumerate(LAYERS) if name in parts), None)
+
+
 def wrong_direction(sources: Mapping[str, str]) -> list[str]:
-    """Returns a sentence for each import that runs against `MAY_IMPORT`."""
+    """Returns a sentence for each import that does not go to the same part or to a lower floor."""
     found = []
     for module, source in sources.items():
         own = part(module)
-        if own not in MAY_IMPORT:
+        if (own_floor := floor(own)) is None:
             found.append(f"{module} has no place among the layers")
             continue
         for name in imports(source):
             if name.startswith("."):
                 found.append(f"{module} imports {name}: write the whole name")
-            elif name.split(".")[0] == "edgeres" and part(name) not in MAY_IMPORT[own] | {own}:
+            elif name.split(".")[0] == "edgeres" and part(name) != own:
+                other = floor(part(name))
+                if other is None or other >= own_floor:
+                    found.append(f"{module} imports {name}")
+            elif target(name) and target(module) and target(name) != target(module):
                 found.append(f"{module} imports {name}")
     return found
+
+
+def target(name: str) -> str | None:
+    """Returns the folder of `edgeres.targets` that a module is in; None for the others."""
+    parts = name.split(".")
+    return (
+        parts[2]
+        if parts[:2] == ["edgeres", "targets"] and parts[2:3] and parts[2] in TARGETS
+        else None
+    )
 
 
 def misplaced_libraries(sources: Mapping[str, str]) -> list[str]:
@@ -205,24 +194,40 @@ def run_python(script: str) -> tuple[str, set[str]]:
 
 
 def test_imports_run_one_way() -> None:
-    """Every import of every module follows `MAY_IMPORT`."""
+    """Every import of every module follows `LAYERS`."""
     assert wrong_direction(modules()) == []
 
 
 @pytest.mark.parametrize(
     ("module", "source", "said"),
     [
-        ("edgeres.data.load", "from edgeres.models import find_spec", "edgeres.models.find_spec"),
-        ("edgeres.spec", "import edgeres.artifacts", "edgeres.artifacts"),
-        ("edgeres.pipeline.demo", "from edgeres import cli", "edgeres.cli"),
-        ("edgeres.environment.gpu", "from edgeres.results import Check", "edgeres.results.Check"),
-        ("edgeres.evaluate", "def f():\n from edgeres.runners import x", "edgeres.runners.x"),
         (
-            "edgeres.results",
-            "if TYPE_CHECKING:\n from edgeres.data import Dataset",
-            "edgeres.data.Dataset",
+            "edgeres.images.load",
+            "from edgeres.networks import find_spec",
+            "edgeres.networks.find_spec",
         ),
-        ("edgeres.ort", "importlib.import_module('edgeres.export')", "edgeres.export"),
+        ("edgeres.core.requests", "import edgeres.core.artifacts", "edgeres.core.artifacts"),
+        ("edgeres.workflows.demo", "from edgeres import cli", "edgeres.cli"),
+        (
+            "edgeres.machine.gpu",
+            "from edgeres.core.verdict import Check",
+            "edgeres.core.verdict.Check",
+        ),
+        (
+            "edgeres.evaluation.evaluate",
+            "def f():\n from edgeres.calibration import x",
+            "edgeres.calibration.x",
+        ),
+        (
+            "edgeres.core.verdict",
+            "if TYPE_CHECKING:\n from edgeres.images import Dataset",
+            "edgeres.images.Dataset",
+        ),
+        (
+            "edgeres.session",
+            "importlib.import_module('edgeres.networks.onnx_export')",
+            "edgeres.networks.onnx_export",
+        ),
     ],
 )
 def test_an_import_against_the_direction_is_found(module: str, source: str, said: str) -> None:
@@ -232,22 +237,27 @@ def test_an_import_against_the_direction_is_found(module: str, source: str, said
 
 def test_imports_along_the_direction_are_left_alone() -> None:
     """A module may import its own part, a lower one and the version."""
-    source = "from edgeres import __version__\nfrom edgeres.data import a\nimport edgeres.errors"
-    assert wrong_direction({"edgeres.data.load": source}) == []
-    assert wrong_direction({"edgeres.evaluate": "from edgeres.runners.base import Runner"}) == []
+    source = "from edgeres import __version__\nfrom edgeres.images import a\nimport edgeres.errors"
+    assert wrong_direction({"edgeres.images.load": source}) == []
+    assert (
+        wrong_direction(
+            {"edgeres.evaluation.evaluate": "from edgeres.targets.runner import Runner"}
+        )
+        == []
+    )
 
 
 def test_a_relative_import_and_an_unknown_module_are_found() -> None:
     """Neither can be placed, so neither passes in silence."""
-    assert wrong_direction({"edgeres.data.load": "from ..errors import DataError"}) == [
-        "edgeres.data.load imports ..errors.DataError: write the whole name"
+    assert wrong_direction({"edgeres.images.load": "from ..errors import DataError"}) == [
+        "edgeres.images.load imports ..errors.DataError: write the whole name"
     ]
     assert wrong_direction({"edgeres.extra": ""}) == ["edgeres.extra has no place among the layers"]
 
 
 def test_every_layer_exists() -> None:
     """The table names nothing that the package no longer has."""
-    assert {part(module) for module in modules()} == set(MAY_IMPORT)
+    assert {part(module) for module in modules()} == {name for parts in LAYERS for name in parts}
 
 
 def test_libraries_stay_with_their_owners() -> None:
@@ -258,10 +268,10 @@ def test_libraries_stay_with_their_owners() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "said"),
     [
-        ("edgeres.pipeline.export", "from torch import nn", "torch.nn"),
-        ("edgeres.quantize.observe", "def f():\n import onnxruntime", "onnxruntime"),
-        ("edgeres.build.manifest", "import pycuda.driver", "pycuda.driver"),
-        ("edgeres.environment.machine", "import_module('tensorrt')", "tensorrt"),
+        ("edgeres.workflows.export", "from torch import nn", "torch.nn"),
+        ("edgeres.calibration.observe", "def f():\n import onnxruntime", "onnxruntime"),
+        ("edgeres.targets.engine_files", "import pycuda.driver", "pycuda.driver"),
+        ("edgeres.machine.machine", "import_module('tensorrt')", "tensorrt"),
         ("edgeres.exporter", "import torch", "torch"),
         ("edgeres.errors", "from click import ClickException", "click.ClickException"),
     ],
@@ -273,7 +283,7 @@ def test_a_library_outside_its_owners_is_found(module: str, source: str, said: s
 
 def test_an_owner_imports_its_library() -> None:
     """A package owns with all its modules."""
-    assert misplaced_libraries({"edgeres.models.resnet": "import torch.nn"}) == []
+    assert misplaced_libraries({"edgeres.networks.resnet": "import torch.nn"}) == []
 
 
 def test_importing_the_commands_is_light() -> None:

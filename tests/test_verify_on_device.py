@@ -16,15 +16,17 @@ from digits import Digits, save_manifest
 from fake_runtime import put_in_place
 from pretend_cuda import PretendCuda
 
-from edgeres.artifacts import EngineArtifact, Manifest, TensorSpec
-from edgeres.contract import preset
-from edgeres.data import load_dataset, select
-from edgeres.environment.cuda import NoCudaDevice
+from edgeres.calibration.stages import quantize_for_tensorrt
+from edgeres.core.artifacts import EngineArtifact, Manifest, TensorSpec
+from edgeres.core.contract import preset
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig
+from edgeres.core.table import CalibrationTable
+from edgeres.core.target import Target
 from edgeres.files import sha256_of
-from edgeres.model_file import describe_model
-from edgeres.quantize import quantize_for_tensorrt
-from edgeres.spec import BuildConfig, Precision, Target
-from edgeres.table import CalibrationTable
+from edgeres.images import load_dataset, select
+from edgeres.machine.cuda import NoCudaDevice
+from edgeres.onnx_file import describe_model
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 

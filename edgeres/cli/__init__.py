@@ -1,4 +1,4 @@
-"""The command line: a thin shell over `edgeres.pipeline`. Nothing imports it.
+"""The command line: a thin shell over `edgeres.workflows`. Nothing imports it.
 
 Commands import the pipeline when they run, not before, so that help and completion answer at
 once: numpy, onnx, onnxruntime and torch take up to seconds to load.

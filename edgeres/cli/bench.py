@@ -8,9 +8,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from edgeres.cli.options import PATH, choice, common_options, contract_from, contract_options
+from edgeres.cli.options import (
+    PATH,
+    choice,
+    common_options,
+    contract_from,
+    contract_options,
+)
 from edgeres.cli.output import command_line, show, show_json, track
-from edgeres.spec import BenchConfig, Decision, LoadGenConfig, Scenario, Timing
+from edgeres.core.bench_requests import BenchConfig, Decision, LoadGenConfig, Scenario, Timing
 
 DEFAULTS = BenchConfig()
 
@@ -172,7 +178,7 @@ def bench(
       edgeres bench resnet50.int8.plan --reference resnet50.onnx --data val/ --timing compute \\
         --min-speedup 2 --strict --report verdict.html
     """
-    from edgeres.pipeline import (  # onnxruntime
+    from edgeres.workflows import (  # onnxruntime
         BenchRequest,
         ReportFiles,
         bench_engine,

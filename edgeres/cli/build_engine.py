@@ -23,10 +23,13 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import say, searching, show, show_json, track
-from edgeres.spec import BuildConfig, CalibrationConfig, Method, Precision, Target
+from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.target import Target
 
 if TYPE_CHECKING:
-    from edgeres.artifacts import EngineArtifact
+    from edgeres.core.artifacts import EngineArtifact
 
 DEFAULTS = BuildConfig()
 
@@ -69,7 +72,7 @@ def _check_sources(
 
 def _tell(engine: EngineArtifact, config: BuildConfig) -> None:
     """Says what was built, how much of it runs as asked, and what a search weighed."""
-    from edgeres.audit import describe_coverage
+    from edgeres.core.audit import describe_coverage
     from edgeres.report import mixed_table  # rich
 
     path, manifest = engine.path, engine.manifest
@@ -164,8 +167,8 @@ def build_engine(
       edgeres build-engine resnet50.onnx --calibration resnet50.table.json \\
         --precision mixed --max-drop 0.2 --judge-data held_out/ -o resnet50.mixed.onnx
     """
-    from edgeres.pipeline import Judges, build_from_model, calibrate_model, check_build  # onnx
-    from edgeres.table import load_table
+    from edgeres.core.table import load_table
+    from edgeres.workflows import Judges, build_from_model, calibrate_model, check_build  # onnx
 
     _check_sources(rest["precision"], calibration, calib_data, judge_data)
     options = contract_from(_without_profile(rest))

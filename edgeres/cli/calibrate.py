@@ -16,7 +16,8 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import say, searching, show, show_json, track
-from edgeres.spec import CalibrationConfig, Method, Recover, WeightMethod
+from edgeres.core.methods import Method, Recover, WeightMethod
+from edgeres.core.requests import CalibrationConfig
 
 DEFAULTS = CalibrationConfig()
 
@@ -112,7 +113,7 @@ def calibrate(
       edgeres calibrate resnet50.onnx --data train/ --samples 512 -o resnet50.table.json
       edgeres calibrate resnet50.onnx --data train/ --method auto --sensitivity -o resnet50.table.json
     """
-    from edgeres import pipeline  # onnxruntime
+    from edgeres import workflows as pipeline  # onnxruntime
     from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
 
     options = contract_from(rest)

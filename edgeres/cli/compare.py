@@ -23,8 +23,8 @@ def compare(verdicts: tuple[Path, ...], as_json: bool) -> None:
     Example:
       edgeres compare fp16.json int8.json
     """
-    from edgeres.pipeline import rank_runs  # scipy
     from edgeres.report import render_ranking
+    from edgeres.workflows import rank_runs  # scipy
 
     ranking = rank_runs(verdicts)
     if as_json:

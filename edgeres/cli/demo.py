@@ -13,7 +13,7 @@ from edgeres.cli.options import PATH, common_options
 from edgeres.cli.output import say, show, show_json, track
 
 if TYPE_CHECKING:
-    from edgeres.pipeline import DemoResult
+    from edgeres.workflows import DemoResult
 
 
 @click.command(short_help="Run the whole path on handwritten digits, offline.")
@@ -27,7 +27,7 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
     Example:
       edgeres demo --keep demo/
     """
-    from edgeres.pipeline import run_demo  # onnxruntime, torch
+    from edgeres.workflows import run_demo  # onnxruntime, torch
 
     with nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory() as folder:
         results = run_demo(Path(folder), say=say, track=track)

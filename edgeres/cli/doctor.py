@@ -20,7 +20,7 @@ def doctor(as_json: bool) -> None:
     Example:
       edgeres doctor
     """
-    from edgeres.environment import diagnose
+    from edgeres.machine import diagnose
 
     found = diagnose()
     if as_json:

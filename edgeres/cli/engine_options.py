@@ -9,13 +9,9 @@ import click
 from click.core import ParameterSource
 
 from edgeres.cli.options import PATH, choice
-from edgeres.spec import (
-    OPTIMIZATION_LEVELS,
-    BuildConfig,
-    HardwareCompatibility,
-    Target,
-    TensorRTOptions,
-)
+from edgeres.core.builder_options import OPTIMIZATION_LEVELS, HardwareCompatibility, TensorRTOptions
+from edgeres.core.requests import BuildConfig
+from edgeres.core.target import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 Profile = tuple[int, int, int]

@@ -12,8 +12,8 @@ from edgeres.cli.export import complete_architecture
 from edgeres.cli.options import PATH, choice, common_options
 from edgeres.cli.output import say, show, show_json, track
 from edgeres.files import check_writable, whole_file
-from edgeres.models.explain import Example, example_block, explain_architecture
-from edgeres.models.network import BuildingBlock, Network, ratios
+from edgeres.networks.explain import Example, example_block, explain_architecture
+from edgeres.networks.network import BuildingBlock, Network, ratios
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -112,8 +112,8 @@ def _check_gradients(block: str | None, num_classes: int | None) -> None:
 def _explain_gradients(
     architecture: str, against: str | None, svg: Path | None, as_json: bool, **asked: int | None
 ) -> None:
-    from edgeres.pipeline import gradient_stage  # torch
     from edgeres.report import draw_plot_svg, gradient_plot, render_gradients
+    from edgeres.workflows import gradient_stage  # torch
 
     if svg is not None:
         check_writable(svg)

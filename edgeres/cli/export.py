@@ -15,8 +15,8 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import say, show_json
-from edgeres.models import ARCHITECTURES, is_published
-from edgeres.spec import Shortcut
+from edgeres.networks import ARCHITECTURES, is_published
+from edgeres.networks.specification import Shortcut
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -68,7 +68,7 @@ def export(
     """
     if weights is None and not is_published(architecture):
         raise click.UsageError("Missing option '--weights'. Pass the checkpoint of ARCH.")
-    from edgeres.pipeline import export_stage  # torch
+    from edgeres.workflows import export_stage  # torch
 
     contract = contract_from(rest)
     stage = export_stage()

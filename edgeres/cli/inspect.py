@@ -20,9 +20,9 @@ def inspect(artifact: Path, as_json: bool) -> None:
     Example:
       edgeres inspect resnet50.int8.onnx
     """
-    from edgeres.artifacts import EngineArtifact
-    from edgeres.pipeline import inspect_artifact  # onnx
+    from edgeres.core.artifacts import EngineArtifact
     from edgeres.report import render_artifact
+    from edgeres.workflows import inspect_artifact  # onnx
 
     found = inspect_artifact(artifact)
     if not as_json:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeres.contract import PRESETS, Color, ContractOptions, Interpolation
+from edgeres.core.contract import PRESETS, Color, ContractOptions, Interpolation
 from edgeres.names import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])

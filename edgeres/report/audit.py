@@ -9,8 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.audit import Audit, AuditedNode, describe_coverage, describe_missed
-from edgeres.spec import Precision
+from edgeres.core.audit import Audit, AuditedNode, describe_coverage, describe_missed
+from edgeres.core.precision import Precision
 
 _PATH = "/"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeres.compare import told_apart
-from edgeres.results import Check, Comparison
-from edgeres.spec import Decision
+from edgeres.core.bench_requests import Decision
+from edgeres.core.verdict import Check, Comparison
+from edgeres.evaluation.compare import told_apart
 
 _UNITS: Mapping[str, tuple[str, str]] = {
     Decision.BOUND.value: ("bound below ", " pp"),

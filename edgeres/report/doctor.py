@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.environment import Advice, Capability, Diagnosis, JetsonBoard, Stability
-from edgeres.environment.clocks import Clock
+from edgeres.machine import Advice, Capability, Diagnosis, JetsonBoard, Stability
+from edgeres.machine.clocks import Clock
 
 
 def render_doctor(found: Diagnosis) -> RenderableType:

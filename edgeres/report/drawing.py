@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from xml.sax.saxutils import escape
 
-from edgeres.models.network import BuildingBlock, Cost, Layer, Network, Skip, runs, total
+from edgeres.networks.network import BuildingBlock, Cost, Layer, Network, Skip, runs, total
 from edgeres.report.explanation import in_units, run_name
 
 _WIDTH = 760

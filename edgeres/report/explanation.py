@@ -13,7 +13,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.models.network import (
+from edgeres.core.precision import Precision
+from edgeres.networks.network import (
     VALUE_BYTES,
     BuildingBlock,
     Cost,
@@ -25,7 +26,7 @@ from edgeres.models.network import (
     runs,
     total,
 )
-from edgeres.spec import Block, Precision
+from edgeres.networks.specification import Block
 
 _LABEL = "bold"
 _WIDTH = 31

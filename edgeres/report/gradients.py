@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.models.gradients import GradientComparison, GradientProfile, NetworkGradients
+from edgeres.networks.gradients import GradientComparison, GradientProfile, NetworkGradients
 from edgeres.report.plot import Line, Plot
 
 

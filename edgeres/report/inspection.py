@@ -9,12 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.artifacts import EngineArtifact, Manifest, OnnxArtifact
-from edgeres.contract import Contract
+from edgeres.core.artifacts import EngineArtifact, Manifest, OnnxArtifact
+from edgeres.core.builder_options import TensorRTOptions
+from edgeres.core.contract import Contract
+from edgeres.core.methods import Method
+from edgeres.core.table import CalibrationTable, TensorRange
+from edgeres.core.target import Target
 from edgeres.report.audit import render_audit
 from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
-from edgeres.spec import Method, Target, TensorRTOptions
-from edgeres.table import CalibrationTable, TensorRange
 
 
 @singledispatch

@@ -10,8 +10,8 @@ import re
 from datetime import datetime, timezone
 from xml.etree import ElementTree
 
+from edgeres.core.verdict import Check, Comparison
 from edgeres.report.checks import check_words
-from edgeres.results import Check, Comparison
 
 SUITE = "edgeres bench"
 

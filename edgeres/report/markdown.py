@@ -10,6 +10,14 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 
+from edgeres.core.verdict import (
+    Comparison,
+    Flip,
+    FlipKind,
+    PairedAccuracy,
+    PairedLatency,
+    Provenance,
+)
 from edgeres.report.checks import check_words, reasons
 from edgeres.report.words import (
     class_name,
@@ -19,7 +27,6 @@ from edgeres.report.words import (
     points,
     probability,
 )
-from edgeres.results import Comparison, Flip, FlipKind, PairedAccuracy, PairedLatency, Provenance
 
 FLIPS_SHOWN = 10
 

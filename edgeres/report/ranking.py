@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgeres.core.verdict import Ranking, Standing
 from edgeres.report.table import columns
-from edgeres.results import Ranking, Standing
 
 
 def render_ranking(ranking: Ranking) -> Group:

@@ -13,10 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.environment import Severity, Stability
-from edgeres.report.checks import check_words
-from edgeres.report.words import milliseconds, points, probability
-from edgeres.results import (
+from edgeres.core.bench_requests import Decision
+from edgeres.core.verdict import (
     Accuracy,
     Check,
     ClassDifference,
@@ -28,7 +26,9 @@ from edgeres.results import (
     PairedAccuracy,
     PairedLatency,
 )
-from edgeres.spec import Decision
+from edgeres.machine import Severity, Stability
+from edgeres.report.checks import check_words
+from edgeres.report.words import milliseconds, points, probability
 
 SIGNIFICANCE = 0.05
 """Two-sided level below which a p value is called significant; it matches the 95 % interval."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.recovery import Recovery
-from edgeres.tuning import Choice, MixedSearch, Sensitivity
+from edgeres.core.recovery import Recovery
+from edgeres.core.tuning import Choice, MixedSearch, Sensitivity
 
 
 def describe_choice(choice: Choice) -> str:

@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 from commands import passed, refusal, run
 from digits import Digits
-
-from edgeres.artifacts import load_engine
-from edgeres.build import tensorrt
-from edgeres.environment.cuda import CudaDevice
-from edgeres.spec import HardwareCompatibility, TensorRTOptions
-from edgeres.table import load_table
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "build"))
 from fake_tensorrt import FakeTensorRT
+
+from edgeres.core.artifacts import load_engine
+from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
+from edgeres.core.table import load_table
+from edgeres.machine.cuda import CudaDevice
+from edgeres.targets.tensorrt import builder as tensorrt
 
 DEVICE = CudaDevice(
     name="RTX", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"

@@ -14,7 +14,7 @@ from commands import refusal, run
 
 from edgeres import __version__
 from edgeres.cli import main
-from edgeres.contract import PRESETS
+from edgeres.core.contract import PRESETS
 
 COMMANDS = tuple(main.commands)
 

@@ -9,10 +9,11 @@ import pytest
 from commands import passed, refusal, run
 from digits import QUICK, Digits
 
-from edgeres.pipeline import build_from_model
-from edgeres.results import load_run
-from edgeres.spec import BuildConfig, Method
-from edgeres.table import load_table
+from edgeres.core.methods import Method
+from edgeres.core.requests import BuildConfig
+from edgeres.core.table import load_table
+from edgeres.core.verdict import load_run
+from edgeres.workflows import build_from_model
 
 LINE = "bench {engine} --reference {model} --data {test} --json " + QUICK
 

@@ -9,7 +9,7 @@ import pytest
 from commands import passed, refusal
 from digits import QUICK, Digits
 
-from edgeres.artifacts import load_engine
+from edgeres.core.artifacts import load_engine
 
 EXPORT = "export resnet20 --weights {weights} -o never "
 CALIBRATE = "calibrate {model} --data {train} -o never "

@@ -10,10 +10,10 @@ from click.testing import Result
 from commands import passed, refusal, run
 from digits import QUICK, Digits, gpu_plan
 
-from edgeres.pipeline import build_from_model
-from edgeres.results import EXIT_ACCURACY, EXIT_PASS, EXIT_SPEED
-from edgeres.spec import BuildConfig
-from edgeres.table import CalibrationTable, Threshold, load_table
+from edgeres.core.requests import BuildConfig
+from edgeres.core.table import CalibrationTable, Threshold, load_table
+from edgeres.core.verdict import EXIT_ACCURACY, EXIT_PASS, EXIT_SPEED
+from edgeres.workflows import build_from_model
 
 
 def clipped(table: CalibrationTable, share: float) -> CalibrationTable:

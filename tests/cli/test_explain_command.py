@@ -88,9 +88,9 @@ def test_gradients_of_two_named_networks() -> None:
 
 def test_gradients_need_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line that installs it is said."""
-    for name in [name for name in sys.modules if name.startswith("edgeres.pipeline.gradients")]:
+    for name in [name for name in sys.modules if name.startswith("edgeres.workflows.gradients")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "edgeres.models.backward", raising=False)
+    monkeypatch.delitem(sys.modules, "edgeres.networks.backward", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     said = refusal("explain", "resnet20", *QUICK)
     assert said.startswith("Measuring gradients needs torch, which is not installed. pip install")

@@ -11,10 +11,10 @@ import pytest
 from commands import passed, run
 from digits import CLASSES, QUICK, Digits
 
-from edgeres.artifacts import load_engine, manifest_path
 from edgeres.cli import main
+from edgeres.core.artifacts import load_engine, manifest_path
+from edgeres.core.table import load_table
 from edgeres.files import sha256_of
-from edgeres.table import load_table
 
 LINES = {
     "export": "export resnet20 --weights {weights} --preset digits -o {output}",

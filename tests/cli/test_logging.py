@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner
 
-from edgeres import pipeline
+from edgeres import workflows as pipeline
 from edgeres.cli import main
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")

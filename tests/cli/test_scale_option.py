@@ -8,7 +8,7 @@ import pytest
 from commands import passed, refusal, run
 from digits import Digits
 
-from edgeres.model_file import describe_model
+from edgeres.onnx_file import describe_model
 
 
 @pytest.mark.parametrize(("text", "value"), [("1/255", 1 / 255), ("1", 1.0), ("0.5", 0.5)])

@@ -15,11 +15,12 @@ from digits import Digits, save_manifest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeres.artifacts import load_engine
+from edgeres.core.artifacts import load_engine
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig
 from edgeres.files import sha256_of
-from edgeres.model_file import describe_model, load_model, save_model
-from edgeres.pipeline import build_from_model
-from edgeres.spec import BuildConfig, Precision
+from edgeres.onnx_file import describe_model, load_model, save_model
+from edgeres.workflows import build_from_model
 
 BRIEF = "--samples 200 --iterations 2 --warmup 0 --no-energy"
 """Options of bench for faults that no clock shows."""

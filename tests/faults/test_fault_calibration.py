@@ -12,12 +12,13 @@ from commands import passed, refusal
 from digits import Digits
 from seeds import alarms, arrays, bench, save_arrays
 
-from edgeres.contract import ContractOptions
-from edgeres.model_file import Network, describe_model, load_model
-from edgeres.pipeline import build_from_model, calibrate_model, export_stage
-from edgeres.recovery import Recovery
-from edgeres.spec import BuildConfig, CalibrationConfig, Method, Recover
-from edgeres.table import load_table
+from edgeres.core.contract import ContractOptions
+from edgeres.core.methods import Method, Recover
+from edgeres.core.recovery import Recovery
+from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.table import load_table
+from edgeres.onnx_file import Network, describe_model, load_model
+from edgeres.workflows import build_from_model, calibrate_model, export_stage
 
 FIGURES = re.compile(
     r"The engine was calibrated on images unlike these: its ranges are a factor of "

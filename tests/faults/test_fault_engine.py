@@ -15,17 +15,19 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 from seeds import BRIEF, alarms, bench, fp32_engine, reasons, rewritten, save_arrays, without_pair
 
-from edgeres.artifacts import load_engine
-from edgeres.audit import Audit, AuditedNode, EngineLayer, Source
-from edgeres.build import build_engine
-from edgeres.contract import ContractOptions
+from edgeres.calibration.stages import quantize_for_cpu, quantize_for_tensorrt
+from edgeres.core.artifacts import load_engine
+from edgeres.core.audit import Audit, AuditedNode, EngineLayer, Source
+from edgeres.core.contract import ContractOptions
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.table import load_table
 from edgeres.errors import CoverageError
-from edgeres.model_file import describe_model, load_model, save_model
-from edgeres.pipeline import build_from_model, calibrate_model
-from edgeres.pipeline.coverage import coverage_checks
-from edgeres.quantize import float_branches, quantize_for_cpu, quantize_for_tensorrt
-from edgeres.spec import BuildConfig, CalibrationConfig, Precision
-from edgeres.table import load_table
+from edgeres.evaluation.coverage import coverage_checks
+from edgeres.onnx_file import describe_model, load_model, save_model
+from edgeres.quantization.shortcuts import float_branches
+from edgeres.targets.dispatch import build_engine
+from edgeres.workflows import build_from_model, calibrate_model
 
 COVERAGE, MISMATCH = 5, 6
 

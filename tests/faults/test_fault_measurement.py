@@ -10,9 +10,9 @@ import pytest
 from digits import Digits
 from seeds import alarms, bench, reasons, rewritten, with_ballast
 
-from edgeres.environment import Guard, watch
-from edgeres.model_file import load_model
-from edgeres.pipeline import measure as measure_module
+from edgeres.machine import Guard, watch
+from edgeres.onnx_file import load_model
+from edgeres.workflows import measure as measure_module
 
 SLOW, ACCURACY, UNSTABLE = 4, 3, 7
 TIMED = "--samples 100 --iterations 200 --warmup 5 --no-energy"

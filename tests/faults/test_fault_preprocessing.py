@@ -21,8 +21,8 @@ from seeds import (
     with_contract,
 )
 
-from edgeres.contract import Color, ContractOptions
-from edgeres.pipeline import export_stage
+from edgeres.core.contract import Color, ContractOptions
+from edgeres.workflows import export_stage
 
 MISMATCH = 6
 PER_CHANNEL = (127.5, 127.5, 127.5)

@@ -8,10 +8,9 @@ from dataclasses import replace
 
 from PIL import Image
 
-from edgeres.artifacts import LayerPrecision
-from edgeres.environment import CpuState, Energy, Finding, Sample, Severity, Stability
-from edgeres.report.html import Picture
-from edgeres.results import (
+from edgeres.core.artifacts import LayerPrecision
+from edgeres.core.precision import Precision
+from edgeres.core.verdict import (
     EXIT_ACCURACY,
     EXIT_SPEED,
     Accuracy,
@@ -38,7 +37,8 @@ from edgeres.results import (
     Regression,
     TailCount,
 )
-from edgeres.spec import Precision
+from edgeres.machine import CpuState, Energy, Finding, Sample, Severity, Stability
+from edgeres.report.html import Picture
 
 CLASSES = tuple(f"animal {number}" for number in range(10))
 BLOCK = 20

@@ -6,9 +6,9 @@ import io
 
 from rich.console import Console, Group
 
-from edgeres.audit import Audit, AuditedNode, EngineLayer, Source
+from edgeres.core.audit import Audit, AuditedNode, EngineLayer, Source
+from edgeres.core.precision import Precision
 from edgeres.report.audit import blocks, render_audit
-from edgeres.spec import Precision
 
 
 def node(name: str, kind: str = "Conv", ran: Precision | None = Precision.INT8) -> AuditedNode:

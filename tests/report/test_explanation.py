@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console, RenderableType
 
-from edgeres.models import ARCHITECTURES
-from edgeres.models.explain import Example, example_block, explain_architecture
-from edgeres.models.network import BuildingBlock
+from edgeres.networks import ARCHITECTURES
+from edgeres.networks.explain import Example, example_block, explain_architecture
+from edgeres.networks.network import BuildingBlock
 from edgeres.report import (
     draw_network_svg,
     render_example,

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from edgeres.models.gradients import (
+from edgeres.networks.gradients import (
     BlockGradient,
     GradientComparison,
     GradientProfile,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from edgeres.artifacts import LayerPrecision
-from edgeres.models.explain import explain_architecture
-from edgeres.models.network import BuildingBlock
+from edgeres.core.artifacts import LayerPrecision
+from edgeres.core.precision import Precision
+from edgeres.networks.explain import explain_architecture
+from edgeres.networks.network import BuildingBlock
 from edgeres.report.html.network import short_name, stages
-from edgeres.spec import Precision
 
 
 def layer(name: str, op_type: str = "Conv") -> LayerPrecision:

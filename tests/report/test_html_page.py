@@ -28,10 +28,10 @@ from sample_verdict import (
     stats,
 )
 
+from edgeres.core.verdict import ClassDifference, Comparison
 from edgeres.errors import DependencyError
 from edgeres.report import Picture, render_html, shown_flips
 from edgeres.report.html.flips import SHOWN
-from edgeres.results import ClassDifference, Comparison
 
 pytest.importorskip("jinja2", reason="jinja2, which renders the page, is not installed")
 

@@ -8,7 +8,7 @@ import pytest
 from digits import Digits
 from rich.console import Console
 
-from edgeres.artifacts import load_engine
+from edgeres.core.artifacts import load_engine
 from edgeres.report.inspection import render_artifact
 
 

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 from sample_verdict import BARE, PROVENANCE, VERDICT
 
+from edgeres.core.verdict import Comparison
 from edgeres.report import render_junit
-from edgeres.results import Comparison
 
 REQUIRED: Mapping[str, frozenset[str]] = {
     "testsuites": frozenset(),

@@ -19,9 +19,9 @@ from sample_verdict import (
     flips,
 )
 
+from edgeres.core.verdict import Comparison
 from edgeres.report import render_markdown
 from edgeres.report.markdown import FLIPS_SHOWN
-from edgeres.results import Comparison
 
 SIGNS = r"[\\`*_{}\[\]<>()#+!|~&@$]"
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from past_runs import RUN, latency, with_right
 from rich.console import Console
 
-from edgeres.regression import rank
+from edgeres.core.verdict import Ranking
+from edgeres.evaluation.regression import rank
 from edgeres.report import render_ranking
-from edgeres.results import Ranking
 
 
 def rendered(ranking: Ranking) -> str:

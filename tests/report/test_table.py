@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgeres.environment import Energy, Finding, Severity, Stability
-from edgeres.report import render_verdict
-from edgeres.results import (
+from edgeres.core.verdict import (
     EXIT_ACCURACY,
     EXIT_SPEED,
     Accuracy,
@@ -30,6 +28,8 @@ from edgeres.results import (
     PairedLatency,
     TailCount,
 )
+from edgeres.machine import Energy, Finding, Severity, Stability
+from edgeres.report import render_verdict
 
 GOLDEN = Path(__file__).parent / "golden" / "verdict.txt"
 

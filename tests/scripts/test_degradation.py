@@ -14,8 +14,8 @@ import pytest
 import torch
 from degradation import NETWORKS, Trained, depth_of, figure, main, spec_of, table
 
-from edgeres.models import ARCHITECTURES
-from edgeres.models.explain import network_from_spec
+from edgeres.networks import ARCHITECTURES
+from edgeres.networks.explain import network_from_spec
 
 RUN = Trained(
     network="plain20",

@@ -24,12 +24,13 @@ from peer_networks import PeerError, Served, SessionNetwork, in_turns, last_word
 from peer_quantizers import serve
 from peers import COLUMNS, FLOAT, PINNED, Limits, Work, attempted, compared, environments
 
-from edgeres.benchmark import BLOCK, SETTLING
-from edgeres.data import batches, load_dataset, select
-from edgeres.model_file import describe_model
-from edgeres.ort import open_session, run_session
-from edgeres.pipeline import build_from_model, calibrate_model
-from edgeres.spec import BuildConfig, CalibrationConfig, Method
+from edgeres.core.methods import Method
+from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.evaluation.benchmark import BLOCK, SETTLING
+from edgeres.images import batches, load_dataset, select
+from edgeres.onnx_file import describe_model
+from edgeres.session import open_session, run_session
+from edgeres.workflows import build_from_model, calibrate_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(sys.executable)

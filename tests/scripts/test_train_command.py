@@ -20,10 +20,10 @@ from safetensors import safe_open
 from train import facts_from, main, parsed, progress, settings_from
 from training import RECIPES, Labelled, Settings, Training, train
 
-from edgeres.contract import preset
-from edgeres.data import embedded_path
+from edgeres.core.contract import preset
 from edgeres.errors import ConfigError
-from edgeres.models import find_spec
+from edgeres.images import embedded_path
+from edgeres.networks import find_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 120

@@ -25,9 +25,9 @@ from training import (
     train,
 )
 
-from edgeres.contract import preset
+from edgeres.core.contract import preset
 from edgeres.errors import CheckpointError, ConfigError
-from edgeres.models import find_spec
+from edgeres.networks import find_spec
 
 SMALL = replace(find_spec("resnet20"), layers=(1, 1, 1), base_width=4, name="small", num_classes=3)
 RECIPE = replace(RECIPES["digits"], batch_size=4)

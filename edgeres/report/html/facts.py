@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from edgeres.artifacts import LayerPrecision
-from edgeres.environment import Severity, Stability
-from edgeres.report.table import DRIFT_NOTED, DRIFT_SURE, SIGNIFICANCE
-from edgeres.report.words import (
-    count,
-    fact_pairs,
-    milliseconds,
-    percent,
-    points,
-    probability,
-)
-from edgeres.results import (
+from edgeres.core.artifacts import LayerPrecision
+from edgeres.core.verdict import (
     Comparison,
     Confidence,
     LatencyStats,
@@ -25,6 +15,16 @@ from edgeres.results import (
     PairedLatency,
     Provenance,
     Regression,
+)
+from edgeres.machine import Severity, Stability
+from edgeres.report.table import DRIFT_NOTED, DRIFT_SURE, SIGNIFICANCE
+from edgeres.report.words import (
+    count,
+    fact_pairs,
+    milliseconds,
+    percent,
+    points,
+    probability,
 )
 
 Facts = Iterator[tuple[str, str]]

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from edgeres.results import Flip, FlipKind, PairedAccuracy
+from edgeres.core.verdict import Flip, FlipKind, PairedAccuracy
 
 SHOWN = 60
 """Most images of each kind on a page: with their pictures they stay below 1 MB."""

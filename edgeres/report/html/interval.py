@@ -7,16 +7,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from edgeres.report.html.scale import Scale, around
-from edgeres.report.html.svg import (
-    BOTTOM,
-    TOP,
-    WIDTH,
-    drawing,
-    element,
-    line,
-    path,
-    text,
-)
+from edgeres.report.html.svg import BOTTOM, TOP, WIDTH, drawing, element, line, path, text
 
 HEIGHT = 132
 _AXIS = HEIGHT - BOTTOM

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from edgeres.artifacts import LayerPrecision
+from edgeres.core.artifacts import LayerPrecision
 
 _BLOCK = re.compile(r"(?:^|[/.])((?P<stage>[A-Za-z_]+\d+)\.\d+)(?=[/.]|$)")
 

@@ -16,6 +16,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgeres import __version__
+from edgeres.core.bench_requests import Decision
+from edgeres.core.verdict import (
+    ClassDifference,
+    Comparison,
+    FlipKind,
+    LatencyStats,
+    PairedAccuracy,
+    PairedLatency,
+)
 from edgeres.errors import DependencyError
 from edgeres.report import words
 from edgeres.report.checks import check_words, reasons
@@ -25,15 +34,6 @@ from edgeres.report.html.interval import Gate, draw_interval
 from edgeres.report.html.latency import MARKED, Timed, draw_ecdf, draw_histogram, draw_time_line
 from edgeres.report.html.network import Stage, short_name, stages
 from edgeres.report.table import SIGNIFICANCE
-from edgeres.results import (
-    ClassDifference,
-    Comparison,
-    FlipKind,
-    LatencyStats,
-    PairedAccuracy,
-    PairedLatency,
-)
-from edgeres.spec import Decision
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -1,0 +1,1 @@
+"""From images to a calibration table: ranges, thresholds, searches and recovery."""

@@ -1,0 +1,1 @@
+"""Recovering accuracy after calibration, without training."""

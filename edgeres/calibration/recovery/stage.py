@@ -1,0 +1,286 @@
+"""Recovery without training: a table to the same table with better weights and biases.
+
+Layers are settled one after the other, from the image to the logits, each against what the
+layers before it make of the images once they are settled. Rounding is fitted to TensorRT's
+placement, simulated, and serves both lowerings; each of them has biases of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeres.calibration.observe import observation, observe
+from edgeres.calibration.quality import CPU_LOWERING, TENSORRT_LOWERING, Judge, judge
+from edgeres.calibration.recovery.bias import fit_bias
+from edgeres.calibration.recovery.cpu import cpu_biases
+from edgeres.calibration.recovery.equalize import equalization_of
+from edgeres.calibration.recovery.layers import (
+    Fitted,
+    Layer,
+    Track,
+    geometry_of,
+    layers_of,
+    sample,
+    window_of,
+)
+from edgeres.calibration.recovery.replay import Replay, float_replay, twin_replay
+from edgeres.calibration.stages import range_of
+from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.methods import Method, Recover
+from edgeres.core.recovery import Corrected, LayerError, Recovery
+from edgeres.core.requests import CalibrationConfig
+from edgeres.core.table import CalibrationTable, TensorRange, Threshold
+from edgeres.core.target import Target
+from edgeres.errors import CalibrationError, DependencyError
+from edgeres.onnx_file import load_model
+from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.placement import Placement, place_for_tensorrt
+from edgeres.quantization.recovered import (
+    Parameters,
+    equalized_parameters,
+    parameters_of,
+    with_parameters,
+    with_weights,
+)
+from edgeres.quantization.rounding import grid_scales, on_grid, pack
+
+Array = NDArray[np.float32]
+Fit = Callable[[Layer, Parameters], Fitted]
+
+IMAGES = 320
+"""Most images that recovery uses: ResNet-50's are 184 MiB of memory."""
+
+LEAST_IMAGES = 10
+
+_HELD_OUT = 5
+"""One image in so many judges instead of being fitted."""
+
+_BATCH = 8
+
+_LEAST_GAIN_DB = 0.5
+"""Gain on the held-out logits from which equalization is used: a draw of other images moves them by
+0.1 to 0.2 dB. On trained ResNets, whose channels are balanced, it gained nothing."""
+
+
+def untracked(steps: Iterable[tuple[Layer]], total: int, label: str) -> Iterator[tuple[Layer]]:
+    """Passes the steps on; for a caller that shows no progress."""
+    yield from steps
+
+
+def recover(
+    model: OnnxArtifact,
+    table: CalibrationTable,
+    images: Array,
+    config: CalibrationConfig,
+    *,
+    track: Track = untracked,
+) -> CalibrationTable:
+    """Returns the table with a recovery of the kind that `config` asks for.
+
+    Args:
+        model: the FP32 file that the table was made from.
+        table: its thresholds; those of equalized activations change.
+        images: (N, 3, H, W) float32, preprocessed by the table's contract; every fifth, at the
+            end, judges and is not fitted.
+        config: kind, seed and iterations.
+        track: wraps the layers, each as a tuple of one, to show progress.
+
+    Raises:
+        CalibrationError: too few images.
+        DependencyError: AdaRound without torch.
+        RunnerError: ONNX Runtime refused the model.
+    """
+    if len(images) < LEAST_IMAGES:
+        raise CalibrationError(
+            f"--recover {config.recover} was given {len(images)} images; it needs at least "
+            f"{LEAST_IMAGES}, a fifth of them to judge it. Pass more --samples or more --data."
+        )
+    bench = _Bench.of(load_model(model.path), images)
+    before = bench.qualities(table)
+    table, equalization = _equalized(bench, table)
+    base = with_parameters(bench.graph, equalized_parameters(bench.graph, equalization))
+    fitted = _fitted(bench, base, table, config, track)
+    weights = {name: found.weight for name, found in fitted.items()}
+    biases = {
+        Target.ONNXRUNTIME: cpu_biases(
+            base, table, bench.images, fitted=bench.fitted, recovered=weights, track=track
+        ),
+        Target.TENSORRT: {name: found.shift for name, found in fitted.items()},
+    }
+    recovery = Recovery(
+        kind=config.recover,
+        method=table.method,
+        seed=config.seed,
+        samples=bench.fitted,
+        held_out=bench.judge.images,
+        lowerings={
+            target: Corrected(before_db=before[target], after_db=before[target], biases=_tuples(of))
+            for target, of in biases.items()
+        },
+        equalization=equalization,
+        rounding={n: pack(found.up) for n, found in fitted.items() if found.up is not None},
+        layers=tuple(
+            LayerError(name=name, before=found.before, after=found.after)
+            for name, found in fitted.items()
+        ),
+    )
+    return _judged(bench, replace(table, recovery=recovery))
+
+
+def _judged(bench: _Bench, table: CalibrationTable) -> CalibrationTable:
+    """Returns the table with what its recovery does to the logits of each lowering."""
+    recovery, after = table.recovery, bench.qualities(table)
+    assert recovery is not None
+    lowerings = {
+        target: replace(found, after_db=after[target])
+        for target, found in recovery.lowerings.items()
+    }
+    return replace(table, recovery=replace(recovery, lowerings=lowerings))
+
+
+def _tuples(shifts: Mapping[str, Array]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(map(float, shift)) for name, shift in shifts.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bench:
+    """The trained network and the images, of which those at the end judge."""
+
+    graph: Graph
+    placement: Placement
+    images: Array
+    fitted: int
+    judge: Judge
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, images: Array) -> _Bench:
+        serialized, graph = model.SerializeToString(), view(model)
+        fitted = len(images) - len(images) // _HELD_OUT
+        parts = [images[i : i + _BATCH] for i in range(fitted, len(images), _BATCH)]
+        held_out = judge(serialized, graph, parts)
+        return cls(graph, place_for_tensorrt(graph), images, fitted, held_out)
+
+    def qualities(self, table: CalibrationTable) -> dict[Target, float]:
+        """Returns the quality of the logits of the trained network by each lowering of a table."""
+        return {
+            lowering.target: self.judge.quality(lowering, self.graph, table, table.method)
+            for lowering in (CPU_LOWERING, TENSORRT_LOWERING)
+        }
+
+    def sqnr_db(self, graph: Graph, table: CalibrationTable) -> float:
+        """Returns the quality of the logits of a network quantized for TensorRT."""
+        return self.judge.quality(TENSORRT_LOWERING, graph, table, table.method)
+
+
+def _equalized(
+    bench: _Bench, table: CalibrationTable
+) -> tuple[CalibrationTable, dict[str, tuple[float, ...]]]:
+    """Returns the table and the factors of equalization; none where they do not pay."""
+    factors = equalization_of(bench.graph)
+    if not factors:
+        return table, {}
+    graph = with_parameters(bench.graph, equalized_parameters(bench.graph, factors))
+    changed = _observed_again(bench, graph, table, list(factors))
+    gain = bench.sqnr_db(graph, changed) - bench.sqnr_db(bench.graph, table)
+    return (changed, factors) if gain >= _LEAST_GAIN_DB else (table, {})
+
+
+def _observed_again(
+    bench: _Bench, graph: Graph, table: CalibrationTable, tensors: list[str]
+) -> CalibrationTable:
+    """Returns the table with the thresholds that some activations have in another graph."""
+    parts = range(0, bench.fitted, _BATCH)
+    batches = (
+        SimpleNamespace(images=bench.images[i : min(i + _BATCH, bench.fitted)]) for i in parts
+    )
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    seen = observe(observation(model, graph, tensors), batches)
+    ranges = {
+        name: _with_auto(range_of(graph, name, found, table.percentile), table.tensors[name])
+        for name, found in seen.items()
+    }
+    return replace(table, tensors={**table.tensors, **ranges})
+
+
+def _with_auto(seen: TensorRange, old: TensorRange) -> TensorRange:
+    """Returns the range with the share of it that method auto kept, where auto was used."""
+    auto = old.thresholds.get(Method.AUTO)
+    if auto is None:
+        return seen
+    share = seen.amax / old.amax if old.amax else 0.0
+    kept = Threshold(s8=auto.s8 * share, u8=None if auto.u8 is None else auto.u8 * share)
+    return replace(seen, thresholds={**seen.thresholds, Method.AUTO: kept})
+
+
+def _fitted(
+    bench: _Bench, base: Graph, table: CalibrationTable, config: CalibrationConfig, track: Track
+) -> dict[str, Fitted]:
+    """Returns what was found for each quantized convolution, by name, in topological order."""
+    names = bench.placement.weighted
+    clipped = with_weights(base, table.weight_method, bench.placement)
+    trained = {n.name: parameters_of(clipped, n) for n in clipped.nodes if n.name in names}
+    nearest = {name: _nearest(parameters) for name, parameters in trained.items()}
+    own = with_parameters(clipped, trained)
+    exact = float_replay(base, bench.images)
+    rounded = with_parameters(own, nearest)
+    twin = twin_replay(rounded, bench.placement, table, bench.images, unsigned=False)
+    fit = _fits(own, (exact, twin), bench.fitted, config)
+    layers = layers_of(own, bench.placement)
+    found = {}
+    for (layer,) in track(((layer,) for layer in layers), len(layers), "Recovering"):
+        name = layer.node.name
+        exact.advance(layer.node)
+        twin.advance(layer.node)
+        found[name] = fit(layer, trained[name])
+        bias = trained[name].bias + found[name].shift
+        twin.settle(layer.node, Parameters(found[name].weight, bias))
+    return found
+
+
+def _fits(
+    graph: Graph, replays: tuple[Replay, Replay], fitted: int, config: CalibrationConfig
+) -> Fit:
+    """Returns what fits one layer, by the kind that was asked for."""
+    if config.recover is Recover.BIAS:
+        return lambda layer, trained: fit_bias(layer, _nearest(trained), replays, fitted)
+    adaround = _adaround()
+
+    def fit(layer: Layer, trained: Parameters) -> Fitted:
+        geometry = geometry_of(graph, layer.node)
+        count = replays[0].of(fitted)
+        samples = sample(layer, geometry, window_of(graph, layer, count), replays, config.seed)
+        schedule = adaround.Schedule(config.recover_iterations, config.seed)
+        parts = samples.part(slice(count)), samples.part(slice(count, None))
+        found: Fitted = adaround.fit_rounding(*parts, geometry, trained, schedule)
+        return found
+
+    return fit
+
+
+def _nearest(trained: Parameters) -> Parameters:
+    return Parameters(on_grid(trained.weight, grid_scales(trained.weight)), trained.bias)
+
+
+def _adaround() -> ModuleType:
+    """Returns the module that needs torch.
+
+    Raises:
+        DependencyError: torch is not installed.
+    """
+    try:
+        from edgeres.calibration.recovery import adaround  # torch, and only AdaRound needs it
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise DependencyError(
+            "--recover adaround needs torch, which is not installed. pip install "
+            "'edgeres[export]' (a CPU build of torch serves), or pass --recover bias, which needs none."
+        ) from error
+    return adaround

@@ -1,0 +1,54 @@
+"""What quantizing each residual block and each layer does to the logits."""
+
+from __future__ import annotations
+
+from edgeres.calibration.quality import TENSORRT_LOWERING, Judge, Told
+from edgeres.core.table import CalibrationTable
+from edgeres.core.tuning import Sensitivity, UnitSensitivity
+from edgeres.quantization.graph import Graph
+from edgeres.quantization.units import Unit, blocks, layers, quantizable
+
+_KEPT = "kept in float to measure the rest"
+
+
+def measure_sensitivity(
+    graph: Graph, table: CalibrationTable, judge: Judge, told: Told
+) -> Sensitivity:
+    """Returns the quality of the logits with one unit quantized, and with all but one.
+
+    In TensorRT's placement, whose order of sensitivity the CPU's lowering shares: both round
+    the same tensors, the CPU's the main branch's last one too.
+
+    Args:
+        graph: the FP32 model.
+        table: its thresholds; those of its own method are used.
+        judge: held-out images.
+        told: called after each unit.
+    """
+    everything = quantizable(graph)
+    units = [*blocks(graph), *(u for u in layers(graph) if u not in blocks(graph))]
+
+    def quality(quantized: frozenset[str]) -> float:
+        kept = graph.keeping(dict.fromkeys(everything - quantized, _KEPT))
+        return judge.quality(TENSORRT_LOWERING, kept, table, table.method)
+
+    measured = []
+    for done, unit in enumerate(units, start=1):
+        measured.append(_measured(unit, quality(unit.nodes), quality(everything - unit.nodes)))
+        told(done / len(units), unit.name)
+    return Sensitivity(
+        images=judge.images,
+        method=table.method,
+        all_db=quality(everything),
+        units=tuple(measured),
+    )
+
+
+def _measured(unit: Unit, alone: float, without: float) -> UnitSensitivity:
+    return UnitSensitivity(
+        unit=unit.name,
+        kind=unit.kind,
+        nodes=tuple(sorted(unit.nodes)),
+        alone_db=alone,
+        without_db=without,
+    )

@@ -1,0 +1,334 @@
+"""The stages: model and images to a table, model and table to a network for a builder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from edgeres import __version__
+from edgeres.calibration.auto import choose_thresholds, choose_weights, with_choices
+from edgeres.calibration.mixed import ALL_INTEGER, Mix
+from edgeres.calibration.observe import ImageBatch, Observation, observation, observe
+from edgeres.calibration.quality import Told, judge, untold
+from edgeres.calibration.sensitivity import measure_sensitivity
+from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.contract import Contract
+from edgeres.core.methods import Method, WeightMethod
+from edgeres.core.precision import Precision
+from edgeres.core.requests import CalibrationConfig
+from edgeres.core.table import CalibrationTable, DataLineage, TensorRange
+from edgeres.core.target import Target
+from edgeres.errors import CalibrationError
+from edgeres.onnx_file import Network, load_model
+from edgeres.quantization.fp16 import to_fp16
+from edgeres.quantization.graph import Graph, skeleton, view
+from edgeres.quantization.placement import (
+    calibrated_tensors,
+    float_layers,
+    place_for_cpu,
+    place_for_tensorrt,
+)
+from edgeres.quantization.recovered import recovered, with_weights
+from edgeres.quantization.thresholds import (
+    SIGNED_LEVELS,
+    Distribution,
+    merged,
+    mse_amax,
+    thresholds,
+)
+from edgeres.targets.onnxruntime.lowering import lower_for_cpu
+from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
+from edgeres.targets.onnxruntime.strides import thinned_out
+from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
+
+_LOG = logging.getLogger("edgeres.calibration")
+
+_HOLD_EVERY = 8
+_HELD_OUT = 64
+"""Images that judge a search: enough that what they gain other images gain too (ResNet-50,
+thresholds by group: 1.6 dB on these, 1.9 on others), few enough to run dozens of times."""
+
+
+class HashedBatch(ImageBatch, Protocol):
+    """A batch whose images can be recognised again."""
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """A hash of each image's decoded pixels."""
+        ...
+
+
+def calibrate(
+    model: OnnxArtifact,
+    batches: Iterable[HashedBatch],
+    config: CalibrationConfig,
+    *,
+    contract: Contract,
+    data: str,
+    told: Told = untold,
+) -> CalibrationTable:
+    """Returns the thresholds of every activation by every method, from one pass over `batches`.
+
+    Method auto and the sensitivity hold one batch in eight out, 64 images at most, and judge by
+    the logits of these. The ranges of the table are those of all images.
+
+    Args:
+        model: the FP32 file.
+        batches: images preprocessed by `contract`.
+        config: method, percentile and what the images were drawn by.
+        contract: preprocessing of the batches.
+        data: where the images come from, for the record.
+        told: called with the share of the search that is done, and what was tried.
+
+    Raises:
+        CalibrationError: no images, an activation that is NaN or infinite, a network with
+            nothing to quantize, or too few images to hold some out.
+        QuantizationError: the model's opset is too old.
+        RunnerError: ONNX Runtime refused the model.
+    """
+    graph, seen = _observation(model)
+    hashes: list[str] = []
+    held: list[HashedBatch] = []
+    stream = _recorded(batches, hashes)
+    found = observe(seen, _without_held_out(stream, held) if config.searches else stream)
+    whole = found
+    if held:
+        again = observe(seen, held)
+        whole = {name: merged(shape, again[name]) for name, shape in found.items()}
+    del seen  # the search opens sessions of its own
+    table = CalibrationTable(
+        model_sha256=model.sha256,
+        data=DataLineage.of(data, hashes),
+        contract=contract,
+        method=config.method,
+        percentile=config.percentile,
+        samples=len(hashes),
+        seed=config.seed,
+        edgeres_version=__version__,
+        weight_method=config.weight_method or WeightMethod.MAX,
+        tensors=_ranges(graph, whole, config.percentile),
+    )
+    if not config.searches:
+        return table
+    blind = replace(table, tensors=_ranges(graph, found, config.percentile))
+    return _searched(model, (blind, table), held, config, told)
+
+
+def _searched(
+    model: OnnxArtifact,
+    tables: tuple[CalibrationTable, CalibrationTable],
+    held: list[HashedBatch],
+    config: CalibrationConfig,
+    told: Told,
+) -> CalibrationTable:
+    """Returns the second table with what is asked for and only the logits can tell.
+
+    Thresholds are chosen on the first, whose ranges have not seen the images that judge, and
+    made anew from the ranges of all images.
+    """
+    blind, table = tables
+    if not held:
+        raise CalibrationError(
+            f"{table.samples} images in batches of {config.batch_size} are too few to hold some "
+            f"out: one batch in {_HOLD_EVERY} judges the thresholds. Pass at least "
+            f"{_HOLD_EVERY * config.batch_size} images, or --method mse without --sensitivity."
+        )
+    graph = view(load_model(model.path))
+    judging = judge(model.path.read_bytes(), graph, [batch.images for batch in held])
+    if config.method is Method.AUTO:
+        # Clipped once for the whole search, where weights by mse were asked for.
+        own = with_weights(graph, table.weight_method, place_for_tensorrt(graph))
+        by_max = replace(blind, weight_method=WeightMethod.MAX)
+        choices = choose_thresholds(own, by_max, judging, told)
+        if config.weight_method is None:
+            chosen = with_choices(graph, blind, choices)
+            weights, choices = choose_weights(graph, chosen, judging)
+            table = replace(table, weight_method=weights)
+        table = with_choices(graph, table, choices)
+    if config.sensitivity:
+        table = replace(table, sensitivity=measure_sensitivity(graph, table, judging, told))
+    return table
+
+
+def _ranges(
+    graph: Graph, found: Mapping[str, Distribution], percentile: float
+) -> dict[str, TensorRange]:
+    return {name: range_of(graph, name, seen, percentile) for name, seen in found.items()}
+
+
+def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[str, float]:
+    """Returns what `Network.ranges` would be after calibration on these images.
+
+    Raises:
+        CalibrationError: no images, or an activation that is NaN or infinite.
+        RunnerError: ONNX Runtime refused the model.
+    """
+    _, seen = _observation(model)
+    found = observe(seen, batches)
+    return {name: mse_amax(shape, SIGNED_LEVELS) for name, shape in found.items()}
+
+
+def _observation(model: OnnxArtifact) -> tuple[Graph, Observation]:
+    """Returns what tells of all activations, and the structure of the network that it runs.
+
+    Of a tensor that is read at a stride it tells what is read: the rest has no influence.
+
+    Raises:
+        CalibrationError: there is nothing to quantize.
+    """
+    observed = thinned_out(load_model(model.path))
+    graph = view(skeleton(observed))
+    tensors = calibrated_tensors(graph)
+    if not tensors:
+        raise CalibrationError(
+            f"{model.path} has no convolution with constant weights: there is nothing to quantize."
+        )
+    return graph, observation(observed, graph, tensors)
+
+
+def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract) -> None:
+    """Checks that a table was made from this model, on images preprocessed as it wants them.
+
+    Raises:
+        CalibrationError: the table is another model's or another preprocessing's.
+    """
+    if table.model_sha256 != model.sha256:
+        raise CalibrationError(
+            f"The calibration table belongs to another model: it was made from sha256 "
+            f"{table.model_sha256[:12]}, {model.path} is {model.sha256[:12]}. "
+            "Run calibrate on this model."
+        )
+    if table.contract != contract:
+        raise CalibrationError(
+            f"The calibration table was made with another preprocessing: {table.contract}, "
+            f"the model's is {contract}. Run calibrate again."
+        )
+
+
+def quantize_for_cpu(
+    model: OnnxArtifact,
+    table: CalibrationTable,
+    method: Method | None = None,
+    *,
+    mix: Mix = ALL_INTEGER,
+) -> Network:
+    """Returns the INT8 network for ONNX Runtime's CPU kernels.
+
+    Args:
+        model: the FP32 file.
+        table: its thresholds.
+        method: which of them; None takes the table's.
+        mix: what to keep in float.
+
+    Raises:
+        ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
+    """
+    graph = view(load_model(model.path)).keeping(mix.kept)
+    _tell_of_recovery(table, method)
+    placement = place_for_cpu(graph)
+    own = with_own_grids(placement, pixel_grid(graph, table))
+    changed = recovered(graph, table, own, Target.ONNXRUNTIME, method)
+    return Network(
+        model=lower_for_cpu(changed, table, method),
+        source=model,
+        layers=placement.layers,
+        table=table,
+        method=method or table.method,
+        search=mix.search,
+    )
+
+
+def quantize_for_tensorrt(
+    model: OnnxArtifact,
+    table: CalibrationTable,
+    method: Method | None = None,
+    *,
+    floats: Precision = Precision.FP32,
+    mix: Mix = ALL_INTEGER,
+) -> Network:
+    """Returns the INT8 network with TensorRT's placement.
+
+    Args:
+        model: the FP32 file.
+        table: its thresholds.
+        method: which of them; None takes the table's.
+        floats: precision of what is not INT8, FP32 or FP16. ONNX Runtime runs the FP32 form.
+        mix: what to keep in float.
+
+    Raises:
+        ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
+        QuantizationError: a value overflows FP16.
+    """
+    graph = view(load_model(model.path)).keeping(mix.kept)
+    _tell_of_recovery(table, method)
+    placement = place_for_tensorrt(graph)
+    graph = recovered(graph, table, placement, Target.TENSORRT, method)
+    half = floats is Precision.FP16
+    lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
+    return Network(
+        model=to_fp16(lowered) if half else lowered,
+        source=model,
+        layers=placement.with_floats(floats).layers,
+        table=table,
+        method=method or table.method,
+        search=mix.search,
+    )
+
+
+def _tell_of_recovery(table: CalibrationTable, method: Method | None) -> None:
+    """Warns where a table has a recovery that these thresholds do not take."""
+    recovery, wanted = table.recovery, method or table.method
+    if recovery is not None and wanted is not recovery.method:
+        _LOG.warning(
+            "the table's recovery (%s) was fitted to %s thresholds and is left out with %s; for "
+            "one of its own: calibrate --method %s --recover %s",
+            recovery.kind,
+            recovery.method,
+            wanted,
+            wanted,
+            recovery.kind,
+        )
+
+
+def float_network(model: OnnxArtifact, precision: Precision) -> Network:
+    """Returns the network in FP32 as it is, or typed FP16; every operator has a name of its own.
+
+    Raises:
+        QuantizationError: a value overflows FP16.
+    """
+    graph = view(load_model(model.path))
+    half = precision is Precision.FP16
+    return Network(
+        model=to_fp16(graph.model) if half else graph.model,
+        source=model,
+        layers=float_layers(graph, precision),
+    )
+
+
+def _without_held_out(
+    batches: Iterable[HashedBatch], held: list[HashedBatch]
+) -> Iterator[HashedBatch]:
+    """Passes batches on, and moves one in `_HOLD_EVERY` to `held` until there are enough."""
+    for index, batch in enumerate(batches, start=1):
+        if index % _HOLD_EVERY == 0 and sum(len(b.images) for b in held) < _HELD_OUT:
+            held.append(batch)
+        else:
+            yield batch
+
+
+def _recorded(batches: Iterable[HashedBatch], hashes: list[str]) -> Iterator[HashedBatch]:
+    for batch in batches:
+        hashes.extend(batch.hashes)
+        yield batch
+
+
+def range_of(graph: Graph, name: str, seen: Distribution, percentile: float) -> TensorRange:
+    """Returns the thresholds of one activation by every method."""
+    signed = not graph.is_non_negative(name)
+    return TensorRange(
+        amax=seen.amax,
+        signed=signed,
+        thresholds=thresholds(seen, signed=signed, percentile=percentile),
+    )

@@ -1,0 +1,1 @@
+"""Frozen values that every stage shares: requests, the preprocessing contract, artifacts, tables, verdicts."""

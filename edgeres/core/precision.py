@@ -1,0 +1,20 @@
+"""Precisions that engines and their layers have."""
+
+from __future__ import annotations
+
+from edgeres.names import Name
+
+
+class Precision(Name):
+    """Precision that an engine is built in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    MIXED = "mixed"
+    """INT8, with what a budget of accuracy needs kept from it. A layer is never `mixed`."""
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether an engine of it has INT8 layers, and needs a calibration table."""
+        return self in (Precision.INT8, Precision.MIXED)

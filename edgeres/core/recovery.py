@@ -1,0 +1,147 @@
+"""What recovery found for a table: changes to weights and biases that win accuracy back.
+
+The values travel inside the calibration table, so nothing here imports a heavy library: the
+rounding of a weight is a string of bits, one a weight, that `edgeres.quantization.rounding` reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgeres.core.methods import Method, Recover
+from edgeres.core.target import Target
+
+LARGEST_FACTOR = 1e6
+"""Largest equalization factor, and the inverse of the smallest: FP32 keeps its 24 bits within."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerError:
+    """Mean squared error of one layer's output on held-out images, quantized against FP32."""
+
+    name: str
+    before: float
+    """With every weight rounded to the nearest and the bias as trained; layers before are recovered."""
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrected:
+    """What is one lowering's own: each rounds other tensors, so each is off by other means."""
+
+    before_db: float
+    """Signal-to-noise ratio of its logits on the held-out images without recovery; see `tuning`."""
+    after_db: float
+    biases: Mapping[str, tuple[float, ...]]
+    """By convolution, what is added to each channel's bias, after equalization."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """Weights and biases to quantize instead of the trained ones, for one model and method."""
+
+    kind: Recover
+    method: Method
+    """Method whose thresholds it was fitted to."""
+    seed: int
+    samples: int
+    """Images that it was fitted on."""
+    held_out: int
+    """Further images that judged it."""
+    lowerings: Mapping[Target, Corrected]
+    equalization: Mapping[str, tuple[float, ...]]
+    """By activation, what each of its channels is divided by; its reader's weight is multiplied."""
+    rounding: Mapping[str, bytes]
+    """By convolution, a bit for each weight, big-endian: 0 rounds down, 1 up, after equalization."""
+    layers: tuple[LayerError, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind is Recover.NONE:
+            raise ValueError("recovery of the kind none, expected bias or adaround")
+        for factor in _flat(self.equalization):
+            if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
+                raise ValueError(
+                    f"equalization factor {factor}, expected {1 / LARGEST_FACTOR:g} to "
+                    f"{LARGEST_FACTOR:g}"
+                )
+        for found in self.lowerings.values():
+            for value in (*_flat(found.biases), found.before_db, found.after_db):
+                if not math.isfinite(value):
+                    raise ValueError(f"recovery holds {value}, expected finite numbers")
+
+    def biases(self, target: Target) -> Mapping[str, tuple[float, ...]]:
+        """Returns the corrections of a lowering's biases; nothing where it was not fitted."""
+        found = self.lowerings.get(target)
+        return {} if found is None else found.biases
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form; rounding bits in base64."""
+        return {
+            "kind": self.kind.value,
+            "method": self.method.value,
+            "seed": self.seed,
+            "samples": self.samples,
+            "held_out": self.held_out,
+            "lowerings": {
+                target.value: {
+                    "before_db": found.before_db,
+                    "after_db": found.after_db,
+                    "biases": {name: list(values) for name, values in found.biases.items()},
+                }
+                for target, found in self.lowerings.items()
+            },
+            "equalization": {name: list(values) for name, values in self.equalization.items()},
+            "rounding": {
+                name: base64.b64encode(bits).decode("ascii") for name, bits in self.rounding.items()
+            },
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Recovery:
+        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
+        return cls(
+            kind=Recover(raw["kind"]),
+            method=Method(raw["method"]),
+            seed=int(raw["seed"]),
+            samples=int(raw["samples"]),
+            held_out=int(raw["held_out"]),
+            lowerings={
+                Target(target): Corrected(
+                    before_db=float(found["before_db"]),
+                    after_db=float(found["after_db"]),
+                    biases=_floats(found["biases"]),
+                )
+                for target, found in raw["lowerings"].items()
+            },
+            equalization=_floats(raw["equalization"]),
+            rounding={name: _bits(name, text) for name, text in raw["rounding"].items()},
+            layers=tuple(
+                LayerError(
+                    name=str(layer["name"]),
+                    before=float(layer["before"]),
+                    after=float(layer["after"]),
+                )
+                for layer in raw["layers"]
+            ),
+        )
+
+
+def _flat(values: Mapping[str, tuple[float, ...]]) -> Iterable[float]:
+    return (value for channels in values.values() for value in channels)
+
+
+def _floats(raw: Mapping[str, Iterable[Any]]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(float(value) for value in values) for name, values in raw.items()}
+
+
+def _bits(name: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"rounding of '{name}' is not base64: {error}") from error

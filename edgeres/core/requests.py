@@ -1,0 +1,179 @@
+"""What is requested of export, calibration and engine building: frozen values, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgeres.core.builder_options import NO_BUILDER_OPTIONS, TensorRTOptions
+from edgeres.core.contract import Contract
+from edgeres.core.methods import Method, Recover, WeightMethod
+from edgeres.core.precision import Precision
+from edgeres.core.target import Target
+from edgeres.errors import ConfigError
+
+OPSETS = range(13, 21)
+"""ONNX opsets that export writes: per-channel Q/DQ came with 13, torch's exporter by tracing
+ends at 20. TensorRT 8.6 reads up to 17, 10.3 up to 20."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """What an exported model carries, and in which ONNX opset it is written."""
+
+    contract: Contract
+    classes: tuple[str, ...] = ()
+    """Class names in the order of the logits; empty where they are not known."""
+    architecture: str | None = None
+    checkpoint_sha256: str | None = None
+    opset: int = 17
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise ConfigError(
+                f"Opset {self.opset} is not supported; expected {OPSETS[0]} to {OPSETS[-1]}. "
+                "Use 17, the newest that TensorRT 8.6 reads, unless a consumer needs another."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationConfig:
+    """How ranges are observed and thresholds chosen."""
+
+    method: Method = Method.MSE
+    """Method that engines built from the table use unless told otherwise."""
+    percentile: float = 99.99
+    """Share of the values, in percent, that the percentile method keeps unclipped."""
+    samples: int = 512
+    """Images to use, drawn with `seed` when the data has more."""
+    seed: int = 0
+    weight_method: WeightMethod | None = None
+    """None: max, unless method auto finds that mse brings the logits closer."""
+    batch_size: int = 2
+    """Images per inference; on ResNet-50 nearly as fast as 4, in 120 MiB less."""
+    sensitivity: bool = False
+    """Measure what each block and layer does to the logits."""
+    recover: Recover = Recover.NONE
+    """What is done against INT8's error once the ranges are known."""
+    recover_iterations: int = 150
+    """Steps that AdaRound takes on each layer."""
+
+    @property
+    def searches(self) -> bool:
+        """Whether images are held out of the ranges to judge logits on."""
+        return self.sensitivity or self.method is Method.AUTO
+
+    def __post_init__(self) -> None:
+        if not 50 <= self.percentile <= 100:
+            raise ConfigError(
+                f"Percentile is {self.percentile}; expected 50 to 100 (99.99 is the default)."
+            )
+        if self.samples < 1 or self.batch_size < 1:
+            raise ConfigError(
+                f"samples {self.samples} and batch size {self.batch_size} must be at least 1."
+            )
+        if self.recover_iterations < 1:
+            raise ConfigError(
+                f"--recover-iterations is {self.recover_iterations}; AdaRound needs at least 1."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildConfig:
+    """What engine to build."""
+
+    target: Target = Target.ONNXRUNTIME
+    precision: Precision = Precision.INT8
+    compute_capability: str | None = None
+    """Such as `8.6`: the GPU that a tensorrt-rtx plan is built for; None means this machine's."""
+    batch: tuple[int, int, int] = (1, 1, 16)
+    """Smallest, optimal and largest batch of the optimization profile."""
+    float_layers: Precision = Precision.FP16
+    """Precision of what is not INT8 in an INT8 engine for TensorRT; the CPU's is always FP32."""
+    max_drop_pp: float | None = None
+    """Budget of mixed precision, in percentage points of top-1 accuracy; None for the others."""
+    input_size: tuple[int, int, int] | None = None
+    """Smallest, optimal and largest side of the square image in pixels, for a model whose height
+    and width are dynamic; None: the contract's size alone."""
+    options: TensorRTOptions = NO_BUILDER_OPTIONS
+    required_coverage: float | None = None
+    """Share of the convolutions and additions, in percent, that must run in the precision asked
+    for; None: any on TensorRT, all that were lowered to INT8 on the CPU."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether layers of the engine are to be INT8, some or all."""
+        return self.precision.quantizes
+
+    @property
+    def float_precision(self) -> Precision:
+        """Precision of the layers of the engine that are not INT8."""
+        return self.float_layers if self.is_quantized else self.precision
+
+    def __post_init__(self) -> None:
+        low, best, high = self.batch
+        if not 1 <= low <= best <= high:
+            raise ConfigError(
+                f"Batch {low}:{best}:{high} is no profile; expected 1 <= min <= opt <= max."
+            )
+        self._check_sizes()
+        if (self.precision is Precision.MIXED) is (self.max_drop_pp is None):
+            raise ConfigError(
+                f"--precision {self.precision} "
+                + (
+                    "needs a budget: pass --max-drop PP, in percentage points of top-1 accuracy."
+                    if self.max_drop_pp is None
+                    else "has no budget to keep: leave --max-drop out, or pass --precision mixed."
+                )
+            )
+        if self.max_drop_pp is not None and not math.isfinite(self.max_drop_pp):
+            raise ConfigError(f"--max-drop {self.max_drop_pp} is no limit; expected a number.")
+        if self.target is Target.ONNXRUNTIME and self.options != TensorRTOptions():
+            named = ", ".join(_changed(self.options))
+            raise ConfigError(
+                f"{named}: for TensorRT plans alone, and the target is onnxruntime. Leave it out, "
+                "or pass --target tensorrt."
+            )
+        if self.compute_capability is not None and self.target is not Target.TENSORRT_RTX:
+            raise ConfigError(
+                f"--compute-capability {self.compute_capability} needs --target tensorrt-rtx; "
+                f"{self.target} builds for the machine that it runs on."
+            )
+        if self.target is Target.ONNXRUNTIME and self.precision is Precision.FP16:
+            raise ConfigError(
+                "ONNX Runtime's CPU has no FP16 convolutions: an fp16 engine would run in FP32. "
+                "Use --precision fp32 or int8, or --target tensorrt."
+            )
+
+    def _check_sizes(self) -> None:
+        """Refuses a profile of image sizes, or a coverage, that cannot be."""
+        if self.input_size is not None:
+            low, best, high = self.input_size
+            if not 1 <= low <= best <= high:
+                raise ConfigError(
+                    f"Input size {low}:{best}:{high} is no profile; expected "
+                    "1 <= min <= opt <= max."
+                )
+            if self.target is Target.ONNXRUNTIME:
+                raise ConfigError(
+                    f"--input-size {low}:{best}:{high} is a profile of a TensorRT plan; an "
+                    "onnxruntime engine takes what its model takes. Pass one size, or leave it out."
+                )
+        coverage = self.required_coverage
+        if coverage is not None and not 0 <= coverage <= 100:
+            raise ConfigError(f"--require-coverage is {coverage}; expected 0 to 100 percent.")
+
+
+def _changed(options: TensorRTOptions) -> list[str]:
+    """Returns the command line's names of the options that differ from their defaults."""
+    spelled = {
+        "workspace_mib": "--workspace",
+        "dla_core": "--dla",
+        "version_compatible": "--version-compatible",
+    }
+    default = TensorRTOptions().to_dict()
+    return [
+        spelled.get(name, "--" + name.replace("_", "-"))
+        for name, value in options.to_dict().items()
+        if value != default[name]
+    ]

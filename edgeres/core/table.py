@@ -1,0 +1,195 @@
+"""A calibration table: what calibration saw of a network's activations, and what it chose."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeres.core.contract import Contract
+from edgeres.core.methods import Method, WeightMethod
+from edgeres.core.recovery import Recovery
+from edgeres.core.tuning import Choice, Sensitivity
+from edgeres.errors import ArtifactError
+from edgeres.files import SCHEMA_VERSION, json_text, load_json, optional, save_json
+
+_LARGEST_FLOAT32 = 2.0**128 - 2.0**104
+"""Source: IEEE 754, binary32."""
+
+TABLE_KIND = "edgeres-calibration-table"
+"""What the JSON of a calibration table says that it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """Amax by number of levels, for one tensor and one method."""
+
+    s8: float
+    """For the signed grid of 127 steps on each side of zero; scale = s8 / 127."""
+    u8: float | None = None
+    """For the unsigned grid of 255 steps; scale = u8 / 255. None for a tensor with a sign."""
+
+    def __post_init__(self) -> None:
+        for amax in (self.s8, self.u8):
+            if amax is not None and not 0 <= amax <= _LARGEST_FLOAT32:
+                raise ValueError(f"threshold {amax}, expected 0 to {_LARGEST_FLOAT32:.5g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRange:
+    """What calibration saw of one activation."""
+
+    amax: float
+    """Largest absolute value over all images, exact."""
+    signed: bool
+    """Whether the network can make it negative: False behind a ReLU."""
+    thresholds: Mapping[Method, Threshold]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataLineage:
+    """The images that a table was made from."""
+
+    path: str
+    fingerprint: str
+    """Hash over the images' hashes in the order used."""
+    image_hashes: tuple[str, ...]
+    """64-bit hash of each image's decoded pixels, to find it again among validation images."""
+
+    @classmethod
+    def of(cls, path: str, image_hashes: Iterable[str]) -> DataLineage:
+        """Returns the lineage of images given by their hashes, in the order used."""
+        hashes = tuple(image_hashes)
+        fingerprint = hashlib.sha256("".join(hashes).encode("ascii")).hexdigest()
+        return cls(path=path, fingerprint=fingerprint, image_hashes=hashes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationTable:
+    """Thresholds of every activation by every method, and where they come from."""
+
+    model_sha256: str
+    data: DataLineage
+    contract: Contract
+    method: Method
+    percentile: float
+    samples: int
+    seed: int
+    edgeres_version: str
+    tensors: Mapping[str, TensorRange]
+    weight_method: WeightMethod = WeightMethod.MAX
+    """How the scales of weights are chosen, whatever the method of the activations."""
+    choices: tuple[Choice, ...] = ()
+    """How method auto came to its thresholds, for each lowering; empty without it."""
+    sensitivity: Sensitivity | None = None
+    """What each block and layer does to the logits; None unless it was asked for."""
+    recovery: Recovery | None = None
+    """Weights and biases to quantize in the place of the model's; None: the model's own."""
+
+    def threshold(self, tensor: str, method: Method | None = None) -> Threshold:
+        """Returns the threshold of a tensor by the table's own method or another.
+
+        Raises:
+            ArtifactError: the table does not have that tensor, or not by that method.
+        """
+        if tensor not in self.tensors:
+            raise ArtifactError(
+                f"The calibration table has no tensor '{tensor}' among its {len(self.tensors)}. "
+                "It was made by another version of edgeres: run calibrate again."
+            )
+        thresholds, wanted = self.tensors[tensor].thresholds, method or self.method
+        if wanted not in thresholds:
+            raise ArtifactError(
+                f"The calibration table has no {wanted} threshold of '{tensor}'; it has "
+                f"{', '.join(thresholds)}. Build with one of these methods, or run calibrate again."
+            )
+        return thresholds[wanted]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file that `save_table` writes of this table."""
+        return hashlib.sha256(json_text(self.to_dict()).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": TABLE_KIND,
+            "model_sha256": self.model_sha256,
+            "data": asdict(self.data),
+            "contract": self.contract.to_dict(),
+            "method": self.method.value,
+            "percentile": self.percentile,
+            "samples": self.samples,
+            "seed": self.seed,
+            "edgeres_version": self.edgeres_version,
+            "weight_method": self.weight_method.value,
+            "tensors": {
+                name: {
+                    "amax": seen.amax,
+                    "signed": seen.signed,
+                    "thresholds": {m.value: asdict(t) for m, t in seen.thresholds.items()},
+                }
+                for name, seen in self.tensors.items()
+            },
+            "choices": [choice.to_dict() for choice in self.choices],
+            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
+            "recovery": self.recovery and self.recovery.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> CalibrationTable:
+        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
+        return cls(
+            model_sha256=raw["model_sha256"],
+            data=DataLineage(
+                path=raw["data"]["path"],
+                fingerprint=raw["data"]["fingerprint"],
+                image_hashes=tuple(raw["data"]["image_hashes"]),
+            ),
+            contract=Contract.from_dict(raw["contract"]),
+            method=Method(raw["method"]),
+            percentile=float(raw["percentile"]),
+            samples=int(raw["samples"]),
+            seed=int(raw["seed"]),
+            edgeres_version=raw["edgeres_version"],
+            weight_method=WeightMethod(raw["weight_method"]),
+            tensors={
+                name: TensorRange(
+                    amax=float(seen["amax"]),
+                    signed=bool(seen["signed"]),
+                    thresholds={Method(m): _threshold(t) for m, t in seen["thresholds"].items()},
+                )
+                for name, seen in raw["tensors"].items()
+            },
+            choices=tuple(Choice.from_dict(choice) for choice in raw["choices"]),
+            sensitivity=optional(Sensitivity.from_dict, raw["sensitivity"]),
+            recovery=optional(Recovery.from_dict, raw["recovery"]),
+        )
+
+
+def _threshold(raw: Mapping[str, Any]) -> Threshold:
+    u8 = raw["u8"]
+    return Threshold(s8=float(raw["s8"]), u8=None if u8 is None else float(u8))
+
+
+def save_table(path: Path, table: CalibrationTable) -> None:
+    """Writes a calibration table."""
+    save_json(path, table.to_dict())
+
+
+def load_table(path: Path) -> CalibrationTable:
+    """Reads a calibration table.
+
+    Raises:
+        ArtifactError: the file is unreadable or no calibration table.
+    """
+    raw = load_json(path, TABLE_KIND)
+    try:
+        return CalibrationTable.from_dict(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path} is a damaged calibration table ({error!r}). Run calibrate again."
+        ) from error

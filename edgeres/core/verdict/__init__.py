@@ -1,0 +1,86 @@
+"""What evaluation, timing and comparison found: frozen values with the JSON of `bench --json`."""
+
+from edgeres.core.verdict.accuracy import (
+    Accuracy,
+    Answer,
+    ClassDifference,
+    Confidence,
+    Flip,
+    FlipKind,
+    ImageRecord,
+    LogitError,
+    PairedAccuracy,
+)
+from edgeres.core.verdict.latency import (
+    Drift,
+    Interval,
+    LatencyIntervals,
+    LatencyStats,
+    Outliers,
+    PairedLatency,
+    TailCount,
+)
+from edgeres.core.verdict.loadgen import LoadGenResult
+from edgeres.core.verdict.past import PastLatency, PastRun, Series, load_run
+from edgeres.core.verdict.provenance import DataRecord, FileRecord, Provenance
+from edgeres.core.verdict.regression import (
+    AccuracyChange,
+    LatencyChange,
+    Ranking,
+    Regression,
+    Standing,
+)
+from edgeres.core.verdict.verdict import (
+    EXIT_ACCURACY,
+    EXIT_COVERAGE,
+    EXIT_MISMATCH,
+    EXIT_PASS,
+    EXIT_SPEED,
+    EXIT_UNSTABLE,
+    VERDICT_KIND,
+    Check,
+    Comparison,
+    Energies,
+)
+
+__all__ = [
+    "EXIT_ACCURACY",
+    "EXIT_COVERAGE",
+    "EXIT_MISMATCH",
+    "EXIT_PASS",
+    "EXIT_SPEED",
+    "EXIT_UNSTABLE",
+    "VERDICT_KIND",
+    "Accuracy",
+    "AccuracyChange",
+    "Answer",
+    "Check",
+    "ClassDifference",
+    "Comparison",
+    "Confidence",
+    "DataRecord",
+    "Drift",
+    "Energies",
+    "FileRecord",
+    "Flip",
+    "FlipKind",
+    "ImageRecord",
+    "Interval",
+    "LatencyChange",
+    "LatencyIntervals",
+    "LatencyStats",
+    "LoadGenResult",
+    "LogitError",
+    "Outliers",
+    "PairedAccuracy",
+    "PairedLatency",
+    "PastLatency",
+    "PastRun",
+    "Provenance",
+    "Ranking",
+    "Regression",
+    "Series",
+    "Standing",
+    "TailCount",
+    "load_run",
+]

@@ -1,0 +1,1 @@
+"""Accuracy and latency of an engine beside its reference, and the verdict."""

@@ -1,0 +1,230 @@
+"""An engine under MLPerf's own load generator, with its logs and its VALID or INVALID.
+
+LoadGen decides when which image is asked for, and measures; here its requests are answered
+from images in memory, and its log is read. Knows runners by their interface alone.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.core.bench_requests import LoadGenConfig, Scenario
+from edgeres.core.verdict import LoadGenResult
+from edgeres.errors import ConfigError, DependencyError, RunnerError
+from edgeres.files import make_folder
+from edgeres.targets.runner import Runner
+
+STREAMS = 8
+"""Images of one query of the multi-stream scenario. Source: MLPerf inference rules, table 2."""
+
+_TRIALS = 5
+_PLANNED = 2.0
+"""LoadGen plans its queries from an expected latency; half of the measured one leaves enough of
+them for an engine that becomes twice as fast under load."""
+
+_METRICS: Mapping[Scenario, tuple[str, str, str, float]] = {
+    Scenario.SINGLE_STREAM: (
+        "early_stopping_latency_ss",
+        "90th percentile latency, early stopping",
+        "ms",
+        1e-6,
+    ),
+    Scenario.MULTI_STREAM: (
+        "early_stopping_latency_ms",
+        "99th percentile latency of 8 images, early stopping",
+        "ms",
+        1e-6,
+    ),
+    Scenario.OFFLINE: ("result_samples_per_second", "throughput", "images/s", 1.0),
+}
+"""Key in LoadGen's log, name, unit and factor. Source: MLPerf inference rules, table 2."""
+
+
+def check_loadgen() -> None:
+    """Checks that LoadGen can be imported.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    _load()
+
+
+def run_loadgen(
+    runner: Runner, images: NDArray[np.float32], config: LoadGenConfig, logs: Path | None = None
+) -> LoadGenResult:
+    """Returns what LoadGen says of an engine that is open.
+
+    Args:
+        runner: the engine.
+        images: (N, 3, H, W) float32, preprocessed, which LoadGen draws from; at least
+            `STREAMS` for the multi-stream scenario.
+        config: scenario and duration.
+        logs: folder that LoadGen's own logs are kept in, made if missing.
+
+    Raises:
+        DependencyError: LoadGen is not installed.
+        ConfigError: there are too few images.
+        RunnerError: inference failed, or LoadGen left no result.
+        ArtifactError: the folder cannot be made.
+    """
+    loadgen = _load()
+    if config.scenario is Scenario.MULTI_STREAM and len(images) < STREAMS:
+        raise ConfigError(
+            f"The multi-stream scenario asks for {STREAMS} images at once, and there are "
+            f"{len(images)}. Pass --data with more."
+        )
+    batch = {Scenario.SINGLE_STREAM: 1, Scenario.MULTI_STREAM: STREAMS}.get(
+        config.scenario, config.batch_size
+    )
+    system = _System(loadgen=loadgen, runner=runner, images=images, batch=batch)
+    settings = _settings(loadgen, config, _seconds_per_batch(system))
+    with _folder(logs) as folder:
+        _run(loadgen, system, settings, folder)
+        found = _read_log(folder / "mlperf_log_detail.txt")
+    return _result(found, config, logs)
+
+
+def _load() -> Any:
+    try:
+        import mlperf_loadgen
+    except ImportError as error:
+        raise DependencyError(
+            "MLPerf's LoadGen, which runs --scenario, is not installed: pip install "
+            "'edgeres[loadgen]'"
+        ) from error
+    return mlperf_loadgen
+
+
+@dataclass(slots=True, kw_only=True)
+class _System:
+    """Answers LoadGen's queries. An exception must not reach its C++ code: it is kept."""
+
+    loadgen: Any
+    runner: Runner
+    images: NDArray[np.float32]
+    batch: int
+    """Images per inference."""
+    failure: list[BaseException] = field(default_factory=list)
+
+    def answer(self, samples: Sequence[Any]) -> None:
+        """Infers the images of a query, and completes each part as it is done."""
+        for start in range(0, len(samples), self.batch):
+            part = samples[start : start + self.batch]
+            if not self.failure:
+                self._infer([sample.index for sample in part])
+            done = [self.loadgen.QuerySampleResponse(sample.id, 0, 0) for sample in part]
+            self.loadgen.QuerySamplesComplete(done)
+
+    def _infer(self, indices: list[int]) -> None:
+        try:
+            self.runner.infer(self.images[indices])
+        except BaseException as error:  # raised again when LoadGen has returned
+            self.failure.append(error)
+
+
+def _seconds_per_batch(system: _System) -> float:
+    """Returns the shortest time of a few inferences."""
+    indices = [number % len(system.images) for number in range(system.batch)]
+    taken = []
+    for _ in range(_TRIALS):
+        start = time.perf_counter()
+        system.runner.infer(system.images[indices])
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def _settings(loadgen: Any, config: LoadGenConfig, seconds: float) -> Any:
+    settings = loadgen.TestSettings()
+    settings.mode = loadgen.TestMode.PerformanceOnly
+    settings.min_duration_ms = round(1000 * config.seconds)
+    expected_ns = max(1, round(1e9 * seconds / _PLANNED))
+    if config.scenario is Scenario.SINGLE_STREAM:
+        settings.scenario = loadgen.TestScenario.SingleStream
+        settings.single_stream_expected_latency_ns = expected_ns
+    elif config.scenario is Scenario.MULTI_STREAM:
+        settings.scenario = loadgen.TestScenario.MultiStream
+        settings.multi_stream_samples_per_query = STREAMS
+        settings.multi_stream_expected_latency_ns = expected_ns
+    else:
+        settings.scenario = loadgen.TestScenario.Offline
+        settings.offline_expected_qps = _PLANNED * config.batch_size / seconds
+    return settings
+
+
+def _run(loadgen: Any, system: _System, settings: Any, folder: Path) -> None:
+    """Runs the test; what failed inside a callback is raised once LoadGen has returned."""
+    output = loadgen.LogSettings()
+    output.log_output.outdir = str(folder)
+    output.log_output.copy_summary_to_stdout = False
+    output.enable_trace = False
+    count = len(system.images)
+    under_test = loadgen.ConstructSUT(system.answer, _nothing)
+    library = loadgen.ConstructQSL(count, count, _nothing, _nothing)
+    try:
+        loadgen.StartTestWithLogSettings(under_test, library, settings, output)
+    finally:
+        loadgen.DestroyQSL(library)
+        loadgen.DestroySUT(under_test)
+    if system.failure:
+        raise system.failure[0]
+
+
+def _nothing(indices: Sequence[int] = ()) -> None:
+    """Loads, unloads or flushes: the images are in memory, and answers are complete at once."""
+
+
+@contextmanager
+def _folder(logs: Path | None) -> Iterator[Path]:
+    if logs is not None:
+        make_folder(logs)
+        yield logs
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+def _read_log(path: Path) -> dict[str, list[Any]]:
+    """Returns the values of every key of LoadGen's detailed log, in order."""
+    found: dict[str, list[Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        marker, _, text = line.partition(":::MLLOG ")
+        if not marker and text:
+            entry = json.loads(text)
+            found.setdefault(entry["key"], []).append(entry["value"])
+    if "result_validity" not in found:
+        raise RunnerError(
+            f"LoadGen left no result: {len(found)} keys in its log, none of them result_validity. "
+            "Keep its logs with --loadgen-logs and see mlperf_log_detail.txt."
+        )
+    return found
+
+
+def _result(
+    found: Mapping[str, list[Any]], config: LoadGenConfig, logs: Path | None
+) -> LoadGenResult:
+    key, metric, unit, factor = _METRICS[config.scenario]
+    value = float(found.get(key, [0])[-1])
+    told = (*found.get("result_invalid_reason", ()), *found.get("error_runtime", ()))
+    valid = found["result_validity"][-1] == "VALID"
+    stopped = () if found.get("early_stopping_met", [True])[-1] else found["early_stopping_result"]
+    return LoadGenResult(
+        scenario=config.scenario.value,
+        valid=valid,
+        metric=metric,
+        value=value * factor if value > 0 else None,
+        unit=unit,
+        queries=int(found["result_query_count"][-1]),
+        seconds=config.seconds,
+        reasons=() if valid else tuple(" ".join(text.split()) for text in (*told, *stopped)),
+        logs=None if logs is None else str(logs),
+    )

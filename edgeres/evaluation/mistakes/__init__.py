@@ -1,0 +1,19 @@
+"""Why an accuracy is low: mistakes in preprocessing, labels and calibration, each with its proof.
+
+Knows runners, labelled images and the contract, and no runtime.
+"""
+
+from edgeres.evaluation.mistakes.ranges import RangeShift, range_shift
+from edgeres.evaluation.mistakes.search import diagnose, is_suspicious
+from edgeres.evaluation.mistakes.values import Diagnosis, Finding, LabelOrder, Suspect
+
+__all__ = [
+    "Diagnosis",
+    "Finding",
+    "LabelOrder",
+    "RangeShift",
+    "Suspect",
+    "diagnose",
+    "is_suspicious",
+    "range_shift",
+]

@@ -1,0 +1,70 @@
+"""Everything that `edgeres doctor` tells, read in a few seconds and without a heavy library."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeres.machine.advice import Advice, advise
+from edgeres.machine.capabilities import Capability, capabilities
+from edgeres.machine.commands import CommandRunner, run_command
+from edgeres.machine.gpu import open_gpu
+from edgeres.machine.guard import watch
+from edgeres.machine.jetson import JetsonBoard, ModuleVersion, module_version, read_board
+from edgeres.machine.machine import Machine, describe_machine, has_nvidia_gpu
+from edgeres.machine.stability import Stability
+
+OBSERVED_S = 0.3
+"""Time between the two looks at how calm the machine is: thirty of the kernel's ticks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What a machine is, can and should."""
+
+    machine: Machine
+    board: JetsonBoard | None
+    """None where this is no Jetson."""
+    capabilities: tuple[Capability, ...]
+    advice: tuple[Advice, ...]
+    calm: Stability
+    """How still the machine held while it was looked at."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {
+            "machine": self.machine.to_dict(),
+            "board": self.board and self.board.to_dict(),
+            "capabilities": [capability.to_dict() for capability in self.capabilities],
+            "advice": [advice.to_dict() for advice in self.advice],
+            "calm": self.calm.to_dict(),
+        }
+
+
+def diagnose(
+    root: Path = Path("/"),
+    *,
+    run: CommandRunner = run_command,
+    module: ModuleVersion = module_version,
+    observed_s: float = OBSERVED_S,
+) -> Diagnosis:
+    """Returns what a machine is, what works on it, and what to install or set.
+
+    Args:
+        root: where the machine's files are read.
+        run: runs the board's own tools.
+        module: tells the version of a Python module.
+        observed_s: seconds between two looks at how calm the machine is.
+    """
+    with watch(root, gpu=open_gpu(root) if has_nvidia_gpu(root) else None, interval_s=None) as calm:
+        time.sleep(observed_s)
+    board = read_board(root, run=run, module=module)
+    return Diagnosis(
+        machine=describe_machine(root),
+        board=board,
+        capabilities=capabilities(root),
+        advice=() if board is None else advise(board),
+        calm=calm.report(),
+    )

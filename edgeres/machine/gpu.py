@@ -1,0 +1,220 @@
+"""What a GPU says of its clocks: a Jetson's through sysfs, any other's through NVML.
+
+NVML is read with NVIDIA's `nvidia-ml-py` where that is installed; nothing is guessed without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgeres.machine.sysfs import number_of
+
+REASONS: Mapping[int, str] = {
+    0x01: "idle",
+    0x02: "clocks set by the user",
+    0x04: "power limit",
+    0x08: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "temperature, by software",
+    0x40: "temperature, by hardware",
+    0x80: "external power brake",
+    0x100: "display clocks",
+}
+"""Bits of the reasons for a clock below the highest one. Source: nvml.h, nvmlClocksEventReasons."""
+
+THROTTLING = frozenset(
+    {
+        "hardware slowdown",
+        "temperature, by software",
+        "temperature, by hardware",
+        "external power brake",
+    }
+)
+"""Those among `REASONS` that come and go with heat and supply, so that a figure taken under them
+is not the machine's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuState:
+    """A GPU at one moment; None or empty is what it does not tell."""
+
+    mhz: float | None = None
+    max_mhz: float | None = None
+    """Highest clock that the present settings allow."""
+    temperature_c: float | None = None
+    reasons: tuple[str, ...] = ()
+    """Why the clock is below its highest; of `REASONS`."""
+
+
+class GpuProbe(Protocol):
+    """A GPU that can be asked, until it is closed."""
+
+    @property
+    def name(self) -> str:
+        """What is asked, and how."""
+        ...
+
+    @property
+    def unseen(self) -> str | None:
+        """A sentence on what it does not tell, and what would help; None where it tells all."""
+        ...
+
+    def read(self) -> GpuState:
+        """Returns the GPU now."""
+        ...
+
+    def close(self) -> None:
+        """Releases what asking needs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnseenGpu:
+    """A GPU that nothing can be learned of, and why."""
+
+    unseen: str
+    name: str = "unseen GPU"
+
+    def read(self) -> GpuState:
+        """Returns a state that tells nothing."""
+        return GpuState()
+
+    def close(self) -> None:
+        """Has nothing to release."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JetsonGpu:
+    """A Jetson's GPU by its devfreq files; why it is slowed down is in the thermal files."""
+
+    folder: Path
+    name: str = "Jetson GPU through devfreq"
+    unseen: str | None = None
+
+    def read(self) -> GpuState:
+        """Returns the clock now and the highest that the power mode allows."""
+        return GpuState(
+            mhz=_mhz(number_of(self.folder / "cur_freq")),
+            max_mhz=_mhz(number_of(self.folder / "max_freq")),
+        )
+
+    def close(self) -> None:
+        """Has nothing to release."""
+
+
+class NvmlGpu:
+    """One GPU through NVML."""
+
+    unseen: str | None = None
+
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        """Takes over NVML's module, which is initialised already, and a device's handle."""
+        self._nvml = nvml
+        self._handle = handle
+        self.name = f"{_text(nvml.nvmlDeviceGetName(handle))} through NVML"
+
+    def read(self) -> GpuState:
+        """Returns clock, temperature and reasons; what this device does not support is None."""
+        nvml, handle = self._nvml, self._handle
+        bits = self._ask(_reasons_call(nvml), handle) or 0
+        return GpuState(
+            mhz=self._ask(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+            max_mhz=self._ask(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
+            temperature_c=self._ask(
+                nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
+            ),
+            reasons=tuple(name for bit, name in REASONS.items() if bits & bit),
+        )
+
+    def close(self) -> None:
+        """Shuts NVML down."""
+        self._nvml.nvmlShutdown()
+
+    def _ask(self, call: Any, *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except self._nvml.NVMLError:
+            return None
+
+
+def open_gpu(root: Path = Path("/"), *, pci_bus_id: str | None = None) -> GpuProbe:
+    """Returns the probe of the GPU that a measurement runs on; an `UnseenGpu` where none answers.
+
+    Args:
+        root: where a Jetson's files are looked for; with NVML only the real machine answers.
+        pci_bus_id: of the GPU, such as `0000:01:00.0`; None takes the first one.
+    """
+    if folder := jetson_gpu_folder(root):
+        return JetsonGpu(folder=folder)
+    nvml = load_nvml()
+    if nvml is None:
+        return UnseenGpu(
+            unseen="The GPU's clocks, temperature and throttling cannot be seen: NVIDIA's Python "
+            "module for NVML is not installed. pip install 'edgeres[nvml]'"
+        )
+    try:
+        return NvmlGpu(nvml, open_nvml(nvml, pci_bus_id))
+    except nvml.NVMLError as error:
+        return UnseenGpu(
+            unseen=f"NVML does not tell of the GPU: {error}. Check it with nvidia-smi."
+        )
+
+
+def load_nvml() -> Any:
+    """Returns the module of `nvidia-ml-py`, or None where it is not installed."""
+    try:
+        return importlib.import_module("pynvml")
+    except ModuleNotFoundError:
+        return None
+
+
+def open_nvml(nvml: Any, pci_bus_id: str | None) -> Any:
+    """Initialises NVML and returns the handle of a GPU by its PCI bus id, or of the first one.
+
+    Who opens shuts down: NVML counts both. Where it raises its `NVMLError`, nothing is open.
+    """
+    nvml.nvmlInit()
+    try:
+        if pci_bus_id is None:
+            return nvml.nvmlDeviceGetHandleByIndex(0)
+        return nvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id)
+    except nvml.NVMLError:
+        nvml.nvmlShutdown()
+        raise
+
+
+def jetson_gpu_folder(root: Path) -> Path | None:
+    """Returns the devfreq folder of a Jetson's GPU.
+
+    Source: names on L4T 32 to 38: `57000000.gpu`, `17000000.gv11b`, `17000000.ga10b`,
+    `17000000.gpu`, and on Thor `gpu-gpc-0`.
+    """
+    if not (root / "proc/device-tree/model").exists():
+        return None
+    folders = sorted((root / "sys/class/devfreq").glob("*"))
+    named = [folder for folder in folders if _is_gpu(folder)]
+    return named[0] if named else None
+
+
+def _is_gpu(folder: Path) -> bool:
+    name = folder.name
+    return name.endswith((".gpu", ".gv11b", ".ga10b", ".gp10b")) or name.startswith("gpu-gpc")
+
+
+def _reasons_call(nvml: Any) -> Any:
+    """Returns the call for the reasons under its new name, or the one before driver 535."""
+    new = "nvmlDeviceGetCurrentClocksEventReasons"
+    return getattr(nvml, new, None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+
+
+def _mhz(hertz: int | None) -> float | None:
+    return None if hertz is None else hertz / 1e6
+
+
+def _text(name: Any) -> str:
+    """Returns a name that older modules give as bytes."""
+    return name.decode() if isinstance(name, bytes) else str(name)

@@ -1,0 +1,133 @@
+"""Which Jetson Linux and JetPack a board runs, and which TensorRT belongs to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from edgeres.machine.sysfs import text_of
+
+_RELEASE = re.compile(r"R(\d+) ?\(release\), REVISION: (\d+(?:\.\d+)*)")
+
+_JETPACK: Mapping[str, str] = {
+    "32.6.1": "4.6",
+    "32.7.1": "4.6.1",
+    "32.7.2": "4.6.2",
+    "32.7.3": "4.6.3",
+    "32.7.4": "4.6.4",
+    "32.7.5": "4.6.5",
+    "32.7.6": "4.6.6",
+    "35.1.0": "5.0.2",
+    "35.2.1": "5.1",
+    "35.3.1": "5.1.1",
+    "35.4.1": "5.1.2",
+    "35.5.0": "5.1.3",
+    "35.6.0": "5.1.4",
+    "35.6.1": "5.1.5",
+    "36.3.0": "6.0",
+    "36.4.0": "6.1",
+    "36.4.3": "6.2",
+    "36.4.4": "6.2.1",
+    "38.2.0": "7.0",
+    "39.2.0": "7.2",
+    "39.2.1": "7.2.1",
+}
+"""JetPack by its Jetson Linux. Source: NVIDIA's JetPack archive; releases that differ only in
+Jetson Linux are left out, so that none is called by a name that NVIDIA did not give it."""
+
+_JETPACK_PACKAGE = "nvidia-jetpack"
+
+FIRST_JETPACK = (6, 0)
+"""The first with Python 3.10. Source: NVIDIA JetPack 6.0 release notes, Ubuntu 22.04."""
+
+FIRST_JETPACK_FOR_11 = (7, 2, 2)
+"""Source: NVIDIA TensorRT 11.4.1, Migrating from 10.x to 11.x on Jetson/JetPack."""
+
+
+def parse_release(text: str) -> str | None:
+    """Returns the version of Jetson Linux, such as `36.4.3`, from /etc/nv_tegra_release."""
+    found = _RELEASE.search(text)
+    return f"{found[1]}.{found[2]}" if found else None
+
+
+def parse_dpkg_status(text: str, wanted: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those packages that are installed.
+
+    Args:
+        text: dpkg's status file: paragraphs with `Package:`, `Status:` and `Version:`.
+        wanted: names of packages.
+    """
+    names, found = frozenset(wanted), {}
+    for paragraph in text.split("\n\n"):
+        lines = (line.partition(": ") for line in paragraph.splitlines() if line[:1] != " ")
+        fields = {name: value for name, _, value in lines}
+        installed = fields.get("Status", "").endswith(" installed")
+        if installed and fields.get("Package") in names and "Version" in fields:
+            found[fields["Package"]] = fields["Version"]
+    return found
+
+
+def jetpack_of(l4t: str | None, package: str | None) -> str | None:
+    """Returns the version of JetPack, from its package or else from the Jetson Linux it is for.
+
+    Args:
+        l4t: such as `36.4.3`.
+        package: version of `nvidia-jetpack`, such as `6.2.1+b38`.
+    """
+    if package is not None:
+        return re.split(r"[+-]", package)[0]
+    return _JETPACK.get(l4t or "")
+
+
+def l4t_version(root: Path) -> str | None:
+    """Returns the version of Jetson Linux, such as `36.4.3`; None elsewhere."""
+    return parse_release(text_of(root / "etc/nv_tegra_release") or "")
+
+
+def jetpack_version(root: Path) -> str | None:
+    """Returns the version of JetPack; None elsewhere, or where nothing names it."""
+    l4t = l4t_version(root)
+    return (
+        None
+        if l4t is None
+        else jetpack_of(l4t, packages_of(root, (_JETPACK_PACKAGE,)).get(_JETPACK_PACKAGE))
+    )
+
+
+def packages_of(root: Path, wanted: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those Debian packages that are installed."""
+    return parse_dpkg_status(text_of(root / "var/lib/dpkg/status") or "", wanted)
+
+
+def cuda_version(root: Path) -> str | None:
+    """Returns the version of the CUDA toolkit, from the file that it brings."""
+    text = text_of(root / "usr/local/cuda/version.json") or ""
+    found = re.search(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', text)
+    return found[1] if found else None
+
+
+def tensorrt_problem(tensorrt: str, jetpack: str | None) -> str | None:
+    """Returns why a TensorRT does not belong on a board; None where nothing speaks against it.
+
+    Source: NVIDIA TensorRT 11.2.1, 11.3.0 and 11.4.1, Migrating from 10.x to 11.x on
+    Jetson/JetPack; for 10.2.0 Ultralytics' pull request 24367.
+
+    Args:
+        tensorrt: its version.
+        jetpack: version of JetPack, where it is known.
+    """
+    version = version_of(tensorrt)
+    if version[:3] == (10, 2, 0):
+        return "TensorRT 10.2.0 builds faulty INT8 engines"
+    if (11, 0) <= version[:2] <= (11, 3):
+        return f"TensorRT {tensorrt} is not made for Jetson: 11.4.1 is the first of its line"
+    if version[:1] >= (11,) and jetpack is not None and version_of(jetpack) < FIRST_JETPACK_FOR_11:
+        return f"TensorRT {tensorrt} needs JetPack 7.2.2 or newer, and this is {jetpack}"
+    return None
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """Returns the numbers at the start of a version, such as (10, 3, 0, 30) of `10.3.0.30-1`."""
+    found = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()

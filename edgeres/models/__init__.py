@@ -1,8 +1,0 @@
-"""The ResNet family: registry, networks and checkpoint formats.
-
-The registry loads without torch; `resnet`, `factory`, `checkpoint` and `published` need it.
-"""
-
-from edgeres.models.registry import ARCHITECTURES, PUBLISHED, find_spec, is_factory, is_published
-
-__all__ = ["ARCHITECTURES", "PUBLISHED", "find_spec", "is_factory", "is_published"]

@@ -1,0 +1,122 @@
+"""A name and a checkpoint to a trained network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from edgeres.core.contract import Contract
+from edgeres.errors import ConfigError
+from edgeres.networks.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    model_from_checkpoint,
+    spec_from_checkpoint,
+)
+from edgeres.networks.factory import load_factory
+from edgeres.networks.published import TrainedWeights, fetch_published
+from edgeres.networks.registry import find_spec, is_factory, is_published
+from edgeres.networks.specification import ModelSpec, Shortcut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """A network in evaluation mode and where its weights come from."""
+
+    name: str
+    """Architecture, factory, or published weights in full, such as `timm:resnet50.a1_in1k`."""
+    module: nn.Module
+    spec: ModelSpec | None
+    """None for a network of the user's own factory."""
+    checkpoint_sha256: str
+    contract: Contract | None = None
+    """Preprocessing that published weights come with; None for a file, which says nothing."""
+    classes: tuple[str, ...] = ()
+    """Class names that published weights come with."""
+
+
+def load_trained(
+    architecture: str,
+    weights: Path | None,
+    *,
+    num_classes: int | None = None,
+    bn_eps: float | None = None,
+    shortcut: Shortcut | None = None,
+) -> TrainedModel:
+    """Returns the network of that name with trained weights.
+
+    Args:
+        architecture: a registered name, `package.module:factory`, or weights that torchvision or
+            timm publish, such as `timm:resnet50.a1_in1k`.
+        weights: the checkpoint; None for published weights, which are fetched.
+        num_classes: held against the classifier in the file.
+        bn_eps: epsilon of batch normalisation; None: the architecture's.
+        shortcut: option A or B; None: as the file has it.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, fetched, trusted or fitted.
+        ConfigError: unknown architecture, a checkpoint missing or one too many, or options that
+            a factory decides itself.
+        DependencyError: the library that publishes the weights is missing.
+    """
+    if is_factory(architecture):
+        _check_factory_options(architecture, num_classes, bn_eps, shortcut)
+        return _own_network(architecture, _required(architecture, weights))
+    found = _published(architecture, weights) or _from_file(architecture, weights)
+    asked = find_spec(found.architecture)
+    if bn_eps is not None:
+        asked = replace(asked, bn_eps=bn_eps)
+    spec = spec_from_checkpoint(asked, found.checkpoint, num_classes=num_classes, shortcut=shortcut)
+    return TrainedModel(
+        name=found.name,
+        module=model_from_checkpoint(spec, found.checkpoint),
+        spec=spec,
+        checkpoint_sha256=found.checkpoint.sha256,
+        contract=found.contract,
+        classes=found.classes,
+    )
+
+
+def _own_network(name: str, weights: Path) -> TrainedModel:
+    """Returns the network of a user's factory with the checkpoint's weights."""
+    module, checkpoint = load_factory(name), load_checkpoint(weights)
+    module = load_weights(module, checkpoint, name=name)
+    return TrainedModel(name=name, module=module, spec=None, checkpoint_sha256=checkpoint.sha256)
+
+
+def _published(architecture: str, weights: Path | None) -> TrainedWeights | None:
+    """Returns published weights; None for a name that asks for none."""
+    if not is_published(architecture):
+        return None
+    if weights is not None:
+        raise ConfigError(
+            f"{architecture} names published weights, and --weights {weights} others. Leave "
+            "--weights out to fetch the published ones, or name the architecture alone."
+        )
+    return fetch_published(architecture)
+
+
+def _from_file(architecture: str, weights: Path | None) -> TrainedWeights:
+    find_spec(architecture)
+    path = _required(architecture, weights)
+    checkpoint = load_checkpoint(path)
+    return TrainedWeights(name=architecture, architecture=architecture, checkpoint=checkpoint)
+
+
+def _required(architecture: str, weights: Path | None) -> Path:
+    if weights is None:
+        raise ConfigError(
+            f"{architecture} needs a checkpoint: pass it with --weights. Published weights are "
+            "fetched by the names torchvision:ARCH and timm:ARCH.TAG."
+        )
+    return weights
+
+
+def _check_factory_options(architecture: str, *options: object) -> None:
+    if any(option is not None for option in options):
+        raise ConfigError(
+            f"--num-classes, --bn-eps and --shortcut have no effect on {architecture}: its factory "
+            "decides them. Leave them out."
+        )

@@ -1,0 +1,375 @@
+"""A network as frozen values: layers, blocks and stages with their shapes, and what they cost.
+
+Costs are counted from the shapes alone: parameters, multiply-accumulates, activations and the
+bytes that one image moves. Knows no torch and no weights; `explain` lays the values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from functools import reduce
+from itertools import groupby
+from operator import add
+from typing import Any
+
+from edgeres.core.precision import Precision
+from edgeres.files import SCHEMA_VERSION
+from edgeres.names import Name
+from edgeres.networks.specification import Block, ModelSpec
+
+VALUE_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
+"""Bytes of one weight or activation, by each precision that a whole network can have."""
+
+CHANNEL_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 8}
+"""Bytes that an output channel adds to the weights once batch normalisation is folded: a bias,
+and in INT8 an INT32 bias and an FP32 scale. Source: ONNX QLinearConv, inputs B and w_scale."""
+
+
+class Skip(Name):
+    """What joins a block's input to its output. Source: He et al. 2016a, section 3.3."""
+
+    IDENTITY = "identity"
+    PADDING = "padding"
+    PROJECTION = "projection"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a part of a network holds and does for one image; costs add up."""
+
+    convolution_parameters: int = 0
+    norm_parameters: int = 0
+    """Scale and shift of each normalised channel."""
+    classifier_parameters: int = 0
+    weights: int = 0
+    """Kernel values of convolutions and classifier, without biases."""
+    channels: int = 0
+    """Output channels of convolutions and classifier, each with one bias once folded."""
+    macs: int = 0
+    """Multiply-accumulates of convolutions and classifier."""
+    activations: int = 0
+    """Values that convolutions and classifier write.
+
+    Source: Radosavovic et al. 2020 (arXiv 2003.13678), who count convolutions alone; timm's
+    model cards, whose figures have the same digits with the classifier.
+    """
+    moved: int = 0
+    """Values read and written between layers, with normalisation, ReLU and Add fused."""
+
+    def __add__(self, other: Cost) -> Cost:
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)}
+        return Cost(**sums)
+
+    @property
+    def parameters(self) -> int:
+        """Trained values."""
+        return self.convolution_parameters + self.norm_parameters + self.classifier_parameters
+
+    def weight_bytes(self, precision: Precision) -> int:
+        """Returns the bytes of the weights with batch normalisation folded."""
+        return self.weights * VALUE_BYTES[precision] + self.channels * CHANNEL_BYTES[precision]
+
+    def activation_bytes(self, precision: Precision) -> int:
+        """Returns the bytes of `activations`."""
+        return self.activations * VALUE_BYTES[precision]
+
+    def moved_bytes(self, precision: Precision) -> int:
+        """Returns the bytes that one image moves: every weight once, and `moved`."""
+        return self.weight_bytes(precision) + self.moved * VALUE_BYTES[precision]
+
+    def intensity(self, precision: Precision) -> float:
+        """Returns the arithmetic intensity at batch 1, in MACs per byte moved.
+
+        Source: Williams et al. 2009, "Roofline", in MACs instead of floating-point operations.
+        """
+        return self.macs / self.moved_bytes(precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the counts and, by precision, the bytes."""
+        by_precision = {
+            "weight_bytes": {p.value: self.weight_bytes(p) for p in VALUE_BYTES},
+            "activation_bytes": {p.value: self.activation_bytes(p) for p in VALUE_BYTES},
+            "macs_per_byte": {p.value: self.intensity(p) for p in VALUE_BYTES},
+        }
+        return {"parameters": self.parameters, **asdict(self), **by_precision}
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """Returns the sum of costs."""
+    return reduce(add, costs, Cost())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A convolution padded to keep the size at stride 1; the classifier is one on a single pixel."""
+
+    name: str
+    """State-dict name, such as `layer1.0.conv1`."""
+    kernel: int
+    in_channels: int
+    out_channels: int
+    input_size: int
+    """Height and width of the map that it reads, in pixels."""
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+
+    @property
+    def output_size(self) -> int:
+        """Height and width of the map that it writes: ceil(input_size / stride)."""
+        return -(-self.input_size // self.stride)
+
+    @property
+    def weights(self) -> int:
+        """Values of the kernel: kernel * kernel * in_channels / groups * out_channels."""
+        return self.kernel**2 * self.in_channels // self.groups * self.out_channels
+
+    @property
+    def inputs(self) -> int:
+        """Values that it reads; a kernel smaller than its stride passes over the others."""
+        size = self.output_size if self.kernel < self.stride else self.input_size
+        return self.in_channels * size**2
+
+    @property
+    def outputs(self) -> int:
+        """Values that it writes."""
+        return self.out_channels * self.output_size**2
+
+    @property
+    def parameters(self) -> int:
+        """Kernel values and biases."""
+        return self.weights + (self.out_channels if self.bias else 0)
+
+    @property
+    def cost(self) -> Cost:
+        """What it holds and does, as a convolution."""
+        return Cost(
+            convolution_parameters=self.parameters,
+            weights=self.weights,
+            channels=self.out_channels,
+            macs=self.weights * self.output_size**2,
+            activations=self.outputs,
+            moved=self.inputs + self.outputs,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the shape and the figures that follow from it."""
+        counted = {"weights": self.weights, "macs": self.cost.macs}
+        return {**asdict(self), "output_size": self.output_size, **counted}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildingBlock:
+    """One residual block, or its plain counterpart."""
+
+    name: str
+    """State-dict name, such as `layer1.0`."""
+    kind: Block
+    layers: tuple[Layer, ...]
+    """Convolutions of the main path."""
+    skip: Skip
+    projection: Layer | None
+    """The 1x1 convolution of a projecting skip connection."""
+    norm_channels: int
+    """Channels of all its batch normalisations."""
+
+    @property
+    def convolutions(self) -> tuple[Layer, ...]:
+        """Those of the main path, then the projection."""
+        return self.layers if self.projection is None else (*self.layers, self.projection)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels before, between and after the convolutions of the main path."""
+        return (self.layers[0].in_channels, *(layer.out_channels for layer in self.layers))
+
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        """Kernel size of each convolution of the main path."""
+        return tuple(layer.kernel for layer in self.layers)
+
+    @property
+    def stride(self) -> int:
+        """Factor by which the block reduces height and width."""
+        return max(layer.stride for layer in self.layers)
+
+    @property
+    def groups(self) -> int:
+        """Groups of its grouped convolution; 1 where there is none."""
+        return max(layer.groups for layer in self.layers)
+
+    @property
+    def output_size(self) -> int:
+        """Height and width of what it writes, in pixels."""
+        return self.layers[-1].output_size
+
+    @property
+    def cost(self) -> Cost:
+        """What its layers cost, and the Add, which reads the skip connection once more."""
+        own = Cost(norm_parameters=2 * self.norm_channels, moved=self._added)
+        return total((*(layer.cost for layer in self.convolutions), own))
+
+    @property
+    def _added(self) -> int:
+        """Values that the Add reads beside the main path's; padding's zeros are not read."""
+        if self.skip is Skip.NONE:
+            return 0
+        channels = self.channels[0] if self.skip is Skip.PADDING else self.channels[-1]
+        return channels * self.output_size**2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the shape, the layers and the cost."""
+        return {
+            "name": self.name,
+            "kind": self.kind.value,
+            "kernels": list(self.kernels),
+            "channels": list(self.channels),
+            "stride": self.stride,
+            "groups": self.groups,
+            "skip": self.skip.value,
+            "output_size": self.output_size,
+            "layers": [layer.to_dict() for layer in self.layers],
+            "projection": None if self.projection is None else self.projection.to_dict(),
+            "cost": self.cost.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Blocks of one width and resolution."""
+
+    name: str
+    """State-dict name, such as `layer1`."""
+    blocks: tuple[BuildingBlock, ...]
+
+    @property
+    def cost(self) -> Cost:
+        """What its blocks cost together."""
+        return total(block.cost for block in self.blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the blocks; `Network.to_dict` has the cost of each stage among its parts."""
+        return {"name": self.name, "blocks": [block.to_dict() for block in self.blocks]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A whole network, from the image to the logits."""
+
+    spec: ModelSpec
+    stem: Layer
+    pool: Layer | None
+    """Shape of the max pooling behind the stem, which has no weights; None in a CIFAR net."""
+    stages: tuple[Stage, ...]
+    classifier: Layer
+    outer_norm_channels: int
+    """Channels of the batch normalisation outside the blocks."""
+
+    @property
+    def blocks(self) -> tuple[BuildingBlock, ...]:
+        """Blocks of all stages."""
+        return tuple(block for stage in self.stages for block in stage.blocks)
+
+    @property
+    def convolutions(self) -> tuple[Layer, ...]:
+        """Every convolution in the order in which it runs, projections included."""
+        return (self.stem, *(layer for block in self.blocks for layer in block.convolutions))
+
+    @property
+    def depth(self) -> int:
+        """Layers as the architecture's paper counts them.
+
+        He et al. 2016a, table 1: layers with weights on the main path, the classifier included.
+        Zagoruyko and Komodakis 2016 (n in WRN-n-k): all convolutions; their 6N + 4 counts three
+        projections, of which a net of width 1, not among the registered ones, has two.
+        """
+        if self.spec.block is Block.PREACTIVATION:
+            return len(self.convolutions)
+        return 1 + sum(len(block.layers) for block in self.blocks) + 1
+
+    @property
+    def parts(self) -> tuple[tuple[str, Cost], ...]:
+        """Stem, stages and head by name, in their order; their costs make up the network's."""
+        stages = ((stage.name, stage.cost) for stage in self.stages)
+        return (("stem", self._stem_cost), *stages, ("head", self._head_cost))
+
+    @property
+    def cost(self) -> Cost:
+        """What the network holds and does for one image."""
+        return total(cost for _, cost in self.parts)
+
+    @property
+    def _stem_cost(self) -> Cost:
+        """The first convolution, its normalisation and the max pooling."""
+        norms = 0 if self._norm_is_last else 2 * self.outer_norm_channels
+        pool = 0 if self.pool is None else self.pool.inputs + self.pool.outputs
+        return self.stem.cost + Cost(norm_parameters=norms, moved=pool)
+
+    @property
+    def _head_cost(self) -> Cost:
+        """The normalisation behind pre-activation blocks, global average pooling and classifier."""
+        norms = 2 * self.outer_norm_channels if self._norm_is_last else 0
+        last = self.blocks[-1].layers[-1]
+        around = Cost(norm_parameters=norms, moved=last.outputs + last.out_channels)
+        parameters = self.classifier.parameters
+        own = replace(
+            self.classifier.cost, convolution_parameters=0, classifier_parameters=parameters
+        )
+        return own + around
+
+    @property
+    def _norm_is_last(self) -> bool:
+        return self.spec.block is Block.PREACTIVATION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "name": self.spec.name,
+            "input_size": self.spec.input_size,
+            "num_classes": self.spec.num_classes,
+            "depth": self.depth,
+            "convolutions": len(self.convolutions),
+            "cost": self.cost.to_dict(),
+            "parts": {name: cost.to_dict() for name, cost in self.parts},
+            "stem": self.stem.to_dict(),
+            "stages": [stage.to_dict() for stage in self.stages],
+            "classifier": self.classifier.to_dict(),
+        }
+
+
+def measures(network: Network) -> dict[str, float]:
+    """Returns the figures by which two networks are held against each other, all above zero."""
+    cost = network.cost
+    return {
+        "depth": network.depth,
+        "convolutions": len(network.convolutions),
+        "parameters": cost.parameters,
+        "convolution_parameters": cost.convolution_parameters,
+        "norm_parameters": cost.norm_parameters,
+        "classifier_parameters": cost.classifier_parameters,
+        "macs": cost.macs,
+        "activations": cost.activations,
+        "weight_bytes_fp32": cost.weight_bytes(Precision.FP32),
+        "weight_bytes_int8": cost.weight_bytes(Precision.INT8),
+        "macs_per_byte_fp32": cost.intensity(Precision.FP32),
+        "macs_per_byte_int8": cost.intensity(Precision.INT8),
+    }
+
+
+def ratios(network: Network, other: Network) -> dict[str, float]:
+    """Returns how many times the other's figures the network's are, by `measures`' names."""
+    known = measures(other)
+    return {name: value / known[name] for name, value in measures(network).items()}
+
+
+def runs(blocks: Iterable[BuildingBlock]) -> tuple[tuple[BuildingBlock, ...], ...]:
+    """Returns neighbouring blocks of one shape together, in their order."""
+    return tuple(tuple(run) for _, run in groupby(blocks, key=_shape))
+
+
+def _shape(block: BuildingBlock) -> tuple[object, ...]:
+    layers = tuple(replace(layer, name="") for layer in block.layers)
+    return block.kind, block.skip, layers

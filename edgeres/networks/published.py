@@ -1,0 +1,179 @@
+"""Weights that torchvision and timm publish, fetched through those libraries.
+
+The preprocessing contract is the library's own for those weights. Where the library or the
+network is missing, the refusal says how to bring the file instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from edgeres.core.contract import Contract, Interpolation
+from edgeres.errors import CheckpointError, ConfigError, DependencyError
+from edgeres.names import nearest
+from edgeres.networks.checkpoint import Checkpoint, checkpoint_from_weights
+from edgeres.networks.registry import PUBLISHED, Publisher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedWeights:
+    """Weights, the registered architecture that they belong to, and what came with them."""
+
+    name: str
+    """As asked for; of published weights in full, such as `timm:resnet50.a1_in1k`."""
+    architecture: str
+    checkpoint: Checkpoint
+    contract: Contract | None = None
+    """Their preprocessing; None where nothing says it."""
+    classes: tuple[str, ...] = ()
+    """Names in the order of the logits; empty where nothing says them."""
+
+
+def fetch_published(name: str) -> TrainedWeights:
+    """Returns published weights; the library downloads them once and keeps them in its cache.
+
+    Args:
+        name: `torchvision:ARCH[.WEIGHTS]`, such as `torchvision:resnet50.IMAGENET1K_V1`, or
+            `timm:ARCH[.TAG]`, such as `timm:resnet50.a1_in1k`. Without the last part, those that
+            the library takes by default.
+
+    Raises:
+        ConfigError: no such architecture or weights there.
+        DependencyError: the library is not installed or cannot be loaded.
+        CheckpointError: the weights cannot be fetched, or no inference can use them.
+    """
+    publisher, _, asked = name.partition(":")
+    architecture, _, tag = asked.partition(".")
+    if architecture not in PUBLISHED:
+        raise ConfigError(
+            f"No published weights of '{architecture}' are known.{nearest(architecture, PUBLISHED)} "
+            f"Available by {publisher}:ARCH: {', '.join(PUBLISHED)}."
+        )
+    if Publisher(publisher) is Publisher.TORCHVISION:
+        return _from_torchvision(architecture, tag)
+    return _from_timm(architecture, tag)
+
+
+def _from_torchvision(architecture: str, tag: str) -> TrainedWeights:
+    models = _library(Publisher.TORCHVISION, architecture, "torchvision.models")
+    known = models.get_model_weights(architecture)
+    if tag:
+        _check_tag(f"torchvision:{architecture}", tag, list(known.__members__))
+    weights = known[tag] if tag else known.DEFAULT
+    contract = _torchvision_contract(weights.transforms())
+    name = f"torchvision:{architecture}.{weights.name}"
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(_not_fetched(name, weights.url, contract, error)) from error
+    return TrainedWeights(
+        name=name,
+        architecture=architecture,
+        checkpoint=checkpoint_from_weights(name, state),
+        contract=contract,
+        classes=tuple(weights.meta["categories"]),
+    )
+
+
+def _torchvision_contract(transforms: Any) -> Contract:
+    """Returns torchvision's `ImageClassification` transforms as a contract."""
+    (size,), (resize,) = transforms.crop_size, transforms.resize_size
+    return Contract(
+        size=size,
+        resize=resize,
+        interpolation=Interpolation(transforms.interpolation.value),
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )
+
+
+def _from_timm(architecture: str, tag: str) -> TrainedWeights:
+    timm = _library(Publisher.TIMM, architecture, "timm")
+    if tag:
+        listed = timm.list_models(f"{architecture}.*", pretrained=True)
+        _check_tag(f"timm:{architecture}", tag, [each.partition(".")[2] for each in listed])
+    full = f"{architecture}.{tag}" if tag else architecture
+    described = importlib.import_module("timm.models").get_pretrained_cfg(full)
+    resolve = importlib.import_module("timm.data").resolve_data_config
+    name = f"timm:{architecture}.{described.tag}"
+    contract = _timm_contract(name, resolve(pretrained_cfg=described.to_dict()))
+    try:
+        state = timm.create_model(full, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(_not_fetched(name, described.hf_hub_id, contract, error)) from error
+    return TrainedWeights(
+        name=name,
+        architecture=architecture,
+        checkpoint=checkpoint_from_weights(name, state),
+        contract=contract,
+    )
+
+
+def _timm_contract(name: str, config: Mapping[str, Any]) -> Contract:
+    """Returns timm's resolved configuration of evaluation as a contract.
+
+    Source: timm.data.transforms_factory.transforms_imagenet_eval: the short side becomes
+    floor(size / crop_pct).
+    """
+    if config["crop_mode"] != "center":
+        raise ConfigError(
+            f"{name} crops by '{config['crop_mode']}'; edgeres takes the centre alone. Bring the "
+            "file with --weights and say a --preset that serves it."
+        )
+    size = config["input_size"][-1]
+    return Contract(
+        size=size,
+        resize=math.floor(size / config["crop_pct"]),
+        interpolation=Interpolation(config["interpolation"]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def _library(publisher: Publisher, architecture: str, module: str) -> ModuleType:
+    bring = f"or bring a file: edgeres export {architecture} --weights FILE --preset imagenet."
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != publisher.value:
+            raise
+        raise DependencyError(
+            f"{publisher}:{architecture} is fetched by {publisher}, which is not installed. "
+            f"pip install {publisher}, {bring}"
+        ) from error
+    except (ImportError, RuntimeError) as error:
+        # torchvision's operators are compiled against one build of torch alone.
+        raise DependencyError(
+            f"{publisher} is installed and cannot be loaded ({error}). Install the build that "
+            f"belongs to this torch, {bring}"
+        ) from error
+
+
+def _check_tag(name: str, tag: str, known: list[str]) -> None:
+    if tag not in known:
+        raise ConfigError(
+            f"{name} has no weights '{tag}'.{nearest(tag, known)} Available: {', '.join(known)}."
+        )
+
+
+def _not_fetched(name: str, origin: str, contract: Contract, error: Exception) -> str:
+    architecture = name.partition(":")[2].partition(".")[0]
+    return (
+        f"The weights {name} could not be fetched ({error}). Try again with a network, or fetch "
+        f"the file ({origin}) where there is one and bring it: edgeres export {architecture} --weights FILE "
+        f"{_options(contract)}."
+    )
+
+
+def _options(contract: Contract) -> str:
+    """Returns the options of export that say this contract."""
+    mean, std = (",".join(map(str, values)) for values in (contract.mean, contract.std))
+    return (
+        f"--preset imagenet --input-size {contract.size} --resize {contract.resize} "
+        f"--interpolation {contract.interpolation} --mean {mean} --std {std}"
+    )

@@ -1,0 +1,233 @@
+"""The ResNet family as torch modules, built from a `ModelSpec`.
+
+State-dict keys are torchvision's (`layer1.0.conv1.weight`, `layer2.0.downsample.0.weight`),
+so that published checkpoints load as they are. Where a shortcut has no weights (identity or
+zero padding) it is still a submodule, so that its ONNX nodes carry the block's name.
+
+Papers: He et al. 2016a "Deep Residual Learning" (arXiv 1512.03385), He et al. 2016b
+"Identity Mappings" (1603.05027), Xie et al. 2017 "ResNeXt" (1611.05431), Zagoruyko and
+Komodakis 2016 "Wide Residual Networks" (1605.07146). Knows nothing of files or ONNX.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
+
+_WIDTH_UNIT = 64
+"""Stem channels of the net for which `width_per_group` is stated. Source: Xie et al., table 1."""
+
+
+def build_model(spec: ModelSpec) -> nn.Module:
+    """Returns the network with He-initialised weights, in training mode.
+
+    It maps (N, 3, H, W) float32 to logits, (N, spec.num_classes) float32.
+    """
+    model = ResNet(spec)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            _initialise(module)
+    return model
+
+
+def _initialise(conv: nn.Conv2d) -> None:
+    """Draws weights from N(0, 2 / fan_out). Source: He et al. 2015 (arXiv 1502.01852), eq. 14."""
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+class PadShortcut(nn.Module):
+    """Option A: takes every `stride`-th pixel and pads the channels with zeros on both sides.
+
+    Source: He et al. 2016a, section 3.3. The split, half of the new channels before and half
+    after, is that of akamaster/pytorch_resnet_cifar10, whose checkpoints depend on it.
+    """
+
+    def __init__(self, new_channels: int, stride: int) -> None:
+        """Adds `new_channels` channels of zeros at a resolution reduced by `stride`."""
+        super().__init__()
+        self.before = new_channels // 2
+        self.after = new_channels - self.before
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (N, C + new_channels, ceil(H / stride), ceil(W / stride))."""
+        thinned = x[:, :, :: self.stride, :: self.stride]
+        return functional.pad(thinned, (0, 0, 0, 0, self.before, self.after))
+
+
+def _shortcut(spec: ModelSpec, inside: int, outside: int, stride: int) -> nn.Module | None:
+    """Returns what carries a block's input to its Add; None in a plain net, which has none."""
+    if spec.shortcut is Shortcut.NONE:
+        return None
+    if inside == outside and stride == 1:
+        return nn.Identity()
+    if spec.shortcut is Shortcut.A:
+        return PadShortcut(outside - inside, stride)
+    conv = nn.Conv2d(inside, outside, 1, stride=stride, bias=spec.conv_bias)
+    if spec.block is Block.PREACTIVATION:
+        return nn.Sequential(conv)
+    return nn.Sequential(conv, nn.BatchNorm2d(outside, eps=spec.bn_eps))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions. Source: He et al. 2016a, figure 5 left."""
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, spec: ModelSpec, inside: int, planes: int, stride: int) -> None:
+        """Maps `inside` channels to `planes`."""
+        super().__init__()
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1, bias=spec.conv_bias)
+        norm = partial(nn.BatchNorm2d, eps=spec.bn_eps)
+        self.conv1 = conv(inside, planes, stride=stride)
+        self.bn1 = norm(planes)
+        self.relu = nn.ReLU()
+        self.conv2 = conv(planes, planes)
+        self.bn2 = norm(planes)
+        self.downsample = _shortcut(spec, inside, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns relu(residual(x) + shortcut(x)); without the shortcut in a plain net."""
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        if self.downsample is not None:
+            out = out + self.downsample(x)
+        joined: Tensor = self.relu(out)
+        return joined
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, the last one four times as wide.
+
+    v1.5 strides in the 3x3, as torchvision does; v1 in the first 1x1. `groups` and
+    `width_per_group` make it ResNeXt's or Wide ResNet's.
+
+    Source: He et al. 2016a, figure 5 right; Xie et al. 2017, figure 3c.
+    """
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, spec: ModelSpec, inside: int, planes: int, stride: int) -> None:
+        """Maps `inside` channels to 4 * `planes`."""
+        super().__init__()
+        width = planes * spec.width_per_group // _WIDTH_UNIT * spec.groups
+        first, second = (stride, 1) if spec.stride_in_1x1 else (1, stride)
+        conv = partial(nn.Conv2d, bias=spec.conv_bias)
+        norm = partial(nn.BatchNorm2d, eps=spec.bn_eps)
+        outside = planes * self.expansion
+        self.conv1 = conv(inside, width, 1, stride=first)
+        self.bn1 = norm(width)
+        self.conv2 = conv(width, width, 3, stride=second, padding=1, groups=spec.groups)
+        self.bn2 = norm(width)
+        self.conv3 = conv(width, outside, 1)
+        self.bn3 = norm(outside)
+        self.relu = nn.ReLU()
+        self.downsample = _shortcut(spec, inside, outside, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns relu(residual(x) + shortcut(x)); without the shortcut in a plain net."""
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        if self.downsample is not None:
+            out = out + self.downsample(x)
+        joined: Tensor = self.relu(out)
+        return joined
+
+
+class PreactivationBlock(nn.Module):
+    """Normalisation and ReLU before each of two 3x3 convolutions; nothing after the Add.
+
+    Source: He et al. 2016b, figure 4e; Zagoruyko and Komodakis 2016, figure 1c.
+    """
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, spec: ModelSpec, inside: int, planes: int, stride: int) -> None:
+        """Maps `inside` channels to `planes`."""
+        super().__init__()
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1, bias=spec.conv_bias)
+        norm = partial(nn.BatchNorm2d, eps=spec.bn_eps)
+        self.bn1 = norm(inside)
+        self.relu = nn.ReLU()
+        self.conv1 = conv(inside, planes, stride=stride)
+        self.bn2 = norm(planes)
+        self.conv2 = conv(planes, planes)
+        self.downsample = _shortcut(spec, inside, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns residual(x) + shortcut; a projection starts from the activated input."""
+        active: Tensor = self.relu(self.bn1(x))
+        out: Tensor = self.conv2(self.relu(self.bn2(self.conv1(active))))
+        if self.downsample is not None:
+            start = x if isinstance(self.downsample, nn.Identity) else active
+            out = out + self.downsample(start)
+        return out
+
+
+_BLOCKS: dict[Block, type[BasicBlock | Bottleneck | PreactivationBlock]] = {
+    Block.BASIC: BasicBlock,
+    Block.BOTTLENECK: Bottleneck,
+    Block.PREACTIVATION: PreactivationBlock,
+}
+
+
+class ResNet(nn.Module):
+    """Stem, stages of blocks, global average pooling and a linear classifier."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Lays the layers out; torch's default initialisation stands until `build_model`'s."""
+        super().__init__()
+        self.preactivation = spec.block is Block.PREACTIVATION
+        self.conv1, self.maxpool = _stem(spec)
+        if not self.preactivation:
+            self.bn1 = nn.BatchNorm2d(spec.base_width, eps=spec.bn_eps)
+        self.relu = nn.ReLU()
+        self.stages = tuple(f"layer{number}" for number in range(1, len(spec.layers) + 1))
+        channels = spec.base_width
+        for index, stage in enumerate(self.stages):
+            blocks, channels = _stage(spec, index, channels)
+            self.add_module(stage, blocks)
+        if self.preactivation:
+            self.bn1 = nn.BatchNorm2d(channels, eps=spec.bn_eps)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, spec.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the logits, (N, num_classes), of images, (N, 3, H, W)."""
+        x = self.conv1(x)
+        if not self.preactivation:
+            x = self.relu(self.bn1(x))
+        x = self.maxpool(x)
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
+        if self.preactivation:
+            x = self.relu(self.bn1(x))
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
+        return logits
+
+
+def _stem(spec: ModelSpec) -> tuple[nn.Conv2d, nn.Module]:
+    """Returns the first convolution and the pooling that follows its activation."""
+    conv = partial(nn.Conv2d, 3, spec.base_width, bias=spec.conv_bias)
+    if spec.stem is Stem.CIFAR:
+        return conv(3, padding=1), nn.Identity()
+    return conv(7, stride=2, padding=3), nn.MaxPool2d(3, stride=2, padding=1)
+
+
+def _stage(spec: ModelSpec, index: int, inside: int) -> tuple[nn.Sequential, int]:
+    """Returns the blocks of a stage, counted from 0, and the channels that leave it."""
+    block = _BLOCKS[spec.block]
+    planes = spec.base_width * spec.widen_factor * 2**index
+    outside = planes * block.expansion
+    first = block(spec, inside, planes, 1 if index == 0 else 2)
+    rest = (block(spec, outside, planes, 1) for _ in range(spec.layers[index] - 1))
+    return nn.Sequential(first, *rest), outside

@@ -1,0 +1,178 @@
+"""ONNX files in and out: the contract, the classes and the lineage live in the file's metadata.
+
+Knows the ONNX format and nothing of torch, runtimes or calibration.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import uses_external_data
+
+from edgeres import __version__
+from edgeres.core.artifacts import LayerPrecision, OnnxArtifact, TensorSpec
+from edgeres.core.contract import Contract
+from edgeres.core.methods import Method
+from edgeres.core.table import CalibrationTable
+from edgeres.core.tuning import MixedSearch
+from edgeres.errors import ArtifactError
+from edgeres.files import sha256_of, whole_file
+
+IR_VERSION = 8
+"""ONNX IR that TensorRT 8.6's parser reads (opset 17 came with it). Source: ONNX versioning
+table; NVIDIA/TensorRT issue 4091 shows what a newer IR version does."""
+
+_PREFIX = "edgeres."
+_STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Network:
+    """A model in memory, lowered and ready for a target's builder."""
+
+    model: onnx.ModelProto
+    source: OnnxArtifact
+    """The FP32 file that it was made from."""
+    layers: tuple[LayerPrecision, ...] = ()
+    table: CalibrationTable | None = None
+    """Where its scales come from; None without INT8."""
+    method: Method | None = None
+    """The table's method that was used."""
+    search: MixedSearch | None = None
+    """What mixed precision chose among; None for the others."""
+
+    @property
+    def ranges(self) -> dict[str, float]:
+        """Threshold of each activation by mse on the signed grid, whatever method was used.
+
+        It moves least with the draw of the images, so it tells kinds of images apart. Empty
+        without a table; an activation that recovery rescaled is left out, since the FP32 model
+        has it otherwise.
+        """
+        if self.table is None:
+            return {}
+        recovery = self.table.recovery
+        rescaled = {} if recovery is None else recovery.equalization
+        return {
+            name: seen.thresholds[Method.MSE].s8
+            for name, seen in self.table.tensors.items()
+            if name not in rescaled and Method.MSE in seen.thresholds
+        }
+
+
+def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:
+    """Writes the model with `described`'s contract, classes and lineage, and returns it as saved."""
+    metadata = {
+        "contract": described.contract and described.contract.to_dict(),
+        "classes": list(described.classes),
+        "architecture": described.architecture,
+        "checkpoint_sha256": described.checkpoint_sha256,
+        "version": __version__,
+    }
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(
+        model, {_PREFIX + key: json.dumps(value) for key, value in metadata.items()}
+    )
+    with whole_file(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    return replace(described, path=path, sha256=sha256_of(path))
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Reads an ONNX file.
+
+    Raises:
+        ArtifactError: the file is unreadable or no ONNX model.
+    """
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+    except DecodeError as error:
+        raise ArtifactError(f"{path} is no ONNX file ({error}). Make one with export.") from error
+    if not model.graph.node:
+        raise ArtifactError(f"{path} is no ONNX model: its graph is empty. Make one with export.")
+    if not any(entry.domain in _STANDARD_DOMAINS for entry in model.opset_import):
+        raise ArtifactError(
+            f"{path} names no version of ONNX's operators: it is cut off, or was written by a "
+            "tool that left it out. Copy it again, or make one with export."
+        )
+    _check_self_contained(path, model)
+    return model
+
+
+def _check_self_contained(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses weights in a second file: the model's sha256 would not cover them."""
+    tensor = next((t for t in model.graph.initializer if uses_external_data(t)), None)
+    if tensor is not None:
+        raise ArtifactError(
+            f"{path} keeps '{tensor.name}' and other weights in a file beside it; edgeres takes "
+            "one file that holds all of the model. Write it as one, in Python: "
+            f"onnx.save(onnx.load('{path.name}'), 'whole.onnx')"
+        )
+
+
+def describe_model(path: Path, model: onnx.ModelProto | None = None) -> OnnxArtifact:
+    """Returns what an ONNX file is: input, output, contract, classes and lineage.
+
+    Raises:
+        ArtifactError: unreadable, or not a network from one image tensor to one row of logits.
+    """
+    model = model or load_model(path)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [_tensor_spec(v) for v in model.graph.input if v.name not in initializers]
+    outputs = [_tensor_spec(v) for v in model.graph.output]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ArtifactError(
+            f"{path} has the inputs {[t.name for t in inputs]} and outputs "
+            f"{[t.name for t in outputs]}; edgeres takes classifiers with one of each."
+        )
+    if len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
+        raise ArtifactError(
+            f"{path} maps {inputs[0].shape} to {outputs[0].shape}; edgeres takes classifiers "
+            "from (N, 3, H, W) to (N, classes)."
+        )
+    if {inputs[0].dtype, outputs[0].dtype} != {"float32"}:
+        raise ArtifactError(
+            f"{path} maps {inputs[0].dtype} to {outputs[0].dtype}; edgeres takes float32 on both "
+            "sides and lowers the precision itself. Export the model in FP32."
+        )
+    metadata = _metadata(path, model)
+    contract = metadata.get("contract")
+    return OnnxArtifact(
+        path=path,
+        sha256=sha256_of(path),
+        input=inputs[0],
+        output=outputs[0],
+        contract=Contract.from_dict(contract) if contract else None,
+        classes=tuple(metadata.get("classes") or ()),
+        architecture=metadata.get("architecture"),
+        checkpoint_sha256=metadata.get("checkpoint_sha256"),
+    )
+
+
+def _metadata(path: Path, model: onnx.ModelProto) -> dict[str, Any]:
+    """Returns the decoded `edgeres.*` metadata."""
+    try:
+        return {
+            prop.key.removeprefix(_PREFIX): json.loads(prop.value)
+            for prop in model.metadata_props
+            if prop.key.startswith(_PREFIX)
+        }
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path} has damaged edgeres metadata ({error}). Export the model again."
+        ) from error
+
+
+def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    kind = tensor.elem_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind) if kind else "undefined"
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    return TensorSpec(name=value.name, shape=shape, dtype=str(dtype))

@@ -1,0 +1,1 @@
+"""ONNX graph work that no runtime owns: graph, grids, thresholds, weights, placement."""

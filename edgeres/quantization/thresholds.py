@@ -1,0 +1,204 @@
+"""Thresholds (amax) from the distribution of an activation, each method as its name says.
+
+All work on a histogram of |x|, since the grids are symmetric or begin at zero: `levels` is
+the number of steps above zero, 127 for signed INT8 and 255 for the unsigned grid behind a
+ReLU. Exact zeros are counted apart: zero maps to zero on every grid, so they carry no error
+and would only drown the distribution that they are not part of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.core.methods import Method
+from edgeres.core.table import Threshold
+
+SIGNED_LEVELS = 127
+UNSIGNED_LEVELS = 255
+
+SEARCH_BINS = 2048
+"""Bins over [0, amax] in the entropy and mse searches. Source: Migacz 2017, 8-bit Inference
+with TensorRT, slide 38."""
+
+_MSE_CANDIDATES = 192
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Histogram of the absolute values of one activation."""
+
+    counts: NDArray[np.int64]
+    """Number of values in each bin; bin i covers [i, i + 1) * `bin_width`, zeros left out."""
+    bin_width: float
+    zeros: int
+    """Number of values that are exactly zero."""
+    amax: float
+    """Largest absolute value, exact."""
+
+
+def merged(first: Distribution, second: Distribution) -> Distribution:
+    """Returns the distribution of all values of two, whose bins are powers of two wide.
+
+    The one with the finer bins is coarsened by pairs, so nothing is lost but resolution.
+    """
+    if not first.bin_width or not second.bin_width:
+        wide, narrow = (first, second) if first.bin_width else (second, first)
+        return replace(wide, zeros=wide.zeros + narrow.zeros)
+    narrow, wide = sorted((first, second), key=lambda seen: seen.bin_width)
+    counts = narrow.counts
+    for _ in range(round(np.log2(wide.bin_width / narrow.bin_width))):
+        half = counts.reshape(-1, 2).sum(axis=1)
+        counts = np.concatenate([half, np.zeros_like(half)])
+    return Distribution(
+        counts=counts + wide.counts,
+        bin_width=wide.bin_width,
+        zeros=first.zeros + second.zeros,
+        amax=max(first.amax, second.amax),
+    )
+
+
+def thresholds(seen: Distribution, *, signed: bool, percentile: float) -> dict[Method, Threshold]:
+    """Returns the threshold of every method of its own, for the signed and (unless `signed`) unsigned grid.
+
+    A tensor that was never anything but zero gets 0 everywhere; `scale_of` makes a positive
+    scale of it.
+    """
+    at_percentile = percentile_amax(seen, percentile)
+    return {
+        Method.MAX: _threshold(signed, seen.amax, seen.amax),
+        Method.PERCENTILE: _threshold(signed, at_percentile, at_percentile),
+        Method.ENTROPY: _searched(entropy_amax, seen, signed),
+        Method.MSE: _searched(mse_amax, seen, signed),
+    }
+
+
+def percentile_amax(seen: Distribution, percentile: float) -> float:
+    """Returns the smallest amax that leaves `percentile` % of all values, zeros too, unclipped.
+
+    Linear within a bin; never above the exact maximum. Where zeros alone are that share, the
+    rule would clip everything that the tensor says, so it clips nothing.
+    """
+    wanted = percentile / 100 * (seen.zeros + int(seen.counts.sum()))
+    cumulative = seen.zeros + np.cumsum(seen.counts)
+    if wanted >= cumulative[-1] or wanted <= seen.zeros:
+        return seen.amax
+    index = int(np.searchsorted(cumulative, wanted))
+    before = cumulative[index] - seen.counts[index]
+    inside = (wanted - before) / seen.counts[index]
+    return float(min(seen.amax, (index + inside) * seen.bin_width))
+
+
+def entropy_amax(seen: Distribution, levels: int) -> float:
+    """Returns the amax whose quantized distribution loses the least information (KL divergence).
+
+    For each candidate of i bins, P is the histogram's first i bins with everything beyond put
+    in the last, Q the same bins without that, merged into levels + 1 groups and spread evenly
+    over the bins of each group that are not empty; the candidate with the least KL(P || Q)
+    wins. With prefix sums one candidate costs O(levels), not O(bins).
+
+    Source: Migacz 2017, 8-bit Inference with TensorRT, slides 28 to 39.
+    """
+    counts, width = rebinned(seen, SEARCH_BINS)
+    if seen.amax == 0 or not counts.any():
+        return seen.amax
+    candidates = np.arange(levels + 1, len(counts) + 1)
+    best = candidates[int(np.argmin(_divergences(counts, candidates, levels + 1)))]
+    return float(min(seen.amax, best * width))
+
+
+def mse_amax(seen: Distribution, levels: int) -> float:
+    """Returns the amax with the least mean squared error of rounding and clipping.
+
+    A search over candidates from 1/192 of the maximum to the maximum, each judged on the
+    centres of the histogram's bins.
+    """
+    counts, width = rebinned(seen, SEARCH_BINS)
+    if seen.amax == 0 or not counts.any():
+        return seen.amax
+    centres = (np.arange(len(counts)) + 0.5) * width
+    candidates = seen.amax * np.arange(1, _MSE_CANDIDATES + 1) / _MSE_CANDIDATES
+    errors = [_squared_error(centres, counts, amax / levels, levels) for amax in candidates]
+    return float(candidates[int(np.argmin(errors))])
+
+
+def rebinned(seen: Distribution, bins: int) -> tuple[NDArray[np.float64], float]:
+    """Returns `bins` counts over exactly [0, amax] and their width in the tensor's unit.
+
+    A bin of the histogram is split among the new bins by overlap, so counts become fractions.
+    """
+    width = seen.amax / bins
+    if width == 0:
+        return np.zeros(bins), width
+    edges = np.arange(len(seen.counts) + 1) * seen.bin_width
+    cumulative = np.concatenate([[0.0], np.cumsum(seen.counts)])
+    at_new_edges = np.interp(np.arange(bins + 1) * width, edges, cumulative)
+    at_new_edges[-1] = cumulative[-1]
+    return np.diff(at_new_edges), width
+
+
+def scale_of(amax: float, levels: int) -> np.float32:
+    """Returns the positive float32 scale of a grid; 1 / levels for a tensor that is always zero.
+
+    The scale of a dead channel has no influence on any result, but must be positive:
+    TensorRT's parser refuses zero, and a subnormal one underflows when multiplied.
+    """
+    tiny = float(np.finfo(np.float32).tiny) * 2**24
+    return np.float32((amax if amax > tiny else 1.0) / levels)
+
+
+def _threshold(signed: bool, s8: float, u8: float) -> Threshold:
+    return Threshold(s8=s8, u8=None if signed else u8)
+
+
+def _searched(
+    search: Callable[[Distribution, int], float], seen: Distribution, signed: bool
+) -> Threshold:
+    u8 = None if signed else search(seen, UNSIGNED_LEVELS)
+    return Threshold(s8=search(seen, SIGNED_LEVELS), u8=u8)
+
+
+def _divergences(
+    counts: NDArray[np.float64], candidates: NDArray[np.int64], groups: int
+) -> NDArray[np.float64]:
+    """Returns KL(P || Q) of each candidate number of bins, infinite where Q cannot explain P.
+
+    With p the counts and n the number of filled bins in a group of sum S, q = S / n on each
+    of them, so that sum(p log q) needs only the groups' sums: prefix sums give them at once.
+    """
+    total = _prefix(counts)
+    filled = _prefix((counts > 0).astype(float))
+    inside = total[candidates]
+    outliers = total[-1] - inside
+    last = counts[candidates - 1]
+    edges = candidates[:, None] * np.arange(groups + 1) // groups
+    sums = np.diff(total[edges], axis=1)
+    spread = sums / np.maximum(np.diff(filled[edges], axis=1), 1)
+    log_spread = np.log(np.maximum(spread, _TINY))
+    p_log_p = _prefix(_x_log_x(counts))[candidates - 1] + _x_log_x(last + outliers)
+    p_log_q = (sums * log_spread).sum(axis=1) + outliers * log_spread[:, -1]
+    divergence = (
+        (p_log_p - p_log_q) / total[-1] - np.log(total[-1]) + np.log(np.maximum(inside, _TINY))
+    )
+    return np.where((last == 0) & (outliers > 0), np.inf, divergence)
+
+
+def _prefix(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([[0.0], np.cumsum(values)])
+
+
+def _x_log_x(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values * np.log(np.maximum(values, _TINY))
+
+
+def _squared_error(
+    centres: NDArray[Any], counts: NDArray[np.float64], scale: float, levels: int
+) -> float:
+    """Returns the count-weighted squared error of a grid of `levels` steps above zero."""
+    restored = np.minimum(np.rint(centres / scale), levels) * scale
+    return float(np.dot(counts, (centres - restored) ** 2))

@@ -1,0 +1,100 @@
+"""The units that precision is decided by: residual blocks, and the layers in and between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import takewhile
+
+import onnx
+
+from edgeres.quantization.graph import Graph
+from edgeres.quantization.placement import parting, refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Operators that are quantized, or kept in float, together."""
+
+    name: str
+    kind: str
+    """`block` or `layer`."""
+    nodes: frozenset[str]
+    """Names of operators that have an integer form."""
+
+
+def blocks(graph: Graph) -> tuple[Unit, ...]:
+    """Returns every residual block, and each operator outside of them, in topological order.
+
+    A block is an Add and all operators on its branches up to where they part. An operator in
+    two of them, as behind a shortcut that spans several, belongs to the first.
+    """
+    integer = _integer_nodes(graph)
+    taken: set[str] = set()
+    found: list[tuple[int, Unit]] = []
+    for node in graph.nodes:
+        if node.op_type != "Add" or node.name not in integer:
+            continue
+        inside = [n for n in _between(graph, node) if n.name in integer and n.name not in taken]
+        taken.update(n.name for n in inside)
+        found.append((_position(graph, inside[0]), _block(inside)))
+    alone = (n for n in graph.nodes if n.name in integer and n.name not in taken)
+    found.extend((_position(graph, n), _layer(n)) for n in alone)
+    return tuple(unit for _, unit in sorted(found, key=lambda entry: entry[0]))
+
+
+def layers(graph: Graph) -> tuple[Unit, ...]:
+    """Returns every operator that has an integer form as a unit of its own."""
+    integer = _integer_nodes(graph)
+    return tuple(_layer(node) for node in graph.nodes if node.name in integer)
+
+
+def quantizable(graph: Graph) -> frozenset[str]:
+    """Returns the names of the operators that have an integer form."""
+    return _integer_nodes(graph)
+
+
+def _integer_nodes(graph: Graph) -> frozenset[str]:
+    return frozenset(node.name for node in graph.nodes if refusal(graph, node) is None)
+
+
+def _between(graph: Graph, add: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Returns the operators from where an Add's branches part to the Add, in topological order."""
+    start = parting(graph, add)
+    pending, seen = list(add.input), {start, ""}
+    nodes = {add.name: add}
+    while pending:
+        tensor = pending.pop()
+        if tensor in seen or tensor not in graph.producers:
+            continue
+        seen.add(tensor)
+        node = graph.producers[tensor]
+        nodes[node.name] = node
+        pending.extend(node.input)
+    return sorted(nodes.values(), key=lambda node: _position(graph, node))
+
+
+def _position(graph: Graph, node: onnx.NodeProto) -> int:
+    return graph.positions[node.output[0]]
+
+
+def _block(nodes: Iterable[onnx.NodeProto]) -> Unit:
+    """Returns a block, named by what its operators' names begin with where they are paths."""
+    names = [node.name for node in nodes]
+    parts = zip(*(name.split("/") for name in names), strict=False)
+    shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, parts)]
+    return Unit("".join(shared[-1:]) or names[-1], "block", frozenset(names))
+
+
+def _layer(node: onnx.NodeProto) -> Unit:
+    return Unit(_short(node), "layer", frozenset({node.name}))
+
+
+def _short(node: onnx.NodeProto) -> str:
+    """Returns `layer1.0.conv1` of `/layer1/layer1.0/conv1/Conv`, as torch's exporter names it."""
+    parts = [part for part in node.name.split("/") if part]
+    if len(parts) < 2 or parts[-1] != node.op_type:
+        return str(node.name)
+    outer, inner = (["", *parts[:-1]])[-2:]
+    path = inner if inner.startswith(outer) else f"{outer}.{inner}"
+    return path if node.op_type == "Conv" else f"{path}.{node.op_type}"

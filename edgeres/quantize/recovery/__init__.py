@@ -1,1 +1,0 @@
-"""Recovery without training: bias correction, equalization and AdaRound."""

@@ -1,0 +1,1 @@
+"""What engines run on: one folder a runtime."""

@@ -1,0 +1,100 @@
+"""Writes an engine and its manifest, both or neither."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeres import __version__
+from edgeres.core.artifacts import EngineArtifact, Manifest, manifest_path
+from edgeres.core.audit import Audit
+from edgeres.core.contract import Contract
+from edgeres.core.requests import BuildConfig
+from edgeres.core.target import Target
+from edgeres.files import save_json, whole_file
+from edgeres.onnx_file import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An engine in memory and where it belongs."""
+
+    engine: bytes = field(repr=False)
+    versions: Mapping[str, str]
+    gpu: str | None = None
+    compute_capability: str | None = None
+    flags: tuple[str, ...] = ()
+    batch: tuple[int, int, int] | None = None
+    audit: Audit | None = None
+
+
+def save_engine(
+    built: Built, network: Network, config: BuildConfig, contract: Contract, output: Path
+) -> EngineArtifact:
+    """Writes the engine and `output`.json beside it.
+
+    The manifest is renamed into place before the engine, and put back as it was when the engine
+    does not follow: what stood there before stays whole, and a new engine is never without one.
+
+    Raises:
+        ArtifactError: the files cannot be written.
+    """
+    manifest = _manifest(built, network, config, contract)
+    beside = manifest_path(output)
+    with _put_back_on_failure(beside), whole_file(output) as temporary:
+        temporary.write_bytes(built.engine)
+        save_json(beside, manifest.to_dict())
+    return EngineArtifact(path=output, manifest=manifest)
+
+
+@contextmanager
+def _put_back_on_failure(path: Path) -> Iterator[None]:
+    """Leaves the file at `path`, or its absence, as it was when the block fails."""
+    before = path.read_bytes() if path.is_file() else None
+    try:
+        yield
+    except BaseException:
+        _put_back(path, before)
+        raise
+
+
+def _put_back(path: Path, before: bytes | None) -> None:
+    if before is None and path.is_file():
+        path.unlink()
+    # On a full disk, rewriting a file that nobody touched could lose it.
+    elif before is not None and path.read_bytes() != before:
+        path.write_bytes(before)
+
+
+def _manifest(built: Built, network: Network, config: BuildConfig, contract: Contract) -> Manifest:
+    table = network.table
+    return Manifest(
+        target=config.target,
+        precision=config.precision,
+        engine_sha256=hashlib.sha256(built.engine).hexdigest(),
+        model_sha256=network.source.sha256,
+        table_sha256=None if table is None else table.sha256,
+        method=network.method,
+        edgeres_version=__version__,
+        versions=dict(built.versions),
+        gpu=built.gpu,
+        compute_capability=built.compute_capability,
+        flags=built.flags,
+        contract=contract,
+        classes=network.source.classes,
+        input=network.source.input,
+        output=network.source.output,
+        calibration_images=() if table is None else table.data.image_hashes,
+        layers=network.layers,
+        search=network.search,
+        sensitivity=None if table is None else table.sensitivity,
+        batch=built.batch,
+        input_size=config.input_size,
+        options=None if config.target is Target.ONNXRUNTIME else config.options,
+        required_coverage=config.required_coverage,
+        audit=built.audit,
+        ranges=network.ranges,
+    )

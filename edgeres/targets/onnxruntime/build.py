@@ -1,0 +1,187 @@
+"""The `onnxruntime` target: an ONNX file whose graph ONNX Runtime's CPU kernels run as meant.
+
+What counts is the graph after ONNX Runtime's own fusions, so it is read back and held against
+the lowering: a layer that was meant to be integer and runs in float is an error.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+
+from edgeres.core.artifacts import EngineArtifact, LayerPrecision
+from edgeres.core.audit import Audit, EngineLayer, Source
+from edgeres.core.contract import Contract
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig
+from edgeres.errors import ArtifactError, CoverageError
+from edgeres.onnx_file import Network
+from edgeres.session import open_session
+from edgeres.targets.coverage import audited_nodes, check_coverage
+from edgeres.targets.engine_files import Built, save_engine
+
+_FLOAT_FORMS = {
+    "Conv": {"Conv", "FusedConv", "NhwcFusedConv"},
+    "Add": {"Add"},
+    "Gemm": {"Gemm", "FusedGemm"},
+    "GlobalAveragePool": {"GlobalAveragePool"},
+}
+"""Operators of ONNX Runtime that compute a layer in float, in the standard or in its own domain."""
+
+_INTEGER_FORMS = {
+    "QLinearConv": "Conv",
+    "QLinearAdd": "Add",
+    "QGemm": "Gemm",
+    "QLinearGlobalAveragePool": "GlobalAveragePool",
+    "MatMulInteger": "GlobalAveragePool",
+}
+"""ONNX Runtime's integer operators, and the operator that each is the integer form of. Only the
+sum of a global mean is lowered to MatMulInteger."""
+
+_KINDS = {
+    **{form: kind for kind, forms in _FLOAT_FORMS.items() for form in forms},
+    **_INTEGER_FORMS,
+}
+_REFORMATS = frozenset(
+    {"Transpose", "ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear"}
+)
+_RENAMED = re.compile(r"(_token_\d+|_nchwc)+$")
+"""What ONNX Runtime's fusions put behind an operator's name."""
+
+_Operator = tuple[str, str]
+"""Name and kind of an operator of the lowered network."""
+
+
+def build(
+    network: Network, config: BuildConfig, contract: Contract, *, output: Path
+) -> EngineArtifact:
+    """Writes the network as an ONNX file, after ONNX Runtime has shown how it runs it.
+
+    Raises:
+        CoverageError: ONNX Runtime runs layers in float that were to be integer.
+        RunnerError: ONNX Runtime refused the network.
+        ArtifactError: the files cannot be written.
+    """
+    serialized = network.model.SerializeToString()
+    optimized = optimized_model(serialized)
+    audit = audit_of_graph(optimized, network.layers, config.precision)
+    if config.required_coverage is not None:
+        check_coverage(audit, config.required_coverage)
+    elif config.is_quantized:
+        check_integer(network, optimized)
+    versions = {name: version(name) for name in ("onnx", "onnxruntime")}
+    built = Built(engine=serialized, versions=versions, audit=audit)
+    return save_engine(built, network, config, contract, output)
+
+
+def audit_engine(engine: EngineArtifact) -> Audit:
+    """Returns what this machine's ONNX Runtime makes of an engine that was built before.
+
+    Raises:
+        RunnerError: ONNX Runtime refused it.
+        ArtifactError: its manifest does not tell its precision.
+    """
+    manifest = engine.manifest
+    if manifest.precision is None:
+        raise ArtifactError(
+            f"{engine.path} cannot be audited: the precision asked for is not known. Build it "
+            "again with build-engine."
+        )
+    optimized = optimized_model(engine.path.read_bytes())
+    return audit_of_graph(optimized, manifest.layers, manifest.precision)
+
+
+def optimized_model(serialized: bytes) -> onnx.ModelProto:
+    """Returns the graph that ONNX Runtime really runs on this machine."""
+    with tempfile.TemporaryDirectory(prefix="edgeres-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        open_session(serialized, optimized=path)
+        return onnx.load(path)
+
+
+def audit_of_graph(
+    optimized: onnx.ModelProto, layers: tuple[LayerPrecision, ...], precision: Precision
+) -> Audit:
+    """Returns the audit of the graph that ONNX Runtime really runs.
+
+    Args:
+        optimized: the graph after its fusions.
+        layers: the network's, as it was lowered.
+        precision: that the engine was asked for in.
+    """
+    joints = {layer.joined for layer in layers}
+    computed: dict[_Operator, list[str]] = {}
+    for layer in layers:
+        name = layer.joined or layer.name
+        kind = "Conv" if name in joints else layer.op_type
+        computed.setdefault((name, kind), []).append(layer.name)
+    whole = _wholly_integer(optimized, computed)
+    found = tuple(_engine_layer(node, computed) for node in optimized.graph.node)
+    kinds = {name: kind for (_, kind), names in computed.items() for name in names}
+    ran = tuple(
+        replace(
+            node, ran=Precision.INT8 if kinds[node.name] in whole else node.ran or Precision.FP32
+        )
+        for node in audited_nodes(layers, found, precision)
+    )
+    return Audit(source=Source.ONNXRUNTIME, layers=found, nodes=ran)
+
+
+def _engine_layer(node: onnx.NodeProto, computed: Mapping[_Operator, list[str]]) -> EngineLayer:
+    operator = _RENAMED.sub("", node.name), _KINDS.get(node.op_type, "")
+    return EngineLayer(
+        name=node.name,
+        kind=node.op_type,
+        precision=_precision(node.op_type),
+        nodes=tuple(computed.get(operator, ())),
+        is_reformat=node.op_type in _REFORMATS,
+    )
+
+
+def _precision(op_type: str) -> Precision | None:
+    if op_type.startswith(("QLinear", "QGemm", "MatMulInteger")):
+        return Precision.INT8
+    return Precision.FP32 if op_type in _KINDS else None
+
+
+def _wholly_integer(optimized: onnx.ModelProto, computed: Iterable[_Operator]) -> frozenset[str]:
+    """Returns the kinds of operator of which the graph has as many integer forms as there are at all.
+
+    Then each of them is integer, whatever ONNX Runtime calls it.
+    """
+    has = Counter(kind for _, kind in computed)
+    run = Counter(_INTEGER_FORMS.get(node.op_type) for node in optimized.graph.node)
+    return frozenset(kind for kind, count in has.items() if run[kind] >= count)
+
+
+def check_integer(network: Network, optimized: onnx.ModelProto) -> None:
+    """Checks that no more layers of any kind run in float than the lowering left there.
+
+    Raises:
+        CoverageError: some do; the message counts them by kind.
+    """
+    found = Counter(_kinds(optimized))
+    meant = Counter(
+        layer.op_type for layer in network.layers if layer.precision is not Precision.INT8
+    )
+    excess = {kind: found[kind] - meant[kind] for kind in found if found[kind] > meant[kind]}
+    if excess:
+        listed = ", ".join(f"{count} {kind}" for kind, count in excess.items())
+        raise CoverageError(
+            f"ONNX Runtime {version('onnxruntime')} would run {listed} in float that were to be "
+            "INT8. Update onnxruntime, or build with --precision fp32."
+        )
+
+
+def _kinds(model: onnx.ModelProto) -> Iterable[str]:
+    for node in model.graph.node:
+        for kind, forms in _FLOAT_FORMS.items():
+            if node.op_type in forms:
+                yield kind

@@ -1,0 +1,332 @@
+"""The CPU's lowering: u8 activations, every operator that has one on its integer kernel.
+
+ONNX Runtime's s8 kernels are three to four times slower than its u8 ones, so a tensor with a
+sign is u8 with zero point 128, value for value the same as s8 with zero point 0; behind a ReLU
+it is u8 with zero point 0, which has twice the levels and does the ReLU by saturating, so the
+ReLU itself is dropped. Pooling, slicing and padding move integers. Between integers stand
+QuantizeLinear and DequantizeLinear, which ONNX Runtime fuses with the operator between them.
+Values that nothing reads are not computed (`strides.py`), a projection is added in the
+accumulator (`joint.py`), a global mean is an exact sum, and the image keeps its pixels
+(`pixels.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeres.core.methods import Method
+from edgeres.core.table import CalibrationTable
+from edgeres.errors import ArtifactError
+from edgeres.quantization.emit import Emitter
+from edgeres.quantization.graph import Graph, is_pass_through
+from edgeres.quantization.placement import held_tensors, joined_convolutions, refusal, result_of
+from edgeres.quantization.thresholds import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
+from edgeres.quantization.weights import (
+    QuantizedWeight,
+    least_weight_scales,
+    quantize_bias,
+    quantize_weight,
+    weight_scales,
+)
+from edgeres.targets.onnxruntime.joint import Affine, affine_of, joint_affine
+from edgeres.targets.onnxruntime.pixels import PixelGrid, pixel_grid
+from edgeres.targets.onnxruntime.stem import FOLD, FoldedStem, fold_stem
+from edgeres.targets.onnxruntime.strides import DENSE, Pair, moved_strides
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Scale and zero point of a u8 tensor; initializers are named after its root."""
+
+    scale: np.float32
+    zero_point: np.uint8
+    root: str
+
+
+class _CpuLowering:
+    """One pass over the graph; `_integer` maps each held tensor to its u8 name once made."""
+
+    def __init__(self, graph: Graph, table: CalibrationTable, method: Method | None) -> None:
+        self._graph = graph
+        self._table = table
+        self._method = method
+        self._out = Emitter(graph)
+        self._held = held_tensors(graph)
+        self._stem = graph.only_consumer(graph.input)
+        self._pixels = pixel_grid(graph, table)
+        self._folded = _folded_stem(graph, self._stem)
+        if self._pixels is not None:
+            self._folded = self._pixels.folded
+        self._strides = moved_strides(graph)
+        self._joined = joined_convolutions(graph)
+        self._integer: dict[str, str] = {}
+        self._reads = 0
+
+    def run(self) -> onnx.ModelProto:
+        """Returns the lowered model."""
+        self._store_image()
+        done = {conv.output[0] for convs in self._joined.values() for conv in convs}
+        for node in self._graph.nodes:
+            if node.output[0] in done:
+                continue
+            if refusal(self._graph, node) is None:
+                result = result_of(self._graph, node)
+                if result != node.output[0] and result in self._held:
+                    done.add(result)
+                self._emit_integer(node, result if result in self._held else node.output[0])
+            elif is_pass_through(self._graph, node) and node.output[0] in self._held:
+                self._emit_pass_through(node)
+            else:
+                self._emit_float(node)
+        return self._out.model()
+
+    def _store_image(self) -> None:
+        """Quantizes the image, with squares of pixels in the channels where the stem is folded."""
+        image = self._graph.input
+        if self._pixels is None:
+            self._store(image, image)
+        else:
+            self._integer[image] = self._emit_pixels(self._pixels)
+        if self._folded is not None:
+            stored = [self._integer[image]]
+            self._integer[image] = self._out.node(
+                "SpaceToDepth", stored, image + "/folded", blocksize=FOLD
+            )
+
+    def _emit_pixels(self, pixels: PixelGrid) -> str:
+        """Emits the image's pixels, with the stem's padding around them."""
+        image, out = self._graph.input, self._out
+        raw = image
+        if any(pixels.pads):
+            around = np.array([0, *pixels.pads[:3], 0, *pixels.pads[3:]], np.int64)
+            raw = out.node("Pad", [raw, out.constant(image + "/pads", around)], image + "/padded")
+        if pixels.shifts.any():
+            shift = out.constant(image + "/shift", pixels.shifts.reshape(-1, 1, 1))
+            raw = out.node("Sub", [raw, shift], image + "/shifted")
+        parameters = [
+            out.constant(image + "/steps", pixels.steps),
+            out.constant(image + "/zero_points", pixels.zero_points),
+        ]
+        return out.node("QuantizeLinear", [raw, *parameters], image + "/u8", axis=1)
+
+    def _emit_integer(self, node: onnx.NodeProto, result: str) -> None:
+        raw = result + "/float" if result in self._held else result
+        if node.op_type == "Conv":
+            self._emit_convolution(node, raw)
+        elif node.op_type == "GlobalAveragePool":
+            self._emit_mean(node, raw)
+        elif node.name in self._joined:
+            self._emit_joint(node, raw)
+        else:
+            self._emit_addition(node, raw)
+        self._store(result, raw)
+
+    def _emit_addition(self, node: onnx.NodeProto, raw: str) -> None:
+        inputs = []
+        for index, source in enumerate(node.input):
+            stored = self._thinned(source, self._strides.additions.get((node.name, index), DENSE))
+            inputs.append(self._dequantized(stored, self._grid(source)))
+        self._out.copy(node, inputs, [raw])
+
+    def _emit_convolution(self, node: onnx.NodeProto, raw: str) -> None:
+        source, affine = node.input[0], affine_of(self._graph, node)
+        grid = self._grid(source)
+        attributes: dict[str, Any] = {"strides": self._strides.of(node)}
+        if self._pixels is not None and self._is_stem(node.name):
+            grid = Grid(np.float32(1), np.uint8(0), source + "/pixels")
+            affine = self._pixels.affine(affine)
+            attributes["pads"] = (0, 0, 0, 0)
+        if self._folded is not None and self._is_stem(node.name):
+            attributes = self._folded.attributes
+        parameters = self._quantized(node.name, affine, grid.scale)
+        stored = self._dequantized(self._integer[source], grid)
+        self._out.copy(node, [stored, *parameters], [raw], **attributes)
+
+    def _is_stem(self, name: str) -> bool:
+        """Whether it is the operator that alone reads the image."""
+        return self._stem is not None and name == self._stem.name
+
+    def _emit_joint(self, add: onnx.NodeProto, raw: str) -> None:
+        """Emits an addition and the two convolutions before it as one."""
+        convs = self._joined[add.name]
+        sources = [conv.input[0] for conv in convs]
+        grids = [self._grid(source) for source in sources]
+        affine = joint_affine(
+            [affine_of(self._graph, conv) for conv in convs], [grid.scale for grid in grids]
+        )
+        stored = [
+            self._thinned(source, self._strides.of(conv))
+            for source, conv in zip(sources, convs, strict=True)
+        ]
+        unit = Grid(np.float32(1), grids[0].zero_point, add.name + "/joint")
+        joint = self._out.node("Concat", stored, unit.root, axis=1)
+        inputs = [self._dequantized(joint, unit), *self._quantized(add.name, affine, unit.scale)]
+        self._out.node("Conv", inputs, raw, name=add.name, kernel_shape=(1, 1))
+
+    def _emit_mean(self, node: onnx.NodeProto, raw: str) -> None:
+        """Emits a global mean as an exact sum of integers, which no 8 bits have to hold."""
+        source = node.input[0]
+        grid, (channels, *size) = self._grid(source), self._graph.shapes[source]
+        pixels = int(np.prod(size))
+        out, root = self._out, node.name
+        rows = out.node("Transpose", [self._integer[source]], root + "/nhwc", perm=(0, 2, 3, 1))
+        rows = out.node("Reshape", [rows, out.shape(0, pixels, channels)], root + "/rows")
+        ones = out.constant(f"ones/{pixels}", np.ones((1, pixels), np.uint8))
+        terms = [ones, rows, "", out.constant(grid.root + "/zero_point", grid.zero_point)]
+        total = out.node("MatMulInteger", terms, root + "/sum", name=node.name)
+        # Not DequantizeLinear: ONNX Runtime would carry it over the Reshape, as one of u8.
+        whole = out.node("Cast", [total], root + "/float", to=onnx.TensorProto.FLOAT)
+        unit = out.constant(root + "/unit", np.float32(grid.scale / np.float32(pixels)))
+        mean = out.node("Mul", [whole, unit], root + "/mean")
+        out.node("Reshape", [mean, out.shape(0, channels, *[1] * len(size))], raw)
+
+    def _emit_pass_through(self, node: onnx.NodeProto) -> None:
+        """Emits a pool, slice or pad on the integers themselves; zeros become the zero point."""
+        source, target = self._integer[node.input[0]], node.output[0]
+        inputs = [source, *node.input[1:]]
+        if node.op_type == "Pad":
+            grid = self._grid(target)
+            padding = self._out.constant(grid.root + "/zero_point", grid.zero_point)
+            inputs = [source, node.input[1], padding, *node.input[3:]]
+        self._integer[target] = target + "/u8"
+        self._out.copy(node, inputs, [target + "/u8"])
+
+    def _emit_float(self, node: onnx.NodeProto) -> None:
+        load = self._load_by_channel if node.op_type == "Conv" else self._load
+        inputs = [load(name) if name in self._integer else name for name in node.input]
+        output = node.output[0]
+        raw = output + "/float" if output in self._held else output
+        self._out.copy(node, inputs, [raw, *node.output[1:]])
+        self._store(output, raw)
+
+    def _store(self, tensor: str, raw: str) -> None:
+        """Quantizes the float tensor `raw` as the value of `tensor`, where integers are wanted."""
+        if tensor in self._held:
+            self._integer[tensor] = self._out.node(
+                "QuantizeLinear", [raw, *self._parameters(self._grid(tensor))], tensor + "/u8"
+            )
+
+    def _thinned(self, tensor: str, strides: Pair) -> str:
+        """Returns the integers of `tensor` at every n-th row and column."""
+        stored = self._integer[tensor]
+        if strides == DENSE:
+            return stored
+        self._reads += 1
+        name = f"{tensor}/thinned{self._reads}"
+        return self._out.node("MaxPool", [stored], name, kernel_shape=(1, 1), strides=strides)
+
+    def _load(self, tensor: str) -> str:
+        """Returns a float name of `tensor` for one reader: fusions want a node for each."""
+        if tensor not in self._integer:
+            return tensor
+        return self._dequantized(self._integer[tensor], self._grid(tensor))
+
+    def _dequantized(self, stored: str, grid: Grid) -> str:
+        self._reads += 1
+        name = f"{grid.root}/dq{self._reads}"
+        return self._out.node("DequantizeLinear", [stored, *self._parameters(grid)], name)
+
+    def _load_by_channel(self, tensor: str) -> str:
+        """Returns a float name of `tensor` for a convolution that is kept in float.
+
+        ONNX Runtime quantizes the weights of any convolution between a DequantizeLinear and a
+        QuantizeLinear by itself, in its own way, unless the first has a scale for each channel.
+        Source: onnxruntime, WeightBiasQuantization, pull request 22969.
+        """
+        self._reads += 1
+        grid, channels = self._grid(tensor), self._graph.shapes[tensor][0]
+        parameters = [
+            self._out.constant(f"{tensor}/scales", np.full(channels, grid.scale)),
+            self._out.constant(f"{tensor}/zero_points", np.full(channels, grid.zero_point)),
+        ]
+        inputs = [self._integer[tensor], *parameters]
+        return self._out.node("DequantizeLinear", inputs, f"{tensor}/dq{self._reads}", axis=1)
+
+    def _quantized(self, name: str, affine: Affine, input_scale: np.float32) -> list[str]:
+        """Returns float names of a quantized weight and, where there is one, of its bias."""
+        bias = np.zeros(len(affine.weight), np.float32) if affine.bias is None else affine.bias
+        least = least_weight_scales(bias, float(input_scale))
+        scales = np.maximum(weight_scales(affine.weight, axis=0), least)
+        weight = quantize_weight(affine.weight, scales, axis=0)
+        names = [self._by_channel(name + "/weight", self._laid_out(name, weight), scales)]
+        if self._pixels is not None and self._is_stem(name):
+            bias = self._pixels.bias(bias, weight)
+        if affine.bias is not None:
+            units = (input_scale * scales).astype(np.float32)
+            names.append(self._by_channel(name + "/bias", quantize_bias(bias, units), units))
+        return names
+
+    def _laid_out(self, name: str, weight: QuantizedWeight) -> NDArray[np.int8]:
+        if self._folded is None or not self._is_stem(name):
+            return weight.values
+        return self._folded.weight(weight.values)
+
+    def _by_channel(
+        self, root: str, values: NDArray[np.signedinteger[Any]], scales: NDArray[np.float32]
+    ) -> str:
+        """Returns a float name of integers with a scale for each output channel."""
+        parameters = [
+            self._out.constant(f"{root}_s{8 * values.itemsize}", values),
+            self._out.constant(root + "_scale", scales),
+            self._out.constant(root + "_zero", np.zeros(len(scales), values.dtype)),
+        ]
+        return self._out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)
+
+    def _parameters(self, grid: Grid) -> list[str]:
+        return [
+            self._out.constant(grid.root + "/scale", grid.scale),
+            self._out.constant(grid.root + "/zero_point", grid.zero_point),
+        ]
+
+    def _grid(self, tensor: str) -> Grid:
+        return activation_grid(self._graph, self._table, tensor, self._method)
+
+
+def activation_grid(
+    graph: Graph, table: CalibrationTable, tensor: str, method: Method | None = None
+) -> Grid:
+    """Returns the grid that the CPU keeps a tensor on.
+
+    Raises:
+        ArtifactError: the table lacks the tensor, or takes its sign for another one.
+    """
+    root = graph.root(tensor)
+    threshold = table.threshold(root, method)
+    if (threshold.u8 is None) is graph.is_non_negative(root):
+        raise ArtifactError(
+            f"The calibration table takes '{root}' for "
+            f"{'signed' if threshold.u8 is None else 'unsigned'}, the network makes it "
+            "otherwise. It was made by another version of edgeres: run calibrate again."
+        )
+    if threshold.u8 is None:
+        return Grid(scale_of(threshold.s8, SIGNED_LEVELS), np.uint8(128), root)
+    return Grid(scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0), root)
+
+
+def _folded_stem(graph: Graph, stem: onnx.NodeProto | None) -> FoldedStem | None:
+    """Returns how to fold the operator that alone reads the image, where it can be."""
+    image = graph.shapes.get(graph.input)
+    if stem is None or image is None or stem.op_type != "Conv" or refusal(graph, stem) is not None:
+        return None
+    return fold_stem(stem, graph.constants[stem.input[1]].dims[2:], image)
+
+
+def lower_for_cpu(
+    graph: Graph, table: CalibrationTable, method: Method | None = None
+) -> onnx.ModelProto:
+    """Returns the model lowered for ONNX Runtime's integer kernels.
+
+    Args:
+        graph: the FP32 model that the table was made from.
+        table: thresholds of its activations.
+        method: which thresholds to use; None takes the table's own.
+
+    Raises:
+        ArtifactError: the table lacks a tensor, or has the wrong grid for one.
+    """
+    return _CpuLowering(graph, table, method).run()

@@ -1,0 +1,97 @@
+"""Runs an ONNX file on ONNX Runtime's CPU kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.core.artifacts import TensorSpec
+from edgeres.errors import MismatchError, RunnerError
+from edgeres.session import open_session, run_session
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class OnnxRuntimeRunner:
+    """A session that is open between `__enter__` and `__exit__`.
+
+    `infer` only reads its argument; each result is a fresh array of the caller's.
+    """
+
+    def __init__(
+        self,
+        model: bytes | Path,
+        *,
+        input: TensorSpec,
+        output: TensorSpec,
+        name: str,
+        threads: int = 0,
+        integer: bool = True,
+    ) -> None:
+        """Keeps what to open; nothing is loaded yet.
+
+        Args:
+            model: a serialised model or the path of an ONNX file.
+            input: (N, 3, H, W) float32.
+            output: (N, classes) float32.
+            name: short text on what this is.
+            threads: threads within an operator; 0: one for each physical core.
+            integer: whether Q/DQ may become integer kernels; False computes in float between the
+                roundings, as a simulation of another target has to.
+        """
+        self.name = f"{name} on onnxruntime-cpu"
+        self.input = input
+        self.output = output
+        self._model = model
+        self._threads = threads
+        self._integer = integer
+        self._session: Any = None
+
+    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the logits, (N, classes) float32, of `images`, (N, 3, H, W) float32.
+
+        Raises:
+            MismatchError: the images' shape is not one that the model takes.
+            RunnerError: ONNX Runtime failed, or the runner is not open.
+        """
+        self._check(images)
+        try:
+            return run_session(self._session, [self.output.name], {self.input.name: images})[0]
+        except RunnerError as error:
+            raise RunnerError(f"{self.name} failed: {error}") from error
+
+    def _check(self, images: NDArray[np.float32]) -> None:
+        if self._session is None:
+            raise RunnerError(f"{self.name} is not open. Use it in a with statement.")
+        wanted = self.input.shape
+        fits = len(images.shape) == len(wanted) and all(
+            size in (None, given) for size, given in zip(wanted, images.shape, strict=True)
+        )
+        if not fits:
+            shown = tuple("N" if size is None else size for size in wanted)
+            raise MismatchError(
+                f"{self.name} takes images of shape {shown}, not {images.shape}. "
+                "Check that data and engine belong to the same model."
+            )
+
+    def __enter__(self) -> Self:
+        """Loads the model.
+
+        Raises:
+            RunnerError: ONNX Runtime refused it.
+        """
+        self._session = open_session(self._model, threads=self._threads, integer=self._integer)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._session = None

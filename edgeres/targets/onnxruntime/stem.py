@@ -1,0 +1,113 @@
+"""The first convolution on the CPU: stride 2 on three channels becomes stride 1 on twelve.
+
+ONNX Runtime gathers the patches of a 7x7 convolution three bytes at a time, which takes longer
+than the multiplications. Put each 2x2 square of pixels into the channels (SpaceToDepth), and the
+same sums are a 4x4 convolution of stride 1 over runs of 48 bytes. The weight is rearranged, with
+zeros where the larger window has no tap, so every integer product stays what it was and the
+result is equal bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeres.quantization.graph import attribute, integers
+
+FOLD = 2
+"""Stride of the stem, and side of the square of pixels that goes into the channels."""
+
+_MOST_CHANNELS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedStem:
+    """A convolution of stride 1 on the folded image, in the place of one of stride 2."""
+
+    window: tuple[int, int]
+    """Height and width of the window, in folded pixels."""
+    pads: tuple[int, int, int, int]
+    """Top, left, bottom, right, in folded pixels."""
+    leading: tuple[int, int]
+    """Rows and columns of zeros before the weight's first tap."""
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the folded convolution."""
+        return {"kernel_shape": self.window, "strides": (1, 1), "pads": self.pads}
+
+    def weight(self, weight: NDArray[np.int8]) -> NDArray[np.int8]:
+        """Returns the folded weight, (O, 4 C, *window), of the original, (O, C, K, K').
+
+        Channels in the order of ONNX's SpaceToDepth: row, column, then channel.
+        """
+        outputs, channels, *taps = weight.shape
+        rows, columns = self.window
+        trailing = (
+            FOLD * w - k - d for w, k, d in zip(self.window, taps, self.leading, strict=True)
+        )
+        margins = [(0, 0), (0, 0), *zip(self.leading, trailing, strict=True)]
+        split = np.pad(weight, margins).reshape(outputs, channels, rows, FOLD, columns, FOLD)
+        return split.transpose(0, 3, 5, 1, 2, 4).reshape(outputs, -1, rows, columns)
+
+
+def fold_stem(conv: onnx.NodeProto, taps: Sequence[int], image: Sequence[int]) -> FoldedStem | None:
+    """Returns how to fold a convolution on the image, None where it has another form.
+
+    Args:
+        conv: the first convolution.
+        taps: height and width of its window.
+        image: (C, H, W).
+    """
+    channels, *size = image
+    if not _is_foldable(conv, channels, size):
+        return None
+    pads = integers(conv, "pads", (0, 0, 0, 0))
+    rows, columns = (
+        _folded_axis(side, k, pads[axis], pads[axis + 2])
+        for axis, (side, k) in enumerate(zip(size, taps, strict=True))
+    )
+    if min(rows.after, columns.after) < 0:
+        return None
+    return FoldedStem(
+        window=(rows.window, columns.window),
+        pads=(rows.before, columns.before, rows.after, columns.after),
+        leading=(rows.leading, columns.leading),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One axis of the folded convolution, in folded pixels but for `leading`."""
+
+    window: int
+    before: int
+    after: int
+    leading: int
+
+
+def _folded_axis(side: int, taps: int, before: int, after: int) -> _Axis:
+    """Folds one axis: padding that is no multiple of the fold becomes zeros before the taps."""
+    outputs = (side + before + after - taps) // FOLD + 1
+    leading = before % FOLD
+    window = -(-(taps + leading) // FOLD)
+    folded_before = (before + leading) // FOLD
+    return _Axis(
+        window, folded_before, outputs - 1 + window - side // FOLD - folded_before, leading
+    )
+
+
+def _is_foldable(conv: onnx.NodeProto, channels: int, size: Sequence[int]) -> bool:
+    return (
+        channels <= _MOST_CHANNELS
+        and all(side % FOLD == 0 for side in size)
+        and integers(conv, "strides", (1, 1)) == (FOLD, FOLD)
+        and integers(conv, "dilations", (1, 1)) == (1, 1)
+        and attribute(conv, "group") in (None, 1)
+        and attribute(conv, "auto_pad") in (None, b"NOTSET")
+    )

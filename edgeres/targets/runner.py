@@ -1,0 +1,93 @@
+"""What every runner offers. Evaluation and timing know this and no runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.core.artifacts import TensorSpec
+from edgeres.core.bench_requests import Timing
+from edgeres.names import Name
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class HostMemory(Name):
+    """How images and logits come to a GPU and back."""
+
+    COPIED = "copied"
+    """Pinned host memory and device memory of its own, with a copy each way."""
+    MAPPED = "mapped"
+    """Pinned host memory that the GPU reads and writes in place; on a Jetson it is the same."""
+
+
+class Runner(Protocol):
+    """An engine that is ready to infer between `__enter__` and `__exit__`.
+
+    Device memory, streams and sessions are taken in `__enter__` and released in `__exit__`,
+    on every way out.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short text on what runs where, such as `resnet50_int8.onnx on onnxruntime-cpu`."""
+        ...
+
+    @property
+    def input(self) -> TensorSpec:
+        """Shape (N, 3, H, W) float32; N is None where the batch is dynamic."""
+        ...
+
+    @property
+    def output(self) -> TensorSpec:
+        """Shape (N, classes) float32."""
+        ...
+
+    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the logits, (N, classes) float32, of `images`, (N, 3, H, W) float32.
+
+        `images` is only read. The result belongs to the caller: the next call does not touch it.
+
+        Raises:
+            MismatchError: the images' shape is not one that the engine takes.
+            RunnerError: the runtime failed.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Any: ...
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """What a runner offers besides that has a device with a clock of its own."""
+
+    def stopwatch(
+        self, images: NDArray[np.float32], timing: Timing, clock: Callable[[], int]
+    ) -> Callable[[], int]:
+        """Returns a call that infers once and returns how long that took, in nanoseconds.
+
+        The call is good while the runner is open and until the next stopwatch is asked for. Its
+        images are copied: the caller may reuse them.
+
+        Args:
+            images: (N, 3, H, W) float32, the batch of every inference.
+            timing: what a sample covers.
+            clock: the host's, in nanoseconds; modes of the device's time do not read it.
+
+        Raises:
+            MismatchError: the images' shape is not one that the engine takes.
+            RunnerError: the runtime failed.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""TensorRT, and TensorRT for RTX, which is the same code on another module."""

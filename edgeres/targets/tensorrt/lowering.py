@@ -1,0 +1,99 @@
+"""TensorRT's lowering: symmetric Q/DQ, zero point 0, float bias, the shortcut rule on Add.
+
+Nothing stands between a convolution and its ReLU, between the main branch's last convolution
+and the Add, on a bias or on the network's output. Readers of one tensor share one Q/DQ pair,
+so a block's input that feeds both branches has one scale. Source: NVIDIA TensorRT developer
+guide, "Working with Quantized Types", placement recommendations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgeres.core.methods import Method
+from edgeres.core.table import CalibrationTable
+from edgeres.quantization.emit import Emitter
+from edgeres.quantization.fp16 import half_scale
+from edgeres.quantization.graph import Graph
+from edgeres.quantization.placement import Placement
+from edgeres.quantization.thresholds import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
+from edgeres.quantization.weights import quantize_weight, weight_scales
+
+Rounding = Callable[[Any], Any]
+
+
+def lower_for_tensorrt(
+    graph: Graph,
+    placement: Placement,
+    table: CalibrationTable,
+    method: Method | None = None,
+    *,
+    fp16_scales: bool = False,
+    unsigned: bool = False,
+) -> onnx.ModelProto:
+    """Returns the FP32 model with Q/DQ pairs where the placement says.
+
+    Args:
+        graph: the FP32 model that the table was made from.
+        placement: edges and weights to quantize.
+        table: thresholds of its activations.
+        method: which thresholds to use; None takes the table's own.
+        fp16_scales: round every scale to one that FP16 holds, because `to_fp16` follows.
+        unsigned: give what is never negative the unsigned grid, which TensorRT does not have, to
+            simulate another target's placement.
+
+    Raises:
+        ArtifactError: the table lacks a tensor.
+        QuantizationError: a scale overflows FP16.
+    """
+    rounded: Rounding = half_scale if fp16_scales else _unrounded
+    out = Emitter(graph)
+    quantized = {(edge.node, edge.index) for edge in placement.edges}
+    pairs: dict[str, str] = {}
+    for node in graph.nodes:
+        inputs = list(node.input)
+        for index, tensor in enumerate(node.input):
+            if (node.name, index) not in quantized:
+                continue
+            if tensor not in pairs:
+                threshold = table.threshold(graph.root(tensor), method)
+                if unsigned and threshold.u8 is not None:
+                    scale, zero = scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0)
+                    pairs[tensor] = _activation_pair(out, tensor, scale, zero)
+                else:
+                    scale = np.float32(rounded(scale_of(threshold.s8, SIGNED_LEVELS)))
+                    pairs[tensor] = _activation_pair(out, tensor, scale, np.int8(0))
+            inputs[index] = pairs[tensor]
+        if node.name in placement.weighted:
+            inputs[1] = _weight_pair(out, graph, node, rounded)
+        out.copy(node, inputs, node.output)
+    return out.model()
+
+
+def _unrounded(scale: Any) -> Any:
+    return scale
+
+
+def _activation_pair(out: Emitter, tensor: str, scale: np.float32, zero: np.int8 | np.uint8) -> str:
+    parameters = [
+        out.constant(tensor + "/scale", scale),
+        out.constant(tensor + "/zero_point", zero),
+    ]
+    quantized = out.node("QuantizeLinear", [tensor, *parameters], tensor + "/q")
+    return out.node("DequantizeLinear", [quantized, *parameters], tensor + "/dq")
+
+
+def _weight_pair(out: Emitter, graph: Graph, node: onnx.NodeProto, rounded: Rounding) -> str:
+    """Emits the INT8 weight and its DequantizeLinear; the float weight leaves the file."""
+    weight = np.asarray(graph.constant(node.input[1]), np.float32)
+    quantized = quantize_weight(weight, rounded(weight_scales(weight, axis=0)), axis=0)
+    parameters = [
+        out.constant(node.name + "/weight_s8", quantized.values),
+        out.constant(node.name + "/weight_scale", quantized.scales),
+        out.constant(node.name + "/weight_zero", np.zeros(len(quantized.scales), np.int8)),
+    ]
+    return out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)

@@ -1,0 +1,99 @@
+"""An ONNX model and images to a calibration table."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.calibration.quality import Told, untold
+from edgeres.calibration.recovery.stage import IMAGES as RECOVERY_IMAGES
+from edgeres.calibration.recovery.stage import recover
+from edgeres.calibration.stages import calibrate
+from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.contract import NO_OPTIONS, PRESETS, Contract, ContractOptions
+from edgeres.core.methods import Recover
+from edgeres.core.requests import CalibrationConfig
+from edgeres.core.table import CalibrationTable, save_table
+from edgeres.errors import ConfigError
+from edgeres.files import check_writable
+from edgeres.images import Dataset, batches, load_dataset, select, take
+from edgeres.onnx_file import describe_model
+from edgeres.progress import Track, untracked
+
+
+def calibrate_model(
+    model: Path,
+    data: Path,
+    config: CalibrationConfig,
+    options: ContractOptions = NO_OPTIONS,
+    *,
+    output: Path | None = None,
+    track: Track = untracked,
+    told: Told = untold,
+) -> CalibrationTable:
+    """Returns the calibration table of an ONNX model, and writes it where `output` says.
+
+    Raises:
+        DataError: the images cannot be used.
+        CalibrationError: ranges cannot be observed, or too few images for a recovery.
+        DependencyError: AdaRound without torch.
+        ConfigError: no contract in the model and none in `options`, or one in both; or `output`
+            is what is read.
+        ArtifactError: the model is none, or the table cannot be written.
+    """
+    if output is not None:
+        check_writable(output, model, data)
+    artifact = describe_model(model)
+    contract = contract_of(artifact, options)
+    dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
+    with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
+        seen = track(stream, len(dataset), "Calibrating")
+        table = calibrate(artifact, seen, config, contract=contract, data=str(data), told=told)
+    if config.recover is not Recover.NONE:
+        images = _images(dataset, contract)
+        table = recover(artifact, table, images, config, track=track)
+    if output is not None:
+        save_table(output, table)
+    return table
+
+
+def _images(dataset: Dataset, contract: Contract) -> NDArray[np.float32]:
+    """Returns the images that recovery takes, (N, 3, H, W), preprocessed."""
+    few = take(dataset, np.arange(min(len(dataset), RECOVERY_IMAGES)))
+    with closing(batches(few, contract, batch_size=16)) as stream:
+        return np.concatenate([batch.images for batch in stream])
+
+
+def contract_of(
+    artifact: OnnxArtifact, options: ContractOptions, known: Contract | None = None
+) -> Contract:
+    """Returns a model's preprocessing, from its metadata or, where it has none, from `options`.
+
+    Args:
+        artifact: the model.
+        options: what the user said.
+        known: what a table or an engine made from this very model says; taken where the model
+            has none and the user said nothing.
+
+    Raises:
+        ConfigError: nobody says it, or the user does although the model does.
+    """
+    if artifact.contract is not None:
+        if options.empty:
+            return artifact.contract
+        raise ConfigError(
+            f"{artifact.path} carries its own preprocessing contract ({artifact.contract}). Leave "
+            "the preprocessing options out, or export the model again with them."
+        )
+    if options.empty and known is not None:
+        return known
+    if options.preset is None:
+        raise ConfigError(
+            f"{artifact.path} carries no preprocessing contract: it was not exported by edgeres. "
+            f"Say how its images were prepared: --preset {'|'.join(PRESETS)}, with --mean, --std, "
+            "--color, --input-size and --resize where they differ."
+        )
+    return options.resolve(options.preset)

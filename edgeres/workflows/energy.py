@@ -1,0 +1,59 @@
+"""What an inference costs in joules, for engine and reference by the same meter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.core.verdict import Energies
+from edgeres.machine import Meter, NoEnergy, NoMeter, idle_watts, measure_energy
+from edgeres.targets.runner import Runner
+
+WORK_S = 5.0
+"""Time that each network works for the meter: twice what the slowest one, NVML's, must see."""
+
+OpenMeter = Callable[[], Meter | NoMeter]
+"""Opens the meter of what the engine runs on."""
+
+
+def measure_energies(
+    reference: Runner, engine: Runner, images: NDArray[np.float32], open_meter: OpenMeter
+) -> Energies | NoEnergy:
+    """Returns what both networks cost on the same batch, or why that cannot be told.
+
+    Without a meter nothing is run.
+
+    Args:
+        reference: the network to compare with.
+        engine: the network under test.
+        images: (N, 3, H, W) float32, preprocessed.
+        open_meter: opens the meter, which is closed here.
+
+    Raises:
+        RunnerError: inference failed.
+    """
+    with closing(open_meter()) as meter:
+        if isinstance(meter, NoMeter):
+            return NoEnergy(reason=meter.reason)
+        idle = idle_watts(meter)
+        first, second = (
+            measure_energy(meter, partial(_work, runner, images), idle_watts=idle)
+            for runner in (reference, engine)
+        )
+    if isinstance(first, NoEnergy):
+        return first
+    return second if isinstance(second, NoEnergy) else Energies(engine=second, reference=first)
+
+
+def _work(runner: Runner, images: NDArray[np.float32]) -> int:
+    """Infers for `WORK_S` and returns the number of images."""
+    count, end = 0, time.monotonic() + WORK_S
+    while time.monotonic() < end:
+        runner.infer(images)
+        count += len(images)
+    return count

@@ -1,0 +1,82 @@
+"""A checkpoint to an ONNX file. Needs torch, as no other command does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.contract import ContractOptions
+from edgeres.core.requests import ExportConfig
+from edgeres.errors import ArtifactError
+from edgeres.files import check_writable
+from edgeres.networks.load import load_trained
+from edgeres.networks.onnx_export import export_onnx
+from edgeres.networks.specification import ModelSpec, Shortcut, Stem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """What `export_model` is asked for."""
+
+    architecture: str
+    """Registry name, `package.module:factory`, or published weights such as `timm:resnet50`."""
+    weights: Path | None
+    """None for published weights, which are fetched."""
+    contract: ContractOptions
+    num_classes: int | None = None
+    labels: Path | None = None
+    """Text file with one class name a line."""
+    bn_eps: float | None = None
+    shortcut: Shortcut | None = None
+    opset: int = 17
+
+
+def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
+    """Writes a checkpoint as ONNX with its preprocessing contract.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, fetched, trusted or fitted.
+        DependencyError: the library that publishes the weights is missing.
+        ConfigError: unknown architecture or preset, or options that contradict each other.
+        ExportError: the file would not compute what the network computes.
+        ArtifactError: the file cannot be written.
+    """
+    check_writable(output, *([] if request.weights is None else [request.weights]))
+    trained = load_trained(
+        request.architecture,
+        request.weights,
+        num_classes=request.num_classes,
+        bn_eps=request.bn_eps,
+        shortcut=request.shortcut,
+    )
+    config = ExportConfig(
+        contract=request.contract.resolve(trained.contract or _preset_of(trained.spec)),
+        classes=_class_names(request.labels) or trained.classes,
+        architecture=trained.name,
+        checkpoint_sha256=trained.checkpoint_sha256,
+        opset=request.opset,
+    )
+    return export_onnx(trained.module, config, output=output)
+
+
+def _preset_of(spec: ModelSpec | None) -> str:
+    """Returns the preset that an architecture's published checkpoints were trained with."""
+    if spec is None:
+        return "imagenet"
+    if spec.stem is Stem.CIFAR:
+        return "cifar"
+    return "imagenet-caffe" if spec.stride_in_1x1 else "imagenet"
+
+
+def _class_names(labels: Path | None) -> tuple[str, ...]:
+    if labels is None:
+        return ()
+    try:
+        lines = labels.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(
+            f"{labels} cannot be read: {error}. --labels takes a text file with one class name "
+            "a line."
+        ) from error
+    return tuple(line.strip() for line in lines if line.strip())

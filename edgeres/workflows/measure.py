@@ -1,0 +1,95 @@
+"""What is measured on the machine that an engine is for: latency, stability, energy, LoadGen."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeres.core.bench_requests import BenchConfig, LoadGenConfig
+from edgeres.core.target import Target
+from edgeres.core.verdict import Energies, LoadGenResult, PairedLatency
+from edgeres.errors import DataError
+from edgeres.evaluation.benchmark import benchmark_pair
+from edgeres.evaluation.loadgen import run_loadgen
+from edgeres.images import Dataset, batches, take
+from edgeres.machine import NoEnergy, Stability, open_gpu, open_meter, watch
+from edgeres.targets.dispatch import engine_runner
+from edgeres.targets.runner import Runner
+from edgeres.workflows.bench_pair import Contest
+from edgeres.workflows.energy import measure_energies
+from edgeres.workflows.reference_engine import reference_engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was taken on the machine that the engine is for."""
+
+    latency: PairedLatency
+    stability: Stability
+    energy: Energies | NoEnergy
+
+
+def measure(contest: Contest, dataset: Dataset, config: BenchConfig) -> Measured:
+    """Times both networks under the guard's eye, then meters them.
+
+    Args:
+        contest: engine and reference, open.
+        dataset: where the images come from.
+        config: batch and counts.
+
+    Raises:
+        DataError: there are fewer images than the latency batch has.
+        BuildError: the FP32 engine that a plan is timed against cannot be built.
+        RunnerError: inference failed.
+    """
+    images = _images(contest, dataset, config.latency_batch)
+    on_gpu = contest.lineage.target is not Target.ONNXRUNTIME
+    meter = partial(open_meter, gpu=on_gpu)
+    with _alike(contest, config.latency_batch) as reference:
+        with watch(gpu=open_gpu() if on_gpu else None) as guard:
+            latency = benchmark_pair(reference, contest.engine, images, config)
+        energy = (
+            measure_energies(reference, contest.engine, images, meter)
+            if config.energy
+            else NoEnergy(reason="It was not asked for (--no-energy).")
+        )
+    return Measured(latency=latency, stability=guard.report(), energy=energy)
+
+
+def drive(
+    contest: Contest, dataset: Dataset, config: LoadGenConfig | None, logs: Path | None
+) -> LoadGenResult | None:
+    """Lets LoadGen drive the open engine on images in memory, where that is asked for.
+
+    Raises:
+        ConfigError: there are too few images for the scenario.
+        RunnerError: inference failed.
+        ArtifactError: the folder of the logs cannot be made.
+    """
+    if config is None:
+        return None
+    images = _images(contest, dataset, min(config.images, len(dataset)))
+    return run_loadgen(contest.engine, images, config, logs)
+
+
+def _alike(contest: Contest, batch: int) -> nullcontext[Runner] | Runner:
+    """Returns what the engine is timed against: the reference on the engine's own target."""
+    if contest.model is None or contest.lineage.target is Target.ONNXRUNTIME:
+        return nullcontext(contest.reference)
+    built = reference_engine(contest.model, contest.contract, contest.lineage.target, batch=batch)
+    return engine_runner(built)
+
+
+def _images(contest: Contest, dataset: Dataset, wanted: int) -> NDArray[np.float32]:
+    if len(dataset) < wanted:
+        raise DataError(
+            f"A latency batch of {wanted} needs as many images; the data has {len(dataset)}. "
+            "Pass a smaller --latency-batch or more images."
+        )
+    few = take(dataset, np.arange(wanted))
+    return next(iter(batches(few, contest.contract, batch_size=wanted))).images

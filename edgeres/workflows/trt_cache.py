@@ -1,0 +1,45 @@
+"""A calibration table as the text cache that JetPack 5 and 6 and the DLA read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from edgeres.core.table import CalibrationTable
+from edgeres.files import check_writable, whole_file
+from edgeres.onnx_file import describe_model
+from edgeres.targets.tensorrt.calibration_cache import trt_cache, version_digits
+
+_LOG = logging.getLogger("edgeres.workflows")
+
+
+def check_trt_cache(output: Path, version: str, *inputs: Path) -> None:
+    """Checks what can be said of a cache before any image is read for it.
+
+    Raises:
+        ConfigError: `version` is no version, or `output` is one of `inputs`.
+        ArtifactError: `output` cannot be written.
+    """
+    version_digits(version)
+    check_writable(output, *inputs)
+
+
+def emit_trt_cache(model: Path, table: CalibrationTable, version: str, *, output: Path) -> int:
+    """Writes the cache for a version of TensorRT and returns its number of tensors.
+
+    What a recovery changed besides the thresholds does not travel in that file, and is warned of.
+
+    Raises:
+        ConfigError: `version` is no version, or the table's recovery equalized activations.
+        ArtifactError: files cannot be read or written.
+    """
+    text = trt_cache(describe_model(model), table, version)
+    with whole_file(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    if table.recovery is not None:
+        _LOG.warning(
+            "the cache holds thresholds only: the recovered weights and biases (--recover %s) stay "
+            "in the table, and an engine from the cache has the trained ones",
+            table.recovery.kind,
+        )
+    return text.count("\n") - 1

@@ -1,0 +1,159 @@
+"""AdaRound finds a rounding with less error than the nearest, on data that it has not seen."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from edgeres.calibration.recovery import adaround
+from edgeres.calibration.recovery.adaround import Schedule, fit_rounding
+from edgeres.calibration.recovery.layers import Geometry, Samples
+from edgeres.quantization.recovered import Parameters
+from edgeres.quantization.rounding import grid_scales, in_steps, on_grid
+
+Array = NDArray[np.float32]
+POINTWISE = Geometry((1, 1), (1, 1), (1, 1), (0, 0), 1)
+SPATIAL = Geometry((3, 3), (1, 1), (1, 1), (0, 0), 1)
+SCHEDULE = Schedule(iterations=150, seed=0)
+
+
+def coarse(weight: Array) -> Parameters:
+    """Returns parameters whose rounding matters: each channel has one weight 8 times the others'."""
+    weight = weight.copy()
+    weight.reshape(len(weight), -1)[:, 0] = 8 * np.abs(weight).max()
+    return Parameters(weight, np.full(len(weight), 0.05, np.float32))
+
+
+def problem(
+    geometry: Geometry, *, relu: bool, shortcut: bool = False, seed: int = 0
+) -> tuple[Samples, Samples, Parameters]:
+    """Returns windows of correlated inputs, others of the same kind, and a layer's parameters."""
+    generator = np.random.default_rng(seed)
+    weight = generator.normal(0, 0.2, (4, 6, *geometry.extent)).astype(np.float32)
+    parameters = coarse(weight)
+    mixing = generator.normal(0, 1, (6, 2)).astype(np.float32)
+    hidden = generator.normal(0, 1, (60, 2, 9, 9)).astype(np.float32)
+    noise = generator.normal(0, 0.1, (60, 6, 9, 9)).astype(np.float32)
+    x = np.einsum("ij,njhw->nihw", mixing, hidden).astype(np.float32) + noise
+    made = functional.conv2d(
+        torch.from_numpy(x), torch.from_numpy(parameters.weight), torch.from_numpy(parameters.bias)
+    ).numpy()
+    added = generator.normal(0, 1, made.shape).astype(np.float32) if shortcut else None
+    target = made if added is None else made + added
+    samples = Samples(x, target, added, relu)
+    return samples.part(slice(48)), samples.part(slice(48, None)), parameters
+
+
+@pytest.mark.parametrize("geometry", [POINTWISE, SPATIAL], ids=["1x1", "3x3"])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_held_out_error_falls(geometry: Geometry, relu: bool, shortcut: bool) -> None:
+    """By a third at least, with and without Add and ReLU, on windows that were not fitted."""
+    samples, held_out, parameters = problem(geometry, relu=relu, shortcut=shortcut)
+    found = fit_rounding(samples, held_out, geometry, parameters, SCHEDULE)
+    assert found.after < 0.67 * found.before
+
+
+def test_bits_are_the_weight() -> None:
+    """The weight that comes back is the trained one with those bits, floor or ceiling."""
+    samples, held_out, parameters = problem(SPATIAL, relu=True)
+    found = fit_rounding(samples, held_out, SPATIAL, parameters, SCHEDULE)
+    scales = grid_scales(parameters.weight)
+    assert found.up is not None
+    assert np.array_equal(found.weight, on_grid(parameters.weight, scales, found.up))
+    moved = in_steps(found.weight, scales) - in_steps(parameters.weight, scales)
+    assert np.abs(moved).max() < 1
+    nearest = on_grid(parameters.weight, scales)
+    assert not np.array_equal(found.weight, nearest)
+
+
+def shares(targets: Array) -> Array:
+    """Returns how much of a mean each window makes, by its power or the median of all."""
+    powers = np.square(targets.astype(np.float64)).mean(axis=(1, 2, 3))
+    inverse = 1 / np.maximum(powers, np.median(powers))
+    return np.asarray(inverse / inverse.sum())
+
+
+def test_errors_are_measured_as_they_say() -> None:
+    """Before and after are mean squares on the held-out windows, computed anew with numpy.
+
+    Each window counts as its image does.
+    """
+    samples, held_out, parameters = problem(POINTWISE, relu=True)
+    found = fit_rounding(samples, held_out, POINTWISE, parameters, SCHEDULE)
+
+    def error(weight: Array, bias: Array) -> float:
+        made = np.einsum("oc,nchw->nohw", weight[:, :, 0, 0], held_out.source) + bias[:, None, None]
+        errors = np.square(np.maximum(made, 0) - np.maximum(held_out.target, 0))
+        return float(errors.mean(axis=(1, 2, 3)) @ shares(held_out.target))
+
+    nearest = on_grid(parameters.weight, grid_scales(parameters.weight))
+    assert found.before == pytest.approx(error(nearest, parameters.bias), rel=1e-4)
+    assert found.after == pytest.approx(
+        error(found.weight, parameters.bias + found.shift), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_the_bias_takes_up_the_mean(relu: bool) -> None:
+    """What the rounding leaves of the mean where the ReLU lets it through, the bias adds."""
+    samples, held_out, parameters = problem(POINTWISE, relu=relu)
+    found = fit_rounding(samples, held_out, POINTWISE, parameters, SCHEDULE)
+    made = np.einsum("oc,nchw->nohw", found.weight[:, :, 0, 0], samples.source)
+    made += parameters.bias[:, None, None]
+    wanted = np.maximum(samples.target, 0) if relu else samples.target
+    through = (made > 0) | (not relu)
+    weights = shares(samples.target)[:, None, None, None] * through
+    expected = ((wanted - made) * weights).sum(axis=(0, 2, 3)) / weights.sum(axis=(0, 2, 3))
+    np.testing.assert_allclose(found.shift, expected, atol=1e-5)
+    assert np.abs(found.shift).max() > 1e-4
+
+
+def test_it_lies_between_the_nearest_and_the_best_rounding() -> None:
+    """The best is found by trying all 32 roundings of each channel's five small weights."""
+    samples, _, parameters = problem(POINTWISE, relu=False)
+    found = fit_rounding(samples, samples, POINTWISE, parameters, Schedule(400, 0))
+    scales = grid_scales(parameters.weight)
+    x = samples.source.transpose(1, 0, 2, 3).reshape(6, -1)
+
+    def errors(weight: Array) -> Array:
+        missing = (parameters.weight - weight)[:, :, 0, 0] @ x
+        return np.asarray(missing.var(axis=1))
+
+    up = np.zeros((32, *parameters.weight.shape), bool)
+    up[:, :, 1:, 0, 0] = np.array([*itertools.product([False, True], repeat=5)])[:, None]
+    best = np.min([errors(on_grid(parameters.weight, scales, bits)) for bits in up], axis=0)
+    nearest = errors(on_grid(parameters.weight, scales))
+    assert (best <= errors(found.weight) + 1e-9).all()
+    assert errors(found.weight).sum() < nearest.sum() / 2
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    """Bit for bit; another seed draws other windows."""
+    samples, held_out, parameters = problem(SPATIAL, relu=True)
+
+    def run(seed: int) -> Array:
+        return fit_rounding(samples, held_out, SPATIAL, parameters, Schedule(20, seed)).weight
+
+    assert np.array_equal(run(5), run(5))
+
+
+def test_the_fit_starts_at_the_trained_weight() -> None:
+    """The rectified sigmoid of the first v is the fraction that rounding down leaves."""
+    fraction = torch.tensor([0.001, 0.25, 0.5, 0.999])
+    torch.testing.assert_close(adaround._rectified(adaround._logit(fraction)), fraction)
+
+
+def test_the_penalty_is_that_of_the_paper() -> None:
+    """1 - |2h - 1|^beta on average, beta from 20 to 2 behind a warm-up of a fifth."""
+    half, quarter = torch.tensor([0.5]), torch.tensor([0.25])
+    assert float(adaround._penalty(half, 0.1)) == 0
+    assert float(adaround._penalty(half, 0.5)) == pytest.approx(1)
+    assert float(adaround._penalty(quarter, 0.2)) == pytest.approx(1 - 0.5**20, rel=1e-5)
+    assert float(adaround._penalty(quarter, 1.0)) == pytest.approx(1 - 0.5**2)
+    assert float(adaround._penalty(torch.tensor([0.0, 1.0]), 0.9)) == pytest.approx(0)

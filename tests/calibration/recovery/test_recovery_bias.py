@@ -1,0 +1,133 @@
+"""Bias correction takes the mean error of every channel to zero, layer after layer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+from networks import images, initializers, network
+from numpy.typing import NDArray
+from tables import table_from_images
+
+from edgeres.calibration.recovery.bias import fit_bias
+from edgeres.calibration.recovery.layers import Layer, image_weights, layers_of, powers_of
+from edgeres.calibration.recovery.replay import Replay, float_replay, twin_replay
+from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.placement import place_for_tensorrt
+from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters
+
+Array = NDArray[np.float32]
+FITTED, ALL = 20, 28
+
+
+def outputs(replay: Replay, layer: Layer) -> Array:
+    """Returns a layer's output before the ReLU on all images."""
+    return np.concatenate([made for (made,) in replay.read([layer.target])])
+
+
+def shares(wanted: Array) -> Array:
+    """Returns how much of a mean each image makes, by its power or the median of all."""
+    powers = np.square(wanted.astype(np.float64)).mean(axis=(1, 2, 3))
+    inverse = 1 / np.maximum(powers, np.median(powers))
+    return np.asarray(inverse / inverse.sum())
+
+
+def mean_error(layer: Layer, wanted: Array, made: Array) -> Array:
+    """Returns the mean by which each channel falls short where the ReLU lets it through."""
+    through = (made > 0) | (not layer.relu)
+    weights = shares(wanted)[:, None, None, None] * through
+    short = (((np.maximum(wanted, 0) if layer.relu else wanted) - made) * weights).sum(
+        axis=(0, 2, 3)
+    )
+    return np.asarray(short / np.maximum(weights.sum(axis=(0, 2, 3)), 1e-12))
+
+
+def setting(name: str, coarse: float = 0.05) -> tuple[Graph, Graph, Replay, Replay]:
+    """Returns a network with a weight of its own for each layer, the same coarsely rounded, both run."""
+    graph = view(network(name))
+    placement = place_for_tensorrt(graph)
+    trained = {n.name: parameters_of(graph, n) for n in graph.nodes if n.name in placement.weighted}
+    own = with_parameters(graph, trained)
+    rounded = {
+        k: Parameters((np.rint(p.weight / coarse) * coarse).astype(np.float32), p.bias)
+        for k, p in trained.items()
+    }
+    twin = with_parameters(own, rounded)
+    table = table_from_images(graph, images(4))
+    x = images(ALL) + np.float32(0.3)
+    return own, twin, float_replay(own, x), twin_replay(twin, placement, table, x, unsigned=False)
+
+
+def test_the_mean_error_is_gone_in_every_layer() -> None:
+    """Settled one after the other, no channel of the fitted images is off on average."""
+    own, rounded, exact, twin = setting("down-sampling")
+    for layer in layers_of(own, place_for_tensorrt(own)):
+        nearest = parameters_of(rounded, rounded.producers[layer.node.output[0]])
+        found = fit_bias(layer, nearest, (exact, twin), FITTED)
+        off = mean_error(layer, outputs(exact, layer)[:FITTED], outputs(twin, layer)[:FITTED])
+        np.testing.assert_allclose(found.shift, off, atol=1e-5)
+        assert np.abs(off).max() > 1e-3
+        twin.settle(layer.node, Parameters(found.weight, nearest.bias + found.shift))
+        left = mean_error(layer, outputs(exact, layer)[:FITTED], outputs(twin, layer)[:FITTED])
+        assert np.abs(left).max() < np.abs(off).max() / 4
+
+
+def test_errors_are_of_the_held_out_images() -> None:
+    """Before and after are mean squares behind the ReLU on images that were not fitted."""
+    own, rounded, exact, twin = setting("identity")
+    layer = layers_of(own, place_for_tensorrt(own))[1]
+    nearest = parameters_of(rounded, rounded.producers[layer.node.output[0]])
+    found = fit_bias(layer, nearest, (exact, twin), FITTED)
+    wanted, made = outputs(exact, layer)[FITTED:], outputs(twin, layer)[FITTED:]
+    shifted = made + found.shift[:, None, None]
+    errors = [np.square(np.maximum(m, 0) - np.maximum(wanted, 0)) for m in (made, shifted)]
+    expected = [shares(wanted) @ error.mean(axis=(1, 2, 3)) for error in errors]
+    np.testing.assert_allclose([found.before, found.after], expected, rtol=1e-4)
+    assert found.after < found.before
+    assert found.up is None
+
+
+def test_a_layer_without_error_is_left_alone() -> None:
+    """Where both networks agree, the correction is nothing."""
+    own, _, exact, _ = setting("identity")
+    layer = layers_of(own, place_for_tensorrt(own))[0]
+    parameters = parameters_of(own, layer.node)
+    found = fit_bias(layer, parameters, (exact, exact), FITTED)
+    assert not found.shift.any()
+    assert (found.before, found.after) == (0, 0)
+    assert initializers(own.model)  # the network itself was only read
+
+
+def test_what_the_relu_cuts_off_moves_no_bias() -> None:
+    """Errors of ten times the rest on negative outputs, as clipping makes them, are of no account.
+
+    A mean over all of the output, as in the source, would follow them.
+    """
+    own, rounded, exact, twin = setting("identity")
+    layer = layers_of(own, place_for_tensorrt(own))[1]
+    nearest = parameters_of(rounded, rounded.producers[layer.node.output[0]])
+    right = fit_bias(layer, nearest, (exact, twin), FITTED)
+    far = SimpleNamespace(read=lambda names: (clipped(part) for part in twin.read(names)))
+    found = fit_bias(layer, nearest, (exact, cast("Replay", far)), FITTED)
+    np.testing.assert_array_equal(found.shift, right.shift)
+    wanted, made = outputs(exact, layer)[:FITTED], outputs(cast("Replay", far), layer)[:FITTED]
+    assert np.abs((wanted - made).mean(axis=(0, 2, 3))).min() > 5 * np.abs(right.shift).max()
+
+
+def clipped(part: list[Array]) -> list[Array]:
+    """Returns the outputs with those below zero far below."""
+    return [np.where(made < 0, made - 3, made) for made in part]
+
+
+def test_one_giant_image_counts_as_much_as_another() -> None:
+    """By hand: in proportion to 1 / power above the median, alike below, 1 on average."""
+    found = image_weights(np.array([1.0, 4.0, 400.0, 2.0, 4.0], np.float32))
+    np.testing.assert_allclose(found, np.array([1, 1, 0.01, 1, 1]) / 0.802, rtol=1e-6)
+    assert np.array_equal(image_weights(np.zeros(3, np.float32)), np.ones(3))
+
+
+def test_powers_are_of_each_image() -> None:
+    """Mean squares over channels and positions."""
+    outputs = np.stack([np.full((2, 3, 3), 2.0), np.zeros((2, 3, 3))]).astype(np.float32)
+    assert powers_of(outputs).tolist() == [4.0, 0.0]

@@ -1,0 +1,178 @@
+"""What recovery reads of a network: its layers, windows of them, and the activations held between."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import FOLDED, SIZE, images, logits_of, network, network_from_body
+from tables import table_from_images
+from torch.nn import functional
+
+from edgeres.calibration.recovery import replay as replay_module
+from edgeres.calibration.recovery.layers import (
+    Layer,
+    Samples,
+    geometry_of,
+    layers_of,
+    sample,
+    window_of,
+)
+from edgeres.calibration.recovery.replay import Replay, between, cuts, float_replay, twin_replay
+from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.placement import place_for_tensorrt
+from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters
+from edgeres.quantization.rounding import grid_scales, on_grid
+from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
+
+HEAD = "  pooled = GlobalAveragePool(last)\n  flat = Flatten(pooled)\n  logits = Gemm<transB = 1>(flat, fc_w, fc_b)\n"
+ODD = {
+    "dilated": "<dilations = [2, 2], pads = [2, 2, 2, 2]>",
+    "strided, uneven padding": "<strides = [3, 2], pads = [0, 1, 2, 3]>",
+    "same upper": '<auto_pad = "SAME_UPPER", strides = [2, 2]>',
+    "same lower": '<auto_pad = "SAME_LOWER", strides = [2, 2]>',
+    "valid": '<auto_pad = "VALID">',
+}
+"""Attributes of a 3x3 convolution."""
+
+
+def twin_of(graph: Graph, count: int = 6) -> Replay:
+    """Returns the network with quantized activations on a few images."""
+    table = table_from_images(graph, images(4))
+    return twin_replay(graph, place_for_tensorrt(graph), table, images(count), unsigned=False)
+
+
+def convolved(graph: Graph, layer: Layer, samples: Samples) -> torch.Tensor:
+    """Returns what torch makes of the windows: the convolution without padding, and the Add."""
+    geometry, parameters = geometry_of(graph, layer.node), parameters_of(graph, layer.node)
+    made = functional.conv2d(
+        torch.from_numpy(samples.source),
+        torch.from_numpy(parameters.weight.copy()),
+        torch.from_numpy(parameters.bias.copy()),
+        geometry.strides,
+        0,
+        geometry.dilations,
+        geometry.groups,
+    )
+    return made if samples.shortcut is None else made + torch.from_numpy(samples.shortcut)
+
+
+def check_windows(graph: Graph, window: tuple[int, int] = (3, 2)) -> None:
+    """Checks that the windows of each layer's input make the windows of its output."""
+    twin = twin_of(graph)
+    for layer in layers_of(graph, place_for_tensorrt(graph)):
+        samples = sample(layer, geometry_of(graph, layer.node), window, (twin, twin), seed=1)
+        found = convolved(graph, layer, samples)
+        assert found.shape[2:] == window
+        torch.testing.assert_close(found, torch.from_numpy(samples.target), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_windows_hold_what_the_layer_reads(name: str) -> None:
+    """Torch makes of each window what ONNX Runtime made of the whole image there."""
+    check_windows(view(network(name)))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_windows_follow_the_attributes(name: str) -> None:
+    """Dilation, uneven strides and every kind of padding move them as ONNX says."""
+    body = f"  stem = Conv{ODD[name]}(image, stem_w, stem_b)\n  last = Relu(stem)\n"
+    check_windows(view(network_from_body(body + HEAD)))
+
+
+def test_windows_reach_every_place() -> None:
+    """Over many images the drawn windows touch all four corners of the feature map."""
+    graph = view(network("identity"))
+    layer = layers_of(graph, place_for_tensorrt(graph))[0]
+    twin = twin_of(graph, 64)
+    windows = sample(layer, geometry_of(graph, layer.node), (15, 15), (twin, twin), seed=0).source
+    padded = {(not window[:, 0].any(), not window[:, :, 0].any()) for window in windows}
+    assert padded == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def test_a_layer_ends_before_its_relu() -> None:
+    """Behind an Add where the convolution is the main branch, at itself where it is the shortcut."""
+    graph = view(network("down-sampling"))
+    found = {layer.node.output[0]: layer for layer in layers_of(graph, place_for_tensorrt(graph))}
+    assert [(name, layer.target, layer.shortcut, layer.relu) for name, layer in found.items()] == [
+        ("stem", "stem", None, True),
+        ("hidden", "hidden", None, True),
+        ("main", "sum", "shortcut/dq", True),
+        ("shortcut", "shortcut", None, False),
+    ]
+
+
+def test_windows_grow_with_the_weights() -> None:
+    """A window is as large as the equations need, and never larger than the feature map."""
+    graph = view(network("identity"))
+    layer = layers_of(graph, place_for_tensorrt(graph))[1]
+    assert window_of(graph, layer, 1) == (SIZE, SIZE)
+    assert window_of(graph, layer, 16) == (12, 12)
+    assert window_of(graph, layer, 10_000) == (7, 7)
+
+
+def test_cuts_are_what_all_else_follows_from() -> None:
+    """Nothing inside a block is one: the shortcut passes it by."""
+    assert cuts(view(network("identity")))[:4] == ["stem", "entry", "sum", "last"]
+    assert "hidden" not in cuts(view(network("bottleneck")))
+
+
+def test_holding_an_activation_changes_no_reading() -> None:
+    """From the held block output on, the network says what it said from the image on."""
+    graph = view(network("pre-activation"))
+    held = float_replay(graph, images(5))
+    held.advance(graph.producers["deep"])
+    fresh = float_replay(graph, images(5))
+    assert held._held != graph.input
+    for (a,), (b,) in zip(held.read(["logits"]), fresh.read(["logits"]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_too_large_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network is then run from further back."""
+    monkeypatch.setattr(replay_module, "HELD_BYTES", 10)
+    graph = view(network("pre-activation"))
+    held = float_replay(graph, images(5))
+    held.advance(graph.producers["deep"])
+    assert held._held == graph.input
+
+
+def test_large_activations_are_held_of_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every second image where all would not fit, and of all again behind the down-sampling."""
+    graph = view(network("down-sampling"))
+    monkeypatch.setattr(replay_module, "HELD_BYTES", 5 * 8 * SIZE * SIZE * 4)
+    monkeypatch.setattr(replay_module, "LEAST_HELD", 4)
+    held, fresh = float_replay(graph, images(8)), float_replay(graph, images(8))
+    (expected,) = next(fresh.read(["last"]))
+    held.advance(graph.producers["main"])
+    assert (held._held, held.of(8), held.of(5)) == ("entry", 4, 3)
+    np.testing.assert_allclose(next(held.read(["last"]))[0], expected[::2], rtol=1e-5, atol=1e-6)
+    held.advance(graph.producers["pooled"])
+    assert (held._held, held.of(8)) == ("last", 8)
+    np.testing.assert_allclose(next(held.read(["last"]))[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_only_what_is_needed_is_run() -> None:
+    """Between two tensors stand the operators between them, with their weights alone."""
+    model = network("identity")
+    part = between(model, "entry", ["main"])
+    assert [node.output[0] for node in part.graph.node] == ["hidden", "hidden_relu", "main"]
+    assert {t.name for t in part.graph.initializer} == {"main1_w", "main1_b", "main2_w", "main2_b"}
+
+
+def test_the_twin_with_its_weights_rounded_is_the_lowered_network() -> None:
+    """What recovery simulates is TensorRT's lowering, up to the order of sums."""
+    graph = view(network("down-sampling"))
+    placement = place_for_tensorrt(graph)
+    rounded = {}
+    for node in graph.nodes:
+        if node.name in placement.weighted:
+            p = parameters_of(graph, node)
+            rounded[node.name] = Parameters(on_grid(p.weight, grid_scales(p.weight)), p.bias)
+    settled = with_parameters(graph, rounded)
+    table = table_from_images(graph, images(4))
+    twin = twin_replay(settled, placement, table, images(6), unsigned=False)
+    (logits,) = next(twin.read(["logits"]))
+    lowered = lower_for_tensorrt(settled, placement, table)
+    expected = logits_of(lowered, images(6), optimized=False)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)

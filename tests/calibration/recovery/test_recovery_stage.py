@@ -1,0 +1,211 @@
+"""Recovery as a whole: a table comes back whose engines are closer to FP32, or a refusal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import onnx
+import pytest
+from commands import passed, refusal, run
+from digits import Digits
+from networks import images, initializers, logits_of, network, with_weight
+from tables import table_by_every_method
+
+from edgeres.calibration.quality import sqnr_db
+from edgeres.calibration.recovery.equalize import equalization_of
+from edgeres.calibration.recovery.stage import recover
+from edgeres.calibration.stages import quantize_for_cpu, quantize_for_tensorrt
+from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.methods import Method, Recover
+from edgeres.core.precision import Precision
+from edgeres.core.requests import CalibrationConfig
+from edgeres.core.table import CalibrationTable, load_table
+from edgeres.core.target import Target
+from edgeres.errors import CalibrationError, DependencyError
+from edgeres.onnx_file import describe_model
+from edgeres.quantization.graph import view
+from edgeres.quantization.recovered import equalized_parameters, with_parameters
+
+S = TypeVar("S", bound=Sized)
+
+CONFIGS = {
+    kind: CalibrationConfig(recover=kind, recover_iterations=40, method=Method.MAX)
+    for kind in (Recover.BIAS, Recover.ADAROUND)
+}
+
+
+def saved(model: onnx.ModelProto, folder: Path) -> tuple[OnnxArtifact, CalibrationTable]:
+    """Returns the network as a file, and its table by every method."""
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    artifact = describe_model(path)
+    table = table_by_every_method(view(model), images(8))
+    return artifact, replace(table, model_sha256=artifact.sha256)
+
+
+def unbalanced() -> onnx.ModelProto:
+    """Returns the identity network with channels of very different range inside its block."""
+    factors = (4.0 ** np.arange(-4, 4)).astype(np.float32)
+    model = with_weight(network("identity"), "main1_w", lambda w: w * factors[:, None, None, None])
+    model = with_weight(model, "main1_b", lambda bias: bias * factors)
+    return with_weight(model, "main2_w", lambda w: w / factors[:, None, None])
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("name", ["down-sampling", "grouped", "pre-activation"])
+def test_every_layer_is_recovered(name: str, kind: Recover, tmp_path: Path) -> None:
+    """Each quantized convolution gets a bias, and with AdaRound bits; the figures are told."""
+    artifact, table = saved(network(name), tmp_path)
+    found = recover(artifact, table, images(20), CONFIGS[kind]).recovery
+    assert found is not None
+    convolutions = [n.name for n in view(network(name)).nodes if n.op_type == "Conv"]
+    assert (found.kind, found.samples, found.held_out) == (kind, 16, 4)
+    assert convolutions == [layer.name for layer in found.layers]
+    assert list(found.biases(Target.TENSORRT)) == convolutions
+    assert list(found.biases(Target.ONNXRUNTIME)) == convolutions
+    assert list(found.rounding) == (convolutions if kind is Recover.ADAROUND else [])
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_same_seed_gives_the_same_table(kind: Recover, tmp_path: Path) -> None:
+    """Bit for bit, hash and all."""
+    artifact, table = saved(network("bottleneck"), tmp_path)
+    first, second = (recover(artifact, table, images(20), CONFIGS[kind]) for _ in range(2))
+    assert first.sha256 == second.sha256 != table.sha256
+
+
+def test_both_lowerings_take_the_recovered_weights(tmp_path: Path) -> None:
+    """The integers differ from nearest rounding, and are the same on every target."""
+    artifact, table = saved(network("identity"), tmp_path)
+    found = recover(artifact, table, images(20), CONFIGS[Recover.ADAROUND])
+    plain = initializers(quantize_for_tensorrt(artifact, table).model)
+    tensorrt = initializers(quantize_for_tensorrt(artifact, found).model)
+    half = initializers(quantize_for_tensorrt(artifact, found, floats=Precision.FP16).model)
+    cpu = initializers(quantize_for_cpu(artifact, found).model)
+    weights = [name for name in plain if name.endswith("/weight_s8")]
+    assert len(weights) == 3
+    assert any(not np.array_equal(plain[name], tensorrt[name]) for name in weights)
+    for name in weights:
+        assert np.array_equal(tensorrt[name], half[name])
+        assert np.array_equal(tensorrt[name], cpu[name])
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_unbalanced_channels_are_equalized(kind: Recover, tmp_path: Path) -> None:
+    """Where it pays, both targets' logits are closer to FP32 on images that nothing has seen."""
+    artifact, table = saved(unbalanced(), tmp_path)
+    found = recover(artifact, table, images(40), CONFIGS[kind])
+    assert found.recovery is not None
+    assert list(found.recovery.equalization) == ["hidden_relu"]
+    for lowered in found.recovery.lowerings.values():
+        assert lowered.after_db > lowered.before_db + 2
+    unseen = images(16, seed=9)
+    reference = logits_of(unbalanced(), unseen)
+    for quantize in (quantize_for_tensorrt, quantize_for_cpu):
+        before, after = (
+            sqnr_db(reference, logits_of(quantize(artifact, t).model, unseen, optimized=False))
+            for t in (table, found)
+        )
+        assert after > before + 2
+
+
+def test_balanced_channels_are_left_alone(tmp_path: Path) -> None:
+    """Equalization that gains nothing on held-out images is not used, and thresholds stay."""
+    graph = view(network("identity"))
+    parameters = equalized_parameters(graph, equalization_of(graph))
+    artifact, table = saved(with_parameters(graph, parameters).model, tmp_path)
+    found = recover(artifact, table, images(20), CONFIGS[Recover.BIAS])
+    assert found.recovery is not None
+    assert not found.recovery.equalization
+    assert found.tensors == table.tensors
+
+
+def test_method_auto_keeps_its_share_of_an_equalized_range(tmp_path: Path) -> None:
+    """The re-observed activation has a threshold of auto too."""
+    artifact, table = saved(unbalanced(), tmp_path)
+    ranges = {
+        name: replace(r, thresholds={**r.thresholds, Method.AUTO: r.thresholds[Method.MAX]})
+        for name, r in table.tensors.items()
+    }
+    auto = replace(table, tensors=ranges, method=Method.AUTO)
+    found = recover(artifact, auto, images(20), CONFIGS[Recover.BIAS])
+    seen = found.tensors["hidden_relu"]
+    assert seen.amax != table.tensors["hidden_relu"].amax
+    assert seen.thresholds[Method.AUTO].s8 == pytest.approx(seen.amax)
+    assert quantize_for_cpu(artifact, found).model.graph.node
+
+
+def test_layers_are_tracked_one_by_one(tmp_path: Path) -> None:
+    """Progress is told of each layer, out of all of them."""
+    artifact, table = saved(network("identity"), tmp_path)
+    told: list[tuple[int, str]] = []
+
+    def track(stream: Iterable[S], total: int, label: str) -> Iterator[S]:
+        for step in stream:
+            told.append((total, label))
+            yield step
+
+    recover(artifact, table, images(10), CONFIGS[Recover.BIAS], track=track)
+    assert told == [(3, "Recovering")] * 3 + [(3, "Correcting the CPU's biases")] * 3
+
+
+def test_too_few_images_are_refused(tmp_path: Path) -> None:
+    """Nothing can be held out of a handful."""
+    artifact, table = saved(network("identity"), tmp_path)
+    with pytest.raises(
+        CalibrationError, match=r"--recover bias was given 9 images; .* at least 10"
+    ):
+        recover(artifact, table, images(9), CONFIGS[Recover.BIAS])
+
+
+def test_adaround_without_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the line that installs it; bias correction needs none."""
+    artifact, table = saved(network("identity"), tmp_path)
+    monkeypatch.delitem(sys.modules, "edgeres.calibration.recovery.adaround", raising=False)
+    monkeypatch.delattr("edgeres.calibration.recovery.adaround", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(DependencyError, match=r"needs torch.* pip install 'edgeres\[export\]'"):
+        recover(artifact, table, images(10), CONFIGS[Recover.ADAROUND])
+    assert recover(artifact, table, images(10), CONFIGS[Recover.BIAS]).recovery is not None
+
+
+def test_the_command_recovers(digits: Digits, tmp_path: Path) -> None:
+    """The table that it writes builds both kinds of engine, and inspect says what was done."""
+    path = tmp_path / "table.json"
+    line = "calibrate {model} --data {train} --samples 40 --recover adaround --recover-iterations 4"
+    passed(*digits.words(line), "-o", path)
+    recovery = load_table(path).recovery
+    assert recovery is not None
+    assert len(recovery.rounding) == 19
+    assert "recovery by adaround, seed 0, fitted on 32 images" in passed("inspect", path)
+    passed("build-engine", digits.model, "--calibration", path, "-o", tmp_path / "cpu.onnx")
+    words = digits.words("--reference {model} --data {test} --samples 50 --json")
+    passed("bench", path, "--simulate", *words)
+
+
+def test_the_command_refuses_what_it_cannot_do(digits: Digits, tmp_path: Path) -> None:
+    """Too few images, and no iterations."""
+    line = digits.words(
+        "calibrate {model} --data {train} --recover bias -o {out}", out=tmp_path / "t"
+    )
+    assert "was given 4 images" in refusal(*line, "--samples", 4)
+    assert "--recover-iterations is 0" in refusal(*line, "--recover-iterations", 0, code=2)
+
+
+def test_what_another_method_leaves_out_is_told(digits: Digits, tmp_path: Path) -> None:
+    """The engine is built, on that method's thresholds, and a line says what it lacks."""
+    path, engine = tmp_path / "table.json", tmp_path / "engine.onnx"
+    line = "calibrate {model} --data {train} --samples 64 --recover bias -o {table}"
+    passed(*digits.words(line, table=path))
+    build = "build-engine {model} --calibration {table} -o {engine}"
+    words = digits.words(build, table=path, engine=engine)
+    assert "is left out" not in run(*words).stderr
+    said = run(*words, "--method", "max")
+    assert said.exit_code == 0
+    assert "recovery (bias) was fitted to mse thresholds and is left out with max" in said.stderr
+    assert "calibrate --method max --recover bias" in said.stderr

@@ -1,0 +1,171 @@
+"""Mixed precision keeps from INT8 what a budget needs, and no more."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from networks import images, logits_of, network, with_weight
+from numpy.typing import NDArray
+from tables import table_by_every_method
+
+from edgeres.calibration.mixed import Budget, Mix, MixRequest, choose_mix, estimated_latency, pareto
+from edgeres.calibration.quality import judge
+from edgeres.calibration.stages import quantize_for_cpu, quantize_for_tensorrt
+from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
+from edgeres.core.target import Target
+from edgeres.core.tuning import MixedPoint, MixedSearch
+from edgeres.errors import CalibrationError
+from edgeres.onnx_file import describe_model
+from edgeres.quantization.graph import view
+from edgeres.quantization.units import quantizable
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with the labels that the FP32 network gives them."""
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+
+
+def coarse(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns a weight whose scales are spoilt by what it makes of the first channel."""
+    weight[:, 0] = 100 * np.abs(weight).max()
+    return weight
+
+
+def dead_first(value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns a weight or bias without its first channel: then `coarse` harms INT8 alone."""
+    value[0] = 0
+    return value
+
+
+def model_in(folder: Path) -> tuple[onnx.ModelProto, OnnxArtifact]:
+    """Returns a network whose second convolution suffers most in INT8."""
+    model = with_weight(network("identity"), "main1_w", coarse)
+    for name in ("stem_w", "stem_b"):
+        model = with_weight(model, name, dead_first)
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    return model, describe_model(path)
+
+
+def batches(model: onnx.ModelProto) -> list[Labelled]:
+    """Returns images that the FP32 network has all right."""
+    found = [images(32, seed) for seed in (3, 4)]
+    return [Labelled(x, logits_of(model, x).argmax(axis=1)) for x in found]
+
+
+@pytest.mark.parametrize("target", [Target.ONNXRUNTIME, Target.TENSORRT])
+def test_the_budget_is_kept_with_the_fewest_blocks_tried(tmp_path: Path, target: Target) -> None:
+    """INT8 alone breaks the budget; the engine keeps it, and every point before it does not."""
+    model, artifact = model_in(tmp_path)
+    table = table_by_every_method(view(model), images(32))
+    request = MixRequest(target=target, max_drop_pp=1.0, method=Method.MSE)
+    mix = choose_mix(artifact, table, request, batches(model))
+    assert mix.search is not None
+    drops = [point.drop_pp for point in mix.search.points]
+    assert drops[0] > 1.0 >= drops[-1]
+    assert all(drop > 1.0 for drop in drops[:-1])
+    made = {node.name: node.output[0] for node in view(model).nodes}
+    assert "hidden" in {made[name] for name in mix.kept}
+    assert mix.search.labelled
+    assert MixedSearch.from_dict(mix.search.to_dict()) == mix.search
+
+
+@pytest.mark.parametrize("target", [Target.ONNXRUNTIME, Target.TENSORRT])
+def test_the_engine_has_the_drop_that_the_search_saw(tmp_path: Path, target: Target) -> None:
+    """The network that is built, run on its own, loses just what the last point says."""
+    model, artifact = model_in(tmp_path)
+    table = table_by_every_method(view(model), images(32))
+    seen = batches(model)
+    request = MixRequest(target=target, max_drop_pp=1.0, method=Method.MSE)
+    mix = choose_mix(artifact, table, request, seen)
+    if target is Target.ONNXRUNTIME:
+        built = quantize_for_cpu(artifact, table, Method.MSE, mix=mix)
+    else:
+        built = quantize_for_tensorrt(artifact, table, Method.MSE, mix=mix)
+    labels = np.concatenate([b.labels for b in seen if b.labels is not None])
+    found = np.concatenate([logits_of(built.model, b.images).argmax(axis=1) for b in seen])
+    assert mix.search is not None
+    drop = 100 * np.mean(found != labels)
+    assert drop == pytest.approx(mix.search.points[-1].drop_pp, abs=100 / len(labels))
+    reasons = {layer.name: layer.reason for layer in built.layers if layer.name in mix.kept}
+    assert reasons == {n: r for n, r in mix.kept.items() if n in reasons}
+    assert all(re.match(r"kept from INT8 for the accuracy", text) for text in reasons.values())
+
+
+def test_kept_operators_run_in_float(tmp_path: Path) -> None:
+    """ONNX Runtime's own optimised graph has a float convolution where one was kept."""
+    model, artifact = model_in(tmp_path)
+    graph = view(model)
+    table = table_by_every_method(graph, images(8))
+    hidden = next(node.name for node in graph.nodes if node.output[0] == "hidden")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    built = quantize_for_cpu(artifact, table, mix=Mix({hidden: "kept"}))
+    onnxruntime.InferenceSession(
+        built.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    kinds = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert kinds.count("QLinearConv") == 2
+    assert sum(kind in {"Conv", "FusedConv"} for kind in kinds) == 1
+    precisions = {layer.name: layer.precision for layer in built.layers}
+    assert precisions[hidden] is Precision.FP32
+
+
+def test_int8_that_keeps_the_budget_is_left_alone(tmp_path: Path) -> None:
+    """Nothing is kept, and nothing but INT8 is tried."""
+    model = network("identity")
+    onnx.save(model, tmp_path / "model.onnx")
+    table = table_by_every_method(view(model), images(32))
+    request = MixRequest(target=Target.TENSORRT, max_drop_pp=100.0, method=Method.MSE)
+    mix = choose_mix(describe_model(tmp_path / "model.onnx"), table, request, batches(model))
+    assert not mix.kept
+    assert mix.search is not None
+    assert len(mix.search.points) == 1
+
+
+def test_without_labels_every_changed_label_is_lost() -> None:
+    """Never less than the drop: flips that happen to be right count too."""
+    model = network("identity")
+    judging = judge(model.SerializeToString(), view(model), [images(8)])
+    changed = judging.logits.copy()
+    changed[:2] = -changed[:2]
+    labels = changed.argmax(axis=1)
+    assert Budget(judging, None, 0.0).drop_pp(changed) == pytest.approx(25.0)
+    assert Budget(judging, labels, 0.0).drop_pp(changed) == pytest.approx(-25.0)
+
+
+def test_no_image_is_an_error(tmp_path: Path) -> None:
+    """A search without images would call anything within the budget."""
+    _, artifact = model_in(tmp_path)
+    table = table_by_every_method(view(network("identity")), images(4))
+    with pytest.raises(CalibrationError, match=r"No image came to judge mixed precision"):
+        choose_mix(artifact, table, MixRequest(target=Target.TENSORRT, max_drop_pp=1.0), [])
+
+
+def test_the_estimate_of_a_float_network_is_twice_that_of_int8() -> None:
+    """Half the rate and twice the bytes, whichever of the two binds; none kept is 1."""
+    graph = view(network("bottleneck"))
+    assert estimated_latency(graph) == 1
+    whole = graph.keeping(dict.fromkeys(quantizable(graph), "kept"))
+    assert estimated_latency(whole) == pytest.approx(2)
+
+
+def test_the_pareto_front_is_what_no_point_beats() -> None:
+    """A brute-force check by hand: (2, 1), (1, 2) and (0, 3) stand, (1, 3) and (2, 2) do not."""
+    pairs = [(2.0, 1.0), (1.0, 3.0), (1.0, 2.0), (2.0, 2.0), (0.0, 3.0)]
+    points = [
+        MixedPoint(kept=(), drop_pp=drop, sqnr_db=0.0, latency=latency) for drop, latency in pairs
+    ]
+    assert pareto(points) == (0, 2, 4)

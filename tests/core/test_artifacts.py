@@ -1,0 +1,313 @@
+"""Tables, manifests and engines: they come back as they were, or are refused."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeres.core.artifacts import (
+    LayerPrecision,
+    Manifest,
+    OnnxArtifact,
+    TensorSpec,
+    load_engine,
+    manifest_path,
+)
+from edgeres.core.contract import preset
+from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
+from edgeres.core.table import (
+    CalibrationTable,
+    DataLineage,
+    TensorRange,
+    Threshold,
+    load_table,
+    save_table,
+)
+from edgeres.core.target import Target
+from edgeres.errors import ArtifactError
+from edgeres.files import load_json, save_json, sha256_of
+
+TABLE = CalibrationTable(
+    model_sha256="a" * 64,
+    data=DataLineage(path="images", fingerprint="f" * 16, image_hashes=("01", "02")),
+    contract=preset("imagenet-caffe"),
+    method=Method.ENTROPY,
+    percentile=99.99,
+    samples=2,
+    seed=7,
+    edgeres_version="0.1.0",
+    tensors={
+        "input": TensorRange(
+            amax=2.1,
+            signed=True,
+            thresholds={Method.ENTROPY: Threshold(s8=2.0), Method.MAX: Threshold(s8=2.1)},
+        ),
+        "relu": TensorRange(
+            amax=6.0,
+            signed=False,
+            thresholds={Method.ENTROPY: Threshold(s8=5.0, u8=5.5)},
+        ),
+    },
+)
+
+MANIFEST = Manifest(
+    target=Target.TENSORRT_RTX,
+    precision=Precision.INT8,
+    engine_sha256=hashlib.sha256(b"plan").hexdigest(),
+    model_sha256="a" * 64,
+    table_sha256="b" * 64,
+    method=Method.MSE,
+    edgeres_version="0.1.0",
+    versions={"tensorrt-rtx": "1.7.1"},
+    gpu=None,
+    compute_capability="8.6",
+    flags=("strongly-typed",),
+    contract=preset("digits"),
+    classes=("0", "1"),
+    input=TensorSpec(name="images", shape=(None, 3, 32, 32)),
+    output=TensorSpec(name="logits", shape=(None, 2)),
+    calibration_images=("01", "02"),
+    layers=(
+        LayerPrecision(name="conv1", op_type="Conv", precision=Precision.INT8),
+        LayerPrecision(name="fc", op_type="Gemm", precision=Precision.FP32, reason="no range"),
+    ),
+)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    """An engine file with its manifest."""
+    path = tmp_path / "net.plan"
+    path.write_bytes(b"plan")
+    save_json(manifest_path(path), MANIFEST.to_dict())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "digest"),
+    [
+        (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (b"a" * 10**6, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+        (b"a" * (3 << 20), hashlib.sha256(b"a" * (3 << 20)).hexdigest()),
+    ],
+    ids=["empty", "short", "a million", "more than one read"],
+)
+def test_a_file_is_hashed_whole(tmp_path: Path, content: bytes, digest: str) -> None:
+    """Against the examples of FIPS 180-2, and beyond one read."""
+    (tmp_path / "x").write_bytes(content)
+    assert sha256_of(tmp_path / "x") == digest
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    """Absent or a folder: the path and the reason."""
+    with pytest.raises(ArtifactError, match=r"x cannot be read: No such file or directory\."):
+        sha256_of(tmp_path / "x")
+    with pytest.raises(ArtifactError, match=r"cannot be read: Is a directory\. Check the path\."):
+        sha256_of(tmp_path)
+
+
+def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Every field, through the file."""
+    save_table(tmp_path / "table.json", TABLE)
+    assert load_table(tmp_path / "table.json") == TABLE
+
+
+def test_a_manifest_comes_back_as_it_was(engine: Path) -> None:
+    """Every field, through the file, with the engine's path."""
+    found = load_engine(engine)
+    assert found.manifest == MANIFEST
+    assert found.path == engine
+
+
+def test_a_threshold_is_found_by_method() -> None:
+    """The table's own method unless another is asked for."""
+    assert TABLE.threshold("input") == Threshold(s8=2.0)
+    assert TABLE.threshold("input", Method.MAX) == Threshold(s8=2.1)
+
+
+def test_a_threshold_that_is_not_there_is_refused() -> None:
+    """An unknown tensor and an unknown method are told apart."""
+    with pytest.raises(ArtifactError) as no_tensor:
+        TABLE.threshold("add")
+    assert str(no_tensor.value) == (
+        "The calibration table has no tensor 'add' among its 2. "
+        "It was made by another version of edgeres: run calibrate again."
+    )
+    with pytest.raises(ArtifactError) as no_method:
+        TABLE.threshold("input", Method.MSE)
+    assert str(no_method.value) == (
+        "The calibration table has no mse threshold of 'input'; it has entropy, max. "
+        "Build with one of these methods, or run calibrate again."
+    )
+
+
+def test_a_truncated_table_is_refused_wherever_it_ends(tmp_path: Path) -> None:
+    """Each of a hundred lengths; never a traceback, never a table."""
+    path = tmp_path / "table.json"
+    save_table(path, TABLE)
+    whole = path.read_bytes().rstrip()
+    for length in range(0, len(whole), max(1, len(whole) // 100)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ArtifactError, match="is not JSON"):
+            load_table(path)
+
+
+TABLE_KEYS = sorted(set(TABLE.to_dict()) - {"schema_version", "kind"})
+TEXT_KEYS = ("model_sha256", "edgeres_version")
+OPTIONAL_KEYS = ("recovery", "sensitivity")
+"""Null where it was not asked for."""
+
+
+@pytest.mark.parametrize("key", TABLE_KEYS)
+def test_a_table_without_one_of_its_keys_is_refused(tmp_path: Path, key: str) -> None:
+    """Every key is needed, and the message names it."""
+    raw = TABLE.to_dict()
+    del raw[key]
+    save_json(tmp_path / "table.json", raw)
+    with pytest.raises(ArtifactError) as refused:
+        load_table(tmp_path / "table.json")
+    assert str(refused.value) == (
+        f"{tmp_path / 'table.json'} is a damaged calibration table (KeyError('{key}')). "
+        "Run calibrate again."
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (key, value)
+        for key in TABLE_KEYS
+        if key not in TEXT_KEYS
+        for value in (None, "?", [1])
+        if value is not None or key not in OPTIONAL_KEYS
+    ],
+)
+def test_a_table_with_a_key_of_another_kind_is_refused(
+    tmp_path: Path, key: str, value: Any
+) -> None:
+    """Nothing, text or a list where a number or an object belongs."""
+    save_json(tmp_path / "table.json", {**TABLE.to_dict(), key: value})
+    with pytest.raises(ArtifactError, match=r"Run calibrate again\.|Export the model again"):
+        load_table(tmp_path / "table.json")
+
+
+def test_a_threshold_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    """Text, a list or NaN where an amax belongs."""
+    path = tmp_path / "table.json"
+    save_table(path, TABLE)
+    text = path.read_text()
+    for wrong, message in (
+        ('"x"', "is a damaged calibration table"),
+        ("[]", "is a damaged calibration table"),
+        ("NaN", r"is not JSON \(NaN is no JSON number\)"),
+    ):
+        path.write_text(text.replace('"s8": 2.0', f'"s8": {wrong}'))
+        with pytest.raises(ArtifactError, match=message):
+            load_table(path)
+
+
+def test_a_contract_of_impossible_values_is_the_files_fault(tmp_path: Path) -> None:
+    """It is an ArtifactError of exit code 1, not a usage error of the command."""
+    raw = TABLE.to_dict()
+    raw["contract"]["size"] = 0
+    save_json(tmp_path / "table.json", raw)
+    with pytest.raises(ArtifactError, match=r"contract cannot be read: Input size is 0") as refused:
+        load_table(tmp_path / "table.json")
+    assert refused.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", "is not JSON"),
+        (b"", "is not JSON"),
+        (b"[" * 200_000, "is not JSON"),
+        (b"[]", "is no edgeres-calibration-table file: its kind is 'list'. Check the path."),
+        (b"{}", "is no edgeres-calibration-table file: its kind is None. Check the path."),
+        (
+            b'{"kind": "edgeres-calibration-table", "schema_version": 2}',
+            "has schema version 2, this edgeres reads 1. Make the file again with this version.",
+        ),
+    ],
+    ids=["binary", "empty", "nested", "list", "foreign", "other schema"],
+)
+def test_a_foreign_file_is_no_table(tmp_path: Path, content: bytes, message: str) -> None:
+    """Each is told what it is instead."""
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ArtifactError) as refused:
+        load_json(tmp_path / "x", "edgeres-calibration-table")
+    assert message in str(refused.value)
+
+
+def test_an_absent_table_is_named(tmp_path: Path) -> None:
+    """The path and the system's reason."""
+    with pytest.raises(ArtifactError, match=r"t\.json cannot be read: No such file or directory"):
+        load_table(tmp_path / "t.json")
+
+
+def test_a_manifest_is_no_table(engine: Path) -> None:
+    """Files of ours are told from one another by their kind."""
+    with pytest.raises(ArtifactError, match="its kind is 'edgeres-engine'"):
+        load_table(manifest_path(engine))
+
+
+def test_an_absent_engine_is_named(engine: Path) -> None:
+    """The engine itself is named, not its manifest."""
+    engine.unlink()
+    with pytest.raises(ArtifactError) as refused:
+        load_engine(engine)
+    assert str(refused.value) == (
+        f"{engine} does not exist. Check the path, or make the engine with build-engine."
+    )
+
+
+def test_an_engine_without_a_manifest_is_refused(engine: Path) -> None:
+    """An engine of unknown origin is not run."""
+    manifest_path(engine).unlink()
+    with pytest.raises(ArtifactError) as refused:
+        load_engine(engine)
+    assert str(refused.value) == (
+        f"{engine} has no manifest: net.plan.json is not beside it. An engine is code, so one of "
+        "unknown origin is not run. Copy both files, or build it with build-engine; bench runs a "
+        "plan of your own with --trust."
+    )
+
+
+@pytest.mark.parametrize("content", [b"pla", b"plan!", b""])
+def test_an_engine_that_was_changed_is_refused(engine: Path, content: bytes) -> None:
+    """Truncated, longer or empty: both hashes are shown."""
+    engine.write_bytes(content)
+    with pytest.raises(ArtifactError) as refused:
+        load_engine(engine)
+    assert "was changed or truncated after it was built" in str(refused.value)
+    assert hashlib.sha256(content).hexdigest()[:12] in str(refused.value)
+    assert MANIFEST.engine_sha256[:12] in str(refused.value)
+
+
+@pytest.mark.parametrize("key", sorted(set(MANIFEST.to_dict()) - {"schema_version", "kind"}))
+def test_a_damaged_manifest_is_refused_whatever_key_is_missing(engine: Path, key: str) -> None:
+    """Every key is needed."""
+    raw = MANIFEST.to_dict()
+    del raw[key]
+    save_json(manifest_path(engine), raw)
+    with pytest.raises(ArtifactError, match=r"damaged manifest .*Run build-engine again\."):
+        load_engine(engine)
+
+
+def test_an_onnx_artifact_knows_its_classes() -> None:
+    """The length of the logits, 0 where the file leaves it open."""
+    image, logits = (
+        TensorSpec(name="x", shape=(None, 3, 8, 8)),
+        TensorSpec(name="y", shape=(None, 10)),
+    )
+    path = Path("net.onnx")
+    known = OnnxArtifact(path=path, sha256="", input=image, output=logits)
+    unknown = OnnxArtifact(
+        path=path, sha256="", input=image, output=TensorSpec(name="y", shape=(None, None))
+    )
+    assert (known.num_classes, unknown.num_classes) == (10, 0)

@@ -1,0 +1,250 @@
+"""The detective on a world of plain colours: what it names, on what evidence, at which cost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from worlds import COLORS, RIGHT, Painter, labelled, plain_colors
+
+from edgeres.core.contract import PRESETS, Color, Contract
+from edgeres.errors import DataError, RunnerError
+from edgeres.evaluation.evaluate import Predictions
+from edgeres.evaluation.mistakes import Diagnosis, diagnose, is_suspicious
+from edgeres.evaluation.mistakes.search import JUDGING, SCREENING, _one_sided
+from edgeres.images import Batch, Dataset
+from edgeres.statistics import drop_interval
+from edgeres.testing import FakeRunner
+
+BGR = replace(RIGHT, color=Color.BGR)
+BARE = replace(RIGHT, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+COUNT = SCREENING + JUDGING
+
+
+def found(contract: Contract, dataset: Dataset | None = None, **more: object) -> Diagnosis:
+    """Returns what the detective finds where the colours' network is fed by `contract`."""
+    return diagnose(Painter().runner(), dataset or plain_colors(COUNT), contract, **more)  # type: ignore[arg-type]
+
+
+def named(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """Returns the mistakes that it names."""
+    assert diagnosis.named is not None, diagnosis.sentence
+    return diagnosis.named.suspect.mistakes
+
+
+def test_the_right_preprocessing_is_left_alone() -> None:
+    """Nothing is named, and it is said how much was tried."""
+    diagnosis = found(RIGHT)
+    assert diagnosis.named is None
+    assert diagnosis.correct == diagnosis.samples == JUDGING
+    assert diagnosis.sentence == (
+        f"None of {diagnosis.tried} usual mistakes in preprocessing or labels is found: 256 "
+        "(100.0 %) of 256 images are right as it is, and no change gains more than chance."
+    )
+
+
+def test_swapped_colours_are_named_with_their_evidence() -> None:
+    """Accuracy before and after, interval, p value, and the option that repairs it."""
+    diagnosis = found(BGR)
+    assert named(diagnosis) == ("red and blue are swapped, the network takes RGB",)
+    assert diagnosis.named is not None
+    gained, lost = diagnosis.named.gained, diagnosis.named.lost
+    assert diagnosis.named.correct == diagnosis.correct + gained - lost
+    low, high = (100 * bound for bound in drop_interval(lost, gained, JUDGING))
+    assert diagnosis.sentence.startswith(
+        "Likely mistake: red and blue are swapped, the network takes RGB. With that corrected 256 "
+        f"(100.0 %) of 256 images are right instead of {diagnosis.correct} "
+        f"({100 * diagnosis.correct / 256:.1f} %): a gain of {low:.1f} to {high:.1f} pp, p < 1e-6 "
+        f"(exact McNemar, corrected for {len(diagnosis.findings)} tries). Export the model again "
+        "with --color rgb, then calibrate and build again."
+    )
+
+
+def test_a_contract_of_the_command_line_is_repaired_there() -> None:
+    """Where the model carries none, an export would not help."""
+    diagnosis = replace(found(BGR), carried=False)
+    assert "Pass --color rgb to calibrate, build-engine and bench." in diagnosis.sentence
+
+
+def test_a_missing_mean_is_named_with_what_is_as_good() -> None:
+    """ImageNet's and CIFAR's differ too little for plain colours, and both are said."""
+    diagnosis = found(BARE)
+    assert named(diagnosis) == (
+        "mean and std are missing, the network takes ImageNet's mean and std",
+    )
+    assert "Export the model again with --preset cifar-imagenet-norm," in diagnosis.sentence
+    assert " As good on these images: --preset cifar" in diagnosis.sentence
+
+
+def test_two_mistakes_at_once_are_named() -> None:
+    """Colour and values, neither of which explains the accuracy alone."""
+    assert named(found(replace(BARE, color=Color.BGR))) == (
+        "mean and std are missing, the network takes ImageNet's mean and std",
+        "red and blue are swapped, the network takes RGB",
+    )
+
+
+def test_a_mistake_in_the_labels_beside_one_in_the_images_is_named() -> None:
+    """One reading of the labels is tried with every contract, at no inference more."""
+    data = plain_colors(COUNT)
+    assert data.labels is not None
+    keep = np.flatnonzero(data.labels < 9)
+    pixels = np.stack([data.image(int(row)) for row in keep])
+    shifted = labelled(pixels, data.labels[keep] + 1)
+    mistakes = named(found(BARE, shifted))
+    assert mistakes[0].startswith("mean and std are missing")
+    assert mistakes[1].startswith("the labels are one too high")
+
+
+def test_an_order_of_labels_that_nobody_wrote_down_is_read_off_the_answers() -> None:
+    """And confirmed on images that had no part in reading it off."""
+    data = plain_colors(COUNT)
+    order = np.array([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    diagnosis = found(RIGHT, replace(data, labels=order[data.labels]))
+    assert named(diagnosis) == ("the labels number the classes in another order than the network",)
+    assert diagnosis.named is not None
+    assert diagnosis.named.correct == JUDGING
+    assert "0 is 3, 2 is 6, 3 is 0, 4 is 2, 5 is 4, 6 is 7, 7 is 9, 9 is 5." in diagnosis.sentence
+
+
+def test_a_network_that_is_still_wrong_is_not_explained() -> None:
+    """What helps is named, and that it does not explain everything."""
+    data = plain_colors(COUNT)
+    assert data.labels is not None
+    half = np.where(np.arange(COUNT) % 2, data.labels, (data.labels + 3) % 10)
+    diagnosis = found(BARE, replace(data, labels=half))
+    assert named(diagnosis)[0].startswith("mean and std are missing")
+    assert "That does not explain everything: the network is still surer" in diagnosis.sentence
+
+
+@pytest.mark.parametrize("contract", [RIGHT, BGR, BARE], ids=["right", "bgr", "bare"])
+def test_the_inferences_are_counted_and_bounded(contract: Contract) -> None:
+    """What the network itself counted, below the 5,000 that are promised."""
+    painter = Painter()
+    diagnosis = diagnose(painter.runner(), plain_colors(1000), contract)
+    assert diagnosis.inferences == painter.shown < 5000
+
+
+def test_images_that_choose_do_not_judge() -> None:
+    """Every fifth screens, the rest judges, and no image is in both."""
+    shown: dict[int, set[str]] = {}
+
+    def watch(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
+        assert label == "Diagnosing"
+        for batch in stream:
+            shown.setdefault(total, set()).update(batch.hashes)
+            yield batch
+
+    found(BGR, track=watch)
+    assert {total: len(names) for total, names in shown.items()} == {SCREENING: 64, JUDGING: 256}
+    assert not shown[SCREENING] & shown[JUDGING]
+
+
+def random_answers(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns logits, (N, 10), that depend on each image's numbers by a hash alone."""
+    digests = b"".join(hashlib.sha256(image.tobytes()).digest()[:10] for image in images)
+    bytes_of = np.frombuffer(digests, np.uint8).reshape(len(images), 10)
+    return bytes_of.astype(np.float32) / np.float32(25)
+
+
+def test_nothing_is_named_by_chance() -> None:
+    """A network that guesses is never explained, on 40 data sets with 36 suspects each."""
+    runner = FakeRunner(logits=random_answers)
+    for seed in range(40):
+        diagnosis = diagnose(runner, plain_colors(COUNT, seed=seed), RIGHT)
+        assert diagnosis.named is None, diagnosis.sentence
+
+
+def test_a_suspect_that_overflows_the_network_is_out() -> None:
+    """A reference in FP16 may answer raw values with NaN: the others are still tried."""
+    painter = Painter()
+
+    def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        answers = painter.logits(images)
+        return answers * np.float32("nan") if np.abs(images).max() > 20 else answers
+
+    diagnosis = diagnose(FakeRunner(logits=logits), plain_colors(COUNT), BGR)
+    assert named(diagnosis) == ("red and blue are swapped, the network takes RGB",)
+
+
+def test_a_network_that_fails_on_the_present_images_is_refused() -> None:
+    """That is no suspect's doing."""
+    broken = FakeRunner(logits=lambda images: np.full((len(images), 10), np.nan, np.float32))
+    with pytest.raises(RunnerError, match="returned NaN or infinite logits"):
+        diagnose(broken, plain_colors(COUNT), RIGHT)
+
+
+def test_few_images_prove_nothing() -> None:
+    """The same mistake that 256 images prove stays unnamed on six."""
+    diagnosis = found(BARE, plain_colors(8))
+    assert diagnosis.samples == 6
+    assert diagnosis.named is None
+    assert max(finding.correct for finding in diagnosis.findings) == 6
+
+
+def test_one_image_is_refused() -> None:
+    """There would be none left to judge on."""
+    with pytest.raises(DataError, match="has 1 image; a diagnosis needs some to choose by and"):
+        found(RIGHT, plain_colors(1))
+
+
+def test_images_without_labels_are_refused() -> None:
+    """Nothing could be right."""
+    with pytest.raises(DataError, match="has no labels; a diagnosis needs one an image"):
+        found(RIGHT, replace(plain_colors(20), labels=None))
+
+
+@given(gained=st.integers(0, 40), lost=st.integers(0, 40))
+def test_the_p_value_is_that_of_coin_flips(gained: int, lost: int) -> None:
+    """Summed by hand: the chance of at least as many heads."""
+    flips = gained + lost
+    expected = sum(comb(flips, heads) for heads in range(gained, flips + 1)) / 2**flips
+    assert _one_sided(gained, lost) == pytest.approx(expected, rel=1e-9)
+
+
+def test_every_try_is_paid_for() -> None:
+    """The p value is the exact one times the suspects judged, and at most 1."""
+    diagnosis = found(BGR)
+    for finding in diagnosis.findings:
+        alone = _one_sided(finding.gained, finding.lost)
+        assert finding.p_value == min(1.0, len(diagnosis.findings) * alone)
+
+
+def test_the_json_has_the_evidence() -> None:
+    """What was judged, what was named and in which words."""
+    diagnosis = found(BGR)
+    told = diagnosis.to_dict()
+    assert told["sentence"] == diagnosis.sentence
+    assert told["named"]["options"] == ["--color rgb"]
+    assert told["named"]["contract"] == RIGHT.to_dict()
+    assert len(told["findings"]) == len(diagnosis.findings) <= 6
+    assert told["inferences"] == diagnosis.inferences
+
+
+def predictions(right: int, wrong: int, confidence: float) -> Predictions:
+    """Returns answers of which so many are right, all equally sure."""
+    rank = np.array([0] * right + [1] * wrong)
+    sure = np.full(len(rank), confidence, np.float32)
+    return Predictions(classes=10, top1=np.zeros_like(rank), rank=rank, confidence=sure)
+
+
+def test_a_network_is_suspected_that_is_seldom_right_or_surer_than_right() -> None:
+    """Below half, or more than a tenth surer; a good one is not."""
+    assert not is_suspicious(predictions(92, 8, 0.97))
+    assert not is_suspicious(predictions(50, 50, 0.55))
+    assert is_suspicious(predictions(49, 51, 0.5))
+    assert is_suspicious(predictions(78, 22, 0.93))
+
+
+def test_the_world_is_as_it_says() -> None:
+    """The painter knows every colour as trained, and swapped four pairs stand for another."""
+    assert len(COLORS) == 10
+    assert found(BGR).correct < 0.7 * JUDGING
+    assert PRESETS["cifar-imagenet-norm"] is RIGHT

@@ -1,0 +1,185 @@
+"""The usual mistakes: each is suspected, none twice, and the options that are named repair it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+
+from edgeres.cli.options import contract_from, contract_options
+from edgeres.core.contract import PRESETS, Color, Contract, Interpolation
+from edgeres.errors import ConfigError
+from edgeres.evaluation.mistakes.suspects import Sides, geometry_beside, label_orders, suspects_of
+from edgeres.evaluation.mistakes.values import Suspect, options_between
+from edgeres.images import normalise, prepare
+
+IMAGENET, CAFFE, DIGITS = (PRESETS[name] for name in ("imagenet", "imagenet-caffe", "digits"))
+SIDES = Sides(shortest=240, longest=300)
+ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+def image() -> NDArray[np.uint8]:
+    """Returns (250, 300, 3) uint8 RGB, another value everywhere."""
+    return np.random.default_rng(0).integers(0, 256, (250, 300, 3)).astype(np.uint8)
+
+
+def numbers(contract: Contract) -> NDArray[np.float32]:
+    """Returns what a network is fed by a contract, (3, H, W)."""
+    batch = normalise(prepare(image(), contract)[None], contract)
+    return batch.reshape(batch.shape[1:])
+
+
+def single(contract: Contract) -> dict[str, Contract]:
+    """Returns the suspects of one mistake by that mistake."""
+    found = suspects_of(contract, SIDES)
+    return {s.mistakes[0]: s.contract for s in found if len(s.mistakes) == 1}
+
+
+MISTAKES = {
+    "the wrong colour order was typed": (replace(IMAGENET, color=Color.BGR), IMAGENET),
+    "the other colour order with its mean": (
+        replace(IMAGENET, color=Color.BGR, mean=IMAGENET.mean[::-1], std=IMAGENET.std[::-1]),
+        IMAGENET,
+    ),
+    "mean and std left out": (replace(IMAGENET, mean=ZERO, std=ONE), IMAGENET),
+    "the mean of caffe left out": (replace(CAFFE, mean=ZERO), CAFFE),
+    "scaled twice by units": (
+        replace(
+            IMAGENET,
+            mean=(123.675, 116.28, 103.53),
+            std=(58.395, 57.12, 57.375),
+        ),
+        IMAGENET,
+    ),
+    "scaled although the network scales": (
+        replace(IMAGENET, mean=ZERO, std=ONE),
+        replace(IMAGENET, scale=1.0, mean=ZERO, std=ONE),
+    ),
+    "the scaling left out": (replace(IMAGENET, scale=1.0), IMAGENET),
+    "0..255 for 0..1": (
+        replace(IMAGENET, scale=1.0, mean=ZERO, std=ONE),
+        replace(IMAGENET, mean=ZERO, std=ONE),
+    ),
+    "0..1 for -1..1": (
+        replace(IMAGENET, mean=ZERO, std=ONE),
+        PRESETS["imagenet-inception"],
+    ),
+    "ImageNet's mean for CIFAR's": (PRESETS["cifar-imagenet-norm"], PRESETS["cifar"]),
+    "resized to the crop": (replace(IMAGENET, resize=224), IMAGENET),
+    "a margin cropped off": (IMAGENET, replace(IMAGENET, resize=224)),
+    "resized although it should not be": (IMAGENET, replace(IMAGENET, resize=None)),
+    "nearest for bilinear": (replace(IMAGENET, interpolation=Interpolation.NEAREST), IMAGENET),
+    "bilinear for bicubic": (IMAGENET, replace(IMAGENET, interpolation=Interpolation.BICUBIC)),
+    "RGB without scaling for caffe's BGR": (replace(CAFFE, color=Color.RGB, mean=ZERO), CAFFE),
+    "ImageNet's for caffe's": (IMAGENET, CAFFE),
+}
+"""What was said, and what the network takes."""
+
+
+@pytest.mark.parametrize("said", MISTAKES)
+def test_the_right_preprocessing_is_among_the_suspects(said: str) -> None:
+    """It makes the very numbers of an image that the network was trained on."""
+    wrong, right = MISTAKES[said]
+    found = [s.contract for s in suspects_of(wrong, SIDES)]
+    assert any(np.allclose(numbers(c), numbers(right), rtol=1e-5, atol=1e-5) for c in found)
+
+
+@pytest.mark.parametrize("contract", [IMAGENET, CAFFE, DIGITS], ids=["imagenet", "caffe", "digits"])
+def test_no_two_suspects_make_the_same_numbers(contract: Contract) -> None:
+    """Nor does one make those of the present contract: each inference tells something."""
+    made = [numbers(contract), *(numbers(s.contract) for s in suspects_of(contract, SIDES))]
+    texts = {array.round(4).tobytes() for array in made}
+    assert len(texts) == len(made)
+
+
+def test_mistakes_are_said_as_they_were_made() -> None:
+    """Missing, twice and swapped each have their own words."""
+    bare = single(replace(IMAGENET, mean=ZERO, std=ONE))
+    assert "mean and std are missing, the network takes ImageNet's mean and std" in bare
+    twice = "the values are scaled twice, the network takes raw values in [0, 255]"
+    assert f"{twice} and scales them itself" in bare
+    assert "red and blue are swapped, the network takes BGR" in bare
+    assert "the scaling by 1/255 is missing" in single(replace(IMAGENET, scale=1.0))
+
+
+def test_two_mistakes_come_with_both_their_names() -> None:
+    """Colour beside values, and geometry beside a suspect of one mistake."""
+    wrong = replace(CAFFE, color=Color.RGB, mean=ZERO)
+    (pair,) = (s for s in suspects_of(wrong, SIDES) if s.contract == CAFFE)
+    assert len(pair.mistakes) == 2
+    first = suspects_of(IMAGENET, SIDES)[0]
+    beside = geometry_beside(first, SIDES)
+    assert {s.mistakes[0] for s in beside} == {first.mistakes[0]}
+    assert all(len(s.mistakes) == 2 for s in beside)
+    assert geometry_beside(pair, SIDES) == ()
+
+
+def test_a_resize_that_changes_nothing_has_no_filter() -> None:
+    """Images of the right size are the same by every filter, and cannot be cropped larger."""
+    found = suspects_of(PRESETS["digits"], Sides(shortest=32, longest=32))
+    assert {s.contract.interpolation for s in found if s.contract.resize == 32} == {
+        Interpolation.BILINEAR
+    }
+    small = suspects_of(PRESETS["digits"], Sides(shortest=8, longest=8))
+    assert all(s.contract.resize is not None for s in small)
+
+
+@click.command()
+@contract_options
+def tell(**options: object) -> None:
+    """Prints the contract that the options make of ImageNet's."""
+    click.echo(contract_from(dict(options)).resolve(IMAGENET).to_dict())
+
+
+@pytest.mark.parametrize("suspect", suspects_of(IMAGENET, SIDES), ids=lambda s: str(s.contract))
+def test_the_options_make_the_contract(suspect: Suspect) -> None:
+    """Read by the command line's own parser, they turn the present contract into the right one."""
+    options = options_between(IMAGENET, suspect.contract)
+    told = CliRunner().invoke(tell, [word for option in options for word in option.split()])
+    assert told.exit_code == 0, told.output
+    expected = {**suspect.contract.to_dict()}
+    assert told.output.strip() == str(expected)
+
+
+def test_one_value_is_told_by_its_option_and_several_by_a_preset() -> None:
+    """The shortest way to say it; nothing where nothing differs."""
+    assert options_between(IMAGENET, IMAGENET) == ()
+    swapped = replace(IMAGENET, color=Color.BGR)
+    assert options_between(swapped, IMAGENET) == ("--color rgb",)
+    assert options_between(IMAGENET, CAFFE) == ("--preset imagenet-caffe",)
+    assert options_between(replace(IMAGENET, scale=1.0), IMAGENET) == ("--scale 1/255",)
+    assert options_between(IMAGENET, replace(IMAGENET, resize=None)) == ("--resize none",)
+
+
+def test_contracts_of_two_networks_are_refused() -> None:
+    """No option of preprocessing changes what a network's input measures."""
+    with pytest.raises(ConfigError, match="Contracts of 224 and 32 pixels are for different"):
+        options_between(IMAGENET, DIGITS)
+
+
+def test_labels_are_read_one_higher_and_one_lower() -> None:
+    """A label that leaves the network's classes stands for none."""
+    higher, lower = label_orders(4, (), ())
+    assert higher.network_class == (1, 2, 3, -1)
+    assert lower.network_class == (-1, 0, 1, 2)
+    assert "count from 1" in lower.mistake
+    assert "every class index -1" in lower.remedy
+
+
+def test_folders_sorted_as_text_are_read_by_number() -> None:
+    """Of 12 folders 0 to 11, the third as text is 10."""
+    names = sorted(map(str, range(12)))
+    (by_number,) = (o for o in label_orders(12, names, ()) if "as text" in o.mistake)
+    assert by_number.network_class == tuple(int(name) for name in names)
+    assert len(label_orders(10, tuple("0123456789"), ())) == 2
+
+
+def test_folders_are_read_by_the_names_of_the_networks_classes() -> None:
+    """Where both name the same classes, their order alone may differ."""
+    (by_name,) = label_orders(3, ("cat", "dog", "eel"), ("dog", "eel", "cat"))[2:]
+    assert by_name.network_class == (2, 0, 1)
+    assert len(label_orders(3, ("cat", "dog", "eel"), ("cat", "dog", "eel"))) == 2

@@ -1,0 +1,153 @@
+"""MLPerf's own LoadGen in front of an engine: what it asks, measures and says."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgeres.core.bench_requests import LoadGenConfig, Scenario
+from edgeres.errors import ConfigError, DependencyError, RunnerError
+from edgeres.evaluation import loadgen
+from edgeres.evaluation.loadgen import check_loadgen, run_loadgen
+from edgeres.statistics import samples_needed
+from edgeres.testing import FakeRunner
+
+IMAGES = np.arange(12, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 2, 2), np.float32)
+BRIEF = LoadGenConfig(scenario=Scenario.SINGLE_STREAM, seconds=0.5, batch_size=4)
+
+installed = pytest.mark.skipif(
+    importlib.util.find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is not installed"
+)
+
+
+class Engine:
+    """A runner that takes some time, and keeps which images it was asked for."""
+
+    def __init__(self, seconds: float = 0.001) -> None:
+        """Sets the time of an inference."""
+        self.asked: list[list[int]] = []
+        self.seconds = seconds
+        self.runner = FakeRunner(logits=self._logits)
+
+    def _logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.asked.append(images[:, 0, 0, 0].astype(int).tolist())
+        time.sleep(self.seconds)
+        return np.zeros((len(images), 10), np.float32)
+
+
+@installed
+@pytest.mark.parametrize(
+    ("scenario", "sizes", "unit"),
+    [
+        (Scenario.SINGLE_STREAM, {1}, "ms"),
+        (Scenario.MULTI_STREAM, {8}, "ms"),
+        (Scenario.OFFLINE, {4}, "images/s"),
+    ],
+)
+def test_each_scenario_asks_as_mlperf_does(scenario: Scenario, sizes: set[int], unit: str) -> None:
+    """One image, eight at once, or a heap in batches; from all images, for as long as asked."""
+    engine = Engine()
+    found = run_loadgen(engine.runner, IMAGES, replace(BRIEF, scenario=scenario))
+    assert (found.scenario, found.unit, found.logs) == (scenario.value, unit, None)
+    full = {len(asked) for asked in engine.asked[:-1]}
+    assert full == sizes
+    assert {index for asked in engine.asked for index in asked} == set(range(12))
+    assert found.value is None or found.value > 0
+
+
+@installed
+def test_a_long_enough_run_is_valid() -> None:
+    """The latency is at least what the engine takes, and the queries are those that it answered."""
+    engine = Engine()
+    found = run_loadgen(engine.runner, IMAGES, BRIEF)
+    assert (found.valid, found.result, found.reasons) == (True, "VALID", ())
+    assert found.metric == "90th percentile latency, early stopping"
+    assert found.value is not None
+    assert found.value >= 1.0
+    assert len(engine.asked) - found.queries == 5
+
+
+@installed
+def test_too_few_queries_are_invalid_and_the_count_is_ours() -> None:
+    """LoadGen's own early stopping asks for as many as `samples_needed` says."""
+    slow = replace(BRIEF, scenario=Scenario.MULTI_STREAM, seconds=0.2)
+    found = run_loadgen(Engine(0.002).runner, IMAGES, slow)
+    assert (found.valid, found.result, found.value) == (False, "INVALID", None)
+    told = " ".join(found.reasons)
+    assert f"Need to process at least {samples_needed(99)} queries for early stopping." in told
+    assert found.to_dict()["result"] == "INVALID"
+
+
+@installed
+def test_its_logs_are_kept_where_that_is_asked(tmp_path: Path) -> None:
+    """In a folder that is made for them, and nothing on standard output."""
+    found = run_loadgen(Engine().runner, IMAGES, BRIEF, tmp_path / "a" / "logs")
+    assert found.logs == str(tmp_path / "a" / "logs")
+    summary = (tmp_path / "a" / "logs" / "mlperf_log_summary.txt").read_text()
+    assert "Result is : VALID" in summary
+    assert f"({found.queries})" in summary
+
+
+@installed
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not even by its C++ part: `--json` has standard output for itself."""
+    run_loadgen(Engine().runner, IMAGES, BRIEF)
+    assert capfd.readouterr() == ("", "")
+
+
+@installed
+@pytest.mark.parametrize("error", [RunnerError("it failed"), KeyboardInterrupt()])
+def test_a_failure_under_load_is_raised(error: BaseException) -> None:
+    """Once LoadGen has returned; it is answered until then, and the engine left alone."""
+    calls = []
+
+    def fail(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        calls.append(len(images))
+        if len(calls) > 8:
+            raise error
+        return np.zeros((len(images), 10), np.float32)
+
+    with pytest.raises(type(error)) as raised:
+        run_loadgen(FakeRunner(logits=fail), IMAGES, replace(BRIEF, seconds=0.05))
+    assert raised.value is error
+    assert len(calls) == 9
+
+
+@installed
+def test_multi_stream_needs_eight_images() -> None:
+    """Images are not repeated within a query."""
+    with pytest.raises(ConfigError, match="asks for 8 images at once, and there are 7"):
+        run_loadgen(Engine().runner, IMAGES[:7], replace(BRIEF, scenario=Scenario.MULTI_STREAM))
+
+
+@installed
+def test_a_log_without_a_result_is_refused(tmp_path: Path) -> None:
+    """As after a crash of LoadGen."""
+    log = tmp_path / "mlperf_log_detail.txt"
+    log.write_text('noise\n:::MLLOG {"key": "loadgen_version", "value": "5"}\n')
+    with pytest.raises(RunnerError, match=r"LoadGen left no result: 1 keys in its log, none of"):
+        loadgen._read_log(log)
+
+
+def test_without_loadgen_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is measured."""
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    with pytest.raises(DependencyError) as refused:
+        check_loadgen()
+    assert str(refused.value) == (
+        "MLPerf's LoadGen, which runs --scenario, is not installed: pip install 'edgeres[loadgen]'"
+    )
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_a_duration_is_positive(seconds: float) -> None:
+    """Anything else is a usage error."""
+    with pytest.raises(ConfigError, match=r"--loadgen-seconds is .*; expected a positive number"):
+        LoadGenConfig(scenario=Scenario.OFFLINE, seconds=seconds)

@@ -1,0 +1,197 @@
+"""Runs against an earlier one, and engines against each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from past_runs import RUN, latency, series, with_right
+
+from edgeres.core.verdict import PastLatency, PastRun
+from edgeres.errors import ConfigError
+from edgeres.evaluation.regression import against_baseline, baseline_checks, rank
+from edgeres.statistics import drop_interval, mcnemar_p
+
+NEW = replace(RUN, name="new")
+
+
+def verdicts(run: PastRun, max_slowdown: float = 0.05) -> dict[str, bool]:
+    """Returns which checks against the baseline pass."""
+    checks = baseline_checks(against_baseline(run, RUN), max_slowdown)
+    return {check.name: check.passed for check in checks}
+
+
+def test_the_same_engine_again_passes() -> None:
+    """Nothing changed, and nothing is called a change."""
+    found = against_baseline(NEW, RUN)
+    assert (found.accuracy.gained, found.accuracy.lost, found.accuracy.p_value) == (0, 0, 1.0)
+    assert found.latency is not None
+    assert (found.latency.ratio, found.latency.ci95) == (1.0, (1.0, 1.0))
+    assert verdicts(NEW) == {"baseline_accuracy": True, "baseline_latency": True}
+
+
+def test_accuracy_is_compared_image_by_image() -> None:
+    """Six other images lost and two gained, with the paired interval and the exact test."""
+    right = "0" * 6 + "1" * 894 + "1" * 2 + "0" * 98
+    found = against_baseline(with_right(NEW, right), RUN).accuracy
+    assert (found.gained, found.lost, found.drop_pp) == (2, 6, 0.4)
+    low, high = drop_interval(2, 6, 1000)
+    assert found.ci95_pp == (100 * low, 100 * high)
+    assert found.p_value == mcnemar_p(2, 6)
+
+
+@pytest.mark.parametrize(("lost", "passes"), [(2, True), (30, False)])
+def test_only_a_significant_drop_fails(lost: int, passes: bool) -> None:
+    """Two of 1000 can be chance, thirty cannot; the sentence has the counts."""
+    run = with_right(NEW, "0" * lost + "1" * (900 - lost) + "0" * 100)
+    check = baseline_checks(against_baseline(run, RUN), 0.05)[0]
+    assert (check.passed, check.exit_code) == (passes, 3)
+    assert check.reason.startswith(f"{lost} images lost and 0 gained against old, ")
+    assert ("a significant drop: 3.00 pp" in check.reason) is not passes
+
+
+def test_a_gain_never_fails() -> None:
+    """However significant."""
+    assert verdicts(with_right(NEW, "1" * 1000))["baseline_accuracy"]
+
+
+@pytest.mark.parametrize(("engine_ms", "passes"), [(2.05, True), (2.2, False), (1.0, True)])
+def test_an_engine_may_not_become_slower_than_allowed(engine_ms: float, passes: bool) -> None:
+    """2.5 % is within the 5 % that are, 10 % is not."""
+    run = replace(NEW, latency=latency(engine_ms))
+    assert verdicts(run) == {"baseline_accuracy": True, "baseline_latency": passes}
+    assert verdicts(run, max_slowdown=0.2)["baseline_latency"]
+
+
+def test_a_machine_that_is_slower_as_a_whole_does_not_count() -> None:
+    """Engine and reference at twice their times: the ratio to the reference is the same."""
+    found = against_baseline(replace(NEW, latency=latency(4.0, 8.0)), RUN).latency
+    assert found is not None
+    assert (found.ratio, found.raw_ratio) == (1.0, 2.0)
+
+
+def noisy(seed: int, factor: float) -> PastLatency:
+    """Returns latencies around 2 and 4 ms that wander by blocks, the engine slowed by a factor."""
+    rng = np.random.default_rng(seed)
+    wander = np.repeat(rng.normal(1, 0.1, 35), 20)
+    engine, reference = (wander * ms * rng.normal(1, 0.05, 700) for ms in (2 * factor, 4.0))
+    return PastLatency(
+        batch_size=1,
+        engine=series(engine.tolist()),
+        reference=series(reference.tolist()),
+        images_per_s=500.0,
+    )
+
+
+def test_the_interval_holds_the_true_ratio() -> None:
+    """In most of 40 seeded pairs of runs, where the engine truly became 8 % slower."""
+    held = []
+    for seed in range(40):
+        now, before = (
+            replace(RUN, latency=noisy(2 * seed + n, f)) for n, f in ((0, 1.08), (1, 1.0))
+        )
+        found = against_baseline(now, before).latency
+        assert found is not None
+        assert found.ci95 is not None
+        held.append(found.ci95[0] <= 1.08 <= found.ci95[1])
+    assert np.mean(held) >= 0.85
+
+
+def test_few_blocks_have_no_interval_and_are_judged_by_the_ratio() -> None:
+    """The check says no interval where there is none."""
+    run = replace(NEW, latency=latency(3.0, count=40))
+    check = baseline_checks(against_baseline(run, RUN), 0.05)[1]
+    assert (check.passed, check.exit_code) == (False, 4)
+    assert check.reason == "latency 1.500 times that of old, over the limit of 1.05"
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (
+            replace(NEW, machine="another"),
+            "The two runs have different machines (a processor and another).",
+        ),
+        (
+            replace(NEW, latency=replace(latency(2.0), batch_size=8)),
+            "The two runs have different latency batches (1 and 8).",
+        ),
+        (
+            replace(NEW, reference_sha256="b" * 64),
+            f"The two runs have different references ({'a' * 12} and {'b' * 12}).",
+        ),
+        (replace(NEW, latency=None), "new has no latency: its engine was only simulated."),
+    ],
+)
+def test_latencies_of_other_conditions_are_not_compared(run: PastRun, reason: str) -> None:
+    """The reason is told, and no check is made of them."""
+    found = against_baseline(run, RUN)
+    assert (found.latency, found.latency_reason) == (None, reason)
+    assert [check.name for check in baseline_checks(found, 0.05)] == ["baseline_accuracy"]
+
+
+def test_other_images_are_refused() -> None:
+    """They cannot be paired."""
+    other = replace(NEW, images=replace(NEW.images, fingerprint="g"))
+    with pytest.raises(ConfigError) as refused:
+        against_baseline(other, RUN)
+    assert str(refused.value) == (
+        "The baseline old was judged on 1000 other images, or on these in another order, so that "
+        "it cannot be compared image by image. Pass the same --data, --samples and --seed, or "
+        "make the baseline again."
+    )
+
+
+def engine(name: str, right: int, ms: float | None) -> PastRun:
+    """Returns an engine with so many of 1000 images right, at this latency."""
+    run = with_right(replace(RUN, name=name), "1" * right + "0" * (1000 - right))
+    return replace(run, latency=None if ms is None else latency(ms))
+
+
+def test_the_front_is_who_nobody_beats_in_both() -> None:
+    """By hand: accurate and slow, fast and less accurate, one beaten, one never timed, a tie."""
+    runs = [
+        engine("fp32", 910, 4.0),
+        engine("int8", 900, 1.0),
+        engine("fp16", 905, 4.5),
+        engine("simulated", 950, None),
+        engine("twin", 900, 1.0),
+    ]
+    found = rank(runs)
+    assert [(s.run.name, s.on_front, s.dominated_by) for s in found.standings] == [
+        ("fp32", True, None),
+        ("int8", True, None),
+        ("fp16", False, "fp32"),
+        ("simulated", False, None),
+        ("twin", True, None),
+    ]
+    assert found.to_dict()["front"] == ["fp32", "int8", "twin"]
+    assert found.warnings == ()
+
+
+def test_engines_are_compared_with_the_first_on_the_same_images() -> None:
+    """Ten lost against it; on other images there is no such figure, and a warning."""
+    first, second = engine("a", 910, 4.0), engine("b", 900, 1.0)
+    elsewhere = replace(
+        engine("c", 900, 1.0), images=replace(first.images, fingerprint="g"), machine="another"
+    )
+    found = rank([first, second, elsewhere])
+    changes = [standing.against_first for standing in found.standings]
+    assert changes[0] is changes[2] is None
+    assert changes[1] is not None
+    assert (changes[1].lost, changes[1].gained) == (10, 0)
+    assert found.warnings == (
+        "The engines were judged on different images, so their accuracy differs for that reason "
+        "too.",
+        "The engines were timed on different machines, so their latency differs for that reason "
+        "too.",
+    )
+
+
+def test_a_single_verdict_and_twins_in_name_are_refused() -> None:
+    """There is nothing to compare, or nothing to call them by."""
+    with pytest.raises(ConfigError, match=r"1 verdicts were given \(old\); expected 2 or more"):
+        rank([RUN])
+    with pytest.raises(ConfigError, match="each with a file name of its own"):
+        rank([RUN, RUN])

@@ -1,0 +1,144 @@
+"""What a machine says of itself, read from files laid out as Linux has them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+
+import pytest
+from machine_files import lay_out
+
+from edgeres import __version__
+from edgeres.machine import describe_machine, has_nvidia_gpu, int8_may_saturate
+
+DESKTOP = {
+    "proc/cpuinfo": (
+        "processor\t: 0\nmodel name\t: AMD EPYC 9B45\nflags\t\t: fpu sse2 avx2 avx_vnni avx512_vnni\n"
+        "\nprocessor\t: 1\nmodel name\t: AMD EPYC 9B45\nflags\t\t: fpu sse2 avx2 avx_vnni avx512_vnni\n"
+    ),
+    "proc/meminfo": "MemTotal:       16384000 kB\nMemFree: 1 kB\nMemAvailable:    8192512 kB\n",
+    "proc/loadavg": "0.15 1.20 3.75 1/200 4321\n",
+    "proc/sys/kernel/osrelease": "6.8.0-41-generic\n",
+    "etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 24.04.1 LTS"\n',
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
+    "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "performance\n",
+    "dev/nvidiactl": "",
+    "proc/driver/nvidia/gpus/0000:01:00.0/information": (
+        "Model: \t\t NVIDIA GeForce RTX 3080\nIRQ:   \t\t 120\n"
+    ),
+}
+
+JETSON = {
+    "proc/cpuinfo": "".join(
+        f"processor\t: {core}\nBogoMIPS\t: 62.50\n"
+        "Features\t: fp asimd evtstrm aes asimdhp asimddp uscat\n"
+        "CPU implementer\t: 0x41\nCPU part\t: 0xd42\n\n"
+        for core in range(6)
+    ),
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil\n",
+    "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "schedutil\n",
+    "dev/nvhost-gpu": "",
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n",
+    "usr/local/cuda/version.json": '{"cuda": {"name": "CUDA SDK", "version": "12.6.68"}}',
+}
+
+
+def test_a_desktop_with_a_gpu(tmp_path: Path) -> None:
+    """Every figure, from the files of an x86 machine."""
+    found = describe_machine(lay_out(tmp_path, DESKTOP))
+    assert (found.cpu, found.cores) == ("AMD EPYC 9B45", 2)
+    assert found.simd == ("avx2", "avx_vnni", "avx512_vnni")
+    assert found.governor == "performance, powersave"
+    assert found.load_average == (0.15, 1.2, 3.75)
+    assert (found.memory_mib, found.memory_available_mib) == (16000, 8000)
+    assert (found.os, found.kernel) == ("Ubuntu 24.04.1 LTS", "6.8.0-41-generic")
+    assert (found.has_nvidia_gpu, found.gpus) == (True, ("NVIDIA GeForce RTX 3080",))
+    assert found.board is None
+
+
+def test_a_jetson(tmp_path: Path) -> None:
+    """An ARM core by its part number, the board by its device tree, its GPU by its node."""
+    found = describe_machine(lay_out(tmp_path, JETSON))
+    assert (found.cpu, found.cores) == ("ARM Cortex-A78AE", 6)
+    assert found.simd == ("asimd", "asimddp")
+    assert found.governor == "schedutil"
+    assert found.board == "NVIDIA Jetson Orin Nano Developer Kit"
+    assert (found.l4t, found.jetpack, found.cuda) == ("36.4.3", "6.2", "12.6.68")
+    assert (found.has_nvidia_gpu, found.gpus) == (True, ())
+
+
+def test_an_unknown_arm_core_is_told_by_its_numbers(tmp_path: Path) -> None:
+    """Two kinds of core in one machine are both named."""
+    cpuinfo = (
+        "CPU implementer : 0x41\nCPU part : 0xd08\n\nCPU implementer : 0x77\nCPU part : 0x123\n"
+    )
+    found = describe_machine(lay_out(tmp_path, {"proc/cpuinfo": cpuinfo}))
+    assert found.cpu == "ARM Cortex-A72, implementer 0x77 part 0x123"
+
+
+def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+    """What cannot be read is None or empty, never a guess."""
+    found = describe_machine(tmp_path)
+    told = (found.cpu, found.cores, found.governor, found.memory_mib, found.memory_available_mib)
+    assert told == (None,) * 5
+    assert (found.os, found.kernel, found.board) == (None, None, None)
+    assert (found.l4t, found.jetpack, found.cuda) == (None, None, None)
+    assert (found.simd, found.load_average, found.gpus) == ((), (), ())
+    assert not found.has_nvidia_gpu
+
+
+@pytest.mark.parametrize("path", ["dev/nvidiactl", "dev/nvhost-gpu", "proc/driver/nvidia/version"])
+def test_each_sign_of_a_gpu_suffices(tmp_path: Path, path: str) -> None:
+    """Desktop and data centre, Jetson, and a driver without device nodes."""
+    assert not has_nvidia_gpu(tmp_path)
+    assert has_nvidia_gpu(lay_out(tmp_path, {path: ""}))
+
+
+def test_this_machine_as_json() -> None:
+    """The JSON form survives text, and says what the interpreter itself says."""
+    found = describe_machine()
+    raw = found.to_dict()
+    assert json.loads(json.dumps(raw, allow_nan=False)) == raw
+    assert found.architecture == platform.machine()
+    assert found.python == platform.python_version()
+    assert found.versions["edgeres"] == __version__
+    assert found.versions["numpy"] == importlib.metadata.version("numpy")
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its version is None, and the others are told."""
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    found = describe_machine()
+    assert found.versions == {
+        "edgeres": __version__,
+        "numpy": None,
+        "onnx": None,
+        "onnxruntime": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", "avx2 fma", True),
+        ("x86_64", "avx2 avx512f", True),
+        ("x86_64", "avx2 avx_vnni", False),
+        ("x86_64", "avx512f avx512_vnni", False),
+        ("AMD64", "", True),
+        ("aarch64", "asimd", False),
+    ],
+)
+def test_only_x86_without_exact_products_may_saturate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, expected: bool
+) -> None:
+    """VNNI adds the products in 32 bits; a processor that says nothing is not trusted to."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    root = lay_out(tmp_path, {"proc/cpuinfo": f"processor\t: 0\nflags\t\t: {flags}\n"})
+    assert int8_may_saturate(root) is expected

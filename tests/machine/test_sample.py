@@ -1,0 +1,114 @@
+"""One look at a machine: every figure from its file, and None where there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from machine_files import CALM, CPU, THERMAL, lay_out
+
+from edgeres.machine.gpu import GpuState, open_gpu
+from edgeres.machine.sample import MAX_POLICIES, CpuState, CpuTicks, Probe, Sample
+
+
+def look(root: Path) -> Sample:
+    """Returns one sample of the machine below `root`."""
+    return Probe.find(root, open_gpu(root)).read(2.5)
+
+
+def test_everything_that_a_board_tells(tmp_path: Path) -> None:
+    """Figures by hand from the files: kHz to MHz, millidegrees to degrees, ticks summed."""
+    found = look(lay_out(tmp_path, CALM))
+    assert found.at_s == 2.5
+    assert found.cpu == CpuState(
+        governors=("performance",),
+        mhz=(1728.0, 2201.6),
+        fixed=False,
+        load_1min=0.5,
+        ticks=CpuTicks(total=9350, idle=8100, steal=0, own=500),
+        processors=2,
+        throttled_periods=7,
+        throttle_events=7,
+    )
+    assert (found.memory_stall_us, found.swapped_pages) == (5000, 30)
+    assert found.temperatures_c == {"cpu-thermal": 48.5, "gpu-thermal": 61.0, "x86_pkg_temp": 40.0}
+    assert found.headroom_c == 38.0
+    assert found.slowed_by == ()
+    assert (found.over_current_events, found.power_mode) == (7, "2")
+    assert found.gpu == GpuState(mhz=1300.5, max_mhz=1300.5)
+
+
+def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+    """No file, no figure, no error."""
+    found = Probe.find(tmp_path).read(0.0)
+    assert found == Sample(at_s=0.0, cpu=CpuState(), temperatures_c={})
+
+
+def test_a_sample_as_json(tmp_path: Path) -> None:
+    """The JSON form survives text."""
+    raw = look(lay_out(tmp_path, CALM)).to_dict()
+    assert json.loads(json.dumps(raw, allow_nan=False))["cpu"]["mhz"] == [1728.0, 2201.6]
+
+
+@pytest.mark.parametrize(
+    ("lines", "folder"),
+    [
+        ("4:cpu,cpuacct:/box\n3:cpuset:/\n1:name=systemd:/\n", "cpu,cpuacct/box"),
+        ("2:cpu:/\n", "cpu"),
+        ("0::/\n", ""),
+        ("4:cpu,cpuacct:/docker/unseen/from/inside\n", "cpu,cpuacct"),
+    ],
+)
+def test_the_quota_of_either_cgroup_version(tmp_path: Path, lines: str, folder: str) -> None:
+    """The first version's hierarchy of the CPU, the second's only one, and a container's root."""
+    files = {
+        "proc/self/cgroup": lines,
+        f"sys/fs/cgroup/{folder}/cpu.stat": "nr_periods 5\nnr_throttled 2\nthrottled_time 9\n",
+        "sys/fs/cgroup/cpuset/cpu.stat": "nr_throttled 100\n",
+    }
+    assert look(lay_out(tmp_path, files)).cpu.throttled_periods == 2
+
+
+def test_a_cooling_device_in_action(tmp_path: Path) -> None:
+    """Those that lower a clock are named; a fan that turns slows nothing down."""
+    files = {f"{THERMAL}/cooling_device1/cur_state": "1\n"}
+    assert look(lay_out(tmp_path, {**CALM, **files})).slowed_by == ("cpu-throttle-alert",)
+
+
+def test_a_sensor_that_is_switched_off(tmp_path: Path) -> None:
+    """A GPU without power answers with an error; the other zones are still told."""
+    root = lay_out(tmp_path, CALM)
+    zone = root / THERMAL / "thermal_zone1/temp"
+    zone.unlink()
+    zone.mkdir()
+    found = look(root)
+    assert set(found.temperatures_c) == {"cpu-thermal", "x86_pkg_temp"}
+    assert found.headroom_c == 50.5
+
+
+def test_clocks_without_a_choice_are_fixed(tmp_path: Path) -> None:
+    """As jetson_clocks leaves them: lowest and highest are one, whatever the governor is called."""
+    files = {f"{CPU}/cpufreq/policy4/scaling_min_freq": "2201600\n"}
+    assert look(lay_out(tmp_path, {**CALM, **files})).cpu.fixed is True
+
+
+def test_a_machine_with_many_policies_is_read_in_part(tmp_path: Path) -> None:
+    """In the order of their numbers, and no more than the limit."""
+    files = {
+        f"{CPU}/cpufreq/policy{number}/scaling_cur_freq": f"{number}000\n" for number in range(40)
+    }
+    assert look(lay_out(tmp_path, files)).cpu.mhz == tuple(map(float, range(MAX_POLICIES)))
+
+
+def test_text_that_is_no_figure_is_not_guessed(tmp_path: Path) -> None:
+    """A state file or counter of another form is as good as none."""
+    files = {
+        "var/lib/nvpmodel/status": "mode 2\n",
+        "proc/pressure/memory": "full avg10=0.00 total=4000\n",
+        "proc/stat": "cpu0 1 2 3 4 5 6 7 8\n",
+        f"{CPU}/cpufreq/policy0/scaling_cur_freq": "<unknown>\n",
+    }
+    found = look(lay_out(tmp_path, {**CALM, **files}))
+    assert (found.power_mode, found.memory_stall_us, found.cpu.ticks) == (None, None, None)
+    assert found.cpu.mhz == (2201.6,)

@@ -1,0 +1,107 @@
+"""Residual blocks and layers are found in the graph, and measured one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from networks import images, network, swapped, with_weight
+from tables import table_by_every_method
+
+from edgeres.calibration.quality import NOISELESS_DB, TENSORRT_LOWERING, judge, untold
+from edgeres.calibration.sensitivity import measure_sensitivity
+from edgeres.core.methods import Method
+from edgeres.core.tuning import Sensitivity, UnitSensitivity
+from edgeres.quantization.graph import view
+from edgeres.quantization.units import blocks, layers, quantizable
+
+
+def named(name: str) -> dict[str, set[str]]:
+    """Returns the outputs of each unit's operators, by the unit's kind and first operator."""
+    graph = view(network(name))
+    made = {node.name: node.output[0] for node in graph.nodes}
+    return {
+        f"{unit.kind} {index}": {made[n] for n in unit.nodes}
+        for index, unit in enumerate(blocks(graph))
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("identity", {"hidden", "main", "sum"}),
+        ("down-sampling", {"hidden", "main", "shortcut", "sum"}),
+        ("option A", {"hidden", "main", "sum"}),
+        ("bottleneck", {"reduced", "hidden", "main", "shortcut", "sum"}),
+    ],
+)
+def test_a_block_is_what_lies_between_the_parting_and_the_add(name: str, block: set[str]) -> None:
+    """The stem before it and the pooling behind it are units of their own."""
+    assert named(name) == {"layer 0": {"stem"}, "block 1": block, "layer 2": {"pooled"}}
+
+
+def test_two_blocks_share_no_operator() -> None:
+    """Pre-activation blocks in a row: each operator is in one unit, all are in some."""
+    graph = view(network("pre-activation"))
+    units = blocks(graph)
+    assert [unit.kind for unit in units].count("block") == 2
+    assert sum(len(unit.nodes) for unit in units) == len(quantizable(graph))
+    assert frozenset().union(*(unit.nodes for unit in units)) == quantizable(graph)
+
+
+@pytest.mark.parametrize("name", ["identity", "down-sampling"])
+def test_the_order_of_operands_does_not_matter(name: str) -> None:
+    """Exporters write Add either way round."""
+    plain = {unit.nodes for unit in blocks(view(network(name)))}
+    assert plain == {unit.nodes for unit in blocks(view(swapped(network(name))))}
+
+
+def test_sensitivity_is_what_running_each_variant_shows() -> None:
+    """Each figure is the quality of the network lowered with just these operators in float."""
+    model = network("down-sampling")
+    graph = view(model)
+    table = table_by_every_method(graph, images(16))
+    judging = judge(model.SerializeToString(), graph, [images(8, seed=3)])
+    told: list[float] = []
+    found = measure_sensitivity(graph, table, judging, lambda share, _: told.append(share))
+    everything = quantizable(graph)
+    assert len(found.units) == len({*blocks(graph), *layers(graph)})
+    for unit in found.units:
+        for quantized, quality in (
+            (set(unit.nodes), unit.alone_db),
+            (everything - set(unit.nodes), unit.without_db),
+        ):
+            kept = graph.keeping(dict.fromkeys(everything - quantized, "measured"))
+            assert quality == judging.quality(TENSORRT_LOWERING, kept, table, Method.MAX)
+    assert told[-1] == 1
+    assert Sensitivity.from_dict(found.to_dict()) == found
+
+
+def test_the_layer_with_the_coarse_weights_is_the_sensitive_one() -> None:
+    """Seeded fault: one outlier in a channel of each output spoils its INT8 scale."""
+
+    def spoil(weight: np.ndarray) -> np.ndarray:
+        weight[:, 0, 0, 0] = 40 * np.abs(weight).max()
+        return weight
+
+    model = with_weight(network("identity"), "main1_w", spoil)
+    graph = view(model)
+    table = table_by_every_method(graph, images(16))
+    judging = judge(model.SerializeToString(), graph, [images(8, seed=3)])
+    found = measure_sensitivity(graph, table, judging, untold)
+    alone = {unit.nodes: unit.alone_db for unit in found.units if unit.kind == "layer"}
+    spoiled = next(node.name for node in graph.nodes if node.output[0] == "hidden")
+    assert min(alone, key=lambda nodes: alone[nodes]) == (spoiled,)
+    assert max(alone.values()) <= NOISELESS_DB
+
+
+def test_the_gains_are_named_as_reports_name_blocks_and_layers() -> None:
+    """A block by its name, a layer by its operator; what INT8 does not harm gains nothing."""
+
+    def unit(name: str, kind: str, without: float) -> UnitSensitivity:
+        return UnitSensitivity(
+            unit=name, kind=kind, nodes=(f"/{name}/Conv",), alone_db=50, without_db=without
+        )
+
+    units = (unit("layer1.0", "block", 31.5), unit("conv1", "layer", 29.0))
+    found = Sensitivity(images=8, method=Method.MSE, all_db=30.0, units=units)
+    assert found.gains_db == {"layer1.0": 1.5, "/conv1/Conv": 0.0}

@@ -1,0 +1,117 @@
+"""What a build needs at the least, against counts by hand, and the workspace that is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx
+import pytest
+from onnx import parser
+
+from edgeres.core.builder_options import TensorRTOptions
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig
+from edgeres.core.target import Target
+from edgeres.errors import BuildError
+from edgeres.machine.cuda import CudaDevice
+from edgeres.targets.tensorrt.memory import WEIGHT_COPIES, Estimate, estimate, workspace_mib
+
+MIB = 1 << 20
+BOARD = CudaDevice(
+    name="Orin", compute_capability="8.7", memory_mib=7620, integrated=True, cuda="12.6"
+)
+DESKTOP = CudaDevice(
+    name="RTX", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"
+)
+
+CHAIN = """
+<ir_version: 8, opset_import: ["" : 17]>
+chain (float[N, 4, 8, 8] image) => (float[N, 4, 8, 8] out)
+<float[8, 4, 1, 1] wide_w, float[4, 8, 1, 1] narrow_w>
+{
+  wide = Conv(image, wide_w)
+  active = Relu(wide)
+  narrow = Conv(active, narrow_w)
+  out = Add(narrow, image)
+}
+"""
+"""Widest while the image (kept for the Add), `wide` and `active` are alive: 4 + 8 + 8 channels."""
+
+
+@pytest.fixture
+def chain() -> onnx.ModelProto:
+    """The network with its weights, 64 numbers."""
+    model = parser.parse_model(CHAIN)
+    for name, shape in {"wide_w": (8, 4, 1, 1), "narrow_w": (4, 8, 1, 1)}.items():
+        tensor = onnx.helper.make_tensor(name, onnx.TensorProto.FLOAT, shape, [0.5] * 32)
+        model.graph.initializer.append(tensor)
+    return model
+
+
+@pytest.mark.parametrize(("precision", "width"), [(Precision.FP32, 4), (Precision.FP16, 2)])
+@pytest.mark.parametrize("batch", [1, 16])
+def test_the_peak_is_that_of_the_widest_moment(
+    batch: int, precision: Precision, width: int, chain: onnx.ModelProto
+) -> None:
+    """20 channels of 8 x 8 for each image, in the float precision; weights as the file has them."""
+    found = estimate(chain, (batch, 4, 8, 8), precision)
+    assert found.activations_mib * MIB == batch * 20 * 64 * width
+    assert found.weights_mib * MIB == 64 * 4
+    assert found.total_mib == WEIGHT_COPIES * found.weights_mib + found.activations_mib
+
+
+NEEDS = Estimate(weights_mib=100, activations_mib=50)
+"""350 MiB."""
+
+
+def ask(workspace: int | None) -> BuildConfig:
+    """Returns a request with this workspace."""
+    return BuildConfig(
+        target=Target.TENSORRT,
+        options=TensorRTOptions(workspace_mib=workspace),
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "asked", "limit"),
+    [
+        (BOARD, 1000, None, 650),
+        (BOARD, 382, None, 32),
+        (BOARD, 1000, 256, 256),
+        (BOARD, None, None, None),
+        (DESKTOP, 100, None, None),
+        (DESKTOP, 100, 256, 256),
+        (None, 100, 256, 256),
+    ],
+)
+def test_the_workspace(
+    device: CudaDevice | None, free: int | None, asked: int | None, limit: int | None
+) -> None:
+    """What is left on a board, what was asked everywhere, NVIDIA's own where memory is apart."""
+    assert workspace_mib(NEEDS, ask(asked), device, free) == limit
+
+
+@pytest.mark.parametrize(("free", "asked", "wanted"), [(381, None, 32), (605, 256, 256)])
+def test_what_does_not_fit_is_a_sentence(free: int, asked: int | None, wanted: int) -> None:
+    """One MiB less than the cases above, with all three figures and what to do."""
+    with pytest.raises(BuildError) as refused:
+        workspace_mib(NEEDS, ask(asked), BOARD, free)
+    assert str(refused.value) == (
+        f"The build needs at least 350 MiB and a workspace of {wanted} MiB, and {free} MiB are "
+        "free on this board. Close what else runs (the desktop takes about a gigabyte: sudo init "
+        "3), add swap, or pass a smaller --batch or --workspace (now 16 images at most)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "asked", "fits"),
+    [(150, None, True), (149, None, False), (250, 100, True), (249, 100, False)],
+)
+def test_a_gpu_that_is_too_small_is_told(memory: int, asked: int | None, fits: bool) -> None:
+    """Its own memory holds one copy of the weights, the tensors and what a kernel was allowed."""
+    device = replace(DESKTOP, memory_mib=memory)
+    if fits:
+        assert workspace_mib(NEEDS, ask(asked), device, 1) == asked
+        return
+    with pytest.raises(BuildError, match=rf"MiB on the GPU, and RTX has {memory}\. Pass a smaller"):
+        workspace_mib(NEEDS, ask(asked), device, 1)

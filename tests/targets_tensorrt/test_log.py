@@ -1,0 +1,63 @@
+"""NVIDIA's one logger a process, and who hears it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgeres.targets.tensorrt.log import listening
+
+
+@pytest.fixture
+def trt() -> Any:
+    """A module with a logger of NVIDIA's shape."""
+
+    class ILogger:
+        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2, INFO=3, VERBOSE=4)
+
+        def __init__(self) -> None:
+            self.made = True
+
+    module: Any = ModuleType("tensorrt")
+    module.ILogger = ILogger
+    return module
+
+
+def test_a_runtime_has_the_logger_of_the_builder_before_it(trt: Any) -> None:
+    """NVIDIA would ignore another one, and a plan's errors would go unheard."""
+    with listening(trt) as (builders, built):
+        builders.log(1, "of the build")
+    with listening(trt) as (runtimes, loaded):
+        runtimes.log(1, "of the plan")
+    assert builders is runtimes
+    assert (built.errors, loaded.errors) == (["of the build"], ["of the plan"])
+
+
+def test_two_plans_end_in_any_order(trt: Any) -> None:
+    """The last to come hears; when the first goes, the other still does."""
+    first, second = ExitStack(), ExitStack()
+    logger, early = first.enter_context(listening(trt))
+    _, late = second.enter_context(listening(trt))
+    logger.log(1, "to the last")
+    first.close()
+    logger.log(1, "to it again")
+    second.close()
+    logger.log(1, "to nobody")
+    assert (early.errors, late.errors) == ([], ["to the last", "to it again"])
+
+
+def test_an_exception_does_not_cross_nvidia_s_frames(
+    trt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while a message is taken is kept, to be raised afterwards."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with listening(trt) as (logger, log):
+        monkeypatch.setattr(log, "add", interrupted, raising=True)
+        logger.log(2, "a warning")
+    assert isinstance(log.stopped, KeyboardInterrupt)

@@ -1,0 +1,99 @@
+"""Sessions open on the CPU alone, and every refusal is a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from networks import images, network
+
+from edgeres.errors import RunnerError
+from edgeres.session import open_session, run_session
+
+SERIALIZED = network("identity").SerializeToString()
+
+
+def test_bytes_and_path_open_the_same(tmp_path: Path) -> None:
+    """A model in memory and its file compute the same."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(SERIALIZED)
+    feed = {"image": images(2)}
+    (from_bytes,) = run_session(open_session(SERIALIZED), ["logits"], feed)
+    (from_path,) = run_session(open_session(path), ["logits"], feed)
+    np.testing.assert_array_equal(from_bytes, from_path)
+
+
+def test_only_the_cpu_is_asked_for() -> None:
+    """No session falls to a device that happens to be listed, and threads are as wanted."""
+    session = open_session(SERIALIZED, threads=1)
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert session.get_session_options().intra_op_num_threads == 1
+
+
+def test_the_graph_that_runs_can_be_read_back(tmp_path: Path) -> None:
+    """The optimised file shows ONNX Runtime's fusions, not the model's own nodes."""
+    path = tmp_path / "optimized.onnx"
+    open_session(SERIALIZED, optimized=path)
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert "Relu" in {node.op_type for node in network("identity").graph.node}
+    assert "Relu" not in kinds
+
+
+def test_an_output_belongs_to_the_caller() -> None:
+    """A second run does not touch what the first one returned."""
+    session = open_session(SERIALIZED)
+    (first,) = run_session(session, ["logits"], {"image": images(2, 0)})
+    kept = first.copy()
+    run_session(session, ["logits"], {"image": images(2, 1)})
+    np.testing.assert_array_equal(first, kept)
+
+
+def _unknown_operator() -> bytes:
+    model = network("identity")
+    model.graph.node[1].op_type = "Frobnicate"
+    return bytes(model.SerializeToString())
+
+
+def _broken_graph() -> bytes:
+    model = network("identity")
+    model.graph.node[1].input[0] = "nothing"
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a model",
+        SERIALIZED[: len(SERIALIZED) // 2],
+        _unknown_operator(),
+        _broken_graph(),
+    ],
+    ids=["empty", "text", "cut off", "unknown operator", "broken graph"],
+)
+def test_what_onnx_runtime_refuses_is_a_runner_error(content: bytes, tmp_path: Path) -> None:
+    """From memory and from a file, with the version that refused and what to do."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(RunnerError, match=r"ONNX Runtime \d.* refused .*/model.onnx: "):
+        open_session(path)
+    with pytest.raises(RunnerError, match=r"(?s)refused the model: .*export it again"):
+        open_session(content)
+
+
+def test_a_missing_file_is_a_runner_error(tmp_path: Path) -> None:
+    """The path is named."""
+    with pytest.raises(RunnerError, match=r"refused .*absent.onnx"):
+        open_session(tmp_path / "absent.onnx")
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 8, 8), (2, 4, 16, 16), (3, 16, 16)], ids=["size", "channels", "rank"]
+)
+def test_images_of_another_shape_are_a_runner_error(shape: tuple[int, ...]) -> None:
+    """What ONNX Runtime says of its input arrives as an EdgeresError."""
+    session = open_session(SERIALIZED)
+    with pytest.raises(RunnerError, match="INVALID_ARGUMENT"):
+        run_session(session, ["logits"], {"image": np.zeros(shape, np.float32)})

@@ -1,0 +1,176 @@
+"""bench from files to verdict: what is fed, what is warned of, what is told of the environment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from digits import CLASSES, Digits
+
+from edgeres.core.artifacts import load_engine
+from edgeres.core.bench_requests import BenchConfig, LoadGenConfig, Scenario
+from edgeres.core.contract import preset
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig
+from edgeres.core.table import load_table
+from edgeres.core.verdict import Comparison, FileRecord
+from edgeres.errors import DataError
+from edgeres.files import sha256_of
+from edgeres.images import embedded_digits, normalise, prepare
+from edgeres.workflows import BenchRequest, Judges, bench_engine, build_from_model
+
+QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
+
+
+def bench(
+    digits: Digits, data: Path, *, simulate: bool = False, config: BenchConfig = QUICK
+) -> Comparison:
+    """Returns the verdict on the digits' engine, or on its table."""
+    request = BenchRequest(
+        engine=digits.table if simulate else digits.engine,
+        reference=digits.model,
+        data=data,
+        simulate=simulate,
+    )
+    return bench_engine(request, config)
+
+
+def test_the_reference_is_as_right_as_onnx_runtime_alone(digits: Digits) -> None:
+    """Counted here image by image, without the pipeline."""
+    _, test = embedded_digits()
+    contract = preset("digits")
+    ready = np.stack([prepare(test.image(i), contract, name=str(i)) for i in range(len(test))])
+    session = onnxruntime.InferenceSession(digits.model, providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"input": normalise(ready, contract)})[0]
+    expected = int((logits.argmax(axis=1) == test.labels).sum())
+    found = bench(digits, digits.test).accuracy
+    assert found.reference.correct == expected
+    assert found.reference.samples == found.engine.samples == len(test) == 797
+
+
+def test_images_of_the_calibration_are_found_again(digits: Digits) -> None:
+    """All of the drawn ones are among the training images, and the verdict warns of it."""
+    table = load_table(digits.table)
+    seen = bench(digits, digits.train)
+    assert seen.warnings == (
+        f"{table.samples} of the 1000 images were also used for calibration: the accuracy of the "
+        "engine on them is flattered. Judge on images that calibration has not seen.",
+    )
+    assert bench(digits, digits.test).warnings == ()
+
+
+def test_they_are_found_in_other_files_too(digits: Digits, tmp_path: Path) -> None:
+    """The pixels count: a mixture under another name, and the simulation warns as well."""
+    train, test = (np.load(path) for path in (digits.train, digits.test))
+    images = np.concatenate([test["images"][:20], train["images"]])
+    labels = np.concatenate([test["labels"][:20], train["labels"]])
+    np.savez(tmp_path / "mixed.npz", images=images, labels=labels)
+    (warning,) = bench(digits, tmp_path / "mixed.npz", simulate=True).warnings
+    assert warning.startswith(f"{load_table(digits.table).samples} of the 1020 images were also")
+
+
+def test_a_simulation_has_no_latency(digits: Digits) -> None:
+    """Accuracy alone, and its name says what was simulated."""
+    found = bench(digits, digits.test, simulate=True)
+    assert found.latency is None
+    method = load_table(digits.table).method
+    named = f"TensorRT's placement, {method}, simulated on onnxruntime-cpu"
+    assert found.environment["engine"] == named
+    assert abs(found.accuracy.drop_pp) < 1
+
+
+def test_the_environment_is_in_the_verdict(digits: Digits) -> None:
+    """Who was judged, against whom, with which versions."""
+    environment = bench(digits, digits.test).environment
+    assert environment["engine"] == "digits.int8.onnx on onnxruntime-cpu"
+    assert environment["reference"] == "digits.onnx on onnxruntime-cpu"
+    assert environment["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_a_latency_batch_larger_than_the_data_is_refused(digits: Digits) -> None:
+    """Images are never repeated to fill it."""
+    config = BenchConfig(samples=3, latency_batch=4, iterations=1, warmup=0, energy=False)
+    with pytest.raises(DataError, match=r"A latency batch of 4 needs as many images; the data has"):
+        bench(digits, digits.test, config=config)
+
+
+def test_the_draw_is_by_class_and_by_seed(digits: Digits) -> None:
+    """A tenth of the images has a tenth of each class, and the same seed draws the same."""
+    config = BenchConfig(samples=10 * CLASSES, iterations=1, warmup=0, energy=False, seed=3)
+    first, second = (bench(digits, digits.test, config=config).accuracy for _ in range(2))
+    assert first == second
+    assert first.reference.samples == 100
+
+
+def test_the_provenance_names_what_took_part(digits: Digits) -> None:
+    """Files by their hashes, images by their fingerprint, layers by their precision."""
+    found = bench(digits, digits.test)
+    told, manifest = found.provenance, load_engine(digits.engine).manifest
+    assert told is not None
+    assert told.engine == FileRecord(path=str(digits.engine), sha256=sha256_of(digits.engine))
+    assert told.reference == FileRecord(path=str(digits.model), sha256=sha256_of(digits.model))
+    assert (told.model_sha256, told.table_sha256) == (
+        sha256_of(digits.model),
+        sha256_of(digits.table),
+    )
+    assert (told.data.samples, told.data.path) == (797, str(digits.test))
+    assert (told.target, told.precision) == ("onnxruntime", "int8")
+    assert found.layers == manifest.layers
+    assert found.classes == manifest.classes
+
+
+def test_a_flip_names_its_image(digits: Digits) -> None:
+    """The row of the file, and its label there."""
+    found = bench(digits, digits.test)
+    labels = np.load(digits.test)["labels"]
+    for flip in found.accuracy.flips:
+        assert flip.name == f"test.npz[{flip.index}]"
+        assert flip.label == labels[flip.index]
+        assert flip.reference.label != flip.engine.label
+    assert len(found.accuracy.flips) == round(797 * (1 - (found.accuracy.agreement or 0)))
+
+
+def test_the_machine_is_watched_and_energy_explained(digits: Digits) -> None:
+    """A measurement has its stability, a simulation has none; a missing energy has its reason."""
+    measured = bench(digits, digits.test)
+    simulated = bench(digits, digits.test, simulate=True)
+    assert measured.stability is not None
+    assert measured.energy_reason == "It was not asked for (--no-energy)."
+    assert simulated.stability is None
+    assert simulated.energy_reason == "The engine was not run on its target."
+
+
+def test_loadgen_drives_the_engine(digits: Digits, tmp_path: Path) -> None:
+    """Its logs are kept and its word is in the verdict."""
+    pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is not installed")
+    scenario = LoadGenConfig(scenario=Scenario.MULTI_STREAM, seconds=0.2)
+    request = BenchRequest(
+        engine=digits.engine, reference=digits.model, data=digits.test, loadgen_logs=tmp_path
+    )
+    found = bench_engine(request, replace(QUICK, samples=100, loadgen=scenario)).loadgen
+    assert found is not None
+    assert (found.scenario, found.seconds, found.logs) == ("multi-stream", 0.2, str(tmp_path))
+    assert f"Result is : {found.result}" in (tmp_path / "mlperf_log_summary.txt").read_text()
+
+
+def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path) -> None:
+    """What was built with a budget has none to keep in bench; its audit finds every layer."""
+    engine = tmp_path / "mixed.onnx"
+    build_from_model(
+        digits.model,
+        BuildConfig(precision=Precision.MIXED, max_drop_pp=-1.0),
+        load_table(digits.table),
+        output=engine,
+        judges=Judges(data=digits.train, labelled=True, samples=64),
+    )
+    kept = [la for la in load_engine(engine).manifest.layers if la.precision is Precision.FP32]
+    found = bench_engine(
+        BenchRequest(engine=engine, reference=digits.model, data=digits.test), QUICK
+    )
+    assert any(layer.reason.startswith("kept from INT8 for the accuracy") for layer in kept)
+    assert found.provenance is not None
+    assert found.provenance.precision == "mixed"
+    assert found.checks == ()

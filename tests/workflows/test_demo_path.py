@@ -1,0 +1,71 @@
+"""`edgeres demo`: the whole path on the embedded data, for every target of this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from commands import refusal, run
+
+from edgeres.core.artifacts import load_engine, manifest_path
+from edgeres.core.requests import CalibrationConfig
+from edgeres.core.table import load_table
+from edgeres.core.target import Target
+from edgeres.onnx_file import describe_model
+from edgeres.workflows import demo, run_demo
+
+TARGETS = [Target.ONNXRUNTIME.value] + (
+    [Target.TENSORRT_RTX.value] if importlib.util.find_spec("tensorrt_rtx") else []
+)
+
+
+def test_it_passes_quietly_and_leaves_what_was_made(tmp_path: Path) -> None:
+    """One verdict a target; the files kept are those that the verdicts are about."""
+    kept = tmp_path / "a" / "b"
+    done = run("demo", "--keep", kept, "--json", "-q")
+    assert (done.exit_code, done.stderr) == (0, "")
+    verdicts = json.loads(done.stdout)["verdicts"]
+    assert list(verdicts) == TARGETS
+    for verdict in verdicts.values():
+        assert verdict["passed"] is True
+        assert verdict["accuracy"]["samples"] == 797
+        assert abs(verdict["accuracy"]["reference"]["correct"] - 785) <= 1
+        assert abs(verdict["accuracy"]["drop_pp"]) < 1
+    assert verdicts["onnxruntime"]["latency"]["engine"]["samples"] > 0
+    model, table = describe_model(kept / "digits.onnx"), load_table(kept / "digits.table.json")
+    assert table.model_sha256 == model.sha256
+    engines = [load_engine(path) for path in kept.iterdir() if manifest_path(path).exists()]
+    assert {engine.manifest.target for engine in engines} == set(TARGETS)
+    assert {engine.manifest.model_sha256 for engine in engines} == {model.sha256}
+    assert {engine.manifest.table_sha256 for engine in engines} == {table.sha256}
+    assert not [path for path in kept.iterdir() if path.name.startswith(".")]
+
+
+def test_without_rtx_the_cpu_engine_is_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its steps are told in order, and it is timed."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    told: list[str] = []
+    (result,) = run_demo(tmp_path, say=told.append)
+    assert (result.engine.manifest.target, result.simulated) == (Target.ONNXRUNTIME, False)
+    assert result.verdict.latency is not None
+    assert [line.split()[0] for line in told] == ["export", "calibrate", "build", "bench"]
+    assert f" {CalibrationConfig().samples} training images" in told[1]
+    assert load_table(tmp_path / "digits.table.json").samples == CalibrationConfig().samples
+
+
+def test_nothing_is_left_without_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files go with the temporary folder, and a failed step gives its own exit code."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(demo, "WEIGHTS", "digits.npz")
+    assert "digits.npz is truncated, damaged or not from torch.save" in refusal("demo", "-q")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """A file stands in its place."""
+    (tmp_path / "a").touch()
+    said = f"The folder {tmp_path / 'a'} cannot be made: File exists. Pass one that you may write."
+    assert refusal("demo", "--keep", tmp_path / "a") == said

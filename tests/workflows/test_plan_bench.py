@@ -1,0 +1,199 @@
+"""bench of TensorRT plans on the pretend driver: verdict, timing modes, reference, trust."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import passed, refusal
+from digits import QUICK, Digits, save_manifest
+from fake_runtime import FakeRuntimeModule, put_in_place
+from pretend_cuda import PretendCuda
+
+from edgeres.core.artifacts import EngineArtifact, Manifest, load_engine
+from edgeres.core.contract import Contract
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig
+from edgeres.core.target import Target
+from edgeres.files import sha256_of
+from edgeres.onnx_file import Network
+from edgeres.workflows import reference_engine as plans
+
+pytestmark = pytest.mark.cuda
+
+
+@pytest.fixture
+def trt(cuda: PretendCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRuntimeModule:
+    """The double of TensorRT, and a cache folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return put_in_place(monkeypatch)
+
+
+@pytest.fixture
+def built(trt: FakeRuntimeModule, monkeypatch: pytest.MonkeyPatch) -> list[BuildConfig]:
+    """What was asked of the builder, which writes the model itself as the plan."""
+    asked: list[BuildConfig] = []
+
+    def build(
+        network: Network, config: BuildConfig, contract: Contract, *, output: Path
+    ) -> EngineArtifact:
+        asked.append(config)
+        return write_plan(network.source.path, output, precision=config.precision)
+
+    monkeypatch.setattr(plans, "build_engine", build)
+    monkeypatch.setattr(plans, "types_of_network", lambda config: Precision.FP32)
+    return asked
+
+
+def write_plan(onnx: Path, path: Path, **changes: Any) -> EngineArtifact:
+    """Writes an ONNX file as a plan of the pretend GPU, with the manifest of the digits' engine."""
+    path.write_bytes(onnx.read_bytes())
+    beside = onnx.parent / "digits.int8.onnx"
+    manifest: Manifest = replace(
+        load_engine(beside).manifest,
+        **{
+            "target": Target.TENSORRT,
+            "engine_sha256": sha256_of(path),
+            "versions": {"tensorrt": "10.3.0"},
+            "gpu": "Pretend GPU",
+            "compute_capability": "8.7",
+            **changes,
+        },
+    )
+    save_manifest(path, manifest)
+    return EngineArtifact(path=path, manifest=manifest)
+
+
+@pytest.fixture
+def plan(digits: Digits, tmp_path: Path) -> Path:
+    """A plan whose engine computes what the CPU's INT8 engine does."""
+    return write_plan(digits.engine, tmp_path / "digits.plan").path
+
+
+def bench(digits: Digits, plan: Path, *more: object, quick: str = QUICK) -> dict[str, Any]:
+    """Returns the verdict on the plan."""
+    line = digits.words(f"bench {{plan}} --reference {{model}} --data {{test}} {quick}", plan=plan)
+    verdict: dict[str, Any] = json.loads(passed(*line, "--json", *more))
+    return verdict
+
+
+def test_the_verdict_is_the_cpu_s(built: Sequence[BuildConfig], digits: Digits, plan: Path) -> None:
+    """The same engine, so the same images are right; who ran where is told."""
+    found = bench(digits, plan)
+    other = bench(digits, digits.engine)
+    assert found["accuracy"]["engine"] == other["accuracy"]["engine"]
+    assert found["environment"]["engine"] == (
+        "digits.plan on tensorrt 10.3.0, Pretend GPU, copied memory"
+    )
+    assert found["environment"]["reference"] == "digits.onnx on onnxruntime-cpu"
+
+
+@pytest.mark.parametrize("timing", ["end-to-end", "end-to-end-graph", "compute", "compute-graph"])
+def test_the_mode_is_named(
+    timing: str, built: Sequence[BuildConfig], digits: Digits, plan: Path
+) -> None:
+    """And both networks are timed on the GPU, each by its plan."""
+    latency = bench(digits, plan, "--timing", timing)["latency"]
+    first, _, second = latency["mode"].partition(" against ")
+    assert first == f"{timing}, batch 1: digits.plan on tensorrt 10.3.0, Pretend GPU, copied memory"
+    assert second.startswith("digits-")
+    assert second.endswith(".fp32.plan on tensorrt 10.3.0, Pretend GPU, copied memory")
+    assert latency["engine"]["p50_ms"] > 0
+
+
+def test_the_reference_engine_is_built_once(
+    built: Sequence[BuildConfig], digits: Digits, plan: Path, tmp_path: Path
+) -> None:
+    """In FP32, for the batch that is timed, and kept; one that was damaged is built anew."""
+    for _ in range(2):
+        bench(digits, plan)
+    assert [(c.target, c.precision, c.batch) for c in built] == [
+        (Target.TENSORRT, Precision.FP32, (1, 1, 16))
+    ]
+    (kept,) = (tmp_path / "cache/edgeres/reference").glob("*.plan")
+    kept.write_bytes(b"plan")
+    bench(digits, plan)
+    assert len(built) == 2
+    bench(digits, plan, "--latency-batch", "4")
+    assert [c.batch for c in built[2:]] == [(1, 4, 16)]
+
+
+def test_another_gpu_has_another_reference(
+    built: Sequence[BuildConfig], digits: Digits, plan: Path, cuda: PretendCuda, tmp_path: Path
+) -> None:
+    """What one GPU runs fastest is no reference for the next."""
+    bench(digits, plan)
+    cuda.set_device(name="Other GPU")
+    other = write_plan(digits.engine, tmp_path / "other.plan", gpu="Other GPU").path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "build_engine", lambda network, config, contract, *, output: (
+            built.append(config),  # type: ignore[attr-defined]
+            write_plan(network.source.path, output, gpu="Other GPU"),
+        )[1])  # fmt: skip
+        bench(digits, other)
+    assert len(built) == 2
+
+
+def test_trtexec_has_counts_of_its_own(digits: Digits, plan: Path, trt: FakeRuntimeModule) -> None:
+    """Counts that were typed would have no effect, so they are refused."""
+    line = digits.words("bench {plan} --reference {model} --data {test}", plan=plan)
+    said = refusal(*line, "--timing", "trtexec-10", "--iterations", "5", "--warmup", "1", code=2)
+    assert said.endswith(
+        "--timing trtexec-10 takes as many inferences as trtexec does: at least 10, for 3 seconds, "
+        "after 0.2 seconds of warm-up. Leave --iterations and --warmup out."
+    )
+
+
+def test_a_mode_of_the_gpu_s_is_refused_on_the_cpu(digits: Digits) -> None:
+    """Before any image is judged."""
+    line = digits.words("bench {engine} --reference {model} --data none.npz --timing compute")
+    assert refusal(*line, code=2) == (
+        "--timing compute needs a GPU, and digits.int8.onnx on onnxruntime-cpu has none. Use "
+        "--timing end-to-end, or build the engine with --target tensorrt."
+    )
+
+
+def test_a_plan_without_a_manifest_needs_trust(
+    built: Sequence[BuildConfig], digits: Digits, plan: Path
+) -> None:
+    """A plan is code. With the user's word it runs as one of the reference's model."""
+    with_manifest = bench(digits, plan)
+    plan.with_name("digits.plan.json").unlink()
+    line = digits.words(f"bench {{plan}} --reference {{model}} --data {{test}} {QUICK}", plan=plan)
+    assert refusal(*line) == (
+        f"{plan} has no manifest: digits.plan.json is not beside it. An engine is code, so one of "
+        "unknown origin is not run. Copy both files, or build it with build-engine; bench runs a "
+        "plan of your own with --trust."
+    )
+    trusted = bench(digits, plan, "--trust")
+    assert trusted["accuracy"]["engine"] == with_manifest["accuracy"]["engine"]
+
+
+def test_trust_does_not_overrule_a_manifest(
+    digits: Digits, plan: Path, cuda: PretendCuda, trt: FakeRuntimeModule
+) -> None:
+    """One that says that the plan belongs elsewhere is believed."""
+    cuda.set_device(capability=72, name="Xavier")
+    line = digits.words("bench {plan} --reference {model} --data {test} --trust", plan=plan)
+    said = refusal(*line, code=6)
+    assert "it is for compute capability 8.7, this machine has 7.2 (Xavier)" in said
+
+
+def test_trust_needs_the_model(
+    digits: Digits, plan: Path, tmp_path: Path, trt: FakeRuntimeModule
+) -> None:
+    """Its contract is the plan's; an engine as reference has none to lend, an ONNX is no plan."""
+    bare = tmp_path / "bare.plan"
+    bare.write_bytes(plan.read_bytes())
+    line = digits.words(
+        "bench {bare} --reference {plan} --data {test} --trust", bare=bare, plan=plan
+    )
+    assert refusal(*line, code=2).endswith("Pass that with --reference.")
+    model = tmp_path / "bare.onnx"
+    model.write_bytes(digits.model.read_bytes())
+    line = digits.words("bench {bare} --reference {model} --data {test} --trust", bare=model)
+    assert refusal(*line, code=2).startswith("--trust is for TensorRT plans, and ")
