@@ -32,7 +32,7 @@ _STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Network:
+class LoweredNetwork:
     """A model in memory, lowered and ready for a target's builder."""
 
     model: onnx.ModelProto

@@ -34,7 +34,7 @@ from edgeres.core.target import Target
 from edgeres.errors import BuildError, EdgeresError
 from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec
-from edgeres.onnx_file import Network, load_model
+from edgeres.onnx_file import LoweredNetwork, load_model
 from edgeres.quantization.graph import view
 from edgeres.quantization.placement import calibrated_tensors
 from edgeres.quantization.units import blocks
@@ -102,7 +102,7 @@ def unit_table(model: OnnxArtifact) -> CalibrationTable:
     )
 
 
-def lowered(model: OnnxArtifact, table: CalibrationTable, precision: Precision) -> Network:
+def lowered(model: OnnxArtifact, table: CalibrationTable, precision: Precision) -> LoweredNetwork:
     """Returns the network as it is built in a precision, with FP16 where it is not INT8.
 
     Mixed keeps every second residual block from INT8, the hardest for a typed builder.
@@ -116,7 +116,7 @@ def lowered(model: OnnxArtifact, table: CalibrationTable, precision: Precision) 
     return quantize_for_tensorrt(model, table, floats=Precision.FP16, mix=Mix(kept))
 
 
-def build(network: Network, precision: Precision, capability: str, folder: Path) -> Outcome:
+def build(network: LoweredNetwork, precision: Precision, capability: str, folder: Path) -> Outcome:
     """Builds one plan for one compute capability and says how it went."""
     config = BuildConfig(
         target=Target.TENSORRT_RTX,

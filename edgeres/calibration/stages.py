@@ -21,7 +21,7 @@ from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange
 from edgeres.core.target import Target
 from edgeres.errors import CalibrationError
-from edgeres.onnx_file import Network, load_model
+from edgeres.onnx_file import LoweredNetwork, load_model
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import Graph, skeleton, view
 from edgeres.quantization.placement import (
@@ -159,7 +159,7 @@ def _ranges(
 
 
 def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[str, float]:
-    """Returns what `Network.ranges` would be after calibration on these images.
+    """Returns what `LoweredNetwork.ranges` would be after calibration on these images.
 
     Raises:
         CalibrationError: no images, or an activation that is NaN or infinite.
@@ -213,7 +213,7 @@ def quantize_for_cpu(
     method: Method | None = None,
     *,
     mix: Mix = ALL_INTEGER,
-) -> Network:
+) -> LoweredNetwork:
     """Returns the INT8 network for ONNX Runtime's CPU kernels.
 
     Args:
@@ -230,7 +230,7 @@ def quantize_for_cpu(
     placement = place_for_cpu(graph)
     own = with_own_grids(placement, pixel_grid(graph, table))
     changed = recovered(graph, table, own, Target.ONNXRUNTIME, method)
-    return Network(
+    return LoweredNetwork(
         model=lower_for_cpu(changed, table, method),
         source=model,
         layers=placement.layers,
@@ -247,7 +247,7 @@ def quantize_for_tensorrt(
     *,
     floats: Precision = Precision.FP32,
     mix: Mix = ALL_INTEGER,
-) -> Network:
+) -> LoweredNetwork:
     """Returns the INT8 network with TensorRT's placement.
 
     Args:
@@ -267,7 +267,7 @@ def quantize_for_tensorrt(
     graph = recovered(graph, table, placement, Target.TENSORRT, method)
     half = floats is Precision.FP16
     lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
-    return Network(
+    return LoweredNetwork(
         model=to_fp16(lowered) if half else lowered,
         source=model,
         layers=placement.with_floats(floats).layers,
@@ -292,7 +292,7 @@ def _tell_of_recovery(table: CalibrationTable, method: Method | None) -> None:
         )
 
 
-def float_network(model: OnnxArtifact, precision: Precision) -> Network:
+def float_network(model: OnnxArtifact, precision: Precision) -> LoweredNetwork:
     """Returns the network in FP32 as it is, or typed FP16; every operator has a name of its own.
 
     Raises:
@@ -300,7 +300,7 @@ def float_network(model: OnnxArtifact, precision: Precision) -> Network:
     """
     graph = view(load_model(model.path))
     half = precision is Precision.FP16
-    return Network(
+    return LoweredNetwork(
         model=to_fp16(graph.model) if half else graph.model,
         source=model,
         layers=float_layers(graph, precision),

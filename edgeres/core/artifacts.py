@@ -119,7 +119,7 @@ class Manifest:
     sensitivity: Sensitivity | None = None
     """The table's; None without it."""
     ranges: Mapping[str, float] = field(default_factory=dict)
-    """Calibrated range of each activation, `Network.ranges`; empty without INT8."""
+    """Calibrated range of each activation, `LoweredNetwork.ranges`; empty without INT8."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""

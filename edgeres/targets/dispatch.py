@@ -9,7 +9,7 @@ from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
-from edgeres.onnx_file import Network
+from edgeres.onnx_file import LoweredNetwork
 from edgeres.targets.onnxruntime import build as onnxruntime
 from edgeres.targets.onnxruntime.runner import OnnxRuntimeRunner
 from edgeres.targets.runner import Runner
@@ -36,7 +36,7 @@ def types_of_network(config: BuildConfig) -> Precision:
 
 
 def build_engine(
-    network: Network,
+    network: LoweredNetwork,
     config: BuildConfig,
     contract: Contract,
     *,
@@ -87,7 +87,7 @@ def model_runner(model: OnnxArtifact) -> Runner:
     )
 
 
-def network_runner(network: Network, name: str) -> Runner:
+def network_runner(network: LoweredNetwork, name: str) -> Runner:
     """Returns the runner of a simulated network on the CPU, not yet open.
 
     Between its roundings it computes in float32. ONNX Runtime's fusions would round the float

@@ -15,7 +15,7 @@ from edgeres.core.contract import Contract
 from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.files import save_json, whole_file
-from edgeres.onnx_file import Network
+from edgeres.onnx_file import LoweredNetwork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Built:
 
 
 def save_engine(
-    built: Built, network: Network, config: BuildConfig, contract: Contract, output: Path
+    built: Built, network: LoweredNetwork, config: BuildConfig, contract: Contract, output: Path
 ) -> EngineArtifact:
     """Writes the engine and `output`.json beside it.
 
@@ -69,7 +69,9 @@ def _put_back(path: Path, before: bytes | None) -> None:
         path.write_bytes(before)
 
 
-def _manifest(built: Built, network: Network, config: BuildConfig, contract: Contract) -> Manifest:
+def _manifest(
+    built: Built, network: LoweredNetwork, config: BuildConfig, contract: Contract
+) -> Manifest:
     table = network.table
     return Manifest(
         target=config.target,

@@ -24,7 +24,7 @@ from edgeres.core.target import Target
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.images import batches, check_labels, load_dataset, select
-from edgeres.onnx_file import Network, describe_model
+from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.progress import Track, untracked
 from edgeres.quantization.overflow import check_fp16_range
 from edgeres.targets.dispatch import build_engine, types_of_network
@@ -178,7 +178,7 @@ def _lowered(
     table: CalibrationTable | None,
     method: Method | None,
     mix: Mix,
-) -> Network:
+) -> LoweredNetwork:
     floats = types_of_network(config)
     if table is not None:
         check_table(table, artifact, contract)

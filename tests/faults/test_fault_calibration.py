@@ -17,7 +17,7 @@ from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Recovery
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.table import load_table
-from edgeres.onnx_file import Network, describe_model, load_model
+from edgeres.onnx_file import LoweredNetwork, describe_model, load_model
 from edgeres.workflows import build_from_model, calibrate_model, export_stage
 
 FIGURES = re.compile(
@@ -82,7 +82,7 @@ def test_what_recovery_rescaled_is_not_compared(digits: Digits, tmp_path: Path) 
         rounding={},
     )
     source = describe_model(digits.model)
-    plain = Network(model=load_model(digits.model), source=source, table=table)
+    plain = LoweredNetwork(model=load_model(digits.model), source=source, table=table)
     rescaled = replace(plain, table=replace(table, recovery=recovery))
     assert set(plain.ranges) == set(table.tensors)
     assert set(rescaled.ranges) == set(table.tensors) - {name}

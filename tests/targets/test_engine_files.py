@@ -20,7 +20,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.errors import ArtifactError
-from edgeres.onnx_file import Network, describe_model
+from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.targets.engine_files import Built, save_engine
 
 CONFIG = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32)
@@ -37,12 +37,12 @@ FAILURES = {
 
 
 @pytest.fixture(scope="module")
-def network(digits: Digits) -> Network:
+def network(digits: Digits) -> LoweredNetwork:
     """Any network: its bytes are not what is written here."""
     return float_network(describe_model(digits.model), Precision.FP32)
 
 
-def save(built: Built, network: Network, path: Path) -> EngineArtifact:
+def save(built: Built, network: LoweredNetwork, path: Path) -> EngineArtifact:
     """Writes an engine with its manifest."""
     return save_engine(built, network, CONFIG, preset("digits"), path)
 
@@ -65,7 +65,7 @@ def failing(operation: str, name: str, error: BaseException) -> Callable[..., ob
     return patched
 
 
-def test_what_is_written_is_what_is_loaded(network: Network, tmp_path: Path) -> None:
+def test_what_is_written_is_what_is_loaded(network: LoweredNetwork, tmp_path: Path) -> None:
     """The plan pure, the manifest beside it, and no other file."""
     saved = save(NEW, network, tmp_path / "a.plan")
     assert contents(tmp_path).keys() == {"a.plan", "a.plan.json"}
@@ -75,7 +75,7 @@ def test_what_is_written_is_what_is_loaded(network: Network, tmp_path: Path) -> 
     assert Manifest.from_dict(raw) == saved.manifest
 
 
-def test_a_pair_is_replaced_as_a_pair(network: Network, tmp_path: Path) -> None:
+def test_a_pair_is_replaced_as_a_pair(network: LoweredNetwork, tmp_path: Path) -> None:
     """Building to the same place twice leaves the second."""
     save(OLD, network, tmp_path / "a.plan")
     save(NEW, network, tmp_path / "a.plan")
@@ -98,7 +98,7 @@ def test_both_or_neither(
     name: str,
     had: bool,
     failure: str,
-    network: Network,
+    network: LoweredNetwork,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -116,7 +116,7 @@ def test_both_or_neither(
 
 
 @pytest.mark.parametrize("name", ["a.plan", "a.plan.json"])
-def test_a_folder_in_the_way_is_refused(name: str, network: Network, tmp_path: Path) -> None:
+def test_a_folder_in_the_way_is_refused(name: str, network: LoweredNetwork, tmp_path: Path) -> None:
     """In the place of either file; the other does not appear."""
     (tmp_path / name).mkdir()
     with pytest.raises(ArtifactError, match=f"{name} was not written: Is a directory"):

@@ -19,7 +19,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
 from edgeres.errors import BuildError, CoverageError, RunnerError
-from edgeres.onnx_file import Network, describe_model
+from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.onnxruntime.build import audit_of_graph, check_integer, optimized_model
 
@@ -40,13 +40,13 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def build(network: Network, output: Path) -> EngineArtifact:
+def build(network: LoweredNetwork, output: Path) -> EngineArtifact:
     """Builds an INT8 engine for the CPU."""
     return build_engine(network, INT8, preset("digits"), output=output)
 
 
 @pytest.fixture(scope="module")
-def network(digits: Digits) -> Network:
+def network(digits: Digits) -> LoweredNetwork:
     """The digits' network, lowered for the CPU."""
     return quantize_for_cpu(describe_model(digits.model), load_table(digits.table))
 
@@ -68,7 +68,7 @@ def test_the_fp32_model_is_float_by_the_same_look(digits: Digits) -> None:
     assert not set(INTEGER_FORMS.values()) & run.keys()
 
 
-def test_layers_that_run_in_float_are_counted(digits: Digits, network: Network) -> None:
+def test_layers_that_run_in_float_are_counted(digits: Digits, network: LoweredNetwork) -> None:
     """The FP32 graph in the place of the integer one."""
     with pytest.raises(BuildError) as refused:
         check_integer(network, optimized_model(digits.model.read_bytes()))
@@ -79,7 +79,7 @@ def test_layers_that_run_in_float_are_counted(digits: Digits, network: Network) 
 
 
 @pytest.mark.parametrize("kind", ["Conv", "FusedConv", "NhwcFusedConv"])
-def test_one_float_convolution_is_enough(network: Network, kind: str) -> None:
+def test_one_float_convolution_is_enough(network: LoweredNetwork, kind: str) -> None:
     """In whichever of its forms ONNX Runtime left it."""
     model = optimized_model(network.model.SerializeToString())
     check_integer(network, model)
@@ -88,7 +88,7 @@ def test_one_float_convolution_is_enough(network: Network, kind: str) -> None:
         check_integer(network, model)
 
 
-def test_a_layer_that_was_left_float_may_be_float(network: Network) -> None:
+def test_a_layer_that_was_left_float_may_be_float(network: LoweredNetwork) -> None:
     """The lowering says so of a layer, with its reason."""
     model = optimized_model(network.model.SerializeToString())
     model.graph.node.add(op_type="FusedConv")
@@ -124,12 +124,12 @@ ADD = "/layer2/layer2.1/Add"
 
 
 @pytest.fixture(scope="module")
-def seeded(network: Network) -> Network:
+def seeded(network: LoweredNetwork) -> LoweredNetwork:
     """The same network with one operand of one addition left in float."""
     return replace(network, model=without_pair(network.model, ADD))
 
 
-def test_the_audit_finds_a_float_addition_by_name(seeded: Network) -> None:
+def test_the_audit_finds_a_float_addition_by_name(seeded: LoweredNetwork) -> None:
     """With the convolution before it, which computes what the addition reads."""
     optimized = optimized_model(seeded.model.SerializeToString())
     audit = audit_of_graph(optimized, seeded.layers, Precision.INT8)
@@ -138,7 +138,7 @@ def test_the_audit_finds_a_float_addition_by_name(seeded: Network) -> None:
     assert len(audit.missed) <= 2
 
 
-def test_names_do_not_matter_where_all_is_integer(network: Network) -> None:
+def test_names_do_not_matter_where_all_is_integer(network: LoweredNetwork) -> None:
     """Another ONNX Runtime may call its fusions otherwise."""
     model = optimized_model(network.model.SerializeToString())
     for node in model.graph.node:
@@ -146,7 +146,7 @@ def test_names_do_not_matter_where_all_is_integer(network: Network) -> None:
     assert audit_of_graph(model, network.layers, Precision.INT8).coverage == 100
 
 
-def test_a_required_coverage_decides(seeded: Network, tmp_path: Path) -> None:
+def test_a_required_coverage_decides(seeded: LoweredNetwork, tmp_path: Path) -> None:
     """Without one, whatever was lowered to INT8 must run so; with one, that share is enough."""
     output = tmp_path / "a.onnx"
     with pytest.raises(CoverageError, match=r"would run 1 Conv, 1 Add in float") as unasked:
@@ -174,7 +174,7 @@ def test_an_fp32_engine_is_the_model_itself(digits: Digits, tmp_path: Path) -> N
     assert engine.manifest.method is None
 
 
-def test_what_onnx_runtime_refuses_is_no_engine(network: Network, tmp_path: Path) -> None:
+def test_what_onnx_runtime_refuses_is_no_engine(network: LoweredNetwork, tmp_path: Path) -> None:
     """Its own reason is in the message."""
     broken = onnx.ModelProto()
     broken.CopyFrom(network.model)

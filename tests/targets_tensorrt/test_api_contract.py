@@ -27,7 +27,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.target import Target
 from edgeres.machine.cuda import CudaDevice
-from edgeres.onnx_file import Network, describe_model
+from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 from edgeres.workflows import calibrate_model
@@ -82,7 +82,7 @@ ASKS = {
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Network]:
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, LoweredNetwork]:
     """A network of one residual block in FP32 types and with Q/DQ."""
     folder = tmp_path_factory.mktemp("network")
     onnx.save(network("bottleneck"), folder / "m.onnx")
@@ -98,7 +98,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Networ
     }
 
 
-def run(build: Any, trt: FakeTensorRT, ask: Ask, lowered: Network, folder: Path) -> None:
+def run(build: Any, trt: FakeTensorRT, ask: Ask, lowered: LoweredNetwork, folder: Path) -> None:
     """Builds twice with a timing cache where there is one, by a package's `build_engine`."""
     config = ask.config
     if ask.version != "rtx":
@@ -126,7 +126,7 @@ def prepare(module: ModuleType, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", ASKS)
 def test_a_build_touches_only_what_the_version_has(
     name: str,
-    networks: dict[Precision, Network],
+    networks: dict[Precision, LoweredNetwork],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -139,7 +139,7 @@ def test_a_build_touches_only_what_the_version_has(
     assert ("Builder", "build_serialized_network") in trt.record.touched
 
 
-def touched_names(networks: dict[Precision, Network], folder: Path) -> set[str]:
+def touched_names(networks: dict[Precision, LoweredNetwork], folder: Path) -> set[str]:
     """Returns every name of NVIDIA's that the builds above touch, on whichever version."""
     found: set[str] = set()
     for index, ask in enumerate(ASKS.values()):
@@ -165,7 +165,7 @@ NOT_NEEDED = {
 """What NVIDIA calls, and words that Python's and our own objects have too."""
 
 
-def fails(networks: dict[Precision, Network], folder: Path, lacking: str) -> bool:
+def fails(networks: dict[Precision, LoweredNetwork], folder: Path, lacking: str) -> bool:
     """Returns whether some build fails where NVIDIA's classes lack a name."""
     for index, ask in enumerate(ASKS.values()):
         trt = FakeTensorRT(ask.version)
@@ -225,20 +225,22 @@ NAMES = (
 """What the builds above touch; `test_the_list_is_all_of_it` holds it to that."""
 
 
-def test_the_list_is_all_of_it(networks: dict[Precision, Network], tmp_path: Path) -> None:
+def test_the_list_is_all_of_it(networks: dict[Precision, LoweredNetwork], tmp_path: Path) -> None:
     """No name that is touched is left out of the slips below."""
     assert touched_names(networks, tmp_path) - NOT_NEEDED == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_build_fails_without_a_name_that_it_touches(
-    name: str, networks: dict[Precision, Network], tmp_path: Path
+    name: str, networks: dict[Precision, LoweredNetwork], tmp_path: Path
 ) -> None:
     """So a name misspelt in the builder, which NVIDIA's classes lack as well, is found here."""
     assert fails(networks, tmp_path, name)
 
 
-def test_with_every_name_it_does_not(networks: dict[Precision, Network], tmp_path: Path) -> None:
+def test_with_every_name_it_does_not(
+    networks: dict[Precision, LoweredNetwork], tmp_path: Path
+) -> None:
     """It was the missing name that made the others fail."""
     assert not fails(networks, tmp_path, "")
 

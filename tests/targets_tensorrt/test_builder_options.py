@@ -25,7 +25,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError, EdgeresError
 from edgeres.machine.cuda import CudaDevice
-from edgeres.onnx_file import Network, describe_model
+from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 
@@ -41,7 +41,7 @@ Use = Callable[..., FakeTensorRT]
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Network:
+def plain(tmp_path: Path) -> LoweredNetwork:
     """A network of one residual block, FP16 where it is typed."""
     return saved(network("bottleneck"), tmp_path)
 
@@ -61,7 +61,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     return install
 
 
-def saved(model: onnx.ModelProto, folder: Path) -> Network:
+def saved(model: onnx.ModelProto, folder: Path) -> LoweredNetwork:
     """Writes a model and reads it as a float network."""
     onnx.save(model, folder / "m.onnx")
     return float_network(describe_model(folder / "m.onnx"), Precision.FP32)
@@ -72,12 +72,12 @@ def config(target: Target = Target.TENSORRT, **options: Any) -> BuildConfig:
     return BuildConfig(target=target, precision=Precision.FP16, options=TensorRTOptions(**options))
 
 
-def build(asked: BuildConfig, lowered: Network, folder: Path) -> EngineArtifact:
+def build(asked: BuildConfig, lowered: LoweredNetwork, folder: Path) -> EngineArtifact:
     """Builds into a folder."""
     return build_engine(lowered, asked, CONTRACT, output=folder / "a.plan")
 
 
-def refusal(asked: BuildConfig, lowered: Network, folder: Path) -> str:
+def refusal(asked: BuildConfig, lowered: LoweredNetwork, folder: Path) -> str:
     """Returns the sentence of a refusal that leaves no plan."""
     with pytest.raises(EdgeresError) as refused:
         build(asked, lowered, folder)
@@ -85,7 +85,7 @@ def refusal(asked: BuildConfig, lowered: Network, folder: Path) -> str:
     return str(refused.value)
 
 
-def test_what_is_asked_is_set_and_recorded(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_what_is_asked_is_set_and_recorded(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """On the builder, and in a manifest that loads as it was written."""
     trt: Any = use("10.16")
     asked = config(
@@ -112,7 +112,7 @@ def test_what_is_asked_is_set_and_recorded(plain: Network, use: Use, tmp_path: P
     assert (manifest.batch, manifest.input_size) == ((1, 1, 16), None)
 
 
-def test_what_is_not_asked_is_left_alone(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_what_is_not_asked_is_left_alone(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """No flag, no limit, no level: NVIDIA's defaults."""
     trt = use("11.4")
     build(config(), plain, tmp_path)
@@ -155,7 +155,7 @@ LACKING = {
 
 @pytest.mark.parametrize(("version", "option"), LACKING)
 def test_an_option_that_a_version_lacks_is_refused(
-    version: str, option: str, plain: Network, use: Use, tmp_path: Path
+    version: str, option: str, plain: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """With the versions that have it, before anything is built."""
     trt = use(version)
@@ -180,7 +180,7 @@ def test_a_setting_that_nvidia_ignores_is_an_error(
     ignored: str,
     options: dict[str, Any],
     said: str,
-    plain: Network,
+    plain: LoweredNetwork,
     use: Use,
     tmp_path: Path,
 ) -> None:
@@ -189,7 +189,7 @@ def test_a_setting_that_nvidia_ignores_is_an_error(
     assert said in refusal(config(**options), plain, tmp_path)
 
 
-def test_refit_for_a_named_gpu_needs_one(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_refit_for_a_named_gpu_needs_one(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """NVIDIA's builder would end with an internal error of its compiler."""
     use("rtx", device=None)
     for option in ("refit", "strip_weights"):
@@ -199,7 +199,9 @@ def test_refit_for_a_named_gpu_needs_one(plain: Network, use: Use, tmp_path: Pat
         assert said.startswith(f"{spelled} needs a GPU while TensorRT for RTX builds")
 
 
-def test_a_board_has_no_hardware_compatibility(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_a_board_has_no_hardware_compatibility(
+    plain: LoweredNetwork, use: Use, tmp_path: Path
+) -> None:
     """NVIDIA leaves it out of JetPack."""
     use("10.3", ORIN)
     asked = config(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS)
@@ -212,7 +214,7 @@ def pruned(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     return weight * kept.reshape(1, -1, 1, 1)
 
 
-def test_sparsity_needs_sparse_weights(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_sparsity_needs_sparse_weights(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """None of the five convolutions has them."""
     use("10.3")
     said = refusal(config(sparsity=True), plain, tmp_path)
@@ -259,7 +261,7 @@ def memory(monkeypatch: pytest.MonkeyPatch, free_mib: int) -> None:
 
 @pytest.mark.usefixtures("ample")
 def test_the_dla_is_set_on_builder_parser_and_runtime(
-    plain: Network, use: Use, tmp_path: Path
+    plain: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """Without leave for the GPU."""
     trt: Any = dla(use)
@@ -272,7 +274,9 @@ def test_the_dla_is_set_on_builder_parser_and_runtime(
 
 
 @pytest.mark.usefixtures("ample")
-def test_layers_that_the_dla_cannot_run_are_named(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_layers_that_the_dla_cannot_run_are_named(
+    plain: LoweredNetwork, use: Use, tmp_path: Path
+) -> None:
     """And go to the GPU only where that was allowed."""
     trt = dla(use)
     trt.record.dla_foreign = frozenset({"Flatten"})
@@ -285,7 +289,9 @@ def test_layers_that_the_dla_cannot_run_are_named(plain: Network, use: Use, tmp_
 
 
 @pytest.mark.usefixtures("ample")
-def test_a_core_that_is_not_there_is_refused(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_a_core_that_is_not_there_is_refused(
+    plain: LoweredNetwork, use: Use, tmp_path: Path
+) -> None:
     """With the number that are."""
     dla(use, cores=0)
     said = refusal(config(dla_core=0), plain, tmp_path)
@@ -305,7 +311,7 @@ def test_what_the_dla_cannot_compute_is_refused(
     precision: Precision,
     floats: Precision,
     said: str,
-    plain: Network,
+    plain: LoweredNetwork,
     use: Use,
     tmp_path: Path,
 ) -> None:
@@ -317,7 +323,12 @@ def test_what_the_dla_cannot_compute_is_refused(
 
 @pytest.mark.parametrize(("free", "limit"), [(512, 512), (40, 40)])
 def test_a_board_gets_the_workspace_that_fits(
-    free: int, limit: int, plain: Network, use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    free: int,
+    limit: int,
+    plain: LoweredNetwork,
+    use: Use,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All that is free beyond what the build holds; this network holds less than a MiB."""
     memory(monkeypatch, free)
@@ -327,7 +338,7 @@ def test_a_board_gets_the_workspace_that_fits(
 
 
 def test_a_board_without_the_memory_is_told(
-    plain: Network, use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: LoweredNetwork, use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a sentence before the builder starts, where the kernel would end the process."""
     memory(monkeypatch, 16)
@@ -340,7 +351,7 @@ def test_a_board_without_the_memory_is_told(
 
 
 def test_an_error_is_heard_although_an_earlier_build_is_held(
-    plain: Network, use: Use, tmp_path: Path
+    plain: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """NVIDIA keeps to the first logger of a process; a second build's errors must not get lost."""
     trt = use("10.3")
@@ -353,7 +364,9 @@ def test_an_error_is_heard_although_an_earlier_build_is_held(
     assert held.value.__traceback__ is not None
 
 
-def test_an_engine_that_does_not_load_is_refused(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_an_engine_that_does_not_load_is_refused(
+    plain: LoweredNetwork, use: Use, tmp_path: Path
+) -> None:
     """The runtime returns None; nobody could inspect or run it."""
     use("11.4").record.loads = False
     said = refusal(config(), plain, tmp_path)
@@ -362,7 +375,7 @@ def test_an_engine_that_does_not_load_is_refused(plain: Network, use: Use, tmp_p
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the bar broke")])
 def test_what_progress_raises_stops_the_build_and_is_raised(
-    error: BaseException, plain: Network, use: Use, tmp_path: Path
+    error: BaseException, plain: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """Once NVIDIA has returned: an exception must not cross its frames."""
     trt = use("10.3")
@@ -381,7 +394,7 @@ def test_what_progress_raises_stops_the_build_and_is_raised(
 
 
 def test_ctrl_c_in_the_log_is_raised_too(
-    plain: Network, use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: LoweredNetwork, use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python's signal handler runs in whichever callback comes first."""
     trt = use("10.3")
@@ -396,7 +409,7 @@ def test_ctrl_c_in_the_log_is_raised_too(
     assert not (tmp_path / "a.plan").exists()
 
 
-def test_a_fixed_batch_is_the_profile(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_a_fixed_batch_is_the_profile(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """The default gives way to the model's own; one that was asked for is refused."""
     trt = use("10.3")
     trt.record.image_shape = (4, 3, SIZE, SIZE)
@@ -409,7 +422,7 @@ def test_a_fixed_batch_is_the_profile(plain: Network, use: Use, tmp_path: Path) 
     assert "takes batches of 4 alone, and --batch is 1:2:8." in said
 
 
-def test_dynamic_sizes_make_a_profile(plain: Network, use: Use, tmp_path: Path) -> None:
+def test_dynamic_sizes_make_a_profile(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """Of the contract's size alone, or of the range that was asked for around it."""
     trt = use("10.3")
     trt.record.image_shape = (-1, 3, -1, -1)
@@ -421,7 +434,7 @@ def test_dynamic_sizes_make_a_profile(plain: Network, use: Use, tmp_path: Path) 
 
 
 def test_sizes_that_the_model_or_the_contract_forbids_are_refused(
-    plain: Network, use: Use, tmp_path: Path
+    plain: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """A fixed model has one size, and images come in the contract's."""
     trt = use("10.3")

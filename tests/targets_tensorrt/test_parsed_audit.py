@@ -21,7 +21,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
 from edgeres.core.target import Target
 from edgeres.errors import CoverageError
-from edgeres.onnx_file import Network, describe_model
+from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import view
 from edgeres.quantization.placement import place_for_tensorrt
@@ -93,12 +93,12 @@ def test_a_float_network_has_the_types_of_its_tensors() -> None:
     assert node.ran is Precision.FP32
 
 
-def lowered(name: str, folder: Path) -> Network:
+def lowered(name: str, folder: Path) -> LoweredNetwork:
     """Returns a tiny network with TensorRT's placement, FP16 between."""
     model = network(name)
     onnx.save(model, folder / "m.onnx")
     graph = view(model)
-    return Network(
+    return LoweredNetwork(
         model=to_fp16(with_qdq(model)),
         source=describe_model(folder / "m.onnx"),
         layers=place_for_tensorrt(graph).layers,
@@ -125,7 +125,7 @@ def test_a_shortcut_without_qdq_fails_the_required_coverage(digits: Digits, tmp_
     """NVIDIA takes such a network; the addition would run in float, and no plan is written."""
     good = quantize_for_tensorrt(describe_model(digits.model), load_table(digits.table))
     add = "/layer2/layer2.1/Add"
-    seeded = Network(
+    seeded = LoweredNetwork(
         model=without_pair(good.model, add),
         source=good.source,
         layers=good.layers,

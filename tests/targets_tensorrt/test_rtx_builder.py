@@ -22,7 +22,7 @@ from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError
 from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec, Stem
-from edgeres.onnx_file import Network, describe_model
+from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.targets.dispatch import build_engine
 from edgeres.workflows import build_from_model, calibrate_model
 
@@ -173,12 +173,14 @@ def with_zero_point(model: onnx.ModelProto, value: int) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def lowered(digits: Digits) -> Network:
+def lowered(digits: Digits) -> LoweredNetwork:
     """The digits' network with TensorRT's placement."""
     return quantize_for_tensorrt(describe_model(digits.model), load_table(digits.table))
 
 
-def test_a_zero_point_that_tensorrt_lacks_is_refused(lowered: Network, tmp_path: Path) -> None:
+def test_a_zero_point_that_tensorrt_lacks_is_refused(
+    lowered: LoweredNetwork, tmp_path: Path
+) -> None:
     """NVIDIA's parser holds what is written against its rules, and its words reach the error."""
     wrong = replace(lowered, model=with_zero_point(lowered.model, 3))
     with pytest.raises(BuildError) as refused:
@@ -190,7 +192,7 @@ def test_a_zero_point_that_tensorrt_lacks_is_refused(lowered: Network, tmp_path:
 
 
 def test_the_same_graph_with_a_zero_point_of_zero_is_taken(
-    lowered: Network, tmp_path: Path
+    lowered: LoweredNetwork, tmp_path: Path
 ) -> None:
     """The zero point alone was what the parser refused."""
     same = replace(lowered, model=with_zero_point(lowered.model, 0))

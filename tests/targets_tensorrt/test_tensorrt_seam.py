@@ -31,7 +31,7 @@ from edgeres.core.table import load_table
 from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError, DependencyError
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, system_versions
-from edgeres.onnx_file import Network, describe_model
+from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 from edgeres.workflows import build_from_model
@@ -74,7 +74,7 @@ REQUESTS = {
 
 
 @pytest.fixture(scope="module")
-def network(digits: Digits) -> Network:
+def network(digits: Digits) -> LoweredNetwork:
     """The digits' network in FP32."""
     return float_network(describe_model(digits.model), Precision.FP32)
 
@@ -95,12 +95,12 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeTensorRT], FakeTensorR
 Use = Callable[[FakeTensorRT], FakeTensorRT]
 
 
-def build(network: Network, config: BuildConfig, folder: Path) -> EngineArtifact:
+def build(network: LoweredNetwork, config: BuildConfig, folder: Path) -> EngineArtifact:
     """Builds into a folder."""
     return build_engine(network, config, preset("digits"), output=folder / "a.plan")
 
 
-def refusal(network: Network, config: BuildConfig, folder: Path) -> str:
+def refusal(network: LoweredNetwork, config: BuildConfig, folder: Path) -> str:
     """Returns the sentence that a build is refused with; no file may be left."""
     with pytest.raises(BuildError) as refused:
         build(network, config, folder)
@@ -154,7 +154,7 @@ def test_later_networks_are_strongly_typed(
 
 @pytest.mark.parametrize("version", ["8.6", "10.3", "11.4"])
 def test_the_plan_is_what_the_builder_returned(
-    version: str, network: Network, use: Use, tmp_path: Path
+    version: str, network: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """Pure, with a manifest that loads; the parser was given the network's own bytes."""
     trt = use(VERSIONS[version]())
@@ -168,7 +168,7 @@ def test_the_plan_is_what_the_builder_returned(
 
 @pytest.mark.cuda
 def test_the_plan_is_for_the_gpu_that_it_was_built_on(
-    network: Network, use: Use, tmp_path: Path, cuda: PretendCuda
+    network: LoweredNetwork, use: Use, tmp_path: Path, cuda: PretendCuda
 ) -> None:
     """Its name, its compute capability and the driver's CUDA are kept for loading."""
     cuda.set_device(name="Orin", capability=87, driver=12060)
@@ -178,7 +178,9 @@ def test_the_plan_is_for_the_gpu_that_it_was_built_on(
     assert manifest.versions == {"tensorrt": "10.3.0", "cuda": "12.6"}
 
 
-def test_the_profile_has_the_batches_asked_for(network: Network, use: Use, tmp_path: Path) -> None:
+def test_the_profile_has_the_batches_asked_for(
+    network: LoweredNetwork, use: Use, tmp_path: Path
+) -> None:
     """Smallest, optimal and largest, with the image's own shape."""
     trt = use(tensorrt_10_3())
     config = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32, batch=(1, 8, 32))
@@ -199,7 +201,7 @@ RTX = {
 def test_a_named_gpu_needs_none_here(
     capability: str,
     name: str,
-    network: Network,
+    network: LoweredNetwork,
     use: Use,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -214,7 +216,7 @@ def test_a_named_gpu_needs_none_here(
 
 
 def test_without_a_name_the_gpu_of_this_machine_is_meant(
-    network: Network, use: Use, tmp_path: Path
+    network: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """Nothing is set, which is the builder's word for it; the manifest names the GPU."""
     trt = use(tensorrt_rtx())
@@ -227,7 +229,7 @@ def test_without_a_name_the_gpu_of_this_machine_is_meant(
 
 @pytest.mark.parametrize("capability", ["9.0", "86", "1.20", "ENT"])
 def test_a_gpu_that_is_not_built_for_is_named(
-    capability: str, network: Network, use: Use, tmp_path: Path
+    capability: str, network: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """With those that are; nothing that merely looks like one is taken for it."""
     use(tensorrt_rtx())
@@ -240,7 +242,7 @@ def test_a_gpu_that_is_not_built_for_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_parser_refuses_is_told(network: Network, use: Use, tmp_path: Path) -> None:
+def test_what_the_parser_refuses_is_told(network: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """The first three of its errors, with its version and the file."""
     use(tensorrt_11()).record.refusals = ["In node 0: a.", "In node 1: b.", "In node 2: c.", "d."]
     said = refusal(network, FP32, tmp_path)
@@ -259,7 +261,7 @@ def test_what_the_parser_refuses_is_told(network: Network, use: Use, tmp_path: P
     ],
 )  # fmt: skip
 def test_a_plan_that_was_not_built_is_told(
-    messages: list[Message], reason: str, network: Network, use: Use, tmp_path: Path
+    messages: list[Message], reason: str, network: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """NVIDIA's builder returns None; its errors are in its log."""
     trt = use(tensorrt_10_3())
@@ -270,7 +272,7 @@ def test_a_plan_that_was_not_built_is_told(
 
 
 def test_a_message_that_repeats_is_logged_once_and_counted(
-    network: Network, use: Use, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    network: LoweredNetwork, use: Use, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each at its own level; the network's layers would say the same dozens of times."""
     trt = use(tensorrt_10_3())
@@ -308,7 +310,7 @@ def test_without_a_gpu_nvidia_is_not_called(
     fake: Callable[[], FakeTensorRT],
     target: Target,
     said: str,
-    network: Network,
+    network: LoweredNetwork,
     use: Use,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -332,7 +334,7 @@ def test_a_missing_module_is_named_with_what_to_do(
     module: str,
     target: Target,
     advice: str,
-    network: Network,
+    network: LoweredNetwork,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -347,7 +349,7 @@ def test_a_missing_module_is_named_with_what_to_do(
 
 
 def test_a_builder_that_does_not_start_is_explained(
-    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: LoweredNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bindings make a TypeError of the null pointer that a broken driver gives."""
     trt = tensorrt_10_3()
@@ -364,7 +366,7 @@ def test_a_builder_that_does_not_start_is_explained(
 
 
 def test_a_gpu_that_the_driver_refuses_is_told(
-    use: Use, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    use: Use, network: LoweredNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver's own word, and what to check; TensorRT is not started."""
     use(VERSIONS["10.3"]())

@@ -21,7 +21,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.machine.cuda import CudaDevice
-from edgeres.onnx_file import Network, describe_model
+from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 
@@ -33,14 +33,14 @@ Build = Callable[..., FakeTensorRT]
 
 
 @pytest.fixture
-def lowered(tmp_path: Path) -> Network:
+def lowered(tmp_path: Path) -> LoweredNetwork:
     """Any network."""
     onnx.save(network("identity"), tmp_path / "m.onnx")
     return float_network(describe_model(tmp_path / "m.onnx"), Precision.FP32)
 
 
 @pytest.fixture
-def build(lowered: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+def build(lowered: LoweredNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     """Builds with `timings` as the cache, on a version and a device; the double is returned."""
 
     def run(version: str = "10.3", device: CudaDevice = DEVICE, **record: object) -> FakeTensorRT:

@@ -20,7 +20,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.files import sha256_of
-from edgeres.onnx_file import Network
+from edgeres.onnx_file import LoweredNetwork
 from edgeres.workflows import reference_engine as plans
 
 pytestmark = pytest.mark.cuda
@@ -39,7 +39,7 @@ def built(trt: FakeRuntimeModule, monkeypatch: pytest.MonkeyPatch) -> list[Build
     asked: list[BuildConfig] = []
 
     def build(
-        network: Network, config: BuildConfig, contract: Contract, *, output: Path
+        network: LoweredNetwork, config: BuildConfig, contract: Contract, *, output: Path
     ) -> EngineArtifact:
         asked.append(config)
         return write_plan(network.source.path, output, precision=config.precision)

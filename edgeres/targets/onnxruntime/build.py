@@ -22,7 +22,7 @@ from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.errors import ArtifactError, CoverageError
-from edgeres.onnx_file import Network
+from edgeres.onnx_file import LoweredNetwork
 from edgeres.session import open_session
 from edgeres.targets.coverage import audited_nodes, check_coverage
 from edgeres.targets.engine_files import Built, save_engine
@@ -60,7 +60,7 @@ _Operator = tuple[str, str]
 
 
 def build(
-    network: Network, config: BuildConfig, contract: Contract, *, output: Path
+    network: LoweredNetwork, config: BuildConfig, contract: Contract, *, output: Path
 ) -> EngineArtifact:
     """Writes the network as an ONNX file, after ONNX Runtime has shown how it runs it.
 
@@ -161,7 +161,7 @@ def _wholly_integer(optimized: onnx.ModelProto, computed: Iterable[_Operator]) -
     return frozenset(kind for kind, count in has.items() if run[kind] >= count)
 
 
-def check_integer(network: Network, optimized: onnx.ModelProto) -> None:
+def check_integer(network: LoweredNetwork, optimized: onnx.ModelProto) -> None:
     """Checks that no more layers of any kind run in float than the lowering left there.
 
     Raises:

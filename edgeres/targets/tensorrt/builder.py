@@ -21,7 +21,7 @@ from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError
 from edgeres.machine import describe_machine, has_nvidia_gpu
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, find_cuda_device, system_versions
-from edgeres.onnx_file import Network
+from edgeres.onnx_file import LoweredNetwork
 from edgeres.targets.coverage import check_coverage
 from edgeres.targets.engine_files import Built, save_engine
 from edgeres.targets.tensorrt import timing_cache
@@ -44,7 +44,7 @@ class _Job:
     """One build: what is asked, of which module, for which GPU, and who hears of it."""
 
     trt: Any
-    network: Network
+    network: LoweredNetwork
     config: BuildConfig
     contract: Contract
     device: CudaDevice | None
@@ -64,7 +64,7 @@ class _Made:
 
 
 def build(
-    network: Network,
+    network: LoweredNetwork,
     config: BuildConfig,
     contract: Contract,
     *,
@@ -161,7 +161,7 @@ def _check_board(config: BuildConfig, device: CudaDevice | None) -> None:
         )
 
 
-def _check_sparsity(network: Network, config: BuildConfig) -> None:
+def _check_sparsity(network: LoweredNetwork, config: BuildConfig) -> None:
     """Refuses sparse kernels that nothing could use, and says which layers can."""
     if not config.options.sparsity:
         return
