@@ -19,7 +19,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.table import CalibrationTable
 from edgeres.core.target import Target
-from edgeres.core.verdict import Accuracy, Comparison
+from edgeres.core.verdict import Accuracy, Verdict
 from edgeres.evaluation.evaluate import evaluate
 from edgeres.images import batches, load_dataset
 from edgeres.targets.dispatch import network_runner
@@ -118,7 +118,7 @@ class Network:
         return calibrate_model(self.model.path, images, CalibrationConfig())
 
     @cached_property
-    def verdict(self) -> Comparison:
+    def verdict(self) -> Verdict:
         """The verdict on its INT8 engine for the CPU."""
         engine = self.folder / "int8.onnx"
         build_from_model(self.model.path, BuildConfig(), self.table, output=engine)

@@ -20,7 +20,6 @@ from edgeres.core.verdict import (
     Answer,
     Check,
     ClassDifference,
-    Comparison,
     Confidence,
     Flip,
     ImageRecord,
@@ -28,6 +27,7 @@ from edgeres.core.verdict import (
     LogitError,
     PairedAccuracy,
     PairedLatency,
+    Verdict,
 )
 from edgeres.errors import ConfigError
 from edgeres.evaluation.evaluate import Distances, Outcomes, Predictions
@@ -159,7 +159,7 @@ def compare(
     config: BenchConfig,
     environment: Mapping[str, Any],
     warnings: Iterable[str] = (),
-) -> Comparison:
+) -> Verdict:
     """Returns the verdict: what was found, and whether it keeps the limits of `config`.
 
     Args:
@@ -172,7 +172,7 @@ def compare(
     Raises:
         ConfigError: a limit on speed is set but no latency was measured.
     """
-    return Comparison(
+    return Verdict(
         accuracy=accuracy,
         latency=latency,
         environment=environment,
@@ -193,13 +193,13 @@ def _overhead_warnings(latency: PairedLatency | None) -> Iterator[str]:
         )
 
 
-def with_stability(verdict: Comparison, stability: Stability, config: BenchConfig) -> Comparison:
+def with_stability(verdict: Verdict, stability: Stability, config: BenchConfig) -> Verdict:
     """Returns the verdict with how still the machine held, which `config.strict` makes a check."""
     checks = (_stability_check(stability),) if config.strict else ()
     return replace(verdict, stability=stability, checks=(*verdict.checks, *checks))
 
 
-def with_loadgen(verdict: Comparison, found: LoadGenResult, config: BenchConfig) -> Comparison:
+def with_loadgen(verdict: Verdict, found: LoadGenResult, config: BenchConfig) -> Verdict:
     """Returns the verdict with LoadGen's, which `config.strict` makes a check."""
     reason = f"LoadGen calls its {found.scenario} run {found.result}"
     if found.reasons:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeres.core.bench_requests import Decision
-from edgeres.core.verdict import Check, Comparison
+from edgeres.core.verdict import Check, Verdict
 from edgeres.evaluation.compare import told_apart
 
 _UNITS: Mapping[str, tuple[str, str]] = {
@@ -48,7 +48,7 @@ def check_words(check: Check) -> CheckWords:
     )
 
 
-def reasons(comparison: Comparison) -> tuple[str, ...]:
+def reasons(comparison: Verdict) -> tuple[str, ...]:
     """Returns why the verdict is what it is: the checks that failed, or else all that passed."""
     told = [check for check in comparison.checks if check.passed == comparison.passed]
     return tuple(check_words(check).sentence for check in told) or (NO_LIMIT,)

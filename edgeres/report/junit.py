@@ -10,7 +10,7 @@ import re
 from datetime import datetime, timezone
 from xml.etree import ElementTree
 
-from edgeres.core.verdict import Check, Comparison
+from edgeres.core.verdict import Check, Verdict
 from edgeres.report.checks import check_words
 
 SUITE = "edgeres bench"
@@ -19,7 +19,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold. Source: XML 1.0, production 2, Char."""
 
 
-def render_junit(comparison: Comparison, *, engine: str, reference: str) -> str:
+def render_junit(comparison: Verdict, *, engine: str, reference: str) -> str:
     """Returns the XML text; a failed check carries the sentence that says why.
 
     Args:
@@ -41,7 +41,7 @@ def render_junit(comparison: Comparison, *, engine: str, reference: str) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
 
 
-def _attributes(comparison: Comparison) -> dict[str, str]:
+def _attributes(comparison: Verdict) -> dict[str, str]:
     failed = sum(not check.passed for check in comparison.checks)
     started = comparison.provenance and comparison.provenance.started
     return {

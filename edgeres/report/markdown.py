@@ -11,12 +11,12 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from edgeres.core.verdict import (
-    Comparison,
     Flip,
     FlipKind,
     PairedAccuracy,
     PairedLatency,
     Provenance,
+    Verdict,
 )
 from edgeres.report.checks import check_words, reasons
 from edgeres.report.words import (
@@ -34,7 +34,7 @@ _SIGNS = re.compile(r"[\\`*_{}\[\]<>()#+!|~&@$]|[-.](?=\s)|://")
 _WORSE_FIRST = (FlipKind.LOST, FlipKind.GAINED, FlipKind.OTHER)
 
 
-def render_markdown(comparison: Comparison, *, engine: str, reference: str) -> str:
+def render_markdown(comparison: Verdict, *, engine: str, reference: str) -> str:
     """Returns the text.
 
     Args:
@@ -55,7 +55,7 @@ def render_markdown(comparison: Comparison, *, engine: str, reference: str) -> s
     return "\n\n".join(parts) + "\n"
 
 
-def _rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+def _rows(comparison: Verdict) -> Iterator[tuple[str, ...]]:
     yield from _accuracy_rows(comparison.accuracy)
     if comparison.latency is None:
         yield "latency", "not measured", "not measured", ""
@@ -97,14 +97,14 @@ def _latency_rows(latency: PairedLatency) -> Iterator[tuple[str, ...]]:
     yield "images/s", *(f"{latency.images_per_s(one):.1f}" for one in both), ""
 
 
-def _checks(comparison: Comparison) -> Iterator[str]:
+def _checks(comparison: Verdict) -> Iterator[str]:
     if comparison.checks:
         told = (check_words(check) for check in comparison.checks)
         rows = ((c.title, c.limit, c.value, "pass" if c.passed else "**FAIL**") for c in told)
         yield _table(("check", "limit", "value", "outcome"), rows)
 
 
-def _flips(comparison: Comparison) -> Iterator[str]:
+def _flips(comparison: Verdict) -> Iterator[str]:
     flips = sorted(comparison.accuracy.flips, key=_rank)
     if not flips:
         return

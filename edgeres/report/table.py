@@ -18,13 +18,13 @@ from edgeres.core.verdict import (
     Accuracy,
     Check,
     ClassDifference,
-    Comparison,
     Energies,
     LatencyStats,
     LoadGenResult,
     LogitError,
     PairedAccuracy,
     PairedLatency,
+    Verdict,
 )
 from edgeres.machine import Severity, Stability
 from edgeres.report.checks import check_words
@@ -43,7 +43,7 @@ what trtexec's 2.5 % of variation would hide."""
 _PASS, _FAIL, _WARNING, _LABEL = "bold green", "bold red", "yellow", "bold"
 
 
-def render_verdict(comparison: Comparison, *, engine: str, reference: str) -> Group:
+def render_verdict(comparison: Verdict, *, engine: str, reference: str) -> Group:
     """Returns what a rich Console prints: the verdict, then what it rests on.
 
     Args:
@@ -67,7 +67,7 @@ def render_verdict(comparison: Comparison, *, engine: str, reference: str) -> Gr
     )
 
 
-def _verdict_line(comparison: Comparison) -> Text:
+def _verdict_line(comparison: Verdict) -> Text:
     passed = comparison.passed
     told = [check for check in comparison.checks if check.passed == passed]
     reason = "; ".join(check.reason or check.name for check in told)
@@ -94,7 +94,7 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def _accuracy_facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
+def _accuracy_facts(comparison: Verdict) -> Iterator[tuple[str, str]]:
     accuracy = comparison.accuracy
     drop, low, high = (points(value, unit=False) for value in (accuracy.drop_pp, *accuracy.ci95_pp))
     better = " (the engine is right more often)" if accuracy.drop_pp < 0 else ""
@@ -133,7 +133,7 @@ def _classes(found: list[ClassDifference], names: tuple[str, ...]) -> str:
     return f"significantly different, corrected for their number: {shown}{more}"
 
 
-def _unsettled(comparison: Comparison) -> str:
+def _unsettled(comparison: Verdict) -> str:
     """Says where a limit that the measured drop was held against lies within the interval."""
     low, high = comparison.accuracy.ci95_pp
     limits = [check.limit for check in comparison.checks if check.rule == Decision.POINT.value]

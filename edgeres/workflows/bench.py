@@ -8,11 +8,11 @@ from datetime import datetime, timezone
 
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.core.verdict import (
-    Comparison,
     DataRecord,
     FileRecord,
     PastRun,
     Provenance,
+    Verdict,
     load_run,
 )
 from edgeres.errors import ConfigError
@@ -30,7 +30,7 @@ from edgeres.workflows.validity import Judged, find_doubts, with_doubts
 
 def bench_engine(
     request: BenchRequest, config: BenchConfig, *, track: Track = untracked
-) -> Comparison:
+) -> Verdict:
     """Returns the verdict on an engine: accuracy and latency against the reference.
 
     Raises:
@@ -117,9 +117,7 @@ def _check_simulation(config: BenchConfig) -> None:
         )
 
 
-def _with_measurement(
-    verdict: Comparison, measured: Measured | None, config: BenchConfig
-) -> Comparison:
+def _with_measurement(verdict: Verdict, measured: Measured | None, config: BenchConfig) -> Verdict:
     if measured is None:
         return replace(verdict, energy_reason="The engine was not run on its target.")
     verdict = with_stability(verdict, measured.stability, config)
@@ -128,7 +126,7 @@ def _with_measurement(
     return replace(verdict, energy=measured.energy)
 
 
-def _with_baseline(verdict: Comparison, baseline: PastRun, config: BenchConfig) -> Comparison:
+def _with_baseline(verdict: Verdict, baseline: PastRun, config: BenchConfig) -> Verdict:
     run = PastRun.of(verdict, "this run")
     regression = against_baseline(run, baseline)
     checks = baseline_checks(regression, config.max_slowdown)

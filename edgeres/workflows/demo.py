@@ -15,7 +15,7 @@ from edgeres.core.contract import ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.target import Target
-from edgeres.core.verdict import Comparison
+from edgeres.core.verdict import Verdict
 from edgeres.files import make_folder, whole_file
 from edgeres.images import Dataset, embedded_digits, embedded_path
 from edgeres.progress import Track, untracked
@@ -45,7 +45,7 @@ class DemoResult:
 
     engine: EngineArtifact
     engine_bytes: int
-    verdict: Comparison
+    verdict: Verdict
     simulated: bool
     """Whether the accuracy is that of TensorRT's placement on the CPU, without a latency."""
 

@@ -9,7 +9,7 @@ from edgeres.core.artifacts import is_engine, load_engine
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.core.table import load_table
 from edgeres.core.tuning import Sensitivity
-from edgeres.core.verdict import Comparison
+from edgeres.core.verdict import Verdict
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable, whole_file
 from edgeres.images import load_dataset, select, thumbnail
@@ -57,7 +57,7 @@ def check_reports(files: ReportFiles, request: BenchRequest) -> None:
 
 
 def write_reports(
-    verdict: Comparison, files: ReportFiles, request: BenchRequest, config: BenchConfig
+    verdict: Verdict, files: ReportFiles, request: BenchRequest, config: BenchConfig
 ) -> None:
     """Writes the reports; the page gets pictures of the images whose label changed.
 
@@ -99,9 +99,7 @@ def _sensitivity(request: BenchRequest) -> Sensitivity | None:
     return load_engine(request.engine).manifest.sensitivity
 
 
-def _pictures(
-    verdict: Comparison, request: BenchRequest, config: BenchConfig
-) -> dict[int, Picture]:
+def _pictures(verdict: Verdict, request: BenchRequest, config: BenchConfig) -> dict[int, Picture]:
     flips = shown_flips(verdict.accuracy)
     if not flips:
         return {}

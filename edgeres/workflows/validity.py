@@ -13,7 +13,7 @@ from edgeres.calibration.stages import observed_ranges
 from edgeres.core.artifacts import is_engine, load_engine
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.core.contract import Contract
-from edgeres.core.verdict import EXIT_MISMATCH, Check, Comparison
+from edgeres.core.verdict import EXIT_MISMATCH, Check, Verdict
 from edgeres.evaluation.evaluate import Predictions
 from edgeres.evaluation.mistakes import Diagnosis, RangeShift, diagnose, is_suspicious, range_shift
 from edgeres.images import Dataset, batches, select, take
@@ -86,7 +86,7 @@ def find_doubts(
     )
 
 
-def with_doubts(verdict: Comparison, doubts: Doubts) -> Comparison:
+def with_doubts(verdict: Verdict, doubts: Doubts) -> Verdict:
     """Returns the verdict with what speaks against it: a failed check, or warnings."""
     found = doubts.diagnosis
     return replace(
@@ -117,7 +117,7 @@ def _check(found: Diagnosis) -> Check:
     )
 
 
-def _warnings(doubts: Doubts, verdict: Comparison) -> tuple[str, ...]:
+def _warnings(doubts: Doubts, verdict: Verdict) -> tuple[str, ...]:
     told = []
     if doubts.suspicious and not (doubts.diagnosis and doubts.diagnosis.named):
         told.append(_too_rarely_right(verdict))
@@ -141,7 +141,7 @@ def _other_model(judged: Judged) -> str | None:
     )
 
 
-def _slower(verdict: Comparison) -> Iterator[str]:
+def _slower(verdict: Verdict) -> Iterator[str]:
     """Says that the engine is slower than what it is to replace, where no limit says it already."""
     latency = verdict.latency
     limited = any(check.name == "speedup" for check in verdict.checks)
@@ -156,7 +156,7 @@ def _slower(verdict: Comparison) -> Iterator[str]:
         )
 
 
-def _too_rarely_right(verdict: Comparison) -> str:
+def _too_rarely_right(verdict: Verdict) -> str:
     return (
         f"The reference itself is right on only {verdict.accuracy.reference.top1:.1%} of the "
         "images, or far surer than it is right: a drop against it says little. Check that "

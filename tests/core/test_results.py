@@ -21,7 +21,6 @@ from edgeres.core.verdict import (
     Answer,
     Check,
     ClassDifference,
-    Comparison,
     Confidence,
     DataRecord,
     Drift,
@@ -36,6 +35,7 @@ from edgeres.core.verdict import (
     PairedLatency,
     Provenance,
     TailCount,
+    Verdict,
 )
 
 ACCURACY = PairedAccuracy(
@@ -98,7 +98,7 @@ DROP = Check(
     images_needed=900,
 )
 SPEEDUP = Check(name="speedup", limit=2.0, value=2.5, passed=True, exit_code=EXIT_SPEED)
-COMPARISON = Comparison(
+COMPARISON = Verdict(
     accuracy=ACCURACY,
     latency=LATENCY,
     environment={"cpu": "a processor"},
@@ -127,7 +127,7 @@ COMPARISON = Comparison(
 )
 
 
-def as_text(comparison: Comparison) -> dict[str, Any]:
+def as_text(comparison: Verdict) -> dict[str, Any]:
     """Returns the JSON after a way through text."""
     told: dict[str, Any] = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     return told

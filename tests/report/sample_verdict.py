@@ -18,7 +18,6 @@ from edgeres.core.verdict import (
     Answer,
     Check,
     ClassDifference,
-    Comparison,
     Confidence,
     DataRecord,
     Drift,
@@ -36,6 +35,7 @@ from edgeres.core.verdict import (
     Provenance,
     Regression,
     TailCount,
+    Verdict,
 )
 from edgeres.machine import CpuState, Energy, Finding, Sample, Severity, Stability
 from edgeres.report.html import Picture
@@ -197,7 +197,7 @@ def energy(joules: float) -> Energy:
     )
 
 
-VERDICT = Comparison(
+VERDICT = Verdict(
     accuracy=ACCURACY,
     latency=LATENCY,
     environment={"cpu": "A processor", "cores": 2, "simd": ["avx2"], "memory_mib": 8192},
@@ -247,7 +247,7 @@ LOADGEN = LoadGenResult(
     logs=None,
 )
 
-BARE = Comparison(
+BARE = Verdict(
     accuracy=replace(
         ACCURACY,
         agreement=None,

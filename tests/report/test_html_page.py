@@ -28,7 +28,7 @@ from sample_verdict import (
     stats,
 )
 
-from edgeres.core.verdict import ClassDifference, Comparison
+from edgeres.core.verdict import ClassDifference, Verdict
 from edgeres.errors import DependencyError
 from edgeres.report import Picture, render_html, shown_flips
 from edgeres.report.html.flips import SHOWN
@@ -50,7 +50,7 @@ SECTIONS = [
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
-def rendered(comparison: Comparison, **more: dict[str, float]) -> str:
+def rendered(comparison: Verdict, **more: dict[str, float]) -> str:
     """Returns the page of a verdict with a picture for every image that it shows."""
     pictures = {flip.index: picture(flip.index) for flip in shown_flips(comparison.accuracy)}
     return render_html(
@@ -204,7 +204,7 @@ def test_many_flips_are_cut_with_a_word() -> None:
     assert sureness == sorted(sureness, reverse=True)
 
 
-def heavy() -> Comparison:
+def heavy() -> Verdict:
     """A verdict on 10,000 images that went as badly as can be: all changed, in 1,000 classes."""
     classes = tuple(f"a class with a rather long name, number {n}" for n in range(1000))
     by_class = tuple(

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from sample_verdict import BARE, PROVENANCE, VERDICT
 
-from edgeres.core.verdict import Comparison
+from edgeres.core.verdict import Verdict
 from edgeres.report import render_junit
 
 REQUIRED: Mapping[str, frozenset[str]] = {
@@ -31,7 +31,7 @@ SUITE_ORDER = "properties (testcase )*system-out system-err "
 """Children of a suite. Source: the same."""
 
 
-def rendered(comparison: Comparison, engine: str = "engine") -> ElementTree.Element:
+def rendered(comparison: Verdict, engine: str = "engine") -> ElementTree.Element:
     """Returns the tree of the XML."""
     return ElementTree.fromstring(
         render_junit(comparison, engine=engine, reference="reference").encode()

@@ -19,14 +19,14 @@ from sample_verdict import (
     flips,
 )
 
-from edgeres.core.verdict import Comparison
+from edgeres.core.verdict import Verdict
 from edgeres.report import render_markdown
 from edgeres.report.markdown import FLIPS_SHOWN
 
 SIGNS = r"[\\`*_{}\[\]<>()#+!|~&@$]"
 
 
-def rendered(comparison: Comparison) -> str:
+def rendered(comparison: Verdict) -> str:
     """Returns the text."""
     return render_markdown(comparison, engine="a.onnx on cpu", reference="b.onnx on cpu")
 

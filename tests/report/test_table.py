@@ -15,7 +15,6 @@ from edgeres.core.verdict import (
     Accuracy,
     Check,
     ClassDifference,
-    Comparison,
     Confidence,
     Drift,
     Energies,
@@ -27,6 +26,7 @@ from edgeres.core.verdict import (
     PairedAccuracy,
     PairedLatency,
     TailCount,
+    Verdict,
 )
 from edgeres.machine import Energy, Finding, Severity, Stability
 from edgeres.report import render_verdict
@@ -72,7 +72,7 @@ SPEEDUP = Check(
     exit_code=EXIT_SPEED,
     reason="2.98 times as fast, at least the 2.8 asked for",
 )
-VERDICT = Comparison(
+VERDICT = Verdict(
     accuracy=ACCURACY,
     latency=LATENCY,
     environment={},
@@ -85,7 +85,7 @@ VERDICT = Comparison(
 
 
 def rendered(
-    comparison: Comparison,
+    comparison: Verdict,
     *,
     engine: str = "engine",
     encoding: str = "utf-8",
@@ -99,7 +99,7 @@ def rendered(
     return "".join(f"{line.rstrip()}\n" for line in stream.read().splitlines())
 
 
-def with_accuracy(gained: int, lost: int, p_value: float) -> Comparison:
+def with_accuracy(gained: int, lost: int, p_value: float) -> Verdict:
     """Returns the verdict with other flips, and a drop that they make."""
     drop = (lost - gained) / 13
     accuracy = replace(ACCURACY, gained=gained, lost=lost, drop_pp=drop, p_value=p_value)

@@ -16,7 +16,7 @@ from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
-from edgeres.core.verdict import Comparison, FileRecord
+from edgeres.core.verdict import FileRecord, Verdict
 from edgeres.errors import DataError
 from edgeres.files import sha256_of
 from edgeres.images import embedded_digits, normalise, prepare
@@ -27,7 +27,7 @@ QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
 
 def bench(
     digits: Digits, data: Path, *, simulate: bool = False, config: BenchConfig = QUICK
-) -> Comparison:
+) -> Verdict:
     """Returns the verdict on the digits' engine, or on its table."""
     request = BenchRequest(
         engine=digits.table if simulate else digits.engine,

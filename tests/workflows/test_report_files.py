@@ -17,7 +17,7 @@ from digits import QUICK, Digits
 from PIL import Image
 
 from edgeres.core.bench_requests import BenchConfig
-from edgeres.core.verdict import Answer, Comparison, Flip
+from edgeres.core.verdict import Answer, Flip, Verdict
 from edgeres.errors import ArtifactError, ConfigError, DependencyError
 from edgeres.images import load_dataset, select
 from edgeres.workflows import (
@@ -39,7 +39,7 @@ def request_of(digits: Digits) -> BenchRequest:
 
 
 @pytest.fixture(scope="module")
-def verdict(digits: Digits) -> Comparison:
+def verdict(digits: Digits) -> Verdict:
     """A verdict on 50 images drawn from the digits."""
     return bench_engine(request_of(digits), QUICK_CONFIG)
 
@@ -70,7 +70,7 @@ def test_the_command_in_the_page_is_the_one_that_ran(digits: Digits, tmp_path: P
 
 
 def test_pictures_are_those_of_the_images_that_changed(
-    digits: Digits, verdict: Comparison, tmp_path: Path
+    digits: Digits, verdict: Verdict, tmp_path: Path
 ) -> None:
     """Of the draw that was judged, not of the whole data set."""
     drawn = select(load_dataset(digits.test), QUICK_CONFIG.samples, QUICK_CONFIG.seed)
@@ -123,7 +123,7 @@ def test_a_missing_package_is_said_before_work(
 
 
 def test_a_name_that_is_no_text_is_written(
-    digits: Digits, verdict: Comparison, tmp_path: Path
+    digits: Digits, verdict: Verdict, tmp_path: Path
 ) -> None:
     """A file name with a byte that is not UTF-8 reaches every report."""
     odd = replace(verdict, environment={**verdict.environment, "engine": "a\udcff.onnx"})

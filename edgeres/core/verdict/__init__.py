@@ -39,8 +39,8 @@ from edgeres.core.verdict.verdict import (
     EXIT_UNSTABLE,
     VERDICT_KIND,
     Check,
-    Comparison,
     Energies,
+    Verdict,
 )
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "Answer",
     "Check",
     "ClassDifference",
-    "Comparison",
     "Confidence",
     "DataRecord",
     "Drift",
@@ -82,5 +81,6 @@ __all__ = [
     "Series",
     "Standing",
     "TailCount",
+    "Verdict",
     "load_run",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeres.core.verdict.accuracy import ImageRecord
 from edgeres.core.verdict.latency import Interval
-from edgeres.core.verdict.verdict import VERDICT_KIND, Comparison
+from edgeres.core.verdict.verdict import VERDICT_KIND, Verdict
 from edgeres.errors import ArtifactError
 from edgeres.files import load_json
 
@@ -66,7 +66,7 @@ class PastRun:
     """None where there was no meter."""
 
     @classmethod
-    def of(cls, verdict: Comparison, name: str) -> PastRun:
+    def of(cls, verdict: Verdict, name: str) -> PastRun:
         """Returns a verdict of this run in the same form."""
         return cls.from_dict(verdict.to_dict(), name)
 

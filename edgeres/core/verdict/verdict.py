@@ -81,7 +81,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Verdict:
     """The verdict on one engine."""
 
     accuracy: PairedAccuracy

@@ -7,7 +7,6 @@ from typing import Any
 
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.verdict import (
-    Comparison,
     Confidence,
     LatencyStats,
     LoadGenResult,
@@ -15,6 +14,7 @@ from edgeres.core.verdict import (
     PairedLatency,
     Provenance,
     Regression,
+    Verdict,
 )
 from edgeres.machine import Severity, Stability
 from edgeres.report.table import DRIFT_NOTED, DRIFT_SURE, SIGNIFICANCE
@@ -144,7 +144,7 @@ def regression_facts(regression: Regression) -> Facts:
     )
 
 
-def environment_facts(comparison: Comparison) -> Facts:
+def environment_facts(comparison: Verdict) -> Facts:
     """Yields what is known of the machine; the networks' names stand elsewhere."""
     facts = {k: v for k, v in comparison.environment.items() if k not in {"engine", "reference"}}
     return fact_pairs(facts)

@@ -19,11 +19,11 @@ from edgeres import __version__
 from edgeres.core.bench_requests import Decision
 from edgeres.core.verdict import (
     ClassDifference,
-    Comparison,
     FlipKind,
     LatencyStats,
     PairedAccuracy,
     PairedLatency,
+    Verdict,
 )
 from edgeres.errors import DependencyError
 from edgeres.report import words
@@ -56,7 +56,7 @@ SECTIONS = (
 
 
 def render_html(
-    comparison: Comparison,
+    comparison: Verdict,
     *,
     engine: str,
     reference: str,
@@ -139,7 +139,7 @@ def _safe(svg: str) -> str:
     return Markup(svg)
 
 
-def _accuracy_part(comparison: Comparison) -> dict[str, Any]:
+def _accuracy_part(comparison: Verdict) -> dict[str, Any]:
     accuracy = comparison.accuracy
     gate = _gate(comparison)
     return {
@@ -152,7 +152,7 @@ def _accuracy_part(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _gate(comparison: Comparison) -> Gate | None:
+def _gate(comparison: Verdict) -> Gate | None:
     for check in comparison.checks:
         if check.name == "accuracy_drop":
             by_bound = check.rule == Decision.BOUND.value
@@ -224,7 +224,7 @@ def _timed(role: str, stats: LatencyStats) -> Timed:
     )
 
 
-def _network_part(comparison: Comparison, drawn: tuple[Stage, ...]) -> dict[str, Any]:
+def _network_part(comparison: Verdict, drawn: tuple[Stage, ...]) -> dict[str, Any]:
     counts = Counter(layer.precision.value for layer in comparison.layers)
     costs = [b.sensitivity for stage in drawn for b in stage.blocks if b.sensitivity is not None]
     return {
@@ -235,7 +235,7 @@ def _network_part(comparison: Comparison, drawn: tuple[Stage, ...]) -> dict[str,
     }
 
 
-def _background(comparison: Comparison) -> dict[str, Any]:
+def _background(comparison: Verdict) -> dict[str, Any]:
     provenance, stability = comparison.provenance, comparison.stability
     regression, loadgen = comparison.regression, comparison.loadgen
     return {
