@@ -206,7 +206,7 @@ def test_imports_run_one_way() -> None:
             "from edgeres.networks import find_spec",
             "edgeres.networks.find_spec",
         ),
-        ("edgeres.core.requests", "import edgeres.core.artifacts", "edgeres.core.artifacts"),
+        ("edgeres.core.requests", "import edgeres.onnx_file", "edgeres.onnx_file"),
         ("edgeres.workflows.demo", "from edgeres import cli", "edgeres.cli"),
         (
             "edgeres.machine.gpu",
