@@ -20,9 +20,9 @@ def doctor(as_json: bool) -> None:
     Example:
       edgeres doctor
     """
-    from edgeres.machine import diagnose
+    from edgeres.machine import examine_machine
 
-    found = diagnose()
+    found = examine_machine()
     if as_json:
         show_json({"schema_version": 1, **found.to_dict()})
         return

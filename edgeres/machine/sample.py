@@ -64,7 +64,7 @@ class Sample:
     """The machine at one moment of a measurement; None or empty is what it does not tell."""
 
     at_s: float
-    """Seconds since the watch began."""
+    """Seconds since monitoring began."""
     cpu: CpuState
     memory_stall_us: int | None = None
     """Time since boot in which at least one task waited for memory."""
@@ -128,7 +128,7 @@ class Probe:
         """Returns the machine now.
 
         Args:
-            at_s: seconds since the watch began.
+            at_s: seconds since monitoring began.
         """
         temperatures = tuple((zone, _celsius(zone.temperature)) for zone in self.zones)
         vmstat = _counters(self.root / "proc/vmstat", ("pswpin", "pswpout"))

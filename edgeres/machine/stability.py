@@ -50,7 +50,7 @@ class Severity(Name):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class StabilityFinding:
     """One thing that disturbed, or could have."""
 
     name: str
@@ -70,7 +70,7 @@ class Stability:
 
     samples: tuple[Sample, ...]
     """In order; the first was taken before the measurement and the last after it."""
-    findings: tuple[Finding, ...]
+    findings: tuple[StabilityFinding, ...]
     unseen: tuple[str, ...]
     """What this machine does not tell, so that nothing could be found in it."""
 
@@ -112,12 +112,12 @@ def stability_of(samples: Sequence[Sample], *, gpu_unseen: str | None = None) ->
     return Stability(samples=tuple(samples), findings=told, unseen=unseen)
 
 
-def _warning(name: str, sentence: str) -> Finding:
-    return Finding(name=name, severity=Severity.WARNING, sentence=sentence)
+def _warning(name: str, sentence: str) -> StabilityFinding:
+    return StabilityFinding(name=name, severity=Severity.WARNING, sentence=sentence)
 
 
-def _unstable(name: str, sentence: str) -> Finding:
-    return Finding(name=name, severity=Severity.UNSTABLE, sentence=sentence)
+def _unstable(name: str, sentence: str) -> StabilityFinding:
+    return StabilityFinding(name=name, severity=Severity.UNSTABLE, sentence=sentence)
 
 
 def _growth(samples: Sequence[Sample], pick: Callable[[Sample], int | None]) -> int:
@@ -126,7 +126,7 @@ def _growth(samples: Sequence[Sample], pick: Callable[[Sample], int | None]) -> 
     return values[-1] - values[0] if values else 0
 
 
-def _governor(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _governor(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     free = [sample.cpu for sample in samples if not sample.cpu.fixed]
     names = {name for cpu in free for name in cpu.governors}
     if names - {"performance"}:
@@ -138,7 +138,7 @@ def _governor(samples: Sequence[Sample]) -> Iterator[Finding]:
         )
 
 
-def _others(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _others(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     spent = _ticks_spent(samples)
     if spent is None:
         return
@@ -152,7 +152,7 @@ def _others(samples: Sequence[Sample]) -> Iterator[Finding]:
         )
 
 
-def _steal(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _steal(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     spent = _ticks_spent(samples)
     if spent is not None and spent.steal > STEAL_REFUSED * spent.total:
         yield _unstable(
@@ -185,7 +185,7 @@ def _seconds(samples: Sequence[Sample]) -> float:
     return samples[-1].at_s - samples[0].at_s
 
 
-def _quota(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _quota(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     periods = _growth(samples, lambda sample: sample.cpu.throttled_periods)
     if periods > 0:
         yield _unstable(
@@ -195,7 +195,7 @@ def _quota(samples: Sequence[Sample]) -> Iterator[Finding]:
         )
 
 
-def _cpu_clock(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _cpu_clock(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     clocks = [max(sample.cpu.mhz) for sample in samples[1:-1] if sample.cpu.mhz]
     if not _moved(clocks):
         return
@@ -208,7 +208,7 @@ def _cpu_clock(samples: Sequence[Sample]) -> Iterator[Finding]:
     )
 
 
-def _cpu_heat(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _cpu_heat(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     events = _growth(samples, lambda sample: sample.cpu.throttle_events)
     if events > 0:
         yield _unstable(
@@ -218,7 +218,7 @@ def _cpu_heat(samples: Sequence[Sample]) -> Iterator[Finding]:
         )
 
 
-def _memory(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _memory(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     stalled_s = _growth(samples, lambda sample: sample.memory_stall_us) / 1e6
     seconds = _seconds(samples)
     if stalled_s > STALL_REFUSED * seconds:
@@ -235,7 +235,7 @@ def _memory(samples: Sequence[Sample]) -> Iterator[Finding]:
         )
 
 
-def _heat(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _heat(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     headroom = [sample.headroom_c for sample in samples if sample.headroom_c is not None]
     slowed = sorted({name for sample in samples for name in sample.slowed_by})
     if slowed:
@@ -252,7 +252,7 @@ def _heat(samples: Sequence[Sample]) -> Iterator[Finding]:
         )
 
 
-def _over_current(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _over_current(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     events = _growth(samples, lambda sample: sample.over_current_events)
     if events > 0:
         yield _unstable(
@@ -262,7 +262,7 @@ def _over_current(samples: Sequence[Sample]) -> Iterator[Finding]:
         )
 
 
-def _power_mode(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _power_mode(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     modes = list(dict.fromkeys(s.power_mode for s in samples if s.power_mode is not None))
     if len(modes) > 1:
         yield _unstable(
@@ -272,7 +272,7 @@ def _power_mode(samples: Sequence[Sample]) -> Iterator[Finding]:
         )
 
 
-def _gpu_clock(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _gpu_clock(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     working = [s.gpu for s in samples[1:-1] if s.gpu is not None and "idle" not in s.gpu.reasons]
     clocks = [gpu.mhz for gpu in working if gpu.mhz]
     if _moved(clocks):
@@ -283,7 +283,7 @@ def _gpu_clock(samples: Sequence[Sample]) -> Iterator[Finding]:
         )
 
 
-def _gpu_throttled(samples: Sequence[Sample]) -> Iterator[Finding]:
+def _gpu_throttled(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     reasons = {reason for s in samples if s.gpu is not None for reason in s.gpu.reasons}
     if throttled := sorted(reasons & THROTTLING):
         yield _unstable(

@@ -8,11 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.machine import Advice, Capability, Diagnosis, JetsonBoard, Stability
+from edgeres.machine import Advice, Capability, DoctorReport, JetsonBoard, Stability
 from edgeres.machine.clocks import Clock
 
 
-def render_doctor(found: Diagnosis) -> RenderableType:
+def render_doctor(found: DoctorReport) -> RenderableType:
     """Returns what a rich Console prints: the machine, what works, and what to do."""
     parts: list[RenderableType] = [_facts(found.machine.to_dict())]
     if found.board is not None:

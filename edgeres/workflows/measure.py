@@ -17,7 +17,7 @@ from edgeres.errors import DataError
 from edgeres.evaluation.benchmark import benchmark_pair
 from edgeres.evaluation.loadgen import run_loadgen
 from edgeres.images import Dataset, batches, take
-from edgeres.machine import NoEnergy, Stability, open_gpu, open_meter, watch
+from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
 from edgeres.targets.dispatch import engine_runner
 from edgeres.targets.runner import Runner
 from edgeres.workflows.bench_pair import Contest
@@ -35,7 +35,7 @@ class Measured:
 
 
 def measure(contest: Contest, dataset: Dataset, config: BenchConfig) -> Measured:
-    """Times both networks under the guard's eye, then meters them.
+    """Times both networks while the machine is monitored, then meters them.
 
     Args:
         contest: engine and reference, open.
@@ -51,14 +51,14 @@ def measure(contest: Contest, dataset: Dataset, config: BenchConfig) -> Measured
     on_gpu = contest.lineage.target is not Target.ONNXRUNTIME
     meter = partial(open_meter, gpu=on_gpu)
     with _alike(contest, config.latency_batch) as reference:
-        with watch(gpu=open_gpu() if on_gpu else None) as guard:
+        with monitor_stability(gpu=open_gpu() if on_gpu else None) as monitor:
             latency = benchmark_pair(reference, contest.engine, images, config)
         energy = (
             measure_energies(reference, contest.engine, images, meter)
             if config.energy
             else NoEnergy(reason="It was not asked for (--no-energy).")
         )
-    return Measured(latency=latency, stability=guard.report(), energy=energy)
+    return Measured(latency=latency, stability=monitor.stability(), energy=energy)
 
 
 def drive(

@@ -21,7 +21,7 @@ from edgeres.core.verdict import (
 from edgeres.errors import ConfigError
 from edgeres.evaluation.compare import compare, paired_accuracy, with_loadgen, with_stability
 from edgeres.evaluation.evaluate import Distances, Outcomes, Predictions
-from edgeres.machine import Finding, Severity, Stability
+from edgeres.machine import Severity, Stability, StabilityFinding
 from edgeres.statistics import (
     drop_bound,
     drop_interval,
@@ -279,7 +279,7 @@ def test_the_same_images_have_the_same_fingerprint() -> None:
 def stability(*severities: Severity) -> Stability:
     """Returns a measurement with findings of these severities."""
     findings = tuple(
-        Finding(name="x", severity=severity, sentence=f"It was {severity}.")
+        StabilityFinding(name="x", severity=severity, sentence=f"It was {severity}.")
         for severity in severities
     )
     return Stability(samples=(), findings=findings, unseen=())

@@ -10,7 +10,7 @@ import pytest
 from digits import Digits
 from seeds import alarms, bench, reasons, rewritten, with_ballast
 
-from edgeres.machine import Guard, watch
+from edgeres.machine import StabilityMonitor, monitor_stability
 from edgeres.onnx_file import load_model
 from edgeres.workflows import measure as measure_module
 
@@ -52,16 +52,16 @@ def test_a_faster_engine_is_not_told_of(digits: Digits) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with one device that lowers the clock when it gets hot, watched by bench."""
+    """A machine with one device that lowers the clock when it gets hot, monitored by bench."""
     folder = tmp_path / "machine" / COOLING
     folder.mkdir(parents=True)
     (folder / "type").write_text("thermal-cpufreq-0\n")
     (folder / "cur_state").write_text("0\n")
 
-    def watch_it(**options: Any) -> AbstractContextManager[Guard]:
-        return watch(tmp_path / "machine", **options)
+    def monitor_it(**options: Any) -> AbstractContextManager[StabilityMonitor]:
+        return monitor_stability(tmp_path / "machine", **options)
 
-    monkeypatch.setattr(measure_module, "watch", watch_it)
+    monkeypatch.setattr(measure_module, "monitor_stability", monitor_it)
     return tmp_path / "machine"
 
 

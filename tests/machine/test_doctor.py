@@ -13,7 +13,7 @@ from fake_nvml import FakeNvml, install
 from machine_files import CALM, lay_out
 from rich.console import Console
 
-from edgeres.machine import Advice, Diagnosis, JetsonBoard, advise, diagnose, is_jetson
+from edgeres.machine import Advice, DoctorReport, JetsonBoard, advise, examine_machine, is_jetson
 from edgeres.machine import capabilities as what_works
 from edgeres.machine.clocks import PowerMode
 from edgeres.machine.commands import CommandRunner
@@ -231,10 +231,10 @@ def test_an_old_board_is_told_first_what_blocks(tmp_path: Path) -> None:
     assert names == ["jetpack", "tensorrt", "cuda", "pycuda", "clocks"]
 
 
-def diagnosis(root: Path, board: Board) -> Diagnosis:
+def diagnosis(root: Path, board: Board) -> DoctorReport:
     """Returns what doctor finds on a calm board."""
     lay_out(root, {**CALM, **files_of(board)})
-    return diagnose(root, run=tools_of(board), module=modules(), observed_s=0.0)
+    return examine_machine(root, run=tools_of(board), module=modules(), observed_s=0.0)
 
 
 def test_the_whole_of_a_board(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_the_whole_of_a_board(tmp_path: Path) -> None:
     assert works["watch the GPU"]["detail"] == "Jetson GPU through devfreq"
 
 
-def rendered(found: Diagnosis) -> str:
+def rendered(found: DoctorReport) -> str:
     """Returns what a terminal of 100 columns shows."""
     console = Console(width=100, color_system=None)
     with console.capture() as capture:
@@ -283,7 +283,7 @@ def test_a_desktop_has_no_part_of_a_board(tmp_path: Path) -> None:
     }
     hot = {"sys/class/thermal/thermal_zone0/temp": "97000\n"}
     root = lay_out(tmp_path, {**files, **hot})
-    found = diagnose(root, run=no_tools, observed_s=0.0)
+    found = examine_machine(root, run=no_tools, observed_s=0.0)
     text = rendered(found)
     assert found.board is None
     assert "JetPack" not in text

@@ -10,11 +10,11 @@ import pytest
 
 from edgeres.machine import (
     CpuState,
-    Finding,
     GpuState,
     Sample,
     Severity,
     Stability,
+    StabilityFinding,
     stability_of,
 )
 from edgeres.machine.sample import CpuTicks
@@ -56,7 +56,7 @@ def judged(change: Callable[[Sample], Sample]) -> Stability:
     return stability_of([change(calm) for calm in CALM])
 
 
-def found(change: Callable[[Sample], Sample]) -> dict[str, Finding]:
+def found(change: Callable[[Sample], Sample]) -> dict[str, StabilityFinding]:
     """Returns the findings by name."""
     return {finding.name: finding for finding in judged(change).findings}
 

@@ -37,7 +37,7 @@ from edgeres.core.verdict import (
     TailCount,
     Verdict,
 )
-from edgeres.machine import CpuState, Energy, Finding, Sample, Severity, Stability
+from edgeres.machine import CpuState, Energy, Sample, Severity, Stability, StabilityFinding
 from edgeres.report.html import Picture
 
 CLASSES = tuple(f"animal {number}" for number in range(10))
@@ -180,7 +180,11 @@ PROVENANCE = Provenance(
 
 STABILITY = Stability(
     samples=tuple(Sample(at_s=at, cpu=CpuState(), temperatures_c={}) for at in (0.0, 12.3)),
-    findings=(Finding(name="g", severity=Severity.WARNING, sentence="The governor is powersave."),),
+    findings=(
+        StabilityFinding(
+            name="g", severity=Severity.WARNING, sentence="The governor is powersave."
+        ),
+    ),
     unseen=("temperatures",),
 )
 
@@ -216,7 +220,9 @@ SHAKEN = replace(
     VERDICT,
     stability=replace(
         STABILITY,
-        findings=(Finding(name="s", severity=Severity.UNSTABLE, sentence="The clocks fell."),),
+        findings=(
+            StabilityFinding(name="s", severity=Severity.UNSTABLE, sentence="The clocks fell."),
+        ),
     ),
 )
 

@@ -28,7 +28,7 @@ from edgeres.core.verdict import (
     TailCount,
     Verdict,
 )
-from edgeres.machine import Energy, Finding, Severity, Stability
+from edgeres.machine import Energy, Severity, Stability, StabilityFinding
 from edgeres.report import render_verdict
 
 GOLDEN = Path(__file__).parent / "golden" / "verdict.txt"
@@ -304,8 +304,8 @@ def test_what_disturbed_the_measurement_is_told() -> None:
     seen = Stability(
         samples=(),
         findings=(
-            Finding(name="a", severity=Severity.UNSTABLE, sentence="The GPU was hot."),
-            Finding(name="b", severity=Severity.WARNING, sentence="The governor is free."),
+            StabilityFinding(name="a", severity=Severity.UNSTABLE, sentence="The GPU was hot."),
+            StabilityFinding(name="b", severity=Severity.WARNING, sentence="The governor is free."),
         ),
         unseen=(),
     )

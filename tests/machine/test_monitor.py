@@ -1,4 +1,4 @@
-"""The watch around a measurement: looks before, during and after, at next to no cost."""
+"""Monitoring beside a measurement: samples before, during and after, at next to no cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from machine_files import CALM, CPU, THERMAL, lay_out
 
-from edgeres.machine import GpuState, open_gpu, watch
+from edgeres.machine import GpuState, monitor_stability, open_gpu
 from edgeres.machine.sample import Probe
 from edgeres.machine.ticker import every
 from edgeres.testing import FakeClock
@@ -26,11 +26,11 @@ class Seconds(FakeClock):
 def test_a_calm_measurement(tmp_path: Path) -> None:
     """Looks before, when told to and after; by the given clock."""
     root, clock = lay_out(tmp_path, CALM), Seconds()
-    with watch(root, gpu=open_gpu(root), interval_s=None, clock=clock) as guard:
+    with monitor_stability(root, gpu=open_gpu(root), interval_s=None, clock=clock) as monitor:
         clock.advance(2_000_000_000)
-        guard.look()
+        monitor.sample()
         clock.advance(1_000_000_000)
-    found = guard.report()
+    found = monitor.stability()
     assert [sample.at_s for sample in found.samples] == [0.0, 2.0, 3.0]
     assert (found.findings, found.unseen, found.stable) == ((), (), True)
 
@@ -38,8 +38,8 @@ def test_a_calm_measurement(tmp_path: Path) -> None:
 def test_throttling_in_the_files_is_found(tmp_path: Path) -> None:
     """A board that gets hot midway: its GPU's clock falls, and the alert says why."""
     root, clock = lay_out(tmp_path, CALM), Seconds()
-    with watch(root, gpu=open_gpu(root), interval_s=None, clock=clock) as guard:
-        guard.look()
+    with monitor_stability(root, gpu=open_gpu(root), interval_s=None, clock=clock) as monitor:
+        monitor.sample()
         lay_out(
             root,
             {
@@ -48,8 +48,8 @@ def test_throttling_in_the_files_is_found(tmp_path: Path) -> None:
                 f"{CPU}/cpufreq/policy4/scaling_governor": "schedutil\n",
             },
         )
-        guard.look()
-    found = guard.report()
+        monitor.sample()
+    found = monitor.stability()
     assert not found.stable
     assert [finding.name for finding in found.findings] == [
         "gpu_clock",
@@ -62,9 +62,9 @@ def test_throttling_in_the_files_is_found(tmp_path: Path) -> None:
 def test_the_thread_looks_by_itself(tmp_path: Path) -> None:
     """Several times while the block runs, in order."""
     gpu = CountingGpu(enough=5)
-    with watch(lay_out(tmp_path, CALM), gpu=gpu, interval_s=0.001) as guard:
+    with monitor_stability(lay_out(tmp_path, CALM), gpu=gpu, interval_s=0.001) as monitor:
         assert gpu.seen.wait(timeout=20)
-    times = [sample.at_s for sample in guard.report().samples]
+    times = [sample.at_s for sample in monitor.stability().samples]
     assert len(times) >= 6
     assert times == sorted(times)
 
@@ -72,7 +72,10 @@ def test_the_thread_looks_by_itself(tmp_path: Path) -> None:
 def test_an_error_in_the_block_passes_through(tmp_path: Path) -> None:
     """The thread has ended and the GPU is closed then too."""
     gpu = CountingGpu()
-    with pytest.raises(RuntimeError, match="inference failed"), watch(tmp_path, gpu=gpu):
+    with (
+        pytest.raises(RuntimeError, match="inference failed"),
+        monitor_stability(tmp_path, gpu=gpu),
+    ):
         raise RuntimeError("inference failed")
     assert gpu.closed == 1
     assert not any(thread.name == "edgeres-ticker" for thread in threading.enumerate())

@@ -1,13 +1,13 @@
-"""Watches the machine while something is measured on it.
+"""Samples the machine while something is measured on it.
 
 Use::
 
-    with watch(gpu=open_gpu()) as guard:
+    with monitor_stability(gpu=open_gpu()) as monitor:
         ...measure...
-    stability = guard.report()
+    stability = monitor.stability()
 
-A thread looks once a second. Where a look between two blocks is better than one at any moment,
-turn the thread off with `interval_s=None` and call `guard.look()` there.
+A thread takes a sample every second. Where a sample between two blocks is better than one at any
+moment, turn the thread off with `interval_s=None` and call `monitor.sample()` there.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from edgeres.machine.stability import Stability, stability_of
 from edgeres.machine.ticker import every
 
 INTERVAL_S = 1.0
-"""Time between two looks: clocks and temperatures change over seconds."""
+"""Time between two samples: clocks and temperatures change over seconds."""
 
 
-class Guard:
+class StabilityMonitor:
     """The samples of one measurement so far; safe to use from several threads."""
 
     def __init__(self, probe: Probe, clock: Callable[[], float]) -> None:
@@ -38,16 +38,16 @@ class Guard:
         self._samples: list[Sample] = []
         self._lock = threading.Lock()
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Takes one sample now."""
         with self._lock:
             self._samples.append(self._probe.read(self._clock() - self._start))
 
-    def report(self) -> Stability:
-        """Returns what was seen until now; complete when the watch has ended.
+    def stability(self) -> Stability:
+        """Returns what the samples taken so far show; complete after the monitored block.
 
         Raises:
-            ValueError: the watch has not ended and fewer than two samples were taken.
+            ValueError: the block has not ended and fewer than two samples were taken.
         """
         with self._lock:
             samples = tuple(self._samples)
@@ -56,27 +56,28 @@ class Guard:
 
 
 @contextmanager
-def watch(
+def monitor_stability(
     root: Path = Path("/"),
     *,
     gpu: GpuProbe | None = None,
     interval_s: float | None = INTERVAL_S,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Guard]:
-    """Yields a guard that looks at the machine before, during and after the block.
+) -> Iterator[StabilityMonitor]:
+    """Yields a monitor that samples the machine before, during and after the block.
 
     Args:
         root: where the machine's /proc and /sys are read.
         gpu: the GPU that is measured (`open_gpu`), closed at the end; None measures on the CPU.
-        interval_s: seconds between two looks; None looks before and after only, and when told to.
+        interval_s: seconds between two samples; None takes those before and after, and those that
+            the block takes itself.
         clock: returns seconds.
     """
-    guard = Guard(Probe.find(root, gpu), clock)
+    monitor = StabilityMonitor(Probe.find(root, gpu), clock)
     try:
-        guard.look()
-        with every(interval_s, guard.look):
-            yield guard
-        guard.look()
+        monitor.sample()
+        with every(interval_s, monitor.sample):
+            yield monitor
+        monitor.sample()
     finally:
         if gpu is not None:
             gpu.close()

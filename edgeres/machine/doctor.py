@@ -11,9 +11,9 @@ from edgeres.machine.advice import Advice, advise
 from edgeres.machine.capabilities import Capability, capabilities
 from edgeres.machine.commands import CommandRunner, run_command
 from edgeres.machine.gpu import open_gpu
-from edgeres.machine.guard import watch
 from edgeres.machine.jetson import JetsonBoard, ModuleVersion, module_version, read_board
 from edgeres.machine.machine import Machine, describe_machine, has_nvidia_gpu
+from edgeres.machine.monitor import monitor_stability
 from edgeres.machine.stability import Stability
 
 OBSERVED_S = 0.3
@@ -21,7 +21,7 @@ OBSERVED_S = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
+class DoctorReport:
     """What a machine is, can and should."""
 
     machine: Machine
@@ -43,13 +43,13 @@ class Diagnosis:
         }
 
 
-def diagnose(
+def examine_machine(
     root: Path = Path("/"),
     *,
     run: CommandRunner = run_command,
     module: ModuleVersion = module_version,
     observed_s: float = OBSERVED_S,
-) -> Diagnosis:
+) -> DoctorReport:
     """Returns what a machine is, what works on it, and what to install or set.
 
     Args:
@@ -58,13 +58,15 @@ def diagnose(
         module: tells the version of a Python module.
         observed_s: seconds between two looks at how calm the machine is.
     """
-    with watch(root, gpu=open_gpu(root) if has_nvidia_gpu(root) else None, interval_s=None) as calm:
+    with monitor_stability(
+        root, gpu=open_gpu(root) if has_nvidia_gpu(root) else None, interval_s=None
+    ) as monitor:
         time.sleep(observed_s)
     board = read_board(root, run=run, module=module)
-    return Diagnosis(
+    return DoctorReport(
         machine=describe_machine(root),
         board=board,
         capabilities=capabilities(root),
         advice=() if board is None else advise(board),
-        calm=calm.report(),
+        calm=monitor.stability(),
     )
