@@ -160,9 +160,8 @@ def too_long(sources: Mapping[str, str]) -> list[str]:
 
 def texts() -> dict[str, str]:
     """Returns every text file of the repository by its path."""
-    folders = [
-        ROOT / name for name in ("edgeres", "tests", "scripts", "calibration", "docs", ".ci")
-    ]
+    names = ("edgeres", "tests", "scripts", "benchmarks", "training", "calibration", "docs")
+    folders = [ROOT / name for name in (*names, ".ci", ".github")]
     paths = [*ROOT.glob("*"), *(path for folder in folders for path in folder.rglob("*"))]
     binary = {".npz", ".safetensors", ".pyc"}
     return {

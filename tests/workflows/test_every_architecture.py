@@ -13,7 +13,6 @@ from commands import run
 from digits import Digits
 from numpy.typing import NDArray
 from torch import nn
-from training import RECIPES, Settings, Training, labelled
 
 from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.contract import Contract, preset
@@ -28,6 +27,7 @@ from edgeres.networks.resnet import build_model
 from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
 from edgeres.targets.dispatch import engine_runner
 from edgeres.workflows import build_from_model, calibrate_model
+from training.loop import RECIPES, Settings, Training, labelled
 
 IMAGES = 8
 MOST_BLOCKS = 36

@@ -28,7 +28,7 @@ from edgeres.images import load_dataset, select
 from edgeres.machine.cuda import NoCudaDevice
 from edgeres.onnx_file import describe_model
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 PRECISIONS = [precision.value for precision in Precision]
 

@@ -7,7 +7,7 @@ one Markdown table and, with --json, every verdict with its environment. Latency
 medians of engine and reference, timed in turns in one run.
 
 Example:
-  python scripts/measure_results.py --shared ../shared --json results.json
+  python -m benchmarks.results --shared ../shared --json results.json
 """
 
 from __future__ import annotations

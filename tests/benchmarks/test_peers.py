@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import bench_quantization
 import numpy as np
 import onnx
-import peers
 import pytest
 from digits import Digits
-from measure_results import Case
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from peer_networks import PeerError, Served, SessionNetwork, in_turns, last_words
-from peer_quantizers import serve
-from peers import COLUMNS, FLOAT, PINNED, Limits, Work, attempted, compared, environments
 
+from benchmarks import peers, quantization
+from benchmarks.peer_networks import PeerError, Served, SessionNetwork, in_turns, last_words
+from benchmarks.peer_quantizers import serve
+from benchmarks.peers import COLUMNS, FLOAT, PINNED, Limits, Work, attempted, compared, environments
+from benchmarks.results import Case
 from edgeres.core.methods import Method
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.evaluation.benchmark import BLOCK, SETTLING
@@ -58,7 +57,7 @@ def broken(tmp_path: Path) -> Path:
 
 def child(code: str) -> list[str]:
     """Returns the command of a child that has the script's functions."""
-    paths = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
+    paths = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     return [sys.executable, "-c", paths + textwrap.dedent(code)]
 
 
@@ -110,7 +109,7 @@ def test_serve_refuses_what_is_no_question() -> None:
 
 SERVING = """
 import numpy as np
-from peer_quantizers import answers, serve
+from benchmarks.peer_quantizers import answers, serve
 with answers() as answer:
     print("what a tool prints is no answer")
     serve(lambda x: x.reshape(1, -1), np.zeros((1, 3, 1, 1), np.float32), sys.stdin, answer)
@@ -330,7 +329,7 @@ def test_the_peak_counts_from_where_it_was_restarted() -> None:
     """
     code = """
     import numpy
-    from peer_quantizers import peak_mib, restarted_peak_mib
+    from benchmarks.peer_quantizers import peak_mib, restarted_peak_mib
     numpy.ones(20 * 2**20)
     before = restarted_peak_mib()
     numpy.ones(10 * 2**20)
@@ -343,14 +342,14 @@ def test_the_peak_counts_from_where_it_was_restarted() -> None:
 def test_a_peak_does_not_begin_with_its_parent_s() -> None:
     """As it does for a child that is started from a process that holds much."""
     held = np.ones(50 * 2**20)
-    assert bench_quantization.peak_mib(["-c", "pass"]) < 100 < held.nbytes / 2**20
+    assert quantization.peak_mib(["-c", "pass"]) < 100 < held.nbytes / 2**20
 
 
 def test_memory_beyond_the_limit_fails_in_the_child() -> None:
     """With Python's own error, before the machine runs out."""
     code = """
     import numpy
-    from peer_quantizers import limit_memory
+    from benchmarks.peer_quantizers import limit_memory
     limit_memory(0.25)
     numpy.ones(2**20)
     numpy.ones(2**26)
@@ -371,15 +370,15 @@ def test_peers_are_named_where_they_are_compared(
     line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither the part without a peer nor a peer without the part is passed over."""
-    monkeypatch.setattr(sys, "argv", ["bench_quantization.py", "--shared", ".", *line.split()])
+    monkeypatch.setattr(sys, "argv", ["quantization", "--shared", ".", *line.split()])
     with pytest.raises(SystemExit, match="2"):
-        bench_quantization.main()
+        quantization.main()
     assert "--part peers needs --peer" in capsys.readouterr().err
 
 
 def test_parts_that_run_without_being_named() -> None:
     """All; the peers only where one is named."""
-    known = list(bench_quantization.PARTS)
+    known = list(quantization.PARTS)
     assert parts("") == known
     assert parts("--peer nncf") == [*known, "peers"]
     assert parts("--peer nncf --part peers") == ["peers"]
@@ -388,4 +387,4 @@ def test_parts_that_run_without_being_named() -> None:
 def parts(line: str) -> list[str]:
     """Returns the parts that a command line asks for."""
     words = ["--shared", ".", *line.split()]
-    return list(bench_quantization.parts_of(bench_quantization.arguments().parse_args(words)))
+    return list(quantization.parts_of(quantization.arguments().parse_args(words)))

@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from degradation import NETWORKS, Trained, depth_of, figure, main, spec_of, table
 
 from edgeres.networks import ARCHITECTURES
 from edgeres.networks.explain import network_from_spec
+from training.degradation import NETWORKS, Trained, depth_of, figure, main, spec_of, table
 
 RUN = Trained(
     network="plain20",
@@ -44,9 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, more: str) -> None:
     count = 50
     images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
     np.savez(folder / "a.npz", images=images, labels=np.arange(count) % 4)
-    line = (
-        f"degradation.py --data {folder / 'a.npz'} --epochs 1 --seeds 1 -o {folder / 'out'} {more}"
-    )
+    line = f"degradation --data {folder / 'a.npz'} --epochs 1 --seeds 1 -o {folder / 'out'} {more}"
     monkeypatch.setattr(sys, "argv", line.split())
     main()
 

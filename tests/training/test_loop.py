@@ -11,7 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from training import (
+
+from edgeres.core.contract import preset
+from edgeres.errors import CheckpointError, ConfigError
+from edgeres.networks import find_spec
+from training.loop import (
     RECIPES,
     Labelled,
     Recipe,
@@ -24,10 +28,6 @@ from training import (
     resume,
     train,
 )
-
-from edgeres.core.contract import preset
-from edgeres.errors import CheckpointError, ConfigError
-from edgeres.networks import find_spec
 
 SMALL = replace(find_spec("resnet20"), layers=(1, 1, 1), base_width=4, name="small", num_classes=3)
 RECIPE = replace(RECIPES["digits"], batch_size=4)

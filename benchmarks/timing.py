@@ -6,7 +6,7 @@ clock. Each round times both; the figure is the median of the rounds' ratios of 
 spread says how quiet the machine is.
 
 Example:
-  python scripts/measure_timing.py --engine resnet50.int8.onnx --rounds 9
+  python -m benchmarks.timing --engine resnet50.int8.onnx --rounds 9
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure_results import Case
 from numpy.typing import NDArray
-from peer_networks import (
+
+from benchmarks.peer_networks import (
     LIMIT_S,
     THREADS,
     Network,
@@ -31,8 +31,8 @@ from peer_networks import (
     in_turns,
     last_words,
 )
-from peer_quantizers import TOOLS, Images
-
+from benchmarks.peer_quantizers import TOOLS, Images
+from benchmarks.results import Case
 from edgeres.core.contract import Contract
 from edgeres.errors import EdgeresError
 from edgeres.images import Dataset, batches, check_labels, load_dataset, select

@@ -1,8 +1,8 @@
 """Trains any network of the family on small images, by the recipes of the papers.
 
     python -m pip install -e '.[export]'
-    python scripts/train.py resnet56 --data train.npz --test test.npz -o resnet56.safetensors
-    python scripts/train.py resnet20 --data digits --recipe digits --store fp16 \
+    python -m training.train resnet56 --data train.npz --test test.npz -o resnet56.safetensors
+    python -m training.train resnet20 --data digits --recipe digits --store fp16 \
         -o calibration/digits_resnet20.safetensors
 
 `--data` takes what every command of edgeres takes, an `.npz` or a folder of images, or `digits`:
@@ -28,7 +28,15 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import nn
-from training import (
+
+from edgeres.core.contract import Contract, preset
+from edgeres.errors import ConfigError, EdgeresError
+from edgeres.files import check_writable, whole_file
+from edgeres.images import embedded_digits, load_dataset
+from edgeres.networks import find_spec
+from edgeres.networks.checkpoint import load_checkpoint, model_from_checkpoint
+from edgeres.networks.specification import ModelSpec
+from training.loop import (
     RECIPES,
     Labelled,
     Settings,
@@ -39,14 +47,6 @@ from training import (
     resume,
     train,
 )
-
-from edgeres.core.contract import Contract, preset
-from edgeres.errors import ConfigError, EdgeresError
-from edgeres.files import check_writable, whole_file
-from edgeres.images import embedded_digits, load_dataset
-from edgeres.networks import find_spec
-from edgeres.networks.checkpoint import load_checkpoint, model_from_checkpoint
-from edgeres.networks.specification import ModelSpec
 
 _DIGITS = "digits"
 _DIGITS_ORIGIN = (

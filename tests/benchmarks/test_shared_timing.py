@@ -15,7 +15,7 @@ from edgeres.workflows import build_from_model, calibrate_model, export_stage
 
 pytestmark = pytest.mark.shared
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = 8
 """A neighbour on the machine disturbs one of the two; it does not always."""
 
@@ -42,7 +42,7 @@ def resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def measured(engine: Path) -> dict[str, float]:
     """Returns what the script prints."""
-    command = [sys.executable, str(ROOT / "scripts/measure_timing.py"), "--engine", str(engine)]
+    command = [sys.executable, "-m", "benchmarks.timing", "--engine", str(engine)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     found: dict[str, float] = json.loads(done.stdout)
     return found

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from peer_quantizers import Images, parts, timed_ms
 
+from benchmarks.peer_quantizers import Images, parts, timed_ms
 from edgeres.errors import RunnerError
 from edgeres.evaluation.benchmark import BLOCK, SETTLING
 from edgeres.session import open_session, run_session

@@ -1,7 +1,7 @@
 """Trains plain and residual networks of growing depth, and wide ones against deep ones.
 
     python -m pip install -e '.[export]'
-    python scripts/degradation.py -o docs
+    python -m training.degradation -o docs
 
 He et al. 2016a, figure 1: a deeper plain network ends with more *training* error, a residual one
 does not. Writes degradation.json, degradation.md and degradation.svg into the folder; each network
@@ -9,7 +9,7 @@ is added to the JSON when it is trained, and one that stands there is not traine
 
 With CIFAR-10 and a GPU:
 
-    python scripts/degradation.py --data train.npz --test test.npz --recipe he --epochs 164 \
+    python -m training.degradation --data train.npz --test test.npz --recipe he --epochs 164 \
         --input-size 32 --device cuda --amp --seeds 1 \
         --networks plain20 resnet20 plain56 resnet56 resnet110 wrn_16_4 -o cifar10
 """
@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train import data_from, progress
-from training import RECIPES, Labelled, Settings, Training, correct, make_deterministic, train
 
 from edgeres.core.contract import preset
 from edgeres.errors import ConfigError, EdgeresError
@@ -37,6 +35,8 @@ from edgeres.networks import find_spec
 from edgeres.networks.explain import network_from_spec
 from edgeres.networks.specification import ModelSpec
 from edgeres.report import Line, Plot, draw_plot_svg
+from training.loop import RECIPES, Labelled, Settings, Training, correct, make_deterministic, train
+from training.train import data_from, progress
 
 KIND = "degradation"
 DEPTHS = (20, 32, 44, 56, 110)

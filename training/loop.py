@@ -1,4 +1,4 @@
-"""Training of small images, as `train.py` and `degradation.py` share it: recipes, steps, state.
+"""Training of small images, as `train` and `degradation` share it: recipes, steps, state.
 
 The optimiser, schedules and mixed precision are torch's. What a run depends on is in `Settings`
 and the data; what a later process needs to go on is in `Training.state`.

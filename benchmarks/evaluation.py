@@ -7,7 +7,7 @@ decoding share the cores, the two together cannot be faster than one after the o
 do not, no faster than the slower one. Both limits are printed.
 
 Example:
-  python scripts/measure_evaluation.py --engine resnet50.int8.onnx --data val/ --samples 512
+  python -m benchmarks.evaluation --engine resnet50.int8.onnx --data val/ --samples 512
 """
 
 from __future__ import annotations

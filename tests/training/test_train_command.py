@@ -1,4 +1,4 @@
-"""scripts/train.py as it is run: killed and repeated, on an `.npz` and on a folder, and refused."""
+"""`python -m training.train` as it is run: killed and repeated, on an `.npz` and on a folder, and refused."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from train import facts_from, main, parsed, progress, settings_from
-from training import RECIPES, Labelled, Settings, Training, train
 
 from edgeres.core.contract import preset
 from edgeres.errors import ConfigError
 from edgeres.images import embedded_path
 from edgeres.networks import find_spec
+from training.loop import RECIPES, Labelled, Settings, Training, train
+from training.train import facts_from, main, parsed, progress, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 120
@@ -51,7 +51,7 @@ def write_images(path: Path, count: int) -> None:
 def command(folder: Path, output: str) -> list[str]:
     """Returns the words of a short training."""
     line = (
-        f"scripts/train.py resnet20 --data {folder / 'a.npz'} --recipe digits --batch-size 10 "
+        f"training.train resnet20 --data {folder / 'a.npz'} --recipe digits --batch-size 10 "
         f"--epochs 3 -o {folder / output}"
     )
     return line.split()
@@ -59,7 +59,7 @@ def command(folder: Path, output: str) -> list[str]:
 
 def killed_after_an_epoch(words: list[str], state: Path) -> int:
     """Starts a command, kills it as soon as it has left a state, and returns its exit code."""
-    line = [sys.executable, *words]
+    line = [sys.executable, "-m", *words]
     with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + DEADLINE_S
         while not state.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -97,7 +97,7 @@ def test_a_folder_of_classes_trains(
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     output = tmp_path / "w.safetensors"
-    line = f"train.py plain20 --data {tmp_path / 'data'} --test {tmp_path / 'data'} --recipe he"
+    line = f"train plain20 --data {tmp_path / 'data'} --test {tmp_path / 'data'} --recipe he"
     line += f" --preset digits --batch-size 4 --epochs 1 --seed 3 -o {output}"
     monkeypatch.setattr(sys, "argv", line.split())
     main()
@@ -122,7 +122,7 @@ def test_a_folder_of_classes_trains(
 def test_the_embedded_network_has_its_command() -> None:
     """That of calibration/README.md asks for what the checkpoint says of itself."""
     text = (ROOT / "calibration" / "README.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"python scripts/train\.py ((?:.*\\\n)*.*)\n", text)
+    (line,) = re.findall(r"python -m training\.train ((?:.*\\\n)*.*)\n", text)
     options = parsed(line.replace("\\\n", " ").split())
     assert options.output == Path("calibration/digits_resnet20.safetensors")
     assert options.store == "fp16"
@@ -161,7 +161,7 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 def test_an_error_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With exit code 1 and no traceback."""
     monkeypatch.setattr(
-        sys, "argv", ["train.py", "resnet21", "--data", "digits", "-o", f"{tmp_path}/a"]
+        sys, "argv", ["train", "resnet21", "--data", "digits", "-o", f"{tmp_path}/a"]
     )
     with pytest.raises(SystemExit, match=r"Error: No architecture 'resnet21'\. Did you mean"):
         main()

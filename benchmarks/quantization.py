@@ -7,9 +7,9 @@ ratios within one run, each side in turns with the other. Other quantizers are c
 --peer names them: each is installed into an environment of its own, once.
 
 Example:
-  python scripts/bench_quantization.py --shared ../shared --json quantization.json
-  python scripts/bench_quantization.py --shared ../shared --part cost --part memory
-  python scripts/bench_quantization.py --shared ../shared --part peers --peer nncf --peer openvino
+  python -m benchmarks.quantization --shared ../shared --json quantization.json
+  python -m benchmarks.quantization --shared ../shared --part cost --part memory
+  python -m benchmarks.quantization --shared ../shared --part peers --peer nncf --peer openvino
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure_results import CASES, Case, edgeres
 from numpy.typing import NDArray
-from peer_quantizers import TOOLS, Stored
-from peers import OWN, Limits, peer_rows
 
+from benchmarks.peer_quantizers import TOOLS, Stored
+from benchmarks.peers import OWN, Limits, peer_rows
+from benchmarks.results import CASES, Case, edgeres
 from edgeres.calibration.stages import calibrate
 from edgeres.core.methods import Method
 from edgeres.core.requests import CalibrationConfig

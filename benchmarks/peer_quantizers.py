@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Quantizes an ONNX model with one tool, and runs what OpenVINO made, in that tool's environment.
 
-bench_quantization.py starts it as a child, so it needs numpy and the tool and nothing else of
+`benchmarks.quantization` starts it as a child, so it needs numpy and the tool and nothing else of
 this project. Standard output carries answers alone, one JSON value a line: whatever a tool
 prints goes to standard error.
 
 Example:
-  python peer_quantizers.py quantize nncf default --model m.onnx --images calibration.npy -o q.onnx
-  python peer_quantizers.py serve q.xml --images validation.npy --threads 2
+  python benchmarks/peer_quantizers.py quantize nncf default --model m.onnx --images calibration.npy -o q.onnx
+  python benchmarks/peer_quantizers.py serve q.xml --images validation.npy --threads 2
 """
 
 from __future__ import annotations
