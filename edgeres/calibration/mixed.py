@@ -7,7 +7,6 @@ by leaving out its Q/DQ, so that a strongly typed builder has no say in it.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from statistics import median
 from typing import Protocol
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from edgeres.calibration.observe import ImageBatch
@@ -31,11 +29,13 @@ from edgeres.calibration.quality import (
 )
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.core.target import Target
 from edgeres.core.tuning import MixedPoint, MixedSearch
 from edgeres.errors import CalibrationError
 from edgeres.onnx_file import load_model
+from edgeres.quantization.cost import operator_cost
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.units import Unit, blocks
 from edgeres.session import open_session, run_session
@@ -215,13 +215,15 @@ def pareto(points: Iterable[MixedPoint]) -> tuple[int, ...]:
 def estimated_latency(graph: Graph) -> float:
     """Returns the time of a partly integer network over that of the same all in INT8.
 
-    A convolution takes the longer of its arithmetic and its memory traffic; in FP16 both take
-    twice as long: half the rate, twice the bytes. Source: the roofline model, Williams et al.
-    2009, with `RIDGE_MACS_PER_BYTE`.
+    Of convolutions alone, by the roofline with `RIDGE_MACS_PER_BYTE`; what is kept runs in FP16.
     """
-    costs = {node.name: _roofline(graph, node) for node in graph.nodes if node.op_type == "Conv"}
-    total = sum(costs.values())
-    return 1 + sum(costs.get(name, 0.0) for name in graph.kept) / total
+    costs = {n.name: operator_cost(graph, n) for n in graph.nodes if n.op_type == "Conv"}
+    int8, fp16 = (
+        {name: cost.roofline_time(precision, RIDGE_MACS_PER_BYTE) for name, cost in costs.items()}
+        for precision in (Precision.INT8, Precision.FP16)
+    )
+    added = sum(fp16[name] - int8[name] for name in graph.kept if name in costs)
+    return 1 + added / sum(int8.values())
 
 
 def _beats(other: MixedPoint, point: MixedPoint) -> bool:
@@ -301,13 +303,3 @@ def _measured_ms(model: bytes, graph: Graph, image: NDArray[np.float32]) -> floa
         run_session(session, [graph.output], {graph.input: image})
         times.append(1000 * (time.perf_counter() - begin))
     return median(times[_UNTIMED:])
-
-
-def _roofline(graph: Graph, node: onnx.NodeProto) -> float:
-    """Returns the time of a convolution in INT8, in multiply-accumulates of the processor."""
-    weight = graph.constants[node.input[1]].dims
-    made = graph.shapes.get(node.output[0], ())
-    read = graph.shapes.get(node.input[0], ())
-    macs = math.prod(made) * math.prod(weight[1:])
-    moved = math.prod(made) + math.prod(read) + math.prod(weight)
-    return float(max(macs, moved * RIDGE_MACS_PER_BYTE))

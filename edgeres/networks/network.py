@@ -13,17 +13,11 @@ from itertools import groupby
 from operator import add
 from typing import Any
 
+from edgeres.core.cost import VALUE_BYTES, OperatorCost
 from edgeres.core.precision import Precision
 from edgeres.files import SCHEMA_VERSION
 from edgeres.names import Name
 from edgeres.networks.specification import Block, ModelSpec
-
-VALUE_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
-"""Bytes of one weight or activation, by each precision that a whole network can have."""
-
-CHANNEL_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 8}
-"""Bytes that an output channel adds to the weights once batch normalisation is folded: a bias,
-and in INT8 an INT32 bias and an FP32 scale. Source: ONNX QLinearConv, inputs B and w_scale."""
 
 
 class Skip(Name):
@@ -36,27 +30,19 @@ class Skip(Name):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class Cost(OperatorCost):
     """What a part of a network holds and does for one image; costs add up."""
 
     convolution_parameters: int = 0
     norm_parameters: int = 0
     """Scale and shift of each normalised channel."""
     classifier_parameters: int = 0
-    weights: int = 0
-    """Kernel values of convolutions and classifier, without biases."""
-    channels: int = 0
-    """Output channels of convolutions and classifier, each with one bias once folded."""
-    macs: int = 0
-    """Multiply-accumulates of convolutions and classifier."""
     activations: int = 0
     """Values that convolutions and classifier write.
 
     Source: Radosavovic et al. 2020 (arXiv 2003.13678), who count convolutions alone; timm's
     model cards, whose figures have the same digits with the classifier.
     """
-    moved: int = 0
-    """Values read and written between layers, with normalisation, ReLU and Add fused."""
 
     def __add__(self, other: Cost) -> Cost:
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)}
@@ -67,33 +53,26 @@ class Cost:
         """Trained values."""
         return self.convolution_parameters + self.norm_parameters + self.classifier_parameters
 
-    def weight_bytes(self, precision: Precision) -> int:
-        """Returns the bytes of the weights with batch normalisation folded."""
-        return self.weights * VALUE_BYTES[precision] + self.channels * CHANNEL_BYTES[precision]
-
     def activation_bytes(self, precision: Precision) -> int:
         """Returns the bytes of `activations`."""
         return self.activations * VALUE_BYTES[precision]
 
-    def moved_bytes(self, precision: Precision) -> int:
-        """Returns the bytes that one image moves: every weight once, and `moved`."""
-        return self.weight_bytes(precision) + self.moved * VALUE_BYTES[precision]
-
-    def intensity(self, precision: Precision) -> float:
-        """Returns the arithmetic intensity at batch 1, in MACs per byte moved.
-
-        Source: Williams et al. 2009, "Roofline", in MACs instead of floating-point operations.
-        """
-        return self.macs / self.moved_bytes(precision)
-
     def to_dict(self) -> dict[str, Any]:
         """Returns the counts and, by precision, the bytes."""
-        by_precision = {
+        return {
+            "parameters": self.parameters,
+            "convolution_parameters": self.convolution_parameters,
+            "norm_parameters": self.norm_parameters,
+            "classifier_parameters": self.classifier_parameters,
+            "weights": self.weights,
+            "channels": self.channels,
+            "macs": self.macs,
+            "activations": self.activations,
+            "moved": self.moved,
             "weight_bytes": {p.value: self.weight_bytes(p) for p in VALUE_BYTES},
             "activation_bytes": {p.value: self.activation_bytes(p) for p in VALUE_BYTES},
             "macs_per_byte": {p.value: self.intensity(p) for p in VALUE_BYTES},
         }
-        return {"parameters": self.parameters, **asdict(self), **by_precision}
 
 
 def total(costs: Iterable[Cost]) -> Cost:
@@ -151,7 +130,8 @@ class Layer:
             channels=self.out_channels,
             macs=self.weights * self.output_size**2,
             activations=self.outputs,
-            moved=self.inputs + self.outputs,
+            inputs=self.inputs,
+            outputs=self.outputs,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,7 +188,7 @@ class BuildingBlock:
     @property
     def cost(self) -> Cost:
         """What its layers cost, and the Add, which reads the skip connection once more."""
-        own = Cost(norm_parameters=2 * self.norm_channels, moved=self._added)
+        own = Cost(norm_parameters=2 * self.norm_channels, inputs=self._added)
         return total((*(layer.cost for layer in self.convolutions), own))
 
     @property
@@ -304,15 +284,17 @@ class Network:
     def _stem_cost(self) -> Cost:
         """The first convolution, its normalisation and the max pooling."""
         norms = 0 if self._norm_is_last else 2 * self.outer_norm_channels
-        pool = 0 if self.pool is None else self.pool.inputs + self.pool.outputs
-        return self.stem.cost + Cost(norm_parameters=norms, moved=pool)
+        own = self.stem.cost + Cost(norm_parameters=norms)
+        if self.pool is None:
+            return own
+        return own + Cost(inputs=self.pool.inputs, outputs=self.pool.outputs)
 
     @property
     def _head_cost(self) -> Cost:
         """The normalisation behind pre-activation blocks, global average pooling and classifier."""
         norms = 2 * self.outer_norm_channels if self._norm_is_last else 0
         last = self.blocks[-1].layers[-1]
-        around = Cost(norm_parameters=norms, moved=last.outputs + last.out_channels)
+        around = Cost(norm_parameters=norms, inputs=last.outputs, outputs=last.out_channels)
         parameters = self.classifier.parameters
         own = replace(
             self.classifier.cost, convolution_parameters=0, classifier_parameters=parameters

@@ -13,9 +13,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from edgeres.core.cost import VALUE_BYTES
 from edgeres.core.precision import Precision
 from edgeres.networks.network import (
-    VALUE_BYTES,
     BuildingBlock,
     Cost,
     Layer,

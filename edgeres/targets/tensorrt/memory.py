@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
+from edgeres.core.cost import VALUE_BYTES
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.errors import BuildError
 from edgeres.machine.cuda import CudaDevice
+from edgeres.quantization.cost import peak_activations
 
 WEIGHT_COPIES = 3
 """The ONNX file in memory, the parsed network, and the engine with its serialised plan."""
@@ -25,7 +27,6 @@ LEAST_WORKSPACE_MIB = 32
 16 MiB and not in 8, ResNet-50 in FP16 in 32 and not in 16."""
 
 _MIB = 1 << 20
-_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,8 @@ def estimate(model: onnx.ModelProto, largest: tuple[int, ...], floats: Precision
         floats: precision that activations are counted in.
     """
     weights = sum(_bytes(tensor) for tensor in model.graph.initializer)
-    peak = _peak_elements(model, largest)
-    return Estimate(weights_mib=weights / _MIB, activations_mib=peak * _BYTES[floats] / _MIB)
+    peak = peak_activations(model, largest) * VALUE_BYTES[floats]
+    return Estimate(weights_mib=weights / _MIB, activations_mib=peak / _MIB)
 
 
 def workspace_mib(
@@ -106,35 +107,3 @@ def _check_gpu(estimated: Estimate, config: BuildConfig, device: CudaDevice) -> 
 def _bytes(tensor: TensorProto) -> int:
     kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     return int(math.prod(tensor.dims) * kind.itemsize)
-
-
-def _peak_elements(model: onnx.ModelProto, largest: tuple[int, ...]) -> int:
-    """Returns the most elements that are alive at once, in the order of the graph."""
-    sizes = _tensor_elements(model, largest)
-    last_use = {name: i for i, node in enumerate(model.graph.node) for name in node.input}
-    alive = {v.name: sizes[v.name] for v in model.graph.input if v.name in sizes}
-    peak = now = sum(alive.values())
-    for index, node in enumerate(model.graph.node):
-        born = {name: sizes[name] for name in node.output if name in sizes}
-        alive.update(born)
-        now += sum(born.values())
-        peak = max(peak, now)
-        for name in {*node.input, *node.output} & alive.keys():
-            if last_use.get(name, -1) <= index:
-                now -= alive.pop(name)
-    return peak
-
-
-def _tensor_elements(model: onnx.ModelProto, largest: tuple[int, ...]) -> dict[str, int]:
-    """Returns the elements of every activation that shape inference finds the shape of."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    image = next(value for value in fixed.graph.input if value.name not in constants)
-    for dim, size in zip(image.type.tensor_type.shape.dim, largest, strict=True):
-        dim.dim_value = size
-    del fixed.graph.value_info[:]
-    graph = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
-    values = (v for v in (*graph.input, *graph.value_info) if v.name not in constants)
-    sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-    return {name: math.prod(shape) for name, shape in sizes.items() if all(shape)}
