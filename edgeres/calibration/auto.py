@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgeres.calibration.quality import CPU_LOWERING, TENSORRT_LOWERING, Judge, Lowering, Told
+from edgeres.calibration.quality import CPU_LOWERING, TENSORRT_LOWERING, Judge, Lowering
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.table import CalibrationTable, TensorRange, Threshold
 from edgeres.core.target import Target
 from edgeres.core.tuning import Choice
+from edgeres.progress import Progress
 from edgeres.quantization.graph import Graph
 
 STEP = 1.25
@@ -36,7 +37,7 @@ CANDIDATES: tuple[Method, ...] = tuple(m for m in Method if m is not Method.AUTO
 
 
 def choose_thresholds(
-    graph: Graph, table: CalibrationTable, judge: Judge, told: Told
+    graph: Graph, table: CalibrationTable, judge: Judge, progress: Progress
 ) -> tuple[Choice, ...]:
     """Returns how each lowering's thresholds are best chosen, the CPU's and then TensorRT's.
 
@@ -48,13 +49,11 @@ def choose_thresholds(
         graph: the FP32 model.
         table: thresholds of every other method, from images that `judge` does not have.
         judge: held-out images.
-        told: called after each group of tensors.
+        progress: receives each group of tensors that was searched.
     """
-    cpu = _Search(CPU_LOWERING, graph, judge).run(table, lambda s, t: told(s / 2, t))
+    cpu = _Search(CPU_LOWERING, graph, judge).run(table, progress)
     table = with_choices(graph, table, (cpu,))
-    tensorrt = _Search(TENSORRT_LOWERING, graph, judge).run(
-        table, lambda s, t: told((1 + s) / 2, t)
-    )
+    tensorrt = _Search(TENSORRT_LOWERING, graph, judge).run(table, progress)
     return cpu, tensorrt
 
 
@@ -98,14 +97,15 @@ class _Search:
     graph: Graph
     judge: Judge
 
-    def run(self, table: CalibrationTable, told: Told) -> Choice:
+    def run(self, table: CalibrationTable, progress: Progress) -> Choice:
         """Returns the best method and the factors that improve on it."""
         qualities = {method: self._quality(table, method, {}) for method in CANDIDATES}
         method = max(CANDIDATES, key=lambda m: qualities[m])
         best, factors = qualities[method], dict.fromkeys(self._groups(table), 1.0)
+        stage = f"Searching thresholds ({self.lowering.target})"
         for done, group in enumerate(factors, start=1):
             best, factors = self._climb(table, method, group, (best, factors))
-            told(done / len(factors), f"{self.lowering.target}, {group}: {best:.2f} dB")
+            progress(stage, done, len(factors), f"{group}: {best:.2f} dB")
         return Choice(
             target=self.lowering.target,
             images=self.judge.images,

@@ -22,10 +22,8 @@ from edgeres.calibration.quality import (
     TENSORRT_LOWERING,
     Judge,
     Lowering,
-    Told,
     judge,
     sqnr_db,
-    untold,
 )
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.methods import Method
@@ -35,6 +33,7 @@ from edgeres.core.target import Target
 from edgeres.core.tuning import MixedPoint, MixedSearch
 from edgeres.errors import CalibrationError
 from edgeres.onnx_file import load_model
+from edgeres.progress import Progress, silent
 from edgeres.quantization.cost import operator_cost
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.units import Unit, blocks
@@ -132,7 +131,7 @@ def choose_mix(
     table: CalibrationTable,
     request: MixRequest,
     batches: Iterable[LabelledBatch],
-    told: Told = untold,
+    progress: Progress = silent,
 ) -> Mix:
     """Returns what to keep from INT8 so that the drop in accuracy stays within a budget.
 
@@ -144,7 +143,7 @@ def choose_mix(
         request: for which target, by which method and within which budget.
         batches: images that judge the drop, best such as training has not seen; with labels or
             all without.
-        told: called with the share of the search that is done, and what was tried.
+        progress: receives each lowering that was tried.
 
     Raises:
         CalibrationError: no images.
@@ -170,27 +169,32 @@ def choose_mix(
         lowering=CPU_LOWERING if on_cpu else TENSORRT_LOWERING,
         measured=on_cpu,
     )
-    return Mix(*search_mixed(networks, budget, told))
+    return Mix(*search_mixed(networks, budget, progress))
 
 
 def search_mixed(
-    networks: MixedNetworks, budget: Budget, told: Told
+    networks: MixedNetworks, budget: Budget, progress: Progress
 ) -> tuple[dict[str, str], MixedSearch]:
     """Returns the operators to keep from INT8, each with the reason, and what was considered.
 
     Args:
         networks: the lowerings to choose among.
         budget: when to stop.
-        told: called after each lowering that was judged.
+        progress: receives each lowering that was tried.
     """
     start = _point(networks, budget, ())
     points, steps = [start], _steps(networks.graph)
-    ranked = _ranked(networks, budget.judge, start, steps, told) if _over(start, budget) else ()
+    ranked = _ranked(networks, budget.judge, start, steps, progress) if _over(start, budget) else ()
     for done, trial in enumerate(ranked, start=len(ranked) + 1):
         if not _over(points[-1], budget):
             break
         points.append(_point(networks, budget, ranked[: done - len(ranked)]))
-        told(done / steps, f"without {trial.unit.name} too: drop {points[-1].drop_pp:.2f} pp")
+        progress(
+            "Choosing precisions",
+            done,
+            steps,
+            f"without {trial.unit.name} too: drop {points[-1].drop_pp:.2f} pp",
+        )
     chosen = ranked[: len(points) - 1]
     return _kept(chosen), MixedSearch(
         max_drop_pp=budget.max_drop_pp,
@@ -250,13 +254,18 @@ def _over(point: MixedPoint, budget: Budget) -> bool:
 
 
 def _ranked(
-    networks: MixedNetworks, judge: Judge, start: MixedPoint, steps: int, told: Told
+    networks: MixedNetworks, judge: Judge, start: MixedPoint, steps: int, progress: Progress
 ) -> tuple[_Trial, ...]:
     """Returns every unit, the one that is most worth keeping first."""
     trials = []
     for done, unit in enumerate(blocks(networks.graph), start=1):
         trials.append(_trial(networks, judge, start, unit))
-        told(done / steps, f"{unit.name}: {trials[-1].gain_db:+.2f} dB without its INT8")
+        progress(
+            "Choosing precisions",
+            done,
+            steps,
+            f"{unit.name}: {trials[-1].gain_db:+.2f} dB without its INT8",
+        )
     return tuple(sorted(trials, key=lambda trial: -trial.worth))
 
 

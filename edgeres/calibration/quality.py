@@ -24,13 +24,6 @@ NOISELESS_DB = 150.0
 """Quality of an image whose logits have no error, about the precision of float32; its negative
 where they are NaN or infinite."""
 
-Told = Callable[[float, str], None]
-"""Is told the share of a search that is done, in [0, 1], and what was tried."""
-
-
-def untold(share: float, tried: str) -> None:
-    """Takes no notice; the `Told` of a caller that shows no progress."""
-
 
 @dataclass(frozen=True, slots=True)
 class Lowering:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from edgeres.calibration.quality import TENSORRT_LOWERING, Judge, Told
+from edgeres.calibration.quality import TENSORRT_LOWERING, Judge
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import Sensitivity, UnitSensitivity
+from edgeres.progress import Progress
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.units import Unit, blocks, layers, quantizable
 
@@ -12,7 +13,7 @@ _KEPT = "kept in float to measure the rest"
 
 
 def measure_sensitivity(
-    graph: Graph, table: CalibrationTable, judge: Judge, told: Told
+    graph: Graph, table: CalibrationTable, judge: Judge, progress: Progress
 ) -> Sensitivity:
     """Returns the quality of the logits with one unit quantized, and with all but one.
 
@@ -23,7 +24,7 @@ def measure_sensitivity(
         graph: the FP32 model.
         table: its thresholds; those of its own method are used.
         judge: held-out images.
-        told: called after each unit.
+        progress: receives each unit that was measured.
     """
     everything = quantizable(graph)
     units = [*blocks(graph), *(u for u in layers(graph) if u not in blocks(graph))]
@@ -35,7 +36,7 @@ def measure_sensitivity(
     measured = []
     for done, unit in enumerate(units, start=1):
         measured.append(_measured(unit, quality(unit.nodes), quality(everything - unit.nodes)))
-        told(done / len(units), unit.name)
+        progress("Measuring sensitivity", done, len(units), unit.name)
     return Sensitivity(
         images=judge.images,
         method=table.method,

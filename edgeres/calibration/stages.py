@@ -11,7 +11,7 @@ from edgeres import __version__
 from edgeres.calibration.auto import choose_thresholds, choose_weights, with_choices
 from edgeres.calibration.mixed import ALL_INTEGER, Mix
 from edgeres.calibration.observe import ImageBatch, Observation, observation, observe
-from edgeres.calibration.quality import Told, judge, untold
+from edgeres.calibration.quality import judge
 from edgeres.calibration.sensitivity import measure_sensitivity
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import Contract
@@ -22,6 +22,7 @@ from edgeres.core.table import CalibrationTable, DataLineage, TensorRange
 from edgeres.core.target import Target
 from edgeres.errors import CalibrationError
 from edgeres.onnx_file import LoweredNetwork, load_model
+from edgeres.progress import Progress, silent
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import Graph, skeleton, view
 from edgeres.quantization.placement import (
@@ -67,7 +68,7 @@ def calibrate(
     *,
     contract: Contract,
     data: str,
-    told: Told = untold,
+    progress: Progress = silent,
 ) -> CalibrationTable:
     """Returns the thresholds of every activation by every method, from one pass over `batches`.
 
@@ -80,7 +81,7 @@ def calibrate(
         config: method, percentile and what the images were drawn by.
         contract: preprocessing of the batches.
         data: where the images come from, for the record.
-        told: called with the share of the search that is done, and what was tried.
+        progress: receives each trial of a search.
 
     Raises:
         CalibrationError: no images, an activation that is NaN or infinite, a network with
@@ -113,7 +114,7 @@ def calibrate(
     if not config.searches:
         return table
     blind = replace(table, tensors=_ranges(graph, found, config.percentile))
-    return _searched(model, (blind, table), held, config, told)
+    return _searched(model, (blind, table), held, config, progress)
 
 
 def _searched(
@@ -121,7 +122,7 @@ def _searched(
     tables: tuple[CalibrationTable, CalibrationTable],
     held: list[HashedBatch],
     config: CalibrationConfig,
-    told: Told,
+    progress: Progress,
 ) -> CalibrationTable:
     """Returns the second table with what is asked for and only the logits can tell.
 
@@ -141,14 +142,14 @@ def _searched(
         # Clipped once for the whole search, where weights by mse were asked for.
         own = with_weights(graph, table.weight_method, place_for_tensorrt(graph))
         by_max = replace(blind, weight_method=WeightMethod.MAX)
-        choices = choose_thresholds(own, by_max, judging, told)
+        choices = choose_thresholds(own, by_max, judging, progress)
         if config.weight_method is None:
             chosen = with_choices(graph, blind, choices)
             weights, choices = choose_weights(graph, chosen, judging)
             table = replace(table, weight_method=weights)
         table = with_choices(graph, table, choices)
     if config.sensitivity:
-        table = replace(table, sensitivity=measure_sensitivity(graph, table, judging, told))
+        table = replace(table, sensitivity=measure_sensitivity(graph, table, judging, progress))
     return table
 
 

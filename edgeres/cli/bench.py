@@ -15,7 +15,7 @@ from edgeres.cli.options import (
     contract_from,
     contract_options,
 )
-from edgeres.cli.output import command_line, show, show_json, track
+from edgeres.cli.output import command_line, progress_bars, show, show_json
 from edgeres.core.bench_requests import BenchConfig, Decision, LoadGenConfig, Scenario, Timing
 
 DEFAULTS = BenchConfig()
@@ -200,7 +200,8 @@ def bench(
     files = ReportFiles(**{kind: rest.pop(kind) for kind in ("html", "markdown", "junit")})
     check_reports(files, request)
     config = _config(rest)
-    verdict = bench_engine(request, config, track=track)
+    with progress_bars() as progress:
+        verdict = bench_engine(request, config, progress=progress)
     write_reports(verdict, files, request, config)
     if as_json:
         show_json(verdict.to_dict())

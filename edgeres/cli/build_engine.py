@@ -22,7 +22,7 @@ from edgeres.cli.options import (
     contract_options_with,
     output_option,
 )
-from edgeres.cli.output import say, searching, show, show_json, track
+from edgeres.cli.output import progress_bars, say, show, show_json
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
@@ -179,12 +179,14 @@ def build_engine(
     has_ranges = calibration is not None or calib_data is not None
     check_build(config, has_ranges=has_ranges, method=method, output=output, inputs=(model, *given))
     table = None if calibration is None else load_table(calibration)
-    if calib_data is not None:
-        table = calibrate_model(model, calib_data, CalibrationConfig(), options, track=track)
-    with searching("Mixing") as told, searching("Building") as progress:
+    with progress_bars() as progress:
+        if calib_data is not None:
+            table = calibrate_model(
+                model, calib_data, CalibrationConfig(), options, progress=progress
+            )
         judges = None
         if judge_data is not None:
-            judges = Judges(data=judge_data, labelled=True, track=track, told=told)
+            judges = Judges(data=judge_data, labelled=True)
         engine = build_from_model(
             model,
             config,

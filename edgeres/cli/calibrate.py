@@ -15,7 +15,7 @@ from edgeres.cli.options import (
     contract_options,
     output_option,
 )
-from edgeres.cli.output import say, searching, show, show_json, track
+from edgeres.cli.output import progress_bars, say, show, show_json
 from edgeres.core.methods import Method, Recover, WeightMethod
 from edgeres.core.requests import CalibrationConfig
 
@@ -125,9 +125,9 @@ def calibrate(
         weight_method=WeightMethod(weight_method) if weight_method else None,
         **rest,
     )
-    with searching("Searching") as told:
+    with progress_bars() as progress:
         table = pipeline.calibrate_model(
-            model, data, config, options, output=output, track=track, told=told
+            model, data, config, options, output=output, progress=progress
         )
     say(
         f"{output}: {len(table.tensors)} activations from {table.samples} images, "

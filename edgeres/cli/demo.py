@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeres.cli.options import PATH, common_options
-from edgeres.cli.output import say, show, show_json, track
+from edgeres.cli.output import progress_bars, say, show, show_json
 
 if TYPE_CHECKING:
     from edgeres.workflows import DemoResult
@@ -29,8 +29,9 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
     """
     from edgeres.workflows import run_demo  # onnxruntime, torch
 
-    with nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory() as folder:
-        results = run_demo(Path(folder), say=say, track=track)
+    place = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory()
+    with place as folder, progress_bars() as progress:
+        results = run_demo(Path(folder), say=say, progress=progress)
     if as_json:
         verdicts = {r.engine.manifest.target.value: r.verdict.to_dict() for r in results}
         show_json({"schema_version": 1, "verdicts": verdicts})

@@ -10,7 +10,7 @@ import click
 
 from edgeres.cli.export import complete_architecture
 from edgeres.cli.options import PATH, choice, common_options
-from edgeres.cli.output import say, show, show_json, track
+from edgeres.cli.output import progress_bars, say, show, show_json
 from edgeres.files import check_writable, whole_file
 from edgeres.networks.explain import Example, example_block, explain_architecture
 from edgeres.networks.network import BuildingBlock, Network, ratios
@@ -120,7 +120,8 @@ def _explain_gradients(
     stage = gradient_stage()
     given = {name: value for name, value in asked.items() if value is not None}
     request = stage.GradientRequest(architecture=architecture, against=against, **given)
-    comparison = stage.compare_gradients(request, track)
+    with progress_bars() as progress:
+        comparison = stage.compare_gradients(request, progress)
     if svg is not None:
         _write(svg, draw_plot_svg(gradient_plot(comparison)))
         say(f"{svg}: gradients of {comparison.network.name} and {comparison.other.name}")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.progress import TaskID
 
-S = TypeVar("S", bound=Sized)
-
+    from edgeres.progress import Progress
 
 COMMAND = "edgeres.command"
 """Key of the context's meta that holds the words of the command line."""
@@ -39,33 +39,6 @@ def say(line: str) -> None:
         click.echo(line, err=True)
 
 
-def track(stream: Iterable[S], total: int, label: str) -> Iterator[S]:
-    """Passes batches on and shows a bar with the time left on stderr."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("done, left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    hidden = is_quiet() or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(label, total=total)
-        for batch in stream:
-            yield batch
-            progress.advance(task, len(batch))
-
-
 def command_line() -> tuple[str, ...]:
     """Returns the words of the running command."""
     words: tuple[str, ...] = click.get_current_context().meta[COMMAND]
@@ -73,23 +46,33 @@ def command_line() -> tuple[str, ...]:
 
 
 @contextmanager
-def searching(label: str) -> Iterator[Callable[[float, str], None]]:
-    """Shows a bar with the time left on stderr, moved by what it yields: (share done, text)."""
+def progress_bars() -> Iterator[Progress]:
+    """Shows a bar with the time left on stderr for each stage that reports to what it yields."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
+        TaskProgressColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[now]}"),
+        TextColumn("{task.fields[note]}"),
     )
     console = Console(stderr=True)
     hidden = is_quiet() or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(label, total=1.0, visible=False, now="")
-        yield lambda share, now: progress.update(task, completed=share, now=now, visible=True)
+    with Bars(*columns, console=console, transient=True, disable=hidden) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: float, total: float, note: str = "") -> None:
+            if stage not in tasks or done < bars.tasks[-1].completed:
+                for task in tasks.values():
+                    bars.update(task, visible=False)
+                tasks[stage] = bars.add_task(stage, total=total, note=note)
+            bars.update(tasks[stage], completed=done, total=total, note=note)
+
+        yield show
 
 
 def is_quiet() -> bool:

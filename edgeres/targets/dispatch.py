@@ -10,13 +10,13 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.onnx_file import LoweredNetwork
+from edgeres.progress import Progress, silent
 from edgeres.targets.onnxruntime import build as onnxruntime
 from edgeres.targets.onnxruntime.runner import OnnxRuntimeRunner
 from edgeres.targets.runner import Runner
 from edgeres.targets.tensorrt import builder as tensorrt
 from edgeres.targets.tensorrt.module import is_strongly_typed, load_backend
 from edgeres.targets.tensorrt.preflight import check_plan
-from edgeres.targets.tensorrt.progress import Progress, silent
 from edgeres.targets.tensorrt.runner import TensorRtRunner
 
 
@@ -50,7 +50,7 @@ def build_engine(
         config: target, precision, profile and options.
         contract: preprocessing that the engine expects.
         output: the engine file; its manifest is `output` with `.json` added.
-        progress: is told how far NVIDIA's builder is; the CPU's has nothing to tell.
+        progress: receives how far NVIDIA's builder is; the CPU's reports nothing.
 
     Raises:
         BuildError: the target refused the network.

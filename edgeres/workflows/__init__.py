@@ -4,7 +4,6 @@ This is the library behind the command line, and the way to use edgeres from Pyt
 and `gradients` are apart because they alone need torch.
 """
 
-from edgeres.progress import Track, untracked
 from edgeres.workflows.bench import bench_engine
 from edgeres.workflows.bench_pair import BenchRequest
 from edgeres.workflows.build import Judges, build_from_model, check_build
@@ -21,7 +20,6 @@ __all__ = [
     "DemoResult",
     "Judges",
     "ReportFiles",
-    "Track",
     "bench_engine",
     "build_from_model",
     "calibrate_model",
@@ -35,6 +33,5 @@ __all__ = [
     "inspect_artifact",
     "rank_runs",
     "run_demo",
-    "untracked",
     "write_reports",
 ]

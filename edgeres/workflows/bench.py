@@ -22,14 +22,14 @@ from edgeres.evaluation.loadgen import check_loadgen
 from edgeres.evaluation.regression import against_baseline, baseline_checks, check_same_images
 from edgeres.images import Dataset, batches, check_labels, load_dataset, select
 from edgeres.machine import NoEnergy, describe_machine
-from edgeres.progress import Track, untracked
+from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.workflows.bench_pair import BenchRequest, Contest, Lineage, check_timing, find_contest
 from edgeres.workflows.measure import Measured, drive, measure
 from edgeres.workflows.validity import Judged, find_doubts, with_doubts
 
 
 def bench_engine(
-    request: BenchRequest, config: BenchConfig, *, track: Track = untracked
+    request: BenchRequest, config: BenchConfig, *, progress: Progress = silent
 ) -> Verdict:
     """Returns the verdict on an engine: accuracy and latency against the reference.
 
@@ -51,13 +51,15 @@ def bench_engine(
     dataset = select(labelled, config.samples, config.seed)
     with contest.reference as reference, contest.engine as engine:
         with closing(batches(dataset, contest.contract, batch_size=config.batch_size)) as stream:
-            outcomes = evaluate_pair(reference, engine, track(stream, len(dataset), "Judging"))
+            outcomes = evaluate_pair(
+                reference, engine, tracked_batches(stream, len(dataset), "Evaluating", progress)
+            )
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
         measured = None if request.simulate else measure(contest, dataset, config)
         loadgen = drive(contest, dataset, config.loadgen, request.loadgen_logs)
         judged = _judged(request, contest, labelled)
-        doubts = find_doubts(reference, outcomes.reference, judged, config, track)
+        doubts = find_doubts(reference, outcomes.reference, judged, config, progress)
     accuracy = paired_accuracy(outcomes, dataset.image_name)
     latency = None if measured is None else measured.latency
     environment = {

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.calibration.mixed import ALL_INTEGER, Mix, MixRequest, choose_mix
-from edgeres.calibration.quality import Told, untold
 from edgeres.calibration.stages import (
     check_table,
     float_network,
@@ -25,10 +24,9 @@ from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.images import batches, check_labels, load_dataset, select
 from edgeres.onnx_file import LoweredNetwork, describe_model
-from edgeres.progress import Track, untracked
+from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.quantization.overflow import check_fp16_range
 from edgeres.targets.dispatch import build_engine, types_of_network
-from edgeres.targets.tensorrt.progress import Progress, silent
 from edgeres.workflows.calibrate import contract_of
 
 
@@ -42,8 +40,6 @@ class Judges:
     samples: int | None = 1024
     """Images to use, drawn with `seed` when there are more; None: all. They are held in memory."""
     seed: int = 0
-    track: Track = untracked
-    told: Told = untold
 
 
 def build_from_model(
@@ -66,7 +62,7 @@ def build_from_model(
         method: which thresholds of the table; None takes its own.
         options: preprocessing of a model that carries none.
         output: the engine.
-        progress: is told how far NVIDIA's builder is.
+        progress: receives how far a search or NVIDIA's builder is.
         judges: the images that mixed precision is chosen by; None for the others.
 
     Raises:
@@ -86,7 +82,7 @@ def build_from_model(
     mix = ALL_INTEGER
     if judges is not None and table is not None:
         check_table(table, artifact, contract)
-        mix = _mix(artifact, contract, config, (table, method), judges)
+        mix = _mix(artifact, contract, config, (table, method), judges, progress)
     network = _lowered(artifact, contract, config, table, method, mix)
     return build_engine(network, config, contract, output=output, progress=progress)
 
@@ -155,6 +151,7 @@ def _mix(
     config: BuildConfig,
     ranges: tuple[CalibrationTable, Method | None],
     judges: Judges,
+    progress: Progress,
 ) -> Mix:
     """Returns what to keep from INT8 within the budget of `config`."""
     table, method = ranges
@@ -167,8 +164,8 @@ def _mix(
     if judges.labelled:
         check_labels(dataset, artifact.num_classes)
     with closing(batches(dataset, contract, batch_size=_JUDGED_AT_ONCE)) as stream:
-        seen = judges.track(stream, len(dataset), "Reading")
-        return choose_mix(artifact, table, request, seen, judges.told)
+        seen = tracked_batches(stream, len(dataset), "Reading", progress)
+        return choose_mix(artifact, table, request, seen, progress)
 
 
 def _lowered(

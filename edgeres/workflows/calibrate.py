@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.calibration.quality import Told, untold
 from edgeres.calibration.recovery.stage import IMAGES as RECOVERY_IMAGES
 from edgeres.calibration.recovery.stage import recover
 from edgeres.calibration.stages import calibrate
@@ -21,7 +20,7 @@ from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.images import Dataset, batches, load_dataset, select, take
 from edgeres.onnx_file import describe_model
-from edgeres.progress import Track, untracked
+from edgeres.progress import Progress, silent, tracked_batches
 
 
 def calibrate_model(
@@ -31,8 +30,7 @@ def calibrate_model(
     options: ContractOptions = NO_OPTIONS,
     *,
     output: Path | None = None,
-    track: Track = untracked,
-    told: Told = untold,
+    progress: Progress = silent,
 ) -> CalibrationTable:
     """Returns the calibration table of an ONNX model, and writes it where `output` says.
 
@@ -50,11 +48,13 @@ def calibrate_model(
     contract = contract_of(artifact, options)
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
-        seen = track(stream, len(dataset), "Calibrating")
-        table = calibrate(artifact, seen, config, contract=contract, data=str(data), told=told)
+        seen = tracked_batches(stream, len(dataset), "Calibrating", progress)
+        table = calibrate(
+            artifact, seen, config, contract=contract, data=str(data), progress=progress
+        )
     if config.recover is not Recover.NONE:
         images = _images(dataset, contract)
-        table = recover(artifact, table, images, config, track=track)
+        table = recover(artifact, table, images, config, progress=progress)
     if output is not None:
         save_table(output, table)
     return table

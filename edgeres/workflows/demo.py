@@ -18,7 +18,7 @@ from edgeres.core.target import Target
 from edgeres.core.verdict import Verdict
 from edgeres.files import make_folder, whole_file
 from edgeres.images import Dataset, embedded_digits, embedded_path
-from edgeres.progress import Track, untracked
+from edgeres.progress import Progress, silent
 from edgeres.workflows.bench import bench_engine
 from edgeres.workflows.bench_pair import BenchRequest
 from edgeres.workflows.build import build_from_model
@@ -50,13 +50,13 @@ class DemoResult:
     """Whether the accuracy is that of TensorRT's placement on the CPU, without a latency."""
 
 
-def run_demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoResult, ...]:
+def run_demo(folder: Path, *, say: Say, progress: Progress = silent) -> tuple[DemoResult, ...]:
     """Returns the verdict of every target that this machine can build.
 
     Args:
         folder: where the data, the model, the table and the engines are written; made if missing.
         say: is told of each step.
-        track: shows progress.
+        progress: receives how far each pass is.
 
     Raises:
         EdgeresError: a step failed.
@@ -68,7 +68,7 @@ def run_demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoR
     ranges = CalibrationConfig()
     say(f"calibrate   {ranges.samples} training images, all methods in one pass")
     table_path = folder / "digits.table.json"
-    table = calibrate_model(model.path, train, ranges, output=table_path, track=track)
+    table = calibrate_model(model.path, train, ranges, output=table_path, progress=progress)
     limits = BenchConfig(max_drop_pp=_MAX_DROP_PP)
     results = []
     for config in _targets():
@@ -83,7 +83,7 @@ def run_demo(folder: Path, *, say: Say, track: Track = untracked) -> tuple[DemoR
             simulate=simulated,
         )
         say(f"bench       {'simulated on the CPU' if simulated else 'on this machine'}")
-        verdict = bench_engine(request, limits, track=track)
+        verdict = bench_engine(request, limits, progress=progress)
         results.append(
             DemoResult(
                 engine=built,

@@ -15,7 +15,7 @@ from edgeres.networks.backward import Labelled, profile_gradients
 from edgeres.networks.explain import described_spec
 from edgeres.networks.gradients import GradientComparison, NetworkGradients, counterpart
 from edgeres.networks.specification import ModelSpec
-from edgeres.progress import Track, untracked
+from edgeres.progress import Progress, silent, tracked_batches
 
 DIGITS = 10
 
@@ -44,7 +44,7 @@ class GradientRequest:
             raise ConfigError(f"{self.steps} steps train nothing; expected at least 1.")
 
 
-def compare_gradients(request: GradientRequest, track: Track = untracked) -> GradientComparison:
+def compare_gradients(request: GradientRequest, progress: Progress = silent) -> GradientComparison:
     """Returns the gradients of two networks, each new and after some training.
 
     Both see the same digits in the same order, and begin with weights from the same seed.
@@ -60,8 +60,8 @@ def compare_gradients(request: GradientRequest, track: Track = untracked) -> Gra
     contract = replace(preset("digits"), size=size, resize=size)
     digits, _ = embedded_digits()
     return GradientComparison(
-        network=_profile(spec, digits, contract, request, track),
-        other=_profile(other, digits, contract, request, track),
+        network=_profile(spec, digits, contract, request, progress),
+        other=_profile(other, digits, contract, request, progress),
         input_size=size,
         batch_size=BATCH_SIZE,
         seed=request.seed,
@@ -69,7 +69,11 @@ def compare_gradients(request: GradientRequest, track: Track = untracked) -> Gra
 
 
 def _profile(
-    spec: ModelSpec, digits: Dataset, contract: Contract, request: GradientRequest, track: Track
+    spec: ModelSpec,
+    digits: Dataset,
+    contract: Contract,
+    request: GradientRequest,
+    progress: Progress,
 ) -> NetworkGradients:
     order = np.random.default_rng(request.seed)
     rows = [order.permutation(len(digits)) for _ in range(-(-request.steps // _epoch(digits)))]
@@ -77,7 +81,7 @@ def _profile(
     shaped = replace(spec, num_classes=DIGITS, input_size=contract.size)
     first = take(digits, np.arange(BATCH_SIZE))
     with closing(batches(drawn, contract, batch_size=BATCH_SIZE)) as stream:
-        seen = track(stream, len(drawn), f"Training {spec.name}")
+        seen = tracked_batches(stream, len(drawn), f"Training {spec.name}", progress)
         (probe,) = _labelled(batches(first, contract, batch_size=BATCH_SIZE))
         return profile_gradients(shaped, probe, _labelled(seen), seed=request.seed)
 

@@ -18,7 +18,7 @@ from edgeres.evaluation.evaluate import Predictions
 from edgeres.evaluation.mistakes import Diagnosis, RangeShift, diagnose, is_suspicious, range_shift
 from edgeres.images import Dataset, batches, select, take
 from edgeres.onnx_file import describe_model
-from edgeres.progress import Track, untracked
+from edgeres.progress import Progress, silent
 from edgeres.targets.runner import Runner
 
 _RANGE_IMAGES = 64
@@ -60,7 +60,7 @@ def find_doubts(
     answers: Predictions,
     judged: Judged,
     config: BenchConfig,
-    track: Track = untracked,
+    progress: Progress = silent,
 ) -> Doubts:
     """Returns what speaks against a verdict.
 
@@ -70,7 +70,7 @@ def find_doubts(
         judged: the images and what is known of the networks.
         config: `diagnose` says whether the usual mistakes are tried; None: where `answers` are
             suspicious.
-        track: shows progress.
+        progress: receives how far the diagnosis is.
 
     Raises:
         DataError: an image cannot be decoded.
@@ -80,7 +80,7 @@ def find_doubts(
     wanted = suspicious if config.diagnose is None else config.diagnose
     return Doubts(
         suspicious=suspicious,
-        diagnosis=_diagnosis(reference, judged, track) if wanted else None,
+        diagnosis=_diagnosis(reference, judged, progress) if wanted else None,
         shift=_shift(judged, config.seed) if judged.ranges else None,
         other_model=_other_model(judged),
     )
@@ -97,9 +97,9 @@ def with_doubts(verdict: Verdict, doubts: Doubts) -> Verdict:
     )
 
 
-def _diagnosis(reference: Runner, judged: Judged, track: Track) -> Diagnosis:
+def _diagnosis(reference: Runner, judged: Judged, progress: Progress) -> Diagnosis:
     data, contract = judged.dataset, judged.contract
-    found = diagnose(reference, data, contract, names=judged.classes, track=track)
+    found = diagnose(reference, data, contract, names=judged.classes, progress=progress)
     engine = is_engine(judged.reference)
     carried = engine or describe_model(judged.reference).contract is not None
     return replace(found, carried=carried)

@@ -19,7 +19,7 @@ from edgeres.calibration.auto import (
     choose_weights,
     with_choices,
 )
-from edgeres.calibration.quality import CPU_LOWERING, TENSORRT_LOWERING, Judge, judge, untold
+from edgeres.calibration.quality import CPU_LOWERING, TENSORRT_LOWERING, Judge, judge
 from edgeres.calibration.stages import calibrate
 from edgeres.core.contract import preset
 from edgeres.core.methods import Method, WeightMethod
@@ -28,6 +28,7 @@ from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.core.tuning import Choice
 from edgeres.errors import CalibrationError
 from edgeres.onnx_file import describe_model
+from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.thresholds import merged
 
@@ -53,7 +54,7 @@ def prepared(model: onnx.ModelProto) -> tuple[Graph, CalibrationTable, Judge]:
 
 def chosen_by(graph: Graph, table: CalibrationTable, judging: Judge) -> CalibrationTable:
     """Returns the table with the thresholds that auto chooses on it."""
-    return with_choices(graph, table, choose_thresholds(graph, table, judging, untold))
+    return with_choices(graph, table, choose_thresholds(graph, table, judging, silent))
 
 
 @pytest.mark.parametrize("name", ["identity", "down-sampling", "bottleneck", "pre-activation"])

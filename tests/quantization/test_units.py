@@ -7,10 +7,11 @@ import pytest
 from networks import images, network, swapped, with_weight
 from tables import table_by_every_method
 
-from edgeres.calibration.quality import NOISELESS_DB, TENSORRT_LOWERING, judge, untold
+from edgeres.calibration.quality import NOISELESS_DB, TENSORRT_LOWERING, judge
 from edgeres.calibration.sensitivity import measure_sensitivity
 from edgeres.core.methods import Method
 from edgeres.core.tuning import Sensitivity, UnitSensitivity
+from edgeres.progress import silent
 from edgeres.quantization.graph import view
 from edgeres.quantization.units import blocks, layers, quantizable
 
@@ -61,8 +62,12 @@ def test_sensitivity_is_what_running_each_variant_shows() -> None:
     graph = view(model)
     table = table_by_every_method(graph, images(16))
     judging = judge(model.SerializeToString(), graph, [images(8, seed=3)])
-    told: list[float] = []
-    found = measure_sensitivity(graph, table, judging, lambda share, _: told.append(share))
+    reported: list[float] = []
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        reported.append(done / total)
+
+    found = measure_sensitivity(graph, table, judging, progress)
     everything = quantizable(graph)
     assert len(found.units) == len({*blocks(graph), *layers(graph)})
     for unit in found.units:
@@ -72,7 +77,7 @@ def test_sensitivity_is_what_running_each_variant_shows() -> None:
         ):
             kept = graph.keeping(dict.fromkeys(everything - quantized, "measured"))
             assert quality == judging.quality(TENSORRT_LOWERING, kept, table, Method.MAX)
-    assert told[-1] == 1
+    assert reported[-1] == 1
     assert Sensitivity.from_dict(found.to_dict()) == found
 
 
@@ -87,7 +92,7 @@ def test_the_layer_with_the_coarse_weights_is_the_sensitive_one() -> None:
     graph = view(model)
     table = table_by_every_method(graph, images(16))
     judging = judge(model.SerializeToString(), graph, [images(8, seed=3)])
-    found = measure_sensitivity(graph, table, judging, untold)
+    found = measure_sensitivity(graph, table, judging, silent)
     alone = {unit.nodes: unit.alone_db for unit in found.units if unit.kind == "layer"}
     spoiled = next(node.name for node in graph.nodes if node.output[0] == "hidden")
     assert min(alone, key=lambda nodes: alone[nodes]) == (spoiled,)

@@ -15,10 +15,10 @@ from onnx import TensorProto, helper
 from tables import EMPTY, table_from_amax, table_from_images
 
 from edgeres.calibration.recovery.cpu import cpu_biases
-from edgeres.calibration.recovery.stage import untracked
 from edgeres.core.contract import PRESETS, Contract
 from edgeres.core.table import CalibrationTable
 from edgeres.core.target import Target
+from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import place_for_cpu
 from edgeres.quantization.recovered import parameters_of, recovered
@@ -227,7 +227,7 @@ def test_biases_are_corrected_for_the_exact_image(name: str) -> None:
     grid = pixel_grid(graph, table)
     assert stem is not None
     assert grid is not None
-    shifts = cpu_biases(graph, table, x, fitted=6, recovered={}, track=untracked)
+    shifts = cpu_biases(graph, table, x, fitted=6, recovered={}, progress=silent)
     trained = parameters_of(graph, stem)
     wanted, found = (
         convolved(name, x[:6], weight, trained.bias)

@@ -380,16 +380,16 @@ def test_what_progress_raises_stops_the_build_and_is_raised(
     """Once NVIDIA has returned: an exception must not cross its frames."""
     trt = use("10.3")
     trt.record.phases = [("Building", None, 1000)]
-    told = []
+    reported = []
 
-    def show(share: float, phase: str) -> None:
-        told.append(share)
-        if len(told) == 3:
+    def show(stage: str, done: float, total: float, note: str = "") -> None:
+        reported.append(done / total)
+        if len(reported) == 3:
             raise error
 
     with pytest.raises(type(error)):
         build_engine(plain, config(), CONTRACT, output=tmp_path / "a.plan", progress=show)
-    assert len(told) == 3
+    assert len(reported) == 3
     assert not (tmp_path / "a.plan").exists()
 
 

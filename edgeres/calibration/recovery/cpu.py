@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.calibration.recovery.bias import fit_bias
-from edgeres.calibration.recovery.layers import Layer, Track, layers_of
+from edgeres.calibration.recovery.layers import Layer, layers_of
 from edgeres.calibration.recovery.replay import float_replay, twin_replay
 from edgeres.core.table import CalibrationTable
+from edgeres.progress import Progress, tracked
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.placement import joined_convolutions, place_for_cpu, result_of
 from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters, with_weights
@@ -34,7 +35,7 @@ def cpu_biases(
     *,
     fitted: int,
     recovered: Mapping[str, Array],
-    track: Track,
+    progress: Progress,
 ) -> dict[str, Array]:
     """Returns what to add to the bias of each convolution, (O,), by name.
 
@@ -46,7 +47,7 @@ def cpu_biases(
         images: (N, 3, H, W), preprocessed.
         fitted: how many of them to fit on, from the first.
         recovered: weights, on the grid that each convolution has by itself.
-        track: wraps the layers to show progress.
+        progress: receives each layer that was corrected.
     """
     placement = place_for_cpu(graph)
     names = placement.weighted | placement.joint
@@ -72,8 +73,7 @@ def cpu_biases(
         key=lambda layer: own.positions[layer.node.output[0]],
     )
     found = {}
-    steps = ((layer,) for layer in layers)
-    for (layer,) in track(steps, len(layers), "Correcting the CPU's biases"):
+    for layer in tracked(layers, "Correcting the CPU's biases", progress):
         exact.advance(layer.node)
         twin.advance(layer.node)
         own_parameters = rounded[layer.node.name]

@@ -6,7 +6,6 @@ is small, a patch of them where it is large.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -87,10 +86,6 @@ class Fitted:
     before: float
     """Mean squared error behind the ReLU on the held-out images, with the nearest rounding."""
     after: float
-
-
-Track = Callable[[Iterable[tuple[Layer]], int, str], Iterator[tuple[Layer]]]
-"""Passes layers on, each a tuple of one, and shows progress: of how many, and what is done."""
 
 
 def layers_of(graph: Graph, placement: Placement) -> list[Layer]:

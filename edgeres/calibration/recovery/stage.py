@@ -7,7 +7,7 @@ placement, simulated, and serves both lowerings; each of them has biases of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
 
@@ -23,7 +23,6 @@ from edgeres.calibration.recovery.equalize import equalization_of
 from edgeres.calibration.recovery.layers import (
     Fitted,
     Layer,
-    Track,
     geometry_of,
     layers_of,
     sample,
@@ -39,6 +38,7 @@ from edgeres.core.table import CalibrationTable, TensorRange, Threshold
 from edgeres.core.target import Target
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.onnx_file import load_model
+from edgeres.progress import Progress, silent, tracked
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement, place_for_tensorrt
 from edgeres.quantization.recovered import (
@@ -68,18 +68,13 @@ _LEAST_GAIN_DB = 0.5
 0.1 to 0.2 dB. On trained ResNets, whose channels are balanced, it gained nothing."""
 
 
-def untracked(steps: Iterable[tuple[Layer]], total: int, label: str) -> Iterator[tuple[Layer]]:
-    """Passes the steps on; for a caller that shows no progress."""
-    yield from steps
-
-
 def recover(
     model: OnnxArtifact,
     table: CalibrationTable,
     images: Array,
     config: CalibrationConfig,
     *,
-    track: Track = untracked,
+    progress: Progress = silent,
 ) -> CalibrationTable:
     """Returns the table with a recovery of the kind that `config` asks for.
 
@@ -89,7 +84,7 @@ def recover(
         images: (N, 3, H, W) float32, preprocessed by the table's contract; every fifth, at the
             end, judges and is not fitted.
         config: kind, seed and iterations.
-        track: wraps the layers, each as a tuple of one, to show progress.
+        progress: receives each layer that was fitted.
 
     Raises:
         CalibrationError: too few images.
@@ -105,11 +100,11 @@ def recover(
     before = bench.qualities(table)
     table, equalization = _equalized(bench, table)
     base = with_parameters(bench.graph, equalized_parameters(bench.graph, equalization))
-    fitted = _fitted(bench, base, table, config, track)
+    fitted = _fitted(bench, base, table, config, progress)
     weights = {name: found.weight for name, found in fitted.items()}
     biases = {
         Target.ONNXRUNTIME: cpu_biases(
-            base, table, bench.images, fitted=bench.fitted, recovered=weights, track=track
+            base, table, bench.images, fitted=bench.fitted, recovered=weights, progress=progress
         ),
         Target.TENSORRT: {name: found.shift for name, found in fitted.items()},
     }
@@ -220,7 +215,11 @@ def _with_auto(seen: TensorRange, old: TensorRange) -> TensorRange:
 
 
 def _fitted(
-    bench: _Bench, base: Graph, table: CalibrationTable, config: CalibrationConfig, track: Track
+    bench: _Bench,
+    base: Graph,
+    table: CalibrationTable,
+    config: CalibrationConfig,
+    progress: Progress,
 ) -> dict[str, Fitted]:
     """Returns what was found for each quantized convolution, by name, in topological order."""
     names = bench.placement.weighted
@@ -234,7 +233,7 @@ def _fitted(
     fit = _fits(own, (exact, twin), bench.fitted, config)
     layers = layers_of(own, bench.placement)
     found = {}
-    for (layer,) in track(((layer,) for layer in layers), len(layers), "Recovering"):
+    for layer in tracked(layers, "Recovering", progress):
         name = layer.node.name
         exact.advance(layer.node)
         twin.advance(layer.node)

@@ -6,7 +6,7 @@ have no part in judging them, and each judgement pays for the number of suspects
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +28,8 @@ from edgeres.evaluation.mistakes.values import (
     Suspect,
     options_between,
 )
-from edgeres.images import Batch, Dataset, batches, select, take
+from edgeres.images import Dataset, batches, select, take
+from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.statistics import drop_interval, mcnemar_p
 from edgeres.targets.runner import Runner
 
@@ -52,14 +53,6 @@ _TOLD_APART = 0.01
 compared, so a smaller value than the customary 0.05."""
 
 
-Track = Callable[[Iterable[Batch], int, str], Iterator[Batch]]
-"""Wraps the batches of a pass: (batches, number of images, what is done) -> the same batches."""
-
-
-def _untracked(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
-    yield from stream
-
-
 def is_suspicious(predictions: Predictions) -> bool:
     """Returns whether a network is right so rarely that it may have been fed something else.
 
@@ -76,7 +69,7 @@ def diagnose(
     contract: Contract,
     *,
     names: Sequence[str] = (),
-    track: Track = _untracked,
+    progress: Progress = silent,
 ) -> Diagnosis:
     """Returns what trying the usual mistakes in preprocessing and labels comes to.
 
@@ -89,7 +82,7 @@ def diagnose(
         dataset: labelled images.
         contract: the present preprocessing.
         names: the network's classes in order; empty where not known.
-        track: shows the progress of one pass.
+        progress: receives how far a pass over the images is.
 
     Raises:
         DataError: there are fewer than two images, no labels, or one cannot be decoded.
@@ -97,7 +90,7 @@ def diagnose(
     """
     screening, judging = _drawn(dataset)
     sides = _sides(screening, judging)
-    screen, judge = (_Panel(runner, images, track) for images in (screening, judging))
+    screen, judge = (_Panel(runner, images, progress) for images in (screening, judging))
     present = Suspect(contract=contract)
     suspects = _read_in_orders(
         (present, *suspects_of(contract, sides)), _orders(screen, present, names)
@@ -125,7 +118,7 @@ class _Panel:
 
     runner: Runner
     dataset: Dataset
-    track: Track
+    progress: Progress
     _answers: dict[Contract, Predictions | None] = field(default_factory=dict)
 
     @property
@@ -145,7 +138,9 @@ class _Panel:
             RunnerError: inference failed, or a logit is NaN or infinite.
         """
         with closing(batches(self.dataset, contract, batch_size=16)) as stream:
-            found = evaluate(self.runner, self.track(stream, len(self.dataset), "Diagnosing"))
+            found = evaluate(
+                self.runner, tracked_batches(stream, len(self.dataset), "Diagnosing", self.progress)
+            )
         self._answers[contract] = found
         return found
 

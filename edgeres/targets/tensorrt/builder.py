@@ -22,6 +22,7 @@ from edgeres.errors import BuildError, ConfigError
 from edgeres.machine import describe_machine, has_nvidia_gpu
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, find_cuda_device, system_versions
 from edgeres.onnx_file import LoweredNetwork
+from edgeres.progress import Progress, silent
 from edgeres.targets.coverage import check_coverage
 from edgeres.targets.engine_files import Built, save_engine
 from edgeres.targets.tensorrt import timing_cache
@@ -31,7 +32,7 @@ from edgeres.targets.tensorrt.memory import estimate, workspace_mib
 from edgeres.targets.tensorrt.module import load_backend
 from edgeres.targets.tensorrt.parsed_audit import audit_of_network
 from edgeres.targets.tensorrt.profile import Shape, input_shapes
-from edgeres.targets.tensorrt.progress import Progress, monitor, silent
+from edgeres.targets.tensorrt.progress import monitor
 from edgeres.targets.tensorrt.settings import apply, builder_flags, check_features
 from edgeres.targets.tensorrt.sparsity import sparse_layers
 

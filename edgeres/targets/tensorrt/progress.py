@@ -10,12 +10,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
-Progress = Callable[[float, str], None]
-"""Is told the share of the build that is done, in [0, 1], and what NVIDIA's builder does."""
-
-
-def silent(share: float, phase: str) -> None:
-    """Shows nothing; the `Progress` of a caller that wants none."""
+from edgeres.progress import Progress
 
 
 class Phases:
@@ -59,10 +54,10 @@ class Phases:
         return min(self._done[name] + inner / self._steps[name], 1.0)
 
 
-def monitor(trt: Any, show: Progress) -> Any:
-    """Returns an IProgressMonitor that tells `show`, and keeps what `show` raises as `.stopped`.
+def monitor(trt: Any, progress: Progress) -> Any:
+    """Returns an IProgressMonitor that reports to `progress`, and keeps what that raises as `.stopped`.
 
-    NVIDIA calls it from several threads; `show` is called by one at a time.
+    NVIDIA calls it from several threads; `progress` is called by one at a time.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -85,7 +80,7 @@ def monitor(trt: Any, show: Progress) -> Any:
             try:
                 with self._lock:
                     change()
-                    show(self._phases.fraction(), phase_name)
+                    progress("Building", self._phases.fraction(), 1, phase_name)
             except BaseException as error:  # must not cross NVIDIA's frames
                 self.stopped = self.stopped or error
 

@@ -14,11 +14,11 @@ from tables import table_from_images
 from edgeres.calibration.quality import sqnr_db
 from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.calibration.recovery.replay import twin_replay
-from edgeres.calibration.recovery.stage import untracked
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, Recovery
 from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.core.target import Target
+from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import joined_convolutions, place_for_cpu
 from edgeres.quantization.recovered import Parameters, parameters_of, recovered, with_parameters
@@ -71,7 +71,7 @@ def test_the_cpu_comes_closer_by_its_own_biases(name: str) -> None:
     """On images that nothing has seen, where thresholds clip a third of every range."""
     graph = view(network(name))
     table = narrowed(table_from_images(graph, images(16)))
-    shifts = cpu_biases(graph, table, images(40), fitted=36, recovered={}, track=untracked)
+    shifts = cpu_biases(graph, table, images(40), fitted=36, recovered={}, progress=silent)
     biases = {layer: tuple(map(float, shift)) for layer, shift in shifts.items()}
     corrected = replace(table, recovery=recovery(biases))
     unseen = images(16, seed=9)
@@ -87,7 +87,7 @@ def test_a_joint_convolution_is_corrected_once() -> None:
     """By the last of its parts; every other convolution by itself."""
     graph = view(network("bottleneck"))
     table = table_from_images(graph, images(8))
-    shifts = cpu_biases(graph, table, images(12), fitted=10, recovered={}, track=untracked)
+    shifts = cpu_biases(graph, table, images(12), fitted=10, recovered={}, progress=silent)
     names = {str(node.output[0]): node.name for node in graph.nodes}
     assert list(shifts) == [names[n] for n in ("stem", "reduced", "hidden", "shortcut")]
 

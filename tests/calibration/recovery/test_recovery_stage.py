@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -141,17 +141,16 @@ def test_method_auto_keeps_its_share_of_an_equalized_range(tmp_path: Path) -> No
 
 
 def test_layers_are_tracked_one_by_one(tmp_path: Path) -> None:
-    """Progress is told of each layer, out of all of them."""
+    """Progress receives each layer, out of all of them."""
     artifact, table = saved(network("identity"), tmp_path)
-    told: list[tuple[int, str]] = []
+    reported: list[tuple[str, float, float]] = []
 
-    def track(stream: Iterable[S], total: int, label: str) -> Iterator[S]:
-        for step in stream:
-            told.append((total, label))
-            yield step
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        reported.append((stage, done, total))
 
-    recover(artifact, table, images(10), CONFIGS[Recover.BIAS], track=track)
-    assert told == [(3, "Recovering")] * 3 + [(3, "Correcting the CPU's biases")] * 3
+    recover(artifact, table, images(10), CONFIGS[Recover.BIAS], progress=progress)
+    stages = ("Recovering", "Correcting the CPU's biases")
+    assert reported == [(stage, done, 3) for stage in stages for done in range(4)]
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from worlds import COLORS, RIGHT, Painter, labelled, plain_colors
 from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.evaluate import Predictions
-from edgeres.evaluation.mistakes import Diagnosis, diagnose, is_suspicious
+from edgeres.evaluation.mistakes import Diagnosis, diagnose, is_suspicious, search
 from edgeres.evaluation.mistakes.search import JUDGING, SCREENING, _one_sided
 from edgeres.images import Batch, Dataset
+from edgeres.progress import Progress
 from edgeres.statistics import drop_interval
 from edgeres.testing import FakeRunner
 
@@ -132,17 +133,20 @@ def test_the_inferences_are_counted_and_bounded(contract: Contract) -> None:
     assert diagnosis.inferences == painter.shown < 5000
 
 
-def test_images_that_choose_do_not_judge() -> None:
+def test_images_that_choose_do_not_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fifth screens, the rest judges, and no image is in both."""
     shown: dict[int, set[str]] = {}
 
-    def watch(stream: Iterable[Batch], total: int, label: str) -> Iterator[Batch]:
-        assert label == "Diagnosing"
+    def recorded(
+        stream: Iterable[Batch], total: int, stage: str, progress: Progress
+    ) -> Iterator[Batch]:
+        assert stage == "Diagnosing"
         for batch in stream:
             shown.setdefault(total, set()).update(batch.hashes)
             yield batch
 
-    found(BGR, track=watch)
+    monkeypatch.setattr(search, "tracked_batches", recorded)
+    found(BGR)
     assert {total: len(names) for total, names in shown.items()} == {SCREENING: 64, JUDGING: 256}
     assert not shown[SCREENING] & shown[JUDGING]
 
