@@ -209,7 +209,7 @@ def bench(
         from edgeres.report import render_verdict
 
         names = verdict.environment
-        show(render_verdict(verdict, engine=names["engine"], reference=names["reference"]))
+        show(render_verdict(verdict, engine=names.engine_name, reference=names.reference_name))
     click.get_current_context().exit(verdict.exit_code)
 
 

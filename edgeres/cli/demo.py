@@ -42,7 +42,9 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
             names = result.verdict.environment
             show(f"\n{_heading(result)}\n")
             show(
-                render_verdict(result.verdict, engine=names["engine"], reference=names["reference"])
+                render_verdict(
+                    result.verdict, engine=names.engine_name, reference=names.reference_name
+                )
             )
     ctx.exit(max(result.verdict.exit_code for result in results))
 

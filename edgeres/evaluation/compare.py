@@ -5,9 +5,8 @@ The same images went through both networks. Knows no runner, image or clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,14 @@ from edgeres.core.verdict import (
     Check,
     ClassDifference,
     Confidence,
+    Environment,
     Flip,
     ImageRecord,
     LoadGenResult,
     LogitError,
     PairedAccuracy,
     PairedLatency,
+    Provenance,
     Verdict,
 )
 from edgeres.errors import ConfigError
@@ -157,7 +158,8 @@ def compare(
     accuracy: PairedAccuracy,
     latency: PairedLatency | None,
     config: BenchConfig,
-    environment: Mapping[str, Any],
+    environment: Environment,
+    provenance: Provenance,
     warnings: Iterable[str] = (),
 ) -> Verdict:
     """Returns the verdict: what was found, and whether it keeps the limits of `config`.
@@ -166,7 +168,8 @@ def compare(
         accuracy: of both networks.
         latency: of both networks; None where the engine was not run on its target.
         config: its limits; a limit that is None makes no check.
-        environment: JSON object that describes the machine.
+        environment: the machine, and what ran both networks on it.
+        provenance: of the engine and everything else that took part.
         warnings: sentences on what weakens the verdict.
 
     Raises:
@@ -176,6 +179,7 @@ def compare(
         accuracy=accuracy,
         latency=latency,
         environment=environment,
+        provenance=provenance,
         checks=(*_accuracy_checks(accuracy, config), *_speed_checks(latency, config)),
         warnings=(*warnings, *_overhead_warnings(latency)),
     )

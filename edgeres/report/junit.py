@@ -23,7 +23,7 @@ def render_junit(comparison: Verdict, *, engine: str, reference: str) -> str:
     """Returns the XML text; a failed check carries the sentence that says why.
 
     Args:
-        comparison: the verdict. Without provenance the suite has no time stamp.
+        comparison: the verdict.
         engine: name of the engine and where it ran.
         reference: name of the reference and where it ran.
     """
@@ -43,7 +43,6 @@ def render_junit(comparison: Verdict, *, engine: str, reference: str) -> str:
 
 def _attributes(comparison: Verdict) -> dict[str, str]:
     failed = sum(not check.passed for check in comparison.checks)
-    started = comparison.provenance and comparison.provenance.started
     return {
         "name": SUITE,
         "package": "edgeres",
@@ -54,7 +53,7 @@ def _attributes(comparison: Verdict) -> dict[str, str]:
         "failures": str(failed),
         "errors": "0",
         "time": "0",
-        **({"timestamp": _timestamp(started)} if started else {}),
+        "timestamp": _timestamp(comparison.provenance.started),
     }
 
 

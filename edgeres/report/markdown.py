@@ -127,9 +127,7 @@ def _flip_row(flip: Flip, classes: tuple[str, ...]) -> tuple[str, ...]:
     return flip.kind.value, _plain(flip.name), _plain(class_name(flip.label, classes)), *answers
 
 
-def _provenance(provenance: Provenance | None, reference: str) -> Iterator[str]:
-    if provenance is None:
-        return
+def _provenance(provenance: Provenance, reference: str) -> Iterator[str]:
     told = [
         f"reference {_plain(reference)}",
         f"engine sha256 {provenance.engine.sha256}",

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.core.verdict import (
     DataRecord,
+    Environment,
     FileRecord,
     PastRun,
     Provenance,
@@ -62,17 +63,16 @@ def bench_engine(
         doubts = find_doubts(reference, outcomes.reference, judged, config, progress)
     accuracy = paired_accuracy(outcomes, dataset.image_name)
     latency = None if measured is None else measured.latency
-    environment = {
-        **describe_machine().to_dict(),
-        "engine": engine.name,
-        "reference": reference.name,
-    }
-    verdict = compare(accuracy, latency, config, environment, _warnings(outcomes, contest))
+    environment = Environment(
+        machine=describe_machine(), engine_name=engine.name, reference_name=reference.name
+    )
+    provenance = _provenance(request, contest.lineage, outcomes, config.seed, started)
+    warnings = _warnings(outcomes, contest)
+    verdict = compare(accuracy, latency, config, environment, provenance, warnings)
     verdict = replace(
         verdict,
         layers=contest.layers,
         classes=contest.classes,
-        provenance=_provenance(request, contest.lineage, outcomes, config.seed, started),
         checks=(*contest.checks, *verdict.checks),
     )
     verdict = with_doubts(_with_measurement(verdict, measured, config), doubts)
@@ -129,7 +129,7 @@ def _with_measurement(verdict: Verdict, measured: Measured | None, config: Bench
 
 
 def _with_baseline(verdict: Verdict, baseline: PastRun, config: BenchConfig) -> Verdict:
-    run = PastRun.of(verdict, "this run")
+    run = verdict.as_run("this run")
     regression = against_baseline(run, baseline)
     checks = baseline_checks(regression, config.max_slowdown)
     return replace(verdict, regression=regression, checks=(*verdict.checks, *checks))

@@ -72,7 +72,8 @@ def write_reports(
         DataError: an image can no longer be read.
         DependencyError: the HTML report's package is missing.
     """
-    engine, reference = (str(verdict.environment[role]) for role in ("engine", "reference"))
+    engine = verdict.environment.engine_name
+    reference = verdict.environment.reference_name
     if files.html is not None:
         pictures = _pictures(verdict, request, config)
         found = _sensitivity(request)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from verdict_parts import ENVIRONMENT
 
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.precision import Precision
@@ -101,7 +102,7 @@ SPEEDUP = Check(name="speedup", limit=2.0, value=2.5, passed=True, exit_code=EXI
 COMPARISON = Verdict(
     accuracy=ACCURACY,
     latency=LATENCY,
-    environment={"cpu": "a processor"},
+    environment=ENVIRONMENT,
     checks=(DROP, SPEEDUP),
     warnings=("few images",),
     energy_reason="no meter",
@@ -139,7 +140,9 @@ def test_the_json_of_bench() -> None:
     assert (told["schema_version"], told["kind"]) == (1, "edgeres-verdict")
     assert (told["passed"], told["exit_code"]) == (False, 3)
     assert told["throughput"] == {"engine_images_per_s": 1000.0, "reference_images_per_s": 400.0}
-    assert told["environment"] == {"cpu": "a processor"}
+    assert told["environment"]["cpu"] == "A processor"
+    assert list(told["environment"])[-2:] == ["engine", "reference"]
+    assert told["environment"]["engine"] == "resnet20.int8.onnx on onnxruntime-cpu"
     assert told["warnings"] == ["few images"]
     assert (told["energy"], told["energy_reason"], told["stability"]) == (None, "no meter", None)
     assert [(c["name"], c["limit"], c["value"], c["passed"]) for c in told["checks"]] == [

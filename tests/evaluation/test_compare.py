@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from verdict_parts import ENVIRONMENT, PROVENANCE
 
 from edgeres.core.bench_requests import BenchConfig, Decision
 from edgeres.core.verdict import (
@@ -99,7 +100,10 @@ def test_without_flips_nothing_speaks_against_equality() -> None:
 def test_a_drop_at_the_limit_passes() -> None:
     """30 of 10000 images are 0.3 pp, not a float above it; one more image fails."""
     config = by_point(0.3)
-    at, above = (compare(accuracy_of(5, lost, 10000), None, config, {}) for lost in (35, 36))
+    at, above = (
+        compare(accuracy_of(5, lost, 10000), None, config, ENVIRONMENT, PROVENANCE)
+        for lost in (35, 36)
+    )
     assert (at.checks[0].value, at.passed, at.exit_code) == (0.3, True, 0)
     assert (above.checks[0].value, above.passed, above.exit_code) == (0.31, False, 3)
 
@@ -108,19 +112,19 @@ def test_a_drop_at_the_limit_passes() -> None:
 def test_a_drop_is_the_float_that_its_limit_is(lost: int, samples: int, limit: float) -> None:
     """Cases where the fraction times 100 would lie above the limit as it is typed."""
     assert 100 * (lost / samples) > limit
-    verdict = compare(accuracy_of(0, lost, samples), None, by_point(limit), {})
+    verdict = compare(accuracy_of(0, lost, samples), None, by_point(limit), ENVIRONMENT, PROVENANCE)
     assert (verdict.accuracy.drop_pp, verdict.passed) == (limit, True)
 
 
 def test_an_engine_that_is_more_often_right_passes_any_limit() -> None:
     """A gain is a negative drop, below a limit of zero too."""
-    verdict = compare(accuracy_of(9, 4, 1000), None, by_point(0.0), {})
+    verdict = compare(accuracy_of(9, 4, 1000), None, by_point(0.0), ENVIRONMENT, PROVENANCE)
     assert (verdict.accuracy.drop_pp, verdict.passed) == (-0.5, True)
 
 
 def reason_of(accuracy: PairedAccuracy, config: BenchConfig) -> str:
     """Returns the sentence of the check on accuracy."""
-    return compare(accuracy, None, config, {}).checks[0].reason
+    return compare(accuracy, None, config, ENVIRONMENT, PROVENANCE).checks[0].reason
 
 
 def test_the_measured_drop_is_told_with_its_limit() -> None:
@@ -139,7 +143,9 @@ def test_the_measured_drop_is_told_with_its_limit() -> None:
 
 def test_images_that_show_a_small_drop_pass() -> None:
     """By default the bound is held against the limit, and is told with the drop."""
-    verdict = compare(accuracy_of(20, 24, 10000), None, BenchConfig(max_drop_pp=0.3), {})
+    verdict = compare(
+        accuracy_of(20, 24, 10000), None, BenchConfig(max_drop_pp=0.3), ENVIRONMENT, PROVENANCE
+    )
     (check,) = verdict.checks
     assert check.value == 100 * drop_bound(20, 24, 10000)
     assert (check.rule, check.passed, check.images_needed) == ("bound", True, None)
@@ -160,7 +166,9 @@ def test_a_gain_is_told_with_the_drop_that_it_may_be() -> None:
 
 def test_images_that_show_a_large_drop_fail() -> None:
     """No further image is asked for."""
-    (check,) = compare(accuracy_of(5, 60, 1000), None, BenchConfig(max_drop_pp=1.0), {}).checks
+    (check,) = compare(
+        accuracy_of(5, 60, 1000), None, BenchConfig(max_drop_pp=1.0), ENVIRONMENT, PROVENANCE
+    ).checks
     assert (check.passed, check.images_needed, check.exit_code) == (False, None, 3)
     assert check.reason == (
         "accuracy drop 5.5 pp, at least 4.29 pp with 95 % confidence: over the drop limit of 1 pp"
@@ -169,7 +177,9 @@ def test_images_that_show_a_large_drop_fail() -> None:
 
 def test_too_few_images_to_decide_are_told_how_many_would_do() -> None:
     """The engine fails, with the number that would show it to be good or bad."""
-    (below,) = compare(accuracy_of(9, 12, 1300), None, BenchConfig(max_drop_pp=0.5), {}).checks
+    (below,) = compare(
+        accuracy_of(9, 12, 1300), None, BenchConfig(max_drop_pp=0.5), ENVIRONMENT, PROVENANCE
+    ).checks
     assert (below.passed, below.exit_code) == (False, 3)
     assert below.images_needed == images_needed(9, 12, 1300, 0.005)
     assert below.reason == (
@@ -192,7 +202,9 @@ def test_the_bound_must_be_below_the_limit() -> None:
     """Without a flip the bound is known, and a limit of just that is not kept."""
     bound = 100 * drop_bound(0, 0, 1000)
     for limit, passed in ((bound, False), (bound + 1e-9, True)):
-        verdict = compare(accuracy_of(0, 0, 1000), None, BenchConfig(max_drop_pp=limit), {})
+        verdict = compare(
+            accuracy_of(0, 0, 1000), None, BenchConfig(max_drop_pp=limit), ENVIRONMENT, PROVENANCE
+        )
         assert verdict.passed is passed
 
 
@@ -289,7 +301,7 @@ def stability(*severities: Severity) -> Stability:
 def test_an_unsteady_machine_fails_when_that_is_asked(strict: bool) -> None:
     """Exit code 7, with what was found, before any other code; told in any case."""
     config = BenchConfig(max_drop_pp=0.1, strict=strict)
-    verdict = compare(accuracy_of(0, 50, 1000), None, config, {})
+    verdict = compare(accuracy_of(0, 50, 1000), None, config, ENVIRONMENT, PROVENANCE)
     seen = stability(Severity.WARNING, Severity.UNSTABLE)
     found = with_stability(verdict, seen, config)
     assert found.stability is seen
@@ -301,7 +313,7 @@ def test_an_unsteady_machine_fails_when_that_is_asked(strict: bool) -> None:
 def test_a_warning_does_not_fail() -> None:
     """Only what makes the figures another machine's does."""
     config = BenchConfig(strict=True)
-    verdict = compare(accuracy_of(0, 0, 10), None, config, {})
+    verdict = compare(accuracy_of(0, 0, 10), None, config, ENVIRONMENT, PROVENANCE)
     found = with_stability(verdict, stability(Severity.WARNING), config)
     assert found.passed
     assert found.checks[0].reason == "the machine held still while it was measured on"
@@ -324,7 +336,9 @@ def test_what_loadgen_calls_invalid_is_passed_on(valid: bool, strict: bool, code
         logs=None,
     )
     config = BenchConfig(strict=strict)
-    verdict = with_loadgen(compare(accuracy_of(0, 0, 10), None, config, {}), found, config)
+    verdict = with_loadgen(
+        compare(accuracy_of(0, 0, 10), None, config, ENVIRONMENT, PROVENANCE), found, config
+    )
     said = "LoadGen calls its offline run INVALID: Too short"
     assert (verdict.loadgen, verdict.exit_code) == (found, code)
     assert verdict.warnings == (() if valid else (f"{said}.",))
@@ -334,8 +348,8 @@ def test_what_loadgen_calls_invalid_is_passed_on(valid: bool, strict: bool, code
 def test_speed_is_the_ratio_of_the_medians() -> None:
     """Three times as fast keeps a limit of 3 and misses one of 3.1."""
     accuracy, latency = accuracy_of(0, 0, 10), latency_of(2.0, 6.0)
-    kept = compare(accuracy, latency, BenchConfig(min_speedup=3.0), {})
-    missed = compare(accuracy, latency, BenchConfig(min_speedup=3.1), {})
+    kept = compare(accuracy, latency, BenchConfig(min_speedup=3.0), ENVIRONMENT, PROVENANCE)
+    missed = compare(accuracy, latency, BenchConfig(min_speedup=3.1), ENVIRONMENT, PROVENANCE)
     assert (kept.checks[0].name, kept.checks[0].value) == ("speedup", 3.0)
     assert (kept.exit_code, missed.exit_code) == (0, 4)
 
@@ -343,7 +357,9 @@ def test_speed_is_the_ratio_of_the_medians() -> None:
 def test_accuracy_decides_the_exit_code_before_speed() -> None:
     """Both limits missed: the code of accuracy."""
     config = BenchConfig(max_drop_pp=0.1, min_speedup=9.0)
-    verdict = compare(accuracy_of(0, 50, 1000), latency_of(1.0, 2.0), config, {})
+    verdict = compare(
+        accuracy_of(0, 50, 1000), latency_of(1.0, 2.0), config, ENVIRONMENT, PROVENANCE
+    )
     assert [(c.name, c.passed) for c in verdict.checks] == [
         ("accuracy_drop", False),
         ("speedup", False),
@@ -355,7 +371,9 @@ def test_accuracy_decides_the_exit_code_before_speed() -> None:
 def test_an_overhead_of_more_than_a_hundredth_is_told(overhead_ms: float, told: bool) -> None:
     """Of the engine's 2 ms."""
     latency = replace(latency_of(2.0, 6.0), overhead_ms=overhead_ms)
-    found = compare(accuracy_of(0, 0, 10), latency, BenchConfig(), {}, ["beware"])
+    found = compare(
+        accuracy_of(0, 0, 10), latency, BenchConfig(), ENVIRONMENT, PROVENANCE, ["beware"]
+    )
     said = (
         "The clock and the loop take 0.03 ms, 1.5% of the engine's median latency, and are in it. "
         "Take a larger --latency-batch."
@@ -365,15 +383,17 @@ def test_an_overhead_of_more_than_a_hundredth_is_told(overhead_ms: float, told: 
 
 def test_no_limits_make_no_checks() -> None:
     """Without limits there is nothing to miss; warnings and environment are handed on."""
-    verdict = compare(accuracy_of(0, 9, 10), None, BenchConfig(), {"cpu": "x"}, ["beware"])
+    verdict = compare(
+        accuracy_of(0, 9, 10), None, BenchConfig(), ENVIRONMENT, PROVENANCE, ["beware"]
+    )
     assert (verdict.checks, verdict.exit_code) == ((), 0)
-    assert (verdict.environment, verdict.warnings) == ({"cpu": "x"}, ("beware",))
+    assert (verdict.environment, verdict.warnings) == (ENVIRONMENT, ("beware",))
 
 
 def test_a_speed_limit_without_a_measurement_is_refused() -> None:
     """It does not pass in silence."""
     with pytest.raises(ConfigError) as refused:
-        compare(accuracy_of(0, 0, 10), None, BenchConfig(min_speedup=2.5), {})
+        compare(accuracy_of(0, 0, 10), None, BenchConfig(min_speedup=2.5), ENVIRONMENT, PROVENANCE)
     assert str(refused.value) == (
         "--min-speedup 2.5 cannot be checked: no latency was measured, because the engine was "
         "not run on its target. Run bench there, or leave --min-speedup out."

@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 from PIL import Image
+from verdict_parts import ENVIRONMENT, PROVENANCE
 
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.precision import Precision
@@ -19,10 +20,8 @@ from edgeres.core.verdict import (
     Check,
     ClassDifference,
     Confidence,
-    DataRecord,
     Drift,
     Energies,
-    FileRecord,
     Flip,
     LatencyChange,
     LatencyIntervals,
@@ -32,7 +31,6 @@ from edgeres.core.verdict import (
     Outliers,
     PairedAccuracy,
     PairedLatency,
-    Provenance,
     Regression,
     TailCount,
     Verdict,
@@ -165,19 +163,6 @@ SPEEDUP = Check(
     reason="2.97 times as fast, at least the 2 asked for",
 )
 
-PROVENANCE = Provenance(
-    command=("edgeres", "bench", "a b.onnx", "--reference", "resnet20.onnx", "--data", "val"),
-    started="2026-01-31T12:00:00+00:00",
-    engine=FileRecord(path="resnet20.int8.onnx", sha256="1a" * 32),
-    reference=FileRecord(path="resnet20.onnx", sha256="2b" * 32),
-    model_sha256="2b" * 32,
-    table_sha256="3c" * 32,
-    data=DataRecord(path="val", fingerprint="4d" * 32, samples=1300, seed=0),
-    target="onnxruntime",
-    precision="int8",
-    versions={"onnx": "1.20.0", "onnxruntime": "1.23.0"},
-)
-
 STABILITY = Stability(
     samples=tuple(Sample(at_s=at, cpu=CpuState(), temperatures_c={}) for at in (0.0, 12.3)),
     findings=(
@@ -204,14 +189,14 @@ def energy(joules: float) -> Energy:
 VERDICT = Verdict(
     accuracy=ACCURACY,
     latency=LATENCY,
-    environment={"cpu": "A processor", "cores": 2, "simd": ["avx2"], "memory_mib": 8192},
+    environment=ENVIRONMENT,
+    provenance=PROVENANCE,
     checks=(DROP, SPEEDUP),
     warnings=("12 of the 1300 images were also used for calibration.",),
     stability=STABILITY,
     energy_reason="No meter: neither a power rail nor NVML is here.",
     layers=layers(),
     classes=CLASSES,
-    provenance=PROVENANCE,
 )
 
 PASSED = replace(VERDICT, checks=(SPEEDUP,))
@@ -264,7 +249,8 @@ BARE = Verdict(
         by_class=(),
     ),
     latency=None,
-    environment={},
+    environment=ENVIRONMENT,
+    provenance=PROVENANCE,
     checks=(),
 )
 

@@ -27,6 +27,7 @@ from sample_verdict import (
     picture,
     stats,
 )
+from verdict_parts import ENVIRONMENT, MACHINE
 
 from edgeres.core.verdict import ClassDifference, Verdict
 from edgeres.errors import DependencyError
@@ -101,14 +102,13 @@ def test_an_address_that_leaves_would_be_found(source: str, said: str) -> None:
 def test_names_are_written_as_they_are_and_never_run() -> None:
     """A script in the name of a file, a class, a layer, the engine, a warning and the command."""
     flip = replace(flips(1, 0, 0)[0], name=f"{HOSTILE}.jpg")
-    assert VERDICT.provenance is not None
     hostile = replace(
         VERDICT,
         accuracy=replace(ACCURACY, flips=(flip,)),
         classes=tuple(f"{name} {HOSTILE}" for name in CLASSES),
         layers=tuple(replace(layer, name=f"/{HOSTILE}/x") for layer in VERDICT.layers),
         warnings=(HOSTILE,),
-        environment={"cpu": HOSTILE},
+        environment=replace(ENVIRONMENT, machine=replace(MACHINE, cpu=HOSTILE)),
         checks=(replace(VERDICT.checks[0], name=HOSTILE, reason=HOSTILE),),
         provenance=replace(VERDICT.provenance, command=(HOSTILE,)),
     )
@@ -151,7 +151,6 @@ def test_what_is_missing_is_said() -> None:
         "The layers of this engine were not recorded.",
         "Energy Not measured.",
         "Not watched: nothing was timed, or no guard ran.",
-        "Provenance Not recorded.",
     ):
         assert sentence in page.text
     assert page.unbalanced == []

@@ -8,7 +8,8 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from sample_verdict import BARE, PROVENANCE, VERDICT
+from sample_verdict import BARE, VERDICT
+from verdict_parts import PROVENANCE
 
 from edgeres.core.verdict import Verdict
 from edgeres.report import render_junit

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from verdict_parts import ENVIRONMENT, PROVENANCE
 
 from edgeres.core.verdict import (
     EXIT_ACCURACY,
@@ -75,7 +76,8 @@ SPEEDUP = Check(
 VERDICT = Verdict(
     accuracy=ACCURACY,
     latency=LATENCY,
-    environment={},
+    environment=ENVIRONMENT,
+    provenance=PROVENANCE,
     checks=(DROP, SPEEDUP),
     warnings=(
         "12 of the 1300 validation images were also calibrated on; the accuracy of the engine "

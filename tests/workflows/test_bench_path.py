@@ -78,16 +78,16 @@ def test_a_simulation_has_no_latency(digits: Digits) -> None:
     assert found.latency is None
     method = load_table(digits.table).method
     named = f"TensorRT's placement, {method}, simulated on onnxruntime-cpu"
-    assert found.environment["engine"] == named
+    assert found.environment.engine_name == named
     assert abs(found.accuracy.drop_pp) < 1
 
 
 def test_the_environment_is_in_the_verdict(digits: Digits) -> None:
     """Who was judged, against whom, with which versions."""
     environment = bench(digits, digits.test).environment
-    assert environment["engine"] == "digits.int8.onnx on onnxruntime-cpu"
-    assert environment["reference"] == "digits.onnx on onnxruntime-cpu"
-    assert environment["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert environment.engine_name == "digits.int8.onnx on onnxruntime-cpu"
+    assert environment.reference_name == "digits.onnx on onnxruntime-cpu"
+    assert environment.machine.versions["onnxruntime"] == onnxruntime.__version__
 
 
 def test_a_latency_batch_larger_than_the_data_is_refused(digits: Digits) -> None:
@@ -109,7 +109,6 @@ def test_the_provenance_names_what_took_part(digits: Digits) -> None:
     """Files by their hashes, images by their fingerprint, layers by their precision."""
     found = bench(digits, digits.test)
     told, manifest = found.provenance, load_engine(digits.engine).manifest
-    assert told is not None
     assert told.engine == FileRecord(path=str(digits.engine), sha256=sha256_of(digits.engine))
     assert told.reference == FileRecord(path=str(digits.model), sha256=sha256_of(digits.model))
     assert (told.model_sha256, told.table_sha256) == (
@@ -171,6 +170,5 @@ def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path)
         BenchRequest(engine=engine, reference=digits.model, data=digits.test), QUICK
     )
     assert any(layer.reason.startswith("kept from INT8 for the accuracy") for layer in kept)
-    assert found.provenance is not None
     assert found.provenance.precision == "mixed"
     assert found.checks == ()

@@ -126,7 +126,7 @@ def test_a_name_that_is_no_text_is_written(
     digits: Digits, verdict: Verdict, tmp_path: Path
 ) -> None:
     """A file name with a byte that is not UTF-8 reaches every report."""
-    odd = replace(verdict, environment={**verdict.environment, "engine": "a\udcff.onnx"})
+    odd = replace(verdict, environment=replace(verdict.environment, engine_name="a\udcff.onnx"))
     files = ReportFiles(
         html=tmp_path / "a.html", markdown=tmp_path / "a.md", junit=tmp_path / "a.xml"
     )

@@ -21,8 +21,8 @@ from edgeres.core.verdict.latency import (
     TailCount,
 )
 from edgeres.core.verdict.loadgen import LoadGenResult
-from edgeres.core.verdict.past import PastLatency, PastRun, Series, load_run
-from edgeres.core.verdict.provenance import DataRecord, FileRecord, Provenance
+from edgeres.core.verdict.past import VERDICT_KIND, PastLatency, PastRun, Series, load_run
+from edgeres.core.verdict.provenance import DataRecord, Environment, FileRecord, Provenance
 from edgeres.core.verdict.regression import (
     AccuracyChange,
     LatencyChange,
@@ -37,7 +37,6 @@ from edgeres.core.verdict.verdict import (
     EXIT_PASS,
     EXIT_SPEED,
     EXIT_UNSTABLE,
-    VERDICT_KIND,
     Check,
     Energies,
     Verdict,
@@ -60,6 +59,7 @@ __all__ = [
     "DataRecord",
     "Drift",
     "Energies",
+    "Environment",
     "FileRecord",
     "Flip",
     "FlipKind",

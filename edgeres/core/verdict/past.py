@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeres.core.verdict.accuracy import ImageRecord
 from edgeres.core.verdict.latency import Interval
-from edgeres.core.verdict.verdict import VERDICT_KIND, Verdict
 from edgeres.errors import ArtifactError
 from edgeres.files import load_json
+
+VERDICT_KIND = "edgeres-verdict"
+"""What the JSON of a verdict says that it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +68,6 @@ class PastRun:
     """None where there was no meter."""
 
     @classmethod
-    def of(cls, verdict: Verdict, name: str) -> PastRun:
-        """Returns a verdict of this run in the same form."""
-        return cls.from_dict(verdict.to_dict(), name)
-
-    @classmethod
     def from_dict(cls, raw: Mapping[str, Any], name: str) -> PastRun:
         """Reads the JSON of `bench --json`; damage raises KeyError, TypeError or ValueError."""
         accuracy, provenance, energy = raw["accuracy"], raw["provenance"], raw["energy"]
@@ -87,7 +84,7 @@ class PastRun:
             ci95_pp=(float(low), float(high)),
             images=ImageRecord(**accuracy["images"]),
             reference_sha256=provenance["reference"]["sha256"],
-            machine=_machine(raw["environment"]),
+            machine=processors_of(raw["environment"]["cpu"], raw["environment"]["gpus"]),
             latency=raw["latency"] and _latency(raw["latency"], raw["throughput"]),
             joules_per_image=energy and float(energy["engine"]["joules_per_image"]),
         )
@@ -109,8 +106,9 @@ def load_run(path: Path) -> PastRun:
         ) from error
 
 
-def _machine(environment: Mapping[str, Any]) -> str:
-    return ", ".join([environment["cpu"] or "unknown processor", *environment["gpus"]])
+def processors_of(cpu: str | None, gpus: Iterable[str]) -> str:
+    """Returns a machine's processor and GPUs as one name."""
+    return ", ".join([cpu or "unknown processor", *gpus])
 
 
 def _latency(raw: Mapping[str, Any], throughput: Mapping[str, Any]) -> PastLatency:

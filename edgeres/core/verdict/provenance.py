@@ -1,10 +1,12 @@
-"""Where a verdict comes from: files, images, versions and the command that repeats it."""
+"""Where a verdict comes from: machine, files, images, versions and the command that repeats it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from edgeres.machine import Machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,21 @@ class DataRecord:
     samples: int
     seed: int
     """Of the draw, where fewer images were judged than there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """The machine that engine and reference ran on, and what ran each of them."""
+
+    machine: Machine
+    engine_name: str
+    """File and execution provider, such as `resnet18.int8.onnx on onnxruntime-cpu`."""
+    reference_name: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        names = {"engine": self.engine_name, "reference": self.reference_name}
+        return {**self.machine.to_dict(), **names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

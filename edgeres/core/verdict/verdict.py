@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.verdict.accuracy import PairedAccuracy
-from edgeres.core.verdict.latency import PairedLatency
+from edgeres.core.verdict.latency import LatencyStats, PairedLatency
 from edgeres.core.verdict.loadgen import LoadGenResult
-from edgeres.core.verdict.provenance import Provenance
+from edgeres.core.verdict.past import VERDICT_KIND, PastLatency, PastRun, Series, processors_of
+from edgeres.core.verdict.provenance import Environment, Provenance
+from edgeres.core.verdict.regression import Regression
 from edgeres.files import SCHEMA_VERSION
 from edgeres.machine import Energy, Stability
-
-if TYPE_CHECKING:
-    from edgeres.core.verdict.regression import Regression
-
-VERDICT_KIND = "edgeres-verdict"
-"""What the JSON of a verdict says that it is."""
 
 EXIT_PASS = 0
 EXIT_ACCURACY = 3
@@ -87,7 +83,8 @@ class Verdict:
     accuracy: PairedAccuracy
     latency: PairedLatency | None
     """None where the engine was not run on its target, only simulated."""
-    environment: Mapping[str, Any]
+    environment: Environment
+    provenance: Provenance
     checks: tuple[Check, ...]
     warnings: tuple[str, ...] = ()
     """Sentences on what weakens the verdict, such as calibration images among the test images."""
@@ -100,7 +97,6 @@ class Verdict:
     """Every operator of the engine with its precision, from the manifest."""
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of the logits; empty where they are not known."""
-    provenance: Provenance | None = None
     loadgen: LoadGenResult | None = None
     """None where no scenario was asked for."""
     regression: Regression | None = None
@@ -119,6 +115,35 @@ class Verdict:
         failed = {check.exit_code for check in self.checks if not check.passed}
         return next((code for code in _FIRST_APPLIES if code in failed), EXIT_PASS)
 
+    def as_run(self, name: str) -> PastRun:
+        """Returns the verdict in the form that later runs are compared with it."""
+        accuracy, latency, machine = self.accuracy, self.latency, self.environment.machine
+        if accuracy.images is None:
+            raise ValueError("the verdict has no record of its images")
+        return PastRun(
+            name=name,
+            engine=Path(self.provenance.engine.path).name,
+            target=self.provenance.target,
+            precision=self.provenance.precision,
+            passed=self.passed,
+            samples=accuracy.engine.samples,
+            top1=accuracy.engine.top1,
+            drop_pp=accuracy.drop_pp,
+            ci95_pp=accuracy.ci95_pp,
+            images=accuracy.images,
+            reference_sha256=self.provenance.reference.sha256,
+            machine=processors_of(machine.cpu, machine.gpus),
+            latency=None
+            if latency is None
+            else PastLatency(
+                batch_size=latency.batch_size,
+                engine=_series(latency.engine),
+                reference=_series(latency.reference),
+                images_per_s=latency.images_per_s(latency.engine),
+            ),
+            joules_per_image=None if self.energy is None else self.energy.engine.joules_per_image,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON object of `bench --json`."""
         return {
@@ -133,9 +158,9 @@ class Verdict:
             "energy_reason": self.energy_reason,
             "loadgen": self.loadgen and self.loadgen.to_dict(),
             "stability": self.stability and self.stability.to_dict(),
-            "environment": dict(self.environment),
+            "environment": self.environment.to_dict(),
             "network": self._network(),
-            "provenance": self.provenance and self.provenance.to_dict(),
+            "provenance": self.provenance.to_dict(),
             "baseline": self.regression and self.regression.to_dict(),
             "diagnosis": self.diagnosis and self.diagnosis.to_dict(),
             "checks": [check.to_dict() for check in self.checks],
@@ -159,3 +184,12 @@ class Verdict:
                 {**asdict(layer), "precision": layer.precision.value} for layer in self.layers
             ],
         }
+
+
+def _series(stats: LatencyStats) -> Series:
+    return Series(
+        p50_ms=stats.p50_ms,
+        samples_ms=stats.samples_ms,
+        blocks=stats.blocks,
+        p50_ci95_ms=None if stats.intervals is None else stats.intervals.p50_ms,
+    )

@@ -146,8 +146,7 @@ def regression_facts(regression: Regression) -> Facts:
 
 def environment_facts(comparison: Verdict) -> Facts:
     """Yields what is known of the machine; the networks' names stand elsewhere."""
-    facts = {k: v for k, v in comparison.environment.items() if k not in {"engine", "reference"}}
-    return fact_pairs(facts)
+    return fact_pairs(comparison.environment.machine.to_dict())
 
 
 def stability_facts(stability: Stability) -> Facts:

@@ -244,6 +244,6 @@ def _background(comparison: Verdict) -> dict[str, Any]:
         "disturbances": facts.disturbances(stability),
         "environment_facts": facts.environment_facts(comparison),
         "stability_facts": facts.stability_facts(stability) if stability else (),
-        "provenance_facts": facts.provenance_facts(provenance) if provenance else (),
-        "command": shlex.join(provenance.command) if provenance else "",
+        "provenance_facts": facts.provenance_facts(provenance),
+        "command": shlex.join(provenance.command),
     }
