@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 import onnx
 
+from edgeres.core.blocks import locate
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.placement import parting, refusal
 
@@ -78,23 +79,21 @@ def _position(graph: Graph, node: onnx.NodeProto) -> int:
     return graph.positions[node.output[0]]
 
 
-def _block(nodes: Iterable[onnx.NodeProto]) -> Unit:
-    """Returns a block, named by what its operators' names begin with where they are paths."""
+def _block(nodes: Sequence[onnx.NodeProto]) -> Unit:
+    """Returns a block, named as its operators' names say, or by its last operator."""
     names = [node.name for node in nodes]
+    places = {locate(node.name, node.op_type).block for node in nodes}
+    if len(places) == 1 and (block := places.pop()):
+        return Unit(block, "block", frozenset(names))
+    # A block whose module has a name of its own, such as `/res1/conv1/Conv`.
     parts = zip(*(name.split("/") for name in names), strict=False)
     shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, parts)]
     return Unit("".join(shared[-1:]) or names[-1], "block", frozenset(names))
 
 
 def _layer(node: onnx.NodeProto) -> Unit:
-    return Unit(_short(node), "layer", frozenset({node.name}))
-
-
-def _short(node: onnx.NodeProto) -> str:
-    """Returns `layer1.0.conv1` of `/layer1/layer1.0/conv1/Conv`, as torch's exporter names it."""
-    parts = [part for part in node.name.split("/") if part]
-    if len(parts) < 2 or parts[-1] != node.op_type:
-        return str(node.name)
-    outer, inner = (["", *parts[:-1]])[-2:]
-    path = inner if inner.startswith(outer) else f"{outer}.{inner}"
-    return path if node.op_type == "Conv" else f"{path}.{node.op_type}"
+    """Returns an operator as a unit, named `layer1.0.conv1` where its name is the exporter's path."""
+    name, module = node.name, locate(node.name, node.op_type).module
+    if module and name.endswith(f"/{node.op_type}"):
+        name = module if node.op_type == "Conv" else f"{module}.{node.op_type}"
+    return Unit(name, "layer", frozenset({node.name}))

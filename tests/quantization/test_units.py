@@ -110,3 +110,27 @@ def test_the_gains_are_named_as_reports_name_blocks_and_layers() -> None:
     units = (unit("layer1.0", "block", 31.5), unit("conv1", "layer", 29.0))
     found = Sensitivity(images=8, method=Method.MSE, all_db=30.0, units=units)
     assert found.gains_db == {"layer1.0": 1.5, "/conv1/Conv": 0.0}
+
+
+def test_units_carry_the_names_of_their_modules() -> None:
+    """As a state dict has them: a projection says whose it is, and no two layers share a name."""
+    model = network("down-sampling")
+    block = "/layer2/layer2.0"
+    names = {
+        "stem": "/conv1/Conv",
+        "hidden": f"{block}/conv1/Conv",
+        "main": f"{block}/conv2/Conv",
+        "shortcut": f"{block}/downsample/downsample.0/Conv",
+        "sum": f"{block}/Add",
+    }
+    for node in model.graph.node:
+        node.name = names.get(node.output[0], node.name)
+    graph = view(model)
+    assert [unit.name for unit in blocks(graph)][:2] == ["conv1", "layer2.0"]
+    assert {unit.name for unit in layers(graph)} >= {
+        "conv1",
+        "layer2.0.conv1",
+        "layer2.0.conv2",
+        "layer2.0.downsample.0",
+        "layer2.0.Add",
+    }

@@ -41,6 +41,16 @@ def test_blocks_by_the_exporters_paths() -> None:
     ]
 
 
+def test_blocks_by_a_state_dicts_names() -> None:
+    """The same blocks as the HTML page's; a wrapped network's are not lost in its wrapper."""
+    nodes = [
+        node("layer1.0.conv1"),
+        node("layer1.1.conv1"),
+        node("/net/layer2/layer2.0/conv1/Conv"),
+    ]
+    assert [block.name for block in blocks(nodes)] == ["layer1.0", "layer1.1", "layer2.0"]
+
+
 def test_blocks_of_a_network_without_paths() -> None:
     """Each ends with its addition."""
     nodes = [node("Conv_0"), node("Add_1", "Add"), node("Conv_2"), node("Add_3", "Add")]
@@ -72,6 +82,6 @@ def test_what_is_printed() -> None:
     assert [line.split() for line in lines if line.startswith("block 1")] == [
         ["block", "1", "1", "int8", "1", "fp16", "2"]
     ]
-    assert lines[-2:] == ["not in the precision asked for", "Add Add_1 (ran in fp16)"]
+    assert lines[-2:] == ["not in the requested precision", "Add Add_1 (ran in fp16)"]
     whole = Audit(source=Source.PARSED, layers=(), nodes=(node("Conv_0"),))
-    assert "not in the precision" not in text(whole)
+    assert "not in the requested" not in text(whole)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import pytest
 
 from edgeres.core.artifacts import LayerPrecision
+from edgeres.core.blocks import locate
 from edgeres.core.precision import Precision
 from edgeres.networks.explain import explain_architecture
 from edgeres.networks.network import BuildingBlock
-from edgeres.report.html.network import short_name, stages
+from edgeres.report.html.network import stages
 
 
 def layer(name: str, op_type: str = "Conv") -> LayerPrecision:
     """Returns a layer in INT8."""
     return LayerPrecision(name=name, op_type=op_type, precision=Precision.INT8)
+
+
+def short_name(one: LayerPrecision) -> str:
+    """Returns what a page calls a layer in its block."""
+    return locate(one.name, one.op_type).layer
 
 
 def exported(architecture: str) -> tuple[LayerPrecision, ...]:

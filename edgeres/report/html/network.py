@@ -1,24 +1,18 @@
-"""A network's layers gathered into its residual blocks, by the names that layers carry.
-
-A layer's name is its module path: `/layer2/layer2.0/conv1/Conv` belongs to block `layer2.0` of
-`layer2`. What stands in no block is stem before the first and head behind the last.
-"""
+"""A network's layers gathered into its residual blocks, by the names that layers carry."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
 from edgeres.core.artifacts import LayerPrecision
-
-_BLOCK = re.compile(r"(?:^|[/.])((?P<stage>[A-Za-z_]+\d+)\.\d+)(?=[/.]|$)")
+from edgeres.core.blocks import locate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class BlockLayers:
     """Layers that stand together."""
 
     name: str
@@ -29,69 +23,46 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class StageLayers:
     """Blocks of one resolution, or what stands before or behind them."""
 
     name: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[BlockLayers, ...]
 
 
 def stages(
     layers: Iterable[LayerPrecision], sensitivity: Mapping[str, float] | None = None
-) -> tuple[Stage, ...]:
+) -> tuple[StageLayers, ...]:
     """Returns the layers by stage and block, in the order in which they are given.
+
+    What stands in no block is the stem before the first one and the head behind the last.
 
     Args:
         layers: every operator of the network.
         sensitivity: dB by block or layer name; a block has its own, or its layers' largest.
     """
+    costs = sensitivity or {}
     gathered: dict[tuple[str, str], list[LayerPrecision]] = {}
-    behind = ""
+    previous_stage = ""
     for layer in layers:
-        stage, block = _place(layer.name)
+        place = locate(layer.name, layer.op_type)
         # Layers outside stand apart by the stage that they follow: a head is no part of the stem.
-        gathered.setdefault((stage, block or behind), []).append(layer)
-        behind = stage or behind
-    blocks = {place: _block(place, inside, sensitivity or {}) for place, inside in gathered.items()}
-    grouped = [
-        (name, [blocks[place] for place in places])
-        for name, places in groupby(gathered, key=itemgetter(0))
-    ]
-    return tuple(
-        Stage(name=name or _outside(number, len(grouped)), blocks=tuple(inside))
-        for number, (name, inside) in enumerate(grouped)
-    )
-
-
-def short_name(layer: LayerPrecision) -> str:
-    """Returns the layer's own name without its block's: `conv1`, `downsample`, `Add`."""
-    parts = [part for part in layer.name.split("/") if part]
-    own = parts[:-1] if parts[-1:] == [layer.op_type] else parts
-    if not own or _BLOCK.fullmatch(own[-1]):
-        return layer.op_type
-    within = _BLOCK.sub("", own[-1]).lstrip(".")
-    return re.sub(r"\.\d+$", "", within)
-
-
-def _place(name: str) -> tuple[str, str]:
-    """Returns the stage and the block that a layer belongs to; no stage for one outside."""
-    found = _BLOCK.search(name)
-    return ("", "") if found is None else (found["stage"], found[1])
-
-
-def _outside(number: int, count: int) -> str:
-    """Returns what layers in no block are called, by where they stand among `count` groups."""
-    if count == 1:
-        return "network"
-    return "stem" if number == 0 else "head"
-
-
-def _block(
-    place: tuple[str, str], layers: Sequence[LayerPrecision], sensitivity: Mapping[str, float]
-) -> Block:
-    stage, name = place
-    names = (name,) if name in sensitivity else tuple(layer.name for layer in layers)
-    known = [sensitivity[one] for one in names if one in sensitivity]
-    return Block(
-        name=name if stage else "", layers=tuple(layers), sensitivity=max(known, default=None)
-    )
+        key = (place.stage, place.block or previous_stage)
+        gathered.setdefault(key, []).append(layer)
+        previous_stage = place.stage or previous_stage
+    by_stage = [(name, tuple(keys)) for name, keys in groupby(gathered, key=itemgetter(0))]
+    found = []
+    for number, (stage, keys) in enumerate(by_stage):
+        blocks = []
+        for key in keys:
+            names = (key[1],) if key[1] in costs else tuple(one.name for one in gathered[key])
+            blocks.append(
+                BlockLayers(
+                    name=key[1] if stage else "",
+                    layers=tuple(gathered[key]),
+                    sensitivity=max((costs[n] for n in names if n in costs), default=None),
+                )
+            )
+        outside = "network" if len(by_stage) == 1 else "head" if number else "stem"
+        found.append(StageLayers(name=stage or outside, blocks=tuple(blocks)))
+    return tuple(found)

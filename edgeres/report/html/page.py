@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres import __version__
 from edgeres.core.bench_requests import Decision
+from edgeres.core.blocks import locate
 from edgeres.core.verdict import (
     ClassDifference,
     FlipKind,
@@ -32,7 +33,7 @@ from edgeres.report.html import facts
 from edgeres.report.html.flips import FlipGroup, Picture, flip_groups
 from edgeres.report.html.interval import Gate, draw_interval
 from edgeres.report.html.latency import MARKED, Timed, draw_ecdf, draw_histogram, draw_time_line
-from edgeres.report.html.network import Stage, short_name, stages
+from edgeres.report.html.network import StageLayers, stages
 from edgeres.report.table import SIGNIFICANCE
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _template(classes: tuple[str, ...]) -> Template:
         moment=words.moment,
         probability=words.probability,
         class_name=partial(words.class_name, classes=classes),
-        short_name=short_name,
+        short_name=lambda layer: locate(layer.name, layer.op_type).layer,
     )
     return page.get_template("report.html.j2")
 
@@ -224,7 +225,7 @@ def _timed(role: str, stats: LatencyStats) -> Timed:
     )
 
 
-def _network_part(comparison: Verdict, drawn: tuple[Stage, ...]) -> dict[str, Any]:
+def _network_part(comparison: Verdict, drawn: tuple[StageLayers, ...]) -> dict[str, Any]:
     counts = Counter(layer.precision.value for layer in comparison.layers)
     costs = [b.sensitivity for stage in drawn for b in stage.blocks if b.sensitivity is not None]
     return {

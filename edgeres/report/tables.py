@@ -1,0 +1,53 @@
+"""The tables that everything on a terminal shares. Text in them is never read as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.box import SIMPLE_HEAD
+from rich.console import OverflowMethod
+from rich.table import Table
+from rich.text import Text
+
+
+def fact_grid(
+    facts: Iterable[tuple[str, str]], *, name_style: str = "", name_width: int | None = None
+) -> Table:
+    """Returns names and sentences side by side; a long sentence stays in its column."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(min_width=name_width, no_wrap=True)
+    grid.add_column()
+    for name, sentence in facts:
+        grid.add_row(Text(name, name_style), Text(sentence))
+    return grid
+
+
+def ruled_table(first: str, *others: str, gap: int = 2, fold: bool = False) -> Table:
+    """Returns an empty table with a rule below its header: names first, then columns of numbers.
+
+    Args:
+        first: header of the names.
+        others: headers of the numbers.
+        gap: spaces between columns beside the box's own; 0 fits eight columns in 80.
+        fold: whether a number that does not fit is folded; otherwise it is cut.
+    """
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, gap // 2, 0, gap - gap // 2),
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
+    )
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        overflow: OverflowMethod = "fold" if fold else "ellipsis"
+        table.add_column(name, justify="right", no_wrap=not fold, overflow=overflow)
+    return table
+
+
+def plain_table(*headers: str) -> Table:
+    """Returns an empty table without rules whose long cells fold."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
