@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.calibration.mixed import Mix
+from edgeres.calibration.observe import calibrated_tensors
 from edgeres.calibration.stages import float_network, quantize_for_tensorrt
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import Contract
@@ -36,7 +37,6 @@ from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec
 from edgeres.onnx_file import LoweredNetwork, load_model
 from edgeres.quantization.graph import view
-from edgeres.quantization.placement import calibrated_tensors
 from edgeres.quantization.units import blocks
 from edgeres.targets.dispatch import build_engine
 

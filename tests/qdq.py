@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import onnx
 
+from edgeres.calibration.observe import calibrated_tensors
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange, Threshold
 from edgeres.quantization.graph import view
-from edgeres.quantization.placement import calibrated_tensors, place_for_tensorrt
 from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
+from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 
 def unit_table(model: onnx.ModelProto) -> CalibrationTable:

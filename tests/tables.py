@@ -9,13 +9,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.calibration.observe import ImageBatch, observation, observe
+from edgeres.calibration.observe import ImageBatch, calibrated_tensors, observation, observe
 from edgeres.core.contract import preset
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Recovery
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange, Threshold
 from edgeres.quantization.graph import Graph
-from edgeres.quantization.placement import calibrated_tensors
 from edgeres.quantization.thresholds import Distribution, thresholds
 
 EMPTY = Recovery(

@@ -31,6 +31,7 @@ from edgeres.errors import CalibrationError, RunnerError
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.thresholds import Distribution
 from edgeres.session import open_session, run_session
+from edgeres.targets.onnxruntime.placement import integer_tensors
 
 SAMPLE_SIZE = 4096
 """Values of one image that a tensor's histogram takes at least, where the tensor has them."""
@@ -84,6 +85,18 @@ class Observation:
     def outputs(self) -> list[str]:
         """What to ask the session for: the peak and the sample of each tensor in turn."""
         return [name for o in self.observers for name in (o.peak, o.sample)]
+
+
+def calibrated_tensors(graph: Graph) -> tuple[str, ...]:
+    """Returns every tensor that a target needs a range of, in topological order.
+
+    That of a global mean is for TensorRT's calibration cache alone.
+    """
+    # TensorRT quantizes the inputs of convolutions and Adds, which the CPU keeps as integers too.
+    roots = {graph.root(tensor) for tensor in integer_tensors(graph)}
+    roots |= {n.output[0] for n in graph.nodes if n.op_type == "GlobalAveragePool"} - {graph.output}
+    produced = [out for node in graph.nodes for out in node.output]
+    return tuple(name for name in (graph.input, *produced) if name in roots)
 
 
 def observation(model: onnx.ModelProto, graph: Graph, tensors: Sequence[str]) -> Observation:

@@ -13,12 +13,13 @@ from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.core.target import Target
 from edgeres.quantization.graph import Graph
-from edgeres.quantization.placement import place_for_cpu, place_for_tensorrt
 from edgeres.quantization.recovered import recovered
 from edgeres.session import open_session, run_session
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
+from edgeres.targets.onnxruntime.placement import place_for_cpu
 from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
+from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 NOISELESS_DB = 150.0
 """Quality of an image whose logits have no error, about the precision of float32; its negative

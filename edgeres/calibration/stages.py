@@ -10,7 +10,13 @@ from typing import Protocol
 from edgeres import __version__
 from edgeres.calibration.auto import choose_thresholds, choose_weights, with_choices
 from edgeres.calibration.mixed import ALL_INTEGER, Mix
-from edgeres.calibration.observe import ImageBatch, Observation, observation, observe
+from edgeres.calibration.observe import (
+    ImageBatch,
+    Observation,
+    calibrated_tensors,
+    observation,
+    observe,
+)
 from edgeres.calibration.quality import judge
 from edgeres.calibration.sensitivity import measure_sensitivity
 from edgeres.core.artifacts import OnnxArtifact
@@ -25,12 +31,7 @@ from edgeres.onnx_file import LoweredNetwork, load_model
 from edgeres.progress import Progress, silent
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import Graph, skeleton, view
-from edgeres.quantization.placement import (
-    calibrated_tensors,
-    float_layers,
-    place_for_cpu,
-    place_for_tensorrt,
-)
+from edgeres.quantization.placement import float_layers
 from edgeres.quantization.recovered import recovered, with_weights
 from edgeres.quantization.thresholds import (
     SIGNED_LEVELS,
@@ -41,8 +42,10 @@ from edgeres.quantization.thresholds import (
 )
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
+from edgeres.targets.onnxruntime.placement import place_for_cpu
 from edgeres.targets.onnxruntime.strides import thinned_out
 from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
+from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 _LOG = logging.getLogger("edgeres.calibration")
 

@@ -10,7 +10,7 @@ import onnx
 
 from edgeres.core.blocks import locate
 from edgeres.quantization.graph import Graph
-from edgeres.quantization.placement import parting, refusal
+from edgeres.quantization.placement import branches_of, refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _integer_nodes(graph: Graph) -> frozenset[str]:
 
 def _between(graph: Graph, add: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Returns the operators from where an Add's branches part to the Add, in topological order."""
-    start = parting(graph, add)
+    start = branches_of(graph, add).start
     pending, seen = list(add.input), {start, ""}
     nodes = {add.name: add}
     while pending:

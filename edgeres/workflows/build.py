@@ -25,8 +25,8 @@ from edgeres.files import check_writable
 from edgeres.images import batches, check_labels, load_dataset, select
 from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.progress import Progress, silent, tracked_batches
-from edgeres.quantization.overflow import check_fp16_range
 from edgeres.targets.dispatch import build_engine, types_of_network
+from edgeres.targets.tensorrt.overflow import check_fp16_range
 from edgeres.workflows.calibrate import contract_of
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, parser
 from tables import Batch, observed
 
+from edgeres.calibration.observe import calibrated_tensors
 from edgeres.errors import CalibrationError, RunnerError
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.placement import calibrated_tensors
 from edgeres.quantization.thresholds import Distribution
 
 Array = NDArray[np.float32]
@@ -228,3 +228,17 @@ def test_a_tensor_without_spatial_axes_is_observed() -> None:
     (expected,) = activations(model, ("flat",), images(4))
     assert seen.amax == pytest.approx(float(expected.max()), rel=1e-6)
     assert seen.counts.sum() == 4 * 8
+
+
+def test_a_range_is_calibrated_once_for_all_that_share_it() -> None:
+    """Pools, slices and pads have the range of their source; logits need none."""
+    assert calibrated_tensors(view(network("option A"))) == (
+        "image",
+        "entry",
+        "hidden_relu",
+        "main",
+        "last",
+        "pooled",
+    )
+    assert "stem_relu" in calibrated_tensors(view(network("max-pooled stem")))
+    assert "entry" not in calibrated_tensors(view(network("max-pooled stem")))

@@ -18,10 +18,10 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.quantization.graph import view
-from edgeres.quantization.placement import place_for_cpu
 from edgeres.targets.onnxruntime.build import audit_of_graph, optimized_model
 from edgeres.targets.onnxruntime.joint import Affine, joint_affine
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
+from edgeres.targets.onnxruntime.placement import place_for_cpu
 
 Exact = NDArray[np.float64]
 INT8 = BuildConfig(precision=Precision.INT8)

@@ -20,13 +20,13 @@ from edgeres.core.table import CalibrationTable
 from edgeres.core.target import Target
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.placement import place_for_cpu
 from edgeres.quantization.recovered import parameters_of, recovered
 from edgeres.quantization.rounding import grid_scales, on_grid, pack
 from edgeres.session import open_session, run_session
 from edgeres.targets.onnxruntime import pixels as pixels_module
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
+from edgeres.targets.onnxruntime.placement import place_for_cpu
 
 Array = NDArray[np.float32]
 

@@ -24,9 +24,9 @@ from edgeres.errors import CoverageError
 from edgeres.onnx_file import LoweredNetwork, describe_model
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import view
-from edgeres.quantization.placement import place_for_tensorrt
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.tensorrt.parsed_audit import NOTE, audit_of_network
+from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 RTX = BuildConfig(target=Target.TENSORRT_RTX, compute_capability="8.6", required_coverage=100.0)
 INT8 = BuildConfig(target=Target.TENSORRT_RTX, precision=Precision.INT8)

@@ -18,12 +18,12 @@ from edgeres.calibration.recovery.replay import float_replay, twin_replay
 from edgeres.core.table import CalibrationTable
 from edgeres.progress import Progress, tracked
 from edgeres.quantization.graph import Graph
-from edgeres.quantization.placement import joined_convolutions, place_for_cpu, result_of
 from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters, with_weights
 from edgeres.quantization.rounding import grid_scales, on_grid
 from edgeres.targets.onnxruntime.joint import Affine, rounded_parts
 from edgeres.targets.onnxruntime.lowering import activation_grid
 from edgeres.targets.onnxruntime.pixels import pixel_grid
+from edgeres.targets.onnxruntime.placement import joined_convolutions, place_for_cpu, result_of
 
 Array = NDArray[np.float32]
 

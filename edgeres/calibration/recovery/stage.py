@@ -40,7 +40,7 @@ from edgeres.errors import CalibrationError, DependencyError
 from edgeres.onnx_file import load_model
 from edgeres.progress import Progress, silent, tracked
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.placement import Placement, place_for_tensorrt
+from edgeres.quantization.placement import Placement
 from edgeres.quantization.recovered import (
     Parameters,
     equalized_parameters,
@@ -49,6 +49,7 @@ from edgeres.quantization.recovered import (
     with_weights,
 )
 from edgeres.quantization.rounding import grid_scales, on_grid, pack
+from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 Array = NDArray[np.float32]
 Fit = Callable[[Layer, Parameters], Fitted]

@@ -24,7 +24,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.errors import ArtifactError
 from edgeres.quantization.emit import Emitter
 from edgeres.quantization.graph import Graph, is_pass_through
-from edgeres.quantization.placement import held_tensors, joined_convolutions, refusal, result_of
+from edgeres.quantization.placement import refusal
 from edgeres.quantization.thresholds import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
 from edgeres.quantization.weights import (
     QuantizedWeight,
@@ -35,6 +35,7 @@ from edgeres.quantization.weights import (
 )
 from edgeres.targets.onnxruntime.joint import Affine, affine_of, joint_affine
 from edgeres.targets.onnxruntime.pixels import PixelGrid, pixel_grid
+from edgeres.targets.onnxruntime.placement import integer_tensors, joined_convolutions, result_of
 from edgeres.targets.onnxruntime.stem import FOLD, FoldedStem, fold_stem
 from edgeres.targets.onnxruntime.strides import DENSE, Pair, moved_strides
 
@@ -56,7 +57,7 @@ class _CpuLowering:
         self._table = table
         self._method = method
         self._out = Emitter(graph)
-        self._held = held_tensors(graph)
+        self._held = integer_tensors(graph)
         self._stem = graph.only_consumer(graph.input)
         self._pixels = pixel_grid(graph, table)
         self._folded = _folded_stem(graph, self._stem)

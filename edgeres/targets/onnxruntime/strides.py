@@ -15,7 +15,8 @@ import onnx
 from onnx import helper
 
 from edgeres.quantization.graph import Graph, attribute, integers, normalized, skeleton, view
-from edgeres.quantization.placement import adds_equals, is_pointwise, refusal, result_of
+from edgeres.quantization.placement import refusal
+from edgeres.targets.onnxruntime.placement import adds_equals, is_pointwise, result_of
 
 Pair = tuple[int, int]
 """Rows and columns."""

@@ -14,8 +14,8 @@ from edgeres.calibration.recovery.bias import fit_bias
 from edgeres.calibration.recovery.layers import Layer, image_weights, layers_of, powers_of
 from edgeres.calibration.recovery.replay import Replay, float_replay, twin_replay
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.placement import place_for_tensorrt
 from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters
+from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 Array = NDArray[np.float32]
 FITTED, ALL = 20, 28

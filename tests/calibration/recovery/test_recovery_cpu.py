@@ -20,11 +20,11 @@ from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.core.target import Target
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.placement import joined_convolutions, place_for_cpu
 from edgeres.quantization.recovered import Parameters, parameters_of, recovered, with_parameters
 from edgeres.quantization.rounding import grid_scales, on_grid
 from edgeres.targets.onnxruntime.joint import Affine, rounded_parts
 from edgeres.targets.onnxruntime.lowering import activation_grid, lower_for_cpu
+from edgeres.targets.onnxruntime.placement import joined_convolutions, place_for_cpu
 
 Array = NDArray[np.float32]
 

@@ -19,7 +19,7 @@ from edgeres.errors import QuantizationError
 from edgeres.onnx_file import describe_model
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import view
-from edgeres.quantization.overflow import check_fp16_range, overflows
+from edgeres.targets.tensorrt.overflow import check_fp16_range, overflows
 
 Array = NDArray[np.float32]
 
@@ -99,7 +99,7 @@ def test_without_a_table_weights_alone_are_checked_and_it_is_said(
 ) -> None:
     """No activation is known then; the log says so."""
     model = saved(network("identity"), tmp_path)
-    with caplog.at_level(logging.INFO, logger="edgeres.quantization"):
+    with caplog.at_level(logging.INFO, logger="edgeres.targets.tensorrt"):
         check_fp16_range(model, None, int8=False)
     assert "activations were not checked, for want of a calibration table" in caplog.text
     bad = saved(with_weight(network("identity"), "stem_b", huge), tmp_path)

@@ -19,16 +19,16 @@ from edgeres.errors import QuantizationError
 from edgeres.onnx_file import load_model
 from edgeres.quantization.fp16 import LARGEST_FP16
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.placement import Placement, place_for_tensorrt
 from edgeres.quantization.thresholds import SIGNED_LEVELS, scale_of
 from edgeres.quantization.weights import weight_scales
+from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
-_LOG = logging.getLogger("edgeres.quantization")
+_LOG = logging.getLogger("edgeres.targets.tensorrt")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Overflow:
-    """A value that FP16 cannot hold."""
+    """A value that FP16 may not hold."""
 
     layer: str
     kind: str
@@ -52,7 +52,7 @@ def check_fp16_range(
 
     Args:
         model: the FP32 file.
-        table: whose extremes tell the activations; None leaves them unchecked, and says so.
+        table: whose extremes bound the activations; None leaves them unchecked, and says so.
         method: which of its thresholds the scales come from; None takes its own.
         int8: whether convolutions and shortcuts are INT8, so that their scales count and their
             weights do not.
@@ -81,44 +81,34 @@ def overflows(
     graph: Graph, table: CalibrationTable | None, method: Method | None = None, *, int8: bool
 ) -> Iterator[Overflow]:
     """Yields every value that FP16 cannot hold: constants and scales, then activations."""
+    # A NaN is beyond FP16 too, so the comparison is the negated one.
+    return (
+        each for each in _extremes(graph, table, method, int8) if not each.largest <= LARGEST_FP16
+    )
+
+
+def _extremes(
+    graph: Graph, table: CalibrationTable | None, method: Method | None, int8: bool
+) -> Iterator[Overflow]:
+    """Yields the largest magnitude of everything that will be typed FP16."""
     placement = place_for_tensorrt(graph) if int8 and table is not None else None
-    weighted = frozenset() if placement is None else placement.weighted
-    yield from _constants(graph, weighted)
-    if placement is not None and table is not None:
-        yield from _scales(graph, placement, table, method)
-    if table is not None:
-        yield from _activations(graph, table)
-
-
-def _constants(graph: Graph, weighted: frozenset[str]) -> Iterator[Overflow]:
-    """Yields what stays float among the constants, and the scales of what does not."""
     for node in graph.nodes:
         for index, name in enumerate(node.input):
             value = graph.constant(name)
             if value is None or value.dtype != np.float32:
                 continue
-            is_int8 = index == 1 and node.name in weighted
-            kind = "weight scale" if is_int8 else "weight or bias"
-            held = weight_scales(value, axis=0) if is_int8 else value
-            yield from _beyond(node.name, kind, name, float(np.abs(held).max(initial=0.0)))
-
-
-def _scales(
-    graph: Graph, placement: Placement, table: CalibrationTable, method: Method | None
-) -> Iterator[Overflow]:
-    for edge in placement.edges:
+            kind = "weight or bias"
+            # A weight on INT8 is an integer in the file; its scales are what FP16 has to hold.
+            if placement is not None and index == 1 and node.name in placement.weighted:
+                kind, value = "weight scale", weight_scales(value, axis=0)
+            yield Overflow(node.name, kind, name, float(np.abs(value).max(initial=0.0)))
+    if table is None:
+        return
+    for edge in () if placement is None else placement.edges:
         threshold = table.threshold(graph.root(edge.tensor), method)
         scale = float(scale_of(threshold.s8, SIGNED_LEVELS))
-        yield from _beyond(edge.node, "activation scale", edge.tensor, scale)
-
-
-def _activations(graph: Graph, table: CalibrationTable) -> Iterator[Overflow]:
-    for name, seen in table.tensors.items():
+        yield Overflow(edge.node, "activation scale", edge.tensor, scale)
+    for name, observed in table.tensors.items():
         producer = graph.producers.get(name)
         layer = graph.input if producer is None else producer.name
-        yield from _beyond(layer, "activation", name, seen.amax)
-
-
-def _beyond(layer: str, kind: str, tensor: str, largest: float) -> Iterator[Overflow]:
-    if not largest <= LARGEST_FP16:
-        yield Overflow(layer=layer, kind=kind, tensor=tensor, largest=largest)
+        yield Overflow(layer, "activation", name, observed.amax)

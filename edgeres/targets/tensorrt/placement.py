@@ -1,0 +1,54 @@
+"""TensorRT's placement: the input of every convolution, and the shortcut of every Add.
+
+TensorRT fuses conv + bias + add + relu into one INT8 kernel only when the main branch reaches
+the Add unquantized, so of an Add's two inputs the shortcut alone gets Q/DQ. Source:
+NVIDIA/TensorRT issue 1992; NVIDIA's pytorch-quantization ResNet-50 example.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from edgeres.quantization.graph import Graph
+from edgeres.quantization.placement import (
+    LAYER_OPS,
+    Edge,
+    Placement,
+    branches_of,
+    placed_layer,
+    refusal,
+)
+
+_FLOAT = {
+    "MaxPool": "commutes with the quantization behind it: TensorRT moves it before the pool",
+    "GlobalAveragePool": "rounding its few inputs' mean costs accuracy and buys no time",
+}
+"""Why TensorRT leaves operators in float that have an integer form elsewhere."""
+
+
+def place_for_tensorrt(graph: Graph) -> Placement:
+    """Returns which inputs TensorRT's lowering quantizes, and why not the others."""
+    integer = [n for n in graph.nodes if refusal(graph, n) is None]
+    convolutions = [n for n in integer if n.op_type == "Conv"]
+    edges = [Edge(n.name, 0, n.input[0]) for n in convolutions]
+    for add in (n for n in integer if n.op_type == "Add"):
+        index = shortcut_index(graph, add)
+        edges.append(Edge(add.name, index, add.input[index]))
+    return Placement(
+        edges=tuple(edges),
+        weighted=frozenset(n.name for n in convolutions),
+        layers=tuple(
+            placed_layer(n, _FLOAT.get(n.op_type) or refusal(graph, n) or "")
+            for n in graph.nodes
+            if n.op_type in LAYER_OPS
+        ),
+    )
+
+
+def shortcut_index(graph: Graph, add: onnx.NodeProto) -> int:
+    """Returns which input of a residual Add is the shortcut: the one behind fewer convolutions.
+
+    A tie, and two inputs that never meet, give the second input.
+    """
+    first, second = branches_of(graph, add).convolutions
+    return 0 if first < second else 1
