@@ -218,7 +218,7 @@ def kept(path: Path, conditions: dict[str, Any]) -> list[Trained]:
 def write_report(folder: Path, conditions: dict[str, Any], known: list[Trained]) -> None:
     """Writes the table and the figure."""
     told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in conditions.items())
-    texts = {"degradation.md": f"{table(known)}\n\nConditions: {told}.\n"}
+    texts = {"degradation.md": f"# Degradation\n\n{table(known)}\n\nConditions: {told}.\n"}
     if (plot := figure(known)) is not None:
         texts["degradation.svg"] = draw_plot_svg(plot)
     for name, text in texts.items():

@@ -1,0 +1,144 @@
+"""Pages for people: their links lead somewhere, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+import pytest
+from test_structure import LAYERS
+
+from edgeres.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("edgeres", "tests", "scripts", "docs", "benchmarks", "training", "calibration")
+
+
+def pages() -> dict[str, str]:
+    """Returns every Markdown page of the repository by its path."""
+    paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("calibration/*.md")]
+    return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in paths}
+
+
+def anchors(text: str) -> set[str]:
+    """Returns the anchors of a page's headings, as GitHub and MyST form them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(files: Mapping[str, str]) -> list[str]:
+    """Returns `page: target` for each relative link that leads nowhere."""
+    found = []
+    for page, text in files.items():
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            target, _, anchor = link.partition("#")
+            if re.match(r"[a-z]+:", target):
+                continue
+            path = (ROOT / page).parent / target if target else ROOT / page
+            known = path.exists() and (not anchor or anchor in anchors(path.read_text("utf-8")))
+            if not known:
+                found.append(f"{page}: {link}")
+    return found
+
+
+def unknown_paths(files: Mapping[str, str]) -> list[str]:
+    """Returns `page: path` for each file or module that a page names and that is not there.
+
+    A name in capitals stands for the reader's own, as in `edgeres/targets/NAME/`.
+    """
+    found = []
+    for page, text in files.items():
+        named = re.findall(rf"(?<![\w/.~])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)", text)
+        modules = re.findall(r"python -m ((?:benchmarks|training)\.\w+)", text)
+        names = (*named, *(f"{module.replace('.', '/')}.py" for module in modules))
+        own = [name for name in names if not re.search(r"[A-Z]{2}", name)]
+        found += [f"{page}: {name}" for name in own if not (ROOT / name).exists()]
+    return found
+
+
+def command_lines(text: str) -> Iterator[list[str]]:
+    """Yields the words of every `edgeres COMMAND ...` in a page's blocks of commands."""
+    for block in re.findall(r"^```(?:bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in re.sub(r"\\\n", " ", block).splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words and words[0].rpartition("/")[2] == "edgeres":
+                yield words[1:]
+
+
+def unknown_options(files: Mapping[str, str]) -> list[str]:
+    """Returns `page: command option` for each option in a block that the command does not have."""
+    found = []
+    for page, text in files.items():
+        for name, *words in command_lines(text):
+            params = main.commands[name].params if name in main.commands else []
+            options = [p for p in params if isinstance(p, click.Option)]
+            known = {s for o in options for s in (*o.opts, *o.secondary_opts)} | {"-h", "--help"}
+            given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+            found += [f"{page}: {name} {option}" for option in sorted(given - known)]
+    return found
+
+
+def test_links_lead_somewhere() -> None:
+    """To a file of the repository and a heading in it; addresses elsewhere are not followed."""
+    assert broken_links(pages()) == []
+
+
+def test_a_broken_link_is_found() -> None:
+    """A file that is not there, and a heading that is not in it."""
+    text = "[a](docs/none.md) [b](README.md#no-such-heading) [c](README.md) [d](https://a.b/c)"
+    assert broken_links({"x.md": text}) == [
+        "x.md: docs/none.md",
+        "x.md: README.md#no-such-heading",
+    ]
+
+
+def test_files_that_pages_name_exist() -> None:
+    """Paths within the repository, and modules that are run."""
+    assert unknown_paths(pages()) == []
+
+
+def test_a_file_that_is_not_there_is_found() -> None:
+    """By its path or as a module."""
+    text = "`edgeres/none.py` `edgeres/targets/NAME/` `python -m training.none`, docs/guide.md."
+    assert unknown_paths({"x.md": text}) == ["x.md: edgeres/none.py", "x.md: training/none.py"]
+
+
+def test_options_in_commands_exist() -> None:
+    """In every block of every page, whether it is run by the tests or not."""
+    assert unknown_options(pages()) == []
+
+
+def test_an_option_that_does_not_exist_is_found() -> None:
+    """Over continued lines, with and without a value."""
+    block = (
+        "```bash\nedgeres bench a \\\n    --maxdrop=1 --json  # --no\n.venv/bin/edgeres no -x\n```"
+    )
+    assert unknown_options({"x.md": f"{block}\n"}) == ["x.md: bench --maxdrop", "x.md: no -x"]
+
+
+def test_the_drawing_of_the_layers_is_the_structure() -> None:
+    """docs/architecture.md has the floors of test_structure's table, from the top down."""
+    text = pages()["docs/architecture.md"]
+    drawing = text.split("## Layers")[1].split("```")[1]
+    rows = [line[:40].split() for line in drawing.splitlines() if line.strip(" |")]
+    floors = [set(parts) - {"edgeres", "__main__"} for parts in reversed(LAYERS)]
+    assert [set(row) for row in rows] == [floor for floor in floors if floor]
+
+
+def test_the_glossary_is_in_order_and_defines_each_term_once() -> None:
+    """By the alphabet, without regard to case, each with a sentence."""
+    text = pages()["docs/glossary.md"]
+    entries = re.findall(r"^\*\*(.+?)\*\* -- (.+)$", text, re.MULTILINE)
+    terms = [term.lower() for term, _ in entries]
+    assert terms == sorted(set(terms))
+    assert all(meaning.rstrip().endswith(".") for _, meaning in entries)
+    assert text.count("**") == 2 * len(entries)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_the_way_to_the_other_pages_is_there(name: str) -> None:
+    """Both lead to how the package is laid out."""
+    assert "(docs/architecture.md" in pages()[name]
