@@ -3,6 +3,7 @@
 The verdict also as an HTML page, as Markdown and as JUnit XML. JSON is the values' own `to_dict`.
 """
 
+from edgeres.report.chart import Line, Plot, draw_plot_svg
 from edgeres.report.doctor import render_doctor
 from edgeres.report.drawing import draw_network_svg
 from edgeres.report.explanation import render_example, render_network, render_side_by_side
@@ -11,7 +12,6 @@ from edgeres.report.html import Picture, check_html, render_html, shown_flips
 from edgeres.report.inspection import render_artifact
 from edgeres.report.junit import render_junit
 from edgeres.report.markdown import render_markdown
-from edgeres.report.plot import Line, Plot, draw_plot_svg
 from edgeres.report.ranking import render_ranking
 from edgeres.report.table import render_verdict
 from edgeres.report.tuning import (

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeres.networks.gradients import GradientComparison, GradientProfile, NetworkGradients
-from edgeres.report.plot import Line, Plot
+from edgeres.report.chart import Line, Plot
 
 
 def render_gradients(comparison: GradientComparison) -> Group:

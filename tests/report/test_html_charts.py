@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeres.report.chart import BOTTOM, LEFT, RIGHT, TOP, WIDTH
 from edgeres.report.html.interval import Gate, draw_interval
 from edgeres.report.html.latency import (
     BINS,
@@ -19,8 +20,6 @@ from edgeres.report.html.latency import (
     draw_histogram,
     draw_time_line,
 )
-from edgeres.report.html.scale import Scale, around, around_log
-from edgeres.report.html.svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH
 
 FAST = Timed(role="engine", samples_ms=(4.0, 5.0, 5.0, 6.0), at_s=(0.0, 1.0, 2.0, 3.0))
 SLOW = Timed(
@@ -41,42 +40,6 @@ def of_class(svg: str, name: str) -> list[ElementTree.Element]:
 def number(element: ElementTree.Element, name: str) -> float:
     """Returns an attribute as a number."""
     return float(element.attrib[name])
-
-
-@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(3, 9))
-def test_marks_are_round_and_inside(low: float, span: float, count: int) -> None:
-    """A straight axis has marks at equal steps of 1, 2 or 5, about as many as asked for."""
-    ticks = Scale(low=low, high=low + span, start=0, end=1).ticks(count)
-    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
-    assert (count - 1) / 2.5 - 1 <= len(ticks) <= count + 1
-
-
-def test_marks_of_an_axis_are_those_that_a_hand_draws() -> None:
-    """0 to 1 in fifths; 3 to 70 on a logarithmic axis at 5, 10, 20 and 50."""
-    assert Scale(low=0, high=1, start=0, end=1).ticks(5) == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    assert Scale(low=3, high=70, start=0, end=1, log=True).ticks(5) == (5.0, 10.0, 20.0, 50.0)
-    assert Scale(low=5.2, high=5.9, start=0, end=1, log=True).ticks(4) == (5.2, 5.4, 5.6, 5.8)
-
-
-def test_equal_ratios_are_equal_distances() -> None:
-    """On a logarithmic axis 10 stands in the middle of 1 and 100."""
-    scale = Scale(low=1, high=100, start=0, end=200, log=True)
-    assert [scale(value) for value in (1, 10, 100)] == pytest.approx([0, 100, 200])
-
-
-@pytest.mark.parametrize(("low", "high", "log"), [(1, 1, False), (2, 1, False), (0, 1, True)])
-def test_an_axis_without_length_is_refused(low: float, high: float, log: bool) -> None:
-    """So is a logarithmic one that begins at zero."""
-    with pytest.raises(ValueError, match="spans no"):
-        Scale(low=low, high=high, start=0, end=1, log=log)
-
-
-def test_a_range_of_one_value_is_widened() -> None:
-    """Also of zero, and on a logarithmic axis."""
-    assert around([5.0], 0.1) == (4.5, 5.5)
-    assert around([0.0], 0.1) == (-1.0, 1.0)
-    low, high = around_log([7.0, 7.0])
-    assert low < 7 < high
 
 
 def test_the_interval_stands_where_its_figures_are() -> None:

@@ -1,28 +1,26 @@
-"""Latency drawn: how often which time was taken, the share below each, and every sample by time."""
+"""Latency drawn: how often which time was taken, the fraction below each, every sample by time."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from statistics import median
-from xml.etree import ElementTree
 
-from edgeres.report.html.scale import Scale, around, around_log
-from edgeres.report.html.svg import (
+from edgeres.report.chart import (
     TOP,
     Frame,
+    Scale,
+    around,
+    around_log,
     drawing,
-    element,
     horizontal,
-    line,
-    path,
-    text,
     vertical,
 )
+from edgeres.report.svg import element, line, path, text
 
 HEIGHT = 260
 
@@ -34,7 +32,10 @@ LOG_FROM = 4.0
 the outliers would press the rest into a line."""
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Marks of the axis of shares."""
+"""Marks of the axis of fractions."""
+
+MARKED = 200
+"""Most outliers with a ring of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Timed:
     at_s: Sequence[float]
     """When each sample began, in seconds from the first of both networks; as many as samples."""
     blocks: Sequence[int] = ()
-    """Number of the turn that each sample belongs to; empty where turns were not recorded."""
+    """Number of the block that each sample belongs to; empty where blocks were not recorded."""
     outliers: Collection[int] = ()
     """Positions of the samples that are marked."""
 
@@ -56,22 +57,51 @@ class Timed:
 def draw_histogram(pair: Sequence[Timed]) -> str:
     """Returns the histograms of both networks over one logarithmic axis, as SVG."""
     x = _shared_axis(pair)
-    counts = {one.role: _binned(one.samples_ms, x) for one in pair}
-    y = vertical(0, 1.25 * max(max(found.values()) for found in counts.values()), HEIGHT)
+    # Bins are of equal width on paper, so each spans the same ratio of latencies.
+    width = (x.end - x.start) / BINS
+    counts = [Counter(int((x(v) - x.start) / width) for v in one.samples_ms) for one in pair]
+    y = vertical(0, 1.25 * max(max(found.values()) for found in counts), HEIGHT)
     frame = Frame(x=x, y=y, height=HEIGHT, x_title="latency in ms", y_title="samples")
     parts = frame.axes(x.ticks(6), [tick for tick in y.ticks(4) if tick == int(tick)])
-    parts += [path(_outline(counts[one.role], x, y), f"area {one.role}") for one in pair]
-    parts += _median_marks(pair, frame)
+    for one, found in zip(pair, counts, strict=True):
+        bars = (
+            f"M{x.start + b * width:.1f} {y.start:.1f}V{y(n):.1f}h{width:.1f}V{y.start:.1f}z"
+            for b, n in sorted(found.items())
+        )
+        parts.append(path("".join(bars), f"area {one.role}"))
+    places = [x(median(one.samples_ms)) for one in pair]
+    parts += [
+        line(at, TOP, at, frame.bottom, f"median {one.role}")
+        for one, at in zip(pair, places, strict=True)
+    ]
+    # The names of the medians come after both lines, because no line may cross a name.
+    for row, (one, at) in enumerate(zip(pair, places, strict=True)):
+        side, beside = ("end", at - 6) if at > (x.start + x.end) / 2 else ("start", at + 6)
+        name = f"{one.role} {median(one.samples_ms):.3g} ms"
+        height = TOP + 10 + 17 * row
+        parts.append(text(beside, height, name, class_=f"name {one.role}", text_anchor=side))
     return drawing(f"Histogram of latency. {_in_words(pair)}", HEIGHT, parts)
 
 
 def draw_ecdf(pair: Sequence[Timed]) -> str:
-    """Returns the share of samples up to each time, for both networks, as SVG."""
+    """Returns the fraction of samples up to each time, for both networks, as SVG."""
     x, y = _shared_axis(pair), vertical(0, 1, HEIGHT)
-    frame = Frame(x=x, y=y, height=HEIGHT, x_title="latency in ms", y_title="share of samples")
+    frame = Frame(x=x, y=y, height=HEIGHT, x_title="latency in ms", y_title="fraction of samples")
     parts = frame.axes(x.ticks(6), SHARES, "{:.0%}".format)
-    parts += [path(_steps(one.samples_ms, x, y), f"curve {one.role}") for one in pair]
-    return drawing(f"Share of samples at or below each latency. {_in_words(pair)}", HEIGHT, parts)
+    for one in pair:
+        ordered = sorted(one.samples_ms)
+        steps = [f"M{x.start:.0f} {y(0):.1f}H{x(ordered[0]):.1f}"]
+        last = (math.inf, math.inf)
+        for number, value in enumerate(ordered, 1):
+            place = x(value), y(number / len(ordered))
+            # Steps smaller than half a unit cannot be seen, and thousands of them are a large page.
+            if math.dist(place, last) >= 0.5 or number == len(ordered):
+                steps.append(f"H{place[0]:.1f}V{place[1]:.1f}")
+                last = place
+        parts.append(path(f"{''.join(steps)}H{x.end:.0f}", f"curve {one.role}"))
+    return drawing(
+        f"Fraction of samples at or below each latency. {_in_words(pair)}", HEIGHT, parts
+    )
 
 
 def draw_time_line(one: Timed, duration_s: float) -> str:
@@ -85,9 +115,17 @@ def draw_time_line(one: Timed, duration_s: float) -> str:
     log = max(one.samples_ms) > LOG_FROM * min(one.samples_ms)
     y = vertical(*(around_log if log else around)(one.samples_ms), HEIGHT, log=log)
     frame = Frame(x=x, y=y, height=HEIGHT, x_title="seconds", y_title="latency in ms")
-    parts = [*_turns(one, frame), *frame.axes(x.ticks(6), y.ticks(5))]
-    height = y(median(one.samples_ms))
-    parts.append(line(x.start, height, x.end, height, f"median {one.role}"))
+    parts = []
+    samples = zip(one.blocks, one.at_s, one.samples_ms, strict=False)
+    for _, block in groupby(samples, itemgetter(0)):
+        inside = tuple(block)
+        start, end = x(inside[0][1]), x(inside[-1][1] + inside[-1][2] / 1000)
+        width, height = end - start, frame.bottom - TOP
+        parts.append(element("rect", x=start, y=TOP, width=width, height=height, class_="block"))
+    parts += frame.axes(x.ticks(6), y.ticks(5))
+    middle = y(median(one.samples_ms))
+    parts.append(line(x.start, middle, x.end, middle, f"median {one.role}"))
+    # Dots of one unit are drawn once each, so that 20,000 samples stay a small page.
     dots = {(round(x(t)), round(y(v))) for t, v in zip(one.at_s, one.samples_ms, strict=True)}
     parts.append(path("".join(f"M{a} {b}h0" for a, b in sorted(dots)), f"dots {one.role}"))
     parts += [
@@ -97,22 +135,8 @@ def draw_time_line(one: Timed, duration_s: float) -> str:
     return drawing(f"Latency by time. {_in_words([one])}", HEIGHT, parts)
 
 
-MARKED = 200
-"""Most outliers with a ring of their own."""
-
-
-def _turns(one: Timed, frame: Frame) -> Iterator[ElementTree.Element]:
-    """Yields a shade behind each stretch in which this network was timed."""
-    for _, turn in groupby(zip(one.blocks, one.at_s, one.samples_ms, strict=False), itemgetter(0)):
-        inside = tuple(turn)
-        start, end = frame.x(inside[0][1]), frame.x(inside[-1][1] + inside[-1][2] / 1000)
-        height = frame.bottom - TOP
-        yield element("rect", x=start, y=TOP, width=end - start, height=height, class_="block")
-
-
 def _shared_axis(pair: Iterable[Timed]) -> Scale:
-    values = [value for one in pair for value in one.samples_ms]
-    return horizontal(*around_log(values), log=True)
+    return horizontal(*around_log(v for one in pair for v in one.samples_ms), log=True)
 
 
 def _in_words(pair: Iterable[Timed]) -> str:
@@ -122,48 +146,3 @@ def _in_words(pair: Iterable[Timed]) -> str:
         for one in pair
     )
     return "; ".join(found) + "."
-
-
-def _binned(samples_ms: Iterable[float], x: Scale) -> Counter[int]:
-    """Counts the samples in bins of equal width on paper, from 0 to `BINS` - 1."""
-    width = (x.end - x.start) / BINS
-    return Counter(int((x(value) - x.start) / width) for value in samples_ms)
-
-
-def _outline(counts: Counter[int], x: Scale, y: Scale) -> str:
-    """Returns the steps of the outline over the bins that hold samples, closed at the bottom."""
-    width = (x.end - x.start) / BINS
-    bars = (
-        f"M{x.start + b * width:.1f} {y.start:.1f}V{y(n):.1f}h{width:.1f}V{y.start:.1f}z"
-        for b, n in sorted(counts.items())
-    )
-    return "".join(bars)
-
-
-def _median_marks(pair: Sequence[Timed], frame: Frame) -> Iterator[ElementTree.Element]:
-    """Yields a line at each median, then their names, which no line may cross."""
-    middles = [median(one.samples_ms) for one in pair]
-    for one, middle in zip(pair, middles, strict=True):
-        yield line(frame.x(middle), TOP, frame.x(middle), frame.bottom, f"median {one.role}")
-    for row, (one, middle) in enumerate(zip(pair, middles, strict=True)):
-        at = frame.x(middle)
-        to_left = at > (frame.x.start + frame.x.end) / 2
-        yield text(
-            at + (-6 if to_left else 6),
-            TOP + 10 + 17 * row,
-            f"{one.role} {middle:.3g} ms",
-            class_=f"name {one.role}",
-            text_anchor="end" if to_left else "start",
-        )
-
-
-def _steps(samples_ms: Iterable[float], x: Scale, y: Scale) -> str:
-    """Returns the distribution function as a path, without steps smaller than half a unit."""
-    ordered = sorted(samples_ms)
-    steps, last = [f"M{x.start:.0f} {y(0):.1f}H{x(ordered[0]):.1f}"], (math.inf, math.inf)
-    for number, value in enumerate(ordered, 1):
-        place = x(value), y(number / len(ordered))
-        if math.dist(place, last) >= 0.5 or number == len(ordered):
-            steps.append(f"H{place[0]:.1f}V{place[1]:.1f}")
-            last = place
-    return "".join(steps) + f"H{x.end:.0f}"

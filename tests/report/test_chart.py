@@ -1,4 +1,4 @@
-"""A plot puts its points where the axes say, and is an SVG file of its own."""
+"""Axes have round marks, and a plot puts its points where they say, as an SVG file of its own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeres.errors import ConfigError
 from edgeres.report import Line, Plot, draw_plot_svg
+from edgeres.report.chart import Scale, around, around_log, enclosing_ticks
 
 LINES = (
     Line(label="a < b", points=((0, 1.0), (10, 100.0), (20, 10_000.0))),
@@ -83,3 +86,56 @@ def test_what_cannot_be_drawn_is_refused(
     with pytest.raises(ConfigError) as refused:
         plot((Line(label="a", points=points),), log_y=log_y)
     assert said in str(refused.value)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(3, 9))
+def test_marks_are_round_and_inside(low: float, span: float, count: int) -> None:
+    """A straight axis has marks at equal steps of 1, 2 or 5, about as many as asked for."""
+    ticks = Scale(low=low, high=low + span, start=0, end=1).ticks(count)
+    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
+    assert (count - 1) / 2.5 - 1 <= len(ticks) <= count + 1
+
+
+def test_marks_of_an_axis_are_those_that_a_hand_draws() -> None:
+    """0 to 1 in fifths; 3 to 70 on a logarithmic axis at 5, 10, 20 and 50."""
+    assert Scale(low=0, high=1, start=0, end=1).ticks(5) == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    assert Scale(low=3, high=70, start=0, end=1, log=True).ticks(5) == (5.0, 10.0, 20.0, 50.0)
+    assert Scale(low=5.2, high=5.9, start=0, end=1, log=True).ticks(4) == (5.2, 5.4, 5.6, 5.8)
+
+
+def test_equal_ratios_are_equal_distances() -> None:
+    """On a logarithmic axis 10 stands in the middle of 1 and 100."""
+    scale = Scale(low=1, high=100, start=0, end=200, log=True)
+    assert [scale(value) for value in (1, 10, 100)] == pytest.approx([0, 100, 200])
+
+
+@pytest.mark.parametrize(("low", "high", "log"), [(1, 1, False), (2, 1, False), (0, 1, True)])
+def test_an_axis_without_length_is_refused(low: float, high: float, log: bool) -> None:
+    """So is a logarithmic one that begins at zero."""
+    with pytest.raises(ValueError, match="spans no"):
+        Scale(low=low, high=high, start=0, end=1, log=log)
+
+
+def test_a_range_of_one_value_is_widened() -> None:
+    """Also of zero, and on a logarithmic axis."""
+    assert around([5.0], 0.1) == (4.5, 5.5)
+    assert around([0.0], 0.1) == (-1.0, 1.0)
+    low, high = around_log([7.0, 7.0])
+    assert low < 7 < high
+
+
+@pytest.mark.parametrize(
+    ("values", "log", "ticks"),
+    [
+        ([3.0, 58.0], False, [0, 20, 40, 60]),
+        ([0.0, 1.0], False, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        ([5.0], False, [5.0, 10.0]),
+        ([0.002, 30.0], True, [0.001, 0.01, 0.1, 1.0, 10.0, 100.0]),
+        ([1.0, 1e9], True, [1.0, 100.0, 1e4, 1e6, 1e8, 1e10]),
+    ],
+)
+def test_a_plots_marks_enclose_its_values(
+    values: list[float], log: bool, ticks: list[float]
+) -> None:
+    """The first and last mark are the ends of the axis; a mark is a round number or a decade."""
+    assert enclosing_ticks(values, log=log) == pytest.approx(ticks)
