@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgeres", "errors"),
-    ("names", "files", "progress", "statistics"),
+    ("installation", "names", "files", "progress", "statistics"),
     ("machine",),
     ("core", "session"),
     ("onnx_file", "testing"),
