@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeres.installation import install_hint, is_installed
 from edgeres.machine.gpu import open_gpu
 from edgeres.machine.machine import has_nvidia_gpu
 from edgeres.machine.meters import NoMeter, open_meter
-
-_SYSTEM_SITE = (
-    "TensorRT's Python module is missing: on a Jetson, sudo apt install python3-libnvinfer and "
-    "make the environment with --system-site-packages (scripts/jetson_setup.sh does both)"
-)
-_NO_GPU = "no NVIDIA GPU: build on the board itself"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +20,7 @@ class Capability:
     name: str
     available: bool
     detail: str
-    """What was found, or what to install or set."""
+    """What it works with, or what to install or set."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -40,69 +34,45 @@ def capabilities(root: Path = Path("/")) -> tuple[Capability, ...]:
         root: where the machine's /dev, /proc and /sys are read.
     """
     gpu = has_nvidia_gpu(root)
-    return (
-        _export(),
-        _onnxruntime(),
-        _rtx(gpu),
-        _tensorrt(gpu),
-        _tensorrt_runner(gpu),
-        _energy(root, gpu),
-        *((_gpu_clocks(root),) if gpu else ()),
-    )
-
-
-def _export() -> Capability:
-    missing = [name for name in ("torch", "safetensors") if not _installed(name)]
-    detail = "torch is installed" if not missing else "pip install 'edgeres[export]'"
-    return Capability(name="export checkpoints", available=not missing, detail=detail)
-
-
-def _onnxruntime() -> Capability:
-    found = _installed("onnxruntime")
-    detail = "build and run on this CPU" if found else "pip install --force-reinstall edgeres"
-    return Capability(name="onnxruntime engines", available=found, detail=detail)
-
-
-def _rtx(gpu: bool) -> Capability:
-    name = "tensorrt-rtx plans"
-    if not _installed("tensorrt_rtx"):
-        return Capability(name=name, available=False, detail="pip install 'edgeres[rtx]'")
-    where = "for this GPU" if gpu else "with --compute-capability; there is no GPU to run them on"
-    return Capability(name=name, available=True, detail=f"build {where}")
-
-
-def _tensorrt(gpu: bool) -> Capability:
-    found = gpu and _installed("tensorrt")
-    detail = "build for this GPU" if found else _SYSTEM_SITE if gpu else _NO_GPU
-    return Capability(name="tensorrt plans", available=found, detail=detail)
-
-
-def _tensorrt_runner(gpu: bool) -> Capability:
-    found = gpu and _installed("tensorrt") and _installed("pycuda")
-    detail = "run on this GPU" if found else "pycuda is missing: scripts/jetson_setup.sh builds it"
-    if gpu and not _installed("tensorrt"):
-        detail = _SYSTEM_SITE
-    return Capability(
-        name="tensorrt inference", available=found, detail=detail if gpu else "no NVIDIA GPU"
-    )
-
-
-def _energy(root: Path, gpu: bool) -> Capability:
+    rtx = "for this GPU" if gpu else "with --compute-capability; there is no GPU to run them on"
+    onnxruntime = is_installed("onnxruntime")
+    works = [
+        _with_modules("export checkpoints", "torch is installed", "torch", "safetensors"),
+        Capability(
+            name="onnxruntime engines",
+            available=onnxruntime,
+            detail="build and run on this CPU" if onnxruntime else "pip install onnxruntime",
+        ),
+        _with_modules("tensorrt-rtx plans", f"build {rtx}", "tensorrt_rtx"),
+    ]
+    if gpu:
+        works += [
+            _with_modules("tensorrt plans", "build for this GPU", "tensorrt"),
+            _with_modules("tensorrt inference", "run on this GPU", "tensorrt", "pycuda"),
+        ]
+    else:
+        # No install line: TensorRT would only be of use on another machine.
+        missing = {
+            "tensorrt plans": "no NVIDIA GPU: build on the board itself",
+            "tensorrt inference": "no NVIDIA GPU",
+        }
+        works += [Capability(name=n, available=False, detail=text) for n, text in missing.items()]
     with closing(open_meter(root, gpu=gpu)) as meter:
-        found = not isinstance(meter, NoMeter)
-        detail = meter.reason if isinstance(meter, NoMeter) else _scope(meter.name, meter.scope)
-    return Capability(name="measure energy", available=found, detail=detail)
+        measurable = not isinstance(meter, NoMeter)
+        scope = f"{meter.name}: {', '.join(meter.scope)}"
+        detail = meter.reason if isinstance(meter, NoMeter) else scope
+        works.append(Capability(name="measure energy", available=measurable, detail=detail))
+    if gpu:
+        with closing(open_gpu(root)) as probe:
+            reason = probe.unavailable
+            detail = reason or probe.name
+            works.append(Capability(name="monitor the GPU", available=not reason, detail=detail))
+    return tuple(works)
 
 
-def _scope(name: str, scope: tuple[str, ...]) -> str:
-    return f"{name}: {', '.join(scope)}"
-
-
-def _gpu_clocks(root: Path) -> Capability:
-    with closing(open_gpu(root)) as gpu:
-        detail = gpu.unseen or gpu.name
-        return Capability(name="watch the GPU", available=gpu.unseen is None, detail=detail)
-
-
-def _installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+def _with_modules(name: str, detail: str, *modules: str) -> Capability:
+    """Returns what works once all modules are installed, else how to install the first missing."""
+    missing = next((module for module in modules if not is_installed(module)), None)
+    if missing is not None:
+        detail = f"{missing} is missing. {install_hint(missing)}"
+    return Capability(name=name, available=missing is None, detail=detail)

@@ -1,9 +1,9 @@
-"""A Jetson's power mode and clocks, as `nvpmodel` and `jetson_clocks` tell them."""
+"""A Jetson's power mode and clocks, as `nvpmodel` and `jetson_clocks` report them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,13 @@ from edgeres.machine.sysfs import number_of
 
 _MODE = re.compile(r"NV Power Mode: *(\S+)\s+(\d+)?")
 _MODEL = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=([^\s>]+)\s*>")
-_CLOCK = re.compile(r"MinFreq=(\d+) +MaxFreq=(\d+) +CurrentFreq=(\d+)")
-_GPU = re.compile(r"^(?:GPU|gpu-gpc-0) +MinFreq", re.MULTILINE)
-_EMC = re.compile(r"^EMC +MinFreq", re.MULTILINE)
-_CORE = re.compile(r"^cpu\d+: .*", re.MULTILINE)
+
+_RANGE = r"MinFreq=(\d+) +MaxFreq=(\d+) +CurrentFreq=(\d+)"
+# A processor that is switched off keeps the range it had, which says nothing of the others.
+_CPU = re.compile(rf"^cpu\d+: (?!.*Online=0).*?{_RANGE}", re.MULTILINE)
+# On Jetson Linux 38 and 39 the line of the GPU begins with the name of its first cluster.
+_GPU = re.compile(rf"^(?:GPU|gpu-gpc-0) +{_RANGE}", re.MULTILINE)
+_EMC = re.compile(rf"^EMC +{_RANGE}", re.MULTILINE)
 
 _MAXIMAL = "MAXN"
 
@@ -25,7 +28,7 @@ class PowerMode:
     """One of a board's power modes."""
 
     number: int | None
-    """None where the tool does not tell it."""
+    """None where the tool does not report it."""
     name: str
 
     @property
@@ -50,7 +53,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
-    """What `jetson_clocks --show` says, or the files behind it."""
+    """What `jetson_clocks --show` reports, or the files behind it."""
 
     cpu: tuple[Clock, ...]
     """Of every processor that is switched on."""
@@ -61,14 +64,14 @@ class Clocks:
     @property
     def are_fixed(self) -> bool:
         """Whether neither processors nor GPU may change their clock."""
-        found = (*self.cpu, *((self.gpu,) if self.gpu else ()))
-        return bool(found) and all(clock.is_fixed for clock in found)
+        clocks = (*self.cpu, *((self.gpu,) if self.gpu else ()))
+        return bool(clocks) and all(clock.is_fixed for clock in clocks)
 
 
 def parse_power_mode(text: str) -> PowerMode | None:
     """Returns the mode that `nvpmodel -q` names, whatever it warns of before."""
-    found = _MODE.search(text)
-    return PowerMode(name=found[1], number=int(found[2]) if found[2] else None) if found else None
+    mode = _MODE.search(text)
+    return PowerMode(name=mode[1], number=int(mode[2]) if mode[2] else None) if mode else None
 
 
 def parse_power_modes(text: str) -> tuple[PowerMode, ...]:
@@ -77,59 +80,39 @@ def parse_power_modes(text: str) -> tuple[PowerMode, ...]:
 
 
 def parse_jetson_clocks(text: str) -> Clocks | None:
-    """Returns what `jetson_clocks --show` says; None where it only asks for root's rights.
-
-    Processors are in kHz, GPU and memory in Hz. On Jetson Linux 38 and 39 the GPU's line begins
-    with the name of its first cluster, and processors have no `Online`.
-    """
-    cores = [line for line in _CORE.findall(text) if "Online=0" not in line]
-    if not cores:
+    """Returns what `jetson_clocks --show` reports; None where it only demands root's rights."""
+    # The tool prints kHz for processors and Hz for GPU and memory.
+    cpu = tuple(_clock(line.groups(), 1e3) for line in _CPU.finditer(text))
+    if not cpu:
         return None
+    gpu, emc = _GPU.search(text), _EMC.search(text)
     return Clocks(
-        cpu=tuple(clock for line in cores if (clock := _clock(line, 1e3))),
-        gpu=_line_clock(_GPU, text),
-        emc=_line_clock(_EMC, text),
+        cpu=cpu,
+        gpu=_clock(gpu.groups(), 1e6) if gpu else None,
+        emc=_clock(emc.groups(), 1e6) if emc else None,
     )
 
 
 def read_clocks(root: Path) -> Clocks | None:
     """Returns the clocks from the files that anyone may read; None where there are none."""
-    cpu = tuple(_policy_clocks(root / "sys/devices/system/cpu/cpufreq"))
+    # cpufreq counts in kHz, devfreq and the clock framework in Hz.
+    policies = sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*"))
+    names = ("scaling_min_freq", "scaling_max_freq", "scaling_cur_freq")
+    cpu = tuple(clock for policy in policies if (clock := _file_clock(policy, names, 1e3)))
     folder = jetson_gpu_folder(root)
     gpu = None if folder is None else _file_clock(folder, ("min_freq", "max_freq", "cur_freq"), 1e6)
     if not cpu and gpu is None:
         return None
-    return Clocks(cpu=cpu, gpu=gpu, emc=_emc(root))
+    # Source: jetson_clocks of L4T 32 to 36, for all boards but Nano. Only root may read debugfs.
+    emc = root / "sys/kernel/debug/bpmp/debug/clk/emc"
+    return Clocks(cpu=cpu, gpu=gpu, emc=_file_clock(emc, ("min_rate", "max_rate", "rate"), 1e6))
 
 
-def _line_clock(start: re.Pattern[str], text: str) -> Clock | None:
-    found = start.search(text)
-    return _clock(text[found.start() :], 1e6) if found else None
-
-
-def _clock(text: str, per_mhz: float) -> Clock | None:
-    found = _CLOCK.search(text)
-    if found is None:
-        return None
-    low, high, now = (int(value) / per_mhz for value in found.groups())
+def _clock(values: Iterable[int | str], per_mhz: float) -> Clock:
+    low, high, now = (int(value) / per_mhz for value in values)
     return Clock(min_mhz=low, max_mhz=high, now_mhz=now)
 
 
-def _policy_clocks(cpufreq: Path) -> Iterator[Clock]:
-    names = ("scaling_min_freq", "scaling_max_freq", "scaling_cur_freq")
-    for policy in sorted(cpufreq.glob("policy*")):
-        if clock := _file_clock(policy, names, 1e3):
-            yield clock
-
-
-def _emc(root: Path) -> Clock | None:
-    """Returns the memory's clock. Source: jetson_clocks of L4T 32 to 36, for all but Nano."""
-    folder = root / "sys/kernel/debug/bpmp/debug/clk/emc"
-    return _file_clock(folder, ("min_rate", "max_rate", "rate"), 1e6)
-
-
 def _file_clock(folder: Path, names: tuple[str, str, str], per_mhz: float) -> Clock | None:
-    low, high, now = (number_of(folder / name) for name in names)
-    if low is None or high is None or now is None:
-        return None
-    return Clock(min_mhz=low / per_mhz, max_mhz=high / per_mhz, now_mhz=now / per_mhz)
+    values = [value for name in names if (value := number_of(folder / name)) is not None]
+    return _clock(values, per_mhz) if len(values) == len(names) else None

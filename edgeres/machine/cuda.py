@@ -54,10 +54,36 @@ def find_cuda_device() -> CudaDevice | NoCudaDevice:
     driver = load_driver()
     if driver is None:
         return NoCudaDevice(reason=f"it has no NVIDIA driver (no {LIBRARY})")
+
+    def ask(call: str, *arguments: Any) -> None:
+        if code := getattr(driver, call)(*arguments):
+            raise _RefusedError(f"{error_name(driver, code)} to {call}")
+
+    count, handle, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    major, minor, integrated = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    memory, name = ctypes.c_size_t(), ctypes.create_string_buffer(_NAME_BYTES)
     try:
-        return _first_device(driver)
+        ask("cuInit", 0)
+        ask("cuDeviceGetCount", ctypes.byref(count))
+        if count.value == 0:
+            return NoCudaDevice(reason="its NVIDIA driver sees no GPU")
+        ask("cuDeviceGet", ctypes.byref(handle), 0)
+        ask("cuDeviceGetName", name, _NAME_BYTES, handle)
+        ask("cuDeviceComputeCapability", ctypes.byref(major), ctypes.byref(minor), handle)
+        # The call without `_v2` counts in 32 bits.
+        ask("cuDeviceTotalMem_v2", ctypes.byref(memory), handle)
+        ask("cuDeviceGetAttribute", ctypes.byref(integrated), _INTEGRATED, handle)
+        ask("cuDriverGetVersion", ctypes.byref(version))
     except _RefusedError as error:
         return NoCudaDevice(reason=f"its NVIDIA driver answers {error}")
+    return CudaDevice(
+        name=name.value.decode(errors="replace"),
+        compute_capability=f"{major.value}.{minor.value}",
+        memory_mib=memory.value >> 20,
+        integrated=bool(integrated.value),
+        # The driver's 12060 is CUDA 12.6.
+        cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+    )
 
 
 def system_versions(device: CudaDevice, root: Path = Path("/")) -> dict[str, str]:
@@ -89,30 +115,3 @@ def error_name(driver: ctypes.CDLL, code: int) -> str:
 
 class _RefusedError(Exception):
     """The driver answered a call with an error, which the message names."""
-
-
-def _first_device(driver: ctypes.CDLL) -> CudaDevice | NoCudaDevice:
-    def ask(call: str, *arguments: Any) -> None:
-        if code := getattr(driver, call)(*arguments):
-            raise _RefusedError(f"{error_name(driver, code)} to {call}")
-
-    count, handle, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    major, minor, integrated = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    memory, name = ctypes.c_size_t(), ctypes.create_string_buffer(_NAME_BYTES)
-    ask("cuInit", 0)
-    ask("cuDeviceGetCount", ctypes.byref(count))
-    if count.value == 0:
-        return NoCudaDevice(reason="its NVIDIA driver sees no GPU")
-    ask("cuDeviceGet", ctypes.byref(handle), 0)
-    ask("cuDeviceGetName", name, _NAME_BYTES, handle)
-    ask("cuDeviceComputeCapability", ctypes.byref(major), ctypes.byref(minor), handle)
-    ask("cuDeviceTotalMem_v2", ctypes.byref(memory), handle)
-    ask("cuDeviceGetAttribute", ctypes.byref(integrated), _INTEGRATED, handle)
-    ask("cuDriverGetVersion", ctypes.byref(version))
-    return CudaDevice(
-        name=name.value.decode(errors="replace"),
-        compute_capability=f"{major.value}.{minor.value}",
-        memory_mib=memory.value >> 20,
-        integrated=bool(integrated.value),
-        cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
-    )

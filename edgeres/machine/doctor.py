@@ -1,4 +1,4 @@
-"""Everything that `edgeres doctor` tells, read in a few seconds and without a heavy library."""
+"""Everything that `edgeres doctor` shows, read in a few seconds and without a heavy library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeres.machine.monitor import monitor_stability
 from edgeres.machine.stability import Stability
 
 OBSERVED_S = 0.3
-"""Time between the two looks at how calm the machine is: thirty of the kernel's ticks."""
+"""Time between the two samples of the machine's stability: thirty of the kernel's ticks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class DoctorReport:
     capabilities: tuple[Capability, ...]
     advice: tuple[Advice, ...]
     calm: Stability
-    """How still the machine held while it was looked at."""
+    """Whether the machine was stable while it was examined."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -55,8 +55,8 @@ def examine_machine(
     Args:
         root: where the machine's files are read.
         run: runs the board's own tools.
-        module: tells the version of a Python module.
-        observed_s: seconds between two looks at how calm the machine is.
+        module: returns the version of a Python module.
+        observed_s: seconds between the two samples of the machine's stability.
     """
     with monitor_stability(
         root, gpu=open_gpu(root) if has_nvidia_gpu(root) else None, interval_s=None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeres.machine.meters import Meter, NoMeter
 from edgeres.machine.ticker import every
@@ -24,6 +24,8 @@ IDLE_S = 3.0
 
 MIN_UPDATES = 20
 """Updates of the meter that work must last: the last one may be missed, 5 % of twenty."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ class Energy:
 
     @property
     def joules_per_image(self) -> float:
-        """Cost of one image above idling; not above zero where the meter cannot tell it."""
+        """Cost of one image above idling; not above zero where the meter cannot resolve it."""
         return self.joules / self.images
 
     @property
@@ -96,7 +98,7 @@ def idle_watts(
         clock: returns seconds.
         sleep: waits for seconds.
     """
-    drawn = _metered(meter, lambda: sleep(seconds), clock)
+    _, drawn = _metered(meter, lambda: sleep(seconds), clock)
     return drawn if isinstance(drawn, NoEnergy) else drawn.joules / drawn.seconds
 
 
@@ -107,7 +109,7 @@ def measure_energy(
     idle_watts: float | NoEnergy,
     clock: Callable[[], float] = time.monotonic,
 ) -> Energy | NoEnergy:
-    """Runs `work` and returns what it cost, or why that cannot be told; `work` runs either way.
+    """Runs `work` and returns what it cost, or why that is unavailable; `work` runs either way.
 
     Args:
         meter: what measures.
@@ -116,13 +118,7 @@ def measure_energy(
         idle_watts: of `idle_watts`.
         clock: returns seconds.
     """
-    images = 0
-
-    def counted() -> None:
-        nonlocal images
-        images = work()
-
-    drawn = _metered(meter, counted, clock)
+    images, drawn = _metered(meter, work, clock)
     if isinstance(drawn, NoEnergy):
         return drawn
     if isinstance(idle_watts, NoEnergy):
@@ -144,39 +140,31 @@ class _Drawn:
 
 
 def _metered(
-    meter: Meter | NoMeter, work: Callable[[], None], clock: Callable[[], float]
-) -> _Drawn | NoEnergy:
+    meter: Meter | NoMeter, work: Callable[[], Result], clock: Callable[[], float]
+) -> tuple[Result, _Drawn | NoEnergy]:
+    """Returns what `work` returned and what was drawn meanwhile."""
     if isinstance(meter, NoMeter):
-        work()
-        return NoEnergy(reason=meter.reason)
-    account = _Account(meter)
-    account.read()
-    first, start = account.joules, clock()
-    with every(meter.interval_s, account.read):
-        work()
-    account.read()
-    seconds = clock() - start
-    if account.reason is not None:
-        return NoEnergy(reason=account.reason)
-    if seconds < MIN_UPDATES * meter.update_s:
-        return NoEnergy(
-            reason=f"The work took {seconds:.2f} s, too short for {meter.name}, which updates "
-            f"every {meter.update_s:g} s: {MIN_UPDATES * meter.update_s:g} s or more can be told. "
-            "Take more images."
-        )
-    return _Drawn(joules=account.joules - first, seconds=seconds)
+        return work(), NoEnergy(reason=meter.reason)
+    joules, reason = 0.0, None
 
-
-class _Account:
-    """Reads a meter, and keeps the reason where it stops answering."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-        self.joules = 0.0
-        self.reason: str | None = None
-
-    def read(self) -> None:
+    def read() -> None:
+        nonlocal joules, reason
         try:
-            self.joules = self._meter.joules()
+            joules = meter.joules()
         except OSError as error:
-            self.reason = f"The meter {self._meter.name} stopped answering: {error}."
+            reason = f"The meter {meter.name} stopped answering: {error}."
+
+    read()
+    first, start = joules, clock()
+    with every(meter.interval_s, read):
+        result = work()
+    read()
+    seconds, least_s = clock() - start, MIN_UPDATES * meter.update_s
+    if reason is None and seconds < least_s:
+        reason = (
+            f"The work took {seconds:.2f} s, too short for {meter.name}, which updates every "
+            f"{meter.update_s:g} s: {least_s:g} s or more can be measured. Take more images."
+        )
+    if reason is not None:
+        return result, NoEnergy(reason=reason)
+    return result, _Drawn(joules=joules - first, seconds=seconds)

@@ -1,4 +1,4 @@
-"""What a GPU says of its clocks: a Jetson's through sysfs, any other's through NVML.
+"""What a GPU reports of its clocks: a Jetson's through sysfs, any other's through NVML.
 
 NVML is read with NVIDIA's `nvidia-ml-py` where that is installed; nothing is guessed without it.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgeres.installation import install_hint
 from edgeres.machine.sysfs import number_of
 
 REASONS: Mapping[int, str] = {
@@ -38,9 +39,12 @@ THROTTLING = frozenset(
 is not the machine's."""
 
 
+_SOC_GPUS = (".gpu", ".gv11b", ".ga10b", ".gp10b")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuState:
-    """A GPU at one moment; None or empty is what it does not tell."""
+    """A GPU at one moment; None or empty is what it does not report."""
 
     mhz: float | None = None
     max_mhz: float | None = None
@@ -51,16 +55,16 @@ class GpuState:
 
 
 class GpuProbe(Protocol):
-    """A GPU that can be asked, until it is closed."""
+    """A GPU whose state can be read, until it is closed."""
 
     @property
     def name(self) -> str:
-        """What is asked, and how."""
+        """Which GPU is read, and how."""
         ...
 
     @property
-    def unseen(self) -> str | None:
-        """A sentence on what it does not tell, and what would help; None where it tells all."""
+    def unavailable(self) -> str | None:
+        """A sentence on what it does not report, and what would help; None where it reports all."""
         ...
 
     def read(self) -> GpuState:
@@ -68,19 +72,19 @@ class GpuProbe(Protocol):
         ...
 
     def close(self) -> None:
-        """Releases what asking needs."""
+        """Releases what reading needs."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnseenGpu:
-    """A GPU that nothing can be learned of, and why."""
+class UnavailableGpu:
+    """A GPU whose state cannot be read, and why."""
 
-    unseen: str
-    name: str = "unseen GPU"
+    unavailable: str
+    name: str = "unavailable GPU"
 
     def read(self) -> GpuState:
-        """Returns a state that tells nothing."""
+        """Returns an empty state."""
         return GpuState()
 
     def close(self) -> None:
@@ -93,7 +97,7 @@ class JetsonGpu:
 
     folder: Path
     name: str = "Jetson GPU through devfreq"
-    unseen: str | None = None
+    unavailable: str | None = None
 
     def read(self) -> GpuState:
         """Returns the clock now and the highest that the power mode allows."""
@@ -109,24 +113,27 @@ class JetsonGpu:
 class NvmlGpu:
     """One GPU through NVML."""
 
-    unseen: str | None = None
+    unavailable: str | None = None
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         """Takes over NVML's module, which is initialised already, and a device's handle."""
         self._nvml = nvml
         self._handle = handle
-        self.name = f"{_text(nvml.nvmlDeviceGetName(handle))} through NVML"
+        self.name = f"{nvml_name(nvml, handle)} through NVML"
 
     def read(self) -> GpuState:
         """Returns clock, temperature and reasons; what this device does not support is None."""
-        nvml, handle = self._nvml, self._handle
-        bits = self._ask(_reasons_call(nvml), handle) or 0
+        nvml = self._nvml
+        # Modules from before driver 535 have the call under its older name alone.
+        reasons = (
+            getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
+            or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+        )
+        bits = self._ask(reasons) or 0
         return GpuState(
-            mhz=self._ask(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-            max_mhz=self._ask(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
-            temperature_c=self._ask(
-                nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
-            ),
+            mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
+            max_mhz=self._ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
+            temperature_c=self._ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
             reasons=tuple(name for bit, name in REASONS.items() if bits & bit),
         )
 
@@ -136,13 +143,13 @@ class NvmlGpu:
 
     def _ask(self, call: Any, *arguments: Any) -> Any:
         try:
-            return call(*arguments)
+            return call(self._handle, *arguments)
         except self._nvml.NVMLError:
             return None
 
 
 def open_gpu(root: Path = Path("/"), *, pci_bus_id: str | None = None) -> GpuProbe:
-    """Returns the probe of the GPU that a measurement runs on; an `UnseenGpu` where none answers.
+    """Returns the probe of the GPU that a measurement runs on; an `UnavailableGpu` where none answers.
 
     Args:
         root: where a Jetson's files are looked for; with NVML only the real machine answers.
@@ -152,15 +159,15 @@ def open_gpu(root: Path = Path("/"), *, pci_bus_id: str | None = None) -> GpuPro
         return JetsonGpu(folder=folder)
     nvml = load_nvml()
     if nvml is None:
-        return UnseenGpu(
-            unseen="The GPU's clocks, temperature and throttling cannot be seen: NVIDIA's Python "
-            "module for NVML is not installed. pip install 'edgeres[nvml]'"
+        return UnavailableGpu(
+            unavailable="The GPU's clocks, temperature and throttling are unavailable: NVIDIA's "
+            f"Python module for NVML is not installed. {install_hint('pynvml')}"
         )
     try:
         return NvmlGpu(nvml, open_nvml(nvml, pci_bus_id))
     except nvml.NVMLError as error:
-        return UnseenGpu(
-            unseen=f"NVML does not tell of the GPU: {error}. Check it with nvidia-smi."
+        return UnavailableGpu(
+            unavailable=f"NVML does not report on the GPU: {error}. Check it with nvidia-smi."
         )
 
 
@@ -187,6 +194,13 @@ def open_nvml(nvml: Any, pci_bus_id: str | None) -> Any:
         raise
 
 
+def nvml_name(nvml: Any, handle: Any) -> str:
+    """Returns the name of a GPU."""
+    name = nvml.nvmlDeviceGetName(handle)
+    # Older modules give bytes.
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 def jetson_gpu_folder(root: Path) -> Path | None:
     """Returns the devfreq folder of a Jetson's GPU.
 
@@ -195,26 +209,12 @@ def jetson_gpu_folder(root: Path) -> Path | None:
     """
     if not (root / "proc/device-tree/model").exists():
         return None
-    folders = sorted((root / "sys/class/devfreq").glob("*"))
-    named = [folder for folder in folders if _is_gpu(folder)]
-    return named[0] if named else None
-
-
-def _is_gpu(folder: Path) -> bool:
-    name = folder.name
-    return name.endswith((".gpu", ".gv11b", ".ga10b", ".gp10b")) or name.startswith("gpu-gpc")
-
-
-def _reasons_call(nvml: Any) -> Any:
-    """Returns the call for the reasons under its new name, or the one before driver 535."""
-    new = "nvmlDeviceGetCurrentClocksEventReasons"
-    return getattr(nvml, new, None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+    for folder in sorted((root / "sys/class/devfreq").glob("*")):
+        # Thor's gpu-nvd-0 is a clock of its video engines.
+        if folder.name.endswith(_SOC_GPUS) or folder.name.startswith("gpu-gpc"):
+            return folder
+    return None
 
 
 def _mhz(hertz: int | None) -> float | None:
     return None if hertz is None else hertz / 1e6
-
-
-def _text(name: Any) -> str:
-    """Returns a name that older modules give as bytes."""
-    return name.decode() if isinstance(name, bytes) else str(name)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeres.installation import is_installed
 from edgeres.machine.clocks import (
     Clocks,
     PowerMode,
@@ -36,12 +37,12 @@ STATS_S = 1.5
 _PYTHON_PACKAGES = ("tensorrt", "pycuda")
 
 ModuleVersion = Callable[[str], "str | None"]
-"""From a Python module to its version, `unknown` where it does not tell; None if not installed."""
+"""From a Python module to its version, `unknown` where it has none; None if not installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JetsonBoard:
-    """A board at one moment; None or empty is what it does not tell."""
+    """A board at one moment; None or empty is what it does not report."""
 
     model: str
     """Name in the device tree, such as `NVIDIA Jetson Orin NX Engineering Reference Developer Kit`."""
@@ -82,7 +83,7 @@ def is_jetson(root: Path = Path("/")) -> bool:
 
 def module_version(name: str) -> str | None:
     """Returns the version of a module, without importing it: TensorRT's takes seconds."""
-    if importlib.util.find_spec(name) is None:
+    if not is_installed(name):
         return None
     try:
         return importlib.metadata.version(name)
@@ -96,15 +97,29 @@ def read_board(
     run: CommandRunner = run_command,
     module: ModuleVersion = module_version,
 ) -> JetsonBoard | None:
-    """Returns what a board says of itself; None where this is no Jetson.
+    """Returns what a board reports of itself; None where this is no Jetson.
 
     Args:
         root: where the machine's files are read.
         run: runs `nvpmodel`, `jetson_clocks` and `tegrastats`, each of which may be missing.
-        module: tells the version of a Python module.
+        module: returns the version of a Python module.
     """
     if not is_jetson(root):
         return None
+    modes = parse_power_modes(text_of(root / "etc/nvpmodel.conf") or "")
+    mode, number = parse_power_mode(run(["nvpmodel", "-q"], TOOL_S) or ""), power_mode(root)
+    if mode is None and number is not None:
+        # Without the tool, as in a container: the number that it keeps, by the board's own name.
+        unnamed = PowerMode(number=int(number), name=f"mode {number}")
+        mode = next((mode for mode in modes if mode.number == unnamed.number), unnamed)
+    lines = (run(["tegrastats", "--interval", "500"], STATS_S) or "").splitlines()
+    # The first line's loads are of too short a time, and the last one may be cut off.
+    stats = [parsed for line in lines if (parsed := parse_tegrastats(line))]
+    watts = {}
+    for rail in all_rails(root):
+        # A chip may lose one channel between two readings.
+        with suppress(OSError):
+            watts[rail.name] = rail.watts()
     packages = packages_of(root, _TENSORRT_PACKAGES)
     sample, memory = Probe.find(root).read(0.0), fields_of(root / "proc/meminfo")
     return JetsonBoard(
@@ -114,42 +129,15 @@ def read_board(
         cuda=cuda_version(root),
         tensorrt=next((packages[name] for name in _TENSORRT_PACKAGES if name in packages), None),
         modules={name: module(name) for name in _PYTHON_PACKAGES},
-        power_mode=_power_mode(root, run),
-        power_modes=parse_power_modes(text_of(root / "etc/nvpmodel.conf") or ""),
+        power_mode=mode,
+        power_modes=modes,
         clocks=parse_jetson_clocks(run(["jetson_clocks", "--show"], TOOL_S) or "")
         or read_clocks(root),
-        stats=_last_stats(run(["tegrastats", "--interval", "500"], STATS_S) or ""),
+        stats=stats[-1] if stats else None,
         temperatures_c=sample.temperatures_c,
         headroom_c=sample.headroom_c,
-        watts=_watts(root),
+        watts=watts,
         swap_mib=mib_of(memory, "SwapTotal"),
         memory_mib=mib_of(memory, "MemTotal"),
         memory_available_mib=mib_of(memory, "MemAvailable"),
     )
-
-
-def _power_mode(root: Path, run: CommandRunner) -> PowerMode | None:
-    """Returns the mode that nvpmodel tells, or the number it keeps with the name it is given."""
-    told = parse_power_mode(run(["nvpmodel", "-q"], TOOL_S) or "")
-    number = power_mode(root)
-    if told is not None or number is None:
-        return told
-    modes = parse_power_modes(text_of(root / "etc/nvpmodel.conf") or "")
-    named = (mode for mode in modes if mode.number == int(number))
-    return next(named, PowerMode(number=int(number), name=f"mode {number}"))
-
-
-def _last_stats(output: str) -> TegraStats | None:
-    """Returns the last whole line: the first one's loads are of too short a time."""
-    found = [stats for line in output.splitlines() if (stats := parse_tegrastats(line))]
-    return found[-1] if found else None
-
-
-def _watts(root: Path) -> dict[str, float]:
-    found = {}
-    for rail in all_rails(root):
-        try:
-            found[rail.name] = rail.watts()
-        except OSError:  # noqa: PERF203  a chip may lose one channel between two readings
-            continue
-    return found

@@ -45,77 +45,55 @@ FIRST_JETPACK_FOR_11 = (7, 2, 2)
 """Source: NVIDIA TensorRT 11.4.1, Migrating from 10.x to 11.x on Jetson/JetPack."""
 
 
-def parse_release(text: str) -> str | None:
-    """Returns the version of Jetson Linux, such as `36.4.3`, from /etc/nv_tegra_release."""
-    found = _RELEASE.search(text)
-    return f"{found[1]}.{found[2]}" if found else None
-
-
-def parse_dpkg_status(text: str, wanted: Iterable[str]) -> dict[str, str]:
-    """Returns the versions of those packages that are installed.
-
-    Args:
-        text: dpkg's status file: paragraphs with `Package:`, `Status:` and `Version:`.
-        wanted: names of packages.
-    """
-    names, found = frozenset(wanted), {}
-    for paragraph in text.split("\n\n"):
-        lines = (line.partition(": ") for line in paragraph.splitlines() if line[:1] != " ")
-        fields = {name: value for name, _, value in lines}
-        installed = fields.get("Status", "").endswith(" installed")
-        if installed and fields.get("Package") in names and "Version" in fields:
-            found[fields["Package"]] = fields["Version"]
-    return found
-
-
-def jetpack_of(l4t: str | None, package: str | None) -> str | None:
-    """Returns the version of JetPack, from its package or else from the Jetson Linux it is for.
-
-    Args:
-        l4t: such as `36.4.3`.
-        package: version of `nvidia-jetpack`, such as `6.2.1+b38`.
-    """
-    if package is not None:
-        return re.split(r"[+-]", package)[0]
-    return _JETPACK.get(l4t or "")
-
-
 def l4t_version(root: Path) -> str | None:
     """Returns the version of Jetson Linux, such as `36.4.3`; None elsewhere."""
-    return parse_release(text_of(root / "etc/nv_tegra_release") or "")
+    release = _RELEASE.search(text_of(root / "etc/nv_tegra_release") or "")
+    return f"{release[1]}.{release[2]}" if release else None
 
 
 def jetpack_version(root: Path) -> str | None:
     """Returns the version of JetPack; None elsewhere, or where nothing names it."""
     l4t = l4t_version(root)
-    return (
-        None
-        if l4t is None
-        else jetpack_of(l4t, packages_of(root, (_JETPACK_PACKAGE,)).get(_JETPACK_PACKAGE))
-    )
+    package = packages_of(root, (_JETPACK_PACKAGE,)).get(_JETPACK_PACKAGE)
+    if l4t is None or package is None:
+        return _JETPACK.get(l4t or "")
+    # The package, such as `6.2.1+b38`, is newer than what was flashed where apt upgraded it.
+    return re.split(r"[+-]", package)[0]
 
 
-def packages_of(root: Path, wanted: Iterable[str]) -> dict[str, str]:
-    """Returns the versions of those Debian packages that are installed."""
-    return parse_dpkg_status(text_of(root / "var/lib/dpkg/status") or "", wanted)
+def packages_of(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those Debian packages that are installed.
+
+    Source: dpkg(1), the status file: paragraphs with `Package:`, `Status:` and `Version:`.
+    """
+    wanted, versions = frozenset(names), {}
+    for paragraph in (text_of(root / "var/lib/dpkg/status") or "").split("\n\n"):
+        # A line that begins with a space continues the one before, such as a description.
+        lines = (line.partition(": ") for line in paragraph.splitlines() if line[:1] != " ")
+        fields = {name: value for name, _, value in lines}
+        # A package that was removed is still listed, as `deinstall ok config-files`.
+        installed = fields.get("Status", "").endswith(" installed")
+        if installed and fields.get("Package") in wanted and "Version" in fields:
+            versions[fields["Package"]] = fields["Version"]
+    return versions
 
 
 def cuda_version(root: Path) -> str | None:
     """Returns the version of the CUDA toolkit, from the file that it brings."""
     text = text_of(root / "usr/local/cuda/version.json") or ""
-    found = re.search(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', text)
-    return found[1] if found else None
+    version = re.search(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', text)
+    return version[1] if version else None
 
 
 def tensorrt_problem(tensorrt: str, jetpack: str | None) -> str | None:
-    """Returns why a TensorRT does not belong on a board; None where nothing speaks against it.
+    """Returns why a TensorRT does not belong on a board; None where none is known.
 
     Source: NVIDIA TensorRT 11.2.1, 11.3.0 and 11.4.1, Migrating from 10.x to 11.x on
     Jetson/JetPack; for 10.2.0 Ultralytics' pull request 24367.
 
     Args:
         tensorrt: its version.
-        jetpack: version of JetPack, where it is known.
+        jetpack: version of JetPack; None where it is unknown.
     """
     version = version_of(tensorrt)
     if version[:3] == (10, 2, 0):
@@ -129,5 +107,5 @@ def tensorrt_problem(tensorrt: str, jetpack: str | None) -> str | None:
 
 def version_of(text: str) -> tuple[int, ...]:
     """Returns the numbers at the start of a version, such as (10, 3, 0, 30) of `10.3.0.30-1`."""
-    found = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+    numbers = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(part) for part in numbers[0].split(".")) if numbers else ()

@@ -1,13 +1,14 @@
 """The machine that a verdict was reached on, read from the files that Linux keeps.
 
 Every path stands below `root`, so that another machine's files can be read too. What a machine
-does not tell is None or empty. No package is imported to learn its version.
+does not report is None or empty. No package is imported to learn its version.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ _ARM_CORES: Mapping[tuple[str, str], str] = {
     ("0x4e", "0x004"): "NVIDIA Carmel",
 }
 """Cores of Jetson boards and their kin by implementer and part, which is all that an ARM
-/proc/cpuinfo says. Source: util-linux, sys-utils/lscpu-arm.c."""
+/proc/cpuinfo has. Source: util-linux, sys-utils/lscpu-arm.c."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,25 +101,30 @@ class Machine:
 
 
 def describe_machine(root: Path = Path("/")) -> Machine:
-    """Returns what the files below `root` and this interpreter say of the machine."""
+    """Returns what the files below `root` and this interpreter report of the machine."""
     cpuinfo = fields_of(root / "proc/cpuinfo")
     memory = fields_of(root / "proc/meminfo")
+    governors = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
+    release = re.search(r"^PRETTY_NAME=(.*)", text_of(root / "etc/os-release") or "", re.MULTILINE)
+    gpus = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
     return Machine(
         cpu=_cpu_name(cpuinfo),
         cores=len(cpuinfo.get("processor", ())) or None,
         architecture=platform.machine(),
         simd=_simd(cpuinfo),
-        governor=_governor(root),
-        load_average=_load_average(root),
+        governor=", ".join(sorted({name for file in governors if (name := text_of(file))})) or None,
+        load_average=tuple(
+            float(load) for load in (text_of(root / "proc/loadavg") or "").split()[:3]
+        ),
         memory_mib=mib_of(memory, "MemTotal"),
         memory_available_mib=mib_of(memory, "MemAvailable"),
-        os=_os_name(root),
+        os=release[1].strip("\"'") if release else None,
         kernel=text_of(root / "proc/sys/kernel/osrelease"),
         python=platform.python_version(),
         versions={"edgeres": __version__, **{name: _version(name) for name in _PACKAGES}},
         board=text_of(root / "proc/device-tree/model"),
         has_nvidia_gpu=has_nvidia_gpu(root),
-        gpus=_gpu_names(root),
+        gpus=tuple(name for file in gpus for name in fields_of(file).get("Model", ())),
         l4t=l4t_version(root),
         jetpack=jetpack_version(root),
         cuda=cuda_version(root),
@@ -134,7 +140,7 @@ def int8_may_saturate(root: Path = Path("/")) -> bool:
     """Returns whether ONNX Runtime's u8 x s8 products can saturate on this processor.
 
     x86's older instruction for them, VPMADDUBSW, adds pairs of products in 16 bits; VNNI and AMX
-    do not, nor does ARM. A processor that does not tell its features is taken for one without.
+    do not, nor does ARM. A processor that does not list its features is taken for one without.
     Source: Intel Intrinsics Guide, _mm256_maddubs_epi16.
     """
     if platform.machine().lower() not in _X86:
@@ -145,39 +151,20 @@ def int8_may_saturate(root: Path = Path("/")) -> bool:
 def _cpu_name(cpuinfo: Mapping[str, list[str]]) -> str | None:
     if names := cpuinfo.get("model name"):
         return names[0]
+    # ARM's cpuinfo has no model name, and a board may have two kinds of core: name each once.
     parts = zip(cpuinfo.get("CPU implementer", ()), cpuinfo.get("CPU part", ()), strict=False)
-    return ", ".join(dict.fromkeys(_arm_core(*part) for part in parts)) or None
-
-
-def _arm_core(implementer: str, part: str) -> str:
-    return _ARM_CORES.get((implementer, part), f"implementer {implementer} part {part}")
+    cores = {
+        _ARM_CORES.get((implementer, part), f"implementer {implementer} part {part}"): None
+        for implementer, part in parts
+    }
+    return ", ".join(cores) or None
 
 
 def _simd(cpuinfo: Mapping[str, list[str]]) -> tuple[str, ...]:
+    # x86 has `flags`, ARM has `Features`.
     lists = cpuinfo.get("flags", []) + cpuinfo.get("Features", [])
     flags = frozenset(lists[0].split()) if lists else frozenset()
     return tuple(name for name in SIMD_FEATURES if name in flags)
-
-
-def _governor(root: Path) -> str | None:
-    files = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
-    return ", ".join(sorted({name for file in files if (name := text_of(file))})) or None
-
-
-def _load_average(root: Path) -> tuple[float, ...]:
-    return tuple(float(value) for value in (text_of(root / "proc/loadavg") or "").split()[:3])
-
-
-def _os_name(root: Path) -> str | None:
-    for line in (text_of(root / "etc/os-release") or "").splitlines():
-        if line.startswith("PRETTY_NAME="):
-            return line.partition("=")[2].strip("\"'")
-    return None
-
-
-def _gpu_names(root: Path) -> tuple[str, ...]:
-    files = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
-    return tuple(name for file in files for name in fields_of(file).get("Model", ()))
 
 
 def _version(package: str) -> str | None:

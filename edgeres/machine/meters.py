@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeres.machine.gpu import load_nvml, open_nvml
+from edgeres.installation import install_hint
+from edgeres.machine.gpu import load_nvml, nvml_name, open_nvml
 from edgeres.machine.rails import Rail, find_rails
 from edgeres.machine.sysfs import number_of, text_of
 
@@ -134,11 +135,40 @@ class RaplMeter:
         self._last: tuple[int, ...] | None = None
         self._total_uj = 0
 
+    @classmethod
+    def open(cls, root: Path) -> RaplMeter | NoMeter:
+        """Returns the meter of the counters below `root`, or why they cannot be read."""
+        domains = []
+        for folder in sorted((root / "sys/class/powercap").glob("intel-rapl:*")):
+            name, highest = text_of(folder / "name"), number_of(folder / "max_energy_range_uj")
+            # The other domains, cores and graphics, are within the package.
+            if name is None or highest is None or not name.startswith(("package", "dram")):
+                continue
+            if name.startswith("dram"):
+                # Each package has a domain of this name: the folder has the package's number.
+                name = f"{name}-{folder.name.split(':')[1]}"
+            domains.append(RaplDomain(name=name, counter=folder / "energy_uj", range_uj=highest))
+        if not domains:
+            return NoMeter(
+                reason="This machine has no energy counter: neither a Jetson's power rails nor "
+                "the processor's RAPL (/sys/class/powercap), which virtual machines do not have."
+            )
+        meter = cls(domains)
+        try:
+            meter.joules()
+        except OSError as error:
+            return NoMeter(
+                reason=f"{error.filename} cannot be read: {error.strerror}. Run as root, or allow "
+                f"it until the next boot: sudo chmod a+r {error.filename}"
+            )
+        return meter
+
     def joules(self) -> float:
         """Returns the energy since the first call; a counter that wrapped once is followed."""
         now = tuple(int(domain.counter.read_text()) for domain in self._domains)
         if self._last is not None:
             self._total_uj += sum(
+                # After its highest value a counter goes on from 0.
                 (value - before) % (domain.range_uj + 1)
                 for domain, value, before in zip(self._domains, now, self._last, strict=True)
             )
@@ -161,15 +191,38 @@ class NvmlMeter:
         self._nvml = nvml
         self._handle = handle
         self._first: int | None = None
-        name = nvml.nvmlDeviceGetName(handle)
-        self.scope = (name.decode() if isinstance(name, bytes) else str(name),)
+        self.scope = (nvml_name(nvml, handle),)
+
+    @classmethod
+    def open(cls, pci_bus_id: str | None) -> NvmlMeter | NoMeter:
+        """Returns the meter of a GPU by its PCI bus id, or of the first one, or why there is none."""
+        nvml = load_nvml()
+        if nvml is None:
+            return NoMeter(
+                reason="The GPU's energy counter is read through NVML, and NVIDIA's Python module "
+                f"for it is not installed. {install_hint('pynvml')}"
+            )
+        try:
+            handle = open_nvml(nvml, pci_bus_id)
+        except nvml.NVMLError as error:
+            reason = f"NVML does not answer: {error}. Check the driver with nvidia-smi."
+            return NoMeter(reason=reason)
+        meter = cls(nvml, handle)
+        try:
+            meter.joules()
+        except OSError as error:
+            meter.close()
+            return NoMeter(
+                reason=f"{meter.scope[0]} has no energy counter ({error}): it needs Volta or newer."
+            )
+        return meter
 
     def joules(self) -> float:
         """Returns the energy since the first call; the counter is in millijoules."""
         try:
             now = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         except self._nvml.NVMLError as error:
-            raise OSError(f"NVML says: {error}") from error
+            raise OSError(f"NVML reports: {error}") from error
         if self._first is None:
             self._first = now
         return (now - self._first) / 1e3
@@ -184,7 +237,7 @@ def open_meter(
 ) -> Meter | NoMeter:
     """Returns the meter of what a measurement runs on.
 
-    A Jetson's rails hold both its processors and its GPU. Elsewhere a GPU's meter is NVML's and a
+    A Jetson's rails feed both its processors and its GPU. Elsewhere a GPU's meter is NVML's and a
     processor's is RAPL's.
 
     Args:
@@ -194,58 +247,4 @@ def open_meter(
     """
     if rails := find_rails(root):
         return RailMeter(rails)
-    return _nvml_meter(pci_bus_id) if gpu else _rapl_meter(root)
-
-
-def _nvml_meter(pci_bus_id: str | None) -> Meter | NoMeter:
-    nvml = load_nvml()
-    if nvml is None:
-        return NoMeter(
-            reason="The GPU's energy counter is read through NVML, and NVIDIA's Python module for "
-            "it is not installed. pip install 'edgeres[nvml]'"
-        )
-    try:
-        handle = open_nvml(nvml, pci_bus_id)
-    except nvml.NVMLError as error:
-        return NoMeter(reason=f"NVML does not answer: {error}. Check the driver with nvidia-smi.")
-    meter = NvmlMeter(nvml, handle)
-    try:
-        meter.joules()
-    except OSError as error:
-        meter.close()
-        return NoMeter(
-            reason=f"{meter.scope[0]} has no energy counter ({error}): it needs Volta or newer."
-        )
-    return meter
-
-
-def _rapl_meter(root: Path) -> Meter | NoMeter:
-    folders = sorted((root / "sys/class/powercap").glob("intel-rapl:*"))
-    domains = [domain for folder in folders if (domain := _domain(folder))]
-    if not domains:
-        return NoMeter(
-            reason="This machine shows no energy counter: neither a Jetson's power rails nor the "
-            "processor's RAPL (/sys/class/powercap), which virtual machines do not have."
-        )
-    meter = RaplMeter(domains)
-    try:
-        meter.joules()
-    except OSError as error:
-        return NoMeter(
-            reason=f"{error.filename} cannot be read: {error.strerror}. Run as root, or allow it "
-            f"until the next boot: sudo chmod a+r {error.filename}"
-        )
-    return meter
-
-
-def _domain(folder: Path) -> RaplDomain | None:
-    """Returns a package or its memory; cores and graphics are within the package."""
-    name, highest = text_of(folder / "name"), number_of(folder / "max_energy_range_uj")
-    if name is None or highest is None or not name.startswith(("package", "dram")):
-        return None
-    return RaplDomain(name=_qualified(folder, name), counter=folder / "energy_uj", range_uj=highest)
-
-
-def _qualified(folder: Path, name: str) -> str:
-    """Returns the name of a package, and that of its memory with the package's number."""
-    return name if name.startswith("package") else f"{name}-{folder.name.split(':')[1]}"
+    return NvmlMeter.open(pci_bus_id) if gpu else RaplMeter.open(root)

@@ -52,7 +52,7 @@ class StabilityMonitor:
         with self._lock:
             samples = tuple(self._samples)
         gpu = self._probe.gpu
-        return stability_of(samples, gpu_unseen=None if gpu is None else gpu.unseen)
+        return stability_of(samples, gpu_unavailable=None if gpu is None else gpu.unavailable)
 
 
 @contextmanager

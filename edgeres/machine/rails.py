@@ -6,7 +6,6 @@ L4T 32 has NVIDIA's under /sys/bus/i2c/drivers/ina3221x (milliwatts).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,46 +48,39 @@ class Rail:
 
 
 def all_rails(root: Path = Path("/")) -> tuple[Rail, ...]:
-    """Returns every rail that is measured, in the order of chips and channels."""
-    return (*_of_hwmon(root), *_of_ina3221x(root))
+    """Returns every rail that is measured, in the order of chips and channels.
+
+    Source: Linux, Documentation/hwmon/ina3221.rst; L4T 32, drivers/staging/iio/meter/ina3221.c;
+    Jetson TX2 Thermal Design Guide, 6.
+    """
+    channels: list[tuple[Path, tuple[Path, ...]]] = []
+    for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        if text_of(chip / "name") == "ina3221":
+            for label in sorted(chip.glob("in[0-9]_label")):
+                number = label.name[2]
+                # Channel 7, the sum of shunts, has no current, so it drops out below.
+                channels.append((label, (chip / f"in{number}_input", chip / f"curr{number}_input")))
+    # The folder is `iio:device0`, or on TX2 `iio_device`.
+    drivers = root / "sys/bus/i2c/drivers/ina3221x"
+    channels += (
+        (label, (label.with_name(f"in_power{label.name[-1]}_input"),))
+        for label in sorted(drivers.glob("*/iio[:_]device*/rail_name_[0-9]"))
+    )
+    return tuple(
+        Rail(name=name, factors=files)
+        for label, files in channels
+        # NC is a channel that is not connected.
+        if (name := text_of(label)) not in {None, "NC"}
+        if all(number_of(file) is not None for file in files)
+    )
 
 
 def find_rails(root: Path = Path("/")) -> tuple[Rail, ...]:
-    """Returns the rails that together feed the module, none of them twice; empty elsewhere."""
-    return module_rails(all_rails(root))
+    """Returns the rails that together feed the module, none of them twice; empty elsewhere.
 
-
-def module_rails(rails: Sequence[Rail]) -> tuple[Rail, ...]:
-    """Returns the rail that feeds the module, or where none does the parts that add up to it."""
+    That is the rail that feeds the whole module, or where none does the parts that add up to it.
+    """
+    rails = all_rails(root)
     totals = tuple(rail for rail in rails if rail.name in TOTALS)
     parts = (r for r in rails if r.name not in NESTED and not r.name.startswith(CARRIER))
     return totals[:1] or tuple(parts)
-
-
-def _of_hwmon(root: Path) -> Iterator[Rail]:
-    """Yields the channels with a label and a current.
-
-    Source: Linux, Documentation/hwmon/ina3221.rst; channel 7, the sum of shunts, has no current.
-    """
-    for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        if text_of(chip / "name") != "ina3221":
-            continue
-        for label in sorted(chip.glob("in[0-9]_label")):
-            channel = label.name[2]
-            files = (chip / f"in{channel}_input", chip / f"curr{channel}_input")
-            name = text_of(label)
-            if name and name != "NC" and all(number_of(file) is not None for file in files):
-                yield Rail(name=name, factors=files)
-
-
-def _of_ina3221x(root: Path) -> Iterator[Rail]:
-    """Yields the named channels; the folder is `iio:device0`, or on TX2 `iio_device`.
-
-    Source: L4T 32, drivers/staging/iio/meter/ina3221.c; Jetson TX2 Thermal Design Guide, 6.
-    """
-    drivers = root / "sys/bus/i2c/drivers/ina3221x"
-    for label in sorted(drivers.glob("*/iio[:_]device*/rail_name_[0-9]")):
-        power = label.with_name(f"in_power{label.name[-1]}_input")
-        name = text_of(label)
-        if name and name != "NC" and number_of(power) is not None:
-            yield Rail(name=name, factors=(power,))

@@ -1,7 +1,7 @@
-"""One look at everything that can disturb a measurement, cheap enough to be taken during it.
+"""A sample of everything that can disturb a measurement, cheap enough to be taken during it.
 
-Files are found once and then only read: a look costs well under a hundredth of the second that
-lies between two. Counters are kept as the kernel counts them; `stability` takes differences.
+Files are searched once and then only read: a sample costs well under a hundredth of the second
+that lies between two. Counters are kept as the kernel counts them; `stability` takes differences.
 """
 
 from __future__ import annotations
@@ -39,6 +39,15 @@ class CpuTicks:
     own: int
     """Spent in this program and its threads."""
 
+    def since(self, earlier: CpuTicks) -> CpuTicks:
+        """Returns the ticks between an earlier moment and this one."""
+        return CpuTicks(
+            total=self.total - earlier.total,
+            idle=self.idle - earlier.idle,
+            steal=self.steal - earlier.steal,
+            own=self.own - earlier.own,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuState:
@@ -61,7 +70,7 @@ class CpuState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The machine at one moment of a measurement; None or empty is what it does not tell."""
+    """The machine at one moment of a measurement; None or empty is what it does not report."""
 
     at_s: float
     """Seconds since monitoring began."""
@@ -106,6 +115,7 @@ class Probe:
     throttle_counts: tuple[Path, ...]
     zones: tuple[_Zone, ...]
     cooling: tuple[tuple[str, Path], ...]
+    """Type and state of each device that cools by lowering a clock; a type may repeat."""
     over_current: tuple[Path, ...]
     gpu: GpuProbe | None
 
@@ -113,13 +123,32 @@ class Probe:
     def find(cls, root: Path, gpu: GpuProbe | None = None) -> Probe:
         """Returns the probe of the machine whose files stand below `root`."""
         cpus, thermal = root / "sys/devices/system/cpu", root / "sys/class/thermal"
+        zones = []
+        for folder in sorted(thermal.glob("thermal_zone*"), key=_index):
+            trips = (
+                _celsius(file.with_name(file.name.replace("_type", "_temp")))
+                for file in folder.glob("trip_point_*_type")
+                if text_of(file) == "passive"
+            )
+            # Drivers set trip points that are not in use to zero or below.
+            passive = min((trip for trip in trips if trip is not None and trip > 0), default=None)
+            name = text_of(folder / "type") or folder.name
+            zones.append(_Zone(name=name, temperature=folder / "temp", passive_c=passive))
+        devices = (
+            (text_of(folder / "type") or "", folder / "cur_state")
+            for folder in sorted(thermal.glob("cooling_device*"), key=_index)
+        )
         return cls(
             root=root,
             policies=tuple(sorted((cpus / "cpufreq").glob("policy*"), key=_index)[:MAX_POLICIES]),
             quotas=tuple(_quotas(root)),
             throttle_counts=tuple(cpus.glob("cpu[0-9]*/thermal_throttle/*_throttle_count")),
-            zones=tuple(_zones(thermal)),
-            cooling=tuple(_cooling(thermal)),
+            zones=tuple(zones),
+            cooling=tuple(
+                (kind, state)
+                for kind, state in devices
+                if kind.startswith(_SLOWING) or kind.endswith(_ALERT)
+            ),
             over_current=tuple((root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")),
             gpu=gpu,
         )
@@ -130,53 +159,64 @@ class Probe:
         Args:
             at_s: seconds since monitoring began.
         """
-        temperatures = tuple((zone, _celsius(zone.temperature)) for zone in self.zones)
-        vmstat = _counters(self.root / "proc/vmstat", ("pswpin", "pswpout"))
+        temperatures = [
+            (zone, celsius)
+            for zone in self.zones
+            # A sensor that is switched off answers with an error.
+            if (celsius := _celsius(zone.temperature)) is not None
+        ]
+        headroom = (z.passive_c - celsius for z, celsius in temperatures if z.passive_c is not None)
+        pressure = text_of(self.root / "proc/pressure/memory") or ""
+        stall = re.search(r"^some .* total=(\d+)$", pressure, re.MULTILINE)
+        vmstat = self.root / "proc/vmstat"
         return Sample(
             at_s=at_s,
             cpu=self._cpu(),
-            memory_stall_us=_stall_us(self.root),
-            swapped_pages=sum(vmstat.values()) if vmstat else None,
-            temperatures_c={zone.name: value for zone, value in temperatures if value is not None},
-            headroom_c=min(
-                (
-                    zone.passive_c - value
-                    for zone, value in temperatures
-                    if value is not None and zone.passive_c is not None
-                ),
-                default=None,
-            ),
+            memory_stall_us=int(stall[1]) if stall else None,
+            swapped_pages=total_of(_counter(vmstat, name) for name in ("pswpin", "pswpout")),
+            temperatures_c={zone.name: celsius for zone, celsius in temperatures},
+            headroom_c=min(headroom, default=None),
             slowed_by=tuple(name for name, state in self.cooling if (number_of(state) or 0) > 0),
-            over_current_events=total_of(self.over_current),
+            over_current_events=total_of(map(number_of, self.over_current)),
             power_mode=power_mode(self.root),
             gpu=None if self.gpu is None else self.gpu.read(),
         )
 
     def _cpu(self) -> CpuState:
+        """Returns the processors' part of a sample. Source of the ticks: proc(5)."""
         governors = (text_of(policy / "scaling_governor") for policy in self.policies)
         clocks = (number_of(policy / "scaling_cur_freq") for policy in self.policies)
+        ranges = [
+            (low, number_of(policy / "scaling_max_freq"))
+            for policy in self.policies
+            if (low := number_of(policy / "scaling_min_freq")) is not None
+        ]
+        fixed = [low == high for low, high in ranges if high is not None]
         load = (text_of(self.root / "proc/loadavg") or "").split()
         lines = (text_of(self.root / "proc/stat") or "").splitlines()
+        own, ticks = text_of(self.root / "proc/self/stat"), None
+        if lines and lines[0].startswith("cpu ") and own is not None:
+            # The last two of the ten fields are guests' time, which is part of the users' already.
+            spent = [int(word) for word in lines[0].split()[1:9]]
+            # The program's name, in parentheses, may hold spaces: fields 14 and 15, utime and
+            # stime, are counted from behind it.
+            after_name = own.rpartition(")")[2].split()
+            ticks = CpuTicks(
+                total=sum(spent),
+                idle=spent[3] + spent[4],
+                steal=spent[7],
+                own=int(after_name[11]) + int(after_name[12]),
+            )
         return CpuState(
             governors=tuple(sorted({name for name in governors if name})),
             mhz=tuple(clock / 1000 for clock in clocks if clock is not None),
-            fixed=_are_fixed(self.policies),
+            fixed=all(fixed) if fixed else None,
             load_1min=float(load[0]) if load else None,
-            ticks=_ticks(lines, text_of(self.root / "proc/self/stat")),
+            ticks=ticks,
             processors=sum(line[:3] == "cpu" and line[3:4].isdigit() for line in lines) or None,
-            throttled_periods=_throttled_periods(self.quotas),
-            throttle_events=total_of(self.throttle_counts),
+            throttled_periods=total_of(_counter(file, "nr_throttled") for file in self.quotas),
+            throttle_events=total_of(map(number_of, self.throttle_counts)),
         )
-
-
-def _are_fixed(policies: tuple[Path, ...]) -> bool | None:
-    """Returns whether no policy may change its clock; None where none tells its range."""
-    ranges = (
-        (number_of(policy / "scaling_min_freq"), number_of(policy / "scaling_max_freq"))
-        for policy in policies
-    )
-    told = [low == high for low, high in ranges if low is not None and high is not None]
-    return all(told) if told else None
 
 
 def power_mode(root: Path) -> str | None:
@@ -184,8 +224,8 @@ def power_mode(root: Path) -> str | None:
 
     Source: one line such as `pmode:0002` or `pmode:0002 fmode:quiet`, L4T 32 to 39.
     """
-    found = re.match(r"pmode:(\d+)", text_of(root / "var/lib/nvpmodel/status") or "")
-    return str(int(found[1])) if found else None
+    mode = re.match(r"pmode:(\d+)", text_of(root / "var/lib/nvpmodel/status") or "")
+    return str(int(mode[1])) if mode else None
 
 
 def _index(path: Path) -> int:
@@ -198,6 +238,7 @@ def _quotas(root: Path) -> Iterator[Path]:
     mount = root / "sys/fs/cgroup"
     for line in (text_of(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
+        # The second version has one hierarchy, whose line names no controllers.
         if controllers and "cpu" not in controllers.split(","):
             continue
         base, own = mount / controllers, Path(path.lstrip("/"))
@@ -205,69 +246,13 @@ def _quotas(root: Path) -> Iterator[Path]:
         yield from (folder / "cpu.stat" for folder in folders if (folder / "cpu.stat").exists())
 
 
-def _throttled_periods(quotas: tuple[Path, ...]) -> int | None:
-    """Returns the sum over the cgroups that have a quota; None where none tells."""
-    told = [_counters(file, ("nr_throttled",)) for file in quotas]
-    numbers = [counters["nr_throttled"] for counters in told if counters]
-    return sum(numbers) if numbers else None
-
-
-def _counters(path: Path, names: tuple[str, ...]) -> dict[str, int]:
-    """Returns those lines `name number` of a file that are asked for."""
-    words = (line.split() for line in (text_of(path) or "").splitlines())
-    return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[0] in names}
-
-
-def _ticks(lines: list[str], own: str | None) -> CpuTicks | None:
-    """Returns the first line of /proc/stat and fields 14 and 15 of /proc/self/stat.
-
-    Source: proc(5). Time of guests is part of user time already, so it is left out.
-    """
-    if not lines or not lines[0].startswith("cpu ") or own is None:
-        return None
-    spent = [int(word) for word in lines[0].split()[1:9]]
-    after_name = own.rpartition(")")[2].split()
-    return CpuTicks(
-        total=sum(spent),
-        idle=spent[3] + spent[4],
-        steal=spent[7],
-        own=int(after_name[11]) + int(after_name[12]),
-    )
-
-
-def _stall_us(root: Path) -> int | None:
-    """Returns the total of the `some` line of /proc/pressure/memory."""
-    for line in (text_of(root / "proc/pressure/memory") or "").splitlines():
-        if line.startswith("some ") and " total=" in line:
-            return int(line.rpartition("=")[2])
-    return None
-
-
-def _zones(thermal: Path) -> Iterator[_Zone]:
-    for folder in sorted(thermal.glob("thermal_zone*"), key=_index):
-        name = text_of(folder / "type") or folder.name
-        yield _Zone(name=name, temperature=folder / "temp", passive_c=_passive_c(folder))
-
-
-def _passive_c(zone: Path) -> float | None:
-    """Returns the lowest passive trip point; drivers set those not in use to zero or below."""
-    trips = (
-        _celsius(file.with_name(file.name.replace("_type", "_temp")))
-        for file in zone.glob("trip_point_*_type")
-        if text_of(file) == "passive"
-    )
-    return min((trip for trip in trips if trip is not None and trip > 0), default=None)
+def _counter(path: Path, name: str) -> int | None:
+    """Returns the number of the line `name number` of a file."""
+    line = re.search(rf"^{name} (\d+)$", text_of(path) or "", re.MULTILINE)
+    return int(line[1]) if line else None
 
 
 def _celsius(path: Path) -> float | None:
     """Returns a file in thousandths of a degree in degrees; None while the sensor is off."""
     millidegrees = number_of(path)
     return None if millidegrees is None else millidegrees / 1000
-
-
-def _cooling(thermal: Path) -> Iterator[tuple[str, Path]]:
-    """Yields name and state of each cooling device that lowers a clock."""
-    for folder in sorted(thermal.glob("cooling_device*"), key=_index):
-        kind = text_of(folder / "type") or ""
-        if kind.startswith(_SLOWING) or kind.endswith(_ALERT):
-            yield kind, folder / "cur_state"

@@ -1,8 +1,8 @@
-"""What Linux says of itself in small files: absent or unreadable ones are None, never an error."""
+"""Linux's small files about itself: an absent or unreadable one is None, never an error."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -24,18 +24,18 @@ def number_of(path: Path) -> int | None:
 
 def fields_of(path: Path) -> dict[str, list[str]]:
     """Returns the values of every `name : value` line of a file, by name."""
-    found: dict[str, list[str]] = {}
+    fields: dict[str, list[str]] = {}
     for line in (text_of(path) or "").splitlines():
         name, colon, value = line.partition(":")
         if colon:
-            found.setdefault(name.strip(), []).append(value.strip())
-    return found
+            fields.setdefault(name.strip(), []).append(value.strip())
+    return fields
 
 
-def total_of(paths: tuple[Path, ...]) -> int | None:
-    """Returns the sum of the numbers in those files that can be read; None where none can."""
-    numbers = [number for path in paths if (number := number_of(path)) is not None]
-    return sum(numbers) if numbers else None
+def total_of(numbers: Iterable[int | None]) -> int | None:
+    """Returns the sum of the numbers that are not None; None where all are."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
 
 
 def mib_of(memory: Mapping[str, list[str]], name: str) -> int | None:

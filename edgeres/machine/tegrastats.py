@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 _MEMORY = r"\b{name} (\d+)/(\d+)MB"
 _CPU = re.compile(r"\bCPU \[([^\]]*)\](?:@(\d+))?")
+# `2%@345` or, in older lines, `2%`; a processor that is switched off is `off`.
+_CORE = re.compile(r"(\d+)%(?:@(\d+))?")
 _ENGINE = r"\b{name} (?:(\d+)%)?(?:@\[?([\d,]+)\]?)?"
 _TEMPERATURE = re.compile(r"\b(\w+)@(-?\d+(?:\.\d+)?)C\b")
 _POWER = re.compile(r"\b([A-Z]\w*) (\d+)(?:mW)?/\d+(?:mW)?(?:/\d+mW)?(?=\s|$)")
@@ -50,7 +52,7 @@ class TegraStats:
 
 
 def parse_tegrastats(line: str) -> TegraStats | None:
-    """Returns what a line says; None where it is none of tegrastats'.
+    """Returns what a line reports; None where it is none of tegrastats'.
 
     Source: Jetson Linux Developer Guide, tegrastats utility, and lines of the boards themselves.
     """
@@ -58,6 +60,12 @@ def parse_tegrastats(line: str) -> TegraStats | None:
     if ram is None:
         return None
     swap = re.search(_MEMORY.format(name="SWAP"), line)
+    cpu, cores = _CPU.search(line), []
+    for text in cpu[1].split(",") if cpu else ():
+        load = _CORE.fullmatch(text.strip())
+        # Older lines have one clock for all processors, behind the bracket.
+        mhz = load and cpu and (load[2] or cpu[2])
+        cores.append(load and CoreLoad(percent=int(load[1]), mhz=int(mhz) if mhz else None))
     emc_percent, emc_mhz = _engine(line, "EMC_FREQ")
     gpu_percent, gpu_mhz = _engine(line, "GR3D_FREQ")
     return TegraStats(
@@ -65,7 +73,7 @@ def parse_tegrastats(line: str) -> TegraStats | None:
         ram_total_mb=int(ram[2]),
         swap_used_mb=int(swap[1]) if swap else None,
         swap_total_mb=int(swap[2]) if swap else None,
-        cpu=_cores(line),
+        cpu=tuple(cores),
         emc_percent=emc_percent,
         emc_mhz=emc_mhz[0] if emc_mhz else None,
         gpu_percent=gpu_percent,
@@ -77,26 +85,9 @@ def parse_tegrastats(line: str) -> TegraStats | None:
 
 def _engine(line: str, name: str) -> tuple[int | None, tuple[int, ...]]:
     """Returns load and clocks of `10%`, `10%@624`, `@1575`, `10%@[305,305]` or `@[305,305]`."""
-    found = re.search(_ENGINE.format(name=name), line)
-    if found is None:
+    engine = re.search(_ENGINE.format(name=name), line)
+    if engine is None:
         return None, ()
-    percent, clocks = found.groups()
+    percent, clocks = engine.groups()
     mhz = tuple(int(clock) for clock in (clocks or "").split(",") if clock)
     return (None if percent is None else int(percent)), mhz
-
-
-def _cores(line: str) -> tuple[CoreLoad | None, ...]:
-    """Returns the cores of `[2%@345,off,0%@345]` or, as older ones have it, `[2%,off,0%]@345`."""
-    found = _CPU.search(line)
-    if found is None:
-        return ()
-    cores, common = found.groups()
-    return tuple(_core(core.strip(), common) for core in cores.split(","))
-
-
-def _core(text: str, common: str | None) -> CoreLoad | None:
-    found = re.fullmatch(r"(\d+)%(?:@(\d+))?", text)
-    if found is None:
-        return None
-    clock = found[2] or common
-    return CoreLoad(percent=int(found[1]), mhz=None if clock is None else int(clock))

@@ -17,35 +17,24 @@ def every(interval_s: float | None, call: Callable[[], None]) -> Iterator[None]:
     if interval_s is None:
         yield
         return
-    ticker = _Ticker(interval_s, call)
-    ticker.start()
+    done = threading.Event()
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            while not done.wait(interval_s):
+                call()
+        except Exception as error:
+            # A thread's own exception is printed and lost: hand it to the thread that waits.
+            errors.append(error)
+
+    # A daemon, so that a call that hangs cannot keep the program alive.
+    thread = threading.Thread(target=run, name="edgeres-ticker", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        ticker.stop()
-    if ticker.error is not None:
-        raise ticker.error
-
-
-class _Ticker(threading.Thread):
-    """The thread; a daemon, so that a call that hangs cannot keep the program alive."""
-
-    def __init__(self, interval_s: float, call: Callable[[], None]) -> None:
-        super().__init__(name="edgeres-ticker", daemon=True)
-        self._interval_s = interval_s
-        self._call = call
-        self._done = threading.Event()
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        """Calls until `stop`."""
-        try:
-            while not self._done.wait(self._interval_s):
-                self._call()
-        except Exception as error:
-            self.error = error  # handed to the thread that waits
-
-    def stop(self) -> None:
-        """Ends the calls; returns when the one under way has returned."""
-        self._done.set()
-        self.join()
+        done.set()
+        thread.join()
+    if errors:
+        raise errors[0]

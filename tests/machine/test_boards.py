@@ -31,24 +31,31 @@ from edgeres.machine.clocks import (
 )
 from edgeres.machine.l4t import (
     cuda_version,
-    jetpack_of,
-    parse_dpkg_status,
-    parse_release,
+    jetpack_version,
+    l4t_version,
+    packages_of,
     tensorrt_problem,
     version_of,
 )
 from edgeres.machine.rails import all_rails, find_rails
 from edgeres.machine.tegrastats import CoreLoad, parse_tegrastats
 
+RELEASE, DPKG = "etc/nv_tegra_release", "var/lib/dpkg/status"
+
 each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 
 
+def jetpack_package(version: str) -> str:
+    """Returns dpkg's paragraph on JetPack."""
+    return f"Package: nvidia-jetpack\nStatus: install ok installed\nVersion: {version}\n"
+
+
 @each_board
-def test_release_and_jetpack(board: Board) -> None:
-    """Jetson Linux from its file, and JetPack by it; the package's own word comes first."""
-    l4t = parse_release(board.release)
-    assert (l4t, jetpack_of(l4t, None)) == (board.l4t, board.jetpack)
-    assert jetpack_of(l4t, "9.9.1+b7") == "9.9.1"
+def test_release_and_jetpack(board: Board, tmp_path: Path) -> None:
+    """Jetson Linux from its file, and JetPack by it; the package's own version comes first."""
+    root = lay_out(tmp_path, {RELEASE: board.release})
+    assert (l4t_version(root), jetpack_version(root)) == (board.l4t, board.jetpack)
+    assert jetpack_version(lay_out(root, {DPKG: jetpack_package("9.9.1+b7")})) == "9.9.1"
 
 
 @each_board
@@ -315,19 +322,25 @@ def test_other_forms_of_the_power_mode(text: str, mode: PowerMode | None) -> Non
         ("Ubuntu 22.04", None),
     ],
 )
-def test_other_forms_of_the_release(text: str, l4t: str | None) -> None:
+def test_other_forms_of_the_release(text: str, l4t: str | None, tmp_path: Path) -> None:
     """With and without a space, with further lines, and none."""
-    assert parse_release(text) == l4t
+    assert l4t_version(lay_out(tmp_path, {RELEASE: text})) == l4t
 
 
-def test_a_release_that_nobody_named_has_no_jetpack() -> None:
-    """It is not given the nearest one's."""
-    assert jetpack_of("36.4.7", None) is None
-    assert jetpack_of(None, None) is None
-    assert jetpack_of("32.7.1", "4.6.1-b110") == "4.6.1"
+def test_a_release_that_nobody_named_has_no_jetpack(tmp_path: Path) -> None:
+    """It is not given the nearest one's; its package names it."""
+    assert jetpack_version(tmp_path) is None
+    root = lay_out(tmp_path, {RELEASE: "# R36 (release), REVISION: 4.7"})
+    assert jetpack_version(root) is None
+    assert jetpack_version(lay_out(root, {DPKG: jetpack_package("4.6.1-b110")})) == "4.6.1"
 
 
-def test_packages_that_are_installed() -> None:
+def test_a_package_makes_no_jetson(tmp_path: Path) -> None:
+    """Elsewhere, as in a container for another board, there is no JetPack."""
+    assert jetpack_version(lay_out(tmp_path, {DPKG: jetpack_package("6.2+b77")})) is None
+
+
+def test_packages_that_are_installed(tmp_path: Path) -> None:
     """By name and state; what was removed or is only known does not count."""
     status = (
         "Package: nvidia-jetpack\nStatus: install ok installed\nArchitecture: arm64\n"
@@ -336,7 +349,8 @@ def test_packages_that_are_installed() -> None:
         "Package: libnvinfer10\nStatus: install ok installed\nVersion: 10.3.0.30-1+cuda12.5\n\n"
         "Package: bash\nStatus: install ok installed\nVersion: 5.1\n"
     )
-    assert parse_dpkg_status(status, ("nvidia-jetpack", "libnvinfer8", "libnvinfer10")) == {
+    root = lay_out(tmp_path, {DPKG: status})
+    assert packages_of(root, ("nvidia-jetpack", "libnvinfer8", "libnvinfer10")) == {
         "nvidia-jetpack": "6.2.1+b38",
         "libnvinfer10": "10.3.0.30-1+cuda12.5",
     }

@@ -13,6 +13,7 @@ from fake_nvml import FakeNvml, install
 from machine_files import CALM, lay_out
 from rich.console import Console
 
+from edgeres.installation import install_hint
 from edgeres.machine import Advice, DoctorReport, JetsonBoard, advise, examine_machine, is_jetson
 from edgeres.machine import capabilities as what_works
 from edgeres.machine.clocks import PowerMode
@@ -247,7 +248,7 @@ def test_the_whole_of_a_board(tmp_path: Path) -> None:
     assert raw["calm"]["stable"] is True
     works = {found["name"]: found for found in raw["capabilities"]}
     assert works["measure energy"]["detail"] == ("ina3221: VDD_GPU, VDD_CPU_SOC_MSS, VIN_SYS_5V0")
-    assert works["watch the GPU"]["detail"] == "Jetson GPU through devfreq"
+    assert works["monitor the GPU"]["detail"] == "Jetson GPU through devfreq"
 
 
 def rendered(found: DoctorReport) -> str:
@@ -298,7 +299,7 @@ def test_energy_and_clocks_of_a_desktops_gpu(
     install(monkeypatch, nvml)
     works = {found.name: found for found in what_works(lay_out(tmp_path, {"dev/nvidiactl": ""}))}
     assert works["measure energy"].detail == "nvml: NVIDIA Test GPU"
-    assert works["watch the GPU"].detail == "NVIDIA Test GPU through NVML"
+    assert works["monitor the GPU"].detail == "NVIDIA Test GPU through NVML"
     assert nvml.is_open == 0
 
 
@@ -318,5 +319,7 @@ def test_what_a_gpu_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "pycuda is missing" in detail("tensorrt inference")
     found.add("pycuda")
     assert detail("tensorrt inference") == "run on this GPU"
-    assert "edgeres[nvml]" in detail("watch the GPU")
-    assert "pip install --force-reinstall" in detail("onnxruntime engines")
+    assert install_hint("pynvml") in detail("monitor the GPU")
+    assert detail("onnxruntime engines") == "pip install onnxruntime"
+    assert detail("export checkpoints") == f"torch is missing. {install_hint('torch')}"
+    assert detail("tensorrt-rtx plans").endswith(install_hint("tensorrt_rtx"))

@@ -10,6 +10,7 @@ import pytest
 from fake_nvml import FakeNvml, install
 from machine_files import lay_out
 
+from edgeres.installation import install_hint
 from edgeres.machine import (
     Energy,
     NoEnergy,
@@ -145,7 +146,7 @@ def test_work_too_short_for_the_meter() -> None:
     )
     assert energy == NoEnergy(
         reason="The work took 0.50 s, too short for list, which updates every 0.1 s: "
-        "2 s or more can be told. Take more images."
+        "2 s or more can be measured. Take more images."
     )
     assert clock.now == 100.5
 
@@ -279,7 +280,7 @@ def test_a_virtual_machine_has_no_counter(tmp_path: Path) -> None:
     """Nothing is guessed from a load."""
     meter = open_meter(tmp_path, gpu=False)
     assert isinstance(meter, NoMeter)
-    assert "shows no energy counter" in meter.reason
+    assert "has no energy counter" in meter.reason
     assert "virtual machines do not have" in meter.reason
 
 
@@ -302,7 +303,7 @@ def test_a_gpus_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("nvmlInit", "NVML does not answer: Not Supported. Check the driver with nvidia-smi."),
         (
             "nvmlDeviceGetTotalEnergyConsumption",
-            "NVIDIA Test GPU has no energy counter (NVML says: Not Supported): it needs Volta or "
+            "NVIDIA Test GPU has no energy counter (NVML reports: Not Supported): it needs Volta or "
             "newer.",
         ),
     ],
@@ -322,4 +323,4 @@ def test_nvml_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     install(monkeypatch, None)
     meter = open_meter(tmp_path, gpu=True)
     assert isinstance(meter, NoMeter)
-    assert meter.reason.endswith("not installed. pip install 'edgeres[nvml]'")
+    assert meter.reason.endswith(f"not installed. {install_hint('pynvml')}")

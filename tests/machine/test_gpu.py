@@ -8,6 +8,7 @@ import pytest
 from fake_nvml import FakeNvml, install
 from machine_files import lay_out
 
+from edgeres.installation import install_hint
 from edgeres.machine import GpuState, open_gpu
 from edgeres.machine.gpu import REASONS, THROTTLING, JetsonGpu
 
@@ -17,7 +18,7 @@ def test_a_gpu_through_nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     nvml = FakeNvml(mhz=1410, reasons=0x44)
     install(monkeypatch, nvml)
     gpu = open_gpu(tmp_path)
-    assert (gpu.name, gpu.unseen, nvml.asked) == ("NVIDIA Test GPU through NVML", None, [0])
+    assert (gpu.name, gpu.unavailable, nvml.asked) == ("NVIDIA Test GPU through NVML", None, [0])
     assert gpu.read() == GpuState(
         mhz=1410,
         max_mhz=1980,
@@ -64,8 +65,8 @@ def test_without_the_module_the_reason_is_told(
     """With the line that installs it."""
     install(monkeypatch, None)
     gpu = open_gpu(tmp_path)
-    assert gpu.unseen is not None
-    assert "not installed. pip install 'edgeres[nvml]'" in gpu.unseen
+    assert gpu.unavailable is not None
+    assert gpu.unavailable.endswith(f"not installed. {install_hint('pynvml')}")
     assert gpu.read() == GpuState()
     gpu.close()
 
@@ -75,8 +76,8 @@ def test_nvml_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cal
     """NVML's own words are passed on, and nothing stays open."""
     nvml = FakeNvml(unsupported=frozenset({call}))
     install(monkeypatch, nvml)
-    assert open_gpu(tmp_path).unseen == (
-        "NVML does not tell of the GPU: Not Supported. Check it with nvidia-smi."
+    assert open_gpu(tmp_path).unavailable == (
+        "NVML does not report on the GPU: Not Supported. Check it with nvidia-smi."
     )
     assert nvml.is_open == 0
 

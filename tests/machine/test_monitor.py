@@ -85,7 +85,7 @@ class CountingGpu:
     """A GPU that tells nothing and counts how often it is asked and closed."""
 
     name = "fake"
-    unseen = None
+    unavailable = None
 
     def __init__(self, enough: int = 1) -> None:
         """Sets `seen` at the look number `enough`."""

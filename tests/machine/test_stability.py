@@ -238,7 +238,7 @@ def test_what_disturbs_nothing_is_not_told(change: Callable[[Sample], Sample]) -
 def test_what_cannot_be_seen_is_listed() -> None:
     """Silence of the machine never passes for calm."""
     dumb = [Sample(at_s=float(second), cpu=CpuState(), temperatures_c={}) for second in range(3)]
-    judgement = stability_of(dumb, gpu_unseen="no NVML")
+    judgement = stability_of(dumb, gpu_unavailable="no NVML")
     assert judgement.stable
     assert judgement.findings == ()
     assert judgement.unseen == (
