@@ -41,7 +41,8 @@ _BINS = 8192
 `methods.SEARCH_BINS` are always resolved."""
 
 _LEAST_LIMIT = 2.0**-100
-"""Below it the bins per unit would overflow float32; `scale_of` takes such a tensor for dead."""
+"""Below it the bins per unit would overflow float32; `Grid.scale_from_amax` takes such a tensor
+for dead."""
 
 _SPATIAL = "edgeres_spatial_shape"
 """Initializer that makes (N, features), as between two classifier layers, (N, features, 1, 1)."""

@@ -31,15 +31,10 @@ from edgeres.onnx_file import LoweredNetwork, load_model
 from edgeres.progress import Progress, silent
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import Graph, skeleton, view
+from edgeres.quantization.grids import INT8
 from edgeres.quantization.placement import float_layers
 from edgeres.quantization.recovered import recovered, with_weights
-from edgeres.quantization.thresholds import (
-    SIGNED_LEVELS,
-    Distribution,
-    merged,
-    mse_amax,
-    thresholds,
-)
+from edgeres.quantization.thresholds import Distribution, merged, mse_amax, thresholds
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
 from edgeres.targets.onnxruntime.placement import place_for_cpu
@@ -171,7 +166,7 @@ def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[
     """
     _, seen = _observation(model)
     found = observe(seen, batches)
-    return {name: mse_amax(shape, SIGNED_LEVELS) for name, shape in found.items()}
+    return {name: mse_amax(shape, INT8) for name, shape in found.items()}
 
 
 def _observation(model: OnnxArtifact) -> tuple[Graph, Observation]:

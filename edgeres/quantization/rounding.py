@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.quantization.thresholds import SIGNED_LEVELS
+from edgeres.quantization.grids import INT8
 from edgeres.quantization.weights import weight_scales
 
 _FP16_NORMAL = (2.0**-14, 65504.0)
@@ -46,8 +46,8 @@ def on_grid(
     """
     steps = in_steps(weight, scales)
     rounded = np.rint(steps) if up is None else np.floor(steps) + up
-    beyond = np.abs(steps) >= SIGNED_LEVELS
-    rounded = np.where(beyond, np.sign(steps) * SIGNED_LEVELS, rounded)
+    beyond = np.abs(steps) >= INT8.qmax
+    rounded = np.where(beyond, np.sign(steps) * INT8.qmax, rounded)
     return (rounded * shaped(scales, weight.ndim)).astype(np.float32)
 
 

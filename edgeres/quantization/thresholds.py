@@ -1,8 +1,7 @@
 """Thresholds (amax) from the distribution of an activation, each method as its name says.
 
-All work on a histogram of |x|, since the grids are symmetric or begin at zero: `levels` is
-the number of steps above zero, 127 for signed INT8 and 255 for the unsigned grid behind a
-ReLU. Exact zeros are counted apart: zero maps to zero on every grid, so they carry no error
+All work on a histogram of |x|, since the grids are symmetric or begin at zero: signed INT8 has
+127 steps above zero, the unsigned grid behind a ReLU 255. Exact zeros are counted apart: zero maps to zero on every grid, so they carry no error
 and would only drown the distribution that they are not part of.
 """
 
@@ -10,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.methods import Method
 from edgeres.core.table import Threshold
-
-SIGNED_LEVELS = 127
-UNSIGNED_LEVELS = 255
+from edgeres.quantization.grids import INT8, UINT8, Grid
 
 SEARCH_BINS = 2048
 """Bins over [0, amax] in the entropy and mse searches. Source: Migacz 2017, 8-bit Inference
@@ -50,7 +47,7 @@ def merged(first: Distribution, second: Distribution) -> Distribution:
     if not first.bin_width or not second.bin_width:
         wide, narrow = (first, second) if first.bin_width else (second, first)
         return replace(wide, zeros=wide.zeros + narrow.zeros)
-    narrow, wide = sorted((first, second), key=lambda seen: seen.bin_width)
+    narrow, wide = sorted((first, second), key=lambda each: each.bin_width)
     counts = narrow.counts
     for _ in range(round(np.log2(wide.bin_width / narrow.bin_width))):
         half = counts.reshape(-1, 2).sum(axis=1)
@@ -63,104 +60,96 @@ def merged(first: Distribution, second: Distribution) -> Distribution:
     )
 
 
-def thresholds(seen: Distribution, *, signed: bool, percentile: float) -> dict[Method, Threshold]:
-    """Returns the threshold of every method of its own, for the signed and (unless `signed`) unsigned grid.
+def thresholds(
+    distribution: Distribution, *, signed: bool, percentile: float
+) -> dict[Method, Threshold]:
+    """Returns the threshold of every method, for the signed and (unless `signed`) unsigned grid.
 
-    A tensor that was never anything but zero gets 0 everywhere; `scale_of` makes a positive
-    scale of it.
+    A tensor that was never anything but zero gets 0 everywhere, of which a grid makes a positive
+    scale all the same.
     """
-    at_percentile = percentile_amax(seen, percentile)
+    at_percentile = percentile_amax(distribution, percentile)
+
+    def threshold(amax: Callable[[Grid], float]) -> Threshold:
+        return Threshold(s8=amax(INT8), u8=None if signed else amax(UINT8))
+
     return {
-        Method.MAX: _threshold(signed, seen.amax, seen.amax),
-        Method.PERCENTILE: _threshold(signed, at_percentile, at_percentile),
-        Method.ENTROPY: _searched(entropy_amax, seen, signed),
-        Method.MSE: _searched(mse_amax, seen, signed),
+        Method.MAX: threshold(lambda _: distribution.amax),
+        Method.PERCENTILE: threshold(lambda _: at_percentile),
+        Method.ENTROPY: threshold(partial(entropy_amax, distribution)),
+        Method.MSE: threshold(partial(mse_amax, distribution)),
     }
 
 
-def percentile_amax(seen: Distribution, percentile: float) -> float:
+def percentile_amax(distribution: Distribution, percentile: float) -> float:
     """Returns the smallest amax that leaves `percentile` % of all values, zeros too, unclipped.
 
-    Linear within a bin; never above the exact maximum. Where zeros alone are that share, the
-    rule would clip everything that the tensor says, so it clips nothing.
+    Linear within a bin; never above the exact maximum.
     """
-    wanted = percentile / 100 * (seen.zeros + int(seen.counts.sum()))
-    cumulative = seen.zeros + np.cumsum(seen.counts)
-    if wanted >= cumulative[-1] or wanted <= seen.zeros:
-        return seen.amax
+    counts, zeros = distribution.counts, distribution.zeros
+    wanted = percentile / 100 * (zeros + int(counts.sum()))
+    cumulative = zeros + np.cumsum(counts)
+    # Where zeros alone are that fraction, the rule would clip everything that the tensor says,
+    # so it clips nothing.
+    if wanted >= cumulative[-1] or wanted <= zeros:
+        return distribution.amax
     index = int(np.searchsorted(cumulative, wanted))
-    before = cumulative[index] - seen.counts[index]
-    inside = (wanted - before) / seen.counts[index]
-    return float(min(seen.amax, (index + inside) * seen.bin_width))
+    before = cumulative[index] - counts[index]
+    inside = (wanted - before) / counts[index]
+    return float(min(distribution.amax, (index + inside) * distribution.bin_width))
 
 
-def entropy_amax(seen: Distribution, levels: int) -> float:
+def entropy_amax(distribution: Distribution, grid: Grid) -> float:
     """Returns the amax whose quantized distribution loses the least information (KL divergence).
 
     For each candidate of i bins, P is the histogram's first i bins with everything beyond put
-    in the last, Q the same bins without that, merged into levels + 1 groups and spread evenly
+    in the last, Q the same bins without that, merged into qmax + 1 groups and spread evenly
     over the bins of each group that are not empty; the candidate with the least KL(P || Q)
-    wins. With prefix sums one candidate costs O(levels), not O(bins).
+    wins. With prefix sums one candidate costs O(qmax), not O(bins).
 
     Source: Migacz 2017, 8-bit Inference with TensorRT, slides 28 to 39.
     """
-    counts, width = rebinned(seen, SEARCH_BINS)
-    if seen.amax == 0 or not counts.any():
-        return seen.amax
-    candidates = np.arange(levels + 1, len(counts) + 1)
-    best = candidates[int(np.argmin(_divergences(counts, candidates, levels + 1)))]
-    return float(min(seen.amax, best * width))
+    counts, width = rebinned(distribution, SEARCH_BINS)
+    if distribution.amax == 0 or not counts.any():
+        return distribution.amax
+    # Fewer bins than groups cannot be merged, so the search begins at one bin a group.
+    candidates = np.arange(grid.qmax + 1, len(counts) + 1)
+    best = candidates[int(np.argmin(_divergences(counts, candidates, grid.qmax + 1)))]
+    return float(min(distribution.amax, best * width))
 
 
-def mse_amax(seen: Distribution, levels: int) -> float:
+def mse_amax(distribution: Distribution, grid: Grid) -> float:
     """Returns the amax with the least mean squared error of rounding and clipping.
 
-    A search over candidates from 1/192 of the maximum to the maximum, each judged on the
-    centres of the histogram's bins.
+    A search over candidates from 1/192 of the maximum to the maximum; the error of each is that
+    of the centres of the histogram's bins, weighted by their counts.
     """
-    counts, width = rebinned(seen, SEARCH_BINS)
-    if seen.amax == 0 or not counts.any():
-        return seen.amax
+    counts, width = rebinned(distribution, SEARCH_BINS)
+    if distribution.amax == 0 or not counts.any():
+        return distribution.amax
     centres = (np.arange(len(counts)) + 0.5) * width
-    candidates = seen.amax * np.arange(1, _MSE_CANDIDATES + 1) / _MSE_CANDIDATES
-    errors = [_squared_error(centres, counts, amax / levels, levels) for amax in candidates]
+    candidates = distribution.amax * np.arange(1, _MSE_CANDIDATES + 1) / _MSE_CANDIDATES
+    errors = []
+    for scale in candidates / grid.qmax:
+        restored = grid.nearest(centres / scale) * scale
+        errors.append(np.dot(counts, (centres - restored) ** 2))
     return float(candidates[int(np.argmin(errors))])
 
 
-def rebinned(seen: Distribution, bins: int) -> tuple[NDArray[np.float64], float]:
+def rebinned(distribution: Distribution, bins: int) -> tuple[NDArray[np.float64], float]:
     """Returns `bins` counts over exactly [0, amax] and their width in the tensor's unit.
 
     A bin of the histogram is split among the new bins by overlap, so counts become fractions.
     """
-    width = seen.amax / bins
+    width = distribution.amax / bins
     if width == 0:
         return np.zeros(bins), width
-    edges = np.arange(len(seen.counts) + 1) * seen.bin_width
-    cumulative = np.concatenate([[0.0], np.cumsum(seen.counts)])
+    edges = np.arange(len(distribution.counts) + 1) * distribution.bin_width
+    cumulative = np.concatenate([[0.0], np.cumsum(distribution.counts)])
     at_new_edges = np.interp(np.arange(bins + 1) * width, edges, cumulative)
+    # Rounding may leave the last edge short of the maximum; no value may be lost.
     at_new_edges[-1] = cumulative[-1]
     return np.diff(at_new_edges), width
-
-
-def scale_of(amax: float, levels: int) -> np.float32:
-    """Returns the positive float32 scale of a grid; 1 / levels for a tensor that is always zero.
-
-    The scale of a dead channel has no influence on any result, but must be positive:
-    TensorRT's parser refuses zero, and a subnormal one underflows when multiplied.
-    """
-    tiny = float(np.finfo(np.float32).tiny) * 2**24
-    return np.float32((amax if amax > tiny else 1.0) / levels)
-
-
-def _threshold(signed: bool, s8: float, u8: float) -> Threshold:
-    return Threshold(s8=s8, u8=None if signed else u8)
-
-
-def _searched(
-    search: Callable[[Distribution, int], float], seen: Distribution, signed: bool
-) -> Threshold:
-    u8 = None if signed else search(seen, UNSIGNED_LEVELS)
-    return Threshold(s8=search(seen, SIGNED_LEVELS), u8=u8)
 
 
 def _divergences(
@@ -176,6 +165,7 @@ def _divergences(
     inside = total[candidates]
     outliers = total[-1] - inside
     last = counts[candidates - 1]
+    # Group k of i bins covers [k * i // groups, (k + 1) * i // groups): sizes differ by one at most.
     edges = candidates[:, None] * np.arange(groups + 1) // groups
     sums = np.diff(total[edges], axis=1)
     spread = sums / np.maximum(np.diff(filled[edges], axis=1), 1)
@@ -185,6 +175,7 @@ def _divergences(
     divergence = (
         (p_log_p - p_log_q) / total[-1] - np.log(total[-1]) + np.log(np.maximum(inside, _TINY))
     )
+    # Q has no mass in an empty last bin, where P has the outliers.
     return np.where((last == 0) & (outliers > 0), np.inf, divergence)
 
 
@@ -194,11 +185,3 @@ def _prefix(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _x_log_x(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values * np.log(np.maximum(values, _TINY))
-
-
-def _squared_error(
-    centres: NDArray[Any], counts: NDArray[np.float64], scale: float, levels: int
-) -> float:
-    """Returns the count-weighted squared error of a grid of `levels` steps above zero."""
-    restored = np.minimum(np.rint(centres / scale), levels) * scale
-    return float(np.dot(counts, (centres - restored) ** 2))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.quantization.thresholds import SIGNED_LEVELS, scale_of
+from edgeres.quantization.grids import INT8
 
 _SHARES = np.arange(256, 231, -1, dtype=np.float32) / 256
 """Shares of a channel's largest magnitude a that the mse search tries: 1 to 0.9. At the best share
@@ -41,7 +41,7 @@ def quantize_weight(
         axis: dimension of the output channels.
     """
     shaped = scales.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-    steps = np.rint(weight / shaped).clip(-SIGNED_LEVELS, SIGNED_LEVELS)
+    steps = INT8.nearest(weight / shaped)
     return QuantizedWeight(steps.astype(np.int8), scales, axis)
 
 
@@ -49,7 +49,7 @@ def weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]
     """Returns amax / 127 of each channel along `axis`, shape (channels,)."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     amax = np.abs(weight).max(axis=others)
-    return np.array([scale_of(float(a), SIGNED_LEVELS) for a in amax], np.float32)
+    return np.array([INT8.scale_from_amax(float(a)) for a in amax], np.float32)
 
 
 def mse_weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
@@ -63,7 +63,7 @@ def mse_weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.floa
     for share in _SHARES:
         scales = largest * share
         steps = (rows / scales[:, None]).astype(np.float32)
-        errors = steps - np.rint(steps).clip(-SIGNED_LEVELS, SIGNED_LEVELS)
+        errors = steps - INT8.nearest(steps)
         squared = np.einsum("ij,ij->i", errors, errors) * np.square(scales / largest)
         better = squared < least
         best[better], least[better] = scales[better], squared[better]
@@ -75,7 +75,7 @@ def clipped(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray
 
     `weight_scales` of what comes out finds the scales again, so every lowering does.
     """
-    limits = (SIGNED_LEVELS * scales).reshape(-1, *[1] * (weight.ndim - 1))
+    limits = (INT8.qmax * scales).reshape(-1, *[1] * (weight.ndim - 1))
     return np.clip(weight, -limits, limits)
 
 

@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edgeres.core.methods import Method
+from edgeres.quantization.grids import INT8, UINT8, Grid
 from edgeres.quantization.thresholds import (
     SEARCH_BINS,
-    SIGNED_LEVELS,
-    UNSIGNED_LEVELS,
     Distribution,
     entropy_amax,
     mse_amax,
     percentile_amax,
     rebinned,
-    scale_of,
     thresholds,
 )
 
@@ -121,13 +119,13 @@ def squared_error(values: Values, amax: float, levels: int) -> float:
     return float(((magnitudes - restored) ** 2).sum())
 
 
-@pytest.mark.parametrize("levels", [SIGNED_LEVELS, UNSIGNED_LEVELS])
-def test_entropy_is_the_least_of_the_literal_loop(values: Values, levels: int) -> None:
+@pytest.mark.parametrize("grid", [INT8, UINT8])
+def test_entropy_is_the_least_of_the_literal_loop(values: Values, grid: Grid) -> None:
     """No candidate of the literal loop loses less information than the one chosen."""
     seen = aligned(values)
-    chosen = round(entropy_amax(seen, levels) / seen.bin_width)
-    loop = literal_divergences(seen.counts.astype(float), levels, step=29)
-    own = literal_divergence(seen.counts.astype(float), chosen, levels + 1)
+    chosen = round(entropy_amax(seen, grid) / seen.bin_width)
+    loop = literal_divergences(seen.counts.astype(float), grid.qmax, step=29)
+    own = literal_divergence(seen.counts.astype(float), chosen, grid.qmax + 1)
     assert own <= min(loop.values()) * (1 + 1e-9) + 1e-12
 
 
@@ -135,29 +133,29 @@ def test_entropy_finds_the_literal_loops_own_candidate() -> None:
     """Over every candidate the argmin is the literal loop's, bin for bin."""
     values = SAMPLES["laplace"](np.random.default_rng(11))[:4000].astype(np.float32)
     seen = aligned(values)
-    loop = literal_divergences(seen.counts.astype(float), SIGNED_LEVELS, step=1)
+    loop = literal_divergences(seen.counts.astype(float), INT8.qmax, step=1)
     best = min(sorted(loop), key=lambda bins: loop[bins])
-    assert round(entropy_amax(seen, SIGNED_LEVELS) / seen.bin_width) == best
+    assert round(entropy_amax(seen, INT8) / seen.bin_width) == best
 
 
 def test_entropy_from_calibrations_bins_is_as_good(values: Values) -> None:
     """Bins of another width cost less than two hundredths of the information lost anyway."""
     exact, kept = aligned(values), observed(values)
     counts = exact.counts.astype(float)
-    best = round(entropy_amax(exact, SIGNED_LEVELS) / exact.bin_width)
-    near = round(entropy_amax(kept, SIGNED_LEVELS) / exact.bin_width)
+    best = round(entropy_amax(exact, INT8) / exact.bin_width)
+    near = round(entropy_amax(kept, INT8) / exact.bin_width)
     # A candidate whose own last bin is empty counts as infinitely bad; its neighbour does not.
     around = [i for i in range(near - 3, near + 4) if counts[i - 1 : i].any()]
-    at_kept = min(literal_divergence(counts, bins, SIGNED_LEVELS + 1) for bins in around)
-    assert at_kept <= 1.02 * literal_divergence(counts, best, SIGNED_LEVELS + 1)
+    at_kept = min(literal_divergence(counts, bins, INT8.qmax + 1) for bins in around)
+    assert at_kept <= 1.02 * literal_divergence(counts, best, INT8.qmax + 1)
 
 
-@pytest.mark.parametrize("levels", [SIGNED_LEVELS, UNSIGNED_LEVELS])
-def test_mse_is_the_least_of_a_brute_force_search(values: Values, levels: int) -> None:
+@pytest.mark.parametrize("grid", [INT8, UINT8])
+def test_mse_is_the_least_of_a_brute_force_search(values: Values, grid: Grid) -> None:
     """On the raw values no threshold of a fine search has an error two per cent smaller."""
     seen = observed(values)
-    searched = [squared_error(values, seen.amax * i / 400, levels) for i in range(1, 401)]
-    assert squared_error(values, mse_amax(seen, levels), levels) <= 1.02 * min(searched)
+    searched = [squared_error(values, seen.amax * i / 400, grid.qmax) for i in range(1, 401)]
+    assert squared_error(values, mse_amax(seen, grid), grid.qmax) <= 1.02 * min(searched)
 
 
 @pytest.mark.parametrize("percentile", [50, 61, 90, 99, 99.9, 99.99])
@@ -194,7 +192,7 @@ def test_a_dead_tensor_has_threshold_zero_and_a_positive_scale() -> None:
     seen = Distribution(np.zeros(8192, np.int64), 0.0, 100, 0.0)
     found = thresholds(seen, signed=False, percentile=99.99)
     assert {(t.s8, t.u8) for t in found.values()} == {(0.0, 0.0)}
-    assert scale_of(0.0, SIGNED_LEVELS) == np.float32(1 / 127)
+    assert INT8.scale_from_amax(0.0) == np.float32(1 / 127)
 
 
 def test_a_sample_of_zeros_alone_keeps_the_exact_maximum() -> None:
@@ -209,14 +207,14 @@ def test_only_a_tensor_without_a_sign_has_the_unsigned_grid() -> None:
     seen = observed(np.abs(SAMPLES["normal"](np.random.default_rng(0))).astype(np.float32))
     assert all(t.u8 is None for t in thresholds(seen, signed=True, percentile=99).values())
     unsigned = thresholds(seen, signed=False, percentile=99)
-    assert unsigned[Method.MSE].u8 == mse_amax(seen, UNSIGNED_LEVELS)
-    assert unsigned[Method.ENTROPY].u8 == entropy_amax(seen, UNSIGNED_LEVELS)
+    assert unsigned[Method.MSE].u8 == mse_amax(seen, UINT8)
+    assert unsigned[Method.ENTROPY].u8 == entropy_amax(seen, UINT8)
 
 
 @pytest.mark.parametrize("amax", [1e-45, 1e-38, 1e-20, 1.0, 3e38])
 def test_a_scale_is_a_positive_normal_number(amax: float) -> None:
     """No scale underflows, whatever was observed."""
-    scale = scale_of(amax, UNSIGNED_LEVELS)
+    scale = UINT8.scale_from_amax(amax)
     assert scale.dtype == np.float32
     assert np.finfo(np.float32).tiny <= scale < np.inf
 

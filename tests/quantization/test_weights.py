@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from onnx import parser
 
-from edgeres.quantization.thresholds import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
+from edgeres.quantization.grids import INT8, UINT8
 from edgeres.quantization.weights import (
     clipped,
     least_weight_scales,
@@ -27,11 +27,11 @@ from edgeres.quantization.weights import (
 Array = NDArray[np.float32]
 
 GRIDS = {
-    "s8": (SIGNED_LEVELS, 0, -128, 127),
-    "u8 with zero point 128": (SIGNED_LEVELS, 128, 0, 255),
-    "u8 behind a ReLU": (UNSIGNED_LEVELS, 0, 0, 255),
+    "s8": (INT8, 0, -128, 127),
+    "u8 with zero point 128": (INT8, 128, 0, 255),
+    "u8 behind a ReLU": (UINT8, 0, 0, 255),
 }
-"""Levels, zero point, least and largest integer."""
+"""Grid, zero point, least and largest integer."""
 
 
 @cache
@@ -65,8 +65,8 @@ _WEIGHTS = hnp.arrays(
 @given(values=_VALUES, amax=_AMAX)
 def test_a_grid_rounds_saturates_and_keeps_zero(name: str, values: Array, amax: float) -> None:
     """Half a step at most inside the range, the end of the range outside, zero for zero."""
-    levels, zero, least, largest = GRIDS[name]
-    scale = scale_of(amax, levels)
+    grid, zero, least, largest = GRIDS[name]
+    scale = grid.scale_from_amax(amax)
     dtype = "int8" if name == "s8" else "uint8"
     feed = {
         "x": np.append(values, np.float32(0)),
@@ -87,7 +87,7 @@ def test_a_grid_rounds_saturates_and_keeps_zero(name: str, values: Array, amax: 
 @given(values=_VALUES, amax=_AMAX)
 def test_u8_with_zero_point_128_is_s8(values: Array, amax: float) -> None:
     """Value for value the same, so one threshold serves both."""
-    feed = {"x": values, "scale": np.array(scale_of(amax, SIGNED_LEVELS))}
+    feed = {"x": values, "scale": np.array(INT8.scale_from_amax(amax))}
     s8 = _session("int8").run(["y"], {**feed, "zero": np.array(0, "int8")})
     u8 = _session("uint8").run(["y"], {**feed, "zero": np.array(128, "uint8")})
     np.testing.assert_array_equal(s8, u8)
@@ -115,7 +115,7 @@ def test_per_channel_is_per_tensor_for_each_channel(weight: Array, data: st.Data
     scales = weight_scales(weight, axis)
     parts = []
     for scale, channel in zip(scales, np.moveaxis(weight, axis, 0), strict=True):
-        assert scale == scale_of(float(np.abs(channel).max()), SIGNED_LEVELS)
+        assert scale == INT8.scale_from_amax(float(np.abs(channel).max()))
         parts.append(np.clip(np.rint(channel / scale), -127, 127))
     expected = np.moveaxis(np.stack(parts), 0, axis)
     np.testing.assert_array_equal(quantize_weight(weight, scales, axis).values, expected)
@@ -124,7 +124,7 @@ def test_per_channel_is_per_tensor_for_each_channel(weight: Array, data: st.Data
 def _plain_mse_share(channel: Array, least: int) -> int:
     """Returns the best of the shares `least` / 256 to 1, in 256ths, one by one in float64."""
     values = channel.astype(np.float64).ravel()
-    largest = float(scale_of(float(np.abs(values).max()), SIGNED_LEVELS))
+    largest = float(INT8.scale_from_amax(float(np.abs(values).max())))
 
     def error(share: int) -> float:
         scale = largest * share / 256

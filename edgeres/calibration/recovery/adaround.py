@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from edgeres.calibration.recovery.layers import Fitted, Geometry, Samples, image_weights, powers_of
+from edgeres.quantization.grids import INT8
 from edgeres.quantization.recovered import Parameters
 from edgeres.quantization.rounding import grid_scales, in_steps, on_grid
-from edgeres.quantization.thresholds import SIGNED_LEVELS
 
 _STRETCH = (-0.1, 1.1)
 """Gamma and zeta of the rectified sigmoid. Source: Nagel et al. 2020, section 3.3."""
@@ -96,7 +96,7 @@ class _Layer:
     def fitted(self, schedule: Schedule) -> NDArray[np.bool_]:
         """Returns which weights to round up."""
         steps = torch.from_numpy(in_steps(self._trained.weight, self.scales))
-        floor = steps.clamp(-SIGNED_LEVELS, SIGNED_LEVELS).floor()
+        floor = steps.clamp(INT8.qmin, INT8.qmax).floor()
         scales = torch.from_numpy(self.scales).reshape(-1, 1, 1, 1)
         v = _logit((steps - floor).clamp(_EDGE, 1 - _EDGE)).requires_grad_()
         optimizer = torch.optim.Adam([v], lr=_RATE)

@@ -24,8 +24,8 @@ from edgeres.core.table import CalibrationTable
 from edgeres.errors import ArtifactError
 from edgeres.quantization.emit import Emitter
 from edgeres.quantization.graph import Graph, is_pass_through
+from edgeres.quantization.grids import INT8, UINT8
 from edgeres.quantization.placement import refusal
-from edgeres.quantization.thresholds import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
 from edgeres.quantization.weights import (
     QuantizedWeight,
     least_weight_scales,
@@ -41,7 +41,7 @@ from edgeres.targets.onnxruntime.strides import DENSE, Pair, moved_strides
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class U8Grid:
     """Scale and zero point of a u8 tensor; initializers are named after its root."""
 
     scale: np.float32
@@ -139,7 +139,7 @@ class _CpuLowering:
         grid = self._grid(source)
         attributes: dict[str, Any] = {"strides": self._strides.of(node)}
         if self._pixels is not None and self._is_stem(node.name):
-            grid = Grid(np.float32(1), np.uint8(0), source + "/pixels")
+            grid = U8Grid(np.float32(1), np.uint8(0), source + "/pixels")
             affine = self._pixels.affine(affine)
             attributes["pads"] = (0, 0, 0, 0)
         if self._folded is not None and self._is_stem(node.name):
@@ -164,7 +164,7 @@ class _CpuLowering:
             self._thinned(source, self._strides.of(conv))
             for source, conv in zip(sources, convs, strict=True)
         ]
-        unit = Grid(np.float32(1), grids[0].zero_point, add.name + "/joint")
+        unit = U8Grid(np.float32(1), grids[0].zero_point, add.name + "/joint")
         joint = self._out.node("Concat", stored, unit.root, axis=1)
         inputs = [self._dequantized(joint, unit), *self._quantized(add.name, affine, unit.scale)]
         self._out.node("Conv", inputs, raw, name=add.name, kernel_shape=(1, 1))
@@ -227,7 +227,7 @@ class _CpuLowering:
             return tensor
         return self._dequantized(self._integer[tensor], self._grid(tensor))
 
-    def _dequantized(self, stored: str, grid: Grid) -> str:
+    def _dequantized(self, stored: str, grid: U8Grid) -> str:
         self._reads += 1
         name = f"{grid.root}/dq{self._reads}"
         return self._out.node("DequantizeLinear", [stored, *self._parameters(grid)], name)
@@ -278,19 +278,19 @@ class _CpuLowering:
         ]
         return self._out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)
 
-    def _parameters(self, grid: Grid) -> list[str]:
+    def _parameters(self, grid: U8Grid) -> list[str]:
         return [
             self._out.constant(grid.root + "/scale", grid.scale),
             self._out.constant(grid.root + "/zero_point", grid.zero_point),
         ]
 
-    def _grid(self, tensor: str) -> Grid:
+    def _grid(self, tensor: str) -> U8Grid:
         return activation_grid(self._graph, self._table, tensor, self._method)
 
 
 def activation_grid(
     graph: Graph, table: CalibrationTable, tensor: str, method: Method | None = None
-) -> Grid:
+) -> U8Grid:
     """Returns the grid that the CPU keeps a tensor on.
 
     Raises:
@@ -305,8 +305,8 @@ def activation_grid(
             "otherwise. It was made by another version of edgeres: run calibrate again."
         )
     if threshold.u8 is None:
-        return Grid(scale_of(threshold.s8, SIGNED_LEVELS), np.uint8(128), root)
-    return Grid(scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0), root)
+        return U8Grid(INT8.scale_from_amax(threshold.s8), np.uint8(128), root)
+    return U8Grid(UINT8.scale_from_amax(threshold.u8), np.uint8(0), root)
 
 
 def _folded_stem(graph: Graph, stem: onnx.NodeProto | None) -> FoldedStem | None:

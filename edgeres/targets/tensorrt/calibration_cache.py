@@ -17,7 +17,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.errors import ConfigError
 from edgeres.onnx_file import load_model
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.thresholds import SIGNED_LEVELS, scale_of
+from edgeres.quantization.grids import INT8
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
@@ -45,7 +45,7 @@ def trt_cache(
     graph = view(load_model(model.path))
     lines = [f"TRT-{version_digits(version)}-EntropyCalibration2"]
     for tensor, root in _scaled(graph, table):
-        scale = scale_of(table.threshold(root, method).s8, SIGNED_LEVELS)
+        scale = INT8.scale_from_amax(table.threshold(root, method).s8)
         lines.append(f"{tensor}: {struct.pack('>f', scale).hex()}")
     return "\n".join(lines) + "\n"
 

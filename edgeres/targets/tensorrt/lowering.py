@@ -19,8 +19,8 @@ from edgeres.core.table import CalibrationTable
 from edgeres.quantization.emit import Emitter
 from edgeres.quantization.fp16 import half_scale
 from edgeres.quantization.graph import Graph
+from edgeres.quantization.grids import INT8, UINT8
 from edgeres.quantization.placement import Placement
-from edgeres.quantization.thresholds import SIGNED_LEVELS, UNSIGNED_LEVELS, scale_of
 from edgeres.quantization.weights import quantize_weight, weight_scales
 
 Rounding = Callable[[Any], Any]
@@ -62,10 +62,10 @@ def lower_for_tensorrt(
             if tensor not in pairs:
                 threshold = table.threshold(graph.root(tensor), method)
                 if unsigned and threshold.u8 is not None:
-                    scale, zero = scale_of(threshold.u8, UNSIGNED_LEVELS), np.uint8(0)
+                    scale, zero = UINT8.scale_from_amax(threshold.u8), np.uint8(0)
                     pairs[tensor] = _activation_pair(out, tensor, scale, zero)
                 else:
-                    scale = np.float32(rounded(scale_of(threshold.s8, SIGNED_LEVELS)))
+                    scale = np.float32(rounded(INT8.scale_from_amax(threshold.s8)))
                     pairs[tensor] = _activation_pair(out, tensor, scale, np.int8(0))
             inputs[index] = pairs[tensor]
         if node.name in placement.weighted:

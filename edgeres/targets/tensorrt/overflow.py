@@ -19,7 +19,7 @@ from edgeres.errors import QuantizationError
 from edgeres.onnx_file import load_model
 from edgeres.quantization.fp16 import LARGEST_FP16
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.thresholds import SIGNED_LEVELS, scale_of
+from edgeres.quantization.grids import INT8
 from edgeres.quantization.weights import weight_scales
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
@@ -106,7 +106,7 @@ def _extremes(
         return
     for edge in () if placement is None else placement.edges:
         threshold = table.threshold(graph.root(edge.tensor), method)
-        scale = float(scale_of(threshold.s8, SIGNED_LEVELS))
+        scale = float(INT8.scale_from_amax(threshold.s8))
         yield Overflow(edge.node, "activation scale", edge.tensor, scale)
     for name, observed in table.tensors.items():
         producer = graph.producers.get(name)
