@@ -69,7 +69,7 @@ def main() -> int:
     asked = parser.parse_args()
     wanted = [case for case in CASES if not asked.case or case.name in asked.case]
     verdicts: dict[str, Any] = {}
-    print("| network | engine | right | drop, 95 % interval | latency |")
+    print("| network | engine | correct | top-1, 95 % interval | latency |")
     print("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for case in wanted:
@@ -108,11 +108,12 @@ def row(name: str, engine: str, verdict: dict[str, Any]) -> str:
     """Returns one line of the table."""
     accuracy, latency = verdict["accuracy"], verdict["latency"]
     low, high = accuracy["ci95_pp"]
-    right = f"{accuracy['engine']['correct']} against {accuracy['reference']['correct']}"
+    counts = f"{accuracy['engine']['correct']}, FP32 {accuracy['reference']['correct']}"
     speed = "" if latency is None else f"{latency['speedup']:.2f} times as fast"
     return (
-        f"| {name} | {engine} | {right} of {accuracy['samples']} | "
-        f"{accuracy['drop_pp']:.2f} pp, {low:.2f} to {high:.2f} | {speed} |"
+        f"| {name} | {engine} | {counts} of {accuracy['samples']} | "
+        # The verdict has the drop; its sign and the interval's ends are turned around.
+        f"{-accuracy['drop_pp']:+.2f} pp, {-high:+.2f} to {-low:+.2f} | {speed} |"
     )
 
 
