@@ -17,12 +17,12 @@ from edgeres.images.decode import decode
 
 
 class Images(Protocol):
-    """Where the images of a data set come from."""
+    """Source of the images of a data set."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Returns what a message calls the image."""
+        """Returns the name of the image in messages."""
         ...
 
     def read(self, index: int) -> NDArray[np.uint8]:
@@ -75,7 +75,7 @@ class ImageArray:
     pixels: NDArray[np.uint8] = field(repr=False)
     """All images of the file, (N, H, W, 3) RGB; only read."""
     rows: NDArray[np.int64] = field(repr=False)
-    """(n,): the rows of `pixels` that are meant."""
+    """(n,): the rows of `pixels` that the set consists of."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -114,7 +114,7 @@ class Dataset:
         return len(self.images)
 
     def image_name(self, index: int) -> str:
-        """Returns what a message calls the image: its file, or its array and row."""
+        """Returns the name of the image in messages: its file, or its array and row."""
         return self.images.name(index)
 
     def image(self, index: int) -> NDArray[np.uint8]:
@@ -149,10 +149,10 @@ def select(dataset: Dataset, samples: int | None, seed: int) -> Dataset:
         raise ConfigError(f"seed is {seed}; expected 0 or a positive number.")
     if samples is None or samples >= len(dataset):
         return dataset
-    return take(dataset, np.sort(_draw(dataset, samples, seed)))
+    return take(dataset, np.sort(_systematic_sample(dataset, samples, seed)))
 
 
-def _draw(dataset: Dataset, samples: int, seed: int) -> NDArray[np.int64]:
+def _systematic_sample(dataset: Dataset, samples: int, seed: int) -> NDArray[np.int64]:
     """Returns the indices of a systematic sample from the images put in a random order by class.
 
     Classes come in random order, and the images of each too; from a random start, every
@@ -162,10 +162,13 @@ def _draw(dataset: Dataset, samples: int, seed: int) -> NDArray[np.int64]:
     count = len(dataset)
     labels = np.zeros(count, np.int64) if dataset.labels is None else dataset.labels
     names, classes = np.unique(labels, return_inverse=True)
+    # Only `random` of PCG64 is the same on every version of numpy; `shuffle` and `choice` are not.
     rng = np.random.Generator(np.random.PCG64(seed))
     place_of_class = rng.random(len(names))
+    # The last key of lexsort is the first to sort by: class by class, random within each.
     order: NDArray[np.int64] = np.lexsort((rng.random(count), place_of_class[classes]))
     start = int(rng.random() * count)
+    # In whole numbers, so that no rounding takes an image twice: floor((i N + start) / samples).
     return order[(np.arange(samples) * count + start) // samples]
 
 
@@ -179,30 +182,25 @@ def check_labels(dataset: Dataset, num_classes: int) -> None:
     if dataset.labels is None:
         raise DataError(f"{dataset.path} has no labels; accuracy needs one for every image.")
     if dataset.classes and len(dataset.classes) != num_classes:
+        background = (
+            " Where the network's first class is a background, every index is one higher there."
+            if len(dataset.classes) + 1 == num_classes
+            else ""
+        )
         raise DataError(
             f"{dataset.path} has {len(dataset.classes)} classes, the network {num_classes}. A "
             "class folder's place in sorted order is its index, so there must be one for each "
-            f"class of the network. Use a labels.csv (file,class_index) instead.{_background(dataset, num_classes)}"
+            f"class of the network. Use a labels.csv (file,class_index) instead.{background}"
         )
     outside = np.flatnonzero(dataset.labels >= num_classes)
     if outside.size:
         first = int(outside[0])
+        advice = "Correct the labels or use the network that they belong to."
+        if (dataset.labels.min(), dataset.labels.max()) == (1, num_classes):
+            # As MATLAB and ILSVRC's own development kit count.
+            advice = f"They run from 1 to {num_classes}, as if counted from 1: take 1 off each."
         raise DataError(
             f"{outside.size} of {len(dataset)} labels of {dataset.path} are outside the network's "
             f"{num_classes} classes (first: {dataset.image_name(first)} with "
-            f"{dataset.labels[first]}); expected 0 to {num_classes - 1}. "
-            f"{_advice(dataset.labels, num_classes)}"
+            f"{dataset.labels[first]}); expected 0 to {num_classes - 1}. {advice}"
         )
-
-
-def _background(dataset: Dataset, num_classes: int) -> str:
-    """Says what one class more in the network often is."""
-    if len(dataset.classes) + 1 != num_classes:
-        return ""
-    return " Where the network's first class is a background, every index is one higher there."
-
-
-def _advice(labels: NDArray[np.int64], num_classes: int) -> str:
-    if (labels.min(), labels.max()) == (1, num_classes):
-        return f"They run from 1 to {num_classes}, as if counted from 1: take 1 off each."
-    return "Correct the labels or use the network that they belong to."

@@ -51,41 +51,42 @@ def decode(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            _check_size(path, image)
+            # Opening reads the header alone: nothing large is allocated before this check.
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(path, f"{image.width} x {image.height} pixels")
             return _rgb(path, image)
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{path} is no image that can be decoded ({_size(path)} bytes); expected "
+            f"{path} is no image that can be decoded ({path.stat().st_size} bytes); expected "
             f"{', '.join(FORMATS)}. Replace the file or take it out of the data."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(_too_large(path, str(error))) from error
+        raise _too_large(path, str(error)) from error
     except _UNREADABLE as error:
+        # An OSError's text repeats the path; a decoder's has no strerror.
         reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"{path} cannot be decoded: {reason}. Replace the file or take it out of the data."
         ) from error
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _too_large(path: Path, fact: str) -> str:
-    return (
+def _too_large(path: Path, fact: str) -> DataError:
+    return DataError(
         f"{path} is too large: {fact}; at most {MAX_PIXELS} pixels are decoded. Scale the image "
         "down or take it out of the data."
     )
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(_too_large(path, f"{image.width} x {image.height} pixels"))
-
-
 def _rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    """Returns the pixels by the rules of this module's docstring."""
+    # Pillow opens 16-bit PNG and PPM as 32-bit `I` in some versions, as `I;16` in others.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _WHOLE_16_BIT):
-        return _rgb_from_16_bit(path, image)
+        wide = np.asarray(image).astype(np.uint32)
+        if "transparency" in image.info:
+            _check_opaque(path, wide != image.info["transparency"])
+        # 65535 / 255 is 257, and adding 128 rounds to the nearest.
+        grey = ((wide + 128) // 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
     if image.mode in ("I", "F"):
         raise DataError(
             f"{path} holds 32-bit numbers (mode {image.mode}), whose range is not known. Convert "
@@ -95,14 +96,6 @@ def _rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
         image = image.convert("RGBA")
         _check_opaque(path, np.asarray(image.getchannel("A")) == 255)
     return np.asarray(image.convert("RGB"))
-
-
-def _rgb_from_16_bit(path: Path, image: Image.Image) -> NDArray[np.uint8]:
-    wide = np.asarray(image).astype(np.uint32)
-    if "transparency" in image.info:
-        _check_opaque(path, wide != image.info["transparency"])
-    grey = ((wide + 128) // 257).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def _check_opaque(path: Path, opaque: NDArray[np.bool_]) -> None:

@@ -7,9 +7,8 @@ empty, every file that is named exists, every label is an index.
 from __future__ import annotations
 
 import csv
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,30 +48,22 @@ def load_dataset(path: Path, *, labelled: bool = True) -> Dataset:
         raise DataError(f"{path} does not exist; {_FORMS}. Check the path.")
     if path.is_dir():
         try:
+            if (path / LABELS_FILE).is_file():
+                return _from_labels_file(path)
             return _from_folder(path, labelled)
         except OSError as error:
             raise DataError(
                 f"{error.filename or path} cannot be listed: {error.strerror}. Check its permissions."
             ) from error
     if path.suffix.lower() == ".npz":
-        return _from_npz(path, labelled)
+        pixels, labels = load_arrays(path, labelled=labelled)
+        images = ImageArray(file=path.name, pixels=pixels, rows=np.arange(len(pixels)))
+        return Dataset(name=path.name, path=path, images=images, labels=labels)
     raise DataError(f"{path} is a file of another kind; {_FORMS}.")
 
 
-def _from_npz(path: Path, labelled: bool) -> Dataset:
-    images, labels = load_arrays(path, labelled=labelled)
-    rows = np.arange(len(images))
-    return Dataset(
-        name=path.name,
-        path=path,
-        images=ImageArray(file=path.name, pixels=images, rows=rows),
-        labels=labels,
-    )
-
-
 def _from_folder(path: Path, labelled: bool) -> Dataset:
-    if (path / LABELS_FILE).is_file():
-        return _from_labels_file(path)
+    """Returns the images of class folders, or those that lie in the folder itself."""
     loose = tuple(sorted(entry.name for entry in path.iterdir() if _is_image(entry)))
     folders = sorted(
         (p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")),
@@ -83,117 +74,108 @@ def _from_folder(path: Path, labelled: bool) -> Dataset:
             f"{path} has {len(loose)} images (first: {loose[0]}) beside {len(folders)} folders "
             f"(first: {folders[0].name}). Move them into a class folder or out of the data."
         )
-    if folders:
-        return _from_class_folders(path, folders)
-    if not loose:
+    if not loose and not folders:
         raise DataError(f"{path} has no images; {_FORMS}. Check the path.")
-    if labelled:
+    if loose and labelled:
         raise DataError(
             f"{path} has {len(loose)} images but no labels. Sort them into a folder for each "
             "class, or write a labels.csv (file,class_index) beside them."
         )
-    return Dataset(name=path.name, path=path, images=ImageFiles(root=path, files=loose))
-
-
-def _is_image(path: Path) -> bool:
-    named_so = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    return named_so and not path.is_dir()
-
-
-def _from_class_folders(path: Path, folders: list[Path]) -> Dataset:
-    found = [sorted(_images_below(folder)) for folder in folders]
-    empty = [folder.name for folder, images in zip(folders, found, strict=True) if not images]
+    if loose:
+        return Dataset(name=path.name, path=path, images=ImageFiles(root=path, files=loose))
+    images = [sorted(_images_below(folder)) for folder in folders]
+    empty = [folder.name for folder, inside in zip(folders, images, strict=True) if not inside]
     if empty:
         raise DataError(
             f"{len(empty)} of {len(folders)} class folders of {path} have no images (first: "
             f"{empty[0]}). A class keeps its index only while its folder is there: add images, "
             "or remove the folder if it is no class."
         )
-    files = tuple(image.relative_to(path).as_posix() for images in found for image in images)
+    files = tuple(image.relative_to(path).as_posix() for inside in images for image in inside)
     return Dataset(
         name=path.name,
         path=path,
         images=ImageFiles(root=path, files=files),
         classes=tuple(folder.name for folder in folders),
-        labels=np.repeat(np.arange(len(found)), [len(images) for images in found]),
+        labels=np.repeat(np.arange(len(images)), [len(inside) for inside in images]),
     )
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in names if _is_image(Path(parent, name)))
+    for entry in folder.iterdir():
+        # Links are followed, as subsets are often made of them.
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield from _images_below(entry)
+        elif _is_image(entry):
+            yield entry
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _is_image(path: Path) -> bool:
+    # macOS leaves a hidden `._photo.jpg` beside each photo.jpg that it copies.
+    named_so = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return named_so and not path.is_dir()
 
 
 def _from_labels_file(path: Path) -> Dataset:
-    rows = _labels(path / LABELS_FILE)
-    found = {name: _image_path(path, name) for name in rows}
-    missing = [name for name, file in found.items() if file is None]
+    """Returns the images that a folder's labels.csv names, in its order."""
+    labels = _read_labels(path / LABELS_FILE)
+    files, missing = [], []
+    for name in labels:
+        candidates = (file for file in (name, f"images/{name}") if (path / file).is_file())
+        if (file := next(candidates, None)) is None:
+            missing.append(name)
+        else:
+            files.append(file)
     if missing:
         raise DataError(
-            f"{path / LABELS_FILE} names {len(rows)} images but {len(missing)} are missing (first: "
-            f"{missing[0]}); they were looked for in {path} and {path / 'images'}. Copy them "
-            "there or take their rows out."
+            f"{path / LABELS_FILE} names {len(labels)} images but {len(missing)} are missing "
+            f"(first: {missing[0]}); they were looked for in {path} and {path / 'images'}. Copy "
+            "them there or take their rows out."
         )
     return Dataset(
         name=path.name,
         path=path,
-        images=ImageFiles(root=path, files=tuple(file for file in found.values() if file)),
-        labels=np.array(list(rows.values()), dtype=np.int64),
+        images=ImageFiles(root=path, files=tuple(files)),
+        labels=np.array(list(labels.values()), dtype=np.int64),
     )
 
 
-def _image_path(root: Path, name: str) -> str | None:
-    candidates = (name, f"images/{name}")
-    return next((file for file in candidates if (root / file).is_file()), None)
-
-
-def _labels(file: Path) -> dict[str, int]:
+def _read_labels(file: Path) -> dict[str, int]:
     """Returns the class index of each image that a labels.csv names, in the file's order."""
     labels: dict[str, int] = {}
+    columns = ",".join(COLUMNS)
     try:
+        # Spreadsheets put a byte order mark before the first column's name: `utf-8-sig` drops it.
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, skipinitialspace=True)
-            _check_columns(file, reader.fieldnames or ())
+            header = reader.fieldnames or ()
+            if not set(COLUMNS) <= set(header):
+                raise DataError(
+                    f"{file} begins with {','.join(header) or 'an empty line'}; expected the "
+                    f"columns {columns}. Write them as its first line."
+                )
             for row in reader:
-                _add_label(file, reader.line_num, row, labels)
+                # A row that is too short has None for the columns that it lacks.
+                name, value = row["file"], row["class_index"] or ""
+                where = f"{file} line {reader.line_num}"
+                if not name:
+                    raise DataError(f"{where} names no file; expected {columns}.")
+                if name in labels:
+                    raise DataError(
+                        f"{where} names {name} a second time, which would count it twice. Take "
+                        "one out."
+                    )
+                # No sign and no fraction; nine digits are more than any network has classes.
+                if not re.fullmatch(r"[0-9]{1,9}", value.strip()):
+                    raise DataError(
+                        f"{where} has the class index '{value}'; expected a whole number from 0, "
+                        "the place of the class among the network's outputs."
+                    )
+                labels[name] = int(value)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
-            f"{file} cannot be read: {error}. Expected UTF-8 text with the columns "
-            f"{','.join(COLUMNS)}."
+            f"{file} cannot be read: {error}. Expected UTF-8 text with the columns {columns}."
         ) from error
     if not labels:
-        raise DataError(f"{file} names no images; expected a row of {','.join(COLUMNS)} for each.")
+        raise DataError(f"{file} names no images; expected a row of {columns} for each.")
     return labels
-
-
-def _check_columns(file: Path, found: Sequence[str]) -> None:
-    if not set(COLUMNS) <= set(found):
-        raise DataError(
-            f"{file} begins with {','.join(found) or 'an empty line'}; expected the columns "
-            f"{','.join(COLUMNS)}. Write them as its first line."
-        )
-
-
-def _add_label(file: Path, line: int, row: dict[str, str | None], labels: dict[str, int]) -> None:
-    name, value = row["file"], row["class_index"]
-    if not name:
-        raise DataError(f"{file} line {line} names no file; expected {','.join(COLUMNS)}.")
-    if name in labels:
-        raise DataError(
-            f"{file} line {line} names {name} again, which would count it twice. Take one out."
-        )
-    labels[name] = _class_index(file, line, value or "")
-
-
-def _class_index(file: Path, line: int, value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", value.strip()):
-        raise DataError(
-            f"{file} line {line} has the class index '{value}'; expected a whole number from 0, "
-            "the place of the class among the network's outputs."
-        )
-    return int(value)

@@ -9,7 +9,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,10 @@ _LOCAL_HEADER = 30
 two words at 26. Source: PKWARE's APPNOTE.TXT, section 4.3.7."""
 
 _EXPECTED = "expected images uint8 (N, H, W, 3) RGB and labels, integers (N,)"
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (
+    OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
+"""What zipfile and numpy raise at damaged files."""
 
 
 class _Header(NamedTuple):
@@ -48,9 +51,15 @@ def load_arrays(
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_names(path, archive, labelled)
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            missing = {"images", "labels"} - names if labelled else {"images"} - names
+            if missing:
+                raise DataError(
+                    f"{path} has no array {' and no array '.join(sorted(missing))}; it has "
+                    f"{', '.join(sorted(names)) or 'none'}. {_EXPECTED.capitalize()}."
+                )
             images = _images(path, archive)
-            labels = _labels(path, archive, len(images))
+            labels = _labels(path, archive, len(images)) if "labels" in names else None
     except _UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read: {error}. It may be truncated: copy it again, or write it "
@@ -59,49 +68,36 @@ def load_arrays(
     return images, labels
 
 
-def _check_names(path: Path, archive: zipfile.ZipFile, labelled: bool) -> None:
-    found = {name.removesuffix(".npy") for name in archive.namelist()}
-    missing = {"images", "labels"} - found if labelled else {"images"} - found
-    if missing:
-        raise DataError(
-            f"{path} has no array {' and no array '.join(sorted(missing))}; it has "
-            f"{', '.join(sorted(found)) or 'none'}. {_EXPECTED.capitalize()}."
-        )
-
-
 def _images(path: Path, archive: zipfile.ZipFile) -> NDArray[np.uint8]:
     header = _header(archive, "images")
     shape = header.shape
     if header.dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3:
+        hint = ""
+        if len(shape) == 3:
+            hint = ". For grayscale, repeat the values along a last axis of 3"
+        elif len(shape) == 4 and shape[1] == 3:
+            hint = ". For (N, 3, H, W), move the second axis to the end"
+        elif len(shape) == 4 and shape[-1] == 3:
+            hint = " with values from 0 to 255"
         raise DataError(
-            f"images of {path} is {header.dtype} {shape}; expected uint8 (N, H, W, 3) RGB"
-            f"{_hint(header)}."
+            f"images of {path} is {header.dtype} {shape}; expected uint8 (N, H, W, 3) RGB{hint}."
         )
     if 0 in shape:
-        raise DataError(f"{path} has no images: its array is {shape}. Check how it was made.")
+        raise DataError(f"{path} has no images: its array is {shape}. Check how it was written.")
     entry = archive.getinfo("images.npy")
-    if entry.compress_type == zipfile.ZIP_STORED:
-        offset = _data_offset(path, entry) + header.offset
-        order: Literal["C", "F"] = "F" if header.fortran_order else "C"
-        return np.asarray(np.memmap(path, np.uint8, "r", offset, shape, order))
-    images: NDArray[np.uint8] = _array(archive, "images")
-    return images
+    if entry.compress_type != zipfile.ZIP_STORED:
+        images: NDArray[np.uint8] = _array(archive, "images")
+        return images
+    with path.open("rb") as file:
+        file.seek(entry.header_offset)
+        # The local header is read, not the central directory: their extra fields may differ.
+        name, extra = struct.unpack_from("<HH", file.read(_LOCAL_HEADER), 26)
+    offset = entry.header_offset + _LOCAL_HEADER + name + extra + header.offset
+    order: Literal["C", "F"] = "F" if header.fortran_order else "C"
+    return np.asarray(np.memmap(path, np.uint8, "r", offset, shape, order))
 
 
-def _hint(header: _Header) -> str:
-    shape = header.shape
-    if len(shape) == 3:
-        return ". For grayscale, repeat the values along a last axis of 3"
-    if len(shape) == 4 and shape[1] == 3:
-        return ". For (N, 3, H, W), move the second axis to the end"
-    if len(shape) == 4 and shape[-1] == 3:
-        return " with values from 0 to 255"
-    return ""
-
-
-def _labels(path: Path, archive: zipfile.ZipFile, images: int) -> NDArray[np.int64] | None:
-    if "labels.npy" not in archive.namelist():
-        return None
+def _labels(path: Path, archive: zipfile.ZipFile, images: int) -> NDArray[np.int64]:
     header = _header(archive, "labels")
     if header.dtype.kind not in "iu" or header.shape != (images,):
         raise DataError(
@@ -121,6 +117,7 @@ def _labels(path: Path, archive: zipfile.ZipFile, images: int) -> NDArray[np.int
 def _header(archive: zipfile.ZipFile, name: str) -> _Header:
     with archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
+        # Version 2 only has a longer length field; version 3 differs in names of fields alone.
         read = (
             np.lib.format.read_array_header_1_0
             if version == (1, 0)
@@ -134,17 +131,3 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     array.flags.writeable = False
     return array
-
-
-def _data_offset(path: Path, entry: zipfile.ZipInfo) -> int:
-    with path.open("rb") as file:
-        file.seek(entry.header_offset)
-        name, extra = struct.unpack_from("<HH", _read(file, _LOCAL_HEADER), 26)
-    return int(entry.header_offset + _LOCAL_HEADER + name + extra)
-
-
-def _read(file: IO[bytes], size: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise EOFError(f"{size} bytes were expected, {len(data)} are there")
-    return data

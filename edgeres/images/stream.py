@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,52 +86,43 @@ def batches(
 def _stream(
     dataset: Dataset, contract: Contract, batch_size: int, threads: int
 ) -> Generator[Batch, None, None]:
+    # Apart from `batches`, whose checks would else wait for the first batch to be requested.
     waiting: deque[_Pending] = deque()
-    with _pool(threads) as pool:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="edgeres-decode")
+    try:
         for start in range(0, len(dataset), batch_size):
-            stop = min(start + batch_size, len(dataset))
-            waiting.append(_submit(pool, dataset, contract, range(start, stop)))
+            span = range(start, min(start + batch_size, len(dataset)))
+            images = np.empty((len(span), 3, contract.size, contract.size), np.float32)
+            # An array is read in one piece; a file is decoded by a thread of its own.
+            whole = isinstance(dataset.images, ImageArray)
+            spans = [span] if whole else [range(index, index + 1) for index in span]
+            parts = [
+                pool.submit(
+                    _fill, images[part.start - start : part.stop - start], dataset, contract, part
+                )
+                for part in spans
+            ]
+            waiting.append(_Pending(span=span, images=images, parts=parts))
             if len(waiting) > LOOK_AHEAD:
                 yield _collect(dataset, waiting.popleft())
         while waiting:
             yield _collect(dataset, waiting.popleft())
-
-
-@contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Yields a pool that forgets its queue, and leaves no thread, on every way out."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="edgeres-decode")
-    try:
-        yield pool
     finally:
+        # On every way out, a closed generator's too, the queue is dropped and no thread is left.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pending:
-    """A batch in the making: its span, the array being filled, and who fills it."""
+    """A batch in preparation: its span, the array being filled, and who fills it."""
 
     span: range
     images: NDArray[np.float32]
     parts: list[Future[list[str]]]
 
 
-def _submit(
-    pool: ThreadPoolExecutor, dataset: Dataset, contract: Contract, span: range
-) -> _Pending:
-    result = np.empty((len(span), 3, contract.size, contract.size), np.float32)
-    source = dataset.images
-    if isinstance(source, ImageArray):
-        parts = [pool.submit(_fill_many, result, source, contract, span)]
-    else:
-        parts = [
-            pool.submit(_fill_one, result[row : row + 1], dataset, contract, index)
-            for row, index in enumerate(span)
-        ]
-    return _Pending(span=span, images=result, parts=parts)
-
-
 def _collect(dataset: Dataset, pending: _Pending) -> Batch:
+    """Returns a batch once all its parts are done; raises what the first of them raised."""
     span = pending.span
     hashes = tuple(text for part in pending.parts for text in part.result())
     labels = None if dataset.labels is None else dataset.labels[span.start : span.stop]
@@ -144,28 +134,29 @@ def _collect(dataset: Dataset, pending: _Pending) -> Batch:
     )
 
 
-def _fill_one(
-    result: NDArray[np.float32], dataset: Dataset, contract: Contract, index: int
+def _fill(
+    result: NDArray[np.float32], dataset: Dataset, contract: Contract, span: range
 ) -> list[str]:
-    """Writes one normalised image into `result`, (1, 3, size, size), and returns its hash."""
-    image = dataset.image(index)
-    ready = prepare(image, contract, name=str(dataset.path / dataset.image_name(index)))
-    normalise_into(result, ready[None], contract)
-    return [image_hash(image)]
+    """Writes the normalised images of a span into `result` and returns their hashes.
 
-
-def _fill_many(
-    result: NDArray[np.float32], images: ImageArray, contract: Contract, span: range
-) -> list[str]:
-    """Writes the normalised images of a span into `result` and returns their hashes."""
-    pixels = images.read_many(span.start, span.stop)
-    ready = _prepare_many(pixels, contract, images.name(span.start))
+    Args:
+        result: (n, 3, size, size).
+        dataset: files, of which a span is one, or an array.
+        contract: what the network takes.
+        span: positions in the data set.
+    """
+    images = dataset.images
+    if not isinstance(images, ImageArray):
+        (index,) = span
+        image = dataset.image(index)
+        ready = prepare(image, contract, name=str(dataset.path / dataset.image_name(index)))
+        normalise_into(result, ready[None], contract)
+        return [image_hash(image)]
+    pixels, name = images.read_many(span.start, span.stop), images.name(span.start)
+    if contract.resize in (None, min(pixels.shape[1:3])):
+        # All are of one size, so one crop does for all.
+        ready = crop(pixels, contract.size, name=name)
+    else:
+        ready = np.stack([prepare(image, contract, name=name) for image in pixels])
     normalise_into(result, ready, contract)
     return [image_hash(image) for image in pixels]
-
-
-def _prepare_many(images: NDArray[np.uint8], contract: Contract, name: str) -> NDArray[np.uint8]:
-    """Returns the prepared images, (N, size, size, 3), of (N, H, W, 3) ones of one size."""
-    if contract.resize in (None, min(images.shape[1:3])):
-        return crop(images, contract.size, name=name)
-    return np.stack([prepare(image, contract, name=name) for image in images])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +128,7 @@ def test_missing_images_are_counted_and_the_first_is_named(tmp_path: Path) -> No
         ((), "", "begins with an empty line"),
         ((), "file,class_index", "names no images"),
         ((",0",), "file,class_index", "line 2 names no file"),
-        (("a.png,0", "a.png,1"), "file,class_index", r"line 3 names a\.png again"),
+        (("a.png,0", "a.png,1"), "file,class_index", r"line 3 names a\.png a second time"),
     ],
 )
 def test_a_malformed_labels_csv_is_refused(
@@ -221,11 +221,17 @@ def test_a_folder_that_may_not_be_listed_is_told(
     """Permissions are named, not taken for emptiness."""
     draw(tmp_path / "cat" / "a.png")
 
-    def refuse(path: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    listed = Path.iterdir
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match=r"cannot be listed: Permission denied\. Check its perm"):
+    def refuse(path: Path) -> Iterator[Path]:
+        if path.name == "cat":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(
+        DataError, match=r"/cat cannot be listed: Permission denied\. Check its perm"
+    ):
         load_dataset(tmp_path)
 
 
