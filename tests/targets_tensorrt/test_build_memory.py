@@ -14,7 +14,12 @@ from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.errors import BuildError
 from edgeres.machine.cuda import CudaDevice
-from edgeres.targets.tensorrt.memory import WEIGHT_COPIES, Estimate, estimate, workspace_mib
+from edgeres.targets.tensorrt.build_memory import (
+    WEIGHT_COPIES,
+    BuildMemory,
+    estimate_build_memory,
+    workspace_limit_mib,
+)
 
 MIB = 1 << 20
 BOARD = CudaDevice(
@@ -54,13 +59,13 @@ def test_the_peak_is_that_of_the_widest_moment(
     batch: int, precision: Precision, width: int, chain: onnx.ModelProto
 ) -> None:
     """20 channels of 8 x 8 for each image, in the float precision; weights as the file has them."""
-    found = estimate(chain, (batch, 4, 8, 8), precision)
+    found = estimate_build_memory(chain, (batch, 4, 8, 8), precision)
     assert found.activations_mib * MIB == batch * 20 * 64 * width
     assert found.weights_mib * MIB == 64 * 4
     assert found.total_mib == WEIGHT_COPIES * found.weights_mib + found.activations_mib
 
 
-NEEDS = Estimate(weights_mib=100, activations_mib=50)
+NEEDS = BuildMemory(weights_mib=100, activations_mib=50)
 """350 MiB."""
 
 
@@ -88,14 +93,14 @@ def test_the_workspace(
     device: CudaDevice | None, free: int | None, asked: int | None, limit: int | None
 ) -> None:
     """What is left on a board, what was asked everywhere, NVIDIA's own where memory is apart."""
-    assert workspace_mib(NEEDS, ask(asked), device, free) == limit
+    assert workspace_limit_mib(NEEDS, ask(asked), device, free) == limit
 
 
 @pytest.mark.parametrize(("free", "asked", "wanted"), [(381, None, 32), (605, 256, 256)])
 def test_what_does_not_fit_is_a_sentence(free: int, asked: int | None, wanted: int) -> None:
     """One MiB less than the cases above, with all three figures and what to do."""
     with pytest.raises(BuildError) as refused:
-        workspace_mib(NEEDS, ask(asked), BOARD, free)
+        workspace_limit_mib(NEEDS, ask(asked), BOARD, free)
     assert str(refused.value) == (
         f"The build needs at least 350 MiB and a workspace of {wanted} MiB, and {free} MiB are "
         "free on this board. Close what else runs (the desktop takes about a gigabyte: sudo init "
@@ -111,7 +116,7 @@ def test_a_gpu_that_is_too_small_is_told(memory: int, asked: int | None, fits: b
     """Its own memory holds one copy of the weights, the tensors and what a kernel was allowed."""
     device = replace(DESKTOP, memory_mib=memory)
     if fits:
-        assert workspace_mib(NEEDS, ask(asked), device, 1) == asked
+        assert workspace_limit_mib(NEEDS, ask(asked), device, 1) == asked
         return
     with pytest.raises(BuildError, match=rf"MiB on the GPU, and RTX has {memory}\. Pass a smaller"):
-        workspace_mib(NEEDS, ask(asked), device, 1)
+        workspace_limit_mib(NEEDS, ask(asked), device, 1)

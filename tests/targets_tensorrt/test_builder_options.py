@@ -168,11 +168,11 @@ def test_an_option_that_a_version_lacks_is_refused(
 @pytest.mark.parametrize(
     ("ignored", "options", "said"),
     [
-        ("REFIT", {"refit": True}, "setting REFIT: asked for True, it has False."),
+        ("REFIT", {"refit": True}, "setting REFIT: requested True, it has False."),
         (
             "WORKSPACE",
             {"workspace_mib": 1},
-            f"setting workspace: asked for {1 << 20}, it has {1 << 33}.",
+            f"setting workspace: requested {1 << 20}, it has {1 << 33}.",
         ),
     ],
 )

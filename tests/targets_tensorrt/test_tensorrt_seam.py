@@ -279,7 +279,7 @@ def test_a_message_that_repeats_is_logged_once_and_counted(
     trt.record.messages = [("WARNING", "scales"), ("VERBOSE", "tactic"), ("WARNING", "scales")]
     with caplog.at_level(logging.DEBUG, logger="edgeres"):
         build(network, FP32, tmp_path)
-    heard = [record for record in caplog.records if record.module == "trt_log"]
+    heard = [record for record in caplog.records if record.name == "edgeres.tensorrt"]
     told = [(record.levelname, record.getMessage()) for record in heard]
     assert told == [
         ("WARNING", "scales"),

@@ -11,7 +11,7 @@ from typing import Any
 from edgeres.core.artifacts import EngineArtifact
 from edgeres.errors import RunnerError
 from edgeres.targets.tensorrt.execution import Bindings
-from edgeres.targets.tensorrt.log import listening
+from edgeres.targets.tensorrt.logger import captured_log
 
 _PROFILE = 0
 _IMAGE_AXES = 4
@@ -30,14 +30,14 @@ class Plan:
         Raises:
             RunnerError: TensorRT refused it, or it is no image classifier.
         """
-        self._listening = contextlib.ExitStack()
-        logger, self._log = self._listening.enter_context(listening(trt))
+        self._logging = contextlib.ExitStack()
+        self._log = self._logging.enter_context(captured_log(trt))
         self._engine: Any = None
         self._runtime: Any = None
         with contextlib.ExitStack() as undo:
             # A traceback would keep them alive beyond the context that they need to end.
             undo.callback(self.release)
-            self._runtime = trt.Runtime(logger)
+            self._runtime = trt.Runtime(self._log.logger)
             self._engine = self._loaded(trt, artifact)
             self.bindings = self._read_bindings(trt, artifact)
             undo.pop_all()
@@ -60,15 +60,15 @@ class Plan:
         """Lets engine, runtime and log go, in that order; execution contexts must be gone."""
         self._engine = None
         self._runtime = None
-        self._listening.close()
+        self._logging.close()
 
     def _loaded(self, trt: Any, artifact: EngineArtifact) -> Any:
         if "VERSION_COMPATIBLE" in artifact.manifest.flags:
             # Such a plan brings the runtime of its own version along, as code.
             self._runtime.engine_host_code_allowed = True
         engine = self._runtime.deserialize_cuda_engine(artifact.path.read_bytes())
-        if self._log.stopped is not None:
-            raise self._log.stopped
+        if self._log.callback_error is not None:
+            raise self._log.callback_error
         if engine is None:
             raise RunnerError(
                 f"{trt.__name__} {trt.__version__} could not load {artifact.path}: "

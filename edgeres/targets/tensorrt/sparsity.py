@@ -6,6 +6,7 @@ channels at most two weights are not zero, for each output channel and kernel po
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,33 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from edgeres.errors import ConfigError
+
 _GROUP = 4
-_KEPT = 2
+_NON_ZERO = 2
+_LOG = logging.getLogger("edgeres.targets")
+
+
+def check_sparsity(model: onnx.ModelProto) -> None:
+    """Checks that sparse kernels have something to run, and logs which convolutions do not.
+
+    Args:
+        model: in float, or with the weights behind DequantizeLinear.
+
+    Raises:
+        ConfigError: no convolution has 2:4 sparse weights.
+    """
+    layers = sparse_layers(model)
+    dense = [name for name, sparse in layers.items() if not sparse]
+    if len(dense) == len(layers):
+        raise ConfigError(
+            f"--sparsity is for 2:4 sparse weights, and none of the {len(layers)} convolutions has "
+            "them: at most two of every four input channels may be non-zero. Prune and retrain "
+            "the network, or leave --sparsity out."
+        )
+    _LOG.info("2:4 sparse weights: %d of %d convolutions", len(layers) - len(dense), len(layers))
+    if dense:
+        _LOG.warning("no 2:4 sparse weights in %s", ", ".join(dense))
 
 
 def sparse_layers(model: onnx.ModelProto) -> dict[str, bool]:
@@ -29,19 +55,20 @@ def sparse_layers(model: onnx.ModelProto) -> dict[str, bool]:
         for node in model.graph.node
         if node.op_type == "DequantizeLinear"
     }
-    found = {}
+    sparse = {}
     for node in model.graph.node:
-        if node.op_type != "Conv":
-            continue
-        tensor = constants.get(sources.get(node.input[1], node.input[1]))
-        found[node.name] = tensor is not None and is_sparse(numpy_helper.to_array(tensor))
-    return found
+        if node.op_type == "Conv":
+            # INT8 weights stand behind DequantizeLinear; symmetric rounding keeps zeros at zero.
+            tensor = constants.get(sources.get(node.input[1], node.input[1]))
+            sparse[node.name] = tensor is not None and is_sparse(numpy_helper.to_array(tensor))
+    return sparse
 
 
 def is_sparse(weight: NDArray[Any]) -> bool:
     """Returns whether a weight, (output channels, input channels, ...), is 2:4 sparse."""
     channels = weight.shape[1]
+    # Such as the stem's three: NVIDIA has no sparse kernel for a group that is not whole.
     if channels % _GROUP:
         return False
     groups = weight.reshape(weight.shape[0], channels // _GROUP, _GROUP, -1)
-    return bool((np.count_nonzero(groups, axis=2) <= _KEPT).all())
+    return bool((np.count_nonzero(groups, axis=2) <= _NON_ZERO).all())

@@ -1,7 +1,6 @@
 """Kernel timings kept between builds, and refused where they were taken elsewhere.
 
-The file is TensorRT's own, so that trtexec reads it; what it belongs to stands in `FILE.json`.
-TensorRT takes a cache that it cannot read for an empty one and only warns, so its log decides.
+The file is TensorRT's own, so that trtexec reads it; module and GPU stand in `FILE.json`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 from edgeres.core.artifacts import manifest_path
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.files import SCHEMA_VERSION, load_json, save_json, sha256_of, whole_file
-from edgeres.targets.tensorrt.log import TrtLog
+from edgeres.targets.tensorrt.logger import TensorRTLog
 
 _KIND = "edgeres-timing-cache"
 
@@ -32,26 +31,28 @@ class Origin:
         return f"{self.module} {self.version} on {self.gpu} ({self.compute_capability})"
 
 
-def attach(settings: Any, path: Path, origin: Origin, log: TrtLog) -> None:
+def attach(builder_config: Any, path: Path, origin: Origin, log: TensorRTLog) -> None:
     """Gives a build the timings of a file, or an empty cache where there is none yet.
 
     Args:
-        settings: IBuilderConfig.
+        builder_config: IBuilderConfig.
         path: the file.
-        origin: what this build runs on.
-        log: hears NVIDIA's messages.
+        origin: module and GPU of this build.
+        log: receives NVIDIA's messages.
 
     Raises:
         MismatchError: the timings were taken by another version or on another GPU.
         ArtifactError: the file is unreadable or changed since.
     """
-    known = path.exists()
-    if known:
+    exists = path.exists()
+    if exists:
         _check_origin(path, origin)
-    heard = len(log.errors) + len(log.warnings)
-    cache = settings.create_timing_cache(path.read_bytes() if known else b"")
-    taken = cache is not None and settings.set_timing_cache(cache, False)
-    if not taken or (known and len(log.errors) + len(log.warnings) > heard):
+    messages_before = len(log.errors) + len(log.warnings)
+    cache = builder_config.create_timing_cache(path.read_bytes() if exists else b"")
+    accepted = cache is not None and builder_config.set_timing_cache(cache, False)
+    # TensorRT takes a file that it cannot read for an empty cache and only warns of it.
+    warned = len(log.errors) + len(log.warnings) > messages_before
+    if not accepted or (exists and warned):
         raise MismatchError(
             f"The timing cache {path} is none that {origin} can use: "
             f"{' '.join((*log.errors, *log.warnings)) or 'another version or GPU wrote it.'} "
@@ -59,13 +60,13 @@ def attach(settings: Any, path: Path, origin: Origin, log: TrtLog) -> None:
         )
 
 
-def keep(settings: Any, path: Path, origin: Origin) -> None:
+def save(builder_config: Any, path: Path, origin: Origin) -> None:
     """Writes the timings of a finished build and where they were taken.
 
     Raises:
         ArtifactError: the files cannot be written.
     """
-    timings = bytes(settings.get_timing_cache().serialize())
+    timings = bytes(builder_config.get_timing_cache().serialize())
     described = {
         "schema_version": SCHEMA_VERSION,
         "kind": _KIND,
@@ -78,17 +79,19 @@ def keep(settings: Any, path: Path, origin: Origin) -> None:
 
 
 def _check_origin(path: Path, origin: Origin) -> None:
-    """Refuses timings that say they are another's; a file without a word is left to TensorRT."""
-    beside = manifest_path(path)
-    if not beside.exists():
+    """Checks that the timings were taken where this build runs."""
+    description = manifest_path(path)
+    # trtexec writes none: TensorRT's own header in the file decides then.
+    if not description.exists():
         return
-    raw = load_json(beside, _KIND)
+    raw = load_json(description, _KIND)
     try:
         written = Origin(**{name: raw[name] for name in asdict(origin)})
         sha256 = raw["sha256"]
     except KeyError as error:
         raise ArtifactError(
-            f"{beside} is damaged: it has no {error}. Delete it with {path.name} to start anew."
+            f"{description} is damaged: it has no {error}. Delete it with {path.name} to start "
+            "anew."
         ) from error
     if written != origin:
         raise MismatchError(

@@ -1,4 +1,4 @@
-"""NVIDIA's log through ours: one logger a module, and what was heard kept for errors.
+"""NVIDIA's log through Python's: one ILogger a module, whose messages go to the log that is open.
 
 A process may have one logger of each module: NVIDIA ignores a second one for as long as any
 builder or runtime of the first is alive, and would then send one's errors to the other's log.
@@ -17,50 +17,56 @@ _LISTED_ERRORS = 3
 _PYTHON_LOG = logging.getLogger("edgeres.tensorrt")
 
 
-class TrtLog:
-    """NVIDIA's messages to one listener: errors are kept, the rest goes to `logging`, once each."""
+class TensorRTLog:
+    """NVIDIA's messages of one build or engine: errors are kept, the rest goes to `logging` once."""
 
-    def __init__(self) -> None:
-        """Starts with nothing heard."""
+    def __init__(self, logger: Any) -> None:
+        """Starts empty.
+
+        Args:
+            logger: the ILogger that builder, parser or runtime are created with.
+        """
+        self.logger = logger
         self.errors: list[str] = []
         self.warnings: list[str] = []
-        self.stopped: BaseException | None = None
-        """What was raised while a message was taken, to be raised once NVIDIA has returned."""
+        self.callback_error: BaseException | None = None
+        """What was raised while a message was logged, to be raised once NVIDIA has returned."""
         self._counts: Counter[tuple[int, str]] = Counter()
 
     def add(self, level: int, message: str) -> None:
-        """Takes one message; `level` is one of `logging`'s."""
+        """Logs one message; `level` is one of `logging`'s."""
         self._counts[level, message] += 1
         if level >= logging.ERROR:
             self.errors.append(message)
         elif self._counts[level, message] == 1:
             _PYTHON_LOG.log(level, "%s", message)
-        if level == logging.WARNING and self._counts[level, message] == 1:
-            self.warnings.append(message)
+            if level == logging.WARNING:
+                self.warnings.append(message)
 
     def worst(self) -> str:
         """Returns the first errors in one line."""
         return " ".join(self.errors[:_LISTED_ERRORS]) or "it gave no reason."
 
     def report_repeats(self) -> None:
-        """Says how often each message came that came more than once."""
+        """Logs how often each message came that came more than once."""
         for (level, message), count in self._counts.items():
             if count > 1 and level < logging.ERROR:
                 _PYTHON_LOG.log(level, "%d times: %s", count, message)
 
 
 @contextmanager
-def listening(trt: Any) -> Iterator[tuple[Any, TrtLog]]:
-    """Yields the module's logger and the log that hears it until the block ends.
+def captured_log(trt: Any) -> Iterator[TensorRTLog]:
+    """Yields a log that receives the module's messages until the block ends.
 
-    Of several the one that came last hears; they may end in any order.
+    Of several open logs the latest one receives; they may end in any order.
     """
-    logger, log = _logger(trt), TrtLog()
-    logger.listeners.append(log)
+    logger = _logger(trt)
+    log = TensorRTLog(logger)
+    logger.open_logs.append(log)
     try:
-        yield logger, log
+        yield log
     finally:
-        logger.listeners.remove(log)
+        logger.open_logs.remove(log)
 
 
 @cache
@@ -77,16 +83,18 @@ def _logger(trt: Any) -> Any:
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
+            # pybind11 asks for the base's __init__ by name, not through super().
             trt.ILogger.__init__(self)
-            self.listeners: list[TrtLog] = []
+            self.open_logs: list[TensorRTLog] = []
 
         def log(self, severity: Any, msg: str) -> None:
-            if not self.listeners:
+            if not self.open_logs:
                 return
-            log = self.listeners[-1]
+            log = self.open_logs[-1]
             try:
                 log.add(levels[severity], msg)
-            except BaseException as error:  # must not cross NVIDIA's frames
-                log.stopped = error
+            # Ctrl-C too: no exception may travel through NVIDIA's C++ frames.
+            except BaseException as error:
+                log.callback_error = error
 
     return Logger()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgeres.targets.tensorrt.log import listening
+from edgeres.targets.tensorrt.logger import captured_log
 
 
 @pytest.fixture
@@ -28,24 +28,24 @@ def trt() -> Any:
 
 def test_a_runtime_has_the_logger_of_the_builder_before_it(trt: Any) -> None:
     """NVIDIA would ignore another one, and a plan's errors would go unheard."""
-    with listening(trt) as (builders, built):
-        builders.log(1, "of the build")
-    with listening(trt) as (runtimes, loaded):
-        runtimes.log(1, "of the plan")
-    assert builders is runtimes
-    assert (built.errors, loaded.errors) == (["of the build"], ["of the plan"])
+    with captured_log(trt) as build:
+        build.logger.log(1, "of the build")
+    with captured_log(trt) as plan:
+        plan.logger.log(1, "of the plan")
+    assert build.logger is plan.logger
+    assert (build.errors, plan.errors) == (["of the build"], ["of the plan"])
 
 
 def test_two_plans_end_in_any_order(trt: Any) -> None:
     """The last to come hears; when the first goes, the other still does."""
     first, second = ExitStack(), ExitStack()
-    logger, early = first.enter_context(listening(trt))
-    _, late = second.enter_context(listening(trt))
-    logger.log(1, "to the last")
+    early = first.enter_context(captured_log(trt))
+    late = second.enter_context(captured_log(trt))
+    early.logger.log(1, "to the last")
     first.close()
-    logger.log(1, "to it again")
+    early.logger.log(1, "to it again")
     second.close()
-    logger.log(1, "to nobody")
+    early.logger.log(1, "to nobody")
     assert (early.errors, late.errors) == ([], ["to the last", "to it again"])
 
 
@@ -57,7 +57,7 @@ def test_an_exception_does_not_cross_nvidia_s_frames(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with listening(trt) as (logger, log):
-        monkeypatch.setattr(log, "add", interrupted, raising=True)
-        logger.log(2, "a warning")
-    assert isinstance(log.stopped, KeyboardInterrupt)
+    with captured_log(trt) as log:
+        monkeypatch.setattr(log, "add", interrupted)
+        log.logger.log(2, "a warning")
+    assert isinstance(log.callback_error, KeyboardInterrupt)

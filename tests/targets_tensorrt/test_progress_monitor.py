@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.targets.tensorrt.progress import Phases
+from edgeres.targets.tensorrt.progress_monitor import Phases
 
 
 def test_a_phase_within_a_step() -> None:

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import onnx
-from onnx import TensorProto
 
 from edgeres.core.cost import VALUE_BYTES
 from edgeres.core.precision import Precision
@@ -30,7 +29,7 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class BuildMemory:
     """Memory in MiB that a build holds at once, at the least."""
 
     weights_mib: float
@@ -43,7 +42,9 @@ class Estimate:
         return WEIGHT_COPIES * self.weights_mib + self.activations_mib
 
 
-def estimate(model: onnx.ModelProto, largest: tuple[int, ...], floats: Precision) -> Estimate:
+def estimate_build_memory(
+    model: onnx.ModelProto, largest: tuple[int, ...], floats: Precision
+) -> BuildMemory:
     """Returns what a build of this network needs at the least.
 
     Args:
@@ -51,59 +52,53 @@ def estimate(model: onnx.ModelProto, largest: tuple[int, ...], floats: Precision
         largest: shape of its largest input, (N, C, H, W).
         floats: precision that activations are counted in.
     """
-    weights = sum(_bytes(tensor) for tensor in model.graph.initializer)
+    weights = sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
     peak = peak_activations(model, largest) * VALUE_BYTES[floats]
-    return Estimate(weights_mib=weights / _MIB, activations_mib=peak / _MIB)
+    return BuildMemory(weights_mib=weights / _MIB, activations_mib=peak / _MIB)
 
 
-def workspace_mib(
-    estimated: Estimate, config: BuildConfig, device: CudaDevice | None, free_mib: int | None
+def workspace_limit_mib(
+    needed: BuildMemory, config: BuildConfig, device: CudaDevice | None, free_mib: int | None
 ) -> int | None:
     """Returns the workspace limit to set; None leaves TensorRT's own, all of the GPU's memory.
 
-    A GPU with memory of its own gets what was asked. On a board, where the GPU's memory is the
-    processor's, the limit is what is free beyond the estimate, and no more than was asked.
+    A GPU with memory of its own gets the requested limit. On a board, where the GPU's memory is
+    the processor's, the limit is what is free beyond the estimate, and no more than requested.
 
     Args:
-        estimated: what the build holds besides.
-        config: what was asked.
+        needed: what the build holds besides.
+        config: batch sizes and the requested workspace.
         device: the GPU; None where the plan is for one that is not here.
-        free_mib: memory of the machine that new work can have; None where it does not tell.
+        free_mib: memory of the machine that new work can have; None where it is unavailable.
 
     Raises:
-        BuildError: not even the estimate fits, or what was asked for does not.
+        BuildError: not even the estimate fits, or the requested workspace does not.
     """
-    asked = config.options.workspace_mib
+    requested = config.options.workspace_mib
     if device is None:
-        return asked
+        return requested
     if not device.integrated:
-        _check_gpu(estimated, config, device)
-        return asked
+        # The builder's own copies of the weights are in the host's memory here: one is enough.
+        on_gpu = needed.weights_mib + needed.activations_mib + (requested or 0)
+        if on_gpu > device.memory_mib:
+            raise BuildError(
+                f"The engine needs at least {on_gpu:.0f} MiB on the GPU, and {device.name} has "
+                f"{device.memory_mib}. Pass a smaller --batch or --workspace (now "
+                f"{config.batch[-1]} images at most)."
+            )
+        return requested
     if free_mib is None:
-        return asked
-    left = int(free_mib - estimated.total_mib)
-    if left < (asked or LEAST_WORKSPACE_MIB):
-        wanted = asked or LEAST_WORKSPACE_MIB
+        return requested
+    left = int(free_mib - needed.total_mib)
+    workspace = requested or LEAST_WORKSPACE_MIB
+    if left < workspace:
         raise BuildError(
-            f"The build needs at least {estimated.total_mib:.0f} MiB and a workspace of "
-            f"{wanted} MiB, and {free_mib} MiB are free on this board. Close what else runs "
+            f"The build needs at least {needed.total_mib:.0f} MiB and a workspace of "
+            f"{workspace} MiB, and {free_mib} MiB are free on this board. Close what else runs "
             "(the desktop takes about a gigabyte: sudo init 3), add swap, or pass a smaller "
             f"--batch or --workspace (now {config.batch[-1]} images at most)."
         )
-    return asked or left
-
-
-def _check_gpu(estimated: Estimate, config: BuildConfig, device: CudaDevice) -> None:
-    """Refuses an engine whose weights and tensors a GPU's own memory cannot hold."""
-    needed = estimated.weights_mib + estimated.activations_mib + (config.options.workspace_mib or 0)
-    if needed > device.memory_mib:
-        raise BuildError(
-            f"The engine needs at least {needed:.0f} MiB on the GPU, and {device.name} has "
-            f"{device.memory_mib}. Pass a smaller --batch or --workspace (now "
-            f"{config.batch[-1]} images at most)."
-        )
-
-
-def _bytes(tensor: TensorProto) -> int:
-    kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return int(math.prod(tensor.dims) * kind.itemsize)
+    return requested or left

@@ -1,7 +1,7 @@
 """NVIDIA's build progress as a fraction, and Ctrl-C as a build that stops.
 
-An exception must not travel through NVIDIA's frames: it is kept, the build is told to stop, and
-what called the build raises it.
+An exception must not travel through NVIDIA's frames: it is kept, the build is stopped by the
+monitor's answer, and what called the build raises it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Phases:
         self._steps: dict[str, int] = {}
         self._parents: dict[str, str | None] = {}
         self._done: dict[str, float] = {}
-        self._shown = 0.0
+        self._reported = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """Enters a phase of `steps` steps, within `parent` where it has one."""
@@ -35,17 +35,19 @@ class Phases:
             self._done[name] = min((step + 1) / self._steps[name], 1.0)
 
     def finish(self, name: str) -> None:
-        """Leaves a phase; its parent says itself when its step is complete, the outermost has none."""
+        """Leaves a phase."""
+        # Only the outermost phase ends the build: of an inner one, the parent reports its own step.
+        # NVIDIA may finish a phase before its last step, so the end counts and not the steps.
         if name in self._steps and self._parents[name] not in self._steps:
-            self._shown = 1.0
-        for known in (self._steps, self._parents, self._done):
-            known.pop(name, None)
+            self._reported = 1.0
+        for by_name in (self._steps, self._parents, self._done):
+            by_name.pop(name, None)
 
     def fraction(self) -> float:
-        """Returns how much of the build is done, never less than it said before."""
+        """Returns how much of the build is done, never less than it returned before."""
         roots = [name for name, parent in self._parents.items() if parent not in self._steps]
-        self._shown = max(self._shown, *(self._within(name) for name in roots), 0.0)
-        return self._shown
+        self._reported = max(self._reported, *(self._within(name) for name in roots), 0.0)
+        return self._reported
 
     def _within(self, name: str) -> float:
         """Returns the done fraction of a phase, with that of the step its children work on."""
@@ -54,34 +56,39 @@ class Phases:
         return min(self._done[name] + inner / self._steps[name], 1.0)
 
 
-def monitor(trt: Any, progress: Progress) -> Any:
-    """Returns an IProgressMonitor that reports to `progress`, and keeps what that raises as `.stopped`.
+def progress_monitor(trt: Any, progress: Progress) -> Any:
+    """Returns an IProgressMonitor that reports to `progress`; what that raises is `.callback_error`.
 
     NVIDIA calls it from several threads; `progress` is called by one at a time.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
+            # pybind11 asks for the base's __init__ by name, not through super().
             trt.IProgressMonitor.__init__(self)
-            self.stopped: BaseException | None = None
+            self.callback_error: BaseException | None = None
             self._phases, self._lock = Phases(), Lock()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._note(phase_name, lambda: self._phases.start(phase_name, parent_phase, num_steps))
+            self._report(
+                phase_name, lambda: self._phases.start(phase_name, parent_phase, num_steps)
+            )
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self._note(phase_name, lambda: self._phases.step(phase_name, step))
-            return self.stopped is None
+            self._report(phase_name, lambda: self._phases.step(phase_name, step))
+            # False stops the build.
+            return self.callback_error is None
 
         def phase_finish(self, phase_name: str) -> None:
-            self._note(phase_name, lambda: self._phases.finish(phase_name))
+            self._report(phase_name, lambda: self._phases.finish(phase_name))
 
-        def _note(self, phase_name: str, change: Callable[[], None]) -> None:
+        def _report(self, phase_name: str, change: Callable[[], None]) -> None:
             try:
                 with self._lock:
                     change()
                     progress("Building", self._phases.fraction(), 1, phase_name)
-            except BaseException as error:  # must not cross NVIDIA's frames
-                self.stopped = self.stopped or error
+            # Ctrl-C too: no exception may travel through NVIDIA's C++ frames.
+            except BaseException as error:
+                self.callback_error = self.callback_error or error
 
     return Monitor()

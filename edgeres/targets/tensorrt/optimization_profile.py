@@ -1,0 +1,57 @@
+"""The shapes of a plan's optimization profile: batch sizes, and image sizes where a model has them open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeres.core.contract import Contract
+from edgeres.core.requests import BuildConfig
+from edgeres.errors import ConfigError
+
+Shape = tuple[int, ...]
+
+_DYNAMIC = -1
+
+
+def profile_shapes(
+    declared: Shape, config: BuildConfig, contract: Contract, path: Path
+) -> tuple[Shape, Shape, Shape]:
+    """Returns the smallest, optimal and largest shape of the image tensor.
+
+    Args:
+        declared: NVIDIA's, (N, 3, H, W), with -1 for what the model leaves open.
+        config: batch sizes and image sizes.
+        contract: its size is the image's where the model leaves it open.
+        path: the model, for the message.
+
+    Raises:
+        ConfigError: the model takes no other batch or size than its own.
+    """
+    batch, sizes = config.batch, config.input_size
+    if declared[0] != _DYNAMIC:
+        fixed = (declared[0],) * 3
+        # The default profile was not requested, so it gives way to the model's own batch.
+        if batch not in {fixed, BuildConfig().batch}:
+            raise ConfigError(
+                f"{path} takes batches of {declared[0]} alone, and --batch is "
+                f"{':'.join(map(str, batch))}. Export it with a dynamic batch, or pass --batch "
+                f"{declared[0]}."
+            )
+        batch = fixed
+    if sizes is not None:
+        spelled = ":".join(map(str, sizes))
+        if _DYNAMIC not in declared[2:]:
+            raise ConfigError(
+                f"{path} takes images of {declared[2]}x{declared[3]} alone, and --input-size is "
+                f"{spelled}. Export it with dynamic height and width, or leave --input-size out."
+            )
+        if sizes[1] != contract.size:
+            raise ConfigError(
+                f"--input-size {spelled} is fastest at {sizes[1]} pixels, and the preprocessing "
+                f"contract makes images of {contract.size}. Put {contract.size} in the middle."
+            )
+    smallest, optimal, largest = (
+        (n, declared[1], *(size if side == _DYNAMIC else side for side in declared[2:]))
+        for n, size in zip(batch, sizes or (contract.size,) * 3, strict=True)
+    )
+    return smallest, optimal, largest
