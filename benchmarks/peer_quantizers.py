@@ -72,18 +72,17 @@ def with_edgeres(request: Request) -> None:
     from edgeres.calibration.stages import calibrate, quantize_for_cpu
     from edgeres.core.methods import Method
     from edgeres.core.requests import BuildConfig, CalibrationConfig
-    from edgeres.onnx_file import describe_model
+    from edgeres.onnx_file import load_onnx
     from edgeres.targets.dispatch import build_engine
 
-    model = describe_model(request.model)
-    if model.contract is None:
+    model = load_onnx(request.model)
+    contract = model.artifact.contract
+    if contract is None:
         raise SystemExit(f"{request.model} carries no contract. Export it with edgeres.")
     config = CalibrationConfig(method=Method(request.variant), samples=len(request.images))
     stored = (Stored(part, ("",) * len(part)) for part in parts(request.images, config.batch_size))
-    table = calibrate(model, stored, config, contract=model.contract, data="memory")
-    build_engine(
-        quantize_for_cpu(model, table), BuildConfig(), model.contract, output=request.output
-    )
+    table = calibrate(model, stored, config, contract=contract, data="memory")
+    build_engine(quantize_for_cpu(model, table), BuildConfig(), contract, output=request.output)
 
 
 def with_onnxruntime(request: Request) -> None:

@@ -36,7 +36,7 @@ from benchmarks.results import Case
 from edgeres.core.contract import Contract
 from edgeres.errors import EdgeresError
 from edgeres.images import Dataset, batches, check_labels, load_dataset, select
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.statistics import percentiles
 
 SCRIPT = Path(__file__).with_name("peer_quantizers.py")
@@ -136,7 +136,7 @@ def blank() -> Row:
 
 def prepared(case: Case, path: Path, shared: Path, limits: Limits, folder: Path) -> Work:
     """Writes a case's images as every tool reads them: decoded once, preprocessed, in one file."""
-    model = describe_model(path)
+    model = load_onnx(path).artifact
     assert model.contract is not None
     drawn = load_dataset(shared / case.calibration, labelled=False)
     validation = load_dataset(shared / case.validation)

@@ -38,7 +38,7 @@ from edgeres.core.methods import Method
 from edgeres.core.requests import CalibrationConfig
 from edgeres.images import batches, load_dataset, select
 from edgeres.machine import describe_machine
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.session import open_session, run_session
 
 ROUNDS = 3
@@ -168,21 +168,24 @@ def judged(model: Path, table: Path, method: str, data: Path) -> Row:
 def cost(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
     """Yields the time of calibration by all methods over that of plain FP32 inference."""
     for case, path in models.items():
-        model = describe_model(path)
-        assert model.contract is not None
+        model = load_onnx(path)
+        contract = model.artifact.contract
+        assert contract is not None
         dataset = select(load_dataset(shared / case.calibration, labelled=False), 512, 0)
         stored = [
             Stored(batch.images, batch.hashes)
-            for batch in batches(dataset, model.contract, batch_size=CalibrationConfig().batch_size)
+            for batch in batches(dataset, contract, batch_size=CalibrationConfig().batch_size)
         ]
         whole = np.concatenate([part.images for part in stored])
         session = open_session(path)
-        best = min(BATCH_SIZES, key=lambda size: inference_time(session, model, whole[:64], size))
+        best = min(
+            BATCH_SIZES, key=lambda size: inference_time(session, model.artifact, whole[:64], size)
+        )
         plain, calibrated = [], []
         for _ in range(ROUNDS):
-            plain.append(inference_time(session, model, whole, best))
+            plain.append(inference_time(session, model.artifact, whole, best))
             begin = time.perf_counter()
-            calibrate(model, stored, CalibrationConfig(), contract=model.contract, data="memory")
+            calibrate(model, stored, CalibrationConfig(), contract=contract, data="memory")
             calibrated.append(time.perf_counter() - begin)
         yield {
             "network": case.name,

@@ -5,6 +5,7 @@ Knows the ONNX format and nothing of torch, runtimes or calibration.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
 from edgeres.errors import ArtifactError
-from edgeres.files import sha256_of, whole_file
+from edgeres.files import whole_file
 
 IR_VERSION = 8
 """ONNX IR that TensorRT 8.6's parser reads (opset 17 came with it). Source: ONNX versioning
@@ -65,6 +66,18 @@ class LoweredNetwork:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedModel:
+    """An ONNX file, read once: its description and its contents.
+
+    Stages take it instead of a path, so that all of them see the bytes that were hashed.
+    """
+
+    artifact: OnnxArtifact
+    proto: onnx.ModelProto
+    """As in the file; no stage changes it."""
+
+
 def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:
     """Writes the model with `described`'s contract, classes and lineage, and returns it as saved."""
     metadata = {
@@ -78,21 +91,43 @@ def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> O
     onnx.helper.set_model_props(
         model, {_PREFIX + key: json.dumps(value) for key, value in metadata.items()}
     )
+    serialized = model.SerializeToString()
     with whole_file(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-    return replace(described, path=path, sha256=sha256_of(path))
+        temporary.write_bytes(serialized)
+    return replace(described, path=path, sha256=hashlib.sha256(serialized).hexdigest())
 
 
 def load_model(path: Path) -> onnx.ModelProto:
-    """Reads an ONNX file.
+    """Returns the contents of an ONNX file, whatever network it is.
 
     Raises:
         ArtifactError: the file is unreadable or no ONNX model.
     """
+    return _parsed(path, _bytes_of(path))
+
+
+def load_onnx(path: Path) -> LoadedModel:
+    """Reads an ONNX file once: contents, input, output, contract, classes and lineage.
+
+    Raises:
+        ArtifactError: unreadable, or not a network from one image tensor to one row of logits.
+    """
+    serialized = _bytes_of(path)
+    proto = _parsed(path, serialized)
+    sha256 = hashlib.sha256(serialized).hexdigest()
+    return LoadedModel(artifact=_described(path, proto, sha256), proto=proto)
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+
+
+def _parsed(path: Path, serialized: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.load_model_from_string(serialized)
     except DecodeError as error:
         raise ArtifactError(f"{path} is no ONNX file ({error}). Make one with export.") from error
     if not model.graph.node:
@@ -117,13 +152,8 @@ def _check_self_contained(path: Path, model: onnx.ModelProto) -> None:
         )
 
 
-def describe_model(path: Path, model: onnx.ModelProto | None = None) -> OnnxArtifact:
-    """Returns what an ONNX file is: input, output, contract, classes and lineage.
-
-    Raises:
-        ArtifactError: unreadable, or not a network from one image tensor to one row of logits.
-    """
-    model = model or load_model(path)
+def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
+    """Returns the description of a classifier, and refuses what is none."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [_tensor_spec(v) for v in model.graph.input if v.name not in initializers]
     outputs = [_tensor_spec(v) for v in model.graph.output]
@@ -146,7 +176,7 @@ def describe_model(path: Path, model: onnx.ModelProto | None = None) -> OnnxArti
     contract = metadata.get("contract")
     return OnnxArtifact(
         path=path,
-        sha256=sha256_of(path),
+        sha256=sha256,
         input=inputs[0],
         output=outputs[0],
         contract=Contract.from_dict(contract) if contract else None,

@@ -25,7 +25,6 @@ from pathlib import Path
 from edgeres.calibration.mixed import Mix
 from edgeres.calibration.observe import calibrated_tensors
 from edgeres.calibration.stages import float_network, quantize_for_tensorrt
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
@@ -35,7 +34,7 @@ from edgeres.core.target import Target
 from edgeres.errors import BuildError, EdgeresError
 from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec
-from edgeres.onnx_file import LoweredNetwork, load_model
+from edgeres.onnx_file import LoadedModel, LoweredNetwork, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.units import blocks
 from edgeres.targets.dispatch import build_engine
@@ -65,7 +64,7 @@ class Outcome:
         return f"refused by NVIDIA: {self.said}" if self.may_refuse else f"FAILED: {self.said}"
 
 
-def random_model(spec: ModelSpec, folder: Path) -> OnnxArtifact:
+def random_model(spec: ModelSpec, folder: Path) -> LoadedModel:
     """Returns the exported network of a specification with random weights."""
     import torch
     from torch import nn
@@ -79,17 +78,19 @@ def random_model(spec: ModelSpec, folder: Path) -> OnnxArtifact:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, _BATCH_NORM_GAIN)
     config = ExportConfig(contract=Contract(size=spec.input_size))
-    return export_onnx(network, config, output=folder / f"{spec.name}.onnx")
+    path = folder / f"{spec.name}.onnx"
+    export_onnx(network, config, output=path)
+    return load_onnx(path)
 
 
-def unit_table(model: OnnxArtifact) -> CalibrationTable:
+def unit_table(model: LoadedModel) -> CalibrationTable:
     """Returns a table in which every activation reaches 1."""
-    graph = view(load_model(model.path))
+    graph = view(model.proto)
     one = {Method.MAX: Threshold(s8=1.0, u8=1.0)}
     return CalibrationTable(
-        model_sha256=model.sha256,
+        model_sha256=model.artifact.sha256,
         data=DataLineage.of("none", ()),
-        contract=model.contract or Contract(size=1),
+        contract=model.artifact.contract or Contract(size=1),
         method=Method.MAX,
         percentile=100.0,
         samples=0,
@@ -102,7 +103,7 @@ def unit_table(model: OnnxArtifact) -> CalibrationTable:
     )
 
 
-def lowered(model: OnnxArtifact, table: CalibrationTable, precision: Precision) -> LoweredNetwork:
+def lowered(model: LoadedModel, table: CalibrationTable, precision: Precision) -> LoweredNetwork:
     """Returns the network as it is built in a precision, with FP16 where it is not INT8.
 
     Mixed keeps every second residual block from INT8, the hardest for a typed builder.
@@ -111,7 +112,7 @@ def lowered(model: OnnxArtifact, table: CalibrationTable, precision: Precision) 
         return float_network(model, precision)
     kept = {}
     if precision is Precision.MIXED:
-        units = blocks(view(load_model(model.path)))[::2]
+        units = blocks(view(model.proto))[::2]
         kept = {name: "every second block" for unit in units for name in unit.nodes}
     return quantize_for_tensorrt(model, table, floats=Precision.FP16, mix=Mix(kept))
 
@@ -144,7 +145,7 @@ def check(name: str, capabilities: list[str], folder: Path) -> Iterator[tuple[st
         outcomes = [build(network, precision, capability, folder) for capability in capabilities]
         right = all(outcome.built or outcome.may_refuse for outcome in outcomes)
         yield f"| {name} | {precision} | {' | '.join(map(str, outcomes))} |", right
-    model.path.unlink()
+    model.artifact.path.unlink()
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ from edgeres.images import (
     load_dataset,
     select,
 )
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.targets.dispatch import model_runner, network_runner
 from edgeres.targets.runner import HostMemory, Runner
 from edgeres.targets.tensorrt.runner import TensorRtRunner
@@ -121,7 +121,7 @@ def random_images(path: Path, count: int) -> Path:
 
 def prepare(bench: Bench, name: str, model: Path, data: Path, test: Dataset) -> Figures:
     """Calibrates on the data and keeps the test images as the network takes them."""
-    described = describe_model(model)
+    described = load_onnx(model).artifact
     samples = CalibrationConfig(samples=min(bench.options.images, 512))
     table = calibrate_model(model, data, samples)
     with closing(batches(test, described.contract or table.contract, batch_size=BATCH)) as stream:
@@ -136,8 +136,8 @@ def prepare(bench: Bench, name: str, model: Path, data: Path, test: Dataset) -> 
 def simulate(bench: Bench, name: str, precision: Precision) -> Figures:
     """Computes on the CPU what the engine should: INT8 in TensorRT's placement, FP32 otherwise."""
     network = bench.network(name)
-    model = describe_model(network.model)
-    runner: Runner = model_runner(model)
+    model = load_onnx(network.model)
+    runner: Runner = model_runner(model.artifact)
     if precision is Precision.INT8:
         runner = network_runner(quantize_for_tensorrt(model, network.table), "simulated")
     with runner:

@@ -16,7 +16,7 @@ from edgeres import __version__
 from edgeres.core.artifacts import OnnxArtifact, TensorSpec
 from edgeres.core.contract import preset
 from edgeres.errors import ArtifactError
-from edgeres.onnx_file import describe_model, load_model, save_model
+from edgeres.onnx_file import load_model, load_onnx, save_model
 
 DESCRIBED = OnnxArtifact(
     path=Path("nowhere"),
@@ -41,24 +41,43 @@ def test_what_is_saved_comes_back(path: Path) -> None:
     saved = save_model(path, network("identity"), DESCRIBED)
     assert saved.path == path
     assert saved.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert describe_model(path) == saved
-    assert load_model(path).graph == network("identity").graph
+    loaded = load_onnx(path)
+    assert loaded.artifact == saved
+    assert loaded.proto.graph == load_model(path).graph == network("identity").graph
+
+
+def test_a_file_is_hashed_by_the_bytes_that_were_parsed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read: a file that is replaced in between cannot have another model's hash."""
+    save_model(path, network("identity"), DESCRIBED)
+    reads = []
+
+    def counted(opened: Path) -> bytes:
+        reads.append(opened)
+        with opened.open("rb") as file:
+            return file.read()
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    loaded = load_onnx(path)
+    assert reads == [path]
+    assert loaded.artifact.sha256 == hashlib.sha256(loaded.proto.SerializeToString()).hexdigest()
 
 
 def test_the_version_that_wrote_it_stands_in_the_file(path: Path) -> None:
     """Metadata keys have one prefix, values are JSON, and old metadata does not linger."""
     model = network("identity")
-    model.metadata_props.add(key="edgeres.core.contract", value='{"old": 1}')
+    model.metadata_props.add(key="edgeres.contract", value='{"old": 1}')
     save_model(path, model, DESCRIBED)
     found = {prop.key: json.loads(prop.value) for prop in load_model(path).metadata_props}
     assert found["edgeres.version"] == __version__
-    assert found["edgeres.core.contract"] == preset("imagenet-caffe").to_dict()
+    assert found["edgeres.contract"] == preset("imagenet-caffe").to_dict()
 
 
 def test_a_foreign_model_has_no_contract(path: Path) -> None:
     """A file exported elsewhere is described by its shapes alone."""
     path.write_bytes(network("identity").SerializeToString())
-    found = describe_model(path)
+    found = load_onnx(path).artifact
     assert (found.contract, found.classes, found.architecture) == (None, (), None)
     assert found.input == TensorSpec(name="image", shape=(None, 3, 16, 16))
     assert found.num_classes == 5
@@ -71,7 +90,7 @@ def test_initializers_that_are_inputs_too_do_not_count(path: Path) -> None:
         declared = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         model.graph.input.append(declared)
     path.write_bytes(model.SerializeToString())
-    assert describe_model(path).input.name == "image"
+    assert load_onnx(path).artifact.input.name == "image"
 
 
 def _two_inputs(model: onnx.ModelProto) -> None:
@@ -104,11 +123,11 @@ def _no_opset(model: onnx.ModelProto) -> None:
 
 
 def _damaged_metadata(model: onnx.ModelProto) -> None:
-    model.metadata_props.add(key="edgeres.core.contract", value="{")
+    model.metadata_props.add(key="edgeres.contract", value="{")
 
 
 def _other_contract(model: onnx.ModelProto) -> None:
-    model.metadata_props.add(key="edgeres.core.contract", value='{"size": 224}')
+    model.metadata_props.add(key="edgeres.contract", value='{"size": 224}')
 
 
 REFUSED: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
@@ -133,7 +152,7 @@ def test_what_is_no_classifier_is_refused(
     change(model)
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ArtifactError, match=message):
-        describe_model(path)
+        load_onnx(path)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from edgeres.core.target import Target
 from edgeres.core.verdict import Accuracy, Verdict
 from edgeres.evaluation.evaluate import evaluate
 from edgeres.images import batches, load_dataset
+from edgeres.onnx_file import load_onnx
 from edgeres.targets.dispatch import network_runner
 from edgeres.workflows import (
     BenchRequest,
@@ -129,7 +130,7 @@ class Network:
 
     def simulated(self) -> Accuracy:
         """Returns the accuracy of TensorRT's placement, run on the CPU."""
-        network = quantize_for_tensorrt(self.model, self.table)
+        network = quantize_for_tensorrt(load_onnx(self.model.path), self.table)
         dataset = load_dataset(self._data / self.case.test)
         assert self.model.contract is not None
         with (

@@ -25,14 +25,13 @@ from edgeres.calibration.quality import (
     judge,
     sqnr_db,
 )
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.core.target import Target
 from edgeres.core.tuning import MixedPoint, MixedSearch
 from edgeres.errors import CalibrationError
-from edgeres.onnx_file import load_model
+from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent
 from edgeres.quantization.cost import operator_cost
 from edgeres.quantization.graph import Graph, view
@@ -127,7 +126,7 @@ class MixedNetworks:
 
 
 def choose_mix(
-    model: OnnxArtifact,
+    model: LoadedModel,
     table: CalibrationTable,
     request: MixRequest,
     batches: Iterable[LabelledBatch],
@@ -153,8 +152,8 @@ def choose_mix(
     seen = list(batches)
     if not seen:
         raise CalibrationError("No image came to judge mixed precision by. Pass images.")
-    graph = view(load_model(model.path))
-    judging = judge(model.path.read_bytes(), graph, [batch.images for batch in seen])
+    graph = view(model.proto)
+    judging = judge(model.proto.SerializeToString(), graph, [batch.images for batch in seen])
     labels = [batch.labels for batch in seen if batch.labels is not None]
     budget = Budget(
         judge=judging,

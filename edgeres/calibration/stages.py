@@ -27,7 +27,7 @@ from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange
 from edgeres.core.target import Target
 from edgeres.errors import CalibrationError
-from edgeres.onnx_file import LoweredNetwork, load_model
+from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.progress import Progress, silent
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import Graph, skeleton, view
@@ -60,7 +60,7 @@ class HashedBatch(ImageBatch, Protocol):
 
 
 def calibrate(
-    model: OnnxArtifact,
+    model: LoadedModel,
     batches: Iterable[HashedBatch],
     config: CalibrationConfig,
     *,
@@ -98,7 +98,7 @@ def calibrate(
         whole = {name: merged(shape, again[name]) for name, shape in found.items()}
     del seen  # the search opens sessions of its own
     table = CalibrationTable(
-        model_sha256=model.sha256,
+        model_sha256=model.artifact.sha256,
         data=DataLineage.of(data, hashes),
         contract=contract,
         method=config.method,
@@ -116,7 +116,7 @@ def calibrate(
 
 
 def _searched(
-    model: OnnxArtifact,
+    model: LoadedModel,
     tables: tuple[CalibrationTable, CalibrationTable],
     held: list[HashedBatch],
     config: CalibrationConfig,
@@ -134,8 +134,8 @@ def _searched(
             f"out: one batch in {_HOLD_EVERY} judges the thresholds. Pass at least "
             f"{_HOLD_EVERY * config.batch_size} images, or --method mse without --sensitivity."
         )
-    graph = view(load_model(model.path))
-    judging = judge(model.path.read_bytes(), graph, [batch.images for batch in held])
+    graph = view(model.proto)
+    judging = judge(model.proto.SerializeToString(), graph, [batch.images for batch in held])
     if config.method is Method.AUTO:
         # Clipped once for the whole search, where weights by mse were asked for.
         own = with_weights(graph, table.weight_method, place_for_tensorrt(graph))
@@ -157,7 +157,7 @@ def _ranges(
     return {name: range_of(graph, name, seen, percentile) for name, seen in found.items()}
 
 
-def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[str, float]:
+def observed_ranges(model: LoadedModel, batches: Iterable[ImageBatch]) -> dict[str, float]:
     """Returns what `LoweredNetwork.ranges` would be after calibration on these images.
 
     Raises:
@@ -169,7 +169,7 @@ def observed_ranges(model: OnnxArtifact, batches: Iterable[ImageBatch]) -> dict[
     return {name: mse_amax(shape, INT8) for name, shape in found.items()}
 
 
-def _observation(model: OnnxArtifact) -> tuple[Graph, Observation]:
+def _observation(model: LoadedModel) -> tuple[Graph, Observation]:
     """Returns what tells of all activations, and the structure of the network that it runs.
 
     Of a tensor that is read at a stride it tells what is read: the rest has no influence.
@@ -177,12 +177,12 @@ def _observation(model: OnnxArtifact) -> tuple[Graph, Observation]:
     Raises:
         CalibrationError: there is nothing to quantize.
     """
-    observed = thinned_out(load_model(model.path))
+    observed = thinned_out(model.proto)
     graph = view(skeleton(observed))
     tensors = calibrated_tensors(graph)
     if not tensors:
         raise CalibrationError(
-            f"{model.path} has no convolution with constant weights: there is nothing to quantize."
+            f"{model.artifact.path} has no convolution with constant weights: there is nothing to quantize."
         )
     return graph, observation(observed, graph, tensors)
 
@@ -207,7 +207,7 @@ def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract
 
 
 def quantize_for_cpu(
-    model: OnnxArtifact,
+    model: LoadedModel,
     table: CalibrationTable,
     method: Method | None = None,
     *,
@@ -224,14 +224,14 @@ def quantize_for_cpu(
     Raises:
         ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
     """
-    graph = view(load_model(model.path)).keeping(mix.kept)
+    graph = view(model.proto).keeping(mix.kept)
     _tell_of_recovery(table, method)
     placement = place_for_cpu(graph)
     own = with_own_grids(placement, pixel_grid(graph, table))
     changed = recovered(graph, table, own, Target.ONNXRUNTIME, method)
     return LoweredNetwork(
         model=lower_for_cpu(changed, table, method),
-        source=model,
+        source=model.artifact,
         layers=placement.layers,
         table=table,
         method=method or table.method,
@@ -240,7 +240,7 @@ def quantize_for_cpu(
 
 
 def quantize_for_tensorrt(
-    model: OnnxArtifact,
+    model: LoadedModel,
     table: CalibrationTable,
     method: Method | None = None,
     *,
@@ -260,7 +260,7 @@ def quantize_for_tensorrt(
         ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
         QuantizationError: a value overflows FP16.
     """
-    graph = view(load_model(model.path)).keeping(mix.kept)
+    graph = view(model.proto).keeping(mix.kept)
     _tell_of_recovery(table, method)
     placement = place_for_tensorrt(graph)
     graph = recovered(graph, table, placement, Target.TENSORRT, method)
@@ -268,7 +268,7 @@ def quantize_for_tensorrt(
     lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
     return LoweredNetwork(
         model=to_fp16(lowered) if half else lowered,
-        source=model,
+        source=model.artifact,
         layers=placement.with_floats(floats).layers,
         table=table,
         method=method or table.method,
@@ -291,17 +291,17 @@ def _tell_of_recovery(table: CalibrationTable, method: Method | None) -> None:
         )
 
 
-def float_network(model: OnnxArtifact, precision: Precision) -> LoweredNetwork:
+def float_network(model: LoadedModel, precision: Precision) -> LoweredNetwork:
     """Returns the network in FP32 as it is, or typed FP16; every operator has a name of its own.
 
     Raises:
         QuantizationError: a value overflows FP16.
     """
-    graph = view(load_model(model.path))
+    graph = view(model.proto)
     half = precision is Precision.FP16
     return LoweredNetwork(
         model=to_fp16(graph.model) if half else graph.model,
-        source=model,
+        source=model.artifact,
         layers=float_layers(graph, precision),
     )
 

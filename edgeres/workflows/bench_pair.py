@@ -11,7 +11,6 @@ from edgeres.core.artifacts import (
     EngineArtifact,
     LayerPrecision,
     Manifest,
-    OnnxArtifact,
     is_engine,
     load_engine,
     manifest_path,
@@ -24,7 +23,7 @@ from edgeres.core.target import Target
 from edgeres.core.verdict import Check
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.targets.dispatch import engine_runner, model_runner, network_runner
 from edgeres.targets.runner import Runner
 from edgeres.workflows.calibrate import contract_of
@@ -84,7 +83,7 @@ class Contest:
     layers: tuple[LayerPrecision, ...]
     ranges: Mapping[str, float]
     """Calibrated range of each activation; empty without INT8."""
-    model: OnnxArtifact | None
+    model: LoadedModel | None
     """The reference, where it is an ONNX file."""
     checks: tuple[Check, ...] = ()
     """Of what the engine runs, before it is run."""
@@ -159,8 +158,10 @@ def _engine(request: BenchRequest) -> EngineArtifact:
             f"--trust takes the preprocessing of {request.engine} from the reference, which has to "
             "be its ONNX model. Pass that with --reference."
         )
-    model = describe_model(request.reference)
-    return trusted_plan(request.engine, model, contract_of(model, request.contract, None))
+    model = load_onnx(request.reference)
+    return trusted_plan(
+        request.engine, model.artifact, contract_of(model.artifact, request.contract, None)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,25 +169,25 @@ class _Reference:
     runner: Runner
     contract: Contract
     sha256: str
-    model: OnnxArtifact | None
+    model: LoadedModel | None
 
 
 def _reference(request: BenchRequest, manifest: Manifest) -> _Reference:
     """Returns the reference; an ONNX model must be the engine's own."""
     if is_engine(request.reference):
         return _other_engine(request)
-    model = describe_model(request.reference)
-    if model.sha256 != manifest.model_sha256:
+    model = load_onnx(request.reference)
+    if model.artifact.sha256 != manifest.model_sha256:
         raise MismatchError(
             f"{request.engine} was built from a model with sha256 "
             f"{manifest.model_sha256[:12]}, but "
-            f"{request.reference} is {model.sha256[:12]}: other weights, or exported again since. "
+            f"{request.reference} is {model.artifact.sha256[:12]}: other weights, or exported again since. "
             "Build the engine again from this model, or pass the model that it was built from."
         )
     return _Reference(
-        runner=model_runner(model),
-        contract=contract_of(model, request.contract, manifest.contract),
-        sha256=model.sha256,
+        runner=model_runner(model.artifact),
+        contract=contract_of(model.artifact, request.contract, manifest.contract),
+        sha256=model.artifact.sha256,
         model=model,
     )
 
@@ -207,27 +208,27 @@ def _other_engine(request: BenchRequest) -> _Reference:
 
 
 def _simulation(request: BenchRequest) -> Contest:
-    model = describe_model(request.reference)
+    model = load_onnx(request.reference)
     table = load_table(request.engine)
-    contract = contract_of(model, request.contract, table.contract)
-    check_table(table, model, contract)
+    contract = contract_of(model.artifact, request.contract, table.contract)
+    check_table(table, model.artifact, contract)
     network = quantize_for_tensorrt(model, table)
     return Contest(
-        reference=model_runner(model),
+        reference=model_runner(model.artifact),
         engine=network_runner(network, f"TensorRT's placement, {table.method}, simulated"),
         contract=contract,
-        num_classes=model.num_classes,
+        num_classes=model.artifact.num_classes,
         calibration_images=table.data.image_hashes,
         lineage=Lineage(
             engine_sha256=table.sha256,
-            reference_sha256=model.sha256,
-            model_sha256=model.sha256,
+            reference_sha256=model.artifact.sha256,
+            model_sha256=model.artifact.sha256,
             table_sha256=table.sha256,
             target=Target.TENSORRT,
             precision=Precision.INT8,
             versions={"edgeres": table.edgeres_version},
         ),
-        classes=model.classes,
+        classes=model.artifact.classes,
         layers=network.layers,
         ranges=network.ranges,
         model=model,

@@ -13,7 +13,7 @@ from edgeres.calibration.stages import (
     quantize_for_cpu,
     quantize_for_tensorrt,
 )
-from edgeres.core.artifacts import EngineArtifact, OnnxArtifact, manifest_path
+from edgeres.core.artifacts import EngineArtifact, manifest_path
 from edgeres.core.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
@@ -23,7 +23,7 @@ from edgeres.core.target import Target
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.images import batches, check_labels, load_dataset, select
-from edgeres.onnx_file import LoweredNetwork, describe_model
+from edgeres.onnx_file import LoadedModel, LoweredNetwork, load_onnx
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.targets.dispatch import build_engine, types_of_network
 from edgeres.targets.tensorrt.overflow import check_fp16_range
@@ -77,13 +77,13 @@ def build_from_model(
         ArtifactError: files cannot be read or written.
     """
     check_build(config, has_ranges=table is not None, method=method, output=output, inputs=(model,))
-    artifact = describe_model(model)
-    contract = contract_of(artifact, options, None if table is None else table.contract)
+    loaded = load_onnx(model)
+    contract = contract_of(loaded.artifact, options, None if table is None else table.contract)
     mix = ALL_INTEGER
     if judges is not None and table is not None:
-        check_table(table, artifact, contract)
-        mix = _mix(artifact, contract, config, (table, method), judges, progress)
-    network = _lowered(artifact, contract, config, table, method, mix)
+        check_table(table, loaded.artifact, contract)
+        mix = _mix(loaded, contract, config, (table, method), judges, progress)
+    network = _lowered(loaded, contract, config, table, method, mix)
     return build_engine(network, config, contract, output=output, progress=progress)
 
 
@@ -146,7 +146,7 @@ def _check_timing_cache(cache: Path, output: Path, inputs: tuple[Path, ...]) -> 
 
 
 def _mix(
-    artifact: OnnxArtifact,
+    model: LoadedModel,
     contract: Contract,
     config: BuildConfig,
     ranges: tuple[CalibrationTable, Method | None],
@@ -162,14 +162,14 @@ def _mix(
         load_dataset(judges.data, labelled=judges.labelled), judges.samples, judges.seed
     )
     if judges.labelled:
-        check_labels(dataset, artifact.num_classes)
+        check_labels(dataset, model.artifact.num_classes)
     with closing(batches(dataset, contract, batch_size=_JUDGED_AT_ONCE)) as stream:
         seen = tracked_batches(stream, len(dataset), "Reading", progress)
-        return choose_mix(artifact, table, request, seen, progress)
+        return choose_mix(model, table, request, seen, progress)
 
 
 def _lowered(
-    artifact: OnnxArtifact,
+    model: LoadedModel,
     contract: Contract,
     config: BuildConfig,
     table: CalibrationTable | None,
@@ -178,11 +178,11 @@ def _lowered(
 ) -> LoweredNetwork:
     floats = types_of_network(config)
     if table is not None:
-        check_table(table, artifact, contract)
+        check_table(table, model.artifact, contract)
     if config.float_precision is Precision.FP16 and config.target is not Target.ONNXRUNTIME:
-        check_fp16_range(artifact, table, method, int8=config.is_quantized)
+        check_fp16_range(model, table, method, int8=config.is_quantized)
     if table is None or not config.is_quantized:
-        return float_network(artifact, floats)
+        return float_network(model, floats)
     if config.target is Target.ONNXRUNTIME:
-        return quantize_for_cpu(artifact, table, method, mix=mix)
-    return quantize_for_tensorrt(artifact, table, method, floats=floats, mix=mix)
+        return quantize_for_cpu(model, table, method, mix=mix)
+    return quantize_for_tensorrt(model, table, method, floats=floats, mix=mix)

@@ -19,7 +19,7 @@ from edgeres.core.table import CalibrationTable, save_table
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.images import Dataset, batches, load_dataset, select, take
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.progress import Progress, silent, tracked_batches
 
 
@@ -44,17 +44,17 @@ def calibrate_model(
     """
     if output is not None:
         check_writable(output, model, data)
-    artifact = describe_model(model)
-    contract = contract_of(artifact, options)
+    loaded = load_onnx(model)
+    contract = contract_of(loaded.artifact, options)
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
         seen = tracked_batches(stream, len(dataset), "Calibrating", progress)
         table = calibrate(
-            artifact, seen, config, contract=contract, data=str(data), progress=progress
+            loaded, seen, config, contract=contract, data=str(data), progress=progress
         )
     if config.recover is not Recover.NONE:
         images = _images(dataset, contract)
-        table = recover(artifact, table, images, config, progress=progress)
+        table = recover(loaded, table, images, config, progress=progress)
     if output is not None:
         save_table(output, table)
     return table

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeres.core.artifacts import EngineArtifact, OnnxArtifact, is_engine, load_engine
 from edgeres.core.table import CalibrationTable, load_table
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 
 
 def inspect_artifact(path: Path) -> OnnxArtifact | CalibrationTable | EngineArtifact:
@@ -24,4 +24,4 @@ def inspect_artifact(path: Path) -> OnnxArtifact | CalibrationTable | EngineArti
         engine = path.with_suffix("")
         named = engine.exists() and is_engine(engine)
         return load_engine(engine) if named else load_table(path)
-    return describe_model(path)
+    return load_onnx(path).artifact

@@ -27,6 +27,7 @@ from edgeres.core.target import Target
 from edgeres.errors import ArtifactError, ConfigError
 from edgeres.files import make_folder, sha256_of
 from edgeres.machine.cuda import CudaDevice, find_cuda_device
+from edgeres.onnx_file import LoadedModel
 from edgeres.targets.dispatch import build_engine, types_of_network
 from edgeres.targets.tensorrt.module import load_backend
 
@@ -70,7 +71,7 @@ def trusted_plan(path: Path, model: OnnxArtifact, contract: Contract) -> EngineA
 
 
 def reference_engine(
-    model: OnnxArtifact,
+    model: LoadedModel,
     contract: Contract,
     target: Target,
     *,
@@ -94,7 +95,10 @@ def reference_engine(
         ArtifactError: the cache folder cannot be written.
     """
     folder = _cache_folder(environment) / "reference"
-    path = folder / f"{model.path.stem}-{_key(model, contract, target, batch)}.fp32.plan"
+    path = (
+        folder
+        / f"{model.artifact.path.stem}-{_key(model.artifact, contract, target, batch)}.fp32.plan"
+    )
     try:
         return load_engine(path)
     except ArtifactError:

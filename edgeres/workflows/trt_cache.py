@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeres.core.table import CalibrationTable
 from edgeres.files import check_writable, whole_file
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.targets.tensorrt.calibration_cache import trt_cache, version_digits
 
 _LOG = logging.getLogger("edgeres.workflows")
@@ -33,7 +33,7 @@ def emit_trt_cache(model: Path, table: CalibrationTable, version: str, *, output
         ConfigError: `version` is no version, or the table's recovery equalized activations.
         ArtifactError: files cannot be read or written.
     """
-    text = trt_cache(describe_model(model), table, version)
+    text = trt_cache(load_onnx(model), table, version)
     with whole_file(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if table.recovery is not None:

@@ -17,7 +17,7 @@ from edgeres.core.verdict import EXIT_MISMATCH, Check, Verdict
 from edgeres.evaluation.evaluate import Predictions
 from edgeres.evaluation.mistakes import Diagnosis, RangeShift, diagnose, is_suspicious, range_shift
 from edgeres.images import Dataset, batches, select, take
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.progress import Progress, silent
 from edgeres.targets.runner import Runner
 
@@ -101,7 +101,7 @@ def _diagnosis(reference: Runner, judged: Judged, progress: Progress) -> Diagnos
     data, contract = judged.dataset, judged.contract
     found = diagnose(reference, data, contract, names=judged.classes, progress=progress)
     engine = is_engine(judged.reference)
-    carried = engine or describe_model(judged.reference).contract is not None
+    carried = engine or load_onnx(judged.reference).artifact.contract is not None
     return replace(found, carried=carried)
 
 
@@ -176,6 +176,6 @@ def _shift(judged: Judged, seed: int) -> RangeShift | None:
 
 
 def _ranges(judged: Judged, dataset: Dataset) -> dict[str, float]:
-    model = describe_model(judged.reference)
+    model = load_onnx(judged.reference)
     with closing(batches(dataset, judged.contract, batch_size=4)) as stream:
         return observed_ranges(model, stream)

@@ -27,7 +27,7 @@ from edgeres.core.methods import Method
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.evaluation.benchmark import BLOCK, SETTLING
 from edgeres.images import batches, load_dataset, select
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.session import open_session, run_session
 from edgeres.workflows import build_from_model, calibrate_model
 
@@ -159,7 +159,7 @@ def test_a_network_that_fails_drops_out_and_the_others_go_on() -> None:
 
 def test_images_are_those_that_edgeres_draws(work: Work, digits: Digits) -> None:
     """In its order, preprocessed by the model's contract; all validation images with labels."""
-    contract = describe_model(digits.model).contract
+    contract = load_onnx(digits.model).artifact.contract
     assert contract is not None
     drawn = select(load_dataset(digits.train, labelled=False), SAMPLES, 0)
     expected = np.concatenate([b.images for b in batches(drawn, contract, batch_size=5)])

@@ -20,14 +20,20 @@ from edgeres.calibration.auto import (
     with_choices,
 )
 from edgeres.calibration.quality import CPU_LOWERING, TENSORRT_LOWERING, Judge, judge
-from edgeres.calibration.stages import calibrate
+from edgeres.calibration.stages import (
+    calibrate,
+    float_network,
+    quantize_for_cpu,
+    quantize_for_tensorrt,
+)
 from edgeres.core.contract import preset
 from edgeres.core.methods import Method, WeightMethod
+from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.core.tuning import Choice
 from edgeres.errors import CalibrationError
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.thresholds import merged
@@ -129,7 +135,7 @@ def test_ranges_are_those_of_all_images(tmp_path: Path) -> None:
     """Held out for the choice, counted in the table: every other method is as without auto."""
     path = tmp_path / "model.onnx"
     onnx.save(network("identity"), path)
-    model = describe_model(path)
+    model = load_onnx(path)
     loud = [Images(images(4, seed) * (5 if seed == 7 else 1)) for seed in range(16)]
 
     def table(method: Method) -> CalibrationTable:
@@ -187,11 +193,24 @@ def test_weights_that_were_asked_for_are_not_chosen(tmp_path: Path) -> None:
     stream = [Images(images(4, seed)) for seed in range(16)]
     for asked in (None, WeightMethod.MAX, WeightMethod.MSE):
         config = CalibrationConfig(method=Method.AUTO, weight_method=asked, batch_size=4)
-        table = calibrate(
-            describe_model(path), stream, config, contract=preset("cifar"), data="images"
-        )
+        table = calibrate(load_onnx(path), stream, config, contract=preset("cifar"), data="images")
         assert asked in (None, table.weight_method)
         assert all(bool(choice.weights_db) is (asked is None) for choice in table.choices)
+
+
+def test_the_file_is_read_once(tmp_path: Path) -> None:
+    """Calibration with both searches, and both lowerings, work on what was loaded."""
+    path = tmp_path / "model.onnx"
+    onnx.save(network("identity"), path)
+    model = load_onnx(path)
+    path.unlink()
+    stream = [Images(images(4, seed)) for seed in range(16)]
+    config = CalibrationConfig(method=Method.AUTO, sensitivity=True, batch_size=4)
+    table = calibrate(model, stream, config, contract=preset("cifar"), data="images")
+    assert table.sensitivity is not None
+    for lowered in (quantize_for_cpu(model, table), quantize_for_tensorrt(model, table)):
+        assert lowered.source == model.artifact
+    assert float_network(model, Precision.FP32).source == model.artifact
 
 
 def test_too_few_images_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
@@ -201,7 +220,7 @@ def test_too_few_images_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
     few = [Images(images(4, seed)) for seed in range(7)]
     with pytest.raises(CalibrationError, match=r"28 images in batches of 4 .* at least 32 images"):
         calibrate(
-            describe_model(path),
+            load_onnx(path),
             few,
             CalibrationConfig(method=Method.AUTO, batch_size=4),
             contract=preset("cifar"),

@@ -17,13 +17,12 @@ from tables import table_by_every_method
 from edgeres.calibration.mixed import Budget, Mix, MixRequest, choose_mix, estimated_latency, pareto
 from edgeres.calibration.quality import judge
 from edgeres.calibration.stages import quantize_for_cpu, quantize_for_tensorrt
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.target import Target
 from edgeres.core.tuning import MixedPoint, MixedSearch
 from edgeres.errors import CalibrationError
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.units import quantizable
 
@@ -48,14 +47,16 @@ def dead_first(value: NDArray[np.float32]) -> NDArray[np.float32]:
     return value
 
 
-def model_in(folder: Path) -> tuple[onnx.ModelProto, OnnxArtifact]:
+def model_in(folder: Path) -> tuple[onnx.ModelProto, LoadedModel]:
     """Returns a network whose second convolution suffers most in INT8."""
     model = with_weight(network("identity"), "main1_w", coarse)
     for name in ("stem_w", "stem_b"):
         model = with_weight(model, name, dead_first)
     path = folder / "model.onnx"
     onnx.save(model, path)
-    return model, describe_model(path)
+    loaded = load_onnx(path)
+    path.unlink()  # no stage reads it a second time
+    return model, loaded
 
 
 def batches(model: onnx.ModelProto) -> list[Labelled]:
@@ -129,7 +130,7 @@ def test_int8_that_keeps_the_budget_is_left_alone(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "model.onnx")
     table = table_by_every_method(view(model), images(32))
     request = MixRequest(target=Target.TENSORRT, max_drop_pp=100.0, method=Method.MSE)
-    mix = choose_mix(describe_model(tmp_path / "model.onnx"), table, request, batches(model))
+    mix = choose_mix(load_onnx(tmp_path / "model.onnx"), table, request, batches(model))
     assert not mix.kept
     assert mix.search is not None
     assert len(mix.search.points) == 1

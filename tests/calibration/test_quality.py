@@ -20,7 +20,7 @@ from edgeres.calibration.quality import (
 )
 from edgeres.calibration.stages import quantize_for_tensorrt
 from edgeres.core.methods import Method
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.quantization.graph import view
 from edgeres.targets.dispatch import network_runner
 
@@ -78,7 +78,7 @@ def test_a_simulation_keeps_the_biases(tmp_path: Path) -> None:
     model = with_weight(network("identity"), "main1_w", lambda weight: weight * np.float32(1e-8))
     model = with_weight(model, "main1_b", lambda bias: np.abs(bias) + 1)
     onnx.save(model, tmp_path / "model.onnx")
-    source = describe_model(tmp_path / "model.onnx")
+    source = load_onnx(tmp_path / "model.onnx")
     x = images(8)
     simulated = quantize_for_tensorrt(source, table_from_images(view(model), x))
     expected = logits_of(simulated.model, x, optimized=False)

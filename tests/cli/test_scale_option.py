@@ -8,7 +8,7 @@ import pytest
 from commands import passed, refusal, run
 from digits import Digits
 
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 
 
 @pytest.mark.parametrize(("text", "value"), [("1/255", 1 / 255), ("1", 1.0), ("0.5", 0.5)])
@@ -19,7 +19,7 @@ def test_the_scale_stands_in_the_contract(
     model = tmp_path / "model.onnx"
     words = ("export", "resnet20", "--weights", digits.weights, "--preset", "digits")
     passed(*words, "--scale", text, "-o", model)
-    contract = describe_model(model).contract
+    contract = load_onnx(model).artifact.contract
     assert contract is not None
     assert (contract.scale, contract.mean) == (value, (0.5, 0.5, 0.5))
 

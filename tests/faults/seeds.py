@@ -19,7 +19,7 @@ from edgeres.core.artifacts import load_engine
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.files import sha256_of
-from edgeres.onnx_file import describe_model, load_model, save_model
+from edgeres.onnx_file import load_onnx, save_model
 from edgeres.workflows import build_from_model
 
 BRIEF = "--samples 200 --iterations 2 --warmup 0 --no-energy"
@@ -54,10 +54,11 @@ def fp32_engine(model: Path) -> Path:
 
 def with_contract(model: Path, path: Path, **changes: Any) -> Path:
     """Writes a copy of a model whose preprocessing contract has other values."""
-    described = describe_model(model)
+    loaded = load_onnx(model)
+    described = loaded.artifact
     assert described.contract is not None
     contract = replace(described.contract, **changes)
-    save_model(path, load_model(model), replace(described, contract=contract))
+    save_model(path, loaded.proto, replace(described, contract=contract))
     return path
 
 
@@ -87,7 +88,8 @@ def red_digits(digits: Digits, grey: Path, folder: Path) -> tuple[Path, Path]:
     On grey images it computes what the digits' network computes, because it weighs red as that
     one weighs all three.
     """
-    model = load_model(digits.model)
+    loaded = load_onnx(digits.model)
+    model = loaded.proto
     first = next(node for node in model.graph.node if node.op_type == "Conv")
     tensor = next(t for t in model.graph.initializer if t.name == first.input[1])
     weight = numpy_helper.to_array(tensor)
@@ -95,7 +97,7 @@ def red_digits(digits: Digits, grey: Path, folder: Path) -> tuple[Path, Path]:
     red[:, 0] = weight.sum(axis=1)
     tensor.CopyFrom(numpy_helper.from_array(red, tensor.name))
     path = folder / "red.onnx"
-    save_model(path, model, describe_model(digits.model))
+    save_model(path, model, loaded.artifact)
     images, labels = arrays(grey)
     colored = images.copy()
     colored[..., 1] = 0

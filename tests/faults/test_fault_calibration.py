@@ -17,7 +17,7 @@ from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Recovery
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.table import load_table
-from edgeres.onnx_file import LoweredNetwork, describe_model, load_model
+from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.workflows import build_from_model, calibrate_model, export_stage
 
 FIGURES = re.compile(
@@ -81,8 +81,8 @@ def test_what_recovery_rescaled_is_not_compared(digits: Digits, tmp_path: Path) 
         equalization={name: (2.0,)},
         rounding={},
     )
-    source = describe_model(digits.model)
-    plain = LoweredNetwork(model=load_model(digits.model), source=source, table=table)
+    model = load_onnx(digits.model)
+    plain = LoweredNetwork(model=model.proto, source=model.artifact, table=table)
     rescaled = replace(plain, table=replace(table, recovery=recovery))
     assert set(plain.ranges) == set(table.tensors)
     assert set(rescaled.ranges) == set(table.tensors) - {name}

@@ -24,7 +24,7 @@ from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.table import load_table
 from edgeres.errors import CoverageError
 from edgeres.evaluation.coverage import coverage_checks
-from edgeres.onnx_file import describe_model, load_model, save_model
+from edgeres.onnx_file import load_model, load_onnx, save_model
 from edgeres.quantization.shortcuts import float_branches
 from edgeres.targets.dispatch import build_engine
 from edgeres.workflows import build_from_model, calibrate_model
@@ -64,7 +64,7 @@ def test_qdq_missing_on_the_shortcut(digits: Digits, tmp_path: Path) -> None:
 
 def test_qdq_missing_on_the_shortcut_is_not_built(digits: Digits, tmp_path: Path) -> None:
     """The builder sees it in the graph after ONNX Runtime's fusions, and writes nothing."""
-    network = quantize_for_cpu(describe_model(digits.model), load_table(digits.table))
+    network = quantize_for_cpu(load_onnx(digits.model), load_table(digits.table))
     name = additions(network.model)[1]
     bare = replace(
         network, model=without_pair(network.model, name, shortcut(network.model, name)[0])
@@ -79,7 +79,7 @@ def test_qdq_missing_on_the_shortcut_is_not_built(digits: Digits, tmp_path: Path
 
 def test_qdq_missing_on_the_shortcut_of_a_board_s_network(digits: Digits) -> None:
     """TensorRT's placement leaves the main branch alone in float; without the pair both are."""
-    network = quantize_for_tensorrt(describe_model(digits.model), load_table(digits.table))
+    network = quantize_for_tensorrt(load_onnx(digits.model), load_table(digits.table))
     sound = float_branches(network.model)
     names = additions(network.model)
     assert {name: len(inputs) for name, inputs in sound.items()} == dict.fromkeys(names, 1)
@@ -141,8 +141,8 @@ def test_an_engine_of_other_weights(digits: Digits, tmp_path: Path) -> None:
     said = judge(digits, fp32_engine(model), code=MISMATCH)
     assert said.startswith(
         f"{tmp_path / 'other.fp32.onnx'} was built from a model with sha256 "
-        f"{describe_model(model).sha256[:12]}, but {digits.model} is "
-        f"{describe_model(digits.model).sha256[:12]}: other weights, or exported again since."
+        f"{load_onnx(model).artifact.sha256[:12]}, but {digits.model} is "
+        f"{load_onnx(digits.model).artifact.sha256[:12]}: other weights, or exported again since."
     )
 
 
@@ -154,7 +154,7 @@ def test_another_network_s_engine_as_the_reference_is_told_of(
     save_model(
         model,
         load_model(digits.model),
-        replace(describe_model(digits.model), architecture="resnet20b"),
+        replace(load_onnx(digits.model).artifact, architecture="resnet20b"),
     )
     _, verdict = bench(digits.engine, fp32_engine(model), digits.test)
     assert len(verdict["warnings"]) == 1
@@ -195,7 +195,7 @@ def test_a_batch_larger_than_a_fixed_one(digits: Digits, tmp_path: Path) -> None
     model = load_model(digits.model)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
-    described = describe_model(digits.model)
+    described = load_onnx(digits.model).artifact
     fixed = tmp_path / "fixed.onnx"
     save_model(fixed, model, described)
     engine = fp32_engine(fixed)

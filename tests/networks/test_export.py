@@ -35,7 +35,7 @@ from edgeres.networks.onnx_export import (
 )
 from edgeres.networks.resnet import build_model
 from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
-from edgeres.onnx_file import IR_VERSION, describe_model, load_model
+from edgeres.onnx_file import IR_VERSION, load_model, load_onnx
 
 CONTRACT = Contract(size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 CONFIG = ExportConfig(contract=CONTRACT)
@@ -158,7 +158,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
         checkpoint_sha256="5f" * 32,
     )
     artifact = export_onnx(build_model(slim("resnet20")), config, output=tmp_path / "net.onnx")
-    assert describe_model(tmp_path / "net.onnx") == artifact
+    assert load_onnx(tmp_path / "net.onnx").artifact == artifact
     assert artifact.contract == config.contract
     assert (artifact.classes, artifact.architecture) == (config.classes, "resnet20")
     assert (artifact.checkpoint_sha256, artifact.num_classes) == ("5f" * 32, 7)

@@ -23,7 +23,7 @@ from edgeres.networks.checkpoint import load_checkpoint, load_weights
 from edgeres.networks.load import load_trained
 from edgeres.networks.published import fetch_published
 from edgeres.networks.resnet import ResNet, build_model
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TV2 = Contract(size=224, resize=232, mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -275,7 +275,7 @@ def test_export_carries_what_the_library_says(tmp_path: Path) -> None:
     """Contract, class names and the weights' full name; an option changes its own value alone."""
     path = tmp_path / "r.onnx"
     passed("export", "torchvision:resnet18", "--input-size", 64, "-o", path)
-    described = describe_model(path)
+    described = load_onnx(path).artifact
     assert described.contract == replace(TV2, size=64, resize=round(232 * 64 / 224))
     assert described.classes[1] == "class 1"
     assert described.architecture == "torchvision:resnet18.IMAGENET1K_V2"
@@ -339,7 +339,7 @@ def test_the_options_of_the_error_say_the_contract(
     monkeypatch.chdir(tmp_path)
     words = told.rpartition("edgeres ")[2].removesuffix(".").split()
     passed(*words, "-o", "b.onnx")
-    assert describe_model(Path("b.onnx")).contract == A1
+    assert load_onnx(Path("b.onnx")).artifact.contract == A1
 
 
 def test_another_crop_is_refused(timm: FakeTimm) -> None:
@@ -420,7 +420,7 @@ def test_the_installed_torchvision_exports_from_its_cache(
     cached.parent.mkdir()
     torch.save(dict(trained_state()), cached)
     passed("export", "torchvision:resnet18", "-o", tmp_path / "r.onnx")
-    described = describe_model(tmp_path / "r.onnx")
+    described = load_onnx(tmp_path / "r.onnx").artifact
     assert described.architecture == f"torchvision:resnet18.{weights.name}"
     assert described.classes[0] == "tench"
     assert described.contract == Contract(

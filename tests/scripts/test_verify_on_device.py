@@ -26,7 +26,7 @@ from edgeres.core.target import Target
 from edgeres.files import sha256_of
 from edgeres.images import load_dataset, select
 from edgeres.machine.cuda import NoCudaDevice
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
@@ -124,7 +124,7 @@ def builder(change: Callable[[bytes], bytes] = bytes) -> Build:
         judges: object = None,
     ) -> EngineArtifact:
         assert (judges is not None) is (config.precision is Precision.MIXED)
-        described = describe_model(model)
+        described = load_onnx(model)
         plan = model.read_bytes()
         if table is not None:
             plan = quantize_for_tensorrt(described, table).model.SerializeToString()
@@ -133,7 +133,7 @@ def builder(change: Callable[[bytes], bytes] = bytes) -> Build:
             target=config.target,
             precision=config.precision,
             engine_sha256=sha256_of(output),
-            model_sha256=described.sha256,
+            model_sha256=described.artifact.sha256,
             table_sha256=None,
             method=None,
             edgeres_version="",

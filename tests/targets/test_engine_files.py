@@ -20,7 +20,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.errors import ArtifactError
-from edgeres.onnx_file import LoweredNetwork, describe_model
+from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.targets.engine_files import Built, save_engine
 
 CONFIG = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32)
@@ -39,7 +39,7 @@ FAILURES = {
 @pytest.fixture(scope="module")
 def network(digits: Digits) -> LoweredNetwork:
     """Any network: its bytes are not what is written here."""
-    return float_network(describe_model(digits.model), Precision.FP32)
+    return float_network(load_onnx(digits.model), Precision.FP32)
 
 
 def save(built: Built, network: LoweredNetwork, path: Path) -> EngineArtifact:

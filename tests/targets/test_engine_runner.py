@@ -16,7 +16,7 @@ from edgeres.core.table import load_table
 from edgeres.core.target import Target
 from edgeres.errors import MismatchError
 from edgeres.machine.cuda import NoCudaDevice
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.session import open_session, run_session
 from edgeres.targets.dispatch import engine_runner, model_runner, network_runner
 from edgeres.targets.runner import Runner
@@ -45,7 +45,7 @@ def test_a_network_in_memory_is_the_engine_that_is_built_from_it(digits: Digits)
 
     Simulated in float32, a sum that lies on a tie may round the other way, by one step.
     """
-    network = quantize_for_cpu(describe_model(digits.model), load_table(digits.table))
+    network = quantize_for_cpu(load_onnx(digits.model), load_table(digits.table))
     shipped = onnx.load(digits.engine).graph
     assert list(shipped.node) == list(network.model.graph.node)
     assert list(shipped.initializer) == list(network.model.graph.initializer)
@@ -56,13 +56,13 @@ def test_a_network_in_memory_is_the_engine_that_is_built_from_it(digits: Digits)
     simulated = logits(network_runner(network, "simulated"))
     integer = logits(engine_runner(load_engine(digits.engine)))
     np.testing.assert_array_equal(again, integer)
-    plain = logits(model_runner(describe_model(digits.model)))
+    plain = logits(model_runner(load_onnx(digits.model).artifact))
     assert np.abs(simulated - integer).max() < 0.2 * np.abs(plain - integer).max()
 
 
 def test_the_engine_is_close_to_its_model(digits: Digits) -> None:
     """INT8 moves the logits a little, which shows that neither is the other."""
-    plain = logits(model_runner(describe_model(digits.model)))
+    plain = logits(model_runner(load_onnx(digits.model).artifact))
     integer = logits(engine_runner(load_engine(digits.engine)))
     assert 0 < np.abs(plain - integer).max() < 0.5 * np.abs(plain).max()
 

@@ -19,7 +19,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
 from edgeres.errors import BuildError, CoverageError, RunnerError
-from edgeres.onnx_file import LoweredNetwork, describe_model
+from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.onnxruntime.build import audit_of_graph, check_integer, optimized_model
 
@@ -48,7 +48,7 @@ def build(network: LoweredNetwork, output: Path) -> EngineArtifact:
 @pytest.fixture(scope="module")
 def network(digits: Digits) -> LoweredNetwork:
     """The digits' network, lowered for the CPU."""
-    return quantize_for_cpu(describe_model(digits.model), load_table(digits.table))
+    return quantize_for_cpu(load_onnx(digits.model), load_table(digits.table))
 
 
 def test_what_the_manifest_calls_int8_runs_in_integers(digits: Digits) -> None:
@@ -101,7 +101,7 @@ def test_a_layer_that_was_left_float_may_be_float(network: LoweredNetwork) -> No
 def test_a_placement_that_the_cpu_cannot_fuse_is_no_engine(digits: Digits, tmp_path: Path) -> None:
     """TensorRT's leaves convolutions before Add in float on the CPU, and they are counted."""
     table = load_table(digits.table)
-    foreign = quantize_for_tensorrt(describe_model(digits.model), table)
+    foreign = quantize_for_tensorrt(load_onnx(digits.model), table)
     with pytest.raises(BuildError, match=r"would run \d+ Conv.* in float that were to be INT8"):
         build(foreign, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -166,7 +166,7 @@ def test_a_required_coverage_decides(seeded: LoweredNetwork, tmp_path: Path) -> 
 
 def test_an_fp32_engine_is_the_model_itself(digits: Digits, tmp_path: Path) -> None:
     """Nothing is lowered, and nothing is checked to be integer."""
-    network = float_network(describe_model(digits.model), Precision.FP32)
+    network = float_network(load_onnx(digits.model), Precision.FP32)
     config = BuildConfig(precision=Precision.FP32)
     engine = build_engine(network, config, preset("digits"), output=tmp_path / "a.onnx")
     assert onnx.load(engine.path).graph == onnx.load(digits.model).graph
@@ -186,16 +186,16 @@ def test_what_onnx_runtime_refuses_is_no_engine(network: LoweredNetwork, tmp_pat
 
 def test_the_manifest_tells_where_the_engine_comes_from(digits: Digits, tmp_path: Path) -> None:
     """Hashes of model and table, method, images, contract, versions, one precision a layer."""
-    model, table = describe_model(digits.model), load_table(digits.table)
+    model, table = load_onnx(digits.model), load_table(digits.table)
     network = quantize_for_cpu(model, table)
     built = build(network, tmp_path / "a.onnx")
     manifest = built.manifest
     assert load_engine(built.path) == built
-    assert (manifest.model_sha256, manifest.table_sha256) == (model.sha256, table.sha256)
+    assert (manifest.model_sha256, manifest.table_sha256) == (model.artifact.sha256, table.sha256)
     assert manifest.method == table.method
     assert manifest.calibration_images == table.data.image_hashes
     assert manifest.contract == preset("digits")
-    assert (manifest.input, manifest.output) == (model.input, model.output)
+    assert (manifest.input, manifest.output) == (model.artifact.input, model.artifact.output)
     assert manifest.versions.keys() == {"onnx", "onnxruntime"}
     assert (manifest.gpu, manifest.compute_capability, manifest.flags) == (None, None, ())
     assert manifest.layers == network.layers

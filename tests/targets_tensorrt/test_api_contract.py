@@ -27,7 +27,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.target import Target
 from edgeres.machine.cuda import CudaDevice
-from edgeres.onnx_file import LoweredNetwork, describe_model
+from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 from edgeres.workflows import calibrate_model
@@ -91,7 +91,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Lowere
     size = ContractOptions(preset="digits", input_size=SIZE, resize="none")
     calibration = CalibrationConfig(method=Method.MAX, samples=2)
     table = calibrate_model(folder / "m.onnx", folder / "images.npz", calibration, size)
-    model = describe_model(folder / "m.onnx")
+    model = load_onnx(folder / "m.onnx")
     return {
         Precision.FP16: float_network(model, Precision.FP32),
         Precision.INT8: quantize_for_tensorrt(model, table),

@@ -25,7 +25,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError, EdgeresError
 from edgeres.machine.cuda import CudaDevice
-from edgeres.onnx_file import LoweredNetwork, describe_model
+from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 
@@ -64,7 +64,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
 def saved(model: onnx.ModelProto, folder: Path) -> LoweredNetwork:
     """Writes a model and reads it as a float network."""
     onnx.save(model, folder / "m.onnx")
-    return float_network(describe_model(folder / "m.onnx"), Precision.FP32)
+    return float_network(load_onnx(folder / "m.onnx"), Precision.FP32)
 
 
 def config(target: Target = Target.TENSORRT, **options: Any) -> BuildConfig:

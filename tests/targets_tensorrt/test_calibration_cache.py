@@ -11,28 +11,27 @@ import pytest
 from networks import FOLDED, images, network
 from tables import table_by_every_method, table_from_amax, table_from_images
 
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, Recovery
 from edgeres.core.table import CalibrationTable
 from edgeres.core.target import Target
 from edgeres.errors import ConfigError
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.targets.tensorrt.calibration_cache import trt_cache, version_digits
 from edgeres.workflows import emit_trt_cache
 
 
 @pytest.fixture
-def identity(tmp_path: Path) -> OnnxArtifact:
+def identity(tmp_path: Path) -> LoadedModel:
     """One block with an identity shortcut."""
     return saved("identity", tmp_path)
 
 
-def saved(name: str, folder: Path) -> OnnxArtifact:
+def saved(name: str, folder: Path) -> LoadedModel:
     """Writes a tiny network."""
     onnx.save(network(name), folder / "m.onnx")
-    return describe_model(folder / "m.onnx")
+    return load_onnx(folder / "m.onnx")
 
 
 def read(text: str) -> tuple[str, dict[str, float]]:
@@ -42,7 +41,7 @@ def read(text: str) -> tuple[str, dict[str, float]]:
     return head, {name: struct.unpack(">f", bytes.fromhex(digits))[0] for name, digits in pairs}
 
 
-def test_the_text_by_hand(identity: OnnxArtifact) -> None:
+def test_the_text_by_hand(identity: LoadedModel) -> None:
     """127 over 127 is 1, 0x3f800000; 254 over 127 is 2; half of 127 is a half."""
     amax = {"image": 127.0, "entry": 254.0, "hidden_relu": 63.5, "main": 127.0, "last": 127.0}
     table = table_from_amax(view(network("identity")), {**amax, "pooled": 127.0})
@@ -87,7 +86,7 @@ def test_what_only_moves_values_has_the_scale_of_its_source(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("method", [None, Method.MAX, Method.MSE, Method.ENTROPY])
-def test_the_scales_are_those_of_the_method(method: Method | None, identity: OnnxArtifact) -> None:
+def test_the_scales_are_those_of_the_method(method: Method | None, identity: LoadedModel) -> None:
     """The table's own unless another is asked for; float32 of amax / 127."""
     table: CalibrationTable = table_by_every_method(view(network("identity")), images(4))
     _, scales = read(trt_cache(identity, table, "8.6.2", method))
@@ -95,7 +94,7 @@ def test_the_scales_are_those_of_the_method(method: Method | None, identity: Onn
     assert scales["hidden_relu"] == struct.unpack("f", struct.pack("f", amax / 127))[0]
 
 
-def test_a_dead_tensor_has_a_positive_scale(identity: OnnxArtifact) -> None:
+def test_a_dead_tensor_has_a_positive_scale(identity: LoadedModel) -> None:
     """TensorRT refuses a scale of zero."""
     table = table_from_amax(view(network("identity")), {"hidden_relu": 0.0})
     _, scales = read(trt_cache(identity, table, "8.6.2"))
@@ -120,7 +119,7 @@ def test_versions_as_tensorrt_numbers_them(version: str, digits: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["", "10", "10.3", "JetPack 6", "v8.6.2"])
-def test_what_is_no_version_is_refused(version: str, identity: OnnxArtifact) -> None:
+def test_what_is_no_version_is_refused(version: str, identity: LoadedModel) -> None:
     """With what one looks like, and the boards that have it."""
     table = table_from_amax(view(network("identity")), {})
     with pytest.raises(ConfigError, match=r"is no version; expected three numbers such as 8\.6\.2"):
@@ -144,7 +143,7 @@ def recovery(**values: object) -> Recovery:
     return replace(plain, **values)  # type: ignore[arg-type]
 
 
-def test_thresholds_of_an_equalized_model_are_refused(identity: OnnxArtifact) -> None:
+def test_thresholds_of_an_equalized_model_are_refused(identity: LoadedModel) -> None:
     """The file that TensorRT reads beside the cache has other ranges."""
     table = table_from_amax(view(network("identity")), {})
     equalized = replace(table, recovery=recovery(equalization={"hidden_relu": (0.5, 2.0)}))
@@ -153,12 +152,12 @@ def test_thresholds_of_an_equalized_model_are_refused(identity: OnnxArtifact) ->
 
 
 def test_what_does_not_travel_is_warned_of(
-    identity: OnnxArtifact, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    identity: LoadedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Rounding and biases stay in the table; without recovery nothing is said."""
     table = table_from_amax(view(network("identity")), {})
     for found, said in ((None, []), (recovery(), ["the cache holds thresholds only"])):
         caplog.clear()
         kept = replace(table, recovery=found)
-        emit_trt_cache(identity.path, kept, "8.6.2", output=tmp_path / "calibration.cache")
+        emit_trt_cache(identity.artifact.path, kept, "8.6.2", output=tmp_path / "calibration.cache")
         assert [message.split(":")[0] for message in caplog.messages] == said

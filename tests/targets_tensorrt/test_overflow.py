@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from tables import table_from_amax, table_from_images
 
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.errors import QuantizationError
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import view
 from edgeres.targets.tensorrt.overflow import check_fp16_range, overflows
@@ -30,10 +29,10 @@ def huge(weight: Array) -> Array:
     return weight
 
 
-def saved(model: onnx.ModelProto, folder: Path) -> OnnxArtifact:
+def saved(model: onnx.ModelProto, folder: Path) -> LoadedModel:
     """Writes a model."""
     onnx.save(model, folder / "m.onnx")
-    return describe_model(folder / "m.onnx")
+    return load_onnx(folder / "m.onnx")
 
 
 def found(model: onnx.ModelProto, amax: dict[str, float], *, int8: bool) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
 from edgeres.core.target import Target
 from edgeres.errors import CoverageError
-from edgeres.onnx_file import LoweredNetwork, describe_model
+from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import view
 from edgeres.targets.dispatch import build_engine
@@ -100,7 +100,7 @@ def lowered(name: str, folder: Path) -> LoweredNetwork:
     graph = view(model)
     return LoweredNetwork(
         model=to_fp16(with_qdq(model)),
-        source=describe_model(folder / "m.onnx"),
+        source=load_onnx(folder / "m.onnx").artifact,
         layers=place_for_tensorrt(graph).layers,
         table=unit_table(model),
     )
@@ -123,7 +123,7 @@ def test_every_block_is_covered_on_nvidias_parser(name: str, tmp_path: Path) -> 
 @pytest.mark.rtx
 def test_a_shortcut_without_qdq_fails_the_required_coverage(digits: Digits, tmp_path: Path) -> None:
     """NVIDIA takes such a network; the addition would run in float, and no plan is written."""
-    good = quantize_for_tensorrt(describe_model(digits.model), load_table(digits.table))
+    good = quantize_for_tensorrt(load_onnx(digits.model), load_table(digits.table))
     add = "/layer2/layer2.1/Add"
     seeded = LoweredNetwork(
         model=without_pair(good.model, add),

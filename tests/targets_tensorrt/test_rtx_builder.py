@@ -22,7 +22,7 @@ from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError
 from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec, Stem
-from edgeres.onnx_file import LoweredNetwork, describe_model
+from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.targets.dispatch import build_engine
 from edgeres.workflows import build_from_model, calibrate_model
 
@@ -175,7 +175,7 @@ def with_zero_point(model: onnx.ModelProto, value: int) -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def lowered(digits: Digits) -> LoweredNetwork:
     """The digits' network with TensorRT's placement."""
-    return quantize_for_tensorrt(describe_model(digits.model), load_table(digits.table))
+    return quantize_for_tensorrt(load_onnx(digits.model), load_table(digits.table))
 
 
 def test_a_zero_point_that_tensorrt_lacks_is_refused(

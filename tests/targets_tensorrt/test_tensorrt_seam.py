@@ -31,7 +31,7 @@ from edgeres.core.table import load_table
 from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError, DependencyError
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, system_versions
-from edgeres.onnx_file import LoweredNetwork, describe_model
+from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 from edgeres.workflows import build_from_model
@@ -76,7 +76,7 @@ REQUESTS = {
 @pytest.fixture(scope="module")
 def network(digits: Digits) -> LoweredNetwork:
     """The digits' network in FP32."""
-    return float_network(describe_model(digits.model), Precision.FP32)
+    return float_network(load_onnx(digits.model), Precision.FP32)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.machine.cuda import CudaDevice
-from edgeres.onnx_file import LoweredNetwork, describe_model
+from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.targets.dispatch import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 
@@ -36,7 +36,7 @@ Build = Callable[..., FakeTensorRT]
 def lowered(tmp_path: Path) -> LoweredNetwork:
     """Any network."""
     onnx.save(network("identity"), tmp_path / "m.onnx")
-    return float_network(describe_model(tmp_path / "m.onnx"), Precision.FP32)
+    return float_network(load_onnx(tmp_path / "m.onnx"), Precision.FP32)
 
 
 @pytest.fixture

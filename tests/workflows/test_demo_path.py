@@ -14,7 +14,7 @@ from edgeres.core.artifacts import load_engine, manifest_path
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import load_table
 from edgeres.core.target import Target
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import load_onnx
 from edgeres.workflows import demo, run_demo
 
 TARGETS = [Target.ONNXRUNTIME.value] + (
@@ -35,7 +35,7 @@ def test_it_passes_quietly_and_leaves_what_was_made(tmp_path: Path) -> None:
         assert abs(verdict["accuracy"]["reference"]["correct"] - 785) <= 1
         assert abs(verdict["accuracy"]["drop_pp"]) < 1
     assert verdicts["onnxruntime"]["latency"]["engine"]["samples"] > 0
-    model, table = describe_model(kept / "digits.onnx"), load_table(kept / "digits.table.json")
+    model, table = load_onnx(kept / "digits.onnx").artifact, load_table(kept / "digits.table.json")
     assert table.model_sha256 == model.sha256
     engines = [load_engine(path) for path in kept.iterdir() if manifest_path(path).exists()]
     assert {engine.manifest.target for engine in engines} == set(TARGETS)

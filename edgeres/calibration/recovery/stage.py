@@ -30,14 +30,13 @@ from edgeres.calibration.recovery.layers import (
 )
 from edgeres.calibration.recovery.replay import Replay, float_replay, twin_replay
 from edgeres.calibration.stages import range_of
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, LayerError, Recovery
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, TensorRange, Threshold
 from edgeres.core.target import Target
 from edgeres.errors import CalibrationError, DependencyError
-from edgeres.onnx_file import load_model
+from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent, tracked
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement
@@ -70,7 +69,7 @@ _LEAST_GAIN_DB = 0.5
 
 
 def recover(
-    model: OnnxArtifact,
+    model: LoadedModel,
     table: CalibrationTable,
     images: Array,
     config: CalibrationConfig,
@@ -97,7 +96,7 @@ def recover(
             f"--recover {config.recover} was given {len(images)} images; it needs at least "
             f"{LEAST_IMAGES}, a fifth of them to judge it. Pass more --samples or more --data."
         )
-    bench = _Bench.of(load_model(model.path), images)
+    bench = _Bench.of(model.proto, images)
     before = bench.qualities(table)
     table, equalization = _equalized(bench, table)
     base = with_parameters(bench.graph, equalized_parameters(bench.graph, equalization))

@@ -11,11 +11,10 @@ import re
 import struct
 from collections.abc import Iterator
 
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.errors import ConfigError
-from edgeres.onnx_file import load_model
+from edgeres.onnx_file import LoadedModel
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.grids import INT8
 
@@ -23,7 +22,7 @@ _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
 def trt_cache(
-    model: OnnxArtifact, table: CalibrationTable, version: str, method: Method | None = None
+    model: LoadedModel, table: CalibrationTable, version: str, method: Method | None = None
 ) -> str:
     """Returns the text of a calibration cache.
 
@@ -42,7 +41,7 @@ def trt_cache(
         ArtifactError: the table lacks thresholds by that method.
     """
     _check_model(table)
-    graph = view(load_model(model.path))
+    graph = view(model.proto)
     lines = [f"TRT-{version_digits(version)}-EntropyCalibration2"]
     for tensor, root in _scaled(graph, table):
         scale = INT8.scale_from_amax(table.threshold(root, method).s8)

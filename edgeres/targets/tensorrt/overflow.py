@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.errors import QuantizationError
-from edgeres.onnx_file import load_model
+from edgeres.onnx_file import LoadedModel
 from edgeres.quantization.fp16 import LARGEST_FP16
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.grids import INT8
@@ -42,7 +41,7 @@ class Overflow:
 
 
 def check_fp16_range(
-    model: OnnxArtifact,
+    model: LoadedModel,
     table: CalibrationTable | None,
     method: Method | None = None,
     *,
@@ -61,18 +60,18 @@ def check_fp16_range(
         QuantizationError: something overflows; the message names all of it by layer.
         ArtifactError: the table lacks a tensor.
     """
-    graph = view(load_model(model.path))
+    graph = view(model.proto)
     if table is None:
         _LOG.info(
             "%s: weights fit FP16 or are named; activations were not checked, for want of a "
             "calibration table. Pass --calibration to check them.",
-            model.path,
+            model.artifact.path,
         )
     found = list(overflows(graph, table, method, int8=int8))
     if found:
         option = "--float-layers fp32" if int8 else "--precision fp32"
         raise QuantizationError(
-            f"{len(found)} values of {model.path} overflow FP16, whose largest number is "
+            f"{len(found)} values of {model.artifact.path} overflow FP16, whose largest number is "
             f"{LARGEST_FP16:g}: {'; '.join(map(str, found))}. Build with {option}."
         )
 

@@ -20,14 +20,13 @@ from edgeres.calibration.quality import sqnr_db
 from edgeres.calibration.recovery.equalize import equalization_of
 from edgeres.calibration.recovery.stage import recover
 from edgeres.calibration.stages import quantize_for_cpu, quantize_for_tensorrt
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.methods import Method, Recover
 from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, load_table
 from edgeres.core.target import Target
 from edgeres.errors import CalibrationError, DependencyError
-from edgeres.onnx_file import describe_model
+from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.recovered import equalized_parameters, with_parameters
 
@@ -39,13 +38,14 @@ CONFIGS = {
 }
 
 
-def saved(model: onnx.ModelProto, folder: Path) -> tuple[OnnxArtifact, CalibrationTable]:
-    """Returns the network as a file, and its table by every method."""
+def saved(model: onnx.ModelProto, folder: Path) -> tuple[LoadedModel, CalibrationTable]:
+    """Returns the network, whose file is gone once it was read, and its table by every method."""
     path = folder / "model.onnx"
     onnx.save(model, path)
-    artifact = describe_model(path)
+    loaded = load_onnx(path)
+    path.unlink()
     table = table_by_every_method(view(model), images(8))
-    return artifact, replace(table, model_sha256=artifact.sha256)
+    return loaded, replace(table, model_sha256=loaded.artifact.sha256)
 
 
 def unbalanced() -> onnx.ModelProto:
