@@ -77,7 +77,7 @@ def test_only_a_quantized_model_needs_a_newer_opset() -> None:
 def test_metadata_survives_the_newer_opset() -> None:
     """The contract travels on."""
     model = quantized(network("identity"))
-    model.metadata_props.add(key="edgeres.core.contract", value='{"size": 16}')
+    model.metadata_props.add(key="edgeres.contract", value='{"size": 16}')
     assert list(to_fp16(model).metadata_props) == list(model.metadata_props)
 
 

@@ -310,7 +310,7 @@ def test_layers_may_lack_a_bias() -> None:
 def test_input_output_and_metadata_stay() -> None:
     """Only what stands between the image and the logits is written anew."""
     model = network("bottleneck")
-    model.metadata_props.add(key="edgeres.core.contract", value="{}")
+    model.metadata_props.add(key="edgeres.contract", value="{}")
     result = lowered(model, images(4))
     assert list(result.graph.input) == list(model.graph.input)
     assert list(result.graph.output) == list(model.graph.output)
