@@ -16,8 +16,7 @@ from edgeres.quantization.graph import Graph
 class Emitter:
     """Nodes and initializers of a graph that takes the place of another.
 
-    Inputs, outputs and metadata stay as they are; only what the new nodes read is kept of the
-    old initializers.
+    Inputs, outputs and metadata stay as they are.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -27,19 +26,19 @@ class Emitter:
         self._initializers: dict[str, onnx.TensorProto] = {}
 
     def constant(self, name: str, value: NDArray[np.generic] | np.generic) -> str:
-        """Adds an initializer, unless one of that name is there, and returns its name."""
+        """Adds an initializer, unless there is one of that name, and returns the name."""
         if name not in self._initializers:
             self._initializers[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
     def shape(self, *dims: int) -> str:
-        """Adds the shape that a Reshape is to give and returns its name; 0 keeps a dimension."""
+        """Adds the target shape of a Reshape and returns its name; 0 keeps a dimension."""
         return self.constant("shape/" + "x".join(map(str, dims)), np.array(dims, np.int64))
 
     def node(
         self, op_type: str, inputs: Iterable[str], output: str, *, name: str = "", **attributes: Any
     ) -> str:
-        """Adds a new operator, named after its output if not otherwise, and returns the output."""
+        """Adds a new operator, by default named after its output, and returns the output."""
         self._nodes.append(
             helper.make_node(op_type, list(inputs), [output], name=name or output, **attributes)
         )
@@ -73,14 +72,14 @@ class Emitter:
         model = onnx.ModelProto()
         model.CopyFrom(self._graph.model)
         graph = model.graph
+        # Shapes and types that the old file carries are of other tensors.
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self._nodes)
-        graph.initializer.extend(self._kept_initializers())
-        onnx.checker.check_model(model)
-        return model
-
-    def _kept_initializers(self) -> list[onnx.TensorProto]:
+        # Of the old initializers those that a new node still reads; a weight that was quantized
+        # leaves the file.
         read = {name for node in self._nodes for name in node.input}
         old = self._graph.model.graph.initializer
         kept = [t for t in old if t.name in read and t.name not in self._initializers]
-        return [*kept, *self._initializers.values()]
+        graph.initializer.extend([*kept, *self._initializers.values()])
+        onnx.checker.check_model(model)
+        return model

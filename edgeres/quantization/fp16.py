@@ -1,18 +1,17 @@
 """The FP16-typed form of a model, with or without Q/DQ, for strongly typed networks.
 
-Input and output stay FP32 behind a Cast, so that every runner feeds the same arrays. Made
+Input and output stay FP32 behind a Cast, so that every runner feeds the same arrays. Written
 after calibration and never run on ONNX Runtime, whose FP16 QuantizeLinear has been wrong
 (onnxruntime issue 22741).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array, to_array
 
 from edgeres.errors import QuantizationError
 from edgeres.quantization.graph import normalized, opset_of
@@ -21,7 +20,11 @@ QDQ_OPSET = 19
 """First opset whose QuantizeLinear takes FP16. Source: ONNX operator QuantizeLinear."""
 
 _QDQ_IR_VERSION = 9
+"""The IR that opset 19 came with. Source: ONNX versioning table."""
+
 _SMALLEST = np.float16(2.0**-24)
+"""Smallest positive number of FP16, a subnormal one. Source: IEEE 754, binary16."""
+
 LARGEST_FP16 = float(np.finfo(np.float16).max)
 """65504. Source: IEEE 754, binary16."""
 
@@ -49,69 +52,40 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         QuantizationError: weights, biases or scales overflow FP16; the message names them all.
     """
-    typed = _with_fp16_qdq(model)
-    graph = typed.graph
-    floats = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT]
-    _check_range(floats)
-    for tensor in floats:
-        tensor.CopyFrom(_half(tensor))
-    del graph.value_info[:]
-    _cast_input(graph)
-    _cast_output(graph)
-    onnx.checker.check_model(typed)
-    return typed
-
-
-def _with_fp16_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy of an opset whose Q/DQ, if the model has any, take FP16."""
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     if quantized and opset_of(model) < QDQ_OPSET:
-        raised = onnx.version_converter.convert_version(model, QDQ_OPSET)
-        raised.ir_version = _QDQ_IR_VERSION
-        return normalized(raised)
-    return normalized(model)
-
-
-def _check_range(tensors: Iterable[TensorProto]) -> None:
-    """Refuses values that FP16 cannot hold, all of them in one sentence."""
-    reached = {tensor.name: _largest(tensor) for tensor in tensors}
-    beyond = {name: value for name, value in reached.items() if not value <= LARGEST_FP16}
+        model = onnx.version_converter.convert_version(model, QDQ_OPSET)
+        # The converter raises the opset alone; the checker wants an IR that knows it.
+        model.ir_version = _QDQ_IR_VERSION
+    typed = normalized(model)
+    graph = typed.graph
+    floats = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    extremes = {t.name: float(np.abs(to_array(t)).max(initial=0.0)) for t in floats}
+    # Not `extreme > LARGEST_FP16`, which NaN is not.
+    beyond = {name: value for name, value in extremes.items() if not value <= LARGEST_FP16}
     if beyond:
         raise QuantizationError(
             f"{', '.join(f'{name!r} holds {value:g}' for name, value in beyond.items())}, beyond "
             f"FP16's largest number {LARGEST_FP16}. "
             "Build with --precision fp32, or int8 with --float-layers fp32."
         )
-
-
-def _largest(tensor: TensorProto) -> float:
-    return float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
-
-
-def _half(tensor: TensorProto) -> TensorProto:
-    values = numpy_helper.to_array(tensor)
-    return numpy_helper.from_array(values.astype(np.float16), tensor.name)
-
-
-def _cast_input(graph: onnx.GraphProto) -> None:
+    for tensor in floats:
+        tensor.CopyFrom(from_array(to_array(tensor).astype(np.float16), tensor.name))
+    # Shapes that the file carries name FP32.
+    del graph.value_info[:]
     constants = {tensor.name for tensor in graph.initializer}
-    name = next(value.name for value in graph.input if value.name not in constants)
+    image = next(value.name for value in graph.input if value.name not in constants)
+    logits = graph.output[0].name
     for node in graph.node:
-        for index, source in enumerate(node.input):
-            if source == name:
-                node.input[index] = name + "/fp16"
-    cast = helper.make_node(
-        "Cast", [name], [name + "/fp16"], name=name + "/fp16", to=TensorProto.FLOAT16
-    )
-    graph.node.insert(0, cast)
+        for names, outer in ((node.input, image), (node.output, logits)):
+            for index, name in enumerate(names):
+                if name == outer:
+                    names[index] = name + "/fp16"
+    graph.node.insert(0, _cast(image, image + "/fp16", TensorProto.FLOAT16))
+    graph.node.append(_cast(logits + "/fp16", logits, TensorProto.FLOAT))
+    onnx.checker.check_model(typed)
+    return typed
 
 
-def _cast_output(graph: onnx.GraphProto) -> None:
-    name = graph.output[0].name
-    for node in graph.node:
-        for index, made in enumerate(node.output):
-            if made == name:
-                node.output[index] = name + "/fp16"
-    graph.node.append(
-        helper.make_node("Cast", [name + "/fp16"], [name], name=name, to=TensorProto.FLOAT)
-    )
+def _cast(source: str, output: str, to: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [output], name=output, to=to)

@@ -1,4 +1,4 @@
-"""A read-only view of an ONNX graph: who makes a tensor, who reads it, what is constant."""
+"""A read-only view of an ONNX graph: producer and consumers of a tensor, constants, shapes."""
 
 from __future__ import annotations
 
@@ -87,9 +87,13 @@ class Graph:
         node = self.producers.get(root)
         if node is None:
             return False
+        # A mean of what is never negative is never negative.
         if node.op_type in {"GlobalAveragePool", "AveragePool", "ReduceMean"}:
             return self.is_non_negative(node.input[0])
-        return node.op_type == "Relu" or _is_clip_at_zero(self, node)
+        if node.op_type != "Clip" or len(node.input) < 2 or not node.input[1]:
+            return node.op_type == "Relu"
+        low = self.constant(node.input[1])
+        return low is not None and float(low) >= 0
 
 
 def view(model: onnx.ModelProto) -> Graph:
@@ -110,10 +114,15 @@ def view(model: onnx.ModelProto) -> Graph:
     positions = {o: i for i, node in enumerate(model.graph.node) for o in node.output}
     consumers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
+        # An Add of a tensor to itself is one reader, not two.
         for name in dict.fromkeys(node.input):
             consumers.setdefault(name, []).append(node)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    return Graph(model, producers, consumers, positions, constants, _shapes(inferred))
+    values = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+    dims = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim][1:] for v in values}
+    # A dimension that inference does not find has the value 0.
+    shapes = {name: tuple(d) for name, d in dims.items() if all(d)}
+    return Graph(model, producers, consumers, positions, constants, shapes)
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -129,7 +138,12 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     target.input.extend(source.input)
     target.output.extend(source.output)
     target.value_info.extend(source.value_info)
-    target.initializer.extend(_without_values(tensor) for tensor in source.initializer)
+    target.initializer.extend(
+        tensor
+        if math.prod(tensor.dims) <= _SMALL
+        else onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+        for tensor in source.initializer
+    )
     return copied
 
 
@@ -140,71 +154,20 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def attribute(node: onnx.NodeProto, name: str) -> object:
     """Returns the value of a node's attribute, None where it is not set."""
-    found = next((a for a in node.attribute if a.name == name), None)
-    return None if found is None else onnx.helper.get_attribute_value(found)
+    attributes = (a for a in node.attribute if a.name == name)
+    return next((onnx.helper.get_attribute_value(a) for a in attributes), None)
 
 
 def integers(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the value of a node's attribute that is a list of integers."""
-    found = attribute(node, name)
-    return default if found is None else tuple(cast("list[int]", found))
+    value = attribute(node, name)
+    return default if value is None else tuple(cast("list[int]", value))
 
 
 def is_pass_through(graph: Graph, node: onnx.NodeProto) -> bool:
     """Whether a node hands on values of its input: one of `PASS_THROUGH`, padding with zeros."""
     if node.op_type != "Pad":
         return node.op_type in PASS_THROUGH
-    return _pads_with_zeros(graph, node)
-
-
-def normalized(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy whose operators have unique names and whose constants are initializers.
-
-    ONNX allows empty and equal names, constants that are nodes, and initializers that are
-    inputs as well, which would turn into required inputs once their initializer is gone.
-    """
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    copied.ir_version = max(copied.ir_version, _LEAST_IR_VERSION)
-    _lift_constants(copied.graph)
-    _drop_optional_inputs(copied.graph)
-    _name_uniquely(copied.graph)
-    return copied
-
-
-def _lift_constants(graph: onnx.GraphProto) -> None:
-    for index in reversed(range(len(graph.node))):
-        node = graph.node[index]
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensor = graph.initializer.add()
-            tensor.CopyFrom(node.attribute[0].t)
-            tensor.name = node.output[0]
-            del graph.node[index]
-
-
-def _drop_optional_inputs(graph: onnx.GraphProto) -> None:
-    constants = {tensor.name for tensor in graph.initializer}
-    for index in reversed(range(len(graph.input))):
-        if graph.input[index].name in constants:
-            del graph.input[index]
-
-
-def _name_uniquely(graph: onnx.GraphProto) -> None:
-    taken: set[str] = set()
-    for index, node in enumerate(graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
-        while node.name in taken:
-            node.name += "_"
-        taken.add(node.name)
-
-
-def _without_values(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    if math.prod(tensor.dims) <= _SMALL:
-        return tensor
-    return onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-
-
-def _pads_with_zeros(graph: Graph, node: onnx.NodeProto) -> bool:
     if attribute(node, "mode") not in {None, b"constant"}:
         return False
     if len(node.input) < 3 or not node.input[2]:
@@ -213,14 +176,31 @@ def _pads_with_zeros(graph: Graph, node: onnx.NodeProto) -> bool:
     return value is not None and not value.any()
 
 
-def _is_clip_at_zero(graph: Graph, node: onnx.NodeProto) -> bool:
-    if node.op_type != "Clip" or len(node.input) < 2 or not node.input[1]:
-        return False
-    low = graph.constant(node.input[1])
-    return low is not None and float(low) >= 0
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
-    dims = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim][1:] for v in values}
-    return {name: tuple(d) for name, d in dims.items() if all(d)}
+def normalized(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy whose operators have unique names and whose constants are initializers."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    copied.ir_version = max(copied.ir_version, _LEAST_IR_VERSION)
+    graph = copied.graph
+    # Backwards, so that a deletion moves no index that is still to come.
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+            del graph.node[index]
+    # An initializer that is an input as well is a default, as ONNX IR 3 wanted of every one; once
+    # the initializer is gone it would be an input that every caller has to feed.
+    constants = {tensor.name for tensor in graph.initializer}
+    for index in reversed(range(len(graph.input))):
+        if graph.input[index].name in constants:
+            del graph.input[index]
+    # ONNX allows empty and equal names of operators.
+    taken: set[str] = set()
+    for index, node in enumerate(graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+        while node.name in taken:
+            node.name += "_"
+        taken.add(node.name)
+    return copied

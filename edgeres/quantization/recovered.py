@@ -22,7 +22,7 @@ from edgeres.errors import ArtifactError
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.rounding import grid_scales, on_grid, unpack
-from edgeres.quantization.weights import clipped, mse_weight_scales
+from edgeres.quantization.weights import by_channel, clipped, mse_weight_scales
 
 Array = NDArray[np.float32]
 
@@ -79,13 +79,12 @@ def with_weights(graph: Graph, method: WeightMethod, placement: Placement) -> Gr
     if method is WeightMethod.MAX:
         return graph
     quantized = placement.weighted | placement.joint
-    trained = {n.name: parameters_of(graph, n) for n in graph.nodes if n.name in quantized}
-    return with_parameters(graph, {name: _by_mse(found) for name, found in trained.items()})
-
-
-def _by_mse(trained: Parameters) -> Parameters:
-    scales = mse_weight_scales(trained.weight, axis=0)
-    return Parameters(clipped(trained.weight, scales), trained.bias)
+    changed = {}
+    for node in (n for n in graph.nodes if n.name in quantized):
+        trained = parameters_of(graph, node)
+        scales = mse_weight_scales(trained.weight, axis=0)
+        changed[node.name] = Parameters(clipped(trained.weight, scales), trained.bias)
+    return with_parameters(graph, changed)
 
 
 def parameters_of(graph: Graph, node: onnx.NodeProto) -> Parameters:
@@ -103,14 +102,22 @@ def with_parameters(graph: Graph, parameters: Mapping[str, Parameters]) -> Graph
         return graph
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
+    values: dict[str, Array] = {}
     for node in model.graph.node:
         if node.name in parameters:
-            names = [node.name + "/recovered_weight", node.name + "/recovered_bias"]
-            values = parameters[node.name]
-            _replace(model.graph, names[0], values.weight)
-            _replace(model.graph, names[1], values.bias)
-            node.input[:] = [node.input[0], *names]
-    return view(_without_unread(model)).keeping(graph.kept)
+            # Names of its own: ONNX lets two convolutions share a weight.
+            weight, bias = node.name + "/recovered_weight", node.name + "/recovered_bias"
+            values[weight], values[bias] = parameters[node.name].weight, parameters[node.name].bias
+            node.input[:] = [node.input[0], weight, bias]
+    # A network may be changed twice: what it was changed to first is overwritten, and what
+    # nothing reads any more leaves the file.
+    read = {name for node in model.graph.node for name in node.input}
+    old = [t for t in model.graph.initializer if t.name in read]
+    new = {name: numpy_helper.from_array(value, name) for name, value in values.items()}
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([new.pop(t.name, t) for t in old])
+    model.graph.initializer.extend(new.values())
+    return view(model).keeping(graph.kept)
 
 
 def equalized_parameters(
@@ -129,15 +136,20 @@ def equalized_parameters(
     for tensor, values in equalization.items():
         before, after = pairs.get(tensor, (None, None))
         factors = np.array(values, np.float32)
-        if before is None or after is None or len(factors) != _outputs(graph, before):
+        if (
+            before is None
+            or after is None
+            or len(factors) != graph.constants[before.input[1]].dims[0]
+        ):
             raise ArtifactError(
                 f"The table's recovery equalizes {len(factors)} channels of '{tensor}', which the "
                 "network does not have between two convolutions. Run calibrate again."
             )
+        # A convolution between two equalized activations is changed at both ends.
         first = changed.get(before.name) or parameters_of(graph, before)
         second = changed.get(after.name) or parameters_of(graph, after)
         changed[before.name] = Parameters(
-            first.weight / factors.reshape(-1, 1, 1, 1), first.bias / factors
+            first.weight / by_channel(factors, 4), first.bias / factors
         )
         changed[after.name] = Parameters(scaled_inputs(second.weight, factors), second.bias)
     return changed
@@ -145,19 +157,20 @@ def equalized_parameters(
 
 def equalizable(graph: Graph) -> dict[str, tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Returns each activation between two convolutions and a ReLU, with the two convolutions."""
-    found = {}
+    pairs = {}
     for node in graph.nodes:
         relu = graph.only_consumer(node.output[0]) if node.op_type == "Conv" else None
         if relu is None or relu.op_type != "Relu" or not _constant(graph, node):
             continue
         reader = graph.only_consumer(relu.output[0])
         if reader is not None and reader.op_type == "Conv" and _constant(graph, reader):
-            found[str(relu.output[0])] = (node, reader)
-    return found
+            pairs[str(relu.output[0])] = (node, reader)
+    return pairs
 
 
 def scaled_inputs(weight: Array, factors: Array) -> Array:
     """Returns a weight, (O, C / groups, kh, kw), times a factor for each channel that it reads, (C,)."""
+    # The filters of one group read the same channels.
     by_group = factors.reshape(-1, weight.shape[1])
     rows = np.repeat(by_group, len(weight) // len(by_group), axis=0)
     return weight * rows[:, :, None, None]
@@ -166,6 +179,7 @@ def scaled_inputs(weight: Array, factors: Array) -> Array:
 def _corrected(
     graph: Graph, recovery: Recovery, placement: Placement, target: Target
 ) -> dict[str, Parameters]:
+    """Returns the convolutions with the recovered rounding and biases of one lowering."""
     nodes = {node.name: node for node in graph.nodes if node.op_type == "Conv"}
     every = recovery.biases(target)
     unknown = (recovery.rounding.keys() | every.keys()) - nodes.keys()
@@ -176,50 +190,25 @@ def _corrected(
         )
     rounding = {n: bits for n, bits in recovery.rounding.items() if n in placement.weighted}
     biases = {n: shift for n, shift in every.items() if n in placement.weighted | placement.joint}
-    return {
-        name: _one_corrected(
-            parameters_of(graph, nodes[name]), rounding.get(name), biases.get(name), name
-        )
-        for name in nodes
-        if name in rounding or name in biases
-    }
-
-
-def _one_corrected(
-    trained: Parameters, rounding: bytes | None, shift: tuple[float, ...] | None, name: str
-) -> Parameters:
-    weight, bias = trained.weight, trained.bias
-    try:
-        if rounding is not None:
-            up = unpack(rounding, weight.shape)
-            weight = on_grid(weight, grid_scales(weight), up)
-        if shift is not None:
-            bias = bias + np.array(shift, np.float32).reshape(bias.shape)
-    except ValueError as error:
-        raise ArtifactError(
-            f"The table's recovery does not fit the convolution '{name}' ({error}). "
-            "Run calibrate again."
-        ) from error
-    return Parameters(weight, bias)
-
-
-def _outputs(graph: Graph, node: onnx.NodeProto) -> int:
-    return int(graph.constants[node.input[1]].dims[0])
+    corrected = {}
+    for name in (n for n in nodes if n in rounding or n in biases):
+        trained = parameters_of(graph, nodes[name])
+        weight, bias = trained.weight, trained.bias
+        try:
+            if name in rounding:
+                up = unpack(rounding[name], weight.shape)
+                weight = on_grid(weight, grid_scales(weight), up)
+            if name in biases:
+                # Reshaped, not broadcast: one value for all channels would be another table's.
+                bias = bias + np.array(biases[name], np.float32).reshape(bias.shape)
+        except ValueError as error:
+            raise ArtifactError(
+                f"The table's recovery does not fit the convolution '{name}' ({error}). "
+                "Run calibrate again."
+            ) from error
+        corrected[name] = Parameters(weight, bias)
+    return corrected
 
 
 def _constant(graph: Graph, node: onnx.NodeProto) -> bool:
     return all(not name or name in graph.constants for name in node.input[1:])
-
-
-def _replace(graph: onnx.GraphProto, name: str, value: Array) -> None:
-    tensor = next((t for t in graph.initializer if t.name == name), None)
-    tensor = graph.initializer.add() if tensor is None else tensor
-    tensor.CopyFrom(numpy_helper.from_array(value, name))
-
-
-def _without_unread(model: onnx.ModelProto) -> onnx.ModelProto:
-    read = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    return model

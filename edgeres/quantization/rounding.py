@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.quantization.grids import INT8
-from edgeres.quantization.weights import weight_scales
+from edgeres.quantization.weights import by_channel, weight_scales
 
 _FP16_NORMAL = (2.0**-14, 65504.0)
 """Where FP16 has all of its 11 bits. Source: IEEE 754, binary16."""
@@ -29,6 +29,8 @@ def grid_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     scales = weight_scales(weight, axis=0)
     clipped = scales.clip(*_FP16_NORMAL)
     half = clipped.astype(np.float16)
+    # Down, never up: with a larger scale the extreme would be less than 127 steps, and the scale
+    # that a lowering finds from it another one.
     half = np.where(half > clipped, np.nextafter(half, np.float16(0)), half).astype(np.float32)
     return np.where(clipped == scales, half, np.nextafter(scales, np.float32(0)))
 
@@ -46,19 +48,15 @@ def on_grid(
     """
     steps = in_steps(weight, scales)
     rounded = np.rint(steps) if up is None else np.floor(steps) + up
+    # At the extreme whatever `up` says: the end of the grid must be met for its scale to be found.
     beyond = np.abs(steps) >= INT8.qmax
     rounded = np.where(beyond, np.sign(steps) * INT8.qmax, rounded)
-    return (rounded * shaped(scales, weight.ndim)).astype(np.float32)
+    return (rounded * by_channel(scales, weight.ndim)).astype(np.float32)
 
 
 def in_steps(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns the weight in units of its channel's scale, not rounded."""
-    return weight / shaped(scales, weight.ndim)
-
-
-def shaped(channels: NDArray[np.float32], ndim: int) -> NDArray[np.float32]:
-    """Returns a value for each output channel, (O,), as (O, 1, ...) of `ndim` dimensions."""
-    return channels.reshape(-1, *[1] * (ndim - 1))
+    return weight / by_channel(scales, weight.ndim)
 
 
 def pack(up: NDArray[np.bool_]) -> bytes:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from edgeres.quantization.graph import Graph, view
-
-_AFTER_PAIR = "DequantizeLinear"
+from edgeres.quantization.graph import view
 
 
 def float_branches(model: onnx.ModelProto) -> Mapping[str, tuple[str, ...]]:
@@ -18,16 +16,13 @@ def float_branches(model: onnx.ModelProto) -> Mapping[str, tuple[str, ...]]:
     runs in float. Source: NVIDIA/TensorRT issue 1992.
     """
     graph = view(model)
-    found = {node.name: _floats(graph, node) for node in graph.nodes if _is_residual(graph, node)}
-    return {name: inputs for name, inputs in found.items() if inputs}
-
-
-def _is_residual(graph: Graph, node: onnx.NodeProto) -> bool:
-    return node.op_type == "Add" and not any(name in graph.constants for name in node.input)
-
-
-def _floats(graph: Graph, node: onnx.NodeProto) -> tuple[str, ...]:
-    makers = ((name, graph.producers.get(name)) for name in node.input)
-    return tuple(
-        str(name) for name, maker in makers if maker is None or maker.op_type != _AFTER_PAIR
-    )
+    found: dict[str, tuple[str, ...]] = {}
+    for node in graph.nodes:
+        # An Add of a constant is a bias and joins no branches.
+        if node.op_type != "Add" or any(name in graph.constants for name in node.input):
+            continue
+        producers = ((str(name), graph.producers.get(name)) for name in node.input)
+        floats = tuple(n for n, p in producers if p is None or p.op_type != "DequantizeLinear")
+        if floats:
+            found[node.name] = floats
+    return found

@@ -30,53 +30,41 @@ def blocks(graph: Graph) -> tuple[Unit, ...]:
     A block is an Add and all operators on its branches up to where they part. An operator in
     two of them, as behind a shortcut that spans several, belongs to the first.
     """
-    integer = _integer_nodes(graph)
+    integer = quantizable(graph)
+    order = {node.name: position for position, node in enumerate(graph.nodes)}
     taken: set[str] = set()
-    found: list[tuple[int, Unit]] = []
-    for node in graph.nodes:
-        if node.op_type != "Add" or node.name not in integer:
-            continue
-        inside = [n for n in _between(graph, node) if n.name in integer and n.name not in taken]
-        taken.update(n.name for n in inside)
-        found.append((_position(graph, inside[0]), _block(inside)))
-    alone = (n for n in graph.nodes if n.name in integer and n.name not in taken)
-    found.extend((_position(graph, n), _layer(n)) for n in alone)
-    return tuple(unit for _, unit in sorted(found, key=lambda entry: entry[0]))
+    units: list[Unit] = []
+    for add in (n for n in graph.nodes if n.op_type == "Add" and n.name in integer):
+        branches = _branch_nodes(graph, add) & integer - taken
+        taken |= branches
+        units.append(_block([node for node in graph.nodes if node.name in branches]))
+    units += [_layer(n) for n in graph.nodes if n.name in integer - taken]
+    return tuple(sorted(units, key=lambda unit: min(order[name] for name in unit.nodes)))
 
 
 def layers(graph: Graph) -> tuple[Unit, ...]:
     """Returns every operator that has an integer form as a unit of its own."""
-    integer = _integer_nodes(graph)
+    integer = quantizable(graph)
     return tuple(_layer(node) for node in graph.nodes if node.name in integer)
 
 
 def quantizable(graph: Graph) -> frozenset[str]:
     """Returns the names of the operators that have an integer form."""
-    return _integer_nodes(graph)
-
-
-def _integer_nodes(graph: Graph) -> frozenset[str]:
     return frozenset(node.name for node in graph.nodes if refusal(graph, node) is None)
 
 
-def _between(graph: Graph, add: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Returns the operators from where an Add's branches part to the Add, in topological order."""
-    start = branches_of(graph, add).start
-    pending, seen = list(add.input), {start, ""}
-    nodes = {add.name: add}
+def _branch_nodes(graph: Graph, add: onnx.NodeProto) -> frozenset[str]:
+    """Returns the names of the operators from where an Add's branches part to the Add."""
+    pending, names = list(add.input), {add.name}
+    # An empty name is an optional input that is left out.
+    visited = {branches_of(graph, add).start, ""}
     while pending:
         tensor = pending.pop()
-        if tensor in seen or tensor not in graph.producers:
-            continue
-        seen.add(tensor)
-        node = graph.producers[tensor]
-        nodes[node.name] = node
-        pending.extend(node.input)
-    return sorted(nodes.values(), key=lambda node: _position(graph, node))
-
-
-def _position(graph: Graph, node: onnx.NodeProto) -> int:
-    return graph.positions[node.output[0]]
+        if tensor not in visited and tensor in graph.producers:
+            visited.add(tensor)
+            names.add(graph.producers[tensor].name)
+            pending.extend(graph.producers[tensor].input)
+    return frozenset(names)
 
 
 def _block(nodes: Sequence[onnx.NodeProto]) -> Unit:

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from edgeres.quantization.grids import INT8
 
-_SHARES = np.arange(256, 231, -1, dtype=np.float32) / 256
-"""Shares of a channel's largest magnitude a that the mse search tries: 1 to 0.9. At the best share
-s the error that clipping a alone adds, 2 a (1 - s) a step of s, is no more than what rounding n
-weights gains, 2 n s (a / 127)^2 / 12: s is at least 1 / (1 + n / 193,548), which is 0.95 for the
-widest 3x3 convolution of a Wide ResNet, up to the chance with which few weights fall on a grid."""
+_FRACTIONS = np.arange(256, 231, -1, dtype=np.float32) / 256
+"""Fractions of a channel's largest magnitude a that the mse search tries: 1 to 0.9.
+
+At the best fraction s the error that clipping a alone adds, 2 a (1 - s) a step of s, is no more
+than what rounding n weights gains, 2 n s (a / 127)^2 / 12: s is at least 1 / (1 + n / 193,548),
+which is 0.95 for the widest 3x3 convolution of a Wide ResNet, up to the chance with which few
+weights fall on a grid.
+"""
 
 _BIAS_LIMIT = float(2**30)
 """Largest integer bias, half of int32: the accumulator needs the other half."""
@@ -40,9 +43,13 @@ def quantize_weight(
         scales: shape (channels,), positive.
         axis: dimension of the output channels.
     """
-    shaped = scales.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-    steps = INT8.nearest(weight / shaped)
+    steps = INT8.nearest(weight / by_channel(scales, weight.ndim, axis))
     return QuantizedWeight(steps.astype(np.int8), scales, axis)
+
+
+def by_channel(values: NDArray[np.float32], ndim: int, axis: int = 0) -> NDArray[np.float32]:
+    """Returns values, (channels,), shaped to broadcast along `axis` of `ndim` dimensions."""
+    return values.reshape([-1 if i == axis else 1 for i in range(ndim)])
 
 
 def weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
@@ -55,16 +62,19 @@ def weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]
 def mse_weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     """Returns the scale of each channel along `axis`, (channels,), with the least squared error.
 
-    A search over `_SHARES` of the largest magnitude; the wider of two that are as good.
+    A search over `_FRACTIONS` of the largest magnitude; the wider of two that are as good.
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     largest = weight_scales(weight, axis)
+    # One pass over the weights for each fraction: all at once would take 25 times their memory.
     best, least = largest.copy(), np.full(len(rows), np.inf, np.float32)
-    for share in _SHARES:
-        scales = largest * share
+    for fraction in _FRACTIONS:
+        scales = largest * fraction
         steps = (rows / scales[:, None]).astype(np.float32)
         errors = steps - INT8.nearest(steps)
+        # Errors are in steps of this scale; in units of the largest one they compare.
         squared = np.einsum("ij,ij->i", errors, errors) * np.square(scales / largest)
+        # Strictly less, from the widest on: of two that are as good the wider one stays.
         better = squared < least
         best[better], least[better] = scales[better], squared[better]
     return best
@@ -75,7 +85,7 @@ def clipped(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray
 
     `weight_scales` of what comes out finds the scales again, so every lowering does.
     """
-    limits = (INT8.qmax * scales).reshape(-1, *[1] * (weight.ndim - 1))
+    limits = by_channel(INT8.qmax * scales, weight.ndim)
     return np.clip(weight, -limits, limits)
 
 
@@ -90,4 +100,5 @@ def least_weight_scales(bias: NDArray[np.float32], input_scale: float) -> NDArra
 
 def quantize_bias(bias: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int32]:
     """Returns the bias in units of `scales` (input scale times weight scale), half to even."""
+    # float32 has 24 bits, fewer than a bias of 2^30 needs.
     return np.rint(bias.astype(np.float64) / scales.astype(np.float64)).astype(np.int32)
