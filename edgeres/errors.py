@@ -10,9 +10,9 @@ The tree::
       DataError                1  images or labels that cannot be used
       ArtifactError            1  a model, table or engine file that is not what it should be
       CalibrationError         1  ranges that cannot be observed, or a table of another model
-      QuantizationError        1  a graph that cannot be quantized as asked
+      QuantizationError        1  a graph that cannot be quantized as requested
       BuildError               1  the target's builder refused the network
-        CoverageError          5  layers run in another precision than the one asked for
+        CoverageError          5  layers run in another precision than the requested one
       RunnerError              1  inference failed
       MismatchError            6  an engine that does not belong to this machine or these inputs
 
@@ -59,7 +59,7 @@ class CalibrationError(EdgeresError):
 
 
 class QuantizationError(EdgeresError):
-    """The graph cannot be quantized as asked."""
+    """The graph cannot be quantized as requested."""
 
 
 class BuildError(EdgeresError):
@@ -67,7 +67,7 @@ class BuildError(EdgeresError):
 
 
 class CoverageError(BuildError):
-    """Layers of the engine run in another precision than the one asked for."""
+    """Layers of the engine run in another precision than the requested one."""
 
     exit_code = 5
 

@@ -1,7 +1,7 @@
 """Opens ONNX Runtime sessions on the CPU, for every stage that needs one.
 
 `onnxruntime.get_available_providers()` is no proof of a device, so only the CPU provider is
-ever asked for, and no session falls back to another.
+ever requested, and no session falls back to another.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ def open_session(
         threads: threads within an operator; 0 lets ONNX Runtime take one per physical core.
         optimized: where to write the graph that ONNX Runtime really runs, after its fusions.
         memory_pattern: plan one block for all activations, a little faster than taking and
-            giving back each; where many must be held at once, the block is far larger than they.
+            giving back each; where many must be kept at once, the block is far larger than they.
         integer: run what stands between DequantizeLinear and QuantizeLinear on integer kernels
             where there is one; False computes in float32 between the roundings.
 
     Raises:
         RunnerError: ONNX Runtime refused the model.
     """
-    import onnxruntime  # takes 0.1 s, and only work with a model needs it
+    # Takes 0.1 s, and only work with a model needs it.
+    import onnxruntime
 
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()

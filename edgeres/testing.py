@@ -1,4 +1,4 @@
-"""Public test doubles: a runner without a runtime and a clock that moves only when told."""
+"""Public test doubles: a runner without a runtime and a clock that moves only when it is advanced."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from edgeres.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CLEAN: tuple[str, ...] = ("pages",)
+CLEAN: tuple[str, ...] = ("pages", "machine", "images", "statistics")
 """Areas that have none of the words; an area that was cleaned is added here."""
 
 PHRASES: Mapping[str, str] = {

@@ -94,8 +94,8 @@ def _stream(
             span = range(start, min(start + batch_size, len(dataset)))
             images = np.empty((len(span), 3, contract.size, contract.size), np.float32)
             # An array is read in one piece; a file is decoded by a thread of its own.
-            whole = isinstance(dataset.images, ImageArray)
-            spans = [span] if whole else [range(index, index + 1) for index in span]
+            in_array = isinstance(dataset.images, ImageArray)
+            spans = [span] if in_array else [range(index, index + 1) for index in span]
             parts = [
                 pool.submit(
                     _fill, images[part.start - start : part.stop - start], dataset, contract, part

@@ -1,4 +1,4 @@
-"""The machine that edgeres runs on: what it is, what it can do, and whether it holds still."""
+"""The machine that edgeres runs on: what it is, what it can do, and whether it is stable."""
 
 from edgeres.machine.advice import Advice, advise
 from edgeres.machine.capabilities import Capability, capabilities

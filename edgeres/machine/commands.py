@@ -1,4 +1,4 @@
-"""Commands of the machine, run so that none can hang, ask or be missed."""
+"""Commands of the machine, run so that none can hang, prompt or be missed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ where it is not there."""
 def run_command(command: Sequence[str], timeout_s: float) -> str | None:
     """Returns what a command prints until it ends or its time is up; None where it is not there.
 
-    It has no standard input to ask a password on, and is ended with all that it started.
+    It has no standard input to prompt for a password on, and is ended with all that it started.
 
     Args:
         command: the program and its arguments.
@@ -30,6 +30,7 @@ def run_command(command: Sequence[str], timeout_s: float) -> str | None:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            # A process group of its own, so that what it starts can be ended with it.
             start_new_session=True,
         )
     except OSError:
@@ -38,6 +39,8 @@ def run_command(command: Sequence[str], timeout_s: float) -> str | None:
         try:
             return started.communicate(timeout=timeout_s)[0]
         except subprocess.TimeoutExpired:
+            # jetson_clocks is a script: without its children the pipe would stay open, and the
+            # second `communicate` would wait for them.
             with suppress(ProcessLookupError):
                 os.killpg(started.pid, signal.SIGKILL)
             return started.communicate()[0]

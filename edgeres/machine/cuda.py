@@ -1,4 +1,4 @@
-"""NVIDIA's driver, asked directly: which GPU this is, and the few calls that pycuda lacks.
+"""NVIDIA's driver, called directly: which GPU this is, and the few calls that pycuda lacks.
 
 The driver's library is all that is needed, on a Jetson as on a desktop; no package is imported.
 What it answers decides whether a plan belongs here, before TensorRT's own runtime is touched:
@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeres.machine.l4t import l4t_version
 
+# The driver brings this name; the bare `libcuda.so` comes with the toolkit's development files.
 LIBRARY = "libcuda.so.1"
 
 _SUCCESS = 0
@@ -55,25 +56,25 @@ def find_cuda_device() -> CudaDevice | NoCudaDevice:
     if driver is None:
         return NoCudaDevice(reason=f"it has no NVIDIA driver (no {LIBRARY})")
 
-    def ask(call: str, *arguments: Any) -> None:
-        if code := getattr(driver, call)(*arguments):
-            raise _RefusedError(f"{error_name(driver, code)} to {call}")
+    def call(function: str, *arguments: Any) -> None:
+        if code := getattr(driver, function)(*arguments):
+            raise _RefusedError(f"{error_name(driver, code)} to {function}")
 
     count, handle, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     major, minor, integrated = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     memory, name = ctypes.c_size_t(), ctypes.create_string_buffer(_NAME_BYTES)
     try:
-        ask("cuInit", 0)
-        ask("cuDeviceGetCount", ctypes.byref(count))
+        call("cuInit", 0)
+        call("cuDeviceGetCount", ctypes.byref(count))
         if count.value == 0:
             return NoCudaDevice(reason="its NVIDIA driver sees no GPU")
-        ask("cuDeviceGet", ctypes.byref(handle), 0)
-        ask("cuDeviceGetName", name, _NAME_BYTES, handle)
-        ask("cuDeviceComputeCapability", ctypes.byref(major), ctypes.byref(minor), handle)
+        call("cuDeviceGet", ctypes.byref(handle), 0)
+        call("cuDeviceGetName", name, _NAME_BYTES, handle)
+        call("cuDeviceComputeCapability", ctypes.byref(major), ctypes.byref(minor), handle)
         # The call without `_v2` counts in 32 bits.
-        ask("cuDeviceTotalMem_v2", ctypes.byref(memory), handle)
-        ask("cuDeviceGetAttribute", ctypes.byref(integrated), _INTEGRATED, handle)
-        ask("cuDriverGetVersion", ctypes.byref(version))
+        call("cuDeviceTotalMem_v2", ctypes.byref(memory), handle)
+        call("cuDeviceGetAttribute", ctypes.byref(integrated), _INTEGRATED, handle)
+        call("cuDriverGetVersion", ctypes.byref(version))
     except _RefusedError as error:
         return NoCudaDevice(reason=f"its NVIDIA driver answers {error}")
     return CudaDevice(

@@ -101,6 +101,7 @@ class JetsonGpu:
 
     def read(self) -> GpuState:
         """Returns the clock now and the highest that the power mode allows."""
+        # devfreq counts in Hz; its max_freq is what the power mode allows, not the chip's own.
         return GpuState(
             mhz=_mhz(number_of(self.folder / "cur_freq")),
             max_mhz=_mhz(number_of(self.folder / "max_freq")),
@@ -129,11 +130,11 @@ class NvmlGpu:
             getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
             or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
         )
-        bits = self._ask(reasons) or 0
+        bits = self._call(reasons) or 0
         return GpuState(
-            mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
-            max_mhz=self._ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
-            temperature_c=self._ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+            mhz=self._call(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
+            max_mhz=self._call(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
+            temperature_c=self._call(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
             reasons=tuple(name for bit, name in REASONS.items() if bits & bit),
         )
 
@@ -141,15 +142,15 @@ class NvmlGpu:
         """Shuts NVML down."""
         self._nvml.nvmlShutdown()
 
-    def _ask(self, call: Any, *arguments: Any) -> Any:
+    def _call(self, function: Any, *arguments: Any) -> Any:
         try:
-            return call(self._handle, *arguments)
+            return function(self._handle, *arguments)
         except self._nvml.NVMLError:
             return None
 
 
 def open_gpu(root: Path = Path("/"), *, pci_bus_id: str | None = None) -> GpuProbe:
-    """Returns the probe of the GPU that a measurement runs on; an `UnavailableGpu` where none answers.
+    """Returns the probe of the GPU that a measurement runs on; `UnavailableGpu` without one.
 
     Args:
         root: where a Jetson's files are looked for; with NVML only the real machine answers.
@@ -186,6 +187,8 @@ def open_nvml(nvml: Any, pci_bus_id: str | None) -> Any:
     """
     nvml.nvmlInit()
     try:
+        # NVML counts in the order of the bus, CUDA by its own and CUDA_VISIBLE_DEVICES: only the
+        # bus id names the same GPU in both.
         if pci_bus_id is None:
             return nvml.nvmlDeviceGetHandleByIndex(0)
         return nvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id)

@@ -112,6 +112,7 @@ def read_board(
         # Without the tool, as in a container: the number that it keeps, by the board's own name.
         unnamed = PowerMode(number=int(number), name=f"mode {number}")
         mode = next((mode for mode in modes if mode.number == unnamed.number), unnamed)
+    # tegrastats prints until it is ended, so this always takes the time that it is given.
     lines = (run(["tegrastats", "--interval", "500"], STATS_S) or "").splitlines()
     # The first line's loads are of too short a time, and the last one may be cut off.
     stats = [parsed for line in lines if (parsed := parse_tegrastats(line))]
@@ -131,6 +132,7 @@ def read_board(
         modules={name: module(name) for name in _PYTHON_PACKAGES},
         power_mode=mode,
         power_modes=modes,
+        # The tool works for root alone; the files have all but the memory's clock for everybody.
         clocks=parse_jetson_clocks(run(["jetson_clocks", "--show"], TOOL_S) or "")
         or read_clocks(root),
         stats=stats[-1] if stats else None,

@@ -47,6 +47,7 @@ FIRST_JETPACK_FOR_11 = (7, 2, 2)
 
 def l4t_version(root: Path) -> str | None:
     """Returns the version of Jetson Linux, such as `36.4.3`; None elsewhere."""
+    # "# R36 (release), REVISION: 4.3, ..." is 36.4.3.
     release = _RELEASE.search(text_of(root / "etc/nv_tegra_release") or "")
     return f"{release[1]}.{release[2]}" if release else None
 

@@ -37,6 +37,7 @@ _EXACT_SIMD = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
 
 _PACKAGES = ("numpy", "onnx", "onnxruntime")
 
+# On desktops and in data centres, on a Jetson, and where a driver has no device nodes.
 _GPU_PATHS = ("dev/nvidiactl", "dev/nvhost-gpu", "proc/driver/nvidia")
 
 _ARM_CORES: Mapping[tuple[str, str], str] = {
@@ -118,6 +119,7 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         ),
         memory_mib=mib_of(memory, "MemTotal"),
         memory_available_mib=mib_of(memory, "MemAvailable"),
+        # os-release allows either kind of quotes, and none.
         os=release[1].strip("\"'") if release else None,
         kernel=text_of(root / "proc/sys/kernel/osrelease"),
         python=platform.python_version(),

@@ -99,6 +99,7 @@ class RailMeter:
 
     def joules(self) -> float:
         """Returns the energy since the first call."""
+        # The time is that before the readings, whose three bus transfers take under a millisecond.
         now, watts = self._clock(), sum(rail.watts() for rail in self._rails)
         if self._last is not None:
             before, watts_before = self._last
@@ -154,6 +155,8 @@ class RaplMeter:
                 "the processor's RAPL (/sys/class/powercap), which virtual machines do not have."
             )
         meter = cls(domains)
+        # Since Linux 5.10 only root may read the counters, which leak what a processor computes
+        # (CVE-2020-8694): whether they can be read shows in the first reading.
         try:
             meter.joules()
         except OSError as error:
@@ -195,7 +198,7 @@ class NvmlMeter:
 
     @classmethod
     def open(cls, pci_bus_id: str | None) -> NvmlMeter | NoMeter:
-        """Returns the meter of a GPU by its PCI bus id, or of the first one, or why there is none."""
+        """Returns the meter of a GPU by its PCI bus id, None for the first, or why there is none."""
         nvml = load_nvml()
         if nvml is None:
             return NoMeter(
@@ -208,6 +211,7 @@ class NvmlMeter:
             reason = f"NVML does not answer: {error}. Check the driver with nvidia-smi."
             return NoMeter(reason=reason)
         meter = cls(nvml, handle)
+        # NVML has no query for support: a GPU without a counter refuses the first reading.
         try:
             meter.joules()
         except OSError as error:
@@ -223,6 +227,7 @@ class NvmlMeter:
             now = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         except self._nvml.NVMLError as error:
             raise OSError(f"NVML reports: {error}") from error
+        # The counter runs since the driver was loaded.
         if self._first is None:
             self._first = now
         return (now - self._first) / 1e3

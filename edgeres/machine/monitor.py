@@ -77,6 +77,7 @@ def monitor_stability(
         monitor.sample()
         with every(interval_s, monitor.sample):
             yield monitor
+        # A last sample, so that counters show what happened since the thread's own.
         monitor.sample()
     finally:
         if gpu is not None:

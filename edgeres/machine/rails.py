@@ -43,6 +43,7 @@ class Rail:
             value = number_of(file)
             if value is None:
                 raise OSError(f"{file} holds no number")
+            # mV and mA become V and A, whose product is W; a single factor is in mW.
             product *= value / 1000
         return product
 

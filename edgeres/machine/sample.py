@@ -140,6 +140,7 @@ class Probe:
         )
         return cls(
             root=root,
+            # By number: as text, policy10 would come before policy2.
             policies=tuple(sorted((cpus / "cpufreq").glob("policy*"), key=_index)[:MAX_POLICIES]),
             quotas=tuple(_quotas(root)),
             throttle_counts=tuple(cpus.glob("cpu[0-9]*/thermal_throttle/*_throttle_count")),
@@ -214,6 +215,7 @@ class Probe:
             load_1min=float(load[0]) if load else None,
             ticks=ticks,
             processors=sum(line[:3] == "cpu" and line[3:4].isdigit() for line in lines) or None,
+            # Any cgroup above may stop this one; one sum will do, since only its growth matters.
             throttled_periods=total_of(_counter(file, "nr_throttled") for file in self.quotas),
             throttle_events=total_of(map(number_of, self.throttle_counts)),
         )
@@ -242,6 +244,7 @@ def _quotas(root: Path) -> Iterator[Path]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         base, own = mount / controllers, Path(path.lstrip("/"))
+        # Inside a container the path is that of the host, of which its mount shows the end or none.
         folders = (base / own, *(base / parent for parent in own.parents))
         yield from (folder / "cpu.stat" for folder in folders if (folder / "cpu.stat").exists())
 

@@ -32,12 +32,12 @@ LEAST_TICKS_S = 1.0
 second on two processors a single one is 2.5 %. Source: proc(5), sysconf(_SC_CLK_TCK)."""
 
 STALL_UNSTABLE = 0.01
-"""Fraction of the time in which some task may wait for memory. Chosen: the fraction of a measurement
-that its own overhead may take."""
+"""Fraction of the time in which some task may wait for memory. Chosen: what a measurement's own
+overhead may take of it."""
 
 MIN_HEADROOM_C = 5.0
-"""Degrees below a passive trip point from which on there is a warning. Chosen: a fan's hysteresis on Jetson is
-3 to 9 degrees. Source: L4T's nvfancontrol.conf."""
+"""Degrees below a passive trip point from which on there is a warning. Chosen: a fan's hysteresis on
+Jetson is 3 to 9 degrees. Source: L4T's nvfancontrol.conf."""
 
 
 class Severity(Name):
@@ -107,6 +107,7 @@ def stability_of(samples: Sequence[Sample], *, gpu_unavailable: str | None = Non
     """
     if len(samples) < 2:
         raise ValueError(f"{len(samples)} samples cannot show a change; at least 2 are needed")
+    # What the last sample has decides: a source that went away midway cannot vouch for the rest.
     last, findings = samples[-1], tuple(f for rule in _RULES for f in rule(samples))
     available = {
         "the CPU's governor": last.cpu.governors,

@@ -9,6 +9,7 @@ from pathlib import Path
 def text_of(path: Path) -> str | None:
     """Returns a file's text without the NUL that ends a device tree's; None if unreadable."""
     try:
+        # Firmware may put bytes that are no UTF-8 into the name of a board.
         return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
     except OSError:
         return None
@@ -17,6 +18,7 @@ def text_of(path: Path) -> str | None:
 def number_of(path: Path) -> int | None:
     """Returns the whole number that a file holds; None if unreadable or anything else."""
     try:
+        # `int` ignores the line's end. A sensor that is switched off answers with EINVAL.
         return int(path.read_bytes())
     except (OSError, ValueError):
         return None

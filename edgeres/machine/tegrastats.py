@@ -11,12 +11,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# `RAM 534/3964MB`, used and all.
 _MEMORY = r"\b{name} (\d+)/(\d+)MB"
 _CPU = re.compile(r"\bCPU \[([^\]]*)\](?:@(\d+))?")
 # `2%@345` or, in older lines, `2%`; a processor that is switched off is `off`.
 _CORE = re.compile(r"(\d+)%(?:@(\d+))?")
+# The load is missing on Thor, the clock on Orin with L4T 36; several clusters have a list of clocks.
 _ENGINE = r"\b{name} (?:(\d+)%)?(?:@\[?([\d,]+)\]?)?"
+# Only a temperature ends in C: `cpu@52.968C/52.968C`, `GPU@36C`, but not `GR3D_FREQ 0%@76`.
 _TEMPERATURE = re.compile(r"\b(\w+)@(-?\d+(?:\.\d+)?)C\b")
+# Now and average, on Thor three values, in newer releases with their unit; `RAM 534/3964MB`, which
+# ends in another unit, is no rail.
 _POWER = re.compile(r"\b([A-Z]\w*) (\d+)(?:mW)?/\d+(?:mW)?(?:/\d+mW)?(?=\s|$)")
 
 

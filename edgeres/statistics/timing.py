@@ -18,7 +18,7 @@ FEWEST_BLOCKS = 10
 
 DRAWS = 2000
 """Times that the blocks are drawn anew for an interval. Source: Efron and Tibshirani 1993, an
-Introduction to the Bootstrap, section 14.3, ask for 1000 or more."""
+Introduction to the Bootstrap, section 14.3: 1000 or more."""
 
 _TAIL = 0.025
 _CELLS_AT_ONCE = 1 << 22
@@ -46,15 +46,15 @@ def samples_needed(percentile: int) -> int:
 
 def percentiles(samples: Sequence[float], wanted: Sequence[int]) -> tuple[float, ...]:
     """Returns percentiles, linear between the samples (Hyndman and Fan's type 7)."""
-    found: list[float] = np.percentile(np.asarray(samples), wanted, method="linear").tolist()
-    return tuple(found)
+    values: list[float] = np.percentile(np.asarray(samples), wanted, method="linear").tolist()
+    return tuple(values)
 
 
 class BlockBootstrap:
     """Percentiles and means of samples whose blocks are drawn anew, with replacement.
 
-    Two networks that took turns are given the same `choices`, so that their ratio keeps what a
-    block did to both.
+    Two networks that were timed interleaved are given the same `choices`, so that their ratio keeps
+    what a block did to both.
 
     Source: Davison and Hinkley 1997, Bootstrap Methods, section 3.8 (groups as units); the
     percentile interval is Efron and Tibshirani 1993, section 13.3.
@@ -91,14 +91,16 @@ class BlockBootstrap:
         return means
 
     def _percentile(self, choices: NDArray[np.int64], percentile: int) -> NDArray[np.float64]:
+        # A draw repeats each sample as often as its block was drawn. The repeats are not sorted but
+        # counted up in the samples' order: a rank's value is the first whose count exceeds it.
         ranks = choices[:, self._blocks].cumsum(axis=1)
         wanted = (ranks[:, -1] - 1) * percentile / 100
         below = np.floor(wanted).astype(np.int64)
         low = self._sorted[(ranks > below[:, None]).argmax(axis=1)]
         above = np.minimum(below + 1, ranks[:, -1] - 1)
         high = self._sorted[(ranks > above[:, None]).argmax(axis=1)]
-        found: NDArray[np.float64] = low + (high - low) * (wanted - below)
-        return found
+        values: NDArray[np.float64] = low + (high - low) * (wanted - below)
+        return values
 
 
 def draw_blocks(count: int, draws: int = DRAWS, seed: int = 0) -> NDArray[np.int64]:
@@ -120,6 +122,7 @@ def trend(values: Sequence[float]) -> tuple[float, float]:
     Source: slope of Theil 1950 and Sen 1968; test of Mann 1945 and Kendall 1975.
     """
     places = np.arange(len(values))
+    # All slopes of a constant are zero, and its ties leave Kendall's test without a value.
     if len(set(values)) == 1:
         return 0.0, 1.0
     slope = theilslopes(values, places).slope

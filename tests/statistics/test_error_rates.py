@@ -39,7 +39,7 @@ class Truth:
 
     @property
     def shares(self) -> tuple[float, float]:
-        """Chances that an image is gained, and that it is lost."""
+        """Chances that an image is newly_correct, and that it is newly_wrong."""
         changed = 1 - self.agreement
         return (changed - self.drop) / 2, (changed + self.drop) / 2
 
@@ -49,25 +49,27 @@ class Truth:
         return self.shares[0] > -1e-12
 
     def outcomes(self) -> Iterator[tuple[Counts, Counts, NDArray[np.float64]]]:
-        """Yields (gained, lost, chance) until all but 1e-9 of the chance is told."""
+        """Yields (newly_correct, newly_wrong, chance) until all but 1e-9 of the chance is told."""
         changed = 1 - self.agreement
         fewest, most = binom.ppf([5e-10, 1 - 5e-10], self.samples, changed).astype(int)
         part = min(self.shares[1] / changed, 1.0)
         for flips in range(fewest, most + 1):
             first, last = binom.ppf([1e-12, 1 - 1e-12], flips, part).astype(int)
-            lost = np.arange(max(first, 0), last + 1)
-            weight = binom.pmf(flips, self.samples, changed) * binom.pmf(lost, flips, part)
-            yield flips - lost, lost, weight
+            newly_wrong = np.arange(max(first, 0), last + 1)
+            weight = binom.pmf(flips, self.samples, changed) * binom.pmf(newly_wrong, flips, part)
+            yield flips - newly_wrong, newly_wrong, weight
 
 
-def statistic(gained: Counts, lost: Counts, samples: int, drop: float) -> NDArray[np.float64]:
+def statistic(
+    newly_correct: Counts, newly_wrong: Counts, samples: int, drop: float
+) -> NDArray[np.float64]:
     """Returns Tango's score statistic against a drop, positive where the drop is too large."""
     a = 2 * samples
-    b = -lost - gained + (2 * samples - lost + gained) * drop
-    c = -gained * drop * (1 - drop)
+    b = -newly_wrong - newly_correct + (2 * samples - newly_wrong + newly_correct) * drop
+    c = -newly_correct * drop * (1 - drop)
     share = (np.sqrt(np.maximum(b * b - 4 * a * c, 0)) - b) / (2 * a)
     spread = np.sqrt(np.maximum(samples * (2 * share + drop * (1 - drop)), 0))
-    distance = samples * drop - (lost - gained)
+    distance = samples * drop - (newly_wrong - newly_correct)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.abs(distance) < 1e-9, 0.0, distance / spread)
 
@@ -85,8 +87,10 @@ GRID = [
 def test_the_interval_covers_exactly_as_often_as_it_should(truth: Truth) -> None:
     """At least 94.5 % everywhere; at most 96.5 % where 20 changed labels are expected."""
     covered = sum(
-        weight[np.abs(statistic(gained, lost, truth.samples, truth.drop)) <= Z95].sum()
-        for gained, lost, weight in truth.outcomes()
+        weight[
+            np.abs(statistic(newly_correct, newly_wrong, truth.samples, truth.drop)) <= Z95
+        ].sum()
+        for newly_correct, newly_wrong, weight in truth.outcomes()
     )
     assert covered >= 0.945
     if truth.samples * (1 - truth.agreement) > 20 - 1e-9:
@@ -100,8 +104,8 @@ def test_the_gate_lets_one_bad_engine_in_twenty_pass_at_most(limit: float) -> No
     truths = [Truth(n, limit + BEYOND, agreement) for n in SAMPLES for agreement in AGREEMENTS]
     passed = {
         truth: sum(
-            weight[statistic(gained, lost, truth.samples, limit) > z].sum()
-            for gained, lost, weight in truth.outcomes()
+            weight[statistic(newly_correct, newly_wrong, truth.samples, limit) > z].sum()
+            for newly_correct, newly_wrong, weight in truth.outcomes()
         )
         for truth in truths
         if truth.possible
@@ -113,29 +117,29 @@ def test_a_gate_by_the_measured_drop_would_let_many_pass() -> None:
     """The same count for the point rule: a third of 2000 images' verdicts is wrong."""
     truth = Truth(2000, 0.005 + BEYOND, 0.98)
     passed = sum(
-        weight[lost - gained <= 0.005 * truth.samples].sum()
-        for gained, lost, weight in truth.outcomes()
+        weight[newly_wrong - newly_correct <= 0.005 * truth.samples].sum()
+        for newly_correct, newly_wrong, weight in truth.outcomes()
     )
     assert passed > 0.33
 
 
 @cache
-def interval(gained: int, lost: int, samples: int) -> tuple[float, float]:
+def interval(newly_correct: int, newly_wrong: int, samples: int) -> tuple[float, float]:
     """Returns the interval of an outcome, once."""
-    return drop_interval(gained, lost, samples)
+    return drop_interval(newly_correct, newly_wrong, samples)
 
 
 @cache
-def bound(gained: int, lost: int, samples: int) -> float:
+def bound(newly_correct: int, newly_wrong: int, samples: int) -> float:
     """Returns the bound of an outcome, once."""
-    return drop_bound(gained, lost, samples)
+    return drop_bound(newly_correct, newly_wrong, samples)
 
 
 def drawn(truth: Truth) -> tuple[Counts, Counts]:
-    """Returns the distinct (gained, lost) of 10,000 seeded draws, and how often each came."""
-    gained, lost = np.abs(truth.shares)
+    """Returns the distinct (newly_correct, newly_wrong) of 10,000 seeded draws, and how often each came."""
+    newly_correct, newly_wrong = np.abs(truth.shares)
     draws = np.random.default_rng(5).multinomial(
-        truth.samples, [gained, lost, 1 - gained - lost], size=DRAWS
+        truth.samples, [newly_correct, newly_wrong, 1 - newly_correct - newly_wrong], size=DRAWS
     )
     return np.unique(draws[:, :2], axis=0, return_counts=True)
 
@@ -166,8 +170,8 @@ def test_the_interval_covers_in_a_simulation(truth: Truth) -> None:
 def test_interval_and_statistic_agree(truth: Truth) -> None:
     """A drop is within the interval where the statistic does not reject it, and nowhere else."""
     outcomes, _ = drawn(truth)
-    gained, lost = outcomes[:200].T
-    accepted = np.abs(statistic(gained, lost, truth.samples, truth.drop)) <= Z95
+    newly_correct, newly_wrong = outcomes[:200].T
+    accepted = np.abs(statistic(newly_correct, newly_wrong, truth.samples, truth.drop)) <= Z95
     ends = np.array([interval(int(a), int(b), truth.samples) for a, b in outcomes[:200]])
     assert ((ends[:, 0] <= truth.drop) & (truth.drop <= ends[:, 1])).tolist() == accepted.tolist()
 

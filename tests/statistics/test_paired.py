@@ -25,9 +25,11 @@ from edgeres.statistics import (
 @given(flips=st.integers(1, 60), data=st.data())
 def test_mcnemar_is_the_exact_binomial_tail(flips: int, data: st.DataObject) -> None:
     """Twice the smaller tail of a fair coin, at most 1, in integers."""
-    lost = data.draw(st.integers(0, flips))
-    tail = sum(comb(flips, k) for k in range(min(lost, flips - lost) + 1))
-    assert mcnemar_p(flips - lost, lost) == pytest.approx(min(1.0, 2 * tail / 2**flips))
+    newly_wrong = data.draw(st.integers(0, flips))
+    tail = sum(comb(flips, k) for k in range(min(newly_wrong, flips - newly_wrong) + 1))
+    assert mcnemar_p(flips - newly_wrong, newly_wrong) == pytest.approx(
+        min(1.0, 2 * tail / 2**flips)
+    )
 
 
 def test_without_flips_nothing_speaks_against_equality() -> None:
@@ -49,13 +51,15 @@ def test_the_interval_is_that_of_a_published_example() -> None:
 CASES = [(0, 1, 20), (1, 0, 20), (3, 9, 500), (12, 12, 2000), (250, 310, 10000), (0, 7, 7)]
 
 
-@pytest.mark.parametrize(("gained", "lost", "samples"), CASES)
-def test_the_interval_solves_tangos_quartic(gained: int, lost: int, samples: int) -> None:
+@pytest.mark.parametrize(("newly_correct", "newly_wrong", "samples"), CASES)
+def test_the_interval_solves_tangos_quartic(
+    newly_correct: int, newly_wrong: int, samples: int
+) -> None:
     """Its ends are roots of the polynomial that the score equation becomes.
 
     Source: Yang, Sun and Hardin 2013, Statistics in Medicine 32, 1336-1342.
     """
-    g, n, d, m = Z95**2, samples, lost - gained, lost + gained
+    g, n, d, m = Z95**2, samples, newly_wrong - newly_correct, newly_wrong + newly_correct
     quartic = [
         n**2 * (n / g + 1) ** 2,
         -n * d * (n / g + 1) * (4 * n / g + 1),
@@ -64,26 +68,32 @@ def test_the_interval_solves_tangos_quartic(gained: int, lost: int, samples: int
         d**2 * (d**2 / g - m) / g,
     ]
     roots = [root.real for root in np.roots(quartic) if abs(root.imag) < 1e-7]
-    for end in drop_interval(gained, lost, samples):
+    for end in drop_interval(newly_correct, newly_wrong, samples):
         assert min(abs(root - end) for root in roots) < 1e-6
 
 
-@pytest.mark.parametrize(("gained", "lost", "samples"), CASES[:-1])
+@pytest.mark.parametrize(("newly_correct", "newly_wrong", "samples"), CASES[:-1])
 def test_the_ends_are_where_the_score_test_begins_to_reject(
-    gained: int, lost: int, samples: int
+    newly_correct: int, newly_wrong: int, samples: int
 ) -> None:
     """The likelihood is maximised numerically here, not by the closed form."""
-    for end in drop_interval(gained, lost, samples):
+    for end in drop_interval(newly_correct, newly_wrong, samples):
         low, high = max(0.0, -end), (1 - end) / 2
-        both = samples - gained - lost
+        both = samples - newly_correct - newly_wrong
 
         def cost(share: float, end: float = end, both: int = both) -> float:
-            parts = ((lost, share + end), (gained, share), (both, 1 - 2 * share - end))
+            parts = (
+                (newly_wrong, share + end),
+                (newly_correct, share),
+                (both, 1 - 2 * share - end),
+            )
             return -sum(k * log(max(p, 1e-300)) for k, p in parts if k)
 
         share = minimize_scalar(cost, bounds=(low, high), options={"xatol": 1e-12}).x
         spread = np.sqrt(samples * (2 * share + end * (1 - end)))
-        assert abs(lost - gained - samples * end) / spread == pytest.approx(Z95, rel=2e-3)
+        assert abs(newly_wrong - newly_correct - samples * end) / spread == pytest.approx(
+            Z95, rel=2e-3
+        )
 
 
 @given(samples=st.integers(1, 5000), data=st.data())
@@ -91,27 +101,32 @@ def test_the_interval_holds_the_estimate_and_turns_with_the_sign(
     samples: int, data: st.DataObject
 ) -> None:
     """Within [-1, 1], around the drop; exchanging the networks mirrors it."""
-    lost = data.draw(st.integers(0, samples))
-    gained = data.draw(st.integers(0, samples - lost))
-    low, high = drop_interval(gained, lost, samples)
-    assert -1 <= low <= (lost - gained) / samples <= high <= 1
-    assert drop_interval(lost, gained, samples) == pytest.approx((-high, -low))
+    newly_wrong = data.draw(st.integers(0, samples))
+    newly_correct = data.draw(st.integers(0, samples - newly_wrong))
+    low, high = drop_interval(newly_correct, newly_wrong, samples)
+    assert -1 <= low <= (newly_wrong - newly_correct) / samples <= high <= 1
+    assert drop_interval(newly_wrong, newly_correct, samples) == pytest.approx((-high, -low))
 
 
 @given(samples=st.integers(1, 5000), data=st.data())
 def test_the_bound_is_that_of_the_one_sided_score_test(samples: int, data: st.DataObject) -> None:
     """By the statistic itself: what it rejects is above the bound, what it does not is below."""
-    lost = data.draw(st.integers(0, samples))
-    gained = data.draw(st.integers(0, samples - lost))
-    bound = drop_bound(gained, lost, samples)
+    newly_wrong = data.draw(st.integers(0, samples))
+    newly_correct = data.draw(st.integers(0, samples - newly_wrong))
+    bound = drop_bound(newly_correct, newly_wrong, samples)
     z = norm.ppf(GATE_CONFIDENCE)
     for drop in (bound + 1e-6, bound - 1e-6):
-        if not (lost - gained) / samples < drop < 1:
+        if not (newly_wrong - newly_correct) / samples < drop < 1:
             continue
-        a, b = 2 * samples, -lost - gained + (2 * samples - lost + gained) * drop
-        share = (sqrt(max(b * b + 8 * samples * gained * drop * (1 - drop), 0)) - b) / (2 * a)
+        a, b = (
+            2 * samples,
+            -newly_wrong - newly_correct + (2 * samples - newly_wrong + newly_correct) * drop,
+        )
+        share = (sqrt(max(b * b + 8 * samples * newly_correct * drop * (1 - drop), 0)) - b) / (
+            2 * a
+        )
         spread = sqrt(samples * (2 * share + drop * (1 - drop)))
-        assert ((samples * drop - lost + gained) / spread > z) == (drop > bound)
+        assert ((samples * drop - newly_wrong + newly_correct) / spread > z) == (drop > bound)
 
 
 def test_the_bound_of_no_flips_is_known() -> None:
@@ -121,19 +136,23 @@ def test_the_bound_of_no_flips_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gained", "lost", "samples", "limit"),
+    ("newly_correct", "newly_wrong", "samples", "limit"),
     [(9, 12, 1300, 0.005), (0, 2, 500, 0.01), (40, 44, 2000, 0.01), (5, 18, 1000, 0.01)],
 )
 def test_as_many_images_as_are_named_decide_in_four_of_five_runs(
-    gained: int, lost: int, samples: int, limit: float
+    newly_correct: int, newly_wrong: int, samples: int, limit: float
 ) -> None:
     """5000 seeded runs with the shares that were measured, on either side of the limit."""
-    needed = images_needed(gained, lost, samples, limit)
+    needed = images_needed(newly_correct, newly_wrong, samples, limit)
     assert needed is not None
     assert needed > samples
-    shares = [gained / samples, lost / samples, 1 - (gained + lost) / samples]
+    shares = [
+        newly_correct / samples,
+        newly_wrong / samples,
+        1 - (newly_correct + newly_wrong) / samples,
+    ]
     runs = np.random.default_rng(1).multinomial(needed, shares, size=5000)[:, :2]
-    over = lost - gained > limit * samples
+    over = newly_wrong - newly_correct > limit * samples
     counts, times = np.unique(runs, axis=0, return_counts=True)
     decided = [
         -drop_bound(int(b), int(a), needed) > limit
@@ -157,11 +176,15 @@ def test_undecided_images_are_never_said_to_be_enough(
     samples: int, thousandths: int, data: st.DataObject
 ) -> None:
     """Where the limit is between the two bounds, more images are named than there are."""
-    lost = data.draw(st.integers(0, samples))
-    gained = data.draw(st.integers(0, samples - lost))
+    newly_wrong = data.draw(st.integers(0, samples))
+    newly_correct = data.draw(st.integers(0, samples - newly_wrong))
     limit = thousandths / 1000
-    if -drop_bound(lost, gained, samples) <= limit <= drop_bound(gained, lost, samples):
-        needed = images_needed(gained, lost, samples, limit)
+    if (
+        -drop_bound(newly_wrong, newly_correct, samples)
+        <= limit
+        <= drop_bound(newly_correct, newly_wrong, samples)
+    ):
+        needed = images_needed(newly_correct, newly_wrong, samples, limit)
         assert needed is None or needed >= samples
 
 
