@@ -27,7 +27,7 @@ from edgeres.errors import CheckpointError, ConfigError
 from edgeres.files import sha256_of
 from edgeres.networks.registry import ARCHITECTURES
 from edgeres.networks.resnet import ResNet, build_model
-from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
+from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 
 _WRAPPERS = (
     "state_dict",
@@ -350,7 +350,7 @@ def _shortcut(spec: ModelSpec, checkpoint: Checkpoint, said: Shortcut | None) ->
 
 def _takes_a(spec: ModelSpec) -> bool:
     """Whether option A is a choice: basic blocks with a skip connection."""
-    return spec.block is Block.BASIC and spec.shortcut is not Shortcut.NONE
+    return spec.block is BlockKind.BASIC and spec.shortcut is not Shortcut.NONE
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

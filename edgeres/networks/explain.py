@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from edgeres.errors import ConfigError
 from edgeres.names import Name
-from edgeres.networks.network import BuildingBlock, Layer, Network, Skip, Stage
+from edgeres.networks.network import BuildingBlock, LayerShape, Network, Skip, Stage
 from edgeres.networks.registry import ARCHITECTURES, find_spec, is_factory, is_published
-from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
+from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 
-_EXPANSION = {Block.BASIC: 1, Block.BOTTLENECK: 4, Block.PREACTIVATION: 1}
+_EXPANSION = {BlockKind.BASIC: 1, BlockKind.BOTTLENECK: 4, BlockKind.PREACTIVATION: 1}
 """Channels that leave a block, in planes. Source: He et al. 2016a, table 1."""
 
 _WIDTH_UNIT = 64
@@ -84,13 +84,13 @@ def network_from_spec(spec: ModelSpec) -> Network:
         stages.append(_stage(spec, index, channels, size))
         last = stages[-1].blocks[-1]
         channels, size = last.channels[-1], last.output_size
-    before_blocks = spec.block is not Block.PREACTIVATION
+    before_blocks = spec.block is not BlockKind.PREACTIVATION
     return Network(
         spec=spec,
         stem=stem,
         pool=pool,
         stages=tuple(stages),
-        classifier=Layer(
+        classifier=LayerShape(
             name="fc",
             kernel=1,
             in_channels=channels,
@@ -102,9 +102,9 @@ def network_from_spec(spec: ModelSpec) -> Network:
     )
 
 
-def _stem(spec: ModelSpec) -> Layer:
+def _stem(spec: ModelSpec) -> LayerShape:
     imagenet = spec.stem is Stem.IMAGENET
-    return Layer(
+    return LayerShape(
         name="conv1",
         kernel=7 if imagenet else 3,
         in_channels=_IMAGE_CHANNELS,
@@ -115,11 +115,11 @@ def _stem(spec: ModelSpec) -> Layer:
     )
 
 
-def _pool(spec: ModelSpec, stem: Layer) -> Layer | None:
+def _pool(spec: ModelSpec, stem: LayerShape) -> LayerShape | None:
     if spec.stem is Stem.CIFAR:
         return None
     width = spec.base_width
-    return Layer(
+    return LayerShape(
         name="maxpool",
         kernel=3,
         in_channels=width,
@@ -155,7 +155,7 @@ def _block(
     size, stride = shape
     outside = planes * _EXPANSION[spec.block]
     skip = _skip(spec, inside == outside and stride == 1)
-    projection = Layer(
+    projection = LayerShape(
         name=f"{name}.downsample.0",
         kernel=1,
         in_channels=inside,
@@ -186,11 +186,11 @@ def _skip(spec: ModelSpec, same_shape: bool) -> Skip:
 
 def _main_path(
     name: str, spec: ModelSpec, channels: tuple[int, int], shape: tuple[int, int]
-) -> Iterator[Layer]:
+) -> Iterator[LayerShape]:
     inside, planes = channels
     size, stride = shape
     for number, (kernel, outside, strided, groups) in enumerate(_shapes(spec, planes), start=1):
-        layer = Layer(
+        layer = LayerShape(
             name=f"{name}.conv{number}",
             kernel=kernel,
             in_channels=inside,
@@ -206,7 +206,7 @@ def _main_path(
 
 def _shapes(spec: ModelSpec, planes: int) -> tuple[tuple[int, int, bool, int], ...]:
     """Returns kernel, output channels, whether the block's stride stands there, and groups."""
-    if spec.block is not Block.BOTTLENECK:
+    if spec.block is not BlockKind.BOTTLENECK:
         return ((3, planes, True, 1), (3, planes, False, 1))
     width = planes * spec.width_per_group // _WIDTH_UNIT * spec.groups
     outside = planes * _EXPANSION[spec.block]
@@ -218,9 +218,9 @@ def _shapes(spec: ModelSpec, planes: int) -> tuple[tuple[int, int, bool, int], .
     )
 
 
-def _norm_channels(kind: Block, layers: tuple[Layer, ...], projects: bool) -> int:
+def _norm_channels(kind: BlockKind, layers: tuple[LayerShape, ...], projects: bool) -> int:
     """Returns the channels of a block's batch normalisations: before or behind each convolution."""
-    if kind is Block.PREACTIVATION:
+    if kind is BlockKind.PREACTIVATION:
         return sum(layer.in_channels for layer in layers)
     outputs = [layer.out_channels for layer in layers]
     return sum(outputs) + (outputs[-1] if projects else 0)

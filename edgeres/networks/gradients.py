@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgeres.networks.registry import ARCHITECTURES
-from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
+from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def counterpart(spec: ModelSpec) -> ModelSpec:
     """
     if spec.shortcut is not Shortcut.NONE:
         return _named(replace(spec, shortcut=Shortcut.NONE), f"{spec.name} without skips")
-    padded = spec.block is Block.BASIC and spec.stem is Stem.CIFAR
+    padded = spec.block is BlockKind.BASIC and spec.stem is Stem.CIFAR
     shortcut = Shortcut.A if padded else Shortcut.B
     return _named(replace(spec, shortcut=shortcut), f"{spec.name} with skips")
 

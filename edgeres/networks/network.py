@@ -17,7 +17,7 @@ from edgeres.core.cost import VALUE_BYTES, OperatorCost
 from edgeres.core.precision import Precision
 from edgeres.files import SCHEMA_VERSION
 from edgeres.names import Name
-from edgeres.networks.specification import Block, ModelSpec
+from edgeres.networks.specification import BlockKind, ModelSpec
 
 
 class Skip(Name):
@@ -81,7 +81,7 @@ def total(costs: Iterable[Cost]) -> Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class LayerShape:
     """A convolution padded to keep the size at stride 1; the classifier is one on a single pixel."""
 
     name: str
@@ -146,17 +146,17 @@ class BuildingBlock:
 
     name: str
     """State-dict name, such as `layer1.0`."""
-    kind: Block
-    layers: tuple[Layer, ...]
+    kind: BlockKind
+    layers: tuple[LayerShape, ...]
     """Convolutions of the main path."""
     skip: Skip
-    projection: Layer | None
+    projection: LayerShape | None
     """The 1x1 convolution of a projecting skip connection."""
     norm_channels: int
     """Channels of all its batch normalisations."""
 
     @property
-    def convolutions(self) -> tuple[Layer, ...]:
+    def convolutions(self) -> tuple[LayerShape, ...]:
         """Those of the main path, then the projection."""
         return self.layers if self.projection is None else (*self.layers, self.projection)
 
@@ -239,11 +239,11 @@ class Network:
     """A whole network, from the image to the logits."""
 
     spec: ModelSpec
-    stem: Layer
-    pool: Layer | None
+    stem: LayerShape
+    pool: LayerShape | None
     """Shape of the max pooling behind the stem, which has no weights; None in a CIFAR net."""
     stages: tuple[Stage, ...]
-    classifier: Layer
+    classifier: LayerShape
     outer_norm_channels: int
     """Channels of the batch normalisation outside the blocks."""
 
@@ -253,7 +253,7 @@ class Network:
         return tuple(block for stage in self.stages for block in stage.blocks)
 
     @property
-    def convolutions(self) -> tuple[Layer, ...]:
+    def convolutions(self) -> tuple[LayerShape, ...]:
         """Every convolution in the order in which it runs, projections included."""
         return (self.stem, *(layer for block in self.blocks for layer in block.convolutions))
 
@@ -265,7 +265,7 @@ class Network:
         Zagoruyko and Komodakis 2016 (n in WRN-n-k): all convolutions; their 6N + 4 counts three
         projections, of which a net of width 1, not among the registered ones, has two.
         """
-        if self.spec.block is Block.PREACTIVATION:
+        if self.spec.block is BlockKind.PREACTIVATION:
             return len(self.convolutions)
         return 1 + sum(len(block.layers) for block in self.blocks) + 1
 
@@ -303,7 +303,7 @@ class Network:
 
     @property
     def _norm_is_last(self) -> bool:
-        return self.spec.block is Block.PREACTIVATION
+        return self.spec.block is BlockKind.PREACTIVATION
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""

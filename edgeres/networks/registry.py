@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 
 from edgeres.errors import ConfigError
 from edgeres.names import Name, nearest
-from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
+from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 
-_IMAGENET: Mapping[int, tuple[Block, tuple[int, ...]]] = {
-    18: (Block.BASIC, (2, 2, 2, 2)),
-    34: (Block.BASIC, (3, 4, 6, 3)),
-    50: (Block.BOTTLENECK, (3, 4, 6, 3)),
-    101: (Block.BOTTLENECK, (3, 4, 23, 3)),
-    152: (Block.BOTTLENECK, (3, 8, 36, 3)),
+_IMAGENET: Mapping[int, tuple[BlockKind, tuple[int, ...]]] = {
+    18: (BlockKind.BASIC, (2, 2, 2, 2)),
+    34: (BlockKind.BASIC, (3, 4, 6, 3)),
+    50: (BlockKind.BOTTLENECK, (3, 4, 6, 3)),
+    101: (BlockKind.BOTTLENECK, (3, 4, 23, 3)),
+    152: (BlockKind.BOTTLENECK, (3, 8, 36, 3)),
 }
 """Block and blocks per stage by depth. Source: He et al. 2016a (arXiv 1512.03385), table 1."""
 
@@ -61,7 +61,7 @@ def _cifar(name: str, depth: int, shortcut: Shortcut) -> ModelSpec:
     """Returns the 6n+2 net for 32-pixel images. Source: He et al. 2016a, section 4.2."""
     return ModelSpec(
         name=name,
-        block=Block.BASIC,
+        block=BlockKind.BASIC,
         layers=((depth - 2) // 6,) * 3,
         stem=Stem.CIFAR,
         base_width=_CIFAR_WIDTH,
@@ -75,7 +75,7 @@ def _wrn(depth: int, widen_factor: int) -> ModelSpec:
     """Returns WRN-d-k, 6n+4 layers deep. Source: Zagoruyko and Komodakis 2016, table 1."""
     return ModelSpec(
         name=f"wrn_{depth}_{widen_factor}",
-        block=Block.PREACTIVATION,
+        block=BlockKind.PREACTIVATION,
         layers=((depth - 4) // 6,) * 3,
         stem=Stem.CIFAR,
         base_width=_CIFAR_WIDTH,

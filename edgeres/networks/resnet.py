@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
+from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 
 _WIDTH_UNIT = 64
 """Stem channels of the net for which `width_per_group` is stated. Source: Xie et al., table 1."""
@@ -72,7 +72,7 @@ def _shortcut(spec: ModelSpec, inside: int, outside: int, stride: int) -> nn.Mod
     if spec.shortcut is Shortcut.A:
         return PadShortcut(outside - inside, stride)
     conv = nn.Conv2d(inside, outside, 1, stride=stride, bias=spec.conv_bias)
-    if spec.block is Block.PREACTIVATION:
+    if spec.block is BlockKind.PREACTIVATION:
         return nn.Sequential(conv)
     return nn.Sequential(conv, nn.BatchNorm2d(outside, eps=spec.bn_eps))
 
@@ -173,10 +173,10 @@ class PreactivationBlock(nn.Module):
         return out
 
 
-_BLOCKS: dict[Block, type[BasicBlock | Bottleneck | PreactivationBlock]] = {
-    Block.BASIC: BasicBlock,
-    Block.BOTTLENECK: Bottleneck,
-    Block.PREACTIVATION: PreactivationBlock,
+_BLOCKS: dict[BlockKind, type[BasicBlock | Bottleneck | PreactivationBlock]] = {
+    BlockKind.BASIC: BasicBlock,
+    BlockKind.BOTTLENECK: Bottleneck,
+    BlockKind.PREACTIVATION: PreactivationBlock,
 }
 
 
@@ -186,7 +186,7 @@ class ResNet(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         """Lays the layers out; torch's default initialisation stands until `build_model`'s."""
         super().__init__()
-        self.preactivation = spec.block is Block.PREACTIVATION
+        self.preactivation = spec.block is BlockKind.PREACTIVATION
         self.conv1, self.maxpool = _stem(spec)
         if not self.preactivation:
             self.bn1 = nn.BatchNorm2d(spec.base_width, eps=spec.bn_eps)

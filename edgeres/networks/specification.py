@@ -8,7 +8,7 @@ from edgeres.errors import ConfigError
 from edgeres.names import Name
 
 
-class Block(Name):
+class BlockKind(Name):
     """Kind of residual block.
 
     Source: He et al. 2016a (basic, bottleneck, figure 5), He et al. 2016b and Zagoruyko and
@@ -45,7 +45,7 @@ class ModelSpec:
 
     name: str
     """Registry name, such as `resnet50`."""
-    block: Block
+    block: BlockKind
     layers: tuple[int, ...]
     """Number of blocks in each stage."""
     stem: Stem = Stem.IMAGENET

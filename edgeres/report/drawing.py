@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
-from edgeres.networks.network import Cost, Layer, Network, Skip, runs, total
+from edgeres.networks.network import Cost, LayerShape, Network, Skip, runs, total
 from edgeres.report.explanation import in_units, run_name
 from edgeres.report.svg import FAINT, INK, element, label, sheet
 
@@ -103,7 +103,7 @@ def _rows(network: Network) -> Iterator[_Row]:
     yield _Row(name=head.name, lines=(linear,), figures=figures)
 
 
-def _conv(layer: Layer) -> str:
+def _conv(layer: LayerShape) -> str:
     stride = f", stride {layer.stride}" if layer.stride > 1 else ""
     groups = f", {layer.groups} groups" if layer.groups > 1 else ""
     return f"{layer.kernel}x{layer.kernel}, {layer.out_channels}{stride}{groups}"

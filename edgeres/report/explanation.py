@@ -18,7 +18,7 @@ from edgeres.core.precision import Precision
 from edgeres.networks.network import (
     BuildingBlock,
     Cost,
-    Layer,
+    LayerShape,
     Network,
     Skip,
     measures,
@@ -26,7 +26,7 @@ from edgeres.networks.network import (
     runs,
     total,
 )
-from edgeres.networks.specification import Block
+from edgeres.networks.specification import BlockKind
 
 _LABEL = "bold"
 _WIDTH = 31
@@ -145,7 +145,7 @@ def _network_facts(network: Network) -> Iterator[tuple[str, str]]:
 
 
 def _counting(network: Network) -> str:
-    if network.spec.block is Block.PREACTIVATION:
+    if network.spec.block is BlockKind.PREACTIVATION:
         return "all convolutions"
     return "convolutions and classifier on the main path"
 
@@ -198,7 +198,7 @@ def _block_table(network: Network) -> Table:
     return table
 
 
-def _layer_cells(layer: Layer) -> tuple[str, ...]:
+def _layer_cells(layer: LayerShape) -> tuple[str, ...]:
     channels = f"{layer.in_channels}-{layer.out_channels}"
     return layer.name, str(layer.kernel), channels, str(layer.stride), "", str(layer.output_size)
 
@@ -229,7 +229,7 @@ def _steps(block: BuildingBlock) -> tuple[Steps, Steps, Steps]:
     start = (f"x: {_map(block.channels[0], block.layers[0].input_size)}",)
     end = (_map(block.channels[-1], block.output_size),)
     convs = tuple(_conv_lines(layer) for layer in block.layers)
-    if block.kind is not Block.PREACTIVATION:
+    if block.kind is not BlockKind.PREACTIVATION:
         inside = (*((*conv, "BN, ReLU") for conv in convs[:-1]), (*convs[-1], "BN"))
         return (start,), inside, (("ReLU",), end)
     rest = tuple(("BN, ReLU", *conv) for conv in convs[1:])
@@ -238,14 +238,14 @@ def _steps(block: BuildingBlock) -> tuple[Steps, Steps, Steps]:
     return (start,), (("BN, ReLU", *convs[0]), *rest), (end,)
 
 
-def _conv_lines(layer: Layer) -> tuple[str, ...]:
+def _conv_lines(layer: LayerShape) -> tuple[str, ...]:
     first = f"{_kernel(layer)} conv, {layer.in_channels} -> {layer.out_channels}"
     extra = [f"stride {layer.stride}"] if layer.stride > 1 else []
     extra += [f"{layer.groups} groups"] if layer.groups > 1 else []
     return (first, ", ".join(extra)) if extra else (first,)
 
 
-def _kernel(layer: Layer) -> str:
+def _kernel(layer: LayerShape) -> str:
     return f"{layer.kernel}x{layer.kernel}"
 
 
@@ -264,7 +264,7 @@ def _skip_label(block: BuildingBlock) -> str:
     if block.skip is Skip.PADDING:
         added = block.channels[-1] - block.channels[0]
         return f"padding: pixels in steps of {block.stride}, {added} zero channels"
-    norm = "" if block.kind is Block.PREACTIVATION else ", BN"
+    norm = "" if block.kind is BlockKind.PREACTIVATION else ", BN"
     strided = f", stride {block.stride}" if block.stride > 1 else ""
     return f"1x1 conv, {block.channels[0]} -> {block.channels[-1]}{strided}{norm}"
 
@@ -282,7 +282,7 @@ def _arithmetic(block: BuildingBlock) -> Iterator[str]:
     yield f"{'BN':10}2 * ({channels}) = {block.cost.norm_parameters:,} parameters more"
 
 
-def _product(layer: Layer) -> str:
+def _product(layer: LayerShape) -> str:
     return f"{layer.kernel} * {layer.kernel} * {layer.in_channels:>3} * {layer.out_channels:>3}"
 
 
@@ -301,7 +301,7 @@ def _held_against(block: BuildingBlock, other: BuildingBlock) -> str:
 
 
 def _example_name(block: BuildingBlock) -> str:
-    return "bottleneck" if block.kind is Block.BOTTLENECK else "plain"
+    return "bottleneck" if block.kind is BlockKind.BOTTLENECK else "plain"
 
 
 def _figure(value: float) -> str:

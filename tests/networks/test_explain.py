@@ -24,7 +24,7 @@ from edgeres.networks.explain import (
     explain_architecture,
     network_from_spec,
 )
-from edgeres.networks.network import Cost, Layer, Network, Skip, measures, ratios, runs
+from edgeres.networks.network import Cost, LayerShape, Network, Skip, measures, ratios, runs
 from edgeres.networks.resnet import PadShortcut, build_model
 from edgeres.networks.specification import ModelSpec
 
@@ -137,7 +137,7 @@ def assert_parameters(network: Network) -> None:
     assert cost.classifier_parameters == sum_of(model, nn.Linear)
 
 
-def assert_layers(convolutions: Iterable[Layer], model: nn.Module, seen: Trace) -> None:
+def assert_layers(convolutions: Iterable[LayerShape], model: nn.Module, seen: Trace) -> None:
     """Compares every convolution with the module of its name."""
     by_name = {layer.name: layer for layer in convolutions}
     found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
@@ -250,7 +250,9 @@ def test_the_paper_s_two_blocks() -> None:
 
 def test_bytes_by_hand() -> None:
     """2 to 4 channels, 3x3 on 8 pixels with stride 2: 72 weights, 128 values in, 64 out."""
-    cost = Layer(name="conv", kernel=3, in_channels=2, out_channels=4, input_size=8, stride=2).cost
+    cost = LayerShape(
+        name="conv", kernel=3, in_channels=2, out_channels=4, input_size=8, stride=2
+    ).cost
     assert (cost.weights, cost.macs, cost.activations, cost.moved) == (72, 72 * 16, 64, 192)
     fp32, int8 = Precision.FP32, Precision.INT8
     assert (cost.weight_bytes(fp32), cost.activation_bytes(fp32)) == (4 * 76, 4 * 64)

@@ -34,7 +34,7 @@ from edgeres.networks.onnx_export import (
     relative_difference,
 )
 from edgeres.networks.resnet import build_model
-from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
+from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 from edgeres.onnx_file import IR_VERSION, load_model, load_onnx
 
 CONTRACT = Contract(size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -97,7 +97,7 @@ def test_every_architecture_exports_what_torch_computes(tmp_path: Path, name: st
     assert relative_difference(logits(output, images), expected) < 1e-5
     found = operators(output)
     blocks = sum(spec.layers)
-    preactivation = spec.block is Block.PREACTIVATION
+    preactivation = spec.block is BlockKind.PREACTIVATION
     assert found["Add"] == (0 if spec.shortcut is Shortcut.NONE else blocks)
     # The first block's follows the stem's convolution; every other one follows an Add.
     assert found["BatchNormalization"] == (blocks if preactivation else 0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgeres.networks import find_spec
 from edgeres.networks.resnet import ResNet, build_model
-from edgeres.networks.specification import Block, ModelSpec, Shortcut
+from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut
 
 TOLERANCE = 1e-5
 """Relative to the largest value; float64 leaves about 1e-13."""
@@ -138,7 +138,7 @@ IDENTITIES = tuple(case for case in CASES if case.block == "layer1.1")
 
 def silence(case: Case, block: nn.Module) -> None:
     """Sets the last convolution of F, and what normalisation adds behind it, to zero."""
-    number = 3 if case.spec.block is Block.BOTTLENECK else 2
+    number = 3 if case.spec.block is BlockKind.BOTTLENECK else 2
     nn.init.zeros_(block.get_parameter(f"conv{number}.weight"))
     if not _ends_in_add(block):
         nn.init.zeros_(block.get_parameter(f"bn{number}.bias"))

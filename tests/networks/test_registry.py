@@ -9,7 +9,7 @@ import pytest
 
 from edgeres.errors import ConfigError
 from edgeres.networks import ARCHITECTURES, find_spec, is_factory
-from edgeres.networks.specification import Block, Shortcut, Stem
+from edgeres.networks.specification import BlockKind, Shortcut, Stem
 
 IMAGENET = [
     "resnet18",
@@ -62,7 +62,7 @@ def test_imagenet_nets_take_224_pixels_to_1000_classes(name: str) -> None:
 def test_cifar_nets_are_as_deep_as_their_name_says(name: str) -> None:
     """2 convolutions a block plus stem and classifier; WRN counts its 3 projections too."""
     spec = find_spec(name)
-    extra = 4 if spec.block is Block.PREACTIVATION else 2
+    extra = 4 if spec.block is BlockKind.PREACTIVATION else 2
     depth = int(name.split("_")[1] if name.startswith("wrn") else name.lstrip("resntplai"))
     assert 2 * sum(spec.layers) + extra == depth
     assert (spec.stem, spec.input_size, spec.num_classes) == (Stem.CIFAR, 32, 10)

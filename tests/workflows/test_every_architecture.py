@@ -24,7 +24,7 @@ from edgeres.images import embedded_digits, normalise
 from edgeres.networks import ARCHITECTURES, find_spec
 from edgeres.networks.onnx_export import export_onnx
 from edgeres.networks.resnet import build_model
-from edgeres.networks.specification import Block, ModelSpec, Shortcut, Stem
+from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 from edgeres.targets.dispatch import engine_runner
 from edgeres.workflows import build_from_model, calibrate_model
 from training.loop import RECIPES, Settings, Training, labelled
@@ -54,7 +54,7 @@ def initialised(spec: ModelSpec) -> nn.Module:
     """
     torch.manual_seed(0)
     model = build_model(spec).eval()
-    last = "bn3" if spec.block is Block.BOTTLENECK else "bn2"
+    last = "bn3" if spec.block is BlockKind.BOTTLENECK else "bn2"
     for name, module in model.named_modules():
         if name.startswith("layer") and name.endswith(last) and spec.shortcut is not Shortcut.NONE:
             nn.init.constant_(module.get_parameter("weight"), 0.2)
