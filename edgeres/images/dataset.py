@@ -135,41 +135,35 @@ def take(dataset: Dataset, indices: NDArray[np.int64]) -> Dataset:
 def select(dataset: Dataset, samples: int | None, seed: int) -> Dataset:
     """Returns a seeded subset in ascending order of index.
 
-    With labels the draw is stratified: each class gives its share of `samples`, rounded up or
-    down. `samples` of None, or of as many as there are or more, gives the whole set; `len`
-    of the result is the number in use. The draw is the same on every version of numpy, since
-    it rests on the uniform doubles of PCG64 alone.
+    It is a systematic sample of the images put in a random order by class, so that each image has
+    the same chance, and with labels each class gives its share of `samples`, rounded up or down.
+    `samples` of None, or of as many as there are or more, gives all images; `len` of the result is
+    the number in use. The subset is the same on every version of numpy.
 
     Raises:
         ConfigError: `samples` is below 1 or `seed` below 0.
+
+    Source: Madow and Madow 1944, On the theory of systematic sampling.
     """
     if samples is not None and samples < 1:
         raise ConfigError(f"samples is {samples}; expected at least 1 image.")
     if seed < 0:
         raise ConfigError(f"seed is {seed}; expected 0 or a positive number.")
-    if samples is None or samples >= len(dataset):
-        return dataset
-    return take(dataset, np.sort(_systematic_sample(dataset, samples, seed)))
-
-
-def _systematic_sample(dataset: Dataset, samples: int, seed: int) -> NDArray[np.int64]:
-    """Returns the indices of a systematic sample from the images put in a random order by class.
-
-    Classes come in random order, and the images of each too; from a random start, every
-    (N / samples)-th is taken. So each image has the same chance, and each class its share.
-    Source: Madow and Madow 1944, On the theory of systematic sampling.
-    """
     count = len(dataset)
+    if samples is None or samples >= count:
+        return dataset
     labels = np.zeros(count, np.int64) if dataset.labels is None else dataset.labels
     names, classes = np.unique(labels, return_inverse=True)
-    # Only `random` of PCG64 is the same on every version of numpy; `shuffle` and `choice` are not.
+    # numpy keeps the bits of PCG64, and so its doubles, but not what `shuffle` makes of them
+    # (NEP 19).
     rng = np.random.Generator(np.random.PCG64(seed))
-    place_of_class = rng.random(len(names))
-    # The last key of lexsort is the first to sort by: class by class, random within each.
-    order: NDArray[np.int64] = np.lexsort((rng.random(count), place_of_class[classes]))
+    class_order = rng.random(len(names))
+    # lexsort's last key is the first to sort by: the classes come in random order, and the images
+    # of each too.
+    order = np.lexsort((rng.random(count), class_order[classes]))
     start = int(rng.random() * count)
-    # In whole numbers, so that no rounding takes an image twice: floor((i N + start) / samples).
-    return order[(np.arange(samples) * count + start) // samples]
+    # From a random start every (count / samples)-th is taken, in integers, which round none twice.
+    return take(dataset, np.sort(order[(np.arange(samples) * count + start) // samples]))
 
 
 def check_labels(dataset: Dataset, num_classes: int) -> None:

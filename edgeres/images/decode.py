@@ -1,7 +1,7 @@
 """An image file to (H, W, 3) uint8 RGB, as the network saw it in training, or an error.
 
 The rules are those of the loaders that ResNets are trained with (torchvision, timm, Keras),
-except where those lose what the file says:
+except where those lose what is in the file:
 
 - Grayscale, palette, CMYK and YCCK become RGB as Pillow's `convert("RGB")` has it.
 - 16-bit grayscale is scaled by 1/257, so that 65535 is 255; `convert` would clip it at 255.
@@ -37,7 +37,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 MAX_PIXELS = 89_478_485
 """Larger images are refused unread. Source: Pillow's `Image.MAX_IMAGE_PIXELS`, 256 MiB of RGB."""
 
-_WHOLE_16_BIT = ("PNG", "PPM")
+_FORMATS_OF_16_BIT = ("PNG", "PPM")
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 """What Pillow's decoders raise at damaged files."""
 
@@ -54,7 +54,27 @@ def decode(path: Path) -> NDArray[np.uint8]:
             # Opening reads the header alone: nothing large is allocated before this check.
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(path, f"{image.width} x {image.height} pixels")
-            return _rgb(path, image)
+            # Pillow opens 16-bit PNG and PPM as 32-bit `I` in some versions, as `I;16` in others.
+            if image.mode.startswith("I;16") or (
+                image.mode == "I" and image.format in _FORMATS_OF_16_BIT
+            ):
+                wide = np.asarray(image).astype(np.uint32)
+                if "transparency" in image.info:
+                    _check_opaque(path, wide != image.info["transparency"])
+                # 65535 / 255 is 257, and adding 128 rounds to the nearest.
+                grey = ((wide + 128) // 257).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=-1)
+            if image.mode in ("I", "F"):
+                raise DataError(
+                    f"{path} holds 32-bit numbers (mode {image.mode}), whose range is not known. "
+                    "Convert it to 8-bit RGB."
+                )
+            if image.has_transparency_data:
+                # A palette's transparent entry counts only where a pixel has it.
+                rgba = image.convert("RGBA")
+                _check_opaque(path, np.asarray(rgba.getchannel("A")) == 255)
+                return np.asarray(rgba.convert("RGB"))
+            return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise DataError(
             f"{path} is no image that can be decoded ({path.stat().st_size} bytes); expected "
@@ -75,27 +95,6 @@ def _too_large(path: Path, fact: str) -> DataError:
         f"{path} is too large: {fact}; at most {MAX_PIXELS} pixels are decoded. Scale the image "
         "down or take it out of the data."
     )
-
-
-def _rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
-    """Returns the pixels by the rules of this module's docstring."""
-    # Pillow opens 16-bit PNG and PPM as 32-bit `I` in some versions, as `I;16` in others.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _WHOLE_16_BIT):
-        wide = np.asarray(image).astype(np.uint32)
-        if "transparency" in image.info:
-            _check_opaque(path, wide != image.info["transparency"])
-        # 65535 / 255 is 257, and adding 128 rounds to the nearest.
-        grey = ((wide + 128) // 257).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if image.mode in ("I", "F"):
-        raise DataError(
-            f"{path} holds 32-bit numbers (mode {image.mode}), whose range is not known. Convert "
-            "it to 8-bit RGB."
-        )
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        _check_opaque(path, np.asarray(image.getchannel("A")) == 255)
-    return np.asarray(image.convert("RGB"))
 
 
 def _check_opaque(path: Path, opaque: NDArray[np.bool_]) -> None:

@@ -1,13 +1,11 @@
 """A path to a data set: class folders, a folder with `labels.csv`, or an `.npz`.
 
-Everything that can be said of a set without decoding its images is checked here: it is not
+Everything that can be checked of a set without decoding its images is checked here: it is not
 empty, every file that is named exists, every label is an index.
 """
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +14,8 @@ import numpy as np
 from edgeres.errors import DataError
 from edgeres.images.dataset import Dataset, ImageArray, ImageFiles
 from edgeres.images.decode import SUFFIXES
+from edgeres.images.labels_file import LABELS_FILE, read_labels
 from edgeres.images.npz import load_arrays
-
-LABELS_FILE = "labels.csv"
-COLUMNS = ("file", "class_index")
 
 _FORMS = (
     "expected a folder of class folders, a folder with labels.csv (file,class_index), or an .npz "
@@ -42,7 +38,7 @@ def load_dataset(path: Path, *, labelled: bool = True) -> Dataset:
             `labels`, as calibration may.
 
     Raises:
-        DataError: there are no images, or the set contradicts itself: the message says where.
+        DataError: there are no images, or the set contradicts itself: the message names the place.
     """
     if not path.exists():
         raise DataError(f"{path} does not exist; {_FORMS}. Check the path.")
@@ -118,7 +114,7 @@ def _is_image(path: Path) -> bool:
 
 def _from_labels_file(path: Path) -> Dataset:
     """Returns the images that a folder's labels.csv names, in its order."""
-    labels = _read_labels(path / LABELS_FILE)
+    labels = read_labels(path / LABELS_FILE)
     files, missing = [], []
     for name in labels:
         candidates = (file for file in (name, f"images/{name}") if (path / file).is_file())
@@ -138,44 +134,3 @@ def _from_labels_file(path: Path) -> Dataset:
         images=ImageFiles(root=path, files=tuple(files)),
         labels=np.array(list(labels.values()), dtype=np.int64),
     )
-
-
-def _read_labels(file: Path) -> dict[str, int]:
-    """Returns the class index of each image that a labels.csv names, in the file's order."""
-    labels: dict[str, int] = {}
-    columns = ",".join(COLUMNS)
-    try:
-        # Spreadsheets put a byte order mark before the first column's name: `utf-8-sig` drops it.
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            header = reader.fieldnames or ()
-            if not set(COLUMNS) <= set(header):
-                raise DataError(
-                    f"{file} begins with {','.join(header) or 'an empty line'}; expected the "
-                    f"columns {columns}. Write them as its first line."
-                )
-            for row in reader:
-                # A row that is too short has None for the columns that it lacks.
-                name, value = row["file"], row["class_index"] or ""
-                where = f"{file} line {reader.line_num}"
-                if not name:
-                    raise DataError(f"{where} names no file; expected {columns}.")
-                if name in labels:
-                    raise DataError(
-                        f"{where} names {name} a second time, which would count it twice. Take "
-                        "one out."
-                    )
-                # No sign and no fraction; nine digits are more than any network has classes.
-                if not re.fullmatch(r"[0-9]{1,9}", value.strip()):
-                    raise DataError(
-                        f"{where} has the class index '{value}'; expected a whole number from 0, "
-                        "the place of the class among the network's outputs."
-                    )
-                labels[name] = int(value)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"{file} cannot be read: {error}. Expected UTF-8 text with the columns {columns}."
-        ) from error
-    if not labels:
-        raise DataError(f"{file} names no images; expected a row of {columns} for each.")
-    return labels

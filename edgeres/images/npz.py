@@ -59,7 +59,21 @@ def load_arrays(
                     f"{', '.join(sorted(names)) or 'none'}. {_EXPECTED.capitalize()}."
                 )
             images = _images(path, archive)
-            labels = _labels(path, archive, len(images)) if "labels" in names else None
+            labels = None
+            if "labels" in names:
+                header = _header(archive, "labels")
+                if header.dtype.kind not in "iu" or header.shape != (len(images),):
+                    raise DataError(
+                        f"labels of {path} is {header.dtype} {header.shape}; expected integers of "
+                        f"shape ({len(images)},), one for each image."
+                    )
+                labels = _array(archive, "labels").astype(np.int64)
+                if labels.min() < 0:
+                    row = int(np.argmax(labels < 0))
+                    raise DataError(
+                        f"labels of {path} has {labels[row]} in row {row}; expected class indices "
+                        "from 0. Take images without a class out."
+                    )
     except _UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read: {error}. It may be truncated: copy it again, or write it "
@@ -95,23 +109,6 @@ def _images(path: Path, archive: zipfile.ZipFile) -> NDArray[np.uint8]:
     offset = entry.header_offset + _LOCAL_HEADER + name + extra + header.offset
     order: Literal["C", "F"] = "F" if header.fortran_order else "C"
     return np.asarray(np.memmap(path, np.uint8, "r", offset, shape, order))
-
-
-def _labels(path: Path, archive: zipfile.ZipFile, images: int) -> NDArray[np.int64]:
-    header = _header(archive, "labels")
-    if header.dtype.kind not in "iu" or header.shape != (images,):
-        raise DataError(
-            f"labels of {path} is {header.dtype} {header.shape}; expected integers of shape "
-            f"({images},), one for each image."
-        )
-    labels: NDArray[np.int64] = _array(archive, "labels").astype(np.int64)
-    if labels.min() < 0:
-        row = int(np.argmax(labels < 0))
-        raise DataError(
-            f"labels of {path} has {labels[row]} in row {row}; expected class indices from 0. "
-            "Take images without a class out."
-        )
-    return labels
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> _Header:
