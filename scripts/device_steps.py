@@ -32,7 +32,7 @@ from edgeres.images import (
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.dispatch import model_runner, network_runner
 from edgeres.targets.runner import HostMemory, Runner
-from edgeres.targets.tensorrt.runner import TensorRtRunner
+from edgeres.targets.tensorrt.runner import TensorRTRunner
 from edgeres.workflows import Judges, build_from_model, calibrate_model, export_stage
 
 BATCH = 16
@@ -174,7 +174,7 @@ def accuracy(bench: Bench, name: str, precision: Precision) -> Figures:
     """Holds the engine's logits and accuracy against the simulation's."""
     engine, network = bench.engine(name, precision), bench.network(name)
     expected = bench.simulated[name, precision]
-    with TensorRtRunner(engine) as runner:
+    with TensorRTRunner(engine) as runner:
         found = logits_of(runner, network.images)
     distance = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
     drop = 100 * (right(expected, network.labels) - right(found, network.labels)) / len(found)
@@ -204,7 +204,7 @@ def latency(bench: Bench, name: str, precision: Precision) -> Figures:
     engine, images = bench.engine(name, precision), bench.network(name).images[:1]
     figures: Figures = {}
     for memory in HostMemory:
-        with TensorRtRunner(engine, memory=memory) as runner:
+        with TensorRTRunner(engine, memory=memory) as runner:
             for timing in Timing:
                 measure = runner.stopwatch(images, timing, time.perf_counter_ns)
                 samples = [measure() / 1e6 for _ in range(SAMPLES)][SAMPLES // 4 :]
@@ -223,7 +223,7 @@ def against_trtexec(bench: Bench, name: str, precision: Precision) -> Figures:
     command.append(f"--shapes={engine.manifest.input.name}:{shape}")
     told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
     theirs = gpu_compute_ms(told)
-    with TensorRtRunner(engine, memory=HostMemory.COPIED) as runner:
+    with TensorRTRunner(engine, memory=HostMemory.COPIED) as runner:
         measure = runner.stopwatch(images, Timing.COMPUTE, time.perf_counter_ns)
         ours = float(np.median([measure() / 1e6 for _ in range(SAMPLES)]))
     figures = {"trtexec_ms": theirs, "edgeres_ms": ours, "ratio": ours / theirs}
@@ -256,7 +256,7 @@ def leaks(bench: Bench, name: str) -> Figures:
     engine, images = bench.engine(name, Precision.INT8), bench.network(name).images
     import pycuda.driver as cuda
 
-    with TensorRtRunner(engine, graph=True) as runner:
+    with TensorRTRunner(engine, graph=True) as runner:
         for size in range(1, BATCH + 1):
             runner.infer(images[:size])
         with runner.current():
@@ -275,12 +275,12 @@ def leaks(bench: Bench, name: str) -> Figures:
 def streams_and_graphs(bench: Bench, name: str) -> Figures:
     """Compares four streams in four threads, and graphs, with one stream without."""
     engine, images = bench.engine(name, Precision.INT8), bench.network(name).images[:BATCH]
-    with TensorRtRunner(engine) as runner:
+    with TensorRTRunner(engine) as runner:
         expected = runner.infer(images)
     worst = {}
     for title, graph in (("four streams", False), ("four streams, graphs", True)):
         with (
-            TensorRtRunner(engine, streams=4, graph=graph) as runner,
+            TensorRTRunner(engine, streams=4, graph=graph) as runner,
             ThreadPoolExecutor(4) as pool,
         ):
             answers = list(pool.map(lambda _, r=runner: r.infer(images), range(100)))
@@ -299,7 +299,7 @@ def shared_context(bench: Bench, name: str) -> Figures:
     if not torch.cuda.is_available():
         raise LackError("torch was built without CUDA")
     tensor = torch.arange(1000.0, device="cuda")
-    with TensorRtRunner(engine) as runner:
+    with TensorRTRunner(engine) as runner:
         runner.infer(images)
         inside = float((tensor + 1).sum().item())
     after = float((tensor + 1).sum().item())

@@ -17,7 +17,7 @@ from edgeres.targets.runner import Runner
 from edgeres.targets.tensorrt import builder as tensorrt
 from edgeres.targets.tensorrt.module import is_strongly_typed, load_backend
 from edgeres.targets.tensorrt.preflight import check_plan
-from edgeres.targets.tensorrt.runner import TensorRtRunner
+from edgeres.targets.tensorrt.runner import TensorRTRunner
 
 
 def types_of_network(config: BuildConfig) -> Precision:
@@ -77,7 +77,7 @@ def engine_runner(engine: EngineArtifact) -> Runner:
             engine.path, input=manifest.input, output=manifest.output, name=engine.path.name
         )
     check_plan(engine)
-    return TensorRtRunner(engine)
+    return TensorRTRunner(engine)
 
 
 def model_runner(model: OnnxArtifact) -> Runner:

@@ -18,9 +18,9 @@ def device(request: pytest.FixtureRequest) -> Any:
     """The primary context, current while the test runs."""
     if request.param == "pretend":
         request.getfixturevalue("cuda")
-    from edgeres.targets.tensorrt.device import Device
+    from edgeres.targets.tensorrt.device import PrimaryContext
 
-    opened = Device()
+    opened = PrimaryContext()
     with opened.current():
         yield opened
     opened.close()
@@ -82,14 +82,14 @@ def test_only_the_batch_is_copied(device: Any) -> None:
 def test_a_graph_replays_what_was_captured(device: Any) -> None:
     """With the values of the replay; while capturing, nothing happened."""
     from edgeres.targets.runner import HostMemory
-    from edgeres.targets.tensorrt.cuda_graph import Graph
+    from edgeres.targets.tensorrt.cuda_graph import CudaGraph
     from edgeres.targets.tensorrt.device import Buffer, Stream
 
     buffer, stream = Buffer((2, 3), HostMemory.COPIED), Stream()
     buffer.host[:] = 7
     buffer.upload(2, stream)
     stream.synchronize()
-    graph = Graph(stream.handle, lambda: buffer.download(2, stream))
+    graph = CudaGraph(stream.handle, lambda: buffer.download(2, stream))
     for value in (1.0, 2.0):
         buffer.host[:] = value
         graph.launch(stream.handle)
@@ -105,15 +105,15 @@ def test_an_interval_is_the_device_s_time(device: Any) -> None:
     import time
 
     from edgeres.targets.runner import HostMemory
-    from edgeres.targets.tensorrt.device import Buffer, Interval, Stream
+    from edgeres.targets.tensorrt.device import Buffer, EventPair, Stream
 
-    buffer, stream, interval = Buffer((256, 256), HostMemory.COPIED), Stream(), Interval()
+    buffer, stream, events = Buffer((256, 256), HostMemory.COPIED), Stream(), EventPair()
     start = time.perf_counter_ns()
-    interval.around(stream, lambda: buffer.upload(256, stream))
-    interval.wait()
+    events.record_around(stream, lambda: buffer.upload(256, stream))
+    events.wait()
     host_ms = (time.perf_counter_ns() - start) / 1e6
-    assert 0 <= interval.elapsed_ms() <= host_ms
-    interval.close()
+    assert 0 <= events.elapsed_ms() <= host_ms
+    events.close()
     buffer.free()
     stream.close()
 
@@ -126,10 +126,10 @@ def test_the_context_is_torch_s() -> None:
         pytest.skip("torch has no CUDA")
     import pycuda.driver as cuda
 
-    from edgeres.targets.tensorrt.device import Device
+    from edgeres.targets.tensorrt.device import PrimaryContext
 
     tensor = torch.arange(5.0, device="cuda")
-    opened = Device()
+    opened = PrimaryContext()
     with opened.current():
         copied = np.empty(5, np.float32)
         cuda.memcpy_dtoh(copied, tensor.data_ptr())

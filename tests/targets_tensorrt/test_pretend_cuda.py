@@ -17,9 +17,9 @@ pytestmark = pytest.mark.cuda
 @pytest.fixture
 def context(cuda: PretendCuda) -> Iterator[None]:
     """The primary context, current while the test runs."""
-    from edgeres.targets.tensorrt.device import Device
+    from edgeres.targets.tensorrt.device import PrimaryContext
 
-    device = Device()
+    device = PrimaryContext()
     with device.current():
         yield
     device.close()
@@ -83,9 +83,9 @@ def test_new_memory_is_not_a_number(buffer: Any, stream: Any) -> None:
 def test_what_is_not_given_back_is_counted(cuda: PretendCuda, context: None) -> None:
     """By kind."""
     from edgeres.targets.runner import HostMemory
-    from edgeres.targets.tensorrt.device import Buffer, Interval, Stream
+    from edgeres.targets.tensorrt.device import Buffer, EventPair, Stream
 
-    made = Buffer((2, 3), HostMemory.COPIED), Stream(), Interval()
+    made = Buffer((2, 3), HostMemory.COPIED), Stream(), EventPair()
     assert cuda.living == {
         "device_blocks": 1,
         "device_bytes": 24,
@@ -125,7 +125,7 @@ def test_a_capture_allows_neither_waiting_nor_allocating(
     misuse: str, cuda: PretendCuda, buffer: Any, stream: Any
 ) -> None:
     """And the stream works again afterwards."""
-    from edgeres.targets.tensorrt.cuda_graph import Graph
+    from edgeres.targets.tensorrt.cuda_graph import CudaGraph
 
     misuses: dict[str, Callable[[], None]] = {"wait": stream.synchronize, "allocate": _allocate}
 
@@ -136,7 +136,7 @@ def test_a_capture_allows_neither_waiting_nor_allocating(
     import pycuda.driver
 
     with pytest.raises((RunnerError, pycuda.driver.Error), match="permitted when stream is capt"):
-        Graph(stream.handle, enqueue)
+        CudaGraph(stream.handle, enqueue)
     buffer.host[:] = 3
     buffer.upload(2, stream)
     stream.synchronize()

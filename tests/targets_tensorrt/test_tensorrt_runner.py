@@ -35,7 +35,7 @@ from edgeres.core.bench_requests import Timing
 from edgeres.core.target import Target
 from edgeres.errors import MismatchError, RunnerError
 from edgeres.targets.runner import DeviceTimed, HostMemory
-from edgeres.targets.tensorrt.runner import TensorRtRunner
+from edgeres.targets.tensorrt.runner import TensorRTRunner
 
 pytestmark = pytest.mark.cuda
 
@@ -73,7 +73,7 @@ def assert_equal(found: NDArray[np.float32], batch: NDArray[np.float32]) -> None
     np.testing.assert_allclose(found, expected(batch), rtol=1e-5, atol=1e-6)
 
 
-def infer_some(runner: TensorRtRunner) -> None:
+def infer_some(runner: TensorRTRunner) -> None:
     """Opens the runner for five inferences."""
     with runner:
         for _ in range(5):
@@ -85,7 +85,7 @@ def test_the_logits_are_the_cpu_s(
     mode: dict[str, Any], trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """For every batch of the profile, up and down again."""
-    with TensorRtRunner(plan, **mode) as runner:
+    with TensorRTRunner(plan, **mode) as runner:
         for size in (*BATCHES, *reversed(BATCHES)):
             assert_equal(runner.infer(images(size, seed=size)), images(size, seed=size))
 
@@ -96,7 +96,7 @@ def test_nothing_is_allocated_per_inference(
 ) -> None:
     """Over 1,000 inferences of all batch sizes; each binding was allocated once."""
     batches = [images(size) for size in BATCHES]
-    with TensorRtRunner(plan, **mode) as runner:
+    with TensorRTRunner(plan, **mode) as runner:
         for batch in batches:
             runner.infer(batch)
         before, depth = cuda.counts, cuda.depth
@@ -105,9 +105,12 @@ def test_nothing_is_allocated_per_inference(
         after = cuda.counts
     for kind in ("allocations", "streams", "events", "graphs", "executables", "contexts"):
         assert after[kind] == before[kind], kind
-    lanes = mode.get("streams", 1)
+    streams = mode.get("streams", 1)
     mapped = mode.get("memory") is HostMemory.MAPPED
-    assert (after["host_blocks"], after["device_blocks"]) == (2 * lanes, 0 if mapped else 2 * lanes)
+    assert (after["host_blocks"], after["device_blocks"]) == (
+        2 * streams,
+        0 if mapped else 2 * streams,
+    )
     assert (depth, cuda.depth) == (0, 0)
 
 
@@ -115,7 +118,7 @@ def test_a_graph_replays_the_whole_inference(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """After its capture TensorRT is not called again, and the copies are in the graph."""
-    with TensorRtRunner(plan, graph=True) as runner:
+    with TensorRTRunner(plan, graph=True) as runner:
         runner.infer(images(3))
         called, launched = trt.enqueued, cuda.counts["launches"]
         for seed in range(5):
@@ -134,7 +137,7 @@ def test_mapped_memory_is_not_copied(
     """On a GPU that shares the host's memory that is the default; elsewhere two copies are made."""
     for integrated, copies in ((True, 0), (False, 2)):
         cuda.set_device(integrated=integrated)
-        with TensorRtRunner(plan) as runner:
+        with TensorRTRunner(plan) as runner:
             before = cuda.counts["copies"]
             assert_equal(runner.infer(images(2)), images(2))
             assert cuda.counts["copies"] - before == copies
@@ -148,7 +151,7 @@ def test_four_threads_use_four_streams(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """Each answer is its own images', and no thread keeps a context."""
-    with TensorRtRunner(plan, streams=4) as runner, ThreadPoolExecutor(8) as threads:
+    with TensorRTRunner(plan, streams=4) as runner, ThreadPoolExecutor(8) as threads:
         assert cuda.counts["streams"] == 4
         answers = threads.map(lambda seed: (seed, runner.infer(images(5, seed))), range(200))
         for seed, answer in answers:
@@ -160,7 +163,7 @@ def test_results_belong_to_the_caller(trt: FakeRuntimeModule, plan: EngineArtifa
     """The next inference does not touch them, nor does what the caller does reach it."""
     batch = images(2)
     batch.flags.writeable = False
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         first = runner.infer(batch)
         kept = first.copy()
         runner.infer(images(2, seed=1))
@@ -173,7 +176,7 @@ def test_results_belong_to_the_caller(trt: FakeRuntimeModule, plan: EngineArtifa
 def test_images_of_any_layout_are_taken(trt: FakeRuntimeModule, plan: EngineArtifact) -> None:
     """A view that is not contiguous is what its values are."""
     channels_last = np.ascontiguousarray(images(3).transpose(0, 2, 3, 1))
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         assert_equal(runner.infer(channels_last.transpose(0, 3, 1, 2)), images(3))
 
 
@@ -181,7 +184,7 @@ def test_everything_ends_in_order(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """Execution contexts before the engine, the engine before the runtime, CUDA's context last."""
-    with TensorRtRunner(plan, streams=2) as runner:
+    with TensorRTRunner(plan, streams=2) as runner:
         runner.infer(images(1))
         assert trt.alive == {"runtime": 1, "engine": 1, "context": 2}
     assert trt.ended == ["context", "context", "engine", "runtime"]
@@ -190,7 +193,7 @@ def test_everything_ends_in_order(
 
 def test_it_can_be_opened_again(trt: FakeRuntimeModule, plan: EngineArtifact) -> None:
     """And must be open: before, between and after it refuses."""
-    runner = TensorRtRunner(plan)
+    runner = TensorRTRunner(plan)
     for _ in range(2):
         with pytest.raises(RunnerError, match=r"is not open\. Use it in a with statement\."):
             runner.infer(images(1))
@@ -208,13 +211,13 @@ def test_an_exception_midway_frees_everything(
 ) -> None:
     """And reaches the caller as it was."""
 
-    def fail(runner: TensorRtRunner) -> None:
+    def fail(runner: TensorRTRunner) -> None:
         with runner:
             runner.infer(images(4))
             raise InTheMiddleError
 
     with pytest.raises(InTheMiddleError):
-        fail(TensorRtRunner(plan, **mode))
+        fail(TensorRTRunner(plan, **mode))
     assert (cuda.living, cuda.depth) == ({}, 0)
     assert trt.ended[-2:] == ["engine", "runtime"]
 
@@ -226,7 +229,7 @@ def test_what_tensorrt_refuses_midway_is_told(
     trt.refuse_at = 3
     said = r"TensorRT could not enqueue a batch of 2; its log has the reason"
     with pytest.raises(RunnerError, match=said):
-        infer_some(TensorRtRunner(plan))
+        infer_some(TensorRTRunner(plan))
     assert (cuda.living, cuda.depth) == ({}, 0)
 
 
@@ -253,9 +256,9 @@ def test_whichever_call_fails_everything_is_freed(
     """While it opens or infers; the error is explained, and the next run works."""
     cuda.fail(call, after=after)
     with pytest.raises(RunnerError):
-        infer_some(TensorRtRunner(plan, streams=2))
+        infer_some(TensorRTRunner(plan, streams=2))
     assert (cuda.living, cuda.depth) == ({}, 0)
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         assert_equal(runner.infer(images(2)), images(2))
 
 
@@ -266,7 +269,7 @@ def test_too_little_memory_is_told(
     """With the binding that did not fit; what did is given back."""
     cuda.set_device(memory=1000)
     cuda.fail("cuMemHostAlloc", after=1, code=OUT_OF_MEMORY)
-    with pytest.raises(RunnerError) as refused, TensorRtRunner(plan, **mode):
+    with pytest.raises(RunnerError) as refused, TensorRTRunner(plan, **mode):
         pass
     said = str(refused.value)
     assert said.startswith("There is no memory for a binding of shape (16, ")
@@ -288,7 +291,7 @@ def test_a_graph_that_fails_is_told(
 ) -> None:
     """With the driver's name for it; the stream is left usable."""
     cuda.fail(call)
-    with TensorRtRunner(plan, graph=True) as runner:
+    with TensorRTRunner(plan, graph=True) as runner:
         with pytest.raises(RunnerError) as refused:
             runner.infer(images(2))
         assert str(refused.value) == (
@@ -303,7 +306,7 @@ def test_an_engine_that_cannot_be_captured_is_told(
 ) -> None:
     """TensorRT refuses within the capture, which is ended; without a graph it goes on."""
     trt.refuse_at = 1
-    with TensorRtRunner(plan, graph=True) as runner:
+    with TensorRTRunner(plan, graph=True) as runner:
         with pytest.raises(RunnerError, match="TensorRT could not enqueue a batch of 2"):
             runner.infer(images(2))
         trt.refuse_at = None
@@ -315,7 +318,7 @@ def test_a_plan_that_says_it_cannot_be_captured_is_believed(
 ) -> None:
     """TensorRT for RTX knows it; nothing is captured."""
     trt.execution = FakeRtxExecution
-    with TensorRtRunner(plan, graph=True) as runner:
+    with TensorRTRunner(plan, graph=True) as runner:
         with pytest.raises(RunnerError, match="cannot be captured as a CUDA graph: it takes mem"):
             runner.infer(images(2))
         assert cuda.counts["graphs"] == 0
@@ -324,8 +327,8 @@ def test_a_plan_that_says_it_cannot_be_captured_is_believed(
 def test_a_failing_thread_leaves_the_others_alone(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
-    """Its lane is lent again, and the runner ends although a thread died in it."""
-    with TensorRtRunner(plan, streams=2) as runner, ThreadPoolExecutor(4) as threads:
+    """Its execution context is lent again, and the runner ends although a thread died in it."""
+    with TensorRTRunner(plan, streams=2) as runner, ThreadPoolExecutor(4) as threads:
         cuda.fail("cuStreamSynchronize", after=5)
         answers = [threads.submit(runner.infer, images(2, seed)) for seed in range(40)]
         failed = [answer for answer in answers if answer.exception()]
@@ -337,18 +340,18 @@ def test_the_end_waits_for_inferences_under_way(
 ) -> None:
     """A thread that is still in one gets its answer, and one that comes too late is told so."""
     inside, go_on = threading.Event(), threading.Event()
-    runner = TensorRtRunner(plan)
+    runner = TensorRTRunner(plan)
     with ThreadPoolExecutor(2) as threads:
         with runner:
-            lane = runner._opened().things[0]
-            wait = lane.end_watch
+            (context,) = runner._opened().pool.contexts
+            wait = context.stop_timer
 
             def hold() -> None:
                 inside.set()
                 assert go_on.wait(10)
                 wait()
 
-            lane.end_watch = hold  # type: ignore[method-assign]
+            context.stop_timer = hold  # type: ignore[method-assign]
             answer = threads.submit(runner.infer, images(1))
             assert inside.wait(10)
             late = threads.submit(runner.infer, images(1))
@@ -361,7 +364,7 @@ def test_it_may_be_closed_by_another_thread(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """Which pycuda allows only while the context is current there."""
-    runner = TensorRtRunner(plan).__enter__()
+    runner = TensorRTRunner(plan).__enter__()
     with ThreadPoolExecutor(1) as threads:
         threads.submit(runner.__exit__, None, None, None).result(10)
         assert threads.submit(lambda: cuda.depth).result(10) == 0
@@ -377,7 +380,7 @@ def test_a_context_of_the_caller_s_stays_current(
     pycuda.driver.init()
     mine = pycuda.driver.Device(0).retain_primary_context()
     mine.push()
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         runner.infer(images(1))
         assert pycuda.driver.Context.get_current().handle == mine.handle
         assert cuda.depth == 1
@@ -392,7 +395,7 @@ def test_a_wrong_shape_is_refused(
     shape: tuple[int, ...], trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """Both shapes are in the sentence; TensorRT is not asked."""
-    with TensorRtRunner(plan) as runner, pytest.raises(MismatchError) as refused:
+    with TensorRTRunner(plan) as runner, pytest.raises(MismatchError) as refused:
         runner.infer(np.zeros(shape, np.float32))
     assert str(refused.value) == (
         "tiny.plan on tensorrt 10.3.0, Pretend GPU, copied memory takes images of shape "
@@ -407,7 +410,7 @@ def test_a_batch_outside_the_profile_is_refused(
     size: int, profile: str, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """With the batches that it takes, and what to build for more."""
-    with TensorRtRunner(plan) as runner, pytest.raises(MismatchError) as refused:
+    with TensorRTRunner(plan) as runner, pytest.raises(MismatchError) as refused:
         runner.infer(images(size))
     assert str(refused.value).endswith(
         f"takes batches of 1 to 16 images, not {size}. Pass another batch size, or build the "
@@ -420,7 +423,7 @@ def test_what_the_runtime_cannot_load_is_told(
 ) -> None:
     """With the reason from TensorRT's log, and everything freed."""
     plan = write_plan(tmp_path, b"plan")
-    with pytest.raises(RunnerError) as refused, TensorRtRunner(plan):
+    with pytest.raises(RunnerError) as refused, TensorRTRunner(plan):
         pass
     assert str(refused.value) == (
         f"tensorrt 10.3.0 could not load {plan.path}: Magic tag does not match. Build the engine "
@@ -434,7 +437,7 @@ def test_a_second_stream_without_memory_is_told(
 ) -> None:
     """The first one's is given back."""
     trt.contexts_left = 1
-    with pytest.raises(RunnerError) as refused, TensorRtRunner(plan, streams=2):
+    with pytest.raises(RunnerError) as refused, TensorRTRunner(plan, streams=2):
         pass
     assert str(refused.value) == (
         "TensorRT could not make an execution context: Cuda error: out of memory. Free memory on "
@@ -449,7 +452,7 @@ def test_an_engine_of_other_types_is_refused(
     """float32 goes in and comes out."""
     trt.dtypes["logits"] = "float16"
     said = r"takes \['image'\] and gives \['logits'\], float32: False; edgeres runs classifiers"
-    with pytest.raises(RunnerError, match=said), TensorRtRunner(plan):
+    with pytest.raises(RunnerError, match=said), TensorRTRunner(plan):
         pass
 
 
@@ -459,7 +462,7 @@ def test_only_a_version_compatible_plan_may_bring_code(
 ) -> None:
     """Its own runtime is in it; TensorRT asks for leave."""
     flags = ("VERSION_COMPATIBLE",) if allowed else ()
-    with TensorRtRunner(write_plan(tmp_path, flags=flags)):
+    with TensorRTRunner(write_plan(tmp_path, flags=flags)):
         assert trt.host_code_allowed is allowed
 
 
@@ -470,7 +473,7 @@ def test_the_same_code_serves_tensorrt_for_rtx(
     put_in_place(monkeypatch, name="tensorrt_rtx", version="1.7.1")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     plan = write_plan(tmp_path, target=Target.TENSORRT_RTX, versions={"tensorrt_rtx": "1.7.1"})
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         assert runner.name.startswith("tiny.plan on tensorrt_rtx 1.7.1, ")
         assert_equal(runner.infer(images(2)), images(2))
 
@@ -483,7 +486,7 @@ def ticking() -> Callable[[], int]:
 
 def test_it_is_timed_by_its_device(trt: FakeRuntimeModule, plan: EngineArtifact) -> None:
     """The protocol that benchmarks look for."""
-    assert isinstance(TensorRtRunner(plan), DeviceTimed)
+    assert isinstance(TensorRTRunner(plan), DeviceTimed)
 
 
 @pytest.mark.parametrize("timing", Timing)
@@ -496,7 +499,7 @@ def test_every_timing_mode_measures(
     plan: EngineArtifact,
 ) -> None:
     """A positive time for each inference; afterwards an inference is right."""
-    with TensorRtRunner(plan, memory=memory) as runner:
+    with TensorRTRunner(plan, memory=memory) as runner:
         measure = runner.stopwatch(images(3), timing, ticking())
         samples = [measure() for _ in range(5)]
         assert all(isinstance(sample, int) and sample > 0 for sample in samples)
@@ -510,7 +513,7 @@ def test_a_mode_makes_the_copies_that_it_names(
 ) -> None:
     """Per inference, once it is under way; what trtexec has enqueued ahead runs later."""
     copies = {Timing.END_TO_END: 2, Timing.END_TO_END_GRAPH: 2, Timing.TRTEXEC_10: 2}
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         for timing in Timing:
             measure = runner.stopwatch(images(3), timing, ticking())
             for _ in range(3):
@@ -526,7 +529,7 @@ def test_a_mode_replays_the_graph_that_it_names(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """And TensorRT is called for none of its inferences; without one, for each."""
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         for timing in Timing:
             measure = runner.stopwatch(images(3), timing, ticking())
             for _ in range(3):
@@ -543,7 +546,7 @@ def test_trtexec_is_one_batch_ahead(
     timing: Timing, trt: FakeRuntimeModule, plan: EngineArtifact, cuda: PretendCuda
 ) -> None:
     """The first sample enqueues two, each later one one."""
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         measure = runner.stopwatch(images(1), timing, ticking())
         enqueued = []
         for _ in range(3):
@@ -560,7 +563,7 @@ def test_the_device_s_time_is_the_network_s(
 ) -> None:
     """A network that sleeps 20 ms takes as long, and the copies are outside."""
     trt.sleep_s = 0.02
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         for timing in (Timing.COMPUTE, Timing.COMPUTE_GRAPH, Timing.TRTEXEC_10, Timing.TRTEXEC_11):
             sample = runner.stopwatch(images(1), timing, ticking())()
             assert 20e6 <= sample < 200e6, timing
@@ -570,7 +573,7 @@ def test_a_stopwatch_ends_with_the_next_inference(
     trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """It would time other images; a new one has to be asked for."""
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         measure = runner.stopwatch(images(3), Timing.TRTEXEC_10, ticking())
         measure()
         assert_equal(runner.infer(images(3, seed=7)), images(3, seed=7))
@@ -585,17 +588,17 @@ def test_a_stopwatch_ends_with_the_next_inference(
 def test_its_images_are_copied(trt: FakeRuntimeModule, plan: EngineArtifact) -> None:
     """The caller may reuse them at once."""
     batch = images(2)
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         measure = runner.stopwatch(batch, Timing.END_TO_END, ticking())
         batch.fill(np.nan)
         measure()
-        lane = runner._opened().things[0]
-        assert np.isfinite(lane.logits.host[:2]).all()
+        (context,) = runner._opened().pool.contexts
+        assert np.isfinite(context.logits.host[:2]).all()
 
 
 def test_logits_have_the_classes(trt: FakeRuntimeModule, plan: EngineArtifact) -> None:
     """(N, classes) float32."""
-    with TensorRtRunner(plan) as runner:
+    with TensorRTRunner(plan) as runner:
         logits = runner.infer(images(2))
     assert (logits.shape, str(logits.dtype)) == ((2, CLASSES), "float32")
 

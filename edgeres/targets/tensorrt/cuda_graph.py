@@ -19,7 +19,7 @@ _THREAD_LOCAL = 1
 _NO_FLAGS = ctypes.c_ulonglong(0)
 
 
-class Graph:
+class CudaGraph:
     """An executable graph; whoever captured it frees it, with the context current."""
 
     def __init__(self, stream: int, enqueue: Callable[[], None]) -> None:
@@ -32,14 +32,28 @@ class Graph:
         Raises:
             RunnerError: the work cannot be captured.
         """
-        self._driver = _driver()
-        template = self._captured(stream, enqueue)
+        driver = load_driver()
+        if driver is None:
+            raise RunnerError("CUDA graphs need NVIDIA's driver, which is not installed.")
+        self._driver = driver
         self._executable = ctypes.c_void_p()
+        handle, template = ctypes.c_void_p(stream), ctypes.c_void_p()
+        self._call("cuStreamBeginCapture_v2", handle, _THREAD_LOCAL)
+        try:
+            enqueue()
+        except BaseException:
+            # A stream that is left capturing could not even be synchronised.
+            driver.cuStreamEndCapture(handle, ctypes.byref(template))
+            if template:
+                driver.cuGraphDestroy(template)
+            raise
+        self._call("cuStreamEndCapture", handle, ctypes.byref(template))
         try:
             self._call(
                 "cuGraphInstantiateWithFlags", ctypes.byref(self._executable), template, _NO_FLAGS
             )
         finally:
+            # The executable graph is a copy: the template has served.
             self._call("cuGraphDestroy", template)
 
     def launch(self, stream: int) -> None:
@@ -54,20 +68,6 @@ class Graph:
         """Destroys the graph; no replay may be pending."""
         self._call("cuGraphExecDestroy", self._executable)
 
-    def _captured(self, stream: int, enqueue: Callable[[], None]) -> ctypes.c_void_p:
-        handle, template = ctypes.c_void_p(stream), ctypes.c_void_p()
-        self._call("cuStreamBeginCapture_v2", handle, _THREAD_LOCAL)
-        try:
-            enqueue()
-        except BaseException:
-            # A stream that is left capturing could not even be synchronised.
-            self._driver.cuStreamEndCapture(handle, ctypes.byref(template))
-            if template:
-                self._driver.cuGraphDestroy(template)
-            raise
-        self._call("cuStreamEndCapture", handle, ctypes.byref(template))
-        return template
-
     def _call(self, function: str, *arguments: object) -> None:
         code = getattr(self._driver, function)(*arguments)
         if code:
@@ -76,10 +76,3 @@ class Graph:
                 f"{error_name(self._driver, code)}. Run without a graph: leave `-graph` out of "
                 "--timing."
             )
-
-
-def _driver() -> ctypes.CDLL:
-    driver = load_driver()
-    if driver is None:
-        raise RunnerError("CUDA graphs need NVIDIA's driver, which is not installed.")
-    return driver

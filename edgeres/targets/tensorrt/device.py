@@ -21,8 +21,8 @@ from edgeres.machine.cuda import load_driver
 from edgeres.targets.runner import HostMemory
 
 
-class Device:
-    """The primary context of the first GPU, held until `close`."""
+class PrimaryContext:
+    """The primary context of the first GPU, retained until `close`."""
 
     def __init__(self) -> None:
         """Retains the context.
@@ -30,7 +30,7 @@ class Device:
         Raises:
             RunnerError: CUDA refused.
         """
-        with explained("CUDA could not start on the GPU"):
+        with cuda_errors("CUDA could not start on the GPU"):
             cuda.init()
             self._context: Any = cuda.Device(0).retain_primary_context()
 
@@ -41,7 +41,7 @@ class Device:
         Raises:
             RunnerError: CUDA refused.
         """
-        with explained("CUDA's context cannot be used"):
+        with cuda_errors("CUDA's context cannot be used"):
             self._context.push()
         try:
             yield
@@ -55,26 +55,18 @@ class Device:
         # From another thread, pycuda releases a context only while it is current.
         context.push()
         context.detach()
-        _forget(released, None if outer is None else outer.handle)
-
-
-def _forget(released: int, outer: int | None) -> None:
-    """Takes a released context off this thread's stack, where pycuda's `detach` leaves it.
-
-    Args:
-        released: handle of the context.
-        outer: handle of the context that pycuda put back above it.
-    """
-    driver, top = load_driver(), ctypes.c_void_p()
-    if driver is None:
-        return
-    if outer is not None:
-        driver.cuCtxPopCurrent_v2(ctypes.byref(top))
-    driver.cuCtxGetCurrent(ctypes.byref(top))
-    if top.value == released:
-        driver.cuCtxPopCurrent_v2(ctypes.byref(top))
-    if outer is not None:
-        driver.cuCtxPushCurrent_v2(ctypes.c_void_p(outer))
+        # detach leaves the released context on the thread's stack, below the one that it puts back
+        # as current: that one is lifted, the released one taken off, and the first put back.
+        driver, top = load_driver(), ctypes.c_void_p()
+        if driver is None:
+            return
+        if outer is not None:
+            driver.cuCtxPopCurrent_v2(ctypes.byref(top))
+        driver.cuCtxGetCurrent(ctypes.byref(top))
+        if top.value == released:
+            driver.cuCtxPopCurrent_v2(ctypes.byref(top))
+        if outer is not None:
+            driver.cuCtxPushCurrent_v2(ctypes.c_void_p(outer.handle))
 
 
 class Stream:
@@ -95,29 +87,30 @@ class Stream:
 
     def close(self) -> None:
         """Destroys the stream; nothing may be pending on it."""
+        # pycuda destroys streams and events with their last reference.
         self.raw = None
 
 
-class Interval:
+class EventPair:
     """Two events on a stream, with what is timed between them; they end with `close`."""
 
-    def __init__(self, *, asleep: bool = False) -> None:
+    def __init__(self, *, blocking_sync: bool = False) -> None:
         """Makes the events; the context must be current.
 
         Args:
-            asleep: whether a thread that waits sleeps instead of spinning.
+            blocking_sync: whether a thread that waits sleeps instead of spinning.
         """
-        flags = int(cuda.event_flags.BLOCKING_SYNC) if asleep else 0
+        flags = int(cuda.event_flags.BLOCKING_SYNC) if blocking_sync else 0
         self._start: Any = cuda.Event(flags)
         self._end: Any = cuda.Event(flags)
 
-    def around(self, stream: Stream, enqueue: Callable[[], None]) -> None:
+    def record_around(self, stream: Stream, enqueue: Callable[[], None]) -> None:
         """Enqueues work between the two events."""
         self._start.record(stream.raw)
         enqueue()
         self._end.record(stream.raw)
 
-    def holds_up(self, stream: Stream) -> None:
+    def block(self, stream: Stream) -> None:
         """Makes a stream wait for the end."""
         stream.raw.wait_for_event(self._end)
 
@@ -149,21 +142,21 @@ class Buffer:
         """
         mapped = memory is HostMemory.MAPPED
         flags = int(cuda.host_alloc_flags.DEVICEMAP) if mapped else 0
-        with explained(f"There is no memory for a binding of shape {shape}"):
+        self._device: Any = None
+        with cuda_errors(f"There is no memory for a binding of shape {shape}"):
             self.host: NDArray[np.float32] = cuda.pagelocked_empty(
                 shape, np.float32, mem_flags=flags
             )
             self._pinned: Any = self.host.base
-            self._device: Any = None if mapped else self._allocate()
+            try:
+                if not mapped:
+                    self._device = cuda.mem_alloc(self.host.nbytes)
+            except cuda.Error:
+                # Nobody has this object yet, so nobody else can free the first half.
+                self._pinned.free()
+                raise
             address: Any = self._pinned.get_device_pointer() if mapped else self._device
         self.address = int(address)
-
-    def _allocate(self) -> Any:
-        try:
-            return cuda.mem_alloc(self.host.nbytes)
-        except cuda.Error:
-            self._pinned.free()
-            raise
 
     def upload(self, batch: int, stream: Stream) -> None:
         """Enqueues the copy of the first `batch` rows to the device; mapped memory needs none."""
@@ -186,8 +179,8 @@ class Buffer:
 
 
 @contextlib.contextmanager
-def explained(fact: str) -> Iterator[None]:
-    """Turns an error of CUDA into a RunnerError that begins with `fact`."""
+def cuda_errors(fact: str) -> Iterator[None]:
+    """Raises an error of CUDA in the block as a RunnerError that begins with `fact`."""
     try:
         yield
     except (cuda.Error, MemoryError) as error:

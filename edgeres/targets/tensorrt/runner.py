@@ -2,34 +2,45 @@
 
 `execute_async_v3` with named tensors is what all of them have: it came with 8.5, so 8.6 needs no
 call of its own. TensorRT's runtime is touched only after `preflight` has found a device that the
-plan belongs to: without one, its libraries end the process.
+plan belongs to: without one, its libraries end the process. Modules that import pycuda are
+imported only then, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.bench_requests import Timing
-from edgeres.errors import MismatchError, RunnerError
+from edgeres.errors import RunnerError
 from edgeres.targets.runner import HostMemory
-from edgeres.targets.tensorrt.pool import Pool
-from edgeres.targets.tensorrt.preflight import Ready, check_plan
+from edgeres.targets.tensorrt.context_pool import ContextPool
+from edgeres.targets.tensorrt.cuda_engine import CudaEngine
+from edgeres.targets.tensorrt.preflight import check_plan
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from edgeres.targets.tensorrt.execution import Bindings, Lane
-    from edgeres.targets.tensorrt.plan import Plan
+    from edgeres.targets.tensorrt.device import PrimaryContext
+    from edgeres.targets.tensorrt.execution_context import ExecutionContext
 
 
-class TensorRtRunner:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OpenEngine:
+    """What an open runner infers with."""
+
+    primary: PrimaryContext
+    pool: ContextPool
+
+
+class TensorRTRunner:
     """A plan on the first GPU, open between `__enter__` and `__exit__`, for any thread.
 
     Each of its `streams` has an execution context and buffers of its own, allocated once for the
@@ -63,8 +74,7 @@ class TensorRtRunner:
         self._graph = graph
         self._memory = memory
         self._resources = contextlib.ExitStack()
-        self._device: Any = None
-        self._lanes: Pool[Lane] | None = None
+        self._open: _OpenEngine | None = None
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the logits, (N, classes) float32, of `images`, (N, 3, H, W) float32.
@@ -73,7 +83,7 @@ class TensorRtRunner:
             MismatchError: the images' shape is not one that the plan takes.
             RunnerError: TensorRT or CUDA failed, or the runner is not open.
         """
-        return self._infer(images, self._graph)
+        return self._infer(images, graph=self._graph)
 
     def stopwatch(
         self, images: NDArray[np.float32], timing: Timing, clock: Callable[[], int]
@@ -92,16 +102,26 @@ class TensorRtRunner:
             MismatchError: the images' shape is not one that the plan takes.
             RunnerError: TensorRT or CUDA failed, or the plan cannot be captured as a graph.
         """
-        from edgeres.targets.tensorrt.device import explained
-
         batch = np.array(images, np.float32)
+
+        def host_time_ns() -> int:
+            start = clock()
+            self._infer(batch, graph=timing.graph)
+            return clock() - start
+
         if timing in {Timing.END_TO_END, Timing.END_TO_END_GRAPH}:
-            return lambda: self._host_time(batch, timing.graph, clock)
-        lanes = self._opened()
-        with lanes.borrowed() as lane, self._device.current(), explained(f"{self.name} failed"):
-            self._check(batch, lane.bindings)
-            lane.watch(batch, timing)
-        return lambda: self._device_time(lanes, lane)
+            return host_time_ns
+        # A runner that was closed and opened again has other contexts: the call ends with these.
+        opened = self._opened()
+        with self._borrowed(opened) as context:
+            context.bindings.check(batch, self.name)
+            context.start_timer(batch, timing)
+
+        def device_time_ns() -> int:
+            with self._borrowed(opened, context):
+                return context.sample()
+
+        return device_time_ns
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -110,48 +130,32 @@ class TensorRtRunner:
         Raises:
             RunnerError: the runner is not open.
         """
-        self._opened()
-        with self._device.current():
+        with self._opened().primary.current():
             yield
 
-    def _host_time(self, images: NDArray[np.float32], graph: bool, clock: Callable[[], int]) -> int:
-        start = clock()
-        self._infer(images, graph)
-        return clock() - start
+    def _infer(self, images: NDArray[np.float32], *, graph: bool) -> NDArray[np.float32]:
+        with self._borrowed(self._opened()) as context:
+            context.bindings.check(images, self.name)
+            return context.infer(images, graph=graph)
 
-    def _device_time(self, lanes: Pool[Lane], lane: Lane) -> int:
-        from edgeres.targets.tensorrt.device import explained
-
-        with lanes.borrowed(lane), self._device.current(), explained(f"{self.name} failed"):
-            return lane.sample()
-
-    def _infer(self, images: NDArray[np.float32], graph: bool) -> NDArray[np.float32]:
-        from edgeres.targets.tensorrt.device import explained
-
-        with self._opened().borrowed() as lane, self._device.current():
-            self._check(images, lane.bindings)
-            with explained(f"{self.name} failed"):
-                return lane.infer(images, graph=graph)
-
-    def _opened(self) -> Pool[Lane]:
-        if self._lanes is None:
+    def _opened(self) -> _OpenEngine:
+        if self._open is None:
             raise RunnerError(f"{self.name} is not open. Use it in a with statement.")
-        return self._lanes
+        return self._open
 
-    def _check(self, images: NDArray[np.float32], bindings: Bindings) -> None:
-        if images.ndim != 4 or images.shape[1:] != bindings.images[1:]:
-            shown = ("N", *bindings.images[1:])
-            raise MismatchError(
-                f"{self.name} takes images of shape {shown}, not {images.shape}. "
-                "Check that data and engine belong to the same model."
-            )
-        if not bindings.smallest <= len(images) <= bindings.largest:
-            raise MismatchError(
-                f"{self.name} takes batches of {bindings.smallest} to {bindings.largest} images, "
-                f"not {len(images)}. Pass another batch size, or build the engine with "
-                f"--batch {max(1, min(bindings.smallest, len(images)))}:{bindings.largest}:"
-                f"{max(bindings.largest, len(images))}."
-            )
+    @contextlib.contextmanager
+    def _borrowed(
+        self, opened: _OpenEngine, requested: ExecutionContext | None = None
+    ) -> Iterator[ExecutionContext]:
+        """Lends the requested execution context, or any, with CUDA's context current."""
+        from edgeres.targets.tensorrt.device import cuda_errors
+
+        with (
+            opened.pool.borrowed(requested) as context,
+            opened.primary.current(),
+            cuda_errors(f"{self.name} failed"),
+        ):
+            yield context
 
     def __enter__(self) -> Self:
         """Checks that the plan belongs here, loads it and allocates what inference needs.
@@ -161,43 +165,42 @@ class TensorRtRunner:
             RunnerError: TensorRT or CUDA refused.
         """
         ready = check_plan(self._engine)
+        from edgeres.targets.tensorrt.device import PrimaryContext, cuda_errors
+        from edgeres.targets.tensorrt.execution_context import ExecutionContext
+
+        memory = self._memory or (
+            HostMemory.MAPPED if ready.device.integrated else HostMemory.COPIED
+        )
         with contextlib.ExitStack() as undo:
             undo.callback(self._resources.close)
-            self._open(ready)
+            primary = PrimaryContext()
+            self._resources.callback(primary.close)
+            self.name = (
+                f"{self._engine.path.name} on {ready.module.__name__} {ready.module.__version__}, "
+                f"{ready.device.name}, {memory} memory"
+            )
+            contexts: list[ExecutionContext] = []
+            in_context = contextlib.ExitStack()
+
+            def close_in_context() -> None:
+                with primary.current():
+                    in_context.close()
+
+            self._resources.callback(close_in_context)
+            with primary.current(), cuda_errors(f"{self.name} could not be opened"):
+                engine = CudaEngine(ready.module, self._engine)
+                in_context.callback(engine.close)
+                for _ in range(self._streams):
+                    context = ExecutionContext(
+                        engine.create_execution_context, engine.bindings, memory
+                    )
+                    in_context.callback(context.close)
+                    contexts.append(context)
+            pool = ContextPool(contexts, self.name)
+            self._resources.callback(pool.close)
             undo.pop_all()
+        self._open = _OpenEngine(primary=primary, pool=pool)
         return self
-
-    def _open(self, ready: Ready) -> None:
-        from edgeres.targets.tensorrt.device import Device, explained
-
-        self._device = Device()
-        self._resources.callback(self._device.close)
-        self.name = (
-            f"{self._engine.path.name} on {ready.module.__name__} {ready.module.__version__}, "
-            f"{ready.device.name}, {self._memory or _fitting(ready)} memory"
-        )
-        with self._device.current(), explained(f"{self.name} could not be opened"):
-            lanes = self._open_lanes(ready)
-        self._lanes = Pool(lanes, self.name)
-        self._resources.callback(self._lanes.end)
-
-    def _open_lanes(self, ready: Ready) -> list[Lane]:
-        from edgeres.targets.tensorrt.execution import Lane
-        from edgeres.targets.tensorrt.plan import Plan
-
-        plan, lanes = Plan(ready.module, self._engine), list[Lane]()
-        self._resources.callback(self._close_lanes, plan, lanes)
-        memory = self._memory or _fitting(ready)
-        for _ in range(self._streams):
-            lanes.append(Lane(plan.execution, plan.bindings, memory))
-        return lanes
-
-    def _close_lanes(self, plan: Plan, lanes: list[Lane]) -> None:
-        with self._device.current(), contextlib.ExitStack() as closing:
-            closing.callback(plan.release)
-            for lane in lanes:
-                closing.callback(lane.close)
-            lanes.clear()
 
     def __exit__(
         self,
@@ -209,8 +212,4 @@ class TensorRtRunner:
         try:
             self._resources.close()
         finally:
-            self._lanes = self._device = None
-
-
-def _fitting(ready: Ready) -> HostMemory:
-    return HostMemory.MAPPED if ready.device.integrated else HostMemory.COPIED
+            self._open = None
