@@ -336,7 +336,7 @@ def test_a_strided_stem_is_folded_without_changing_a_bit(monkeypatch: pytest.Mon
 """
     model, x = network_from_body(body), images(16, 3)
     folded = lowered(model, x)
-    monkeypatch.setattr("edgeres.targets.onnxruntime.lowering.fold_stem", lambda *_: None)
+    monkeypatch.setattr("edgeres.targets.onnxruntime.lowering.folded_stem", lambda *_: None)
     plain = lowered(model, x)
     assert [stem_shape(m) for m in (folded, plain)] == [(12, 4, 4), (3, 7, 7)]
     np.testing.assert_array_equal(logits_of(folded, x), logits_of(plain, x))

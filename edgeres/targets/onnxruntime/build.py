@@ -1,6 +1,6 @@
 """The `onnxruntime` target: an ONNX file whose graph ONNX Runtime's CPU kernels run as meant.
 
-What counts is the graph after ONNX Runtime's own fusions, so it is read back and held against
+What counts is the graph after ONNX Runtime's own fusions, so it is read back and compared with
 the lowering: a layer that was meant to be integer and runs in float is an error.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -86,12 +85,12 @@ def audit_engine(engine: EngineArtifact) -> Audit:
 
     Raises:
         RunnerError: ONNX Runtime refused it.
-        ArtifactError: its manifest does not tell its precision.
+        ArtifactError: its manifest has no precision.
     """
     manifest = engine.manifest
     if manifest.precision is None:
         raise ArtifactError(
-            f"{engine.path} cannot be audited: the precision asked for is not known. Build it "
+            f"{engine.path} cannot be audited: the requested precision is not known. Build it "
             "again with build-engine."
         )
     optimized = optimized_model(engine.path.read_bytes())
@@ -107,58 +106,51 @@ def optimized_model(serialized: bytes) -> onnx.ModelProto:
 
 
 def audit_of_graph(
-    optimized: onnx.ModelProto, layers: tuple[LayerPrecision, ...], precision: Precision
+    optimized: onnx.ModelProto, layers: tuple[LayerPrecision, ...], requested: Precision
 ) -> Audit:
     """Returns the audit of the graph that ONNX Runtime really runs.
 
     Args:
         optimized: the graph after its fusions.
         layers: the network's, as it was lowered.
-        precision: that the engine was asked for in.
+        requested: the engine's precision.
     """
     joints = {layer.joined for layer in layers}
     computed: dict[_Operator, list[str]] = {}
     for layer in layers:
         name = layer.joined or layer.name
+        # An addition that is computed with its two convolutions is a Conv in the engine.
         kind = "Conv" if name in joints else layer.op_type
         computed.setdefault((name, kind), []).append(layer.name)
-    whole = _wholly_integer(optimized, computed)
-    found = tuple(_engine_layer(node, computed) for node in optimized.graph.node)
-    kinds = {name: kind for (_, kind), names in computed.items() for name in names}
-    ran = tuple(
-        replace(
-            node, ran=Precision.INT8 if kinds[node.name] in whole else node.ran or Precision.FP32
+    engine_layers = []
+    for node in optimized.graph.node:
+        precision = Precision.FP32 if node.op_type in _KINDS else None
+        if node.op_type.startswith(("QLinear", "QGemm", "MatMulInteger")):
+            precision = Precision.INT8
+        operator = _RENAMED.sub("", node.name), _KINDS.get(node.op_type, "")
+        engine_layers.append(
+            EngineLayer(
+                name=node.name,
+                kind=node.op_type,
+                precision=precision,
+                nodes=tuple(computed.get(operator, ())),
+                is_reformat=node.op_type in _REFORMATS,
+            )
         )
-        for node in audited_nodes(layers, found, precision)
+    # Where the graph has as many integer forms of a kind as there are operators of it, each of
+    # them is integer, whatever name a fusion gave it.
+    expected = Counter(kind for _, kind in computed)
+    integer = Counter(_INTEGER_FORMS.get(node.op_type) for node in optimized.graph.node)
+    all_integer = {kind for kind, count in expected.items() if integer[kind] >= count}
+    kinds = {name: kind for (_, kind), names in computed.items() for name in names}
+    nodes = tuple(
+        replace(
+            node,
+            ran=Precision.INT8 if kinds[node.name] in all_integer else node.ran or Precision.FP32,
+        )
+        for node in audited_nodes(layers, tuple(engine_layers), requested)
     )
-    return Audit(source=Source.ONNXRUNTIME, layers=found, nodes=ran)
-
-
-def _engine_layer(node: onnx.NodeProto, computed: Mapping[_Operator, list[str]]) -> EngineLayer:
-    operator = _RENAMED.sub("", node.name), _KINDS.get(node.op_type, "")
-    return EngineLayer(
-        name=node.name,
-        kind=node.op_type,
-        precision=_precision(node.op_type),
-        nodes=tuple(computed.get(operator, ())),
-        is_reformat=node.op_type in _REFORMATS,
-    )
-
-
-def _precision(op_type: str) -> Precision | None:
-    if op_type.startswith(("QLinear", "QGemm", "MatMulInteger")):
-        return Precision.INT8
-    return Precision.FP32 if op_type in _KINDS else None
-
-
-def _wholly_integer(optimized: onnx.ModelProto, computed: Iterable[_Operator]) -> frozenset[str]:
-    """Returns the kinds of operator of which the graph has as many integer forms as there are at all.
-
-    Then each of them is integer, whatever ONNX Runtime calls it.
-    """
-    has = Counter(kind for _, kind in computed)
-    run = Counter(_INTEGER_FORMS.get(node.op_type) for node in optimized.graph.node)
-    return frozenset(kind for kind, count in has.items() if run[kind] >= count)
+    return Audit(source=Source.ONNXRUNTIME, layers=tuple(engine_layers), nodes=nodes)
 
 
 def check_integer(network: LoweredNetwork, optimized: onnx.ModelProto) -> None:
@@ -167,21 +159,22 @@ def check_integer(network: LoweredNetwork, optimized: onnx.ModelProto) -> None:
     Raises:
         CoverageError: some do; the message counts them by kind.
     """
-    found = Counter(_kinds(optimized))
-    meant = Counter(
+    # By kind, not by name: the fusions rename.
+    floats = Counter(
+        kind
+        for node in optimized.graph.node
+        for kind, forms in _FLOAT_FORMS.items()
+        if node.op_type in forms
+    )
+    expected = Counter(
         layer.op_type for layer in network.layers if layer.precision is not Precision.INT8
     )
-    excess = {kind: found[kind] - meant[kind] for kind in found if found[kind] > meant[kind]}
+    excess = {
+        kind: floats[kind] - expected[kind] for kind in floats if floats[kind] > expected[kind]
+    }
     if excess:
         listed = ", ".join(f"{count} {kind}" for kind, count in excess.items())
         raise CoverageError(
             f"ONNX Runtime {version('onnxruntime')} would run {listed} in float that were to be "
             "INT8. Update onnxruntime, or build with --precision fp32."
         )
-
-
-def _kinds(model: onnx.ModelProto) -> Iterable[str]:
-    for node in model.graph.node:
-        for kind, forms in _FLOAT_FORMS.items():
-            if node.op_type in forms:
-                yield kind

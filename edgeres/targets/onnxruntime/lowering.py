@@ -27,16 +27,15 @@ from edgeres.quantization.graph import Graph, is_pass_through
 from edgeres.quantization.grids import INT8, UINT8
 from edgeres.quantization.placement import refusal
 from edgeres.quantization.weights import (
-    QuantizedWeight,
     least_weight_scales,
     quantize_bias,
     quantize_weight,
     weight_scales,
 )
 from edgeres.targets.onnxruntime.joint import Affine, affine_of, joint_affine
-from edgeres.targets.onnxruntime.pixels import PixelGrid, pixel_grid
+from edgeres.targets.onnxruntime.pixels import pixel_grid
 from edgeres.targets.onnxruntime.placement import integer_tensors, joined_convolutions, result_of
-from edgeres.targets.onnxruntime.stem import FOLD, FoldedStem, fold_stem
+from edgeres.targets.onnxruntime.stem import FOLD, folded_stem
 from edgeres.targets.onnxruntime.strides import DENSE, Pair, moved_strides
 
 
@@ -50,19 +49,18 @@ class U8Grid:
 
 
 class _CpuLowering:
-    """One pass over the graph; `_integer` maps each held tensor to its u8 name once made."""
+    """One pass over the graph; `_integer` maps each stored tensor to its u8 name once emitted."""
 
     def __init__(self, graph: Graph, table: CalibrationTable, method: Method | None) -> None:
         self._graph = graph
         self._table = table
         self._method = method
         self._out = Emitter(graph)
-        self._held = integer_tensors(graph)
-        self._stem = graph.only_consumer(graph.input)
+        self._stored = integer_tensors(graph)
+        stem = graph.only_consumer(graph.input)
+        self._stem = "" if stem is None else stem.name
         self._pixels = pixel_grid(graph, table)
-        self._folded = _folded_stem(graph, self._stem)
-        if self._pixels is not None:
-            self._folded = self._pixels.folded
+        self._folded = folded_stem(graph) if self._pixels is None else self._pixels.folded
         self._strides = moved_strides(graph)
         self._joined = joined_convolutions(graph)
         self._integer: dict[str, str] = {}
@@ -70,87 +68,87 @@ class _CpuLowering:
 
     def run(self) -> onnx.ModelProto:
         """Returns the lowered model."""
-        self._store_image()
+        self._emit_image()
         done = {conv.output[0] for convs in self._joined.values() for conv in convs}
         for node in self._graph.nodes:
-            if node.output[0] in done:
+            output = node.output[0]
+            if output in done:
                 continue
             if refusal(self._graph, node) is None:
                 result = result_of(self._graph, node)
-                if result != node.output[0] and result in self._held:
+                if result in self._stored:
+                    # With zero point 0, saturation does the ReLU: its node is not emitted.
                     done.add(result)
-                self._emit_integer(node, result if result in self._held else node.output[0])
-            elif is_pass_through(self._graph, node) and node.output[0] in self._held:
-                self._emit_pass_through(node)
+                else:
+                    result = output
+                self._emit_integer(node, result)
+            elif is_pass_through(self._graph, node) and output in self._stored:
+                inputs = [self._integer[node.input[0]], *node.input[1:]]
+                if node.op_type == "Pad":
+                    # It pads with zeros, which as integers are the zero point.
+                    grid = self._grid(output)
+                    inputs[2:3] = [self._out.constant(grid.root + "/zero_point", grid.zero_point)]
+                self._integer[output] = output + "/u8"
+                self._out.copy(node, inputs, [output + "/u8"])
             else:
                 self._emit_float(node)
         return self._out.model()
 
-    def _store_image(self) -> None:
-        """Quantizes the image, with squares of pixels in the channels where the stem is folded."""
-        image = self._graph.input
-        if self._pixels is None:
+    def _emit_image(self) -> None:
+        """Emits the image as integers: as its pixels where it can be, folded where the stem is."""
+        image, out, pixels = self._graph.input, self._out, self._pixels
+        if pixels is None:
             self._store(image, image)
         else:
-            self._integer[image] = self._emit_pixels(self._pixels)
+            raw = image
+            if any(pixels.pads):
+                # Zero is another level in each channel, so the stem cannot pad the stored image.
+                around = np.array([0, *pixels.pads[:3], 0, *pixels.pads[3:]], np.int64)
+                pads = out.constant(image + "/pads", around)
+                raw = out.node("Pad", [raw, pads], image + "/padded")
+            if pixels.shifts.any():
+                shift = out.constant(image + "/shift", pixels.shifts.reshape(-1, 1, 1))
+                raw = out.node("Sub", [raw, shift], image + "/shifted")
+            parameters = [
+                out.constant(image + "/steps", pixels.steps),
+                out.constant(image + "/zero_points", pixels.zero_points),
+            ]
+            self._integer[image] = out.node(
+                "QuantizeLinear", [raw, *parameters], image + "/u8", axis=1
+            )
         if self._folded is not None:
-            stored = [self._integer[image]]
-            self._integer[image] = self._out.node(
-                "SpaceToDepth", stored, image + "/folded", blocksize=FOLD
+            self._integer[image] = out.node(
+                "SpaceToDepth", [self._integer[image]], image + "/folded", blocksize=FOLD
             )
 
-    def _emit_pixels(self, pixels: PixelGrid) -> str:
-        """Emits the image's pixels, with the stem's padding around them."""
-        image, out = self._graph.input, self._out
-        raw = image
-        if any(pixels.pads):
-            around = np.array([0, *pixels.pads[:3], 0, *pixels.pads[3:]], np.int64)
-            raw = out.node("Pad", [raw, out.constant(image + "/pads", around)], image + "/padded")
-        if pixels.shifts.any():
-            shift = out.constant(image + "/shift", pixels.shifts.reshape(-1, 1, 1))
-            raw = out.node("Sub", [raw, shift], image + "/shifted")
-        parameters = [
-            out.constant(image + "/steps", pixels.steps),
-            out.constant(image + "/zero_points", pixels.zero_points),
-        ]
-        return out.node("QuantizeLinear", [raw, *parameters], image + "/u8", axis=1)
-
     def _emit_integer(self, node: onnx.NodeProto, result: str) -> None:
-        raw = result + "/float" if result in self._held else result
+        """Emits an operator with an integer kernel and stores its result where integers are read."""
+        raw = result + "/float" if result in self._stored else result
         if node.op_type == "Conv":
-            self._emit_convolution(node, raw)
+            source, affine = node.input[0], affine_of(self._graph, node)
+            grid = self._grid(source)
+            attributes: dict[str, Any] = {"strides": self._strides.of(node)}
+            if node.name == self._stem and self._pixels is not None:
+                # The weights take up what a level is worth, and the image has the padding.
+                grid = U8Grid(np.float32(1), np.uint8(0), source + "/pixels")
+                affine = self._pixels.affine(affine)
+                attributes["pads"] = (0, 0, 0, 0)
+            if node.name == self._stem and self._folded is not None:
+                attributes = self._folded.attributes
+            parameters = self._quantized(node.name, affine, grid.scale)
+            read = self._dequantized(self._integer[source], grid)
+            self._out.copy(node, [read, *parameters], [raw], **attributes)
         elif node.op_type == "GlobalAveragePool":
             self._emit_mean(node, raw)
         elif node.name in self._joined:
             self._emit_joint(node, raw)
         else:
-            self._emit_addition(node, raw)
+            inputs = []
+            for index, source in enumerate(node.input):
+                strides = self._strides.additions.get((node.name, index), DENSE)
+                inputs.append(self._dequantized(self._thinned(source, strides), self._grid(source)))
+            self._out.copy(node, inputs, [raw])
         self._store(result, raw)
-
-    def _emit_addition(self, node: onnx.NodeProto, raw: str) -> None:
-        inputs = []
-        for index, source in enumerate(node.input):
-            stored = self._thinned(source, self._strides.additions.get((node.name, index), DENSE))
-            inputs.append(self._dequantized(stored, self._grid(source)))
-        self._out.copy(node, inputs, [raw])
-
-    def _emit_convolution(self, node: onnx.NodeProto, raw: str) -> None:
-        source, affine = node.input[0], affine_of(self._graph, node)
-        grid = self._grid(source)
-        attributes: dict[str, Any] = {"strides": self._strides.of(node)}
-        if self._pixels is not None and self._is_stem(node.name):
-            grid = U8Grid(np.float32(1), np.uint8(0), source + "/pixels")
-            affine = self._pixels.affine(affine)
-            attributes["pads"] = (0, 0, 0, 0)
-        if self._folded is not None and self._is_stem(node.name):
-            attributes = self._folded.attributes
-        parameters = self._quantized(node.name, affine, grid.scale)
-        stored = self._dequantized(self._integer[source], grid)
-        self._out.copy(node, [stored, *parameters], [raw], **attributes)
-
-    def _is_stem(self, name: str) -> bool:
-        """Whether it is the operator that alone reads the image."""
-        return self._stem is not None and name == self._stem.name
 
     def _emit_joint(self, add: onnx.NodeProto, raw: str) -> None:
         """Emits an addition and the two convolutions before it as one."""
@@ -164,6 +162,8 @@ class _CpuLowering:
             self._thinned(source, self._strides.of(conv))
             for source, conv in zip(sources, convs, strict=True)
         ]
+        # The scales are in the weights, so the integers of both sources stand side by side in
+        # units of 1; `joined_convolutions` sees to it that both have one zero point.
         unit = U8Grid(np.float32(1), grids[0].zero_point, add.name + "/joint")
         joint = self._out.node("Concat", stored, unit.root, axis=1)
         inputs = [self._dequantized(joint, unit), *self._quantized(add.name, affine, unit.scale)]
@@ -175,39 +175,47 @@ class _CpuLowering:
         grid, (channels, *size) = self._grid(source), self._graph.shapes[source]
         pixels = int(np.prod(size))
         out, root = self._out, node.name
+        # MatMulInteger sums over the last axis but one: a row of ones times (pixels, channels).
         rows = out.node("Transpose", [self._integer[source]], root + "/nhwc", perm=(0, 2, 3, 1))
         rows = out.node("Reshape", [rows, out.shape(0, pixels, channels)], root + "/rows")
         ones = out.constant(f"ones/{pixels}", np.ones((1, pixels), np.uint8))
         terms = [ones, rows, "", out.constant(grid.root + "/zero_point", grid.zero_point)]
         total = out.node("MatMulInteger", terms, root + "/sum", name=node.name)
         # Not DequantizeLinear: ONNX Runtime would carry it over the Reshape, as one of u8.
-        whole = out.node("Cast", [total], root + "/float", to=onnx.TensorProto.FLOAT)
+        levels = out.node("Cast", [total], root + "/float", to=onnx.TensorProto.FLOAT)
         unit = out.constant(root + "/unit", np.float32(grid.scale / np.float32(pixels)))
-        mean = out.node("Mul", [whole, unit], root + "/mean")
+        mean = out.node("Mul", [levels, unit], root + "/mean")
         out.node("Reshape", [mean, out.shape(0, channels, *[1] * len(size))], raw)
 
-    def _emit_pass_through(self, node: onnx.NodeProto) -> None:
-        """Emits a pool, slice or pad on the integers themselves; zeros become the zero point."""
-        source, target = self._integer[node.input[0]], node.output[0]
-        inputs = [source, *node.input[1:]]
-        if node.op_type == "Pad":
-            grid = self._grid(target)
-            padding = self._out.constant(grid.root + "/zero_point", grid.zero_point)
-            inputs = [source, node.input[1], padding, *node.input[3:]]
-        self._integer[target] = target + "/u8"
-        self._out.copy(node, inputs, [target + "/u8"])
-
     def _emit_float(self, node: onnx.NodeProto) -> None:
-        load = self._load_by_channel if node.op_type == "Conv" else self._load
-        inputs = [load(name) if name in self._integer else name for name in node.input]
+        """Emits an operator that stays in float, with what it reads of the integers as float."""
+        out, inputs = self._out, []
+        for name in node.input:
+            if name not in self._integer:
+                inputs.append(name)
+                continue
+            grid = self._grid(name)
+            if node.op_type != "Conv":
+                inputs.append(self._dequantized(self._integer[name], grid))
+                continue
+            # ONNX Runtime quantizes the weights of any convolution between a DequantizeLinear and
+            # a QuantizeLinear by itself, in its own way, unless the first has a scale for each
+            # channel. Source: onnxruntime, WeightBiasQuantization, pull request 22969.
+            self._reads += 1
+            channels = self._graph.shapes[name][0]
+            scales = out.constant(f"{name}/scales", np.full(channels, grid.scale))
+            zeros = out.constant(f"{name}/zero_points", np.full(channels, grid.zero_point))
+            read = f"{name}/dq{self._reads}"
+            out.node("DequantizeLinear", [self._integer[name], scales, zeros], read, axis=1)
+            inputs.append(read)
         output = node.output[0]
-        raw = output + "/float" if output in self._held else output
-        self._out.copy(node, inputs, [raw, *node.output[1:]])
+        raw = output + "/float" if output in self._stored else output
+        out.copy(node, inputs, [raw, *node.output[1:]])
         self._store(output, raw)
 
     def _store(self, tensor: str, raw: str) -> None:
         """Quantizes the float tensor `raw` as the value of `tensor`, where integers are wanted."""
-        if tensor in self._held:
+        if tensor in self._stored:
             self._integer[tensor] = self._out.node(
                 "QuantizeLinear", [raw, *self._parameters(self._grid(tensor))], tensor + "/u8"
             )
@@ -221,51 +229,30 @@ class _CpuLowering:
         name = f"{tensor}/thinned{self._reads}"
         return self._out.node("MaxPool", [stored], name, kernel_shape=(1, 1), strides=strides)
 
-    def _load(self, tensor: str) -> str:
-        """Returns a float name of `tensor` for one reader: fusions want a node for each."""
-        if tensor not in self._integer:
-            return tensor
-        return self._dequantized(self._integer[tensor], self._grid(tensor))
-
     def _dequantized(self, stored: str, grid: U8Grid) -> str:
+        """Returns a float name of integers for one reader: fusions want a node for each."""
         self._reads += 1
         name = f"{grid.root}/dq{self._reads}"
         return self._out.node("DequantizeLinear", [stored, *self._parameters(grid)], name)
 
-    def _load_by_channel(self, tensor: str) -> str:
-        """Returns a float name of `tensor` for a convolution that is kept in float.
-
-        ONNX Runtime quantizes the weights of any convolution between a DequantizeLinear and a
-        QuantizeLinear by itself, in its own way, unless the first has a scale for each channel.
-        Source: onnxruntime, WeightBiasQuantization, pull request 22969.
-        """
-        self._reads += 1
-        grid, channels = self._grid(tensor), self._graph.shapes[tensor][0]
-        parameters = [
-            self._out.constant(f"{tensor}/scales", np.full(channels, grid.scale)),
-            self._out.constant(f"{tensor}/zero_points", np.full(channels, grid.zero_point)),
-        ]
-        inputs = [self._integer[tensor], *parameters]
-        return self._out.node("DequantizeLinear", inputs, f"{tensor}/dq{self._reads}", axis=1)
-
     def _quantized(self, name: str, affine: Affine, input_scale: np.float32) -> list[str]:
         """Returns float names of a quantized weight and, where there is one, of its bias."""
         bias = np.zeros(len(affine.weight), np.float32) if affine.bias is None else affine.bias
+        # A nearly dead channel takes a coarser scale, so that its bias fits int32.
         least = least_weight_scales(bias, float(input_scale))
         scales = np.maximum(weight_scales(affine.weight, axis=0), least)
         weight = quantize_weight(affine.weight, scales, axis=0)
-        names = [self._by_channel(name + "/weight", self._laid_out(name, weight), scales)]
-        if self._pixels is not None and self._is_stem(name):
+        values = weight.values
+        if name == self._stem and self._folded is not None:
+            values = self._folded.weight(values)
+        names = [self._by_channel(name + "/weight", values, scales)]
+        if name == self._stem and self._pixels is not None:
+            # Of the rounded weights: what zero lies off level 0 is then taken off exactly.
             bias = self._pixels.bias(bias, weight)
         if affine.bias is not None:
             units = (input_scale * scales).astype(np.float32)
             names.append(self._by_channel(name + "/bias", quantize_bias(bias, units), units))
         return names
-
-    def _laid_out(self, name: str, weight: QuantizedWeight) -> NDArray[np.int8]:
-        if self._folded is None or not self._is_stem(name):
-            return weight.values
-        return self._folded.weight(weight.values)
 
     def _by_channel(
         self, root: str, values: NDArray[np.signedinteger[Any]], scales: NDArray[np.float32]
@@ -305,16 +292,9 @@ def activation_grid(
             "otherwise. It was made by another version of edgeres: run calibrate again."
         )
     if threshold.u8 is None:
+        # s8 with zero point 0, moved by 128: the same values on the faster u8 kernels.
         return U8Grid(INT8.scale_from_amax(threshold.s8), np.uint8(128), root)
     return U8Grid(UINT8.scale_from_amax(threshold.u8), np.uint8(0), root)
-
-
-def _folded_stem(graph: Graph, stem: onnx.NodeProto | None) -> FoldedStem | None:
-    """Returns how to fold the operator that alone reads the image, where it can be."""
-    image = graph.shapes.get(graph.input)
-    if stem is None or image is None or stem.op_type != "Conv" or refusal(graph, stem) is not None:
-        return None
-    return fold_stem(stem, graph.constants[stem.input[1]].dims[2:], image)
 
 
 def lower_for_cpu(

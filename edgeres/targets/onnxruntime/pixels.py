@@ -72,8 +72,8 @@ class PixelGrid:
         weight = trained.weight
         spare = len(self.steps) - weight.shape[1]
         bias = np.zeros(len(weight), np.float32) if trained.bias is None else trained.bias
-        full = np.pad(weight, [(0, 0), (0, spare), (0, 0), (0, 0)])
-        return Affine(full * self.steps.reshape(1, -1, 1, 1), bias)
+        padded = np.pad(weight, [(0, 0), (0, spare), (0, 0), (0, 0)])
+        return Affine(padded * self.steps.reshape(1, -1, 1, 1), bias)
 
     def bias(self, bias: Array, weight: QuantizedWeight) -> Array:
         """Returns the bias of the convolution of the levels themselves, (O,), of `affine`'s."""
@@ -100,19 +100,31 @@ def pixel_grid(graph: Graph, table: CalibrationTable) -> PixelGrid | None:
         table: with the contract, and the range of the image.
     """
     stem, shape = graph.only_consumer(graph.input), graph.shapes.get(graph.input)
-    if stem is None or shape is None or not _reads_pixels(graph, stem, shape):
+    if stem is None or shape is None or len(shape) != 3 or shape[0] != 3:
+        return None
+    if (
+        stem.op_type != "Conv"
+        or refusal(graph, stem) is not None
+        or attribute(stem, "group") not in (None, 1)
+        or attribute(stem, "auto_pad") not in (None, b"NOTSET")
+    ):
         return None
     steps, offsets = levels_of(table.contract)
-    seen = table.tensors.get(graph.input)
-    if seen is None or seen.amax > _SLACK * _largest(steps, offsets):
+    largest = float((steps * np.maximum(np.abs(offsets), np.abs(_LEVELS - offsets))).max())
+    observed = table.tensors.get(graph.input)
+    if observed is None or observed.amax > _SLACK * largest:
         return None
+    # A zero half-way between two levels makes every pixel a tie, which float32 breaks either way.
     near = np.abs(offsets % 1 - 0.5) < _NEAR_HALF
     shifts = np.where(near, _SHIFT * steps, 0).astype(np.float32)
+    # A zero that is no level of u8, as with a mean beyond the pixels, cannot be a zero point.
     if (np.rint(offsets) < 0).any() or (np.rint(offsets + shifts / steps) > _LEVELS).any():
         return None
     top, left, bottom, right = integers(stem, "pads", (0, 0, 0, 0))
     taps = tuple(graph.constants[stem.input[1]].dims[2:])
     padded = (shape[0], shape[1] + top + bottom, shape[2] + left + right)
+    # Padding moves into the image; where the stem folds without that and not with it, or the other
+    # way round, the folded kernel is worth more than exact pixels.
     folded = fold_stem(without_pads(stem), taps, padded)
     if (folded is None) is not (fold_stem(stem, taps, shape) is None):
         return None
@@ -141,22 +153,6 @@ def without_pads(conv: onnx.NodeProto) -> onnx.NodeProto:
     del copied.attribute[:]
     copied.attribute.extend([*kept, onnx.helper.make_attribute("pads", [0, 0, 0, 0])])
     return copied
-
-
-def _largest(steps: Array, offsets: NDArray[np.float64]) -> float:
-    """Returns the largest magnitude that a pixel can have."""
-    return float((steps * np.maximum(np.abs(offsets), np.abs(_LEVELS - offsets))).max())
-
-
-def _reads_pixels(graph: Graph, stem: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
-    return (
-        stem.op_type == "Conv"
-        and refusal(graph, stem) is None
-        and len(shape) == 3
-        and shape[0] == 3
-        and attribute(stem, "group") in (None, 1)
-        and attribute(stem, "auto_pad") in (None, b"NOTSET")
-    )
 
 
 def with_own_grids(placement: Placement, pixels: PixelGrid | None) -> Placement:

@@ -59,25 +59,22 @@ class OnnxRuntimeRunner:
             MismatchError: the images' shape is not one that the model takes.
             RunnerError: ONNX Runtime failed, or the runner is not open.
         """
-        self._check(images)
-        try:
-            return run_session(self._session, [self.output.name], {self.input.name: images})[0]
-        except RunnerError as error:
-            raise RunnerError(f"{self.name} failed: {error}") from error
-
-    def _check(self, images: NDArray[np.float32]) -> None:
         if self._session is None:
             raise RunnerError(f"{self.name} is not open. Use it in a with statement.")
-        wanted = self.input.shape
-        fits = len(images.shape) == len(wanted) and all(
-            size in (None, given) for size, given in zip(wanted, images.shape, strict=True)
+        expected = self.input.shape
+        fits = len(images.shape) == len(expected) and all(
+            size in (None, given) for size, given in zip(expected, images.shape, strict=True)
         )
         if not fits:
-            shown = tuple("N" if size is None else size for size in wanted)
+            shown = tuple("N" if size is None else size for size in expected)
             raise MismatchError(
                 f"{self.name} takes images of shape {shown}, not {images.shape}. "
                 "Check that data and engine belong to the same model."
             )
+        try:
+            return run_session(self._session, [self.output.name], {self.input.name: images})[0]
+        except RunnerError as error:
+            raise RunnerError(f"{self.name} failed: {error}") from error
 
     def __enter__(self) -> Self:
         """Loads the model.

@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.quantization.graph import attribute, integers
+from edgeres.quantization.graph import Graph, attribute, integers
+from edgeres.quantization.placement import refusal
 
 FOLD = 2
 """Stride of the stem, and side of the square of pixels that goes into the channels."""
@@ -48,12 +49,21 @@ class FoldedStem:
         """
         outputs, channels, *taps = weight.shape
         rows, columns = self.window
+        # The folded window covers FOLD times as many pixels; what is not a tap is zero.
         trailing = (
             FOLD * w - k - d for w, k, d in zip(self.window, taps, self.leading, strict=True)
         )
         margins = [(0, 0), (0, 0), *zip(self.leading, trailing, strict=True)]
         split = np.pad(weight, margins).reshape(outputs, channels, rows, FOLD, columns, FOLD)
         return split.transpose(0, 3, 5, 1, 2, 4).reshape(outputs, -1, rows, columns)
+
+
+def folded_stem(graph: Graph) -> FoldedStem | None:
+    """Returns how to fold the operator that alone reads the image; None where it cannot be."""
+    stem, image = graph.only_consumer(graph.input), graph.shapes.get(graph.input)
+    if stem is None or image is None or stem.op_type != "Conv" or refusal(graph, stem) is not None:
+        return None
+    return fold_stem(stem, graph.constants[stem.input[1]].dims[2:], image)
 
 
 def fold_stem(conv: onnx.NodeProto, taps: Sequence[int], image: Sequence[int]) -> FoldedStem | None:
@@ -65,49 +75,28 @@ def fold_stem(conv: onnx.NodeProto, taps: Sequence[int], image: Sequence[int]) -
         image: (C, H, W).
     """
     channels, *size = image
-    if not _is_foldable(conv, channels, size):
-        return None
-    pads = integers(conv, "pads", (0, 0, 0, 0))
-    rows, columns = (
-        _folded_axis(side, k, pads[axis], pads[axis + 2])
-        for axis, (side, k) in enumerate(zip(size, taps, strict=True))
-    )
-    if min(rows.after, columns.after) < 0:
-        return None
-    return FoldedStem(
-        window=(rows.window, columns.window),
-        pads=(rows.before, columns.before, rows.after, columns.after),
-        leading=(rows.leading, columns.leading),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """One axis of the folded convolution, in folded pixels but for `leading`."""
-
-    window: int
-    before: int
-    after: int
-    leading: int
-
-
-def _folded_axis(side: int, taps: int, before: int, after: int) -> _Axis:
-    """Folds one axis: padding that is no multiple of the fold becomes zeros before the taps."""
-    outputs = (side + before + after - taps) // FOLD + 1
-    leading = before % FOLD
-    window = -(-(taps + leading) // FOLD)
-    folded_before = (before + leading) // FOLD
-    return _Axis(
-        window, folded_before, outputs - 1 + window - side // FOLD - folded_before, leading
-    )
-
-
-def _is_foldable(conv: onnx.NodeProto, channels: int, size: Sequence[int]) -> bool:
-    return (
+    if not (
         channels <= _MOST_CHANNELS
         and all(side % FOLD == 0 for side in size)
         and integers(conv, "strides", (1, 1)) == (FOLD, FOLD)
         and integers(conv, "dilations", (1, 1)) == (1, 1)
         and attribute(conv, "group") in (None, 1)
         and attribute(conv, "auto_pad") in (None, b"NOTSET")
+    ):
+        return None
+    window, before, after, leading = [], [], [], []
+    padding = integers(conv, "pads", (0, 0, 0, 0))
+    for side, k, low, high in zip(size, taps, padding[:2], padding[2:], strict=True):
+        outputs = (side + low + high - k) // FOLD + 1
+        # Padding that is no multiple of the fold becomes zeros before the weight's first tap.
+        leading.append(low % FOLD)
+        window.append(-(-(k + leading[-1]) // FOLD))
+        before.append((low + leading[-1]) // FOLD)
+        after.append(outputs - 1 + window[-1] - side // FOLD - before[-1])
+    if min(after) < 0:
+        return None
+    return FoldedStem(
+        window=(window[0], window[1]),
+        pads=(before[0], before[1], after[0], after[1]),
+        leading=(leading[0], leading[1]),
     )

@@ -35,7 +35,7 @@ class Strides:
 
     def of(self, convolution: onnx.NodeProto) -> Pair:
         """Returns the strides of a convolution."""
-        return self.convolutions.get(convolution.name, _own(convolution))
+        return self.convolutions.get(convolution.name, _strides_of(convolution))
 
 
 def moved_strides(graph: Graph) -> Strides:
@@ -47,16 +47,42 @@ def moved_strides(graph: Graph) -> Strides:
     demands: dict[str, list[Pair]] = {graph.output: [DENSE]}
     thinned: dict[str, Pair] = {}
     strides: dict[str, Pair] = {}
+    # From the logits back, so that all readers of a tensor come before what computes it.
     for node in reversed(graph.nodes):
-        made = result_of(graph, node) if _can_skip(graph, node) else node.output[0]
-        agreed = set(demands.get(made, ()))
-        thinned[made] = agreed.pop() if len(agreed) == 1 and _can_skip(graph, node) else DENSE
+        # Not the first convolution, whose stride `stem.py` folds, and none whose padding depends
+        # on its stride.
+        movable = adds_equals(graph, node) or (
+            node.op_type == "Conv" and attribute(node, "auto_pad") in (None, b"NOTSET", b"VALID")
+        )
+        skips = movable and refusal(graph, node) is None and graph.input not in node.input
+        result = result_of(graph, node) if skips else node.output[0]
+        agreed = set(demands.get(result, ()))
+        thinned[result] = agreed.pop() if skips and len(agreed) == 1 else DENSE
+        demand = DENSE
         if node.op_type == "Conv":
-            strides[node.name] = _times(_own(node), thinned[made])
-        demand = _demand(graph, node, strides, thinned[made])
+            own, moved = _strides_of(node), thinned[result]
+            strides[node.name] = own[0] * moved[0], own[1] * moved[1]
+            # A larger window reads the rows and columns between, so its input has to be dense.
+            if refusal(graph, node) is None and is_pointwise(graph, node):
+                demand = strides[node.name]
+        elif node.op_type == "Add":
+            demand = thinned[result]
         for source in node.input:
             demands.setdefault(source, []).append(demand)
-    return _settled(graph, thinned, strides)
+    convolutions, additions = {}, {}
+    for node in graph.nodes:
+        if node.op_type == "Conv":
+            left = _divided(strides[node.name], thinned.get(node.input[0], DENSE))
+            if left != _strides_of(node):
+                convolutions[node.name] = left
+        elif node.op_type == "Add":
+            # An input that other readers need dense is thinned out in front of the addition.
+            wanted = thinned.get(result_of(graph, node), DENSE)
+            for index, source in enumerate(node.input):
+                left = _divided(wanted, thinned.get(source, DENSE))
+                if left != DENSE:
+                    additions[node.name, index] = left
+    return Strides(convolutions, additions)
 
 
 def thinned_out(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -64,77 +90,37 @@ def thinned_out(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Tensors keep their names; those that are thinned out have fewer rows and columns.
     """
-    made = normalized(model)
-    strides = moved_strides(view(skeleton(made)))
+    thin = normalized(model)
+    strides = moved_strides(view(skeleton(thin)))
     nodes = []
-    for node in made.graph.node:
+    for node in thin.graph.node:
         for index, source in enumerate(node.input):
             read = strides.additions.get((node.name, index))
             if read is not None:
-                thinned = f"{source}/{node.name}/thinned"
+                # A pool over one pixel takes every n-th row and column; Slice has no NCHWc kernel.
+                node.input[index] = f"{source}/{node.name}/thinned"
                 nodes.append(
                     helper.make_node(
-                        "MaxPool", [source], [thinned], kernel_shape=DENSE, strides=read
+                        "MaxPool", [source], [node.input[index]], kernel_shape=DENSE, strides=read
                     )
                 )
-                node.input[index] = thinned
         if node.name in strides.convolutions:
             kept = [a for a in node.attribute if a.name != "strides"]
             moved = helper.make_attribute("strides", strides.convolutions[node.name])
             del node.attribute[:]
             node.attribute.extend([*kept, moved])
         nodes.append(node)
+    # Copies, because clearing the list below would empty nodes that still belong to the graph.
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del made.graph.node[:], made.graph.value_info[:]
-    made.graph.node.extend(copies)
-    return made
+    del thin.graph.node[:], thin.graph.value_info[:]
+    thin.graph.node.extend(copies)
+    return thin
 
 
-def _can_skip(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether a node can make every n-th row and column alone.
-
-    Not the first convolution, whose stride `stem.py` folds, and none whose padding depends on it.
-    """
-    if refusal(graph, node) is not None or graph.input in node.input:
-        return False
-    padded = attribute(node, "auto_pad") in (None, b"NOTSET", b"VALID")
-    return adds_equals(graph, node) or (node.op_type == "Conv" and padded)
-
-
-def _demand(graph: Graph, node: onnx.NodeProto, strides: Mapping[str, Pair], thinned: Pair) -> Pair:
-    """Returns the stride at which a node reads its inputs."""
-    if node.op_type == "Add":
-        return thinned
-    if node.op_type != "Conv" or refusal(graph, node) is not None:
-        return DENSE
-    return strides[node.name] if is_pointwise(graph, node) else DENSE
-
-
-def _settled(graph: Graph, thinned: Mapping[str, Pair], strides: Mapping[str, Pair]) -> Strides:
-    """Returns what is left for each reader to do once the tensors are thinned out."""
-    convolutions, additions = {}, {}
-    for node in graph.nodes:
-        if node.op_type == "Conv":
-            left = _over(strides[node.name], thinned.get(node.input[0], DENSE))
-            if left != _own(node):
-                convolutions[node.name] = left
-        elif node.op_type == "Add":
-            wanted = thinned.get(result_of(graph, node), DENSE)
-            for index, source in enumerate(node.input):
-                left = _over(wanted, thinned.get(source, DENSE))
-                if left != DENSE:
-                    additions[node.name, index] = left
-    return Strides(convolutions, additions)
-
-
-def _own(conv: onnx.NodeProto) -> Pair:
+def _strides_of(conv: onnx.NodeProto) -> Pair:
     rows, columns = integers(conv, "strides", DENSE)
     return rows, columns
 
 
-def _times(strides: Pair, more: Pair) -> Pair:
-    return strides[0] * more[0], strides[1] * more[1]
-
-
-def _over(strides: Pair, done: Pair) -> Pair:
+def _divided(strides: Pair, done: Pair) -> Pair:
     return strides[0] // done[0], strides[1] // done[1]
