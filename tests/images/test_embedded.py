@@ -1,4 +1,4 @@
-"""The embedded digits are the UCI set, split as documented, and found wherever edgeres stands."""
+"""The embedded digits are the UCI set, split as documented, and available wherever edgeres stands."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_installed_wheel_carries_the_folder_inside_the_package(
     assert len(embedded_digits()[1]) == 797
 
 
-def test_a_missing_file_is_told() -> None:
+def test_a_missing_file_is_named() -> None:
     """The message names the file and where it was looked for."""
     with pytest.raises(
         DataError, match=r"'nothing\.npz' is missing; .*calibration.* Install edgeres"
@@ -94,5 +94,5 @@ def test_the_script_writes_the_same_bytes_again(script: ModuleType, tmp_path: Pa
     for name in ("a.npz", "b.npz"):
         script.save_npz(tmp_path / name, arrays)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    with np.load(tmp_path / "a.npz") as again:
-        np.testing.assert_array_equal(again["images"], arrays["images"])
+    with np.load(tmp_path / "a.npz") as rewritten:
+        np.testing.assert_array_equal(rewritten["images"], arrays["images"])

@@ -134,7 +134,7 @@ def test_missing_images_are_counted_and_the_first_is_named(tmp_path: Path) -> No
 def test_a_malformed_labels_csv_is_refused(
     tmp_path: Path, rows: tuple[str, ...], header: str, message: str
 ) -> None:
-    """Columns, emptiness and doubled images are told."""
+    """Columns, emptiness and doubled images are named."""
     draw(tmp_path / "a.png")
     write_labels(tmp_path, *rows, header=header)
     with pytest.raises(DataError, match=message):
@@ -166,7 +166,7 @@ def test_labels_that_are_there_are_kept(tmp_path: Path, labelled: bool) -> None:
     assert load_dataset(tmp_path, labelled=labelled).labels is not None
 
 
-def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     """The message says what a data set can be."""
     with pytest.raises(
         DataError, match=r"nowhere does not exist; expected a folder of class folders"
@@ -175,20 +175,20 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_an_empty_folder_is_told(tmp_path: Path, labelled: bool) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path, labelled: bool) -> None:
     """No images is an error, not an accuracy of nothing."""
     with pytest.raises(DataError, match="has no images; expected a folder of class folders"):
         load_dataset(tmp_path, labelled=labelled)
 
 
-def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     """A tar archive is not unpacked silently."""
     (tmp_path / "val.tar").write_bytes(b"x")
     with pytest.raises(DataError, match=r"val\.tar is a file of another kind"):
         load_dataset(tmp_path / "val.tar")
 
 
-def test_a_class_folder_without_images_is_told(tmp_path: Path) -> None:
+def test_a_class_folder_without_images_is_refused(tmp_path: Path) -> None:
     """Were it left out, every later class would have another index."""
     draw(tmp_path / "cat" / "a.png")
     (tmp_path / "bird").mkdir()
@@ -198,7 +198,7 @@ def test_a_class_folder_without_images_is_told(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
-def test_images_beside_class_folders_are_told(tmp_path: Path) -> None:
+def test_images_beside_class_folders_are_refused(tmp_path: Path) -> None:
     """Images without a class are not dropped silently."""
     draw(tmp_path / "cat" / "a.png")
     draw(tmp_path / "loose.png")
@@ -215,7 +215,7 @@ def test_an_image_of_an_unsupported_format_is_not_ignored(tmp_path: Path) -> Non
         data.image(0)
 
 
-def test_a_folder_that_may_not_be_listed_is_told(
+def test_a_folder_that_may_not_be_listed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Permissions are named, not taken for emptiness."""

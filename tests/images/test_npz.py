@@ -98,7 +98,7 @@ def test_labels_of_another_form_are_refused(tmp_path: Path, labels: Any, message
         load_dataset(saved(tmp_path / "a.npz", images=IMAGES, labels=labels))
 
 
-def test_other_names_are_told(tmp_path: Path) -> None:
+def test_other_names_are_listed(tmp_path: Path) -> None:
     """Keras' own x and y are named, so that the remedy is plain."""
     with pytest.raises(DataError, match="no array images and no array labels; it has x, y"):
         load_dataset(saved(tmp_path / "a.npz", x=IMAGES, y=LABELS))
@@ -137,7 +137,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, save: Any, keep: float) -> 
 
 
 def test_damaged_content_is_refused(tmp_path: Path) -> None:
-    """A bit that flipped in compressed pixels is found by the checksum."""
+    """A bit that flipped in compressed pixels is detected by the checksum."""
     path = tmp_path / "flip.npz"
     np.savez_compressed(path, images=IMAGES, labels=LABELS)
     data = bytearray(path.read_bytes())

@@ -42,7 +42,7 @@ class Scripted:
         return f"image{index}"
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Returns 4 x 4 pixels of the value `index`, slowly or not at all if so told."""
+        """Returns 4 x 4 pixels of the value `index`, slowly or not at all where so set."""
         self.read_so_far.append(index)
         if index == self.broken:
             raise DataError(f"image{index} cannot be decoded.")
@@ -88,14 +88,14 @@ def test_batches_are_the_prepared_images_in_order(
     stored: Dataset, contract: Contract, batch_size: int
 ) -> None:
     """Whatever the batch size, images, labels and indices are those of the set one by one."""
-    found = list(batches(stored, contract, batch_size=batch_size))
+    streamed = list(batches(stored, contract, batch_size=batch_size))
     expected = np.stack([prepare(image, contract) for image in IMAGES])
-    images = np.concatenate([batch.images for batch in found])
+    images = np.concatenate([batch.images for batch in streamed])
     np.testing.assert_array_equal(images, normalise(expected, contract))
-    assert all(batch.images.flags.c_contiguous for batch in found)
-    assert [len(batch) for batch in found][:-1] == [batch_size] * (len(found) - 1)
-    assert np.concatenate([batch.indices for batch in found]).tolist() == list(range(10))
-    labels = [batch.labels for batch in found if batch.labels is not None]
+    assert all(batch.images.flags.c_contiguous for batch in streamed)
+    assert [len(batch) for batch in streamed][:-1] == [batch_size] * (len(streamed) - 1)
+    assert np.concatenate([batch.indices for batch in streamed]).tolist() == list(range(10))
+    labels = [batch.labels for batch in streamed if batch.labels is not None]
     assert np.concatenate(labels).tolist() == list(range(10))
 
 
@@ -122,10 +122,10 @@ def load_dataset_of_pngs(folder: Path) -> Dataset:
 def test_slow_images_keep_their_place() -> None:
     """An image that takes longer than its successors is not overtaken."""
     data = scripted(Scripted(12, slow=(0, 5)))
-    found = np.concatenate(
+    values = np.concatenate(
         [b.images[:, 0, 0, 0] for b in batches(data, PLAIN, batch_size=4, threads=4)]
     )
-    np.testing.assert_allclose(found * 255, range(12), rtol=1e-6)
+    np.testing.assert_allclose(values * 255, range(12), rtol=1e-6)
 
 
 def test_decoding_runs_ahead_by_the_look_ahead_and_no_further() -> None:
@@ -194,7 +194,7 @@ def test_ctrl_c_stops_the_threads() -> None:
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(0, 1), (1, 0)])
 def test_impossible_sizes_are_refused_at_the_call(batch_size: int, threads: int) -> None:
-    """A wrong size is told where it was passed, not at the first batch."""
+    """A wrong size is refused where it was passed, not at the first batch."""
     with pytest.raises(ConfigError, match=f"batch size {batch_size} and threads {threads} must"):
         batches(scripted(Scripted(1)), PLAIN, batch_size=batch_size, threads=threads)
 
@@ -222,7 +222,7 @@ def test_the_hash_does_not_depend_on_memory_layout() -> None:
 def test_calibration_images_are_not_among_the_test_images(shared: Path) -> None:
     """The hashes of CIFAR-10's training and test images have nothing in common."""
     root = shared / "data" / "cifar10"
-    found = [
+    hashes = [
         {
             h
             for batch in batches(load_dataset(root / name), preset("cifar"), batch_size=500)
@@ -230,8 +230,8 @@ def test_calibration_images_are_not_among_the_test_images(shared: Path) -> None:
         }
         for name in ("calib1000.npz", "test.npz")
     ]
-    assert [len(hashes) for hashes in found] == [1000, 10000]
-    assert not found[0] & found[1]
+    assert [len(each) for each in hashes] == [1000, 10000]
+    assert not hashes[0] & hashes[1]
 
 
 @pytest.mark.shared

@@ -1,4 +1,4 @@
-"""Small pictures: the whole image, in proportion, small in bytes."""
+"""Small pictures: all of the image, in proportion, small in bytes."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_the_xaviers() -> None:
 
 
 def test_the_smaller_orins() -> None:
-    """Milliwatts with their unit; a GPU that tells its load without a clock."""
+    """Milliwatts with their unit; a GPU that reports its load without a clock."""
     nano, nx = parse_tegrastats(ORIN_NANO.tegrastats), parse_tegrastats(ORIN_NX.tegrastats)
     assert nano is not None
     assert nx is not None
@@ -185,7 +185,7 @@ def test_agx_thor() -> None:
 def test_every_form_of_load_and_clock(
     line: str, gpu: tuple[int | None, tuple[int, ...]], emc: tuple[int | None, int | None]
 ) -> None:
-    """As the guide lists them; what is not said is not zero."""
+    """As the guide lists them; what is missing is not zero."""
     stats = parse_tegrastats(line)
     assert stats is not None
     assert (stats.gpu_percent, stats.gpu_mhz) == gpu
@@ -292,7 +292,7 @@ def test_the_memorys_clock_with_roots_rights(tmp_path: Path) -> None:
 
 
 def test_a_machine_without_clocks(tmp_path: Path) -> None:
-    """A virtual machine tells none."""
+    """A virtual machine reports none."""
     assert read_clocks(tmp_path) is None
 
 
@@ -364,7 +364,7 @@ def test_the_cuda_toolkit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tensorrt", "jetpack", "said"),
+    ("tensorrt", "jetpack", "sentence"),
     [
         ("10.2.0.19-1+cuda12.5", "6.0", "TensorRT 10.2.0 builds faulty INT8 engines"),
         ("11.0.0.114", "7.2", "TensorRT 11.0.0.114 is not made for Jetson"),
@@ -379,10 +379,12 @@ def test_the_cuda_toolkit(tmp_path: Path) -> None:
         ("8.6.2.3-1+cuda12.2", "6.0", None),
     ],
 )
-def test_the_tensorrt_of_a_jetpack(tensorrt: str, jetpack: str | None, said: str | None) -> None:
+def test_the_tensorrt_of_a_jetpack(
+    tensorrt: str, jetpack: str | None, sentence: str | None
+) -> None:
     """What does not belong together has its sentence; the rest has none."""
     problem = tensorrt_problem(tensorrt, jetpack)
-    assert (problem is None) if said is None else (problem or "").startswith(said)
+    assert (problem is None) if sentence is None else (problem or "").startswith(sentence)
 
 
 def test_the_numbers_of_a_version() -> None:

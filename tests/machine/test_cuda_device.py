@@ -1,4 +1,4 @@
-"""The GPU as NVIDIA's driver tells it: the pretend one's, and none."""
+"""The GPU as NVIDIA's driver describes it: the pretend one's, and none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeres.machine.l4t import l4t_version
 
 @pytest.mark.cuda
 @pytest.mark.parametrize(
-    ("name", "capability", "integrated", "cuda_version", "told"),
+    ("name", "capability", "integrated", "cuda_version", "described"),
     [
         ("Orin", 87, True, 12060, ("8.7", "12.6")),
         ("Thor", 110, True, 13000, ("11.0", "13.0")),
@@ -26,7 +26,7 @@ def test_the_device_is_described(
     capability: int,
     integrated: bool,
     cuda_version: int,
-    told: tuple[str, str],
+    described: tuple[str, str],
     cuda: PretendCuda,
 ) -> None:
     """Name, capability, memory, whether it is the host's, and the driver's CUDA."""
@@ -35,10 +35,10 @@ def test_the_device_is_described(
     )
     assert find_cuda_device() == CudaDevice(
         name=name,
-        compute_capability=told[0],
+        compute_capability=described[0],
         memory_mib=8192,
         integrated=integrated,
-        cuda=told[1],
+        cuda=described[1],
     )
 
 
@@ -53,7 +53,7 @@ def test_a_driver_without_a_gpu_is_told(cuda: PretendCuda) -> None:
 @pytest.mark.cuda
 @pytest.mark.parametrize("call", ["cuDeviceGetCount", "cuDeviceGetAttribute", "cuDriverGetVersion"])
 def test_whatever_the_driver_refuses_is_told(call: str, cuda: PretendCuda) -> None:
-    """A description is whole or there is none."""
+    """A description is complete or there is none."""
     cuda.fail(call, code=OUT_OF_MEMORY)
     reason = f"its NVIDIA driver answers CUDA_ERROR_OUT_OF_MEMORY to {call}"
     assert find_cuda_device() == NoCudaDevice(reason=reason)

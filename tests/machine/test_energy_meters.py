@@ -52,7 +52,7 @@ DESKTOP = {
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """Seconds that pass when they are set."""
 
     def __init__(self) -> None:
         """Starts at 100 s."""
@@ -68,7 +68,7 @@ class Clock:
 
 
 class ListMeter:
-    """A meter that reads what it is told to."""
+    """A meter that reads the values it is given."""
 
     name = "list"
     scope = ("A", "B")
@@ -129,7 +129,7 @@ def test_idle_power_is_subtracted() -> None:
 
 
 def test_work_that_draws_no_more_than_idling() -> None:
-    """Images for a joule are then not told, instead of being negative or infinite."""
+    """Images for a joule are then unavailable, instead of being negative or infinite."""
     clock = Clock()
     energy = measure_energy(
         ListMeter(0.0, 20.0), working(clock, 5.0, 10), idle_watts=4.0, clock=clock
@@ -139,7 +139,7 @@ def test_work_that_draws_no_more_than_idling() -> None:
 
 
 def test_work_too_short_for_the_meter() -> None:
-    """It is told how long it must be, and ran all the same."""
+    """The reason has how long it must be, and ran all the same."""
     clock = Clock()
     energy = measure_energy(
         ListMeter(0.0, 9.0), working(clock, 0.5, 10), idle_watts=4.0, clock=clock
@@ -298,7 +298,7 @@ def test_a_gpus_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("unsupported", "said"),
+    ("unsupported", "reason"),
     [
         ("nvmlInit", "NVML does not answer: Not Supported. Check the driver with nvidia-smi."),
         (
@@ -309,12 +309,12 @@ def test_a_gpus_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_a_gpu_without_a_counter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsupported: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsupported: str, reason: str
 ) -> None:
     """The reason, and nothing stays open."""
     nvml = FakeNvml(unsupported=frozenset({unsupported}))
     install(monkeypatch, nvml)
-    assert open_meter(tmp_path, gpu=True) == NoMeter(reason=said)
+    assert open_meter(tmp_path, gpu=True) == NoMeter(reason=reason)
     assert nvml.is_open == 0
 
 

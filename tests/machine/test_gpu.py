@@ -1,4 +1,4 @@
-"""What a GPU tells: through NVML, through a Jetson's files, and the reason where it is silent."""
+"""What a GPU reports: through NVML, through a Jetson's files, and the reason where it is silent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_one_of_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_a_device_does_not_support_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest is still told."""
+    """The rest is still reported."""
     install(monkeypatch, FakeNvml(unsupported=frozenset({"nvmlDeviceGetTemperature"})))
     assert open_gpu(tmp_path).read() == GpuState(mhz=1980, max_mhz=1980)
 
@@ -59,7 +59,7 @@ def test_the_older_name_of_the_reasons(tmp_path: Path, monkeypatch: pytest.Monke
     assert open_gpu(tmp_path).read().reasons == ("hardware slowdown",)
 
 
-def test_without_the_module_the_reason_is_told(
+def test_without_the_module_the_reason_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the line that installs it."""

@@ -74,14 +74,14 @@ class Pretend:
         """The environment that the script makes."""
         return self.root / "venv"
 
-    def said(self, name: str) -> str:
+    def written(self, name: str) -> str:
         """Returns what is in a file of the state."""
         return (self.root / "state" / name).read_text().strip()
 
     def log(self) -> list[str]:
         """Returns every command that changes something, in order."""
         changes = ("apt-get", "python -m venv", "python -m pip install")
-        return [line for line in self.said("log").splitlines() if line.startswith(changes)]
+        return [line for line in self.written("log").splitlines() if line.startswith(changes)]
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def pretend(tmp_path: Path) -> Pretend:
 
 
 def test_a_board_from_nothing(pretend: Pretend) -> None:
-    """Each step is done once, in order; numpy is held below 2, and pycuda gets the toolkit."""
+    """Each step is done once, in order; numpy is kept below 2, and pycuda gets the toolkit."""
     done = pretend.run()
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == f"Ready: {pretend.venv}/bin/edgeres doctor"
@@ -117,39 +117,39 @@ def test_a_board_from_nothing(pretend: Pretend) -> None:
         f"{pip} pycuda",
     ]
     cuda = pretend.root / "cuda"
-    assert pretend.said("pycuda") == f"{cuda} {cuda}/bin"
-    assert pretend.said("numpy") == "1.26.4"
-    assert set(pretend.said("looked-from").splitlines()) == {"/"}
+    assert pretend.written("pycuda") == f"{cuda} {cuda}/bin"
+    assert pretend.written("numpy") == "1.26.4"
+    assert set(pretend.written("looked-from").splitlines()) == {"/"}
     assert (pretend.venv / "constraints.txt").read_text() == "numpy<2\n"
 
 
 def test_a_second_run_changes_nothing(pretend: Pretend) -> None:
-    """Every step is found done."""
+    """Every step is done already."""
     pretend.run()
     before = pretend.log()
-    again = pretend.run()
-    assert again.returncode == 0
+    second = pretend.run()
+    assert second.returncode == 0
     assert pretend.log() == before
-    assert again.stderr.count("\nok  ") + again.stderr.startswith("ok  ") == 8
-    assert "doing" not in again.stderr
+    assert second.stderr.count("\nok  ") + second.stderr.startswith("ok  ") == 8
+    assert "doing" not in second.stderr
 
 
-def test_a_look_changes_nothing(pretend: Pretend) -> None:
-    """`--check` tells each missing step with its command, and exits with 1."""
-    seen = pretend.run("--check")
-    assert seen.returncode == 1
-    assert seen.stdout == ""
+def test_a_check_changes_nothing(pretend: Pretend) -> None:
+    """`--check` lists each missing step with its command, and exits with 1."""
+    checked = pretend.run("--check")
+    assert checked.returncode == 1
+    assert checked.stdout == ""
     assert pretend.log() == []
     assert not pretend.venv.exists()
     assert "missing  TensorRT's Python module: sudo apt-get install -y python3-libnvinfer" in (
-        seen.stderr.splitlines()
+        checked.stderr.splitlines()
     )
-    assert f"python3 -m venv --system-site-packages {pretend.venv}" in seen.stderr
-    assert f"CUDA_ROOT={pretend.root / 'cuda'} pip install pycuda" in seen.stderr
-    assert seen.stderr.splitlines()[-1].startswith("8 of the steps are missing.")
+    assert f"python3 -m venv --system-site-packages {pretend.venv}" in checked.stderr
+    assert f"CUDA_ROOT={pretend.root / 'cuda'} pip install pycuda" in checked.stderr
+    assert checked.stderr.splitlines()[-1].startswith("8 of the steps are missing.")
 
 
-def test_a_look_at_a_ready_board(pretend: Pretend) -> None:
+def test_a_check_of_a_ready_board(pretend: Pretend) -> None:
     """It exits with 0."""
     pretend.run()
     assert pretend.run("--check").returncode == 0
@@ -159,7 +159,7 @@ def test_numpy_is_free_on_jetpack_7(pretend: Pretend) -> None:
     """Its TensorRT was made for NumPy 2."""
     lay_out(pretend.root, {"board/etc/nv_tegra_release": AGX_ORIN.release})
     assert pretend.run().returncode == 0
-    assert pretend.said("numpy") == "2.2.6"
+    assert pretend.written("numpy") == "2.2.6"
     assert (pretend.venv / "constraints.txt").read_text() == "numpy\n"
 
 
@@ -171,7 +171,7 @@ def test_numpy_that_is_too_new_is_replaced(pretend: Pretend) -> None:
         "missing  numpy that TensorRT's module was made for (<2)" in pretend.run("--check").stderr
     )
     assert pretend.run().returncode == 0
-    assert pretend.said("numpy") == "1.26.4"
+    assert pretend.written("numpy") == "1.26.4"
 
 
 def test_a_step_that_fails_ends_the_run(pretend: Pretend) -> None:
@@ -196,14 +196,16 @@ def test_a_step_without_effect_ends_the_run(pretend: Pretend) -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "said"),
+    ("release", "message"),
     [
         (None, "this is no Jetson with Jetson Linux. On a desktop: pip install edgeres."),
         (NANO.release, "Jetson Linux 32 has Python 3.8 or older, and edgeres needs 3.10."),
         ("Ubuntu", "does not tell a release: Ubuntu"),
     ],
 )
-def test_a_machine_that_cannot_be_set_up(pretend: Pretend, release: str | None, said: str) -> None:
+def test_a_machine_that_cannot_be_set_up(
+    pretend: Pretend, release: str | None, message: str
+) -> None:
     """A desktop, an old board, a file of another kind: each is refused before anything is done."""
     file = pretend.root / "board/etc/nv_tegra_release"
     file.unlink()
@@ -211,7 +213,7 @@ def test_a_machine_that_cannot_be_set_up(pretend: Pretend, release: str | None, 
         file.write_text(release)
     refused = pretend.run()
     assert refused.returncode == 1
-    assert said in refused.stderr
+    assert message in refused.stderr
     assert pretend.log() == []
 
 
@@ -236,7 +238,7 @@ def test_shellcheck_finds_nothing() -> None:
     """Where it is installed."""
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
-    found = subprocess.run(
+    result = subprocess.run(
         ["shellcheck", str(SCRIPT)], capture_output=True, text=True, timeout=60, env=os.environ
     )
-    assert found.stdout == ""
+    assert result.stdout == ""

@@ -24,15 +24,15 @@ class Seconds(FakeClock):
 
 
 def test_a_calm_measurement(tmp_path: Path) -> None:
-    """Looks before, when told to and after; by the given clock."""
+    """Samples before, when the block takes one and after; by the given clock."""
     root, clock = lay_out(tmp_path, CALM), Seconds()
     with monitor_stability(root, gpu=open_gpu(root), interval_s=None, clock=clock) as monitor:
         clock.advance(2_000_000_000)
         monitor.sample()
         clock.advance(1_000_000_000)
-    found = monitor.stability()
-    assert [sample.at_s for sample in found.samples] == [0.0, 2.0, 3.0]
-    assert (found.findings, found.unseen, found.stable) == ((), (), True)
+    stability = monitor.stability()
+    assert [sample.at_s for sample in stability.samples] == [0.0, 2.0, 3.0]
+    assert (stability.findings, stability.unseen, stability.stable) == ((), (), True)
 
 
 def test_throttling_in_the_files_is_found(tmp_path: Path) -> None:
@@ -49,21 +49,21 @@ def test_throttling_in_the_files_is_found(tmp_path: Path) -> None:
             },
         )
         monitor.sample()
-    found = monitor.stability()
-    assert not found.stable
-    assert [finding.name for finding in found.findings] == [
+    stability = monitor.stability()
+    assert not stability.stable
+    assert [finding.name for finding in stability.findings] == [
         "gpu_clock",
         "thermal_throttled",
         "cpu_governor",
     ]
-    assert "612 to 1300 MHz" in found.findings[0].sentence
+    assert "612 to 1300 MHz" in stability.findings[0].sentence
 
 
-def test_the_thread_looks_by_itself(tmp_path: Path) -> None:
+def test_the_thread_samples_by_itself(tmp_path: Path) -> None:
     """Several times while the block runs, in order."""
     gpu = CountingGpu(enough=5)
     with monitor_stability(lay_out(tmp_path, CALM), gpu=gpu, interval_s=0.001) as monitor:
-        assert gpu.seen.wait(timeout=20)
+        assert gpu.enough_reads.wait(timeout=20)
     times = [sample.at_s for sample in monitor.stability().samples]
     assert len(times) >= 6
     assert times == sorted(times)
@@ -82,23 +82,23 @@ def test_an_error_in_the_block_passes_through(tmp_path: Path) -> None:
 
 
 class CountingGpu:
-    """A GPU that tells nothing and counts how often it is asked and closed."""
+    """A GPU that reports nothing and counts how often it is read and closed."""
 
     name = "fake"
     unavailable = None
 
     def __init__(self, enough: int = 1) -> None:
-        """Sets `seen` at the look number `enough`."""
+        """Sets `enough_reads` at read number `enough`."""
         self.enough = enough
-        self.looks = 0
+        self.reads = 0
         self.closed = 0
-        self.seen = threading.Event()
+        self.enough_reads = threading.Event()
 
     def read(self) -> GpuState:
         """Counts."""
-        self.looks += 1
-        if self.looks >= self.enough:
-            self.seen.set()
+        self.reads += 1
+        if self.reads >= self.enough:
+            self.enough_reads.set()
         return GpuState()
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ def test_the_blocks_own_error_comes_before_the_threads() -> None:
         measure()
 
 
-def test_a_look_costs_less_than_a_hundredth_of_the_interval(tmp_path: Path) -> None:
+def test_a_sample_costs_less_than_a_hundredth_of_the_interval(tmp_path: Path) -> None:
     """Processor time, not the clock's: a busy machine must not decide. The best of five."""
     root = lay_out(tmp_path, CALM)
     probe = Probe.find(root, open_gpu(root))

@@ -11,11 +11,11 @@ from edgeres.statistics import expected_calibration_error
 
 
 def test_the_gap_is_averaged_over_bins() -> None:
-    """Two bins: three images of 0.4 with one right, and one of 0.9 that is wrong."""
+    """Two bins: three images of 0.4 with one correct, and one of 0.9 that is wrong."""
     sure = np.array([0.4, 0.4, 0.4, 0.9], np.float32)
-    right = np.array([True, False, False, False])
+    correct = np.array([True, False, False, False])
     expected = 3 / 4 * abs(0.4 - 1 / 3) + 1 / 4 * 0.9
-    assert expected_calibration_error(sure, right, bins=2) == pytest.approx(expected, abs=1e-7)
+    assert expected_calibration_error(sure, correct, bins=2) == pytest.approx(expected, abs=1e-7)
 
 
 def test_opposite_gaps_in_one_bin_cancel() -> None:
@@ -34,12 +34,12 @@ def test_a_network_that_is_always_sure_and_right_has_no_gap() -> None:
 )
 def test_it_is_that_of_a_loop_over_the_bins(images: list[tuple[float, bool]]) -> None:
     """The definition, bin by bin, with the edges compared in exact products."""
-    sure, right = (np.array(column) for column in zip(*images, strict=True))
+    sure, correct = (np.array(column) for column in zip(*images, strict=True))
     place = np.ceil(sure.astype(np.float64) * 15)
     expected = sum(
-        (place == b).mean() * abs(sure[place == b].mean() - right[place == b].mean())
+        (place == b).mean() * abs(sure[place == b].mean() - correct[place == b].mean())
         for b in range(1, 16)
         if (place == b).any()
     )
-    found = expected_calibration_error(sure.astype(np.float32), right)
-    assert found == pytest.approx(expected, abs=1e-6)
+    error = expected_calibration_error(sure.astype(np.float32), correct)
+    assert error == pytest.approx(expected, abs=1e-6)

@@ -49,7 +49,7 @@ class Truth:
         return self.shares[0] > -1e-12
 
     def outcomes(self) -> Iterator[tuple[Counts, Counts, NDArray[np.float64]]]:
-        """Yields (newly_correct, newly_wrong, chance) until all but 1e-9 of the chance is told."""
+        """Yields (newly_correct, newly_wrong, chance) until all but 1e-9 of the chance is covered."""
         changed = 1 - self.agreement
         fewest, most = binom.ppf([5e-10, 1 - 5e-10], self.samples, changed).astype(int)
         part = min(self.shares[1] / changed, 1.0)
@@ -179,7 +179,7 @@ def test_interval_and_statistic_agree(truth: Truth) -> None:
 @pytest.mark.parametrize("limit", [0.003, 0.005])
 @pytest.mark.parametrize("samples", [500, 2000, 10_000])
 def test_the_gate_holds_in_a_simulation(samples: int, limit: float) -> None:
-    """10,000 engines that are 0.1 pp over the limit, judged by the bound."""
+    """10,000 engines that are 0.1 pp over the limit, decided by the bound."""
     truth = Truth(samples, limit + BEYOND, 0.98)
     outcomes, times = drawn(truth)
     passed = [bound(int(a), int(b), samples) < limit for a, b in outcomes]

@@ -199,7 +199,7 @@ def test_classes_are_corrected_for_their_number() -> None:
     flips = [(0, 10), (4, 4), (0, 6), (3, 5)]
     p_values = [2 / 2**10, 1.0, 2 / 2**6, mcnemar_p(3, 5)]
     q_values = [4 * p_values[0], 1.0, 2 * p_values[2], p_values[3] * 4 / 3]
-    found = class_q_values(flips)
-    assert [p for p, _ in found] == pytest.approx(p_values)
-    assert [q for _, q in found] == pytest.approx([min(q, 1.0) for q in q_values])
+    pairs = class_q_values(flips)
+    assert [p for p, _ in pairs] == pytest.approx(p_values)
+    assert [q for _, q in pairs] == pytest.approx([min(q, 1.0) for q in q_values])
     assert class_q_values([]) == ()

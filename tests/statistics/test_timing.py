@@ -28,8 +28,8 @@ def test_as_many_samples_as_mlperf_asks_for(percentile: int, needed: int) -> Non
 
     def chance(count: int) -> float:
         over, under = 100 - percentile, percentile
-        told = sum(comb(count, k) * over**k * under ** (count - k) for k in (0, 1))
-        return float(told / 100**count)
+        accepted = sum(comb(count, k) * over**k * under ** (count - k) for k in (0, 1))
+        return float(accepted / 100**count)
 
     assert samples_needed(percentile) == needed
     assert chance(needed) <= 0.01 < chance(needed - 1)
@@ -52,8 +52,8 @@ def test_a_draw_is_summarised_as_its_samples_would_be(
     blocks = [number for number, group in enumerate(groups) for _ in group]
     drawn = BlockBootstrap(samples, blocks, choices)
     expected = [sample for number in picked for sample in groups[number]]
-    (found,) = drawn.percentile(percentile)
-    assert found == pytest.approx(np.percentile(expected, percentile))
+    (value,) = drawn.percentile(percentile)
+    assert value == pytest.approx(np.percentile(expected, percentile))
     assert drawn.mean() == pytest.approx([np.mean(expected)])
 
 
@@ -61,13 +61,13 @@ def test_memory_is_bounded_without_a_change(monkeypatch: pytest.MonkeyPatch) -> 
     """In parts of a few draws, the same figures."""
     samples, blocks = list(range(60)), [number // 5 for number in range(60)]
     drawn = BlockBootstrap(samples, blocks, draw_blocks(12, draws=50))
-    whole = drawn.percentile(90)
+    at_once = drawn.percentile(90)
     monkeypatch.setattr(timing, "_CELLS_AT_ONCE", 200)
-    assert drawn.percentile(90).tolist() == whole.tolist()
+    assert drawn.percentile(90).tolist() == at_once.tolist()
 
 
 def test_blocks_are_drawn_with_replacement_and_by_seed() -> None:
-    """As many as there are each time, every block as often as another, the same again."""
+    """As many as there are each time, every block as often as another, the same by the same seed."""
     choices = draw_blocks(20, draws=4000)
     assert (choices.sum(axis=1) == 20).all()
     assert choices.mean(axis=0) == pytest.approx(np.ones(20), abs=0.06)
@@ -80,7 +80,7 @@ def test_the_interval_is_the_middle_of_the_draws() -> None:
 
 
 def runs(count: int) -> NDArray[np.float64]:
-    """Returns latencies of 35 blocks of 20, each block shifted as a whole, (count, 35, 20)."""
+    """Returns latencies of 35 blocks of 20, each block shifted as one, (count, 35, 20)."""
     rng = np.random.default_rng(3)
     shift = rng.normal(0, 0.5, (count, 35, 1))
     return 10 + shift + rng.exponential(1.0, (count, 35, 20))
@@ -103,7 +103,7 @@ def test_intervals_hold_the_truth_although_blocks_differ() -> None:
 
 
 def test_a_trend_is_that_of_the_line() -> None:
-    """From 10 to 12 around a median of 11; no trend in a constant, none found in noise."""
+    """From 10 to 12 around a median of 11; no trend in a constant, none in noise."""
     change, p_value = trend(np.linspace(10, 12, 30).tolist())
     assert change == pytest.approx(2 / 11)
     assert p_value < 1e-6
