@@ -208,8 +208,7 @@ def bench(
     else:
         from edgeres.report import render_verdict
 
-        names = verdict.environment
-        show(render_verdict(verdict, engine=names.engine_name, reference=names.reference_name))
+        show(render_verdict(verdict))
     click.get_current_context().exit(verdict.exit_code)
 
 

@@ -39,13 +39,8 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
         from edgeres.report import render_verdict
 
         for result in results:
-            names = result.verdict.environment
             show(f"\n{_heading(result)}\n")
-            show(
-                render_verdict(
-                    result.verdict, engine=names.engine_name, reference=names.reference_name
-                )
-            )
+            show(render_verdict(result.verdict))
     ctx.exit(max(result.verdict.exit_code for result in results))
 
 

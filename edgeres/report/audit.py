@@ -40,14 +40,14 @@ def blocks(nodes: Iterable[AuditedNode]) -> tuple[BlockAudit, ...]:
     Outside of blocks they stand by their outermost module. Where names are no paths, a block
     ends with its addition.
     """
-    found: dict[str, list[AuditedNode]] = {}
+    by_block: dict[str, list[AuditedNode]] = {}
     number = 1
     for node in nodes:
         place = locate(node.name, node.op_type)
         name = place.block or place.module.partition(".")[0] or f"block {number}"
-        found.setdefault(name, []).append(node)
+        by_block.setdefault(name, []).append(node)
         number += node.op_type == "Add"
-    return tuple(BlockAudit(name=name, nodes=tuple(inside)) for name, inside in found.items())
+    return tuple(BlockAudit(name=name, nodes=tuple(inside)) for name, inside in by_block.items())
 
 
 def render_audit(audit: Audit, precision: Precision) -> tuple[RenderableType, ...]:

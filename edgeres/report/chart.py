@@ -88,8 +88,8 @@ def enclosing_ticks(values: Sequence[float], *, log: bool = False) -> list[float
 
 def around(values: Iterable[float], margin: float = 0.06) -> tuple[float, float]:
     """Returns the range of the values, widened by a fraction of it; never empty."""
-    found = tuple(values)
-    low, high = min(found), max(found)
+    known = tuple(values)
+    low, high = min(known), max(known)
     room = (high - low) * margin or abs(low) * margin or 1.0
     return low - room, high + room
 
@@ -138,13 +138,13 @@ class Frame:
         y_label: Callable[[float], str] = "{:g}".format,
     ) -> list[str]:
         """Returns grid lines, marks with their numbers, and the titles."""
-        right, bottom, middle = WIDTH - RIGHT, self.bottom, (TOP + self.bottom) / 2
-        parts = [line(LEFT, self.y(v), right, self.y(v), "grid") for v in y_ticks]
+        edge, bottom, middle = WIDTH - RIGHT, self.bottom, (TOP + self.bottom) / 2
+        parts = [line(LEFT, self.y(v), edge, self.y(v), "grid") for v in y_ticks]
         parts += [text(LEFT - 8, self.y(v) + 4, y_label(v), text_anchor="end") for v in y_ticks]
         parts += [line(self.x(v), bottom, self.x(v), bottom + 5, "axis") for v in x_ticks]
         parts += [text(self.x(v), bottom + 19, f"{v:g}", text_anchor="middle") for v in x_ticks]
-        parts.append(line(LEFT, bottom, right, bottom, "axis"))
-        parts.append(text(right, self.height - 6, self.x_title, class_="title", text_anchor="end"))
+        parts.append(line(LEFT, bottom, edge, bottom, "axis"))
+        parts.append(text(edge, self.height - 6, self.x_title, class_="title", text_anchor="end"))
         turned = {
             "class_": "title",
             "text_anchor": "middle",
@@ -184,20 +184,20 @@ class Plot:
 
 def draw_plot_svg(plot: Plot) -> str:
     """Returns the plot as the text of an SVG file."""
-    left, right, top, bottom = _PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM
+    left, end, top, bottom = _PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM
     points = [point for one in plot.lines for point in one.points]
     x_ticks = enclosing_ticks([x for x, _ in points])
     y_ticks = enclosing_ticks([y for _, y in points], log=plot.log_y)
-    x = Scale(low=x_ticks[0], high=x_ticks[-1], start=left, end=right)
+    x = Scale(low=x_ticks[0], high=x_ticks[-1], start=left, end=end)
     y = Scale(low=y_ticks[0], high=y_ticks[-1], start=bottom, end=top, log=plot.log_y)
-    middle = (left + right) / 2
+    middle = (left + end) / 2
     parts = [label(middle, _PLOT_HEIGHT - 14, plot.x_label, FAINT, text_anchor="middle")]
     for tick in x_ticks:
         upright = element("path", d=f"M{x(tick):.1f} {top}V{bottom}", stroke=GRID)
         name = label(x(tick), bottom + 20, f"{tick:.6g}", text_anchor="middle")
         parts.append(upright + name)
     for tick in y_ticks:
-        level = element("path", d=f"M{left} {y(tick):.1f}H{right}", stroke=GRID)
+        level = element("path", d=f"M{left} {y(tick):.1f}H{end}", stroke=GRID)
         parts.append(level + label(left - 8, y(tick) + 4, f"{tick:.6g}", text_anchor="end"))
     for number, one in enumerate(plot.lines):
         colour = _COLOURS[number % len(_COLOURS)]
@@ -208,8 +208,8 @@ def draw_plot_svg(plot: Plot) -> str:
         parts.append(element("path", d="M" + "L".join(map(" ".join, places)), **style))
         parts += [element("circle", cx=cx, cy=cy, r=3, fill=colour) for cx, cy in places]
         row = top + 10 + 24 * number
-        parts.append(element("path", d=f"M{right + 18} {row}h26", **style))
-        parts.append(label(right + 52, row + 4, one.label))
+        parts.append(element("path", d=f"M{end + 18} {row}h26", **style))
+        parts.append(label(end + 52, row + 4, one.label))
     return sheet(
         parts,
         width=_PLOT_WIDTH,

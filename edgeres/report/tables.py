@@ -10,6 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 
+def plain(words: str) -> Text:
+    """Returns words with plain spaces: what does not break in a page is searched for in a log."""
+    return Text(words.replace("\N{NO-BREAK SPACE}", " "))
+
+
 def fact_grid(
     facts: Iterable[tuple[str, str]], *, name_style: str = "", name_width: int | None = None
 ) -> Table:
@@ -18,16 +23,23 @@ def fact_grid(
     grid.add_column(min_width=name_width, no_wrap=True)
     grid.add_column()
     for name, sentence in facts:
-        grid.add_row(Text(name, name_style), Text(sentence))
+        grid.add_row(Text(name, name_style), plain(sentence))
     return grid
 
 
-def ruled_table(first: str, *others: str, gap: int = 2, fold: bool = False) -> Table:
+def ruled_table(
+    first: str,
+    *others: str,
+    name_width: int | None = None,
+    gap: int = 2,
+    fold: bool = False,
+) -> Table:
     """Returns an empty table with a rule below its header: names first, then columns of numbers.
 
     Args:
         first: header of the names.
         others: headers of the numbers.
+        name_width: least width of the names.
         gap: spaces between columns beside the box's own; 0 fits eight columns in 80.
         fold: whether a number that does not fit is folded; otherwise it is cut.
     """
@@ -38,7 +50,7 @@ def ruled_table(first: str, *others: str, gap: int = 2, fold: bool = False) -> T
         show_edge=False,
         header_style="bold",
     )
-    table.add_column(first, no_wrap=True)
+    table.add_column(first, min_width=name_width, no_wrap=True)
     for name in others:
         overflow: OverflowMethod = "fold" if fold else "ellipsis"
         table.add_column(name, justify="right", no_wrap=not fold, overflow=overflow)

@@ -72,23 +72,19 @@ def write_reports(
         DataError: an image can no longer be read.
         DependencyError: the HTML report's package is missing.
     """
-    engine = verdict.environment.engine_name
-    reference = verdict.environment.reference_name
     if files.html is not None:
         pictures = _pictures(verdict, request, config)
         found = _sensitivity(request)
         page = render_html(
             verdict,
-            engine=engine,
-            reference=reference,
             pictures=pictures,
             sensitivity=None if found is None else found.gains_db,
         )
         _save(files.html, page)
     if files.markdown is not None:
-        _save(files.markdown, render_markdown(verdict, engine=engine, reference=reference))
+        _save(files.markdown, render_markdown(verdict))
     if files.junit is not None:
-        _save(files.junit, render_junit(verdict, engine=engine, reference=reference))
+        _save(files.junit, render_junit(verdict))
 
 
 def _sensitivity(request: BenchRequest) -> Sensitivity | None:

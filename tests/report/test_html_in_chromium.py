@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from sample_verdict import ACCURACY, METERED, REGRESSION, SHAKEN, picture
+from sample_verdict import ACCURACY, METERED, REGRESSION, SHAKEN, named, picture
 
 from edgeres.report import render_html, shown_flips
 
@@ -92,7 +92,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pictures = {flip.index: picture(flip.index) for flip in shown_flips(ACCURACY)}
     path = tmp_path_factory.mktemp("report") / "report.html"
-    page = render_html(verdict, engine=f"{long}.onnx", reference="reference", pictures=pictures)
+    page = render_html(named(verdict, f"{long}.onnx"), pictures=pictures)
     path.write_text(page, encoding="utf-8")
     return path
 

@@ -24,6 +24,7 @@ from sample_verdict import (
     SHAKEN,
     VERDICT,
     flips,
+    named,
     picture,
     stats,
 )
@@ -54,9 +55,7 @@ HOSTILE = "<script>alert(1)</script>\"'&"
 def rendered(comparison: Verdict, **more: dict[str, float]) -> str:
     """Returns the page of a verdict with a picture for every image that it shows."""
     pictures = {flip.index: picture(flip.index) for flip in shown_flips(comparison.accuracy)}
-    return render_html(
-        comparison, engine="engine", reference="reference", pictures=pictures, **more
-    )
+    return render_html(named(comparison), pictures=pictures, **more)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +111,7 @@ def test_names_are_written_as_they_are_and_never_run() -> None:
         checks=(replace(VERDICT.checks[0], name=HOSTILE, reason=HOSTILE),),
         provenance=replace(VERDICT.provenance, command=(HOSTILE,)),
     )
-    page = Page(render_html(hostile, engine=HOSTILE, reference=HOSTILE))
+    page = Page(render_html(named(hostile, HOSTILE, HOSTILE)))
     assert page.of("script") == []
     assert page.unbalanced == []
     assert page.text.count("<script>alert(1)</script>") >= 10
@@ -136,7 +135,7 @@ def test_a_failed_verdict_says_why_first(page: Page) -> None:
 def test_a_passed_verdict_says_what_passed() -> None:
     """All checks are told, and nothing is marked as failed."""
     page = Page(rendered(PASSED))
-    assert "PASS 2.97 times as fast, at least the 2 asked for." in page.text
+    assert "PASS 2.97 times as fast, at least the 2 requested." in page.text
     assert page.with_class("fail") == page.with_class("mark-fail") == []
 
 
@@ -146,11 +145,11 @@ def test_what_is_missing_is_said() -> None:
     for sentence in (
         "PASS No limit was set, so none could be missed.",
         "21 images changed sides; which ones was not recorded.",
-        "No class gained or lost an image.",
+        "No class has a newly wrong or newly correct image.",
         "Not measured: the engine was not run on its target, its accuracy was simulated",
         "The layers of this engine were not recorded.",
         "Energy Not measured.",
-        "Not watched: nothing was timed, or no guard ran.",
+        "Not monitored: nothing was timed.",
     ):
         assert sentence in page.text
     assert page.unbalanced == []
@@ -160,7 +159,7 @@ def test_energy_or_its_reason_is_shown(page: Page) -> None:
     """The meter's figures of both networks, or the sentence that says why there are none."""
     assert "No meter: neither a power rail nor NVML is here." in Page(rendered(VERDICT)).text
     assert "reference 0.026 38.5 7.6 5 100 1.0 engine 0.009 111 5.9 5 100 1.0" in page.text
-    assert "Metered by ina3221 on VDD_IN" in page.text
+    assert "J per image above idle, the reference 0.026 J; ina3221: VDD_IN." in page.text
     assert "No meter" not in page.text
 
 
@@ -169,8 +168,8 @@ def test_an_unsteady_measurement_is_said_beside_the_verdict(page: Page) -> None:
     assert page.with_class("warning") == [{"class": "warning"}]
     page = Page(rendered(SHAKEN))
     verdict, rest = page.text.split("Accuracy network", 1)
-    assert "Not steady: The clocks fell." in verdict
-    assert "✗ not steady" in rest
+    assert "Unstable: The clocks fell." in verdict
+    assert "✗ unstable" in rest
 
 
 def test_flips_show_what_became_what(page: Page) -> None:
@@ -187,7 +186,7 @@ def test_flips_show_what_became_what(page: Page) -> None:
 
 def test_a_picture_that_is_not_there_leaves_its_place() -> None:
     """The card stands, and says so."""
-    page = Page(render_html(VERDICT, engine="e", reference="r"))
+    page = Page(render_html(VERDICT))
     assert page.of("img") == []
     assert page.text.count("no picture") == 26
 
@@ -197,7 +196,7 @@ def test_many_flips_are_cut_with_a_word() -> None:
     many = replace(VERDICT, accuracy=replace(ACCURACY, flips=flips(200, 3, 0)))
     page = Page(rendered(many))
     assert len(page.with_class("lost")) == SHOWN
-    assert f"The {SHOWN} of which the engine is surest are shown, of 200" in page.text
+    assert f"The {SHOWN} of which the engine is most confident are shown, of 200" in page.text
     assert len(page.with_class("gained")) == 3
     sureness = [flip.engine.probability for flip in shown_flips(many.accuracy)[:SHOWN]]
     assert sureness == sorted(sureness, reverse=True)
@@ -225,7 +224,7 @@ def test_a_page_of_10000_images_stays_below_2_mb() -> None:
     noise = os.urandom(6000)
     verdict = heavy()
     pictures = {flip.index: Picture(jpeg=noise, side=96) for flip in shown_flips(verdict.accuracy)}
-    page = render_html(verdict, engine="engine", reference="reference", pictures=pictures)
+    page = render_html(verdict, pictures=pictures)
     assert len(pictures) == 3 * SHOWN
     assert len(page.encode()) < 2_000_000
 
@@ -265,12 +264,15 @@ def test_sensitivity_is_drawn_where_it_is_known() -> None:
 def test_an_earlier_run_has_a_section_of_its_own() -> None:
     """With images, drop and latency since, or why latencies are not compared; else no section."""
     page = Page(rendered(replace(VERDICT, regression=REGRESSION)))
-    assert "earlier run last_week images since 6 lost, 2 gained drop since 0.31" in page.text
+    assert (
+        "baseline last_week flips since 6 newly wrong, 2 newly correct top-1 since drop 0.31"
+        in page.text
+    )
     assert "latency since 1.020 times, 95 % interval 0.990 to 1.050" in page.text
     apart = replace(REGRESSION, latency=None, latency_reason="Other machines.")
     other = Page(rendered(replace(VERDICT, regression=apart)))
     assert "not compared: Other machines." in other.text
-    assert "Earlier run" not in Page(rendered(VERDICT)).text
+    assert "Baseline" not in Page(rendered(VERDICT)).text
 
 
 def test_loadgens_word_is_passed_on() -> None:
@@ -287,8 +289,8 @@ def test_the_command_can_be_pasted(page: Page) -> None:
 
 def test_a_missing_package_is_said_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without jinja2 there is no page, and what to do about it."""
-    monkeypatch.setattr("edgeres.report.html.page.find_spec", lambda name: None)
-    with pytest.raises(DependencyError, match=r"pip install 'edgeres\[report\]'"):
+    monkeypatch.setattr("edgeres.report.html.page.is_installed", lambda name: False)
+    with pytest.raises(DependencyError, match=r"pip install '\.\[report\]'"):
         rendered(VERDICT)
 
 

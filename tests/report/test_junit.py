@@ -8,7 +8,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from sample_verdict import BARE, VERDICT
+from sample_verdict import BARE, VERDICT, named
 from verdict_parts import PROVENANCE
 
 from edgeres.core.verdict import Verdict
@@ -34,9 +34,7 @@ SUITE_ORDER = "properties (testcase )*system-out system-err "
 
 def rendered(comparison: Verdict, engine: str = "engine") -> ElementTree.Element:
     """Returns the tree of the XML."""
-    return ElementTree.fromstring(
-        render_junit(comparison, engine=engine, reference="reference").encode()
-    )
+    return ElementTree.fromstring(render_junit(named(comparison, engine)).encode())
 
 
 def broken_rules(root: ElementTree.Element) -> list[str]:

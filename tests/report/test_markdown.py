@@ -16,6 +16,7 @@ from sample_verdict import (
     REGRESSION,
     VERDICT,
     flips,
+    named,
 )
 from verdict_parts import PROVENANCE
 
@@ -28,7 +29,7 @@ SIGNS = r"[\\`*_{}\[\]<>()#+!|~&@$]"
 
 def rendered(comparison: Verdict) -> str:
     """Returns the text."""
-    return render_markdown(comparison, engine="a.onnx on cpu", reference="b.onnx on cpu")
+    return render_markdown(named(comparison, "a.onnx on cpu", "b.onnx on cpu"))
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -58,15 +59,22 @@ def test_a_pass_is_told_first() -> None:
     """With what passed."""
     lines = rendered(PASSED).splitlines()
     assert lines[0] == "### ✅ PASS: a.onnx on cpu"
-    assert lines[2] == "- 2.97 times as fast, at least the 2 asked for."
+    assert lines[2] == "- 2.97 times as fast, at least the 2 requested."
 
 
 def test_the_table_holds_both_networks() -> None:
     """Accuracy and latency side by side, with the difference and its interval."""
     found = {row[0]: row[1:] for row in tables(rendered(VERDICT))[0]}
-    assert found["top-1"] == ["81.08 %", "80.85 %", "drop 0.23 pp, 95 % interval -0.48 to 0.98"]
-    assert found["right of 1,300"] == ["1,054", "1,051", "12 lost, 9 gained, p 0.664"]
-    assert found["latency p50, ms"][2] == "2.97 times as fast, 95 % interval 2.91 to 3.02"
+    assert found["top-1"] == ["81.08 %", "80.85 %", "drop 0.23 pp, 95 % interval -0.48 to 0.98 pp"]
+    assert found["correct of 1,300"] == [
+        "1,054",
+        "1,051",
+        "12 newly wrong, 9 newly correct, 5 wrong in both, p 0.664",
+    ]
+    assert (
+        found["latency p50, ms"][2]
+        == "2.97 times as fast at the median, 95 % interval 2.91 to 3.02"
+    )
 
 
 def test_checks_are_a_table() -> None:
@@ -94,11 +102,11 @@ def test_every_row_has_the_columns_of_its_header() -> None:
 
 
 def test_ten_flips_are_shown_the_worst_first() -> None:
-    """Lost before gained, and of these where the engine is surest; how many there are is said."""
+    """Newly wrong before newly correct, in each the most confident mistake; their number is stated."""
     text = rendered(replace(VERDICT, accuracy=replace(ACCURACY, flips=flips(4, 20, 5))))
     rows = tables(text)[-1][2:]
     assert len(rows) == FLIPS_SHOWN
-    assert [row[0] for row in rows] == ["lost"] * 4 + ["gained"] * 6
+    assert [row[0] for row in rows] == ["newly wrong"] * 4 + ["newly correct"] * 6
     assert rows[0][3:] == ["animal 3 &#40;3&#41;, 87 %", "animal 5 &#40;5&#41;, 43 %"]
     assert "<details><summary>29 labels changed, the 10 worst</summary>" in text
 
@@ -153,7 +161,7 @@ def test_an_earlier_run_is_a_row() -> None:
         "since last&#95;week",
         "",
         "",
-        "drop 0.31 pp, 95 % interval -0.14 to 0.81",
+        "drop 0.31 pp, 95 % interval -0.14 to 0.81 pp",
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from sample_verdict import named
 from verdict_parts import ENVIRONMENT, PROVENANCE
 
 from edgeres.core.verdict import (
@@ -71,7 +72,7 @@ SPEEDUP = Check(
     value=LATENCY.speedup,
     passed=True,
     exit_code=EXIT_SPEED,
-    reason="2.98 times as fast, at least the 2.8 asked for",
+    reason="2.98 times as fast, at least the 2.8 requested",
 )
 VERDICT = Verdict(
     accuracy=ACCURACY,
@@ -80,8 +81,8 @@ VERDICT = Verdict(
     provenance=PROVENANCE,
     checks=(DROP, SPEEDUP),
     warnings=(
-        "12 of the 1300 validation images were also calibrated on; the accuracy of the engine "
-        "may flatter it.",
+        "12 of the 1300 validation images were also used for calibration; the accuracy of the "
+        "engine may be optimistically biased.",
     ),
 )
 
@@ -96,7 +97,7 @@ def rendered(
     """Returns what a pipe or a terminal of 80 columns gets, without the spaces that fill lines."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=stream, width=80, force_terminal=terminal)
-    console.print(render_verdict(comparison, engine=engine, reference="reference"))
+    console.print(render_verdict(named(comparison, engine)))
     stream.seek(0)
     return "".join(f"{line.rstrip()}\n" for line in stream.read().splitlines())
 
@@ -185,14 +186,14 @@ def test_a_check_by_the_bound_says_so() -> None:
     """The value beside it is the bound, not the drop."""
     bound = replace(DROP, limit=1.0, value=0.98, rule="bound")
     found = words(rendered(replace(VERDICT, checks=(bound,))))
-    assert ["accuracy_drop", "bound", "below", "1", "pp", "0.98", "pp", "pass"] in found
+    assert ["accuracy", "drop", "bound", "below", "1", "pp", "0.98", "pp", "pass"] in found
 
 
 def test_a_check_of_another_kind_is_said_too() -> None:
     """By its name where it has no reason."""
     other = Check(name="energy", limit=2.0, value=1.5, passed=True, exit_code=4)
     found = rendered(replace(VERDICT, checks=(other,)))
-    assert found.splitlines()[0] == "PASS  energy."
+    assert found.splitlines()[0] == "PASS  energy passed."
 
 
 def words(text: str) -> list[list[str]]:
@@ -211,8 +212,11 @@ def test_how_close_the_networks_are_is_told() -> None:
     )
     found = rendered(replace(VERDICT, accuracy=seen))
     assert "agreement      98.17 % of the images get the same label\n" in found
-    assert "SQNR 20.0 dB, cosine 0.99912, 0.900 on the worst image\n" in found
-    assert "confidence     ECE 3.40 %, the reference's 2.10 %\n" in found
+    assert (
+        "SQNR 20.0 dB, cosine 0.99912, 0.900 on the worst image, relative\n               error 10.00 %\n"
+        in found
+    )
+    assert "confidence     mean 90.0 %, ECE 3.40 %; the reference's 90.0 %, 2.10 %\n" in found
     assert "agreement" not in rendered(VERDICT)
 
 
@@ -224,10 +228,10 @@ def test_classes_that_differ_are_named() -> None:
 
     chosen = replace(ACCURACY, by_class=(difference(1, 0.01), difference(0, 0.2)))
     found = " ".join(rendered(replace(VERDICT, accuracy=chosen, classes=("a", "owl"))).split())
-    assert "corrected for their number: owl (9 lost, 0 gained of 50) " in found
+    assert "corrected for their number: owl (1): 9 newly wrong, 0 newly correct of 50 " in found
     many = replace(ACCURACY, by_class=tuple(difference(label, 0.01) for label in range(7)))
     found = " ".join(rendered(replace(VERDICT, accuracy=many)).split())
-    assert "4 (9 lost, 0 gained of 50); 2 more" in found
+    assert "class 4: 9 newly wrong, 0 newly correct of 50; 2 more" in found
     assert "classes" not in rendered(VERDICT)
 
 
@@ -248,10 +252,10 @@ def test_a_latency_is_told_with_its_uncertainty() -> None:
     found = rendered(
         replace(VERDICT, latency=replace(LATENCY, engine=seen, speedup_ci95=(2.9, 3.1)))
     )
-    assert "speed-up       2.98 times at the median, 95 % interval 2.90 to 3.10\n" in found
+    assert "speed-up       2.98 times as fast at the median, 95 % interval 2.90 to 3.10\n" in found
     assert "p50            engine 17.10 to 17.40 ms\n" in found
-    assert "drift          engine became 8.0% slower in the course of it (p 0.002)\n" in found
-    assert "outliers       engine 3 above 20.00 ms, up to 25.80\n" in found
+    assert "drift          engine 8.0 % slower from start to end, a trend (p 0.002)\n" in found
+    assert "outliers       engine 3 above 20.00 ms, up to 25.80 ms; none was dropped\n" in found
     assert "200, too few for p99, which needs 662: take --iterations 662\n" in found
 
 
@@ -262,7 +266,7 @@ def test_a_trend_that_is_unsure_or_small_is_not_told(drift: Drift) -> None:
     assert "drift" not in rendered(replace(VERDICT, latency=quiet))
 
 
-@pytest.mark.parametrize(("value", "told"), [(1.79967, "1.8 ms"), (None, "not told")])
+@pytest.mark.parametrize(("value", "told"), [(1.79967, "1.8 ms"), (None, "unavailable")])
 def test_loadgens_word_is_passed_on(value: float | None, told: str) -> None:
     """Its VALID or INVALID, the scenario and its figure."""
     found = LoadGenResult(
@@ -297,7 +301,7 @@ def test_energy_is_told_where_there_is_a_meter() -> None:
         for total in (8.0, 23.0)
     )
     told = rendered(replace(VERDICT, energy=Energies(engine=engine, reference=reference)))
-    sentence = "0.05 J an image above idling, the reference 0.2 J; ina3221: VDD_IN"
+    sentence = "0.05 J per image above idle, the reference 0.2 J; ina3221: VDD_IN"
     assert sentence in " ".join(told.split())
 
 
@@ -341,7 +345,8 @@ def test_significance_is_said_in_words(gained: int, lost: int, p_value: float, w
 def test_a_negative_drop_reads_as_a_gain() -> None:
     """Among the figures."""
     found = rendered(with_accuracy(12, 9, 0.66))
-    assert "-0.23 pp (the engine is right more often)" in found
+    assert "top-1          +0.23 pp (the engine is correct more often)\n" in found
+    assert "95 % interval  -0.98 to +0.48 pp" in found
 
 
 def test_zero_has_no_minus_sign() -> None:

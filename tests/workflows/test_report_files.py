@@ -115,10 +115,10 @@ def test_nothing_is_measured_for_a_report_that_cannot_be_written(
 def test_a_missing_package_is_said_before_work(
     digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only where the page is asked for."""
-    monkeypatch.setattr("edgeres.report.html.page.find_spec", lambda name: None)
+    """Only where the page is requested."""
+    monkeypatch.setattr("edgeres.report.html.page.is_installed", lambda name: False)
     check_reports(ReportFiles(markdown=tmp_path / "a.md"), request_of(digits))
-    with pytest.raises(DependencyError, match=r"pip install 'edgeres\[report\]'"):
+    with pytest.raises(DependencyError, match=r"pip install '\.\[report\]'"):
         check_reports(ReportFiles(html=tmp_path / "a.html"), request_of(digits))
 
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeres.core.verdict import Flip, FlipKind, PairedAccuracy
+from edgeres.report.facts import flips_by_kind
 
 SHOWN = 60
 """Most images of each kind on a page: with their pictures they stay below 1 MB."""
 
 SMALL_PIXELS = 48
 """Pictures up to this side are enlarged with sharp edges; a smooth blur would hide what is there."""
+
+_TITLES: Mapping[FlipKind, tuple[str, str]] = {
+    FlipKind.LOST: ("Newly wrong, correct in the reference only", "engine"),
+    FlipKind.GAINED: ("Newly correct, correct in the engine only", "reference"),
+    FlipKind.OTHER: ("Wrong in both, with different labels", "engine"),
+}
+"""Heading of each kind, and the network whose confidence orders its images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +32,7 @@ class Picture:
     """Longer side in pixels."""
 
     @property
-    def small(self) -> bool:
+    def is_small(self) -> bool:
         """Whether it is enlarged with sharp edges."""
         return self.side <= SMALL_PIXELS
 
@@ -38,53 +46,27 @@ class Picture:
 class FlipGroup:
     """Changed labels of one kind."""
 
-    kind: FlipKind
     title: str
-    order: str
-    """By what the images were picked, where not all are shown."""
+    ordered_by: str
+    """Network that is the most confident of the images that come first."""
     total: int
     shown: tuple[Flip, ...]
 
 
 def flip_groups(accuracy: PairedAccuracy, most: int = SHOWN) -> tuple[FlipGroup, ...]:
     """Returns the changed labels by kind, the worst first; kinds without any are left out."""
-    return tuple(_groups(accuracy.flips, most))
+    return tuple(
+        FlipGroup(
+            title=_TITLES[kind][0],
+            ordered_by=_TITLES[kind][1],
+            total=len(flips),
+            shown=tuple(flips[:most]),
+        )
+        for kind, flips in flips_by_kind(accuracy.flips).items()
+        if flips
+    )
 
 
 def shown_flips(accuracy: PairedAccuracy) -> tuple[Flip, ...]:
     """Returns the images that a page shows, to have their pictures made."""
     return tuple(flip for group in flip_groups(accuracy) for flip in group.shown)
-
-
-def _groups(flips: tuple[Flip, ...], most: int) -> Iterator[FlipGroup]:
-    for kind, title, order, sureness in _KINDS:
-        found = sorted((f for f in flips if f.kind is kind), key=sureness, reverse=True)
-        if found:
-            yield FlipGroup(
-                kind=kind, title=title, order=order, total=len(found), shown=tuple(found[:most])
-            )
-
-
-def _engine_sureness(flip: Flip) -> float:
-    return flip.engine.probability
-
-
-def _reference_sureness(flip: Flip) -> float:
-    return flip.reference.probability
-
-
-_KINDS: tuple[tuple[FlipKind, str, str, Callable[[Flip], float]], ...] = (
-    (
-        FlipKind.LOST,
-        "Lost, right in the reference and wrong in the engine",
-        "the engine is surest",
-        _engine_sureness,
-    ),
-    (
-        FlipKind.GAINED,
-        "Gained, wrong in the reference and right in the engine",
-        "the reference is surest",
-        _reference_sureness,
-    ),
-    (FlipKind.OTHER, "Wrong in both, each in its way", "the engine is surest", _engine_sureness),
-)

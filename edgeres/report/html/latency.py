@@ -60,13 +60,13 @@ def draw_histogram(pair: Sequence[Timed]) -> str:
     # Bins are of equal width on paper, so each spans the same ratio of latencies.
     width = (x.end - x.start) / BINS
     counts = [Counter(int((x(v) - x.start) / width) for v in one.samples_ms) for one in pair]
-    y = vertical(0, 1.25 * max(max(found.values()) for found in counts), HEIGHT)
+    y = vertical(0, 1.25 * max(max(bins.values()) for bins in counts), HEIGHT)
     frame = Frame(x=x, y=y, height=HEIGHT, x_title="latency in ms", y_title="samples")
     parts = frame.axes(x.ticks(6), [tick for tick in y.ticks(4) if tick == int(tick)])
-    for one, found in zip(pair, counts, strict=True):
+    for one, bins in zip(pair, counts, strict=True):
         bars = (
             f"M{x.start + b * width:.1f} {y.start:.1f}V{y(n):.1f}h{width:.1f}V{y.start:.1f}z"
-            for b, n in sorted(found.items())
+            for b, n in sorted(bins.items())
         )
         parts.append(path("".join(bars), f"area {one.role}"))
     places = [x(median(one.samples_ms)) for one in pair]
@@ -140,9 +140,9 @@ def _shared_axis(pair: Iterable[Timed]) -> Scale:
 
 
 def _in_words(pair: Iterable[Timed]) -> str:
-    found = (
+    described = (
         f"{one.role}: {len(one.samples_ms)} samples, {min(one.samples_ms):.4g} to "
         f"{max(one.samples_ms):.4g} ms, median {median(one.samples_ms):.4g} ms"
         for one in pair
     )
-    return "; ".join(found) + "."
+    return "; ".join(described) + "."

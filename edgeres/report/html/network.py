@@ -51,7 +51,7 @@ def stages(
         gathered.setdefault(key, []).append(layer)
         previous_stage = place.stage or previous_stage
     by_stage = [(name, tuple(keys)) for name, keys in groupby(gathered, key=itemgetter(0))]
-    found = []
+    grouped = []
     for number, (stage, keys) in enumerate(by_stage):
         blocks = []
         for key in keys:
@@ -64,5 +64,5 @@ def stages(
                 )
             )
         outside = "network" if len(by_stage) == 1 else "head" if number else "stem"
-        found.append(StageLayers(name=stage or outside, blocks=tuple(blocks)))
-    return tuple(found)
+        grouped.append(StageLayers(name=stage or outside, blocks=tuple(blocks)))
+    return tuple(grouped)

@@ -1,0 +1,378 @@
+"""A verdict's facts in words, each worked out once: terminal, HTML, Markdown and JUnit lay them out.
+
+What has a limit, a threshold or a test behind it is decided here and nowhere else. Numbers are
+joined to their signs by no-break spaces; a terminal writes plain ones, for searches in a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from edgeres.core.artifacts import LayerPrecision
+from edgeres.core.bench_requests import Decision
+from edgeres.core.verdict import (
+    Check,
+    ClassDifference,
+    Energies,
+    Flip,
+    FlipKind,
+    Interval,
+    LatencyStats,
+    LoadGenResult,
+    PairedAccuracy,
+    PairedLatency,
+    Provenance,
+    Regression,
+    Verdict,
+)
+from edgeres.evaluation.compare import told_apart
+from edgeres.machine import Severity, Stability
+from edgeres.report.words import (
+    class_name,
+    count,
+    fact_pairs,
+    milliseconds,
+    percent,
+    points,
+    probability,
+)
+
+SIGNIFICANCE = 0.05
+"""Two-sided level below which a p value is called significant. It goes with the 95 % interval:
+whatever is significant has an interval without 0. McNemar's test is exact and so the stricter of
+the two; an interval may leave out 0 by a hair at p values of up to 0.058."""
+
+TREND_P_VALUE, TREND_CHANGE = 0.01, 0.02
+"""p value up to which, and change from which, a drift is called a trend: one in a hundred quiet
+runs, and what trtexec's 2.5 % of variation would hide."""
+
+CLASSES_NAMED = 5
+"""Classes that are named before the rest is counted."""
+
+FLIP_NAMES: Mapping[FlipKind, str] = {
+    FlipKind.LOST: "newly wrong",
+    FlipKind.GAINED: "newly correct",
+    FlipKind.OTHER: "wrong in both",
+}
+"""What a changed label did, the worst first."""
+
+NO_LIMIT = "no limit was set, so none could be missed"
+
+_CHECK_UNITS: Mapping[str, tuple[str, str]] = {
+    Decision.BOUND.value: ("bound below ", " pp"),
+    Decision.POINT.value: ("at most ", " pp"),
+    "speedup": ("at least ", " x"),
+    "stability": ("at most ", " disturbances"),
+    "loadgen": ("at least ", " valid run"),
+    "baseline_accuracy": ("not significantly above ", " pp"),
+    "baseline_latency": ("not significantly above ", " x"),
+}
+"""How the limit of a check binds, by its rule or name, and the unit of its value."""
+
+Facts = Iterator[tuple[str, str]]
+"""Names, each with a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckWords:
+    """One check as a row of a table."""
+
+    title: str
+    limit: str
+    value: str
+    passed: bool
+    reason: str
+    """Why it came out so, to be joined with others."""
+
+    @property
+    def sentence(self) -> str:
+        """The reason as a sentence of its own."""
+        return as_sentence(self.reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Top1Change:
+    """A difference of top-1 accuracy: a drop, or a gain with a plus sign."""
+
+    is_gain: bool
+    value: str
+    interval: str
+    """95 % interval, in the direction of `value`."""
+
+    @property
+    def name(self) -> str:
+        """What stands before the value in a table."""
+        return "top-1" if self.is_gain else "top-1 drop"
+
+    @property
+    def words(self) -> str:
+        """Value and interval in one cell that says top-1 itself."""
+        return f"{'' if self.is_gain else 'drop '}{self.value}, 95 % interval {self.interval}"
+
+
+def as_sentence(words: str) -> str:
+    """Returns words with a capital at the beginning and one full stop at the end."""
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+
+
+def check_words(check: Check) -> CheckWords:
+    """Returns a check in words."""
+    relation, unit = _CHECK_UNITS.get(check.rule or check.name, ("", ""))
+    return CheckWords(
+        title=check.name.replace("_", " "),
+        limit=f"{relation}{check.limit:g}{unit}",
+        value=told_apart(check.value, check.limit) + unit,
+        passed=check.passed,
+        reason=check.reason or f"{check.name} {'passed' if check.passed else 'failed'}",
+    )
+
+
+def reasons(verdict: Verdict) -> tuple[str, ...]:
+    """Returns why the verdict is what it is: the checks that failed, or else all that passed."""
+    decisive = (check for check in verdict.checks if check.passed == verdict.passed)
+    return tuple(check_words(check).reason for check in decisive) or (NO_LIMIT,)
+
+
+def top1_change(drop_pp: float, ci95_pp: Interval) -> Top1Change:
+    """Returns a drop in percentage points in words; below 0 it is the gain that it is."""
+    low, high = ci95_pp
+    # Rounded as it is shown, so that nothing is called a gain of 0.00.
+    if round(drop_pp, 2) >= 0:
+        interval = f"{points(low, unit=False)} to {points(high)}"
+        return Top1Change(is_gain=False, value=points(drop_pp), interval=interval)
+    # A gain's interval is the drop's, mirrored: its ends change places and signs.
+    least, most = (f"{-round(end, 2) + 0.0:+.2f}" for end in (high, low))
+    interval = f"{least} to {most}\N{NO-BREAK SPACE}pp"
+    return Top1Change(is_gain=True, value=f"+{points(-drop_pp)}", interval=interval)
+
+
+def significance(accuracy: PairedAccuracy) -> str:
+    """Returns whether top-1 differs by more than chance makes, in words."""
+    if accuracy.lost == accuracy.gained:
+        return "no difference"
+    kind = "drop" if accuracy.lost > accuracy.gained else "gain"
+    if accuracy.p_value < SIGNIFICANCE:
+        return f"a significant {kind} (exact McNemar test)"
+    return f"not significant, chance alone can make such a {kind} (exact McNemar test)"
+
+
+def different_classes(accuracy: PairedAccuracy) -> tuple[ClassDifference, ...]:
+    """Returns the classes that differ significantly, after correction for their number."""
+    return tuple(one for one in accuracy.by_class if one.q_value < SIGNIFICANCE)
+
+
+def flips_by_kind(flips: Iterable[Flip]) -> dict[FlipKind, list[Flip]]:
+    """Returns the changed labels by kind, the worst kind first.
+
+    Within a kind, the most confident wrong answer comes first.
+    """
+    by_kind: dict[FlipKind, list[Flip]] = {kind: [] for kind in FLIP_NAMES}
+    for flip in flips:
+        by_kind[flip.kind].append(flip)
+    for same in by_kind.values():
+        # Where only the engine is correct, the reference is the one that errs.
+        same.sort(
+            key=lambda f: -(f.reference if f.kind is FlipKind.GAINED else f.engine).probability
+        )
+    return by_kind
+
+
+def flip_counts(accuracy: PairedAccuracy) -> str:
+    """Returns how many images changed sides, and how many are wrong in both networks."""
+    words = f"{count(accuracy.lost)} newly wrong, {count(accuracy.gained)} newly correct"
+    both_wrong = sum(flip.kind is FlipKind.OTHER for flip in accuracy.flips)
+    return f"{words}, {count(both_wrong)} wrong in both" if both_wrong else words
+
+
+def accuracy_facts(verdict: Verdict) -> Facts:
+    """Yields how top-1 changed, how certain that is, and how alike the two networks answer."""
+    accuracy = verdict.accuracy
+    change = top1_change(accuracy.drop_pp, accuracy.ci95_pp)
+    better = " (the engine is correct more often)" if change.is_gain else ""
+    low, high = accuracy.ci95_pp
+    inside = [
+        f", with the limit of {check.limit:g} pp inside: more images would settle it"
+        for check in verdict.checks
+        if check.rule == Decision.POINT.value and low <= check.limit < high
+    ]
+    yield change.name, f"{change.value}{better}"
+    yield "95 % interval", change.interval + "".join(inside)
+    yield "flips", flip_counts(accuracy)
+    yield "p value", f"{probability(accuracy.p_value)}: {significance(accuracy)}"
+    if accuracy.agreement is not None:
+        yield "agreement", f"{percent(accuracy.agreement)} of the images get the same label"
+    if (error := accuracy.logits) is not None:
+        noise = "no error" if error.sqnr_db is None else f"SQNR {error.sqnr_db:.1f} dB"
+        relative = "" if not error.relative_l2 else f", relative error {percent(error.relative_l2)}"
+        yield (
+            "logits",
+            f"{noise}, cosine {error.cosine:.5f}, {error.lowest_cosine:.3f} on the worst image"
+            f"{relative}",
+        )
+    first, second = accuracy.reference_confidence, accuracy.engine_confidence
+    if first is not None and second is not None:
+        yield (
+            "confidence",
+            f"mean {percent(second.mean, 1)}, ECE {percent(second.ece)}; the reference's "
+            f"{percent(first.mean, 1)}, {percent(first.ece)}",
+        )
+    if different := different_classes(accuracy):
+        named = "; ".join(
+            f"{class_name(one.label, verdict.classes)}: {one.lost} newly wrong, {one.gained} newly "
+            f"correct of {one.samples}"
+            for one in different[:CLASSES_NAMED]
+        )
+        rest = len(different) - CLASSES_NAMED
+        more = f"; {rest} more" if rest > 0 else ""
+        yield "classes", f"significantly different, corrected for their number: {named}{more}"
+
+
+def speedup_words(latency: PairedLatency) -> str:
+    """Returns the ratio of the medians with its interval."""
+    ends = latency.speedup_ci95
+    interval = f", 95 % interval {ends[0]:.2f} to {ends[1]:.2f}" if ends else ""
+    return f"{latency.speedup:.2f} times as fast at the median{interval}"
+
+
+def latency_facts(latency: PairedLatency, *, brief: bool = False) -> Facts:
+    """Yields the speed-up, then what there is to say of the measurement.
+
+    Args:
+        latency: of both networks.
+        brief: whether what is as it should be is left out.
+    """
+    yield "speed-up", speedup_words(latency)
+    pair = (("reference", latency.reference), ("engine", latency.engine))
+    drifts = [f"{role} {words}" for role, one in pair if (words := _drift(one, brief=brief))]
+    if drifts:
+        yield "drift", "; ".join(drifts)
+    outliers = [
+        f"{role} {count(far.count)} above {milliseconds(far.limit_ms)} ms, up to "
+        f"{milliseconds(far.largest_ms)} ms"
+        for role, one in pair
+        if (far := one.outliers) is not None and far.count
+    ]
+    if outliers:
+        yield "outliers", f"{'; '.join(outliers)}; none was dropped"
+    tails = latency.engine.tails
+    if short := [tail for tail in tails if not tail.enough]:
+        needs = ", ".join(f"p{tail.percentile}, which needs {count(tail.needed)}" for tail in short)
+        iterations = max(tail.needed for tail in tails)
+        yield (
+            "samples",
+            f"{count(short[0].had)}, too few for {needs}: take --iterations {iterations}",
+        )
+    if latency.overhead_ms is not None and not brief:
+        fraction = percent(latency.overhead_ms / latency.engine.p50_ms)
+        yield (
+            "timing overhead",
+            f"{latency.overhead_ms:.5f} ms a sample, {fraction} of the engine's median",
+        )
+
+
+def _drift(stats: LatencyStats, *, brief: bool) -> str:
+    drift = stats.drift
+    if drift is None:
+        return ""
+    is_trend = drift.p_value <= TREND_P_VALUE and abs(drift.change) >= TREND_CHANGE
+    if brief and not is_trend:
+        return ""
+    change = f"{percent(abs(drift.change), 1)} {'slower' if drift.change > 0 else 'faster'}"
+    certainty = f"{'a trend' if is_trend else 'no trend'} (p {probability(drift.p_value)})"
+    return f"{change} from start to end, {certainty}"
+
+
+def energy_words(energies: Energies) -> str:
+    """Returns what an image costs either network, and by which meter."""
+    engine, reference = energies.engine, energies.reference
+    return (
+        f"{engine.joules_per_image:.3g} J per image above idle, the reference "
+        f"{reference.joules_per_image:.3g} J; {engine.meter}: {', '.join(engine.scope)}"
+    )
+
+
+def loadgen_value(result: LoadGenResult) -> str:
+    """Returns LoadGen's figure with its unit."""
+    return "unavailable" if result.value is None else f"{result.value:.4g} {result.unit}"
+
+
+def loadgen_facts(result: LoadGenResult) -> Facts:
+    """Yields what LoadGen said of its run, in its own words."""
+    yield "scenario", result.scenario
+    yield "result", ": ".join((result.result, *result.reasons))
+    yield result.metric, loadgen_value(result)
+    yield "queries", f"{count(result.queries)}, {result.seconds:g} s requested"
+    if result.logs is not None:
+        yield "its logs", result.logs
+
+
+def regression_facts(regression: Regression) -> Facts:
+    """Yields how the engine compares with that of the baseline's run."""
+    accuracy, latency = regression.accuracy, regression.latency
+    change = top1_change(accuracy.drop_pp, accuracy.ci95_pp)
+    yield "baseline", regression.baseline
+    yield (
+        "flips since",
+        f"{count(accuracy.lost)} newly wrong, {count(accuracy.gained)} newly correct",
+    )
+    yield "top-1 since", f"{change.words}, p value {probability(accuracy.p_value)}"
+    if latency is None:
+        yield "latency since", f"not compared: {regression.latency_reason}"
+        return
+    ends = f", 95 % interval {latency.ci95[0]:.3f} to {latency.ci95[1]:.3f}" if latency.ci95 else ""
+    yield (
+        "latency since",
+        f"{latency.ratio:.3f} times{ends}, each relative to the reference of its own run; "
+        f"{latency.raw_ratio:.3f} times as it was timed",
+    )
+
+
+def environment_facts(verdict: Verdict) -> Facts:
+    """Yields what is known of the machine."""
+    return fact_pairs(verdict.environment.machine.to_dict())
+
+
+def stability_facts(stability: Stability) -> Facts:
+    """Yields what disturbed the measurement, and what the machine does not report."""
+    for finding in stability.findings:
+        yield finding.severity.value, finding.sentence
+    yield "monitored for", f"{stability.seconds:.0f} s, {count(len(stability.samples))} samples"
+    if stability.unseen:
+        yield "unavailable", ", ".join(stability.unseen)
+
+
+def disturbances(stability: Stability | None) -> list[str]:
+    """Returns what makes the figures of time and energy another machine's."""
+    findings = () if stability is None else stability.findings
+    return [one.sentence for one in findings if one.severity is Severity.UNSTABLE]
+
+
+def provenance_facts(provenance: Provenance) -> Facts:
+    """Yields files with their hashes, images, target and versions."""
+    yield "measured", provenance.started
+    yield "engine", f"{provenance.engine.path}, sha256 {provenance.engine.sha256}"
+    yield "reference", f"{provenance.reference.path}, sha256 {provenance.reference.sha256}"
+    yield "built from the model", provenance.model_sha256 or "not recorded"
+    yield "with the table", provenance.table_sha256 or "none"
+    data = provenance.data
+    yield "images", f"{count(data.samples)} of {data.path}, seed {data.seed}"
+    yield "their fingerprint", data.fingerprint
+    yield "target", f"{provenance.precision} for {provenance.target}"
+    yield "built with", ", ".join(f"{k} {v}" for k, v in provenance.versions.items())
+
+
+def float_reasons(layers: Iterable[LayerPrecision], most: int = 3) -> list[tuple[str, str]]:
+    """Returns each reason for another precision with the layers that it holds for."""
+    layers_of: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer.reason:
+            layers_of.setdefault(layer.reason, []).append(layer.name)
+    return [
+        (
+            ", ".join(names[:most])
+            + (f" and {rest} more" if (rest := len(names) - most) > 0 else ""),
+            reason,
+        )
+        for reason, names in layers_of.items()
+    ]
