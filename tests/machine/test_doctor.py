@@ -14,11 +14,12 @@ from machine_files import CALM, lay_out
 from rich.console import Console
 
 from edgeres.installation import install_hint
-from edgeres.machine import Advice, DoctorReport, JetsonBoard, advise, examine_machine, is_jetson
-from edgeres.machine import capabilities as what_works
+from edgeres.machine import Advice, DoctorReport, JetsonBoard, examine_machine
+from edgeres.machine.advice import advise
+from edgeres.machine.capabilities import capabilities
 from edgeres.machine.clocks import PowerMode
 from edgeres.machine.commands import CommandRunner
-from edgeres.machine.jetson import module_version, read_board
+from edgeres.machine.jetson import is_jetson, module_version, read_board
 from edgeres.report import render_doctor
 
 DPKG = (
@@ -297,7 +298,7 @@ def test_energy_and_clocks_of_a_desktops_gpu(
     """Through NVML, which is shut down again."""
     nvml = FakeNvml()
     install(monkeypatch, nvml)
-    works = {found.name: found for found in what_works(lay_out(tmp_path, {"dev/nvidiactl": ""}))}
+    works = {found.name: found for found in capabilities(lay_out(tmp_path, {"dev/nvidiactl": ""}))}
     assert works["measure energy"].detail == "nvml: NVIDIA Test GPU"
     assert works["monitor the GPU"].detail == "NVIDIA Test GPU through NVML"
     assert nvml.is_open == 0
@@ -311,7 +312,7 @@ def test_what_a_gpu_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     root = lay_out(tmp_path, {"dev/nvhost-gpu": ""})
 
     def detail(name: str) -> str:
-        return next(works.detail for works in what_works(root) if works.name == name)
+        return next(works.detail for works in capabilities(root) if works.name == name)
 
     assert "python3-libnvinfer" in detail("tensorrt inference")
     assert "python3-libnvinfer" in detail("tensorrt plans")

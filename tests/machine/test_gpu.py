@@ -9,8 +9,7 @@ from fake_nvml import FakeNvml, install
 from machine_files import lay_out
 
 from edgeres.installation import install_hint
-from edgeres.machine import GpuState, open_gpu
-from edgeres.machine.gpu import REASONS, THROTTLING, JetsonGpu
+from edgeres.machine.gpu import REASONS, THROTTLING, GpuState, JetsonGpu, open_gpu
 
 
 def test_a_gpu_through_nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

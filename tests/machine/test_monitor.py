@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from machine_files import CALM, CPU, THERMAL, lay_out
 
-from edgeres.machine import GpuState, monitor_stability, open_gpu
+from edgeres.machine import monitor_stability, open_gpu
+from edgeres.machine.gpu import GpuState
 from edgeres.machine.sample import Probe
 from edgeres.machine.ticker import every
 from edgeres.testing import FakeClock

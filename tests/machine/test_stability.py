@@ -10,14 +10,14 @@ import pytest
 
 from edgeres.machine import (
     CpuState,
-    GpuState,
     Sample,
     Severity,
     Stability,
     StabilityFinding,
-    stability_of,
 )
+from edgeres.machine.gpu import GpuState
 from edgeres.machine.sample import CpuTicks
+from edgeres.machine.stability import stability_of
 
 SECONDS = 10
 
