@@ -6,9 +6,8 @@ In training mode, as training has them: batch normalisation takes the statistics
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,12 +22,19 @@ from edgeres.networks.specification import ModelSpec
 RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
 """Of the stochastic gradient descent. Source: He et al. 2016a, section 4.2."""
 
-Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
-"""Images, (N, 3, H, W) float32 normalised, and their labels, (N,)."""
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingBatch:
+    """Images and their labels."""
+
+    images: NDArray[np.float32]
+    """(N, 3, H, W), normalised."""
+    labels: NDArray[np.int64]
+    """(N,)."""
 
 
 def profile_gradients(
-    spec: ModelSpec, probe: Labelled, batches: Iterable[Labelled], *, seed: int
+    spec: ModelSpec, probe: TrainingBatch, batches: Iterable[TrainingBatch], *, seed: int
 ) -> NetworkGradients:
     """Returns the gradients of a new network before and after a step on each batch.
 
@@ -42,12 +48,18 @@ def profile_gradients(
         torch.manual_seed(seed)
         model = build_model(spec)
     initial = measure_gradients(model, probe)
-    steps = _train(model, batches)
+    optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
+    steps = 0
+    for batch in batches:
+        optimizer.zero_grad()
+        torch.autograd.backward(_loss(model, batch))
+        optimizer.step()
+        steps += 1
     trained = measure_gradients(model, probe, steps=steps)
     return NetworkGradients(name=spec.name, initial=initial, trained=trained)
 
 
-def measure_gradients(model: nn.Module, probe: Labelled, *, steps: int = 0) -> GradientProfile:
+def measure_gradients(model: nn.Module, probe: TrainingBatch, *, steps: int = 0) -> GradientProfile:
     """Returns the gradients of one batch's mean cross-entropy; the weights stay as they are.
 
     Args:
@@ -55,62 +67,46 @@ def measure_gradients(model: nn.Module, probe: Labelled, *, steps: int = 0) -> G
         probe: the batch.
         steps: of training so far, for the record.
     """
-    blocks = dict(_blocks(model))
+    blocks = {
+        f"{stage}.{number}": block
+        for stage, members in model.named_children()
+        if stage.startswith("layer")
+        for number, block in members.named_children()
+    }
+    names = {block: name for name, block in blocks.items()}
     inputs: dict[str, Tensor] = {}
-    hooks = [
-        block.register_forward_pre_hook(partial(_keep, inputs, name))
-        for name, block in blocks.items()
-    ]
+
+    def record(block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs[names[block]] = arguments[0]
+
+    hooks = [block.register_forward_pre_hook(record) for block in blocks.values()]
     loss = _loss(model, probe)
     for hook in hooks:
         hook.remove()
-    weights = {name: _main_weights(block) for name, block in blocks.items()}
-    wanted = [*inputs.values(), *(w for group in weights.values() for w in group)]
-    found = iter(torch.autograd.grad(loss, wanted))
-    into = {name: _norm([next(found)]) for name in inputs}
+    # Convolutions that are a block's own children: those of a projection are its grandchildren.
+    weights = {
+        name: [child.weight for child in block.children() if isinstance(child, nn.Conv2d)]
+        for name, block in blocks.items()
+    }
+    # `grad` and not `backward`: nothing accumulates in the parameters, and one pass serves all.
+    wanted = [*inputs.values(), *(weight for group in weights.values() for weight in group)]
+    gradients = iter(torch.autograd.grad(loss, wanted))
+    input_norms = {name: _norm([next(gradients)]) for name in inputs}
     depth, profile = 1, []
     for name, group in weights.items():
         depth += len(group)
-        norm = _norm([next(found) for _ in group])
+        norm = _norm([next(gradients) for _ in group])
         profile.append(
-            BlockGradient(name=name, depth=depth, input_norm=into[name], weight_norm=norm)
+            BlockGradient(name=name, depth=depth, input_norm=input_norms[name], weight_norm=norm)
         )
     return GradientProfile(steps=steps, loss=loss.item(), blocks=tuple(profile))
 
 
-def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields the blocks by state-dict name, in the order in which they run."""
-    for stage, blocks in model.named_children():
-        if stage.startswith("layer"):
-            yield from ((f"{stage}.{number}", block) for number, block in blocks.named_children())
-
-
-def _keep(
-    inputs: dict[str, Tensor], name: str, block: nn.Module, arguments: tuple[Any, ...]
-) -> None:
-    inputs[name] = arguments[0]
-
-
-def _main_weights(block: nn.Module) -> list[Tensor]:
-    return [child.weight for child in block.children() if isinstance(child, nn.Conv2d)]
-
-
 def _norm(tensors: Iterable[Tensor]) -> float:
+    # float64: the square of a small gradient underflows float32.
     return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
 
 
-def _loss(model: nn.Module, batch: Labelled) -> Tensor:
-    images, labels = map(torch.from_numpy, batch)
-    return functional.cross_entropy(model(images), labels)
-
-
-def _train(model: nn.Module, batches: Iterable[Labelled]) -> int:
-    """Takes one step a batch and returns how many there were."""
-    optimiser = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
-    steps = 0
-    for batch in batches:
-        steps += 1
-        optimiser.zero_grad()
-        torch.autograd.backward(_loss(model, batch))
-        optimiser.step()
-    return steps
+def _loss(model: nn.Module, batch: TrainingBatch) -> Tensor:
+    logits = model(torch.from_numpy(batch.images))
+    return functional.cross_entropy(logits, torch.from_numpy(batch.labels))

@@ -1,12 +1,11 @@
 """What a network consists of and what it costs, laid out from its specification alone.
 
-The same rules as in `resnet`, without torch, so that a board that only runs engines can tell
+The same rules as in `resnet`, without torch, so that a board that only runs engines can show
 what is in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from edgeres.errors import ConfigError
@@ -76,15 +75,46 @@ def example_block(example: Example) -> BuildingBlock:
 
 def network_from_spec(spec: ModelSpec) -> Network:
     """Returns the network that a specification describes."""
-    stem = _stem(spec)
-    pool = _pool(spec, stem)
+    imagenet = spec.stem is Stem.IMAGENET
+    stem = LayerShape(
+        name="conv1",
+        kernel=7 if imagenet else 3,
+        in_channels=_IMAGE_CHANNELS,
+        out_channels=spec.base_width,
+        input_size=spec.input_size,
+        stride=2 if imagenet else 1,
+        bias=spec.conv_bias,
+    )
+    pool = None
+    if imagenet:
+        # One window a channel: a pool moves values as a depthwise convolution does.
+        width = spec.base_width
+        pool = LayerShape(
+            name="maxpool",
+            kernel=3,
+            in_channels=width,
+            out_channels=width,
+            input_size=stem.output_size,
+            stride=2,
+            groups=width,
+        )
     channels, size = spec.base_width, (pool or stem).output_size
     stages = []
-    for index in range(len(spec.layers)):
-        stages.append(_stage(spec, index, channels, size))
-        last = stages[-1].blocks[-1]
-        channels, size = last.channels[-1], last.output_size
-    before_blocks = spec.block is not BlockKind.PREACTIVATION
+    for index, count in enumerate(spec.layers):
+        blocks = []
+        for number in range(count):
+            block = _block(
+                f"layer{index + 1}.{number}",
+                spec,
+                inside=channels,
+                planes=spec.base_width * spec.widen_factor * 2**index,
+                size=size,
+                # The first block of a stage halves the resolution, but for the first stage's.
+                stride=2 if number == 0 and index > 0 else 1,
+            )
+            channels, size = block.channels[-1], block.output_size
+            blocks.append(block)
+        stages.append(Stage(name=f"layer{index + 1}", blocks=tuple(blocks)))
     return Network(
         spec=spec,
         stem=stem,
@@ -98,129 +128,65 @@ def network_from_spec(spec: ModelSpec) -> Network:
             input_size=1,
             bias=True,
         ),
-        outer_norm_channels=spec.base_width if before_blocks else channels,
+        # Pre-activation nets normalise behind their last block, the others behind the stem.
+        outer_norm_channels=(
+            channels if spec.block is BlockKind.PREACTIVATION else spec.base_width
+        ),
     )
-
-
-def _stem(spec: ModelSpec) -> LayerShape:
-    imagenet = spec.stem is Stem.IMAGENET
-    return LayerShape(
-        name="conv1",
-        kernel=7 if imagenet else 3,
-        in_channels=_IMAGE_CHANNELS,
-        out_channels=spec.base_width,
-        input_size=spec.input_size,
-        stride=2 if imagenet else 1,
-        bias=spec.conv_bias,
-    )
-
-
-def _pool(spec: ModelSpec, stem: LayerShape) -> LayerShape | None:
-    if spec.stem is Stem.CIFAR:
-        return None
-    width = spec.base_width
-    return LayerShape(
-        name="maxpool",
-        kernel=3,
-        in_channels=width,
-        out_channels=width,
-        input_size=stem.output_size,
-        stride=2,
-        groups=width,
-    )
-
-
-def _stage(spec: ModelSpec, index: int, inside: int, size: int) -> Stage:
-    """Returns a stage, counted from 0, that reads `inside` channels of `size` pixels a side."""
-    name = f"layer{index + 1}"
-    planes = spec.base_width * spec.widen_factor * 2**index
-    first = _block(f"{name}.0", spec, (inside, planes), (size, 1 if index == 0 else 2))
-    after = (first.channels[-1], planes), (first.output_size, 1)
-    rest = (_block(f"{name}.{number}", spec, *after) for number in range(1, spec.layers[index]))
-    return Stage(name=name, blocks=(first, *rest))
 
 
 def _block(
-    name: str, spec: ModelSpec, channels: tuple[int, int], shape: tuple[int, int]
+    name: str, spec: ModelSpec, *, inside: int, planes: int, size: int, stride: int
 ) -> BuildingBlock:
     """Returns a block.
 
     Args:
         name: of the block in the state dict.
-        spec: the network that it stands in.
-        channels: that it reads, and planes: the channels of the stage before expansion.
-        shape: height and width that it reads in pixels, and its stride.
+        spec: the network that it is part of.
+        inside: channels that it reads.
+        planes: channels of the stage before expansion.
+        size: height and width that it reads, in pixels.
+        stride: factor by which it reduces them.
     """
-    inside, planes = channels
-    size, stride = shape
     outside = planes * _EXPANSION[spec.block]
-    skip = _skip(spec, inside == outside and stride == 1)
-    projection = LayerShape(
-        name=f"{name}.downsample.0",
-        kernel=1,
-        in_channels=inside,
-        out_channels=outside,
-        input_size=size,
-        stride=stride,
-        bias=spec.conv_bias,
-    )
-    layers = tuple(_main_path(name, spec, channels, shape))
-    projects = skip is Skip.PROJECTION
+    # Kernel, output channels, stride and groups of each convolution of the main path.
+    path = [(3, planes, stride, 1), (3, planes, 1, 1)]
+    if spec.block is BlockKind.BOTTLENECK:
+        width = planes * spec.width_per_group // _WIDTH_UNIT * spec.groups
+        first, second = (stride, 1) if spec.stride_in_1x1 else (1, stride)
+        path = [(1, width, first, 1), (3, width, second, spec.groups), (1, outside, 1, 1)]
+    layers: list[LayerShape] = []
+    for number, (kernel, out_channels, step, groups) in enumerate(path, start=1):
+        layers.append(
+            LayerShape(
+                name=f"{name}.conv{number}",
+                kernel=kernel,
+                in_channels=layers[-1].out_channels if layers else inside,
+                out_channels=out_channels,
+                input_size=layers[-1].output_size if layers else size,
+                stride=step,
+                groups=groups,
+                bias=spec.conv_bias,
+            )
+        )
+    skip, projection = Skip.IDENTITY, None
+    if spec.shortcut is Shortcut.NONE:
+        skip = Skip.NONE
+    elif inside != outside or stride > 1:
+        skip = Skip.PADDING if spec.shortcut is Shortcut.A else Skip.PROJECTION
+    if skip is Skip.PROJECTION:
+        projection = replace(
+            layers[0], name=f"{name}.downsample.0", kernel=1, out_channels=outside, stride=stride
+        )
+    # A pre-activation block normalises before each convolution, and its projection not at all.
+    norm_channels = sum(layer.in_channels for layer in layers)
+    if spec.block is not BlockKind.PREACTIVATION:
+        norm_channels = sum(each.out_channels for each in (*layers, projection) if each)
     return BuildingBlock(
         name=name,
         kind=spec.block,
-        layers=layers,
+        layers=tuple(layers),
         skip=skip,
-        projection=projection if projects else None,
-        norm_channels=_norm_channels(spec.block, layers, projects),
+        projection=projection,
+        norm_channels=norm_channels,
     )
-
-
-def _skip(spec: ModelSpec, same_shape: bool) -> Skip:
-    if spec.shortcut is Shortcut.NONE:
-        return Skip.NONE
-    if same_shape:
-        return Skip.IDENTITY
-    return Skip.PADDING if spec.shortcut is Shortcut.A else Skip.PROJECTION
-
-
-def _main_path(
-    name: str, spec: ModelSpec, channels: tuple[int, int], shape: tuple[int, int]
-) -> Iterator[LayerShape]:
-    inside, planes = channels
-    size, stride = shape
-    for number, (kernel, outside, strided, groups) in enumerate(_shapes(spec, planes), start=1):
-        layer = LayerShape(
-            name=f"{name}.conv{number}",
-            kernel=kernel,
-            in_channels=inside,
-            out_channels=outside,
-            input_size=size,
-            stride=stride if strided else 1,
-            groups=groups,
-            bias=spec.conv_bias,
-        )
-        yield layer
-        inside, size = outside, layer.output_size
-
-
-def _shapes(spec: ModelSpec, planes: int) -> tuple[tuple[int, int, bool, int], ...]:
-    """Returns kernel, output channels, whether the block's stride stands there, and groups."""
-    if spec.block is not BlockKind.BOTTLENECK:
-        return ((3, planes, True, 1), (3, planes, False, 1))
-    width = planes * spec.width_per_group // _WIDTH_UNIT * spec.groups
-    outside = planes * _EXPANSION[spec.block]
-    first = spec.stride_in_1x1
-    return (
-        (1, width, first, 1),
-        (3, width, not first, spec.groups),
-        (1, outside, False, 1),
-    )
-
-
-def _norm_channels(kind: BlockKind, layers: tuple[LayerShape, ...], projects: bool) -> int:
-    """Returns the channels of a block's batch normalisations: before or behind each convolution."""
-    if kind is BlockKind.PREACTIVATION:
-        return sum(layer.in_channels for layer in layers)
-    outputs = [layer.out_channels for layer in layers]
-    return sum(outputs) + (outputs[-1] if projects else 0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 
@@ -21,40 +19,32 @@ def load_factory(name: str) -> nn.Module:
         ConfigError: the name has another form, the module or the attribute does not exist,
             or what comes back is no `torch.nn.Module`.
     """
-    made = _find_factory(name)()
-    if not isinstance(made, nn.Module):
-        raise ConfigError(
-            f"{name}() returned a {type(made).__name__}; expected a torch.nn.Module. "
-            "Name a function or class that returns the network and needs no arguments."
-        )
-    return made
-
-
-def _find_factory(name: str) -> Callable[[], Any]:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise ConfigError(
             f"'{name}' names no factory; expected package.module:factory, such as my.nets:resnet."
         )
-    module = _import(module_name)
-    found: Callable[[], Any] | None = getattr(module, attribute, None)
-    if not callable(found):
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A module that the user's module lacks is the user's bug, not a wrong name.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(
+            f"No module '{error.name}' for the architecture '{module_name}'. "
+            "Put the folder that holds it on PYTHONPATH, or check the spelling."
+        ) from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
         public = [known for known in vars(module) if callable(getattr(module, known))]
         raise ConfigError(
             f"{module_name} has no function or class '{attribute}'.{nearest(attribute, public)} "
             "Name one that returns the network and needs no arguments."
         )
-    return found
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        # A module that the user's module lacks is the user's bug, not a wrong name.
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
+    network = factory()
+    if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"No module '{error.name}' for the architecture '{name}'. "
-            "Put the folder that holds it on PYTHONPATH, or check the spelling."
-        ) from error
+            f"{name}() returned a {type(network).__name__}; expected a torch.nn.Module. "
+            "Name a function or class that returns the network and needs no arguments."
+        )
+    return network

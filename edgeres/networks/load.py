@@ -51,7 +51,7 @@ def load_trained(
         architecture: a registered name, `package.module:factory`, or weights that torchvision or
             timm publish, such as `timm:resnet50.a1_in1k`.
         weights: the checkpoint; None for published weights, which are fetched.
-        num_classes: held against the classifier in the file.
+        num_classes: compared with the classifier in the file.
         bn_eps: epsilon of batch normalisation; None: the architecture's.
         shortcut: option A or B; None: as the file has it.
 
@@ -62,46 +62,48 @@ def load_trained(
         DependencyError: the library that publishes the weights is missing.
     """
     if is_factory(architecture):
-        _check_factory_options(architecture, num_classes, bn_eps, shortcut)
-        return _own_network(architecture, _required(architecture, weights))
-    found = _published(architecture, weights) or _from_file(architecture, weights)
-    asked = find_spec(found.architecture)
+        if any(option is not None for option in (num_classes, bn_eps, shortcut)):
+            raise ConfigError(
+                f"--num-classes, --bn-eps and --shortcut have no effect on {architecture}: its "
+                "factory decides them. Leave them out."
+            )
+        path = _required(architecture, weights)
+        module, checkpoint = load_factory(architecture), load_checkpoint(path)
+        return TrainedModel(
+            name=architecture,
+            module=load_weights(module, checkpoint, name=architecture),
+            spec=None,
+            checkpoint_sha256=checkpoint.sha256,
+        )
+    trained = _trained_weights(architecture, weights)
+    spec = find_spec(trained.architecture)
     if bn_eps is not None:
-        asked = replace(asked, bn_eps=bn_eps)
-    spec = spec_from_checkpoint(asked, found.checkpoint, num_classes=num_classes, shortcut=shortcut)
+        spec = replace(spec, bn_eps=bn_eps)
+    spec = spec_from_checkpoint(
+        spec, trained.checkpoint, num_classes=num_classes, shortcut=shortcut
+    )
     return TrainedModel(
-        name=found.name,
-        module=model_from_checkpoint(spec, found.checkpoint),
+        name=trained.name,
+        module=model_from_checkpoint(spec, trained.checkpoint),
         spec=spec,
-        checkpoint_sha256=found.checkpoint.sha256,
-        contract=found.contract,
-        classes=found.classes,
+        checkpoint_sha256=trained.checkpoint.sha256,
+        contract=trained.contract,
+        classes=trained.classes,
     )
 
 
-def _own_network(name: str, weights: Path) -> TrainedModel:
-    """Returns the network of a user's factory with the checkpoint's weights."""
-    module, checkpoint = load_factory(name), load_checkpoint(weights)
-    module = load_weights(module, checkpoint, name=name)
-    return TrainedModel(name=name, module=module, spec=None, checkpoint_sha256=checkpoint.sha256)
-
-
-def _published(architecture: str, weights: Path | None) -> TrainedWeights | None:
-    """Returns published weights; None for a name that asks for none."""
-    if not is_published(architecture):
-        return None
-    if weights is not None:
-        raise ConfigError(
-            f"{architecture} names published weights, and --weights {weights} others. Leave "
-            "--weights out to fetch the published ones, or name the architecture alone."
-        )
-    return fetch_published(architecture)
-
-
-def _from_file(architecture: str, weights: Path | None) -> TrainedWeights:
+def _trained_weights(architecture: str, weights: Path | None) -> TrainedWeights:
+    """Returns the weights of a registered architecture, fetched or from a file."""
+    if is_published(architecture):
+        if weights is not None:
+            raise ConfigError(
+                f"{architecture} names published weights, and --weights {weights} others. Leave "
+                "--weights out to fetch the published ones, or name the architecture alone."
+            )
+        return fetch_published(architecture)
+    # Before the file is read: a misspelt name is reported at once.
     find_spec(architecture)
-    path = _required(architecture, weights)
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(_required(architecture, weights))
     return TrainedWeights(name=architecture, architecture=architecture, checkpoint=checkpoint)
 
 
@@ -112,11 +114,3 @@ def _required(architecture: str, weights: Path | None) -> Path:
             "fetched by the names torchvision:ARCH and timm:ARCH.TAG."
         )
     return weights
-
-
-def _check_factory_options(architecture: str, *options: object) -> None:
-    if any(option is not None for option in options):
-        raise ConfigError(
-            f"--num-classes, --bn-eps and --shortcut have no effect on {architecture}: its factory "
-            "decides them. Leave them out."
-        )

@@ -1,4 +1,4 @@
-"""A network as frozen values: layers, blocks and stages with their shapes, and what they cost.
+"""A network as frozen values: layers, blocks and stages with their shapes and costs.
 
 Costs are counted from the shapes alone: parameters, multiply-accumulates, activations and the
 bytes that one image moves. Knows no torch and no weights; `explain` lays the values out.
@@ -108,6 +108,7 @@ class LayerShape:
     @property
     def inputs(self) -> int:
         """Values that it reads; a kernel smaller than its stride passes over the others."""
+        # A strided 1x1 projection reads every stride-th pixel of every stride-th row.
         size = self.output_size if self.kernel < self.stride else self.input_size
         return self.in_channels * size**2
 
@@ -188,16 +189,13 @@ class BuildingBlock:
     @property
     def cost(self) -> Cost:
         """What its layers cost, and the Add, which reads the skip connection once more."""
-        own = Cost(norm_parameters=2 * self.norm_channels, inputs=self._added)
+        added = 0
+        if self.skip is not Skip.NONE:
+            # Of a padded skip connection the zeros are not read.
+            channels = self.channels[0] if self.skip is Skip.PADDING else self.channels[-1]
+            added = channels * self.output_size**2
+        own = Cost(norm_parameters=2 * self.norm_channels, inputs=added)
         return total((*(layer.cost for layer in self.convolutions), own))
-
-    @property
-    def _added(self) -> int:
-        """Values that the Add reads beside the main path's; padding's zeros are not read."""
-        if self.skip is Skip.NONE:
-            return 0
-        channels = self.channels[0] if self.skip is Skip.PADDING else self.channels[-1]
-        return channels * self.output_size**2
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the shape, the layers and the cost."""
@@ -236,7 +234,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A whole network, from the image to the logits."""
+    """A network from the image to the logits."""
 
     spec: ModelSpec
     stem: LayerShape
@@ -273,37 +271,27 @@ class Network:
     def parts(self) -> tuple[tuple[str, Cost], ...]:
         """Stem, stages and head by name, in their order; their costs make up the network's."""
         stages = ((stage.name, stage.cost) for stage in self.stages)
-        return (("stem", self._stem_cost), *stages, ("head", self._head_cost))
+        stem, head = self.stem.cost, self.classifier.cost
+        # The classifier is counted as a convolution on one pixel; its parameters are its own kind.
+        parameters = self.classifier.parameters
+        head = replace(head, convolution_parameters=0, classifier_parameters=parameters)
+        if self.pool is not None:
+            stem += Cost(inputs=self.pool.inputs, outputs=self.pool.outputs)
+        # Global average pooling reads the last map and writes one value a channel.
+        last = self.blocks[-1].layers[-1]
+        head += Cost(inputs=last.outputs, outputs=last.out_channels)
+        # The normalisation outside the blocks: behind pre-activation blocks, else in the stem.
+        norm = Cost(norm_parameters=2 * self.outer_norm_channels)
+        if self.spec.block is BlockKind.PREACTIVATION:
+            head += norm
+        else:
+            stem += norm
+        return (("stem", stem), *stages, ("head", head))
 
     @property
     def cost(self) -> Cost:
         """What the network holds and does for one image."""
         return total(cost for _, cost in self.parts)
-
-    @property
-    def _stem_cost(self) -> Cost:
-        """The first convolution, its normalisation and the max pooling."""
-        norms = 0 if self._norm_is_last else 2 * self.outer_norm_channels
-        own = self.stem.cost + Cost(norm_parameters=norms)
-        if self.pool is None:
-            return own
-        return own + Cost(inputs=self.pool.inputs, outputs=self.pool.outputs)
-
-    @property
-    def _head_cost(self) -> Cost:
-        """The normalisation behind pre-activation blocks, global average pooling and classifier."""
-        norms = 2 * self.outer_norm_channels if self._norm_is_last else 0
-        last = self.blocks[-1].layers[-1]
-        around = Cost(norm_parameters=norms, inputs=last.outputs, outputs=last.out_channels)
-        parameters = self.classifier.parameters
-        own = replace(
-            self.classifier.cost, convolution_parameters=0, classifier_parameters=parameters
-        )
-        return own + around
-
-    @property
-    def _norm_is_last(self) -> bool:
-        return self.spec.block is BlockKind.PREACTIVATION
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -323,7 +311,7 @@ class Network:
 
 
 def measures(network: Network) -> dict[str, float]:
-    """Returns the figures by which two networks are held against each other, all above zero."""
+    """Returns the figures by which two networks are compared, all above zero."""
     cost = network.cost
     return {
         "depth": network.depth,
@@ -343,15 +331,14 @@ def measures(network: Network) -> dict[str, float]:
 
 def ratios(network: Network, other: Network) -> dict[str, float]:
     """Returns how many times the other's figures the network's are, by `measures`' names."""
-    known = measures(other)
-    return {name: value / known[name] for name, value in measures(network).items()}
+    baseline = measures(other)
+    return {name: value / baseline[name] for name, value in measures(network).items()}
 
 
 def runs(blocks: Iterable[BuildingBlock]) -> tuple[tuple[BuildingBlock, ...], ...]:
     """Returns neighbouring blocks of one shape together, in their order."""
-    return tuple(tuple(run) for _, run in groupby(blocks, key=_shape))
 
+    def shape(block: BuildingBlock) -> tuple[object, ...]:
+        return block.kind, block.skip, tuple(replace(layer, name="") for layer in block.layers)
 
-def _shape(block: BuildingBlock) -> tuple[object, ...]:
-    layers = tuple(replace(layer, name="") for layer in block.layers)
-    return block.kind, block.skip, layers
+    return tuple(tuple(run) for _, run in groupby(blocks, key=shape))

@@ -11,7 +11,7 @@ import numpy as np
 from edgeres.core.contract import Contract, preset
 from edgeres.errors import ConfigError
 from edgeres.images import Batch, Dataset, batches, embedded_digits, take
-from edgeres.networks.backward import Labelled, profile_gradients
+from edgeres.networks.backward import TrainingBatch, profile_gradients
 from edgeres.networks.explain import described_spec
 from edgeres.networks.gradients import GradientComparison, NetworkGradients, counterpart
 from edgeres.networks.specification import ModelSpec
@@ -91,7 +91,7 @@ def _epoch(digits: Dataset) -> int:
     return len(digits) // BATCH_SIZE
 
 
-def _labelled(stream: Iterator[Batch]) -> Iterator[Labelled]:
+def _labelled(stream: Iterator[Batch]) -> Iterator[TrainingBatch]:
     for batch in stream:
         if batch.labels is not None:
-            yield batch.images, batch.labels
+            yield TrainingBatch(images=batch.images, labels=batch.labels)

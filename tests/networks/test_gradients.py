@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeres.networks import ARCHITECTURES, find_spec
-from edgeres.networks.backward import Labelled, measure_gradients, profile_gradients
+from edgeres.networks.backward import TrainingBatch, measure_gradients, profile_gradients
 from edgeres.networks.explain import network_from_spec
 from edgeres.networks.gradients import BlockGradient, GradientProfile, counterpart
 from edgeres.networks.resnet import build_model
@@ -27,11 +27,11 @@ SPECS = {
 }
 
 
-def batch(count: int = 6, seed: int = 0) -> Labelled:
+def batch(count: int = 6, seed: int = 0) -> TrainingBatch:
     """Returns random images of three classes."""
     generator = np.random.default_rng(seed)
     images = generator.standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
-    return images, np.arange(count, dtype=np.int64) % 3
+    return TrainingBatch(images=images, labels=np.arange(count, dtype=np.int64) % 3)
 
 
 def network(spec: ModelSpec) -> nn.Module:
@@ -43,7 +43,7 @@ def network(spec: ModelSpec) -> nn.Module:
 def by_hand(spec: ModelSpec) -> tuple[list[float], list[float]]:
     """Returns the norms at each block's input and of its weights, by one backward pass."""
     model = network(spec)
-    images, labels = map(torch.from_numpy, batch())
+    images, labels = map(torch.from_numpy, (batch().images, batch().labels))
     x = model.get_submodule("conv1")(images)
     after = [model.get_submodule("bn1"), model.get_submodule("relu")]
     late = spec.block.value == "preactivation"
@@ -79,7 +79,7 @@ def test_blocks_are_named_and_counted_as_explain_does(name: str) -> None:
     """The last block's depth is the network's but for the classifier."""
     spec = replace(find_spec(name), num_classes=3)
     described = network_from_spec(spec)
-    found = measure_gradients(network(spec), (batch()[0][:2], batch()[1][:2])).blocks
+    found = measure_gradients(network(spec), batch(2)).blocks
     assert [block.name for block in found] == [block.name for block in described.blocks]
     layers = 1 + sum(len(block.layers) for block in described.blocks)
     assert found[-1].depth == layers
