@@ -1,4 +1,4 @@
-"""How to install each optional module: one text, so that every message about it says the same.
+"""How to install each optional module: one text for every message about it.
 
 edgeres is on no package index, so a command names its source folder, not the package. Knows the
 extras of pyproject.toml and imports none of the modules.
@@ -23,7 +23,7 @@ class OptionalModule:
     jetson: str = ""
     """How it comes to a Jetson, where an extra is not the way; empty where it is."""
     condition: str = ""
-    """What the extra needs or should come after; empty where there is nothing to say."""
+    """What the extra needs or should come after; empty where it needs nothing."""
 
 
 _CPU_TORCH = "where torch comes with CUDA by default and none is needed, install a CPU build first"

@@ -93,7 +93,7 @@ def test_a_missing_file_is_a_runner_error(tmp_path: Path) -> None:
     "shape", [(2, 3, 8, 8), (2, 4, 16, 16), (3, 16, 16)], ids=["size", "channels", "rank"]
 )
 def test_images_of_another_shape_are_a_runner_error(shape: tuple[int, ...]) -> None:
-    """What ONNX Runtime says of its input arrives as an EdgeresError."""
+    """ONNX Runtime's message on its input arrives as an EdgeresError."""
     session = open_session(SERIALIZED)
     with pytest.raises(RunnerError, match="INVALID_ARGUMENT"):
         run_session(session, ["logits"], {"image": np.zeros(shape, np.float32)})

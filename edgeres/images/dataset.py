@@ -171,7 +171,7 @@ def check_labels(dataset: Dataset, num_classes: int) -> None:
 
     Raises:
         DataError: there are no labels, a label is outside the classes, or there are fewer or
-            more class folders than classes, so that their order says nothing.
+            more class folders than classes, so that their order gives no index.
     """
     if dataset.labels is None:
         raise DataError(f"{dataset.path} has no labels; accuracy needs one for every image.")

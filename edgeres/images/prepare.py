@@ -1,4 +1,4 @@
-"""Decoded images to what a network takes, as the preprocessing contract says.
+"""Decoded images to what a network takes, by the preprocessing contract.
 
 `prepare` works on uint8, as the training pipelines do: Pillow's resize, then the centre crop.
 `normalise` looks values up: each channel has only 256, computed in float64 and rounded once.
@@ -62,7 +62,7 @@ def resize(image: NDArray[np.uint8], contract: Contract, *, name: str) -> NDArra
 def crop(images: NDArray[np.uint8], size: int, *, name: str) -> NDArray[np.uint8]:
     """Returns a view of the centre of (..., H, W, 3) images, `size` pixels high and wide.
 
-    An odd margin leaves its extra pixel at the bottom and on the right, as Keras and Caffe have
+    An odd margin leaves its extra pixel below and on the right-hand side, as Keras and Caffe have
     it: 224 of 227 begins at 1, where the ResNet-50 of He et al. has its published accuracy.
     torchvision's CenterCrop rounds half to even and would begin at 2.
 

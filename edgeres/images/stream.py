@@ -33,7 +33,7 @@ class Batch:
     """Consecutive images of a data set, ready for a network."""
 
     images: NDArray[np.float32]
-    """(N, 3, size, size), NCHW, normalised as the contract says; the consumer's own."""
+    """(N, 3, size, size), NCHW, normalised by the contract; the consumer's own."""
     labels: NDArray[np.int64] | None
     """(N,), index of each image's class; None where the data set has no labels."""
     indices: NDArray[np.int64]

@@ -14,7 +14,7 @@ _MODE = re.compile(r"NV Power Mode: *(\S+)\s+(\d+)?")
 _MODEL = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=([^\s>]+)\s*>")
 
 _RANGE = r"MinFreq=(\d+) +MaxFreq=(\d+) +CurrentFreq=(\d+)"
-# A processor that is switched off keeps the range it had, which says nothing of the others.
+# A processor that is switched off keeps the range it had, whatever the others have.
 _CPU = re.compile(rf"^cpu\d+: (?!.*Online=0).*?{_RANGE}", re.MULTILINE)
 # On Jetson Linux 38 and 39 the line of the GPU begins with the name of its first cluster.
 _GPU = re.compile(rf"^(?:GPU|gpu-gpc-0) +{_RANGE}", re.MULTILINE)
@@ -59,7 +59,7 @@ class Clocks:
     """Of every processor that is switched on."""
     gpu: Clock | None
     emc: Clock | None
-    """The memory's; None without the right to read it."""
+    """The memory's; None without the permission to read it."""
 
     @property
     def are_fixed(self) -> bool:

@@ -154,7 +154,7 @@ def _metered(
         except OSError as error:
             reason = f"The meter {meter.name} stopped answering: {error}."
 
-    # The clock is read right after each reading, so that energy and time span the same.
+    # The clock is read just after each reading, so that energy and time span the same.
     read()
     first, start = joules, clock()
     with every(meter.interval_s, read):

@@ -84,7 +84,7 @@ class Sample:
     headroom_c: float | None = None
     """Least distance of a zone to the temperature at which the kernel starts to slow it down."""
     slowed_by: tuple[str, ...] = ()
-    """Cooling devices that lower a clock right now."""
+    """Cooling devices that lower a clock at this moment."""
     over_current_events: int | None = None
     """Times that a Jetson's supply limited its clocks."""
     power_mode: str | None = None

@@ -36,7 +36,7 @@ class CoreLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TegraStats:
-    """What one line says."""
+    """What one line reports."""
 
     ram_used_mb: int | None
     ram_total_mb: int | None

@@ -1,4 +1,4 @@
-"""Decoding: every kind of file comes out as the right RGB, or as an error that names it."""
+"""Decoding: every kind of file comes out as the correct RGB, or as an error that names it."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_transparent_16_bit_gray_is_refused(tmp_path: Path) -> None:
 
 
 def test_orientation_is_not_applied(tmp_path: Path) -> None:
-    """EXIF says turn by 90 degrees; training pipelines do not, and neither does this."""
+    """EXIF orders a turn by 90 degrees; training pipelines do not, and neither does this."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
@@ -191,7 +191,7 @@ def _empty(_: bytes) -> bytes:
 def test_a_damaged_file_is_named(
     tmp_path: Path, suffix: str, damage: Callable[[bytes], bytes]
 ) -> None:
-    """Truncated, empty or foreign: the error names the file and says what to do."""
+    """Truncated, empty or foreign: the error names the file and the next step."""
     path = tmp_path / f"broken.{suffix}"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -240,7 +240,7 @@ def test_the_size_is_checked_where_pillow_only_warns(
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_numbers_without_a_range_are_refused(tmp_path: Path, mode: str) -> None:
-    """A 32-bit TIFF does not say what its white is."""
+    """A 32-bit TIFF does not define its white."""
     Image.new(mode, (2, 2)).save(tmp_path / "a.tiff")
     with pytest.raises(
         DataError, match=rf"32-bit numbers \(mode {mode}\).* Convert it to 8-bit RGB"

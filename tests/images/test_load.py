@@ -108,7 +108,7 @@ def test_a_label_of_a_short_row_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_images_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
-    """The message says how many, which, and where they were looked for."""
+    """The message has how many, which, and where they were searched."""
     draw(tmp_path / "a.png")
     write_labels(tmp_path, "x.png,0", "a.png,1", "y.png,2")
     with pytest.raises(
@@ -149,7 +149,7 @@ def test_a_labels_csv_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_images_needs_no_labels_for_calibration(tmp_path: Path) -> None:
-    """It is taken where labels are not asked for, and refused with the remedy where they are."""
+    """It is taken where labels are not required, and refused with the remedy where they are."""
     draw(tmp_path / "b.png")
     draw(tmp_path / "a.png")
     data = load_dataset(tmp_path, labelled=False)
@@ -167,7 +167,7 @@ def test_labels_that_are_there_are_kept(tmp_path: Path, labelled: bool) -> None:
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    """The message says what a data set can be."""
+    """The message lists what a data set can be."""
     with pytest.raises(
         DataError, match=r"nowhere does not exist; expected a folder of class folders"
     ):

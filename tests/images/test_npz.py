@@ -1,4 +1,4 @@
-"""Arrays from an .npz: the same however it is stored, and refused by what its headers say."""
+"""Arrays from an .npz: the same however it is stored, and refused by its headers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_images_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 def test_labels_may_be_absent_for_calibration(tmp_path: Path) -> None:
-    """Labels are asked for only where accuracy is."""
+    """Labels are required only where accuracy is."""
     path = saved(tmp_path / "a.npz", images=IMAGES)
     assert load_dataset(path, labelled=False).labels is None
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What real Jetsons say of themselves: output of NVIDIA's tools and files, board by board.
+"""What real Jetsons report of themselves: output of NVIDIA's tools and files, board by board.
 
 Lines of tegrastats are those that users posted: in the tests of Datadog's agent (Nano, TX2, both
 Xaviers, Orin NX, AGX Orin on L4T 36), in jetson_stats' issue 894 (AGX Orin on L4T 39) and in a
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 NOT_ROOT = "Error: Run this script(/usr/bin/jetson_clocks) as a root user\n"
-"""What jetson_clocks says to everybody else."""
+"""What jetson_clocks prints for everybody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ class FakeNvml:
     is_open: int = 0
     """Initialisations without their shutdown."""
     asked: list[object] = field(default_factory=list)
-    """Index or bus id of each handle that was asked for."""
+    """Index or bus id of each handle that was requested."""
 
     NVMLError = NVMLError
     NVML_CLOCK_SM = 1

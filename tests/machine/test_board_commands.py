@@ -1,4 +1,4 @@
-"""Commands that are missing, slow, silent or ask for something: none can hold edgeres up."""
+"""Commands that are missing, slow, silent or wait for input: none can block edgeres."""
 
 from __future__ import annotations
 

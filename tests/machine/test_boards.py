@@ -251,7 +251,7 @@ def test_a_processor_that_is_switched_off_leaves_clocks_fixed() -> None:
 
 @pytest.mark.parametrize("text", [NOT_ROOT, "", "jetson_clocks: not found"])
 def test_jetson_clocks_without_the_right(text: str) -> None:
-    """It says nothing of clocks."""
+    """It prints no clocks."""
     assert parse_jetson_clocks(text) is None
 
 

@@ -210,7 +210,7 @@ def test_a_rail_is_integrated(tmp_path: Path) -> None:
 
 
 def test_a_rail_whose_file_goes_away(tmp_path: Path) -> None:
-    """The meter says which one, as an OSError that the measurement turns into its reason."""
+    """The meter names it, as an OSError that the measurement turns into its reason."""
     root, clock = lay_out(tmp_path, ORIN_NANO), Clock()
     meter = RailMeter(find_rails(root), clock)
     (root / HWMON / "curr1_input").unlink()

@@ -37,7 +37,7 @@ def test_a_calm_measurement(tmp_path: Path) -> None:
 
 
 def test_throttling_in_the_files_is_found(tmp_path: Path) -> None:
-    """A board that gets hot midway: its GPU's clock falls, and the alert says why."""
+    """A board that gets hot midway: its GPU's clock falls, and the alert gives the reason."""
     root, clock = lay_out(tmp_path, CALM), Seconds()
     with monitor_stability(root, gpu=open_gpu(root), interval_s=None, clock=clock) as monitor:
         monitor.sample()

@@ -35,7 +35,7 @@ class Truth:
     samples: int
     drop: float
     agreement: float
-    """Chance that both are right or both are wrong."""
+    """Chance that both are correct or both are wrong."""
 
     @property
     def shares(self) -> tuple[float, float]:
