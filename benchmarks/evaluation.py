@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Measures how fast accuracy is taken, and what holds it back.
+"""Measures the throughput of evaluation, and what limits it.
 
-Three rates in images a second, each the median of a few passes in turns: evaluation from the
+Three rates in images per second, each the median of a few interleaved passes: evaluation from the
 files, the same engine on the same images in memory, and decoding alone. Where inference and
 decoding share the cores, the two together cannot be faster than one after the other; where they
 do not, no faster than the slower one. Both limits are printed.
@@ -38,34 +38,41 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    asked = parser.parse_args()
-    engine = load_engine(asked.engine)
-    dataset = select(load_dataset(asked.data), asked.samples, 0)
-    found = measured(engine, dataset, asked.batch_size, asked.passes)
-    print(json.dumps(found, indent=1) if asked.json else told(found))
+    options = parser.parse_args()
+    engine = load_engine(options.engine)
+    dataset = select(load_dataset(options.data), options.samples, 0)
+    rates = measure(engine, dataset, options.batch_size, options.passes)
+    print(json.dumps(rates, indent=1) if options.json else as_text(rates))
     return 0
 
 
-def measured(
+def measure(
     engine: EngineArtifact, dataset: Dataset, batch_size: int, passes: int
 ) -> dict[str, float]:
-    """Returns the rates, their ratio and the limits, in images a second."""
+    """Returns the rates, their ratio and the limits, in images per second."""
 
     def stream() -> Generator[Batch, None, None]:
         return batches(dataset, engine.manifest.contract, batch_size=batch_size)
 
+    def evaluate_files(runner: Runner) -> None:
+        with closing(stream()) as images:
+            evaluate(runner, images)
+
     in_memory = list(stream())
     with engine_runner(engine) as runner:
+        # The first inference allocates; it belongs to none of the rates.
         runner.infer(in_memory[0].images)
         work: dict[str, Callable[[], object]] = {
-            "evaluation": lambda: evaluated(runner, stream()),
+            "evaluation": lambda: evaluate_files(runner),
             "in_memory": lambda: evaluate(runner, in_memory),
             "decoding": lambda: sum(len(batch) for batch in stream()),
         }
         seconds: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(passes):
             for name, run in work.items():
-                seconds[name].append(timed(run))
+                start = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - start)
     rates = {name: len(dataset) / median(taken) for name, taken in seconds.items()}
     shared = 1 / (1 / rates["in_memory"] + 1 / rates["decoding"])
     return {
@@ -77,26 +84,13 @@ def measured(
     }
 
 
-def evaluated(runner: Runner, stream: Generator[Batch, None, None]) -> None:
-    """Evaluates images as they are decoded."""
-    with closing(stream) as images:
-        evaluate(runner, images)
-
-
-def timed(run: Callable[[], object]) -> float:
-    """Returns the seconds that a call takes."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def told(found: dict[str, float]) -> str:
+def as_text(rates: dict[str, float]) -> str:
     """Returns the rates as text."""
     return (
-        f"evaluation {found['evaluation']:.1f} images/s, {found['ratio']:.3f} of "
-        f"{found['in_memory']:.1f} on images in memory; decoding alone {found['decoding']:.1f}\n"
-        f"limits: {found['limit_side_by_side']:.1f} with cores for both, "
-        f"{found['limit_one_after_the_other']:.1f} where they share the {found['cores']:.0f} cores"
+        f"evaluation {rates['evaluation']:.1f} images/s, {rates['ratio']:.3f} of "
+        f"{rates['in_memory']:.1f} on images in memory; decoding alone {rates['decoding']:.1f}\n"
+        f"limits: {rates['limit_side_by_side']:.1f} with cores for both, "
+        f"{rates['limit_one_after_the_other']:.1f} where they share the {rates['cores']:.0f} cores"
     )
 
 

@@ -1,7 +1,7 @@
-"""Quantized networks that are loaded, and their latency in turns.
+"""Loaded quantized networks, and their latencies interleaved.
 
-An ONNX file runs in this process; what needs another runtime runs in a child and is asked
-through a pipe, so that both alternate in one run.
+An ONNX file runs in this process; what needs another runtime runs in a child process behind a
+pipe, so that both alternate in one run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TURNS = 10
 """Blocks that each network is timed for."""
 
 BATCH = 8
-"""Images at once where only their classes matter."""
+"""Batch size where only classes are needed."""
 
 LIMIT_S = 3600
 """A child that takes longer has hung."""
@@ -70,8 +70,7 @@ class SessionNetwork:
     def classes(self, images: Path) -> NDArray[np.int64]:
         """Returns the index of each image's highest logit."""
         stored = np.load(images, mmap_mode="r")
-        found = [self._infer(part).argmax(axis=1) for part in parts(stored, BATCH)]
-        return np.concatenate(found)
+        return np.concatenate([self._infer(p).argmax(axis=1) for p in parts(stored, BATCH)])
 
     def take(self, count: int) -> list[float]:
         """Returns the milliseconds of each inference."""
@@ -85,10 +84,10 @@ class SessionNetwork:
 
 
 class Served:
-    """A network in a child that answers one question a line, so that turns can alternate."""
+    """A network in a child process that answers one request per line."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Starts the child and waits until it says that it is ready.
+        """Starts the child and waits until it reports that it is ready.
 
         Raises:
             PeerError: it ended instead.
@@ -103,35 +102,35 @@ class Served:
         )
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        self._questions, self._answers = self._child.stdin, self._child.stdout
-        self._answer()
+        self._requests, self._replies = self._child.stdin, self._child.stdout
+        self._reply()
 
     def classes(self, images: Path) -> NDArray[np.int64]:
-        """Asks for the class of every image of the file."""
-        return np.asarray(self._asked(f"classes {images}"), np.int64)
+        """Requests the class of every image of the file."""
+        return np.asarray(self._request(f"classes {images}"), np.int64)
 
     def take(self, count: int) -> list[float]:
-        """Asks for the milliseconds of inferences, measured by the child itself."""
-        return [float(ms) for ms in self._asked(f"go {count}")]
+        """Requests the milliseconds of inferences, measured by the child itself."""
+        return [float(ms) for ms in self._request(f"go {count}")]
 
     def close(self) -> None:
-        """Ends the questions and waits for the child."""
+        """Ends the requests and waits for the child."""
         with suppress(BrokenPipeError):
-            self._questions.close()
-        self._answers.close()
+            self._requests.close()
+        self._replies.close()
         self._errors.close()
         self._child.wait(LIMIT_S)
 
-    def _asked(self, question: str) -> list[Any]:
+    def _request(self, request: str) -> list[Any]:
         try:
-            print(question, file=self._questions, flush=True)
+            print(request, file=self._requests, flush=True)
         except BrokenPipeError as error:
             raise self._failure() from error
-        answer: list[Any] = self._answer()
-        return answer
+        reply: list[Any] = self._reply()
+        return reply
 
-    def _answer(self) -> Any:
-        line = self._answers.readline()
+    def _reply(self) -> Any:
+        line = self._replies.readline()
         if not line:
             raise self._failure()
         return json.loads(line)
@@ -144,39 +143,30 @@ class Served:
         return PeerError(f"ended with {code}: {last_words(printed)}")
 
 
-def in_turns(
+def interleaved(
     networks: Mapping[str, Network], turns: int = TURNS
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Returns the milliseconds of every network, and why any dropped out.
+    """Returns the milliseconds of every network, and why any failed.
 
     In each turn every network has a block of `BLOCK` inferences after `SETTLING` that do not
     count, and each turn begins with another network.
     """
     samples: dict[str, list[float]] = {name: [] for name in networks}
-    lost: dict[str, str] = {}
+    failures: dict[str, str] = {}
     for turn in range(turns):
         names = list(samples)
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            block = _block(networks[name])
-            if isinstance(block, PeerError):
-                lost[name] = str(block)
+            try:
+                networks[name].take(SETTLING)
+                samples[name] += networks[name].take(BLOCK)
+            except (PeerError, RunnerError) as error:  # noqa: PERF203 the others go on
+                failures[name] = str(error)
                 del samples[name]
-            else:
-                samples[name] += block
-    return samples, lost
-
-
-def _block(network: Network) -> list[float] | PeerError:
-    """Returns the milliseconds of one block, or why there are none."""
-    try:
-        network.take(SETTLING)
-        return network.take(BLOCK)
-    except (PeerError, RunnerError) as error:
-        return PeerError(str(error))
+    return samples, failures
 
 
 def last_words(printed: str) -> str:
-    """Returns the end of what a failed program printed, as one line that fits a table's cell."""
+    """Returns the last line that a failed program printed, cut to fit a table's cell."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    return (lines[-1] if lines else "it said nothing").replace("|", "/")[-_REASON_LENGTH:]
+    return (lines[-1] if lines else "no output").replace("|", "/")[-_REASON_LENGTH:]

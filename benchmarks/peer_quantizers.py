@@ -2,8 +2,8 @@
 """Quantizes an ONNX model with one tool, and runs what OpenVINO made, in that tool's environment.
 
 `benchmarks.quantization` starts it as a child, so it needs numpy and the tool and nothing else of
-this project. Standard output carries answers alone, one JSON value a line: whatever a tool
-prints goes to standard error.
+this project. Standard output carries replies alone, one JSON value per line: whatever a
+tool prints goes to standard error.
 
 Example:
   python benchmarks/peer_quantizers.py quantize nncf default --model m.onnx --images calibration.npy -o q.onnx
@@ -112,7 +112,7 @@ def feeds(request: Request) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     name = input_name(request.model)
-    images = parts(request.images, 1)  # more at once takes more memory and is no faster
+    images = parts(request.images, 1)  # a larger batch takes more memory and is no faster
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, Images] | None:
@@ -199,16 +199,18 @@ TOOLS = {
 
 
 def main() -> int:
-    """Runs the command and writes its answers."""
-    asked = arguments().parse_args()
-    with answers() as answer:
-        if asked.command == "quantize":
-            limit_memory(asked.memory_gib)
-            request = Request(asked.variant, asked.model, np.load(asked.images), asked.output)
-            print(json.dumps(measured(TOOLS[asked.tool], request)), file=answer, flush=True)
+    """Runs the command and writes its replies."""
+    options = arguments().parse_args()
+    with reply_stream() as replies:
+        if options.command == "quantize":
+            limit_memory(options.memory_gib)
+            request = Request(
+                options.variant, options.model, np.load(options.images), options.output
+            )
+            print(json.dumps(measured(TOOLS[options.tool], request)), file=replies, flush=True)
         else:
-            first = np.load(asked.images, mmap_mode="r")[:1].copy()
-            serve(openvino_infer(asked.model, asked.threads), first, sys.stdin, answer)
+            first = np.load(options.images, mmap_mode="r")[:1].copy()
+            serve(openvino_infer(options.model, options.threads), first, sys.stdin, replies)
     return 0
 
 
@@ -222,7 +224,9 @@ def arguments() -> argparse.ArgumentParser:
     quantize.add_argument("--model", type=Path, required=True)
     quantize.add_argument("--memory-gib", type=float, default=8, help="more is refused")
     quantize.add_argument("-o", "--output", type=Path, required=True)
-    served = commands.add_parser("serve", help="run an OpenVINO model as standard input says")
+    served = commands.add_parser(
+        "serve", help="run an OpenVINO model on requests from standard input"
+    )
     served.add_argument("model", type=Path)
     served.add_argument("--threads", type=int, required=True)
     for command in (quantize, served):
@@ -230,11 +234,11 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def answers() -> TextIO:
-    """Returns standard output for answers, and sends whatever else is printed to standard error."""
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+def reply_stream() -> TextIO:
+    """Returns standard output for replies, and sends whatever else is printed to standard error."""
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return answer
+    return replies
 
 
 def limit_memory(gib: float) -> None:
@@ -276,10 +280,10 @@ def peak_mib() -> int:
     Linux's count for the process alone: getrusage's begins with what the parent held.
     """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    if found is None:
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    if match is None:
         raise SystemExit("/proc/self/status has no VmHWM. Peak memory needs Linux.")
-    return int(found[1]) // 1024
+    return int(match[1]) // 1024
 
 
 def openvino_infer(model: Path, threads: int) -> Infer:
@@ -299,28 +303,28 @@ def openvino_infer(model: Path, threads: int) -> Infer:
     return infer
 
 
-def serve(infer: Infer, first: Images, questions: TextIO, answer: TextIO) -> None:
-    """Answers until the questions end, each with one line of JSON.
+def serve(infer: Infer, first: Images, requests: TextIO, replies: TextIO) -> None:
+    """Answers requests until they end, each with one line of JSON.
 
     `go N`: the milliseconds of N inferences of the first image. `classes FILE`: the class of
-    every image of an `.npy`. The first line says that the model is loaded.
+    every image of an `.npy`. The first line reports that the model is loaded.
 
     Args:
         infer: one image, (1, 3, H, W), to its logits, (1, classes).
         first: (1, 3, H, W).
-        questions: one a line.
-        answer: where the answers go.
+        requests: one per line.
+        replies: where the replies go.
     """
-    print(json.dumps("ready"), file=answer, flush=True)
-    for line in questions:
+    print(json.dumps("ready"), file=replies, flush=True)
+    for line in requests:
         verb, _, rest = line.strip().partition(" ")
         if verb == "go":
-            found: list[Any] = [timed_ms(infer, first) for _ in range(int(rest))]
+            values: list[Any] = [timed_ms(infer, first) for _ in range(int(rest))]
         elif verb == "classes":
-            found = list(classes(infer, np.load(rest, mmap_mode="r")))
+            values = list(classes(infer, np.load(rest, mmap_mode="r")))
         else:
-            raise SystemExit(f"{line.strip()!r} is no question; expected go N or classes FILE.")
-        print(json.dumps(found), file=answer, flush=True)
+            raise SystemExit(f"{line.strip()!r} is no request; expected go N or classes FILE.")
+        print(json.dumps(values), file=replies, flush=True)
 
 
 def timed_ms(infer: Infer, image: Images) -> float:
@@ -337,7 +341,7 @@ def classes(infer: Infer, images: Images) -> Iterator[int]:
 
 
 def parts(images: Images, size: int) -> Iterator[Images]:
-    """Yields the images in their order, `size` at a time."""
+    """Yields the images in their order, in batches of `size`."""
     for start in range(0, len(images), size):
         yield images[start : start + size]
 

@@ -1,7 +1,7 @@
-"""Other quantizers on the same model and images: what each costs, keeps and wins.
+"""Other quantizers on the same model and images: cost, accuracy and latency.
 
-Each works in an environment of its own, made the first time and kept, as a child running
-peer_quantizers.py. What cannot be installed or fails becomes a row that says why.
+Each works in an environment of its own, created once and kept, as a child running
+peer_quantizers.py. What cannot be installed or fails becomes a row with the reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.peer_networks import (
     PeerError,
     Served,
     SessionNetwork,
-    in_turns,
+    interleaved,
     last_words,
 )
 from benchmarks.peer_quantizers import TOOLS, Images
@@ -67,7 +67,7 @@ COLUMNS = (
     *("tool", "variant", "images", "seconds", "peak_mib", "beyond_mib", "right"),
     *("samples", "p10_ms", "p50_ms", "speedup", "note", "versions"),
 )
-"""Of every row, after the network; what an attempt does not know stays empty."""
+"""Of every row, after the network; what an attempt lacks stays empty."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Work:
     model: Path
     """FP32."""
     calibration: Path
-    """`.npy`, preprocessed, in the order in which edgeres draws them."""
+    """`.npy`, preprocessed, in the order in which edgeres samples them."""
     validation: Path
     labels: NDArray[np.int64]
     folder: Path
@@ -99,14 +99,14 @@ class Work:
         stored: Images = np.load(self.validation, mmap_mode="r")
         return stored[:1].copy()
 
-    def right(self, network: Network) -> int:
-        """Returns how many validation images a network has right."""
+    def count_correct(self, network: Network) -> int:
+        """Returns how many validation images a network classifies correctly."""
         return int((network.classes(self.validation) == self.labels).sum())
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a tool's variant came to; without a network its row says why."""
+    """The outcome of a tool's variant; without a network its row has the reason."""
 
     row: Row
     network: Network | None
@@ -126,12 +126,8 @@ def peer_rows(
         with tempfile.TemporaryDirectory() as folder:
             work = prepared(case, path, shared, limits, Path(folder))
             rows = (*compared(work, pythons), *refused)
-            yield from ({"network": case.name, **blank(), **row} for row in rows)
-
-
-def blank() -> Row:
-    """Returns a row that knows nothing."""
-    return dict.fromkeys(COLUMNS, "")
+            blank = {"network": case.name, **dict.fromkeys(COLUMNS, "")}
+            yield from ({**blank, **row} for row in rows)
 
 
 def prepared(case: Case, path: Path, shared: Path, limits: Limits, folder: Path) -> Work:
@@ -165,9 +161,9 @@ def stored(dataset: Dataset, contract: Contract, path: Path) -> Path:
 
 
 def compared(work: Work, pythons: Mapping[str, Path]) -> Iterator[Row]:
-    """Yields what became of FP32 and of every tool's variants, with latencies taken in turns."""
+    """Yields the row of FP32 and of every tool's variants, with interleaved latencies."""
     with ExitStack() as stack:
-        attempts = {FLOAT: judged(work, {}, SessionNetwork(work.model, work.first))}
+        attempts = {FLOAT: evaluated(work, {}, SessionNetwork(work.model, work.first))}
         for tool, python in pythons.items():
             for variant in TOOLS[tool].variants:
                 print(f"{work.model.stem}: {tool} {variant}", file=sys.stderr, flush=True)
@@ -177,17 +173,17 @@ def compared(work: Work, pythons: Mapping[str, Path]) -> Iterator[Row]:
 
 
 def attempted(work: Work, tool: str, variant: str, python: Path) -> Attempt:
-    """Quantizes with one tool and judges that; a failure is an attempt with its reason."""
+    """Quantizes with one tool and evaluates the result; a failure is an attempt with its reason."""
     try:
-        return judged(work, *quantized(work, tool, variant, python))
+        return evaluated(work, *quantized(work, tool, variant, python))
     except (PeerError, EdgeresError) as error:
         return Attempt({"note": last_words(str(error))}, None)
 
 
-def judged(work: Work, row: Row, network: Network) -> Attempt:
-    """Returns a network's attempt, with what it has right added to its row."""
-    right = work.right(network)
-    return Attempt({**row, "right": right, "samples": len(work.labels)}, network)
+def evaluated(work: Work, row: Row, network: Network) -> Attempt:
+    """Returns a network's attempt, with its accuracy added to the row."""
+    accuracy = {"right": work.count_correct(network), "samples": len(work.labels)}
+    return Attempt({**row, **accuracy}, network)
 
 
 def quantized(work: Work, tool: str, variant: str, python: Path) -> tuple[Row, Network]:
@@ -217,26 +213,28 @@ def timed(attempts: Mapping[tuple[str, str], Attempt]) -> Iterator[Row]:
     The tenth percentile is beside the median because other work on the machine moves it less.
     """
     networks = {" ".join(key): a.network for key, a in attempts.items() if a.network is not None}
-    samples, lost = in_turns(networks)
-    found = {name: percentiles(ms, (10, 50)) for name, ms in samples.items()}
+    samples, failures = interleaved(networks)
+    latencies = {name: percentiles(ms, (10, 50)) for name, ms in samples.items()}
     for (tool, variant), attempt in attempts.items():
         name = f"{tool} {variant}"
         row = {"tool": tool, "variant": variant, **attempt.row}
-        if name in lost:
-            row["note"] = lost[name]
-        if name in found:
-            row["p10_ms"], row["p50_ms"] = (round(ms, 3) for ms in found[name])
-            row["speedup"] = round(found[" ".join(FLOAT)][1] / found[name][1], 2)
+        if name in failures:
+            row["note"] = failures[name]
+        if name in latencies:
+            row["p10_ms"], row["p50_ms"] = (round(ms, 3) for ms in latencies[name])
+            row["speedup"] = round(latencies[" ".join(FLOAT)][1] / latencies[name][1], 2)
         yield row
 
 
 def environments(peers: Sequence[str], cache: Path) -> tuple[dict[str, Path], list[Row]]:
     """Returns the interpreter of edgeres and of each peer, and a row for each without one."""
-    made = {tool: environment_of(tool, cache) for tool in peers}
-    pythons = {tool: python for tool, python in made.items() if isinstance(python, Path)}
+    pythons_or_errors = {tool: environment_of(tool, cache) for tool in peers}
+    pythons = {
+        tool: python for tool, python in pythons_or_errors.items() if isinstance(python, Path)
+    }
     refused = [
         {"tool": tool, "note": f"not installed: {error}"}
-        for tool, error in made.items()
+        for tool, error in pythons_or_errors.items()
         if isinstance(error, PeerError)
     ]
     return {OWN: Path(sys.executable), **pythons}, refused
@@ -245,7 +243,7 @@ def environments(peers: Sequence[str], cache: Path) -> tuple[dict[str, Path], li
 def environment_of(tool: str, cache: Path) -> Path | PeerError:
     """Returns the Python of a peer's environment, made the first time and kept, or why not.
 
-    One that is half made is made anew the next time.
+    An unfinished one is made anew the next time.
     """
     folder = cache / tool
     python, stamp = folder / "bin" / "python", folder / "installed.json"

@@ -3,8 +3,7 @@
 
 Takes real trained networks and labelled images from a folder with the layout of its README
 (--shared). Every choice is made on calibration images; validation images only count. Times are
-ratios within one run, each side in turns with the other. Other quantizers are compared where
---peer names them: each is installed into an environment of its own, once.
+ratios within one interleaved run. Other quantizers are compared where --peer names them: each is installed into an environment of its own, once.
 
 Example:
   python -m benchmarks.quantization --shared ../shared --json quantization.json
@@ -42,7 +41,7 @@ from edgeres.onnx_file import load_onnx
 from edgeres.session import open_session, run_session
 
 ROUNDS = 3
-"""Turns that each side of a timed comparison gets; the fastest of each counts."""
+"""Repetitions of each side of a timed comparison; the fastest of each counts."""
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 METHODS = [method.value for method in Method]
@@ -55,20 +54,20 @@ Part = Callable[[dict[Case, Path], Path], Iterator[Row]]
 
 
 def main() -> int:
-    """Runs the parts that were asked for and prints a table for each."""
+    """Runs the requested parts and prints a table for each."""
     parser = arguments()
-    asked = parser.parse_args()
-    if asked.part and ("peers" in asked.part) != bool(asked.peer):
+    options = parser.parse_args()
+    if options.part and ("peers" in options.part) != bool(options.peer):
         parser.error("--part peers needs --peer, and --peer needs --part peers or no --part")
-    cases = [case for case in CASES if not asked.case or case.name in asked.case]
-    found: dict[str, Any] = {"environment": environment()}
+    cases = [case for case in CASES if not options.case or case.name in options.case]
+    results: dict[str, Any] = {"environment": environment()}
     with tempfile.TemporaryDirectory() as folder:
-        models = exported(cases, asked.shared.resolve(), Path(folder))
-        for name, part in parts_of(asked).items():
-            found[name] = list(part(models, asked.shared.resolve()))
-            show(name, found[name])
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        models = exported(cases, options.shared.resolve(), Path(folder))
+        for name, part in parts_of(options).items():
+            results[name] = list(part(models, options.shared.resolve()))
+            show(name, results[name])
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -91,12 +90,12 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def parts_of(asked: argparse.Namespace) -> dict[str, Part]:
+def parts_of(options: argparse.Namespace) -> dict[str, Part]:
     """Returns the parts to run, in their order."""
-    limits = Limits(samples=asked.samples, memory_gib=asked.memory_gib)
-    peers = partial(peer_rows, peers=asked.peer or (), limits=limits)
+    limits = Limits(samples=options.samples, memory_gib=options.memory_gib)
+    peers = partial(peer_rows, peers=options.peer or (), limits=limits)
     known: dict[str, Part] = {**PARTS, "peers": peers}
-    names = asked.part or [*PARTS, *(["peers"] if asked.peer else [])]
+    names = options.part or [*PARTS, *(["peers"] if options.peer else [])]
     return {name: known[name] for name in names}
 
 
@@ -133,7 +132,7 @@ def accuracy(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
                 "network": case.name,
                 "recovery": recovery,
                 "seconds": round(seconds, 1),
-                **judged(model, table, "auto", shared / case.validation),
+                **count_correct(model, table, "auto", shared / case.validation),
             }
 
 
@@ -143,12 +142,12 @@ def worst(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
         table = model.with_suffix(".worst.json")
         edgeres(f"calibrate {model} --data {shared / case.calibration} --method auto -o {table}")
         for method in METHODS:
-            row = judged(model, table, method, shared / case.validation)
+            row = count_correct(model, table, method, shared / case.validation)
             yield {"network": case.name, "method": method, **row}
 
 
-def judged(model: Path, table: Path, method: str, data: Path) -> Row:
-    """Returns how many images FP32 and each lowering of a table have right."""
+def count_correct(model: Path, table: Path, method: str, data: Path) -> Row:
+    """Returns how many images FP32 and each lowering of a table classify correctly."""
     chosen = table.with_suffix(f".{method}.json")
     raw = json.loads(table.read_text(encoding="utf-8"))
     chosen.write_text(json.dumps({**raw, "method": method}), encoding="utf-8")
@@ -176,20 +175,20 @@ def cost(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
             Stored(batch.images, batch.hashes)
             for batch in batches(dataset, contract, batch_size=CalibrationConfig().batch_size)
         ]
-        whole = np.concatenate([part.images for part in stored])
+        images = np.concatenate([part.images for part in stored])
         session = open_session(path)
         best = min(
-            BATCH_SIZES, key=lambda size: inference_time(session, model.artifact, whole[:64], size)
+            BATCH_SIZES, key=lambda size: inference_time(session, model.artifact, images[:64], size)
         )
         plain, calibrated = [], []
         for _ in range(ROUNDS):
-            plain.append(inference_time(session, model.artifact, whole, best))
+            plain.append(inference_time(session, model.artifact, images, best))
             begin = time.perf_counter()
             calibrate(model, stored, CalibrationConfig(), contract=contract, data="memory")
             calibrated.append(time.perf_counter() - begin)
         yield {
             "network": case.name,
-            "images": len(whole),
+            "images": len(images),
             "plain_batch": best,
             "plain_seconds": round(min(plain), 2),
             "calibrate_seconds": round(min(calibrated), 2),
@@ -198,7 +197,7 @@ def cost(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
 
 
 def inference_time(session: Any, model: Any, images: NDArray[np.float32], size: int) -> float:
-    """Returns the seconds that a session takes for all images, `size` at a time."""
+    """Returns the seconds that a session takes for all images at a batch size."""
     begin = time.perf_counter()
     for start in range(0, len(images), size):
         run_session(session, [model.output.name], {model.input.name: images[start : start + size]})
@@ -266,7 +265,7 @@ sys.exit(code)
 
 
 def latency(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
-    """Yields the median latency at batch 1 of the CPU's INT8 engine and of FP32, in turns."""
+    """Yields the median latency at batch 1 of the CPU's INT8 engine and of FP32, interleaved."""
     for case, model in models.items():
         table, engine = model.with_suffix(".json"), model.with_suffix(".int8")
         edgeres(f"calibrate {model} --data {shared / case.calibration} -o {table}")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measures what the README's results table says, with the commands that a user would type.
+"""Measures the README's results table, with the commands that a user would type.
 
 Takes real trained networks and labelled images from a folder with the layout of its README
 (--shared), carries each network through export, calibrate, build-engine and bench, and prints
 one Markdown table and, with --json, every verdict with its environment. Latency is the ratio of
-medians of engine and reference, timed in turns in one run.
+medians of engine and reference, timed interleaved in one run.
 
 Example:
   python -m benchmarks.results --shared ../shared --json results.json
@@ -66,23 +66,23 @@ def main() -> int:
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/")
     parser.add_argument("--case", action="append", choices=[c.name for c in CASES])
     parser.add_argument("--json", type=Path, help="where to write every verdict")
-    asked = parser.parse_args()
-    wanted = [case for case in CASES if not asked.case or case.name in asked.case]
+    options = parser.parse_args()
+    wanted = [case for case in CASES if not options.case or case.name in options.case]
     verdicts: dict[str, Any] = {}
     print("| network | engine | correct | top-1, 95 % interval | latency |")
     print("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for case in wanted:
-            for engine, verdict in measured(case, asked.shared.resolve(), Path(folder)):
+            for engine, verdict in verdicts_of(case, options.shared.resolve(), Path(folder)):
                 verdicts[f"{case.name} {engine}"] = verdict
                 print(row(case.name, engine, verdict), flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps(verdicts, indent=1) + "\n", encoding="utf-8")
+    if options.json:
+        options.json.write_text(json.dumps(verdicts, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def measured(case: Case, shared: Path, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the verdict of each engine of a case, with what it is."""
+def verdicts_of(case: Case, shared: Path, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields each engine of a case by its title, with its verdict."""
     model, table, engine = (folder / f"{case.name}.{end}" for end in ("onnx", "json", "int8"))
     validation = f"--reference {model} --data {shared / case.validation} --json"
     edgeres(f"export {case.export.format(shared=shared)} -o {model}")
@@ -96,7 +96,7 @@ def measured(case: Case, shared: Path, folder: Path) -> Iterator[tuple[str, dict
 
 
 def edgeres(arguments: str) -> str:
-    """Runs a command and returns what it printed; a failure ends the script with its message."""
+    """Runs a command and returns what it printed; a failure ends the run with its message."""
     command = [sys.executable, "-m", "edgeres", *shlex.split(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Holds bench's latency against a plain loop over the same session, in turns.
+"""Compares bench's latency with a plain loop over the same session, interleaved.
 
 The loop knows nothing of edgeres' timing: it calls ONNX Runtime's session itself and reads the
 clock. Each round times both; the figure is the median of the rounds' ratios of medians, and its
-spread says how quiet the machine is.
+spread shows how quiet the machine is.
 
 Example:
   python -m benchmarks.timing --engine resnet50.int8.onnx --rounds 9
@@ -41,17 +41,19 @@ def main() -> int:
     parser.add_argument("--engine", type=Path, required=True, help="for the onnxruntime target")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--iterations", type=int, default=60, help="of each, in a round")
-    asked = parser.parse_args()
-    manifest = load_engine(asked.engine).manifest
+    options = parser.parse_args()
+    manifest = load_engine(options.engine).manifest
     size = manifest.contract.size
     images = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
     runner = OpenRunner(
-        asked.engine, input=manifest.input, output=manifest.output, name=asked.engine.name
+        options.engine, input=manifest.input, output=manifest.output, name=options.engine.name
     )
     with runner:
-        rounds = [one_round(runner, images, asked.iterations, turn) for turn in range(asked.rounds)]
+        rounds = [
+            one_round(runner, images, options.iterations, turn) for turn in range(options.rounds)
+        ]
     ratios = sorted(bench / loop for bench, loop, _ in rounds)
-    found = {
+    figures = {
         "ratio": median(ratios),
         "lowest": ratios[0],
         "highest": ratios[-1],
@@ -59,22 +61,23 @@ def main() -> int:
         "loop_p50_ms": median(loop for _, loop, _ in rounds),
         "overhead_part": median(overhead for *_, overhead in rounds),
     }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(figures, indent=1))
     return 0
 
 
 def one_round(
     runner: OpenRunner, images: NDArray[np.float32], count: int, turn: int
 ) -> tuple[float, float, float]:
-    """Returns the medians of bench and of the loop in ms, and the overhead's part of bench's."""
+    """Returns the medians of bench and of the loop in ms, and the overhead as a fraction of bench's."""
     config = BenchConfig(iterations=count, warmup=5)
+    # The order alternates, so that a machine that warms up favours neither.
     if turn % 2:
         loop_ms = plain_loop(runner, images, count)
-        found = benchmark_pair(runner, runner, images, config)
+        pair = benchmark_pair(runner, runner, images, config)
     else:
-        found = benchmark_pair(runner, runner, images, config)
+        pair = benchmark_pair(runner, runner, images, config)
         loop_ms = plain_loop(runner, images, count)
-    return found.engine.p50_ms, loop_ms, (found.overhead_ms or 0.0) / found.engine.p50_ms
+    return pair.engine.p50_ms, loop_ms, (pair.overhead_ms or 0.0) / pair.engine.p50_ms
 
 
 def plain_loop(runner: OpenRunner, images: NDArray[np.float32], count: int) -> float:

@@ -43,8 +43,8 @@ CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.MIXED)
 
 _MAY_REFUSE = {(Precision.FP32, "7.5")}
-"""What NVIDIA's builder refuses by a check of its own: it has no FP32 kernels for Turing, and says
-so (`check_turing_op_compatibility` in TensorRT for RTX 1.7.1)."""
+"""What NVIDIA's builder refuses by a check of its own: it has no FP32 kernels for Turing
+(`check_turing_op_compatibility` in TensorRT for RTX 1.7.1)."""
 
 _BATCH_NORM_GAIN = 0.1
 """Keeps the activations of 600 random residual blocks finite: each adds a hundredth in variance."""
@@ -56,12 +56,13 @@ class Outcome:
 
     built: bool
     may_refuse: bool
-    said: str
+    detail: str
+    """Size of the plan, or the builder's message."""
 
     def __str__(self) -> str:
         if self.built:
-            return self.said
-        return f"refused by NVIDIA: {self.said}" if self.may_refuse else f"FAILED: {self.said}"
+            return self.detail
+        return f"refused by NVIDIA: {self.detail}" if self.may_refuse else f"FAILED: {self.detail}"
 
 
 def random_model(spec: ModelSpec, folder: Path) -> LoadedModel:
@@ -118,7 +119,7 @@ def lowered(model: LoadedModel, table: CalibrationTable, precision: Precision) -
 
 
 def build(network: LoweredNetwork, precision: Precision, capability: str, folder: Path) -> Outcome:
-    """Builds one plan for one compute capability and says how it went."""
+    """Builds one plan for one compute capability and returns the outcome."""
     config = BuildConfig(
         target=Target.TENSORRT_RTX,
         precision=precision,
@@ -131,20 +132,20 @@ def build(network: LoweredNetwork, precision: Precision, capability: str, folder
     try:
         build_engine(network, config, Contract(size=1), output=plan)
     except BuildError as error:
-        return Outcome(built=False, may_refuse=may_refuse, said=str(error)[:160])
+        return Outcome(built=False, may_refuse=may_refuse, detail=str(error)[:160])
     size = plan.stat().st_size / 1e6
-    return Outcome(built=True, may_refuse=may_refuse, said=f"{size:.1f} MB")
+    return Outcome(built=True, may_refuse=may_refuse, detail=f"{size:.1f} MB")
 
 
 def check(name: str, capabilities: list[str], folder: Path) -> Iterator[tuple[str, bool]]:
-    """Yields a line for each precision of an architecture, and whether all of it is right."""
+    """Yields a line for each precision of an architecture, and whether all builds passed."""
     model = random_model(ARCHITECTURES[name], folder)
     table = unit_table(model)
     for precision in PRECISIONS:
         network = lowered(model, table, precision)
         outcomes = [build(network, precision, capability, folder) for capability in capabilities]
-        right = all(outcome.built or outcome.may_refuse for outcome in outcomes)
-        yield f"| {name} | {precision} | {' | '.join(map(str, outcomes))} |", right
+        passed = all(outcome.built or outcome.may_refuse for outcome in outcomes)
+        yield f"| {name} | {precision} | {' | '.join(map(str, outcomes))} |", passed
     model.artifact.path.unlink()
 
 
@@ -155,19 +156,19 @@ def main() -> int:
     )
     parser.add_argument("architectures", nargs="*", default=list(ARCHITECTURES))
     parser.add_argument("--compute-capability", action="append", choices=CAPABILITIES)
-    asked = parser.parse_args()
-    capabilities = asked.compute_capability or list(CAPABILITIES)
+    options = parser.parse_args()
+    capabilities = options.compute_capability or list(CAPABILITIES)
     logging.getLogger("edgeres").setLevel(logging.ERROR)
     print(f"| network | precision | {' | '.join(capabilities)} | seconds |")
     print("| --- " * (len(capabilities) + 3) + "|")
     failed = 0
     with tempfile.TemporaryDirectory(prefix="edgeres-") as folder:
-        for name in asked.architectures:
+        for name in options.architectures:
             start = time.perf_counter()
             try:
-                for line, right in check(name, capabilities, Path(folder)):
+                for line, passed in check(name, capabilities, Path(folder)):
                     print(f"{line} {time.perf_counter() - start:.1f} |", flush=True)
-                    failed += not right
+                    failed += not passed
             except EdgeresError as error:
                 print(f"| {name} | FAILED: {error} |", flush=True)
                 failed += 1

@@ -1,4 +1,4 @@
-"""What the steps of verify_on_device.py share: what was asked, what was made, what is lacking."""
+"""What the steps of verify_on_device.py share: options, engines, and what the machine lacks."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class FailureError(Exception):
     """A step ran and its figures are not what they should be."""
 
     def __init__(self, message: str, figures: Figures) -> None:
-        """Takes what was expected, and what was found."""
+        """Takes what was expected, and the figures."""
         super().__init__(message)
         self.figures = figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What was asked for on the command line."""
+    """The command line's options."""
 
     folder: Path
     networks: tuple[str, ...]
@@ -98,14 +98,14 @@ class Bench:
 def lacks(target: Target) -> dict[str, str]:
     """Returns what this machine does not have, with the reason. Packages are not imported."""
     device = find_cuda_device()
-    found = {} if isinstance(device, CudaDevice) else {"GPU": f"this machine: {device.reason}"}
+    missing = {} if isinstance(device, CudaDevice) else {"GPU": f"this machine: {device.reason}"}
     module = "tensorrt" if target is Target.TENSORRT else "tensorrt_rtx"
     for thing, package in (("TensorRT", module), ("pycuda", "pycuda"), ("torch", "torch")):
         if importlib.util.find_spec(package) is None:
-            found[thing] = f"the Python module {package} is not installed"
+            missing[thing] = f"the Python module {package} is not installed"
     if trtexec() is None:
-        found["trtexec"] = f"not on the PATH, nor in {' or '.join(TRTEXEC_PLACES)}"
-    return found
+        missing["trtexec"] = f"not on the PATH, nor in {' or '.join(TRTEXEC_PLACES)}"
+    return missing
 
 
 def trtexec() -> str | None:

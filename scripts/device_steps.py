@@ -86,7 +86,7 @@ def digits(bench: Bench) -> Figures:
 
 
 def resnet50(bench: Bench) -> Figures:
-    """Takes or makes a ResNet-50 and its images, and calibrates it."""
+    """Calibrates the given ResNet-50 on the given images, or random ones."""
     options = bench.options
     model = options.onnx or random_resnet50(bench)
     data = options.data or random_images(options.folder / "images.npz", options.images)
@@ -142,7 +142,7 @@ def simulate(bench: Bench, name: str, precision: Precision) -> Figures:
         runner = network_runner(quantize_for_tensorrt(model, network.table), "simulated")
     with runner:
         bench.simulated[name, precision] = logits_of(runner, network.images)
-    return {"right": right(bench.simulated[name, precision], network.labels)}
+    return {"right": count_correct(bench.simulated[name, precision], network.labels)}
 
 
 def build(bench: Bench, name: str, precision: Precision) -> Figures:
@@ -171,18 +171,19 @@ def build(bench: Bench, name: str, precision: Precision) -> Figures:
 
 
 def accuracy(bench: Bench, name: str, precision: Precision) -> Figures:
-    """Holds the engine's logits and accuracy against the simulation's."""
+    """Compares the engine's logits and accuracy with the simulation's."""
     engine, network = bench.engine(name, precision), bench.network(name)
     expected = bench.simulated[name, precision]
     with TensorRTRunner(engine) as runner:
-        found = logits_of(runner, network.images)
-    distance = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-    drop = 100 * (right(expected, network.labels) - right(found, network.labels)) / len(found)
+        logits = logits_of(runner, network.images)
+    distance = float(np.linalg.norm(logits - expected) / np.linalg.norm(expected))
+    correct = count_correct(logits, network.labels)
+    drop = 100 * (count_correct(expected, network.labels) - correct) / len(logits)
     limit = NOISE.get(precision, INT8_NOISE)
     figures: Figures = {
-        "right": right(found, network.labels),
+        "right": correct,
         "drop_pp": drop,
-        "same_answer": float((found.argmax(1) == expected.argmax(1)).mean()),
+        "same_answer": float((logits.argmax(1) == expected.argmax(1)).mean()),
         "relative_l2": distance,
         "limits": {"relative_l2": limit, "drop_pp": MAX_DROP_PP},
     }
@@ -192,7 +193,7 @@ def accuracy(bench: Bench, name: str, precision: Precision) -> Figures:
 
 
 def coverage(bench: Bench, name: str, precision: Precision) -> Figures:
-    """Tells what the builder's inspector says of the layers."""
+    """Returns the layers and precisions that the builder's inspector lists."""
     manifest = bench.engine(name, precision).manifest.to_dict()
     if manifest.get("audit") is None:
         raise LackError("the builder gave no layer list")
@@ -221,8 +222,10 @@ def against_trtexec(bench: Bench, name: str, precision: Precision) -> Figures:
     shape = "x".join(map(str, images.shape))
     command = [trtexec() or "", f"--loadEngine={engine.path}"]
     command.append(f"--shapes={engine.manifest.input.name}:{shape}")
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
-    theirs = gpu_compute_ms(told)
+    output = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False
+    ).stdout
+    theirs = gpu_compute_ms(output)
     with TensorRTRunner(engine, memory=HostMemory.COPIED) as runner:
         measure = runner.stopwatch(images, Timing.COMPUTE, time.perf_counter_ns)
         ours = float(np.median([measure() / 1e6 for _ in range(SAMPLES)]))
@@ -232,12 +235,12 @@ def against_trtexec(bench: Bench, name: str, precision: Precision) -> Figures:
     return figures
 
 
-def gpu_compute_ms(told: str) -> float:
+def gpu_compute_ms(output: str) -> float:
     """Returns the median of `GPU Compute Time` in trtexec's output."""
-    found = re.search(r"GPU Compute Time:.*?median = ([\d.]+) ms", told)
-    if found is None:
-        raise FailureError("trtexec told no GPU compute time", {"output": told[-2000:]})
-    return float(found[1])
+    match = re.search(r"GPU Compute Time:.*?median = ([\d.]+) ms", output)
+    if match is None:
+        raise FailureError("trtexec printed no GPU compute time", {"output": output[-2000:]})
+    return float(match[1])
 
 
 STEPS: Mapping[str, EngineStep] = {
@@ -252,7 +255,7 @@ STEPS: Mapping[str, EngineStep] = {
 
 
 def leaks(bench: Bench, name: str) -> Figures:
-    """Watches the memory of process and device over many inferences of all batch sizes."""
+    """Compares the memory of process and device before and after many inferences of all batch sizes."""
     engine, images = bench.engine(name, Precision.INT8), bench.network(name).images
     import pycuda.driver as cuda
 
@@ -314,7 +317,7 @@ def logits_of(runner: Runner, images: NDArray[np.float32]) -> NDArray[np.float32
     return np.concatenate([runner.infer(images[start : start + BATCH]) for start in starts])
 
 
-def right(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
+def count_correct(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
     """Returns how many of the images have the highest logit at their label."""
     return int((logits.argmax(axis=1) == labels).sum())
 

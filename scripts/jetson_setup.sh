@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Prepares a Jetson for edgeres: an environment that sees JetPack's TensorRT, with edgeres and a
-# pycuda built for the board's CUDA. No torch: a board builds and judges engines without it.
+# pycuda built for the board's CUDA. No torch: a board builds and evaluates engines without it.
 #     scripts/jetson_setup.sh           does what is missing; run it again at any time
-#     scripts/jetson_setup.sh --check   tells what is missing and how it would be done; exit 1 then
+#     scripts/jetson_setup.sh --check   lists what is missing and the commands for it; exit 1 then
 # EDGERES_VENV names another folder for the environment than .venv-jetson; CUDA_HOME another
 # toolkit than /usr/local/cuda.
 set -euo pipefail
@@ -58,9 +58,9 @@ read_options() {
 # Sets the limit on numpy: what JetPack 6 brings was compiled with NumPy 1 and may crash with 2.
 read_board() {
   local file=$board/etc/nv_tegra_release release
-  [[ -r $file ]] || die "$file is not there: this is no Jetson with Jetson Linux. On a desktop: pip install edgeres."
+  [[ -r $file ]] || die "$file is not there: this is no Jetson with Jetson Linux. On a desktop: pip install '.[tensorrt]' in $root."
   release=$(sed -nE '1s/^# R([0-9]+) ?\(release\).*/\1/p' "$file")
-  [[ -n $release ]] || die "$file does not tell a release: $(head -n 1 "$file")"
+  [[ -n $release ]] || die "$file names no release: $(head -n 1 "$file")"
   if ((release < 36)); then
     die "Jetson Linux $release has Python 3.8 or older, and edgeres needs 3.10. Flash JetPack 6 or newer."
   fi
@@ -77,17 +77,17 @@ step() {
   if "$is_ready"; then
     say "ok       $what"
   elif [[ -n $check_only ]]; then
-    say "missing  $what: $(told "$@")"
+    say "missing  $what: $(command_text "$@")"
     missing=$((missing + 1))
   else
-    say "doing    $what: $(told "$@")"
-    "$@" || die "$what: $(told "$@") failed. Its output above says why; run this script again afterwards."
-    "$is_ready" || die "$what is still missing after: $(told "$@")"
+    say "doing    $what: $(command_text "$@")"
+    "$@" || die "$what: $(command_text "$@") failed. The reason is in its output above; run this script again afterwards."
+    "$is_ready" || die "$what is still missing after: $(command_text "$@")"
   fi
 }
 
-# Prints what a step's command comes down to.
-told() {
+# Prints a step's command as one would type it.
+command_text() {
   case $1 in
     as_root) shift && echo "sudo $*" ;;
     make_venv) echo "python3 -m venv --system-site-packages $venv" ;;

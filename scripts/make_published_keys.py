@@ -1,11 +1,11 @@
-"""Writes the keys and shapes of torchvision's and timm's ResNet checkpoints, as the tests hold them.
+"""Writes the keys and shapes of torchvision's and timm's ResNet checkpoints, for the tests to compare with.
 
     python -m pip install torchvision timm
     python scripts/make_published_keys.py
 
 Each line of a section has a key and its shape. `bn1.*` stands for a batch normalisation:
 `weight`, `bias`, `running_mean` and `running_var` of that shape, and `num_batches_tracked`
-without one. The networks are made without weights, on no device; both libraries must agree.
+without one. The networks are versions without weights, on no device; both libraries must agree.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def lines_of(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Writes the file and says what it was made with."""
+    """Writes the file and prints the versions that it is from."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("-o", "--output", type=Path, default=_OUTPUT, help="default: %(default)s")
     output: Path = parser.parse_args().output
-    made = f"torchvision {torchvision.__version__.partition('+')[0]}, timm {timm.__version__}"
-    lines = [f"# Made by scripts/make_published_keys.py from {made}."]
+    versions = f"torchvision {torchvision.__version__.partition('+')[0]}, timm {timm.__version__}"
+    lines = [f"# Made by scripts/make_published_keys.py from {versions}."]
     for name in PUBLISHED:
         with torch.device("meta"):
             shapes = shapes_of(torchvision.models.get_model(name, weights=None))
@@ -59,7 +59,7 @@ def main() -> None:
             raise SystemExit(f"{name}: torchvision and timm differ; the file holds one list only")
         lines += [f"[{name}]", *lines_of(shapes)]
     output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{output}: {len(PUBLISHED)} networks, {len(lines)} lines, {made}")
+    print(f"{output}: {len(PUBLISHED)} networks, {len(lines)} lines, {versions}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 pycuda=pycuda==2026.1
 cuda_headers=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-profiler-api==13.0.85)
 
-# Installs pycuda where it is missing; where that cannot be, says so, and its tests are skipped.
+# Installs pycuda where it is missing; where that is impossible, a message is printed and its tests are skipped.
 prepare_pycuda() {
   (
     trap 'exit 130' INT

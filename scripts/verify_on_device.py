@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Proves on a board what no machine without one can, and writes one report to send in.
+"""Checks on a board what no machine without one can, and writes one report to send in.
 
-Builds engines of the embedded digits' network and of a ResNet-50 with TensorRT, and holds each
-against its simulation on the CPU: logits and accuracy, precision layer by layer, latency in every
+Builds engines of the embedded digits' network and of a ResNet-50 with TensorRT, and compares
+each with its simulation on the CPU: logits and accuracy, precision layer by layer, latency in every
 timing mode and against trtexec, memory over many inferences, several streams, and the primary
-context that torch uses too. A step that lacks its hardware or package is skipped, and says what it
-lacks; so the script runs anywhere.
+context that torch uses too. A step that lacks its hardware or package is skipped with what
+it lacks, so the script runs anywhere.
 
 Writes REPORT.json and, with the same content to read, REPORT.txt. Exit code 1 where a step failed.
 
@@ -36,20 +36,20 @@ from edgeres.machine.cuda import CudaDevice, find_cuda_device
 
 def main() -> int:
     """Runs every step and writes the report."""
-    asked = parsed()
+    given = parsed()
     with tempfile.TemporaryDirectory(prefix="edgeres-") as folder:
         options = Options(
             folder=Path(folder),
-            networks=tuple(asked.network or ("digits", "resnet50")),
-            onnx=asked.onnx,
-            data=asked.data,
-            target=Target(asked.target),
-            inferences=asked.inferences,
-            images=asked.images,
+            networks=tuple(given.network or ("digits", "resnet50")),
+            onnx=given.onnx,
+            data=given.data,
+            target=Target(given.target),
+            inferences=given.inferences,
+            images=given.images,
         )
-        report = verify(options, say=lambda line: print(line, file=sys.stderr, flush=True))
-    save_json(asked.output, report)
-    asked.output.with_suffix(".txt").write_text(text_of(report), encoding="utf-8")
+        report = verify(options, log=lambda line: print(line, file=sys.stderr, flush=True))
+    save_json(given.output, report)
+    given.output.with_suffix(".txt").write_text(text_of(report), encoding="utf-8")
     print(text_of(report), end="")
     return 1 if any(step["status"] == "failed" for step in report["steps"]) else 0
 
@@ -64,16 +64,16 @@ def parsed() -> argparse.Namespace:
     targets = [Target.TENSORRT.value, Target.TENSORRT_RTX.value]
     parser.add_argument("--target", choices=targets, default=Target.TENSORRT.value)
     parser.add_argument("--inferences", type=int, default=10_000, help="of the leak test")
-    parser.add_argument("--images", type=int, default=64, help="that ResNet-50 is judged on")
+    parser.add_argument("--images", type=int, default=64, help="that ResNet-50 is evaluated on")
     return parser.parse_args()
 
 
-def verify(options: Options, say: Callable[[str], None]) -> Figures:
+def verify(options: Options, log: Callable[[str], None]) -> Figures:
     """Returns the report: the machine, and every step with its status and figures."""
     bench = Bench(options=options, lacks=lacks(options.target))
     done = []
     for name, run in steps(options):
-        say(name)
+        log(name)
         done.append({"name": name, **outcome(run, bench)})
     device = find_cuda_device()
     return {
@@ -87,19 +87,19 @@ def verify(options: Options, say: Callable[[str], None]) -> Figures:
 
 
 def outcome(run: Callable[[Bench], Figures], bench: Bench) -> Figures:
-    """Returns what became of one step; nothing that it raises ends the run."""
+    """Returns status and figures of one step; nothing that it raises ends the run."""
     start = time.perf_counter()
     try:
-        found: Figures = {"status": "passed", "figures": run(bench)}
+        result: Figures = {"status": "passed", "figures": run(bench)}
     except LackError as lack:
-        found = {"status": "skipped", "reason": str(lack)}
+        result = {"status": "skipped", "reason": str(lack)}
     except FailureError as failure:
-        found = {"status": "failed", "reason": str(failure), "figures": failure.figures}
+        result = {"status": "failed", "reason": str(failure), "figures": failure.figures}
     except EdgeresError as error:
-        found = {"status": "failed", "reason": str(error)}
-    except Exception:  # a report from a board must hold what nobody expected
-        found = {"status": "failed", "reason": traceback.format_exc()}
-    return {**found, "seconds": round(time.perf_counter() - start, 2)}
+        result = {"status": "failed", "reason": str(error)}
+    except Exception:  # a report from a board must have what nobody expected
+        result = {"status": "failed", "reason": traceback.format_exc()}
+    return {**result, "seconds": round(time.perf_counter() - start, 2)}
 
 
 def text_of(report: Figures) -> str:
@@ -108,8 +108,8 @@ def text_of(report: Figures) -> str:
     lines = [f"device: {device['name'] if device else 'none'}"]
     lines += [f"lacks {thing}: {reason}" for thing, reason in report["lacks"].items()]
     for step in report["steps"]:
-        said = step.get("reason") or ", ".join(f"{k} {v}" for k, v in step["figures"].items())
-        lines.append(f"{step['status']:8}{step['name']}: {said}")
+        detail = step.get("reason") or ", ".join(f"{k} {v}" for k, v in step["figures"].items())
+        lines.append(f"{step['status']:8}{step['name']}: {detail}")
     return "\n".join(lines) + "\n"
 
 

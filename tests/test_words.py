@@ -1,8 +1,8 @@
 """The vocabulary of names, messages, help and pages: this field's terms, not the project's own.
 
 `python tests/test_words.py` prints how many unwanted words each area has; with the names of areas
-it lists them. An area is a folder of `edgeres`, `edgeres` for the modules beside the folders, `help`
-for the commands' help, or `pages` for README.md, CHANGELOG.md and docs/.
+it lists them. An area is a folder of `edgeres`, `edgeres` for the modules beside the folders, `benchmarks`,
+`training`, `scripts`, `help` for the commands' help, or `pages` for README.md, CHANGELOG.md and docs/.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from edgeres.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CLEAN: tuple[str, ...] = ("pages", "machine", "images", "statistics")
+CLEAN: tuple[str, ...] = (
+    "benchmarks",
+    "images",
+    "machine",
+    "pages",
+    "statistics",
+    "training",
+)
 """Areas that have none of the words; an area that was cleaned is added here."""
 
 PHRASES: Mapping[str, str] = {
@@ -46,6 +53,7 @@ PHRASES: Mapping[str, str] = {
     r"w(?:in|ins|on) (?:\w+ )?back": "recover",
     r"as often right": "dominated by",
     r"drop of -": "top-1 +",
+    r"pip install '?edgeres": "pip install '.[EXTRA]', from a clone",
 }
 """What prose must not have, as patterns of whole words, and what it has instead."""
 
@@ -89,9 +97,10 @@ ALLOWED_TEXT: Mapping[str, str] = {
 
 
 def areas() -> dict[str, list[Path]]:
-    """Returns the Python files of each folder of the package, and of `edgeres` itself."""
+    """Returns the Python files of each folder of the package, of `edgeres` and of the others."""
     package = ROOT / "edgeres"
     folders = [path for path in sorted(package.iterdir()) if (path / "__init__.py").exists()]
+    folders += [ROOT / name for name in ("benchmarks", "training", "scripts")]
     return {"edgeres": sorted(package.glob("*.py"))} | {
         folder.name: sorted(folder.rglob("*.py")) for folder in folders
     }
@@ -124,7 +133,9 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
             parts = (p.value if isinstance(p, ast.Constant) else "{}" for p in node.values)
             yield node.lineno, "".join(map(str, parts))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            is_key = re.fullmatch(r"[\w.-]*", node.value)
+            is_key = re.fullmatch(
+                r"[\w.-]*", node.value
+            )  # or an option, or a value of an enumeration
             if not is_key and id(node) not in alone | inside:
                 yield node.lineno, node.value
 

@@ -23,6 +23,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,10 @@ def spec_of(name: str) -> ModelSpec:
 
     Source: Zagoruyko and Komodakis 2016, table 1.
     """
-    found = re.fullmatch(r"wrn_(\d+)_(\d+)", name)
-    if found is None:
+    match = re.fullmatch(r"wrn_(\d+)_(\d+)", name)
+    if match is None:
         return find_spec(name, factories=False)
-    depth, width = map(int, found.groups())
+    depth, width = map(int, match.groups())
     blocks = (depth - 4) // 6
     return replace(find_spec("wrn_16_4"), name=name, layers=(blocks,) * 3, widen_factor=width)
 
@@ -135,7 +136,7 @@ def depth_of(name: str) -> int:
 
 
 def settings_from(options: argparse.Namespace) -> Settings:
-    """Returns the recipe's settings at the input size asked for, shifts in proportion."""
+    """Returns the recipe's settings at the requested input size, shifts in proportion."""
     recipe = RECIPES[options.recipe]
     contract = preset(recipe.preset)
     size = options.input_size
@@ -150,7 +151,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
 
 
 def trained(spec: ModelSpec, data: Labelled, test: Labelled | None, settings: Settings) -> Trained:
-    """Returns what became of a network."""
+    """Trains a network and returns its errors and time."""
     shaped = replace(spec, num_classes=data.classes, input_size=settings.contract.size)
     network = network_from_spec(shaped)
     training = Training(shaped, data, settings)
@@ -158,9 +159,8 @@ def trained(spec: ModelSpec, data: Labelled, test: Labelled | None, settings: Se
     started = clock()
     model = train(training, None, progress())
     seconds = clock() - started
-    errors = [
-        1 - correct(model, part, settings.contract) / len(part.labels) for part in _both(data, test)
-    ]
+    parts = [data] if test is None else [data, test]
+    errors = [1 - correct(model, part, settings.contract) / len(part.labels) for part in parts]
     return Trained(
         network=spec.name,
         seed=settings.seed,
@@ -172,10 +172,6 @@ def trained(spec: ModelSpec, data: Labelled, test: Labelled | None, settings: Se
         test_error=errors[1] if test is not None else None,
         epoch_s=seconds / settings.epochs,
     )
-
-
-def _both(data: Labelled, test: Labelled | None) -> list[Labelled]:
-    return [data] if test is None else [data, test]
 
 
 def conditions_of(options: argparse.Namespace, data: Labelled) -> dict[str, Any]:
@@ -217,8 +213,8 @@ def kept(path: Path, conditions: dict[str, Any]) -> list[Trained]:
 
 def write_report(folder: Path, conditions: dict[str, Any], known: list[Trained]) -> None:
     """Writes the table and the figure."""
-    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in conditions.items())
-    texts = {"degradation.md": f"# Degradation\n\n{table(known)}\n\nConditions: {told}.\n"}
+    text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in conditions.items())
+    texts = {"degradation.md": f"# Degradation\n\n{table(known)}\n\nConditions: {text}.\n"}
     if (plot := figure(known)) is not None:
         texts["degradation.svg"] = draw_plot_svg(plot)
     for name, text in texts.items():
@@ -246,19 +242,16 @@ def figure(known: list[Trained]) -> Plot | None:
 
 
 def _error_by_depth(known: list[Trained], kind: str, part: str) -> tuple[tuple[float, float], ...]:
-    found = [each for each in known if re.fullmatch(rf"{kind}\d+", each.network)]
-    if part == "test" and any(each.test_error is None for each in found):
+    networks = [each for each in known if re.fullmatch(rf"{kind}\d+", each.network)]
+    if part == "test" and any(each.test_error is None for each in networks):
         return ()
-    by_depth = groupby(sorted(found, key=_depth), key=_depth)
+    depth_of_run = attrgetter("depth")
+    by_depth = groupby(sorted(networks, key=depth_of_run), key=depth_of_run)
     name = f"{part}_error"
     return tuple(
         (depth, 100 * statistics.fmean(getattr(each, name) for each in group))
         for depth, group in by_depth
     )
-
-
-def _depth(each: Trained) -> int:
-    return each.depth
 
 
 def table(known: list[Trained]) -> str:

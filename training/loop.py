@@ -51,7 +51,7 @@ class Recipe:
     padding: str = "constant"
     """What fills the margin, as numpy.pad calls it; `constant` is black."""
     mirrored: bool = True
-    """Whether half of the images are turned left to right."""
+    """Whether half of the images are mirrored left to right."""
 
 
 RECIPES = {
@@ -119,7 +119,7 @@ def labelled(dataset: Dataset, contract: Contract, origin: str) -> Labelled:
 
 
 def augmented(pixels: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.uint8]:
-    """Returns the images, (N, H, W, 3), each moved and perhaps mirrored as torch's generator says."""
+    """Returns the images, (N, H, W, 3), each moved and perhaps mirrored by torch's generator."""
     count, size, reach = len(pixels), pixels.shape[1], recipe.shift
     margins = ((0, 0), (reach, reach), (reach, reach), (0, 0))
     padded = np.pad(pixels, margins, mode=recipe.padding)  # type: ignore[call-overload]
@@ -240,7 +240,7 @@ def train(
     Args:
         training: begun or restored.
         state_file: where the state is written after each epoch; None: nowhere.
-        report: told after each step which it was in its epoch; 0 once an epoch is complete.
+        report: called after each step with its number in the epoch; with 0 once an epoch is complete.
     """
     for _ in range(len(training.losses), training.settings.epochs):
         for step in training.run_epoch():
@@ -292,15 +292,15 @@ def resume(training: Training, state_file: Path) -> None:
 def correct(model: nn.Module, data: Labelled, contract: Contract) -> int:
     """Returns how many images get their label, in FP32 wherever the network is."""
     device = next(model.parameters()).device
-    right = 0
+    count = 0
     with torch.inference_mode():
         for start in range(0, len(data.labels), _EVALUATED_AT_ONCE):
             part = slice(start, start + _EVALUATED_AT_ONCE)
             logits: Tensor = model(
                 torch.from_numpy(normalise(data.pixels[part], contract)).to(device)
             )
-            right += int((logits.argmax(1).cpu().numpy() == data.labels[part]).sum())
-    return right
+            count += int((logits.argmax(1).cpu().numpy() == data.labels[part]).sum())
+    return count
 
 
 def make_deterministic(threads: int) -> None:

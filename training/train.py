@@ -124,11 +124,11 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         EdgeresError: the data, the options or a file cannot be used.
     """
-    asked, settings = find_spec(options.architecture, factories=False), settings_from(options)
+    base, settings = find_spec(options.architecture, factories=False), settings_from(options)
     make_deterministic(options.threads)
     check_writable(options.output)
     training_data, test_data = data_from(options, settings.contract)
-    spec = replace(asked, num_classes=training_data.classes)
+    spec = replace(base, num_classes=training_data.classes)
     training = Training(spec, training_data, settings)
     state_file = options.output.with_name(f"{options.output.name}.state")
     resume(training, state_file)
@@ -140,13 +140,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def settings_from(options: argparse.Namespace) -> Settings:
-    """Returns what was asked for, over the recipe's own values.
+    """Returns the recipe with the options that override it.
 
     Raises:
         ConfigError: a number below 1, or a device that is not there.
     """
-    asked = {"batch_size": options.batch_size, "preset": options.preset}
-    given = {name: value for name, value in asked.items() if value is not None}
+    overrides = {"batch_size": options.batch_size, "preset": options.preset}
+    given = {name: value for name, value in overrides.items() if value is not None}
     recipe = replace(RECIPES[options.recipe], **given)
     epochs = recipe.epochs if options.epochs is None else options.epochs
     if min(epochs, recipe.batch_size, options.threads) < 1:
@@ -184,7 +184,7 @@ def data_from(options: argparse.Namespace, contract: Contract) -> tuple[Labelled
 def facts_from(
     options: argparse.Namespace, settings: Settings, data: Labelled
 ) -> dict[str, object]:
-    """Returns what the file says of its origin; a recipe named like its preset is left out."""
+    """Returns the origin that the file records; a recipe named like its preset is left out."""
     recipe = {} if options.recipe == settings.recipe.preset else {"recipe": options.recipe}
     return {
         "architecture": options.architecture,
@@ -203,7 +203,7 @@ def print_result(
     model: nn.Module,
     parts: dict[str, Labelled | None],
 ) -> None:
-    """Prints how many images the network has right, as trained and as the file holds it."""
+    """Prints how many images the network classifies correctly, as trained and as stored."""
     stored = model_from_checkpoint(spec, load_checkpoint(options.output)).to(options.device)
     contract = preset(options.preset or RECIPES[options.recipe].preset)
     print(f"images         FP32  as stored ({options.store.upper()})")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from benchmarks import peers, quantization
-from benchmarks.peer_networks import PeerError, Served, SessionNetwork, in_turns, last_words
+from benchmarks.peer_networks import PeerError, Served, SessionNetwork, interleaved, last_words
 from benchmarks.peer_quantizers import serve
 from benchmarks.peers import COLUMNS, FLOAT, PINNED, Limits, Work, attempted, compared, environments
 from benchmarks.results import Case
@@ -67,57 +67,57 @@ def brightest(image: Images) -> Images:
 
 
 class Recorded:
-    """A network that notes when it is asked for how much."""
+    """A network that records what is requested of it."""
 
-    def __init__(self, name: str, asked: list[tuple[str, int]], fails_after: int = 99) -> None:
-        """Takes what `asked` is to call it, and how many questions it answers."""
-        self.name, self.asked, self.left = name, asked, fails_after
+    def __init__(self, name: str, requests: list[tuple[str, int]], fails_after: int = 99) -> None:
+        """Takes its name in `requests`, and how many requests it answers."""
+        self.name, self.requests, self.left = name, requests, fails_after
 
     def take(self, count: int) -> list[float]:
-        """Notes the question."""
+        """Notes the request."""
         if self.left == 0:
             raise PeerError(f"{self.name} is gone")
         self.left -= 1
-        self.asked.append((self.name, count))
+        self.requests.append((self.name, count))
         return [1.0] * count
 
     def classes(self, images: Path) -> NDArray[np.int64]:
-        """Is never asked."""
+        """Is never called."""
         raise NotImplementedError
 
     def close(self) -> None:
         """Holds nothing."""
 
 
-def test_serve_answers_each_question_with_a_line(tmp_path: Path) -> None:
+def test_serve_answers_each_request_with_a_line(tmp_path: Path) -> None:
     """Durations of the first image, and the class of every image of a file."""
     images = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
     np.save(tmp_path / "i m.npy", images)
-    questions = io.StringIO(f"go 4\nclasses {tmp_path / 'i m.npy'}\n")
-    answer = io.StringIO()
-    serve(brightest, images[:1], questions, answer)
-    ready, durations, found = map(json.loads, answer.getvalue().splitlines())
+    requests = io.StringIO(f"go 4\nclasses {tmp_path / 'i m.npy'}\n")
+    replies = io.StringIO()
+    serve(brightest, images[:1], requests, replies)
+    ready, durations, found = map(json.loads, replies.getvalue().splitlines())
     assert (ready, len(durations), found) == ("ready", 4, [0, 1, 2])
     assert min(durations) > 0
 
 
-def test_serve_refuses_what_is_no_question() -> None:
+def test_serve_refuses_what_is_no_request() -> None:
     """It says what is understood."""
-    with pytest.raises(SystemExit, match=r"'stop' is no question; expected go N or classes FILE"):
+    with pytest.raises(SystemExit, match=r"'stop' is no request; expected go N or classes FILE"):
         serve(brightest, np.zeros((1, 3, 1, 1), np.float32), io.StringIO("stop\n"), io.StringIO())
 
 
 SERVING = """
 import numpy as np
-from benchmarks.peer_quantizers import answers, serve
-with answers() as answer:
-    print("what a tool prints is no answer")
-    serve(lambda x: x.reshape(1, -1), np.zeros((1, 3, 1, 1), np.float32), sys.stdin, answer)
+from benchmarks.peer_quantizers import reply_stream, serve
+with reply_stream() as replies:
+    print("what a tool prints is no reply")
+    serve(lambda x: x.reshape(1, -1), np.zeros((1, 3, 1, 1), np.float32), sys.stdin, replies)
 """
 
 
 def test_a_child_is_timed_and_judged_through_its_pipe(tmp_path: Path) -> None:
-    """What it prints besides goes elsewhere, and it ends with the questions."""
+    """What it prints besides goes elsewhere, and it ends with the requests."""
     np.save(tmp_path / "images.npy", np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1))
     with closing(Served(child(SERVING))) as served:
         assert len(served.take(7)) == 7
@@ -132,8 +132,8 @@ def test_a_child_that_cannot_start_says_why() -> None:
         Served(child("print('loading', file=sys.stderr); raise OSError('no such plugin')"))
 
 
-def test_a_child_that_ends_between_questions_says_why() -> None:
-    """Both where its answer is awaited and where it no longer reads the question."""
+def test_a_child_that_ends_between_requests_says_why() -> None:
+    """Both where its reply is awaited and where it no longer reads the request."""
     served = Served(child("print('1', flush=True); input(); raise ValueError('odd shape')"))
     with pytest.raises(PeerError, match="ended with 1: ValueError: odd shape"):
         served.take(1)
@@ -141,20 +141,20 @@ def test_a_child_that_ends_between_questions_says_why() -> None:
 
 def test_turns_alternate_and_settle() -> None:
     """Each turn begins with the next network, and the first inferences of a block do not count."""
-    asked: list[tuple[str, int]] = []
-    samples, lost = in_turns({name: Recorded(name, asked) for name in "abc"}, turns=3)
-    counted = "".join(name for name, count in asked if count == BLOCK)
+    requests: list[tuple[str, int]] = []
+    samples, failures = interleaved({name: Recorded(name, requests) for name in "abc"}, turns=3)
+    counted = "".join(name for name, count in requests if count == BLOCK)
     assert counted == "abc" + "bca" + "cab"
-    assert [count for _, count in asked] == [SETTLING, BLOCK] * 9
-    assert ({len(ms) for ms in samples.values()}, lost) == ({3 * BLOCK}, {})
+    assert [count for _, count in requests] == [SETTLING, BLOCK] * 9
+    assert ({len(ms) for ms in samples.values()}, failures) == ({3 * BLOCK}, {})
 
 
 def test_a_network_that_fails_drops_out_and_the_others_go_on() -> None:
-    """Its samples are not told, and its reason is."""
-    asked: list[tuple[str, int]] = []
-    networks = {"a": Recorded("a", asked, fails_after=3), "b": Recorded("b", asked)}
-    samples, lost = in_turns(networks, turns=3)
-    assert (list(samples), len(samples["b"]), lost) == (["b"], 3 * BLOCK, {"a": "a is gone"})
+    """Its samples are dropped, and its reason is reported."""
+    requests: list[tuple[str, int]] = []
+    networks = {"a": Recorded("a", requests, fails_after=3), "b": Recorded("b", requests)}
+    samples, failures = interleaved(networks, turns=3)
+    assert (list(samples), len(samples["b"]), failures) == (["b"], 3 * BLOCK, {"a": "a is gone"})
 
 
 def test_images_are_those_that_edgeres_draws(work: Work, digits: Digits) -> None:
@@ -176,7 +176,7 @@ def test_right_images_are_counted_as_by_hand(work: Work, digits: Digits) -> None
     feed = {session.get_inputs()[0].name: np.load(work.validation)}
     logits = run_session(session, [session.get_outputs()[0].name], feed)[0]
     expected = int((logits.argmax(axis=1) == work.labels).sum())
-    assert work.right(SessionNetwork(digits.model, work.first)) == expected
+    assert work.count_correct(SessionNetwork(digits.model, work.first)) == expected
 
 
 def test_edgeres_own_row_is_what_its_commands_make(work: Work, digits: Digits) -> None:
@@ -361,7 +361,7 @@ def test_memory_beyond_the_limit_fails_in_the_child() -> None:
 def test_last_words_are_one_line_for_a_cell() -> None:
     """Neither blank lines nor bars, and not without end."""
     assert last_words("a\n b | c \n\n") == "b / c"
-    assert last_words(" \n") == "it said nothing"
+    assert last_words(" \n") == "no output"
     assert len(last_words("x" * 1000)) == 300
 
 

@@ -123,7 +123,7 @@ def test_the_drawing_of_the_layers_is_the_structure() -> None:
     """docs/architecture.md has the floors of test_structure's table, from the top down."""
     text = pages()["docs/architecture.md"]
     drawing = text.split("## Layers")[1].split("```")[1]
-    rows = [line[:40].split() for line in drawing.splitlines() if line.strip(" |")]
+    rows = [line[:54].split() for line in drawing.splitlines() if line.strip(" |")]
     floors = [set(parts) - {"edgeres", "__main__"} for parts in reversed(LAYERS)]
     assert [set(row) for row in rows] == [floor for floor in floors if floor]
 
@@ -136,6 +136,18 @@ def test_the_glossary_is_in_order_and_defines_each_term_once() -> None:
     assert terms == sorted(set(terms))
     assert all(meaning.rstrip().endswith(".") for _, meaning in entries)
     assert text.count("**") == 2 * len(entries)
+
+
+def test_the_workflow_runs_every_python_that_the_package_names() -> None:
+    """The classifiers of pyproject.toml, no more and no fewer, on both architectures."""
+    classifiers = re.findall(
+        r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    )
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    (pythons,) = re.findall(r"python: \[(.*)\]", workflow)
+    (machines,) = re.findall(r"os: \[(.*)\]", workflow)
+    assert pythons.replace('"', "").split(", ") == classifiers
+    assert machines.split(", ") == ["ubuntu-24.04", "ubuntu-24.04-arm"]
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])

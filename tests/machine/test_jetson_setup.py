@@ -180,8 +180,8 @@ def test_a_step_that_fails_ends_the_run(pretend: Pretend) -> None:
     failed = pretend.run()
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1] == (
-        "Error: TensorRT's Python module: sudo apt-get install -y python3-libnvinfer failed. Its "
-        "output above says why; run this script again afterwards."
+        "Error: TensorRT's Python module: sudo apt-get install -y python3-libnvinfer failed. The "
+        "reason is in its output above; run this script again afterwards."
     )
     (pretend.root / "state/no-network").unlink()
     assert pretend.run().returncode == 0
@@ -198,9 +198,9 @@ def test_a_step_without_effect_ends_the_run(pretend: Pretend) -> None:
 @pytest.mark.parametrize(
     ("release", "message"),
     [
-        (None, "this is no Jetson with Jetson Linux. On a desktop: pip install edgeres."),
+        (None, "this is no Jetson with Jetson Linux. On a desktop: pip install '.[tensorrt]' in "),
         (NANO.release, "Jetson Linux 32 has Python 3.8 or older, and edgeres needs 3.10."),
-        ("Ubuntu", "does not tell a release: Ubuntu"),
+        ("Ubuntu", "names no release: Ubuntu"),
     ],
 )
 def test_a_machine_that_cannot_be_set_up(

@@ -231,7 +231,7 @@ trtexec"."""
 def test_trtexec_s_figure_is_read(steps: ModuleType) -> None:
     """The median of the network's own time; without one, the output is kept."""
     assert steps.gpu_compute_ms(TRTEXEC) == 0.687
-    with pytest.raises(steps.FailureError, match="trtexec told no GPU compute time") as failed:
+    with pytest.raises(steps.FailureError, match="trtexec printed no GPU compute time") as failed:
         steps.gpu_compute_ms("&&&& FAILED")
     assert failed.value.figures == {"output": "&&&& FAILED"}
 
