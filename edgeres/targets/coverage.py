@@ -1,4 +1,4 @@
-"""Whether the engine runs what was asked: the gate behind `--require-coverage`."""
+"""Whether the engine runs in the requested precisions: the gate behind `--require-coverage`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LISTED = 8
 _LOG = logging.getLogger("edgeres.targets")
 
 
-def asked_of(layer: LayerPrecision, precision: Precision) -> Precision:
-    """Returns what a convolution or addition of an engine of that precision was asked to run in.
+def requested_precision(layer: LayerPrecision, precision: Precision) -> Precision:
+    """Returns the precision that was requested of a convolution or addition of an engine.
 
-    Every convolution of an INT8 engine was asked for INT8, also one that the lowering left in
+    Every convolution of an INT8 engine was requested in INT8, also one that the lowering left in
     float; an addition of a constant is no branch, and follows the lowering.
     """
     is_int8 = precision is Precision.INT8 and layer.op_type == "Conv"
@@ -25,35 +25,37 @@ def asked_of(layer: LayerPrecision, precision: Precision) -> Precision:
 
 
 def audited_nodes(
-    layers: Iterable[LayerPrecision], found: Iterable[EngineLayer], precision: Precision
+    layers: Iterable[LayerPrecision], engine_layers: Iterable[EngineLayer], precision: Precision
 ) -> tuple[AuditedNode, ...]:
     """Returns the network's convolutions and additions with what the engine makes of them.
 
     Args:
         layers: the network's, as it was lowered.
-        found: the engine's.
-        precision: that the engine was asked for in.
+        engine_layers: the engine's.
+        precision: that was requested of the engine.
     """
-    by_node = {node: layer for layer in found if not layer.is_reformat for node in layer.nodes}
-    return tuple(
-        _audited(layer, by_node.get(layer.name), precision)
-        for layer in layers
-        if layer.op_type in AUDITED
-    )
-
-
-def _audited(layer: LayerPrecision, found: EngineLayer | None, precision: Precision) -> AuditedNode:
-    return AuditedNode(
-        name=layer.name,
-        op_type=layer.op_type,
-        asked=asked_of(layer, precision),
-        ran=None if found is None else found.precision,
-        layer="" if found is None else found.name,
-    )
+    # A reformat carries the names of the layer that it feeds, and computes nothing.
+    by_node = {
+        node: layer for layer in engine_layers if not layer.is_reformat for node in layer.nodes
+    }
+    nodes = []
+    for layer in layers:
+        if layer.op_type in AUDITED:
+            engine_layer = by_node.get(layer.name)
+            nodes.append(
+                AuditedNode(
+                    name=layer.name,
+                    op_type=layer.op_type,
+                    asked=requested_precision(layer, precision),
+                    ran=None if engine_layer is None else engine_layer.precision,
+                    layer="" if engine_layer is None else engine_layer.name,
+                )
+            )
+    return tuple(nodes)
 
 
 def check_coverage(audit: Audit, required: float | None) -> None:
-    """Checks that enough convolutions and additions run in the precision asked for.
+    """Checks that enough convolutions and additions run in the requested precision.
 
     Args:
         audit: what the engine runs.
@@ -64,21 +66,17 @@ def check_coverage(audit: Audit, required: float | None) -> None:
     """
     if not audit.missed:
         return
-    said = (
+    listed = "; ".join(describe_missed(node) for node in audit.missed[:_LISTED])
+    more = len(audit.missed) - _LISTED
+    fact = (
         f"{len(audit.missed)} of {len(audit.nodes)} convolutions and additions do not run in the "
-        f"precision asked for ({audit.source}): {_listed(audit)}."
+        f"requested precision ({audit.source}): {listed}{f'; and {more} more' if more > 0 else ''}."
     )
     if required is None:
-        _LOG.warning("%s Pass --require-coverage to refuse such an engine.", said)
+        _LOG.warning("%s Pass --require-coverage to refuse such an engine.", fact)
     elif audit.coverage < required:
         raise CoverageError(
             f"Precision coverage is {audit.coverage:.1f} %, and --require-coverage is "
-            f"{required:g}: {said} No engine was written. Build with a lower --require-coverage "
+            f"{required:g}: {fact} No engine was written. Build with a lower --require-coverage "
             "and look at `edgeres inspect`, or with another version of the target."
         )
-
-
-def _listed(audit: Audit) -> str:
-    first = "; ".join(describe_missed(node) for node in audit.missed[:_LISTED])
-    rest = len(audit.missed) - _LISTED
-    return f"{first}; and {rest} more" if rest > 0 else first

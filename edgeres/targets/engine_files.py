@@ -34,46 +34,13 @@ class Built:
 def save_engine(
     built: Built, network: LoweredNetwork, config: BuildConfig, contract: Contract, output: Path
 ) -> EngineArtifact:
-    """Writes the engine and `output`.json beside it.
-
-    The manifest is renamed into place before the engine, and put back as it was when the engine
-    does not follow: what stood there before stays whole, and a new engine is never without one.
+    """Writes the engine and `output`.json beside it, both or neither.
 
     Raises:
         ArtifactError: the files cannot be written.
     """
-    manifest = _manifest(built, network, config, contract)
-    beside = manifest_path(output)
-    with _put_back_on_failure(beside), whole_file(output) as temporary:
-        temporary.write_bytes(built.engine)
-        save_json(beside, manifest.to_dict())
-    return EngineArtifact(path=output, manifest=manifest)
-
-
-@contextmanager
-def _put_back_on_failure(path: Path) -> Iterator[None]:
-    """Leaves the file at `path`, or its absence, as it was when the block fails."""
-    before = path.read_bytes() if path.is_file() else None
-    try:
-        yield
-    except BaseException:
-        _put_back(path, before)
-        raise
-
-
-def _put_back(path: Path, before: bytes | None) -> None:
-    if before is None and path.is_file():
-        path.unlink()
-    # On a full disk, rewriting a file that nobody touched could lose it.
-    elif before is not None and path.read_bytes() != before:
-        path.write_bytes(before)
-
-
-def _manifest(
-    built: Built, network: LoweredNetwork, config: BuildConfig, contract: Contract
-) -> Manifest:
     table = network.table
-    return Manifest(
+    manifest = Manifest(
         target=config.target,
         precision=config.precision,
         engine_sha256=hashlib.sha256(built.engine).hexdigest(),
@@ -100,3 +67,25 @@ def _manifest(
         audit=built.audit,
         ranges=network.ranges,
     )
+    beside = manifest_path(output)
+    # The manifest is renamed into place before the engine, and put back when the engine does not
+    # follow: an earlier pair stays complete, and a new engine is never without its manifest.
+    with _restored_on_failure(beside), whole_file(output) as temporary:
+        temporary.write_bytes(built.engine)
+        save_json(beside, manifest.to_dict())
+    return EngineArtifact(path=output, manifest=manifest)
+
+
+@contextmanager
+def _restored_on_failure(path: Path) -> Iterator[None]:
+    """Leaves the file at `path`, or its absence, as it was when the block fails."""
+    before = path.read_bytes() if path.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if before is None and path.is_file():
+            path.unlink()
+        # On a full disk, rewriting a file that nobody touched could lose it.
+        elif before is not None and path.read_bytes() != before:
+            path.write_bytes(before)
+        raise

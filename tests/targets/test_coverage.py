@@ -1,4 +1,4 @@
-"""The gate on how much of an engine runs in the precision asked for."""
+"""The gate on how much of an engine runs in the requested precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.errors import CoverageError
-from edgeres.targets.coverage import asked_of, audited_nodes, check_coverage
+from edgeres.targets.coverage import audited_nodes, check_coverage, requested_precision
 
 INT8 = BuildConfig(target=Target.TENSORRT, precision=Precision.INT8)
 
@@ -43,7 +43,7 @@ def test_too_little_is_refused_with_every_figure() -> None:
     assert refused.value.exit_code == 5
     assert said.startswith(
         "Precision coverage is 50.0 %, and --require-coverage is 95: 10 of 20 convolutions and "
-        "additions do not run in the precision asked for (engine inspector): "
+        "additions do not run in the requested precision (engine inspector): "
         "Conv c10 (ran in fp16 in k10); Conv c11 (ran in fp16 in k11); "
     )
     assert "Conv c17 (ran in fp16 in k17); and 2 more. No engine was written." in said
@@ -55,7 +55,7 @@ def test_without_a_limit_it_is_a_warning(caplog: pytest.LogCaptureFixture) -> No
         check_coverage(audit(19, 1), None)
         check_coverage(audit(20, 0), None)
     (said,) = caplog.messages
-    assert said.startswith("1 of 20 convolutions and additions do not run in the precision asked")
+    assert said.startswith("1 of 20 convolutions and additions do not run in the requested")
     assert said.endswith("Pass --require-coverage to refuse such an engine.")
 
 
@@ -73,7 +73,7 @@ def test_what_a_layer_was_asked_for(
 ) -> None:
     """INT8 means every convolution, although a lowering left one in float."""
     layer = LayerPrecision(name="a", op_type=op_type, precision=lowered)
-    assert asked_of(layer, precision) is asked
+    assert requested_precision(layer, precision) is asked
 
 
 def test_only_convolutions_and_additions_count() -> None:

@@ -79,7 +79,7 @@ def test_a_plan_without_a_gpu_is_refused(
         engine_runner(load_engine(plan))
     assert str(refused.value) == (
         f"{plan} is an int8 plan for {target}, compute capability 8.7, and this machine cannot run "
-        "it: it has no NVIDIA driver. Its accuracy can be judged on the CPU, from its calibration "
+        "it: it has no NVIDIA driver. Its accuracy can be evaluated on the CPU, from its calibration "
         "table: edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
     )
     assert refused.value.exit_code == 6

@@ -136,7 +136,7 @@ def test_a_shortcut_without_qdq_fails_the_required_coverage(digits: Digits, tmp_
     said = str(refused.value)
     assert said.startswith(
         "Precision coverage is 96.4 %, and --require-coverage is 100: 1 of 28 convolutions and "
-        f"additions do not run in the precision asked for (parsed network): Add {add} (ran in fp32)"
+        f"additions do not run in the requested precision (parsed network): Add {add} (ran in fp32)"
     )
     assert list(tmp_path.iterdir()) == []
     build_engine(good, RTX, preset("digits"), output=tmp_path / "a.plan")

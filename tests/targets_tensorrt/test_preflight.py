@@ -21,7 +21,7 @@ from edgeres.files import save_json
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice
 from edgeres.targets.dispatch import engine_runner
 from edgeres.targets.tensorrt import preflight
-from edgeres.targets.tensorrt.preflight import Here, check_plan, differences
+from edgeres.targets.tensorrt.preflight import Host, check_plan, differences
 
 ORIN = CudaDevice(
     name="Orin", compute_capability="8.7", memory_mib=7620, integrated=True, cuda="12.6"
@@ -36,7 +36,7 @@ AMPERE_PLUS = TensorRTOptions(hardware_compatibility=HardwareCompatibility.AMPER
 SAME_CAPABILITY = TensorRTOptions(
     hardware_compatibility=HardwareCompatibility.SAME_COMPUTE_CAPABILITY
 )
-HOME = Here(version="10.3.0", device=ORIN, l4t="36.4.3")
+HOME = Host(version="10.3.0", device=ORIN, l4t="36.4.3")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Case:
     """A machine that differs from the plan's home, and what is said of it."""
 
     changes: dict[str, Any]
-    here: Here
+    host: Host
     said: tuple[str, ...]
 
 
@@ -77,7 +77,7 @@ CASES = {
         ("it was built with TensorRT 10.3.0, this machine has 10.0.1",),
     ),
     "no version": Case(
-        {"versions": {}}, HOME, ("its manifest does not say which TensorRT built it",)
+        {"versions": {}}, HOME, ("its manifest does not name the TensorRT that built it",)
     ),
     "another capability": Case(
         {},
@@ -105,7 +105,7 @@ CASES = {
         (),
     ),
     "no capability": Case(
-        {"compute_capability": None}, HOME, ("its manifest does not say which GPU it is for",)
+        {"compute_capability": None}, HOME, ("its manifest does not name the GPU that it is for",)
     ),
     "another JetPack": Case(
         {},
@@ -125,17 +125,17 @@ CASES = {
     ),
     "RTX on another model": Case(
         {"target": Target.TENSORRT_RTX, "versions": {"tensorrt_rtx": "1.7.1"}, "gpu": None},
-        Here(version="1.7.1", device=ORIN),
+        Host(version="1.7.1", device=ORIN),
         (),
     ),
     "RTX of another version": Case(
         {"target": Target.TENSORRT_RTX, "versions": {"tensorrt_rtx": "1.7.1"}},
-        Here(version="1.2.0", device=ORIN),
+        Host(version="1.2.0", device=ORIN),
         ("it was built with TensorRT for RTX 1.7.1, this machine has 1.2.0",),
     ),
     "all at once": Case(
         {},
-        Here(version="8.6.2", device=XAVIER, l4t="35.4.1"),
+        Host(version="8.6.2", device=XAVIER, l4t="35.4.1"),
         (
             "it was built with TensorRT 10.3.0, this machine has 8.6.2",
             "it is for compute capability 8.7, this machine has 7.2 (Xavier)",
@@ -148,7 +148,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_every_difference_has_its_clause(case: Case) -> None:
     """And what NVIDIA's compatibility rules allow has none."""
-    assert tuple(differences(replace(BUILT, **case.changes), case.here)) == case.said
+    assert tuple(differences(replace(BUILT, **case.changes), case.host)) == case.said
 
 
 Use = Callable[..., None]
@@ -229,7 +229,7 @@ def test_without_a_device_nothing_of_tensorrt_is_loaded(
     said = refusal(tmp_path, precision=Precision.INT8)
     assert said == (
         f"{tmp_path}/tiny.plan is an int8 plan for tensorrt, compute capability 8.7, and this "
-        f"machine cannot run it: {reason}. Its accuracy can be judged on the CPU, from its "
+        f"machine cannot run it: {reason}. Its accuracy can be evaluated on the CPU, from its "
         "calibration table: edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
     )
     other = refusal(tmp_path, precision=Precision.FP16)
@@ -242,8 +242,9 @@ def test_without_tensorrt(machine: Use, tmp_path: Path) -> None:
     said = refusal(tmp_path)
     assert "this machine cannot run it: its Python module tensorrt cannot be imported (" in said
     assert said.endswith(
-        "On a Jetson it comes with JetPack (sudo apt install python3-libnvinfer, and an "
-        "environment with --system-site-packages); elsewhere: pip install 'edgeres[tensorrt]'."
+        "On a Jetson: scripts/jetson_setup.sh (sudo apt install python3-libnvinfer, and an "
+        "environment with --system-site-packages); elsewhere, in edgeres' source folder: pip "
+        "install '.[tensorrt]'."
     )
 
 
@@ -253,7 +254,8 @@ def test_without_pycuda(machine: Use, tmp_path: Path) -> None:
     said = refusal(tmp_path)
     assert "this machine cannot run it: its Python module pycuda cannot be imported (" in said
     assert said.endswith(
-        "pip install pycuda, with CUDA's nvcc on the PATH (on a Jetson: /usr/local/cuda/bin)."
+        "On a Jetson: scripts/jetson_setup.sh; elsewhere, in edgeres' source folder: pip install "
+        "'.[tensorrt]' (with CUDA's nvcc on the PATH)."
     )
 
 

@@ -326,8 +326,12 @@ def test_without_a_gpu_nvidia_is_not_called(
 @pytest.mark.parametrize(
     ("module", "target", "advice"),
     [
-        ("tensorrt", Target.TENSORRT, "On a Jetson it comes with JetPack (python3-libnvinfer; "),
-        ("tensorrt_rtx", Target.TENSORRT_RTX, "pip install 'edgeres[rtx]' (Linux and Windows"),
+        ("tensorrt", Target.TENSORRT, "On a Jetson: scripts/jetson_setup.sh (sudo apt install "),
+        (
+            "tensorrt_rtx",
+            Target.TENSORRT_RTX,
+            "pip install '.[rtx]' (Linux and Windows on x86-64).",
+        ),
     ],
 )
 def test_a_missing_module_is_named_with_what_to_do(

@@ -60,7 +60,7 @@ def build(lowered: LoweredNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return run
 
 
-def test_timings_are_kept_and_read_again(build: Build, tmp_path: Path) -> None:
+def test_timings_are_saved_and_loaded(build: Build, tmp_path: Path) -> None:
     """NVIDIA's own bytes, so that trtexec reads them; the second build begins where the first ended."""
     assert build().record.caches == [b""]
     assert (tmp_path / "timings").read_bytes() == b"+kernel"
@@ -86,8 +86,8 @@ def test_timings_of_another_version_are_refused(build: Build, tmp_path: Path) ->
         build("10.16")
     assert str(refused.value) == (
         f"The timing cache {tmp_path / 'timings'} was taken by tensorrt 10.3.0 on RTX A2000 (8.6), "
-        "and this build is of tensorrt 10.16.1.11 on RTX A2000 (8.6): its timings say nothing "
-        "here. Pass another --timing-cache."
+        "and this build is of tensorrt 10.16.1.11 on RTX A2000 (8.6), for which its timings do not "
+        "hold. Pass another --timing-cache."
     )
     assert (tmp_path / "timings").read_bytes() == b"+kernel"
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.errors import ConfigError
 from edgeres.onnx_file import LoadedModel
-from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.graph import view
 from edgeres.quantization.grids import INT8
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
@@ -27,8 +26,8 @@ def trt_cache(
     """Returns the text of a calibration cache.
 
     Every tensor gets a line whose scale the table decides, under the name that TensorRT's ONNX
-    parser gives it, the ONNX file's own: what is observed, what only moves its values, and what a
-    ReLU is about to make of it, since convolution and ReLU become one kernel.
+    parser gives it, the ONNX file's own: what was observed, what only moves its values, and what a
+    ReLU reads.
 
     Args:
         model: the FP32 file that the table was made from.
@@ -40,17 +39,7 @@ def trt_cache(
         ConfigError: `version` is no version, or the table's thresholds belong to an equalized model.
         ArtifactError: the table lacks thresholds by that method.
     """
-    _check_model(table)
-    graph = view(model.proto)
-    lines = [f"TRT-{version_digits(version)}-EntropyCalibration2"]
-    for tensor, root in _scaled(graph, table):
-        scale = INT8.scale_from_amax(table.threshold(root, method).s8)
-        lines.append(f"{tensor}: {struct.pack('>f', scale).hex()}")
-    return "\n".join(lines) + "\n"
-
-
-def _check_model(table: CalibrationTable) -> None:
-    """Refuses thresholds of activations that are not in the FP32 file which TensorRT reads."""
+    # The file that TensorRT reads does not have the activations of an equalized model.
     if table.recovery is not None and table.recovery.equalization:
         raise ConfigError(
             f"The table's recovery equalized {len(table.recovery.equalization)} activations, so its "
@@ -58,6 +47,20 @@ def _check_model(table: CalibrationTable) -> None:
             "as it is. Calibrate with --recover none for the cache, or build an engine with Q/DQ: "
             "edgeres build-engine --target tensorrt."
         )
+    graph = view(model.proto)
+    lines = [f"TRT-{version_digits(version)}-EntropyCalibration2"]
+    produced = [name for node in graph.nodes for name in node.output]
+    for tensor in (graph.input, *produced):
+        # Convolution and ReLU are one kernel, so what a ReLU reads has the scale of what it writes.
+        reader = graph.only_consumer(tensor)
+        if reader is not None and reader.op_type == "Relu":
+            root = graph.root(reader.output[0])
+        else:
+            root = graph.root(tensor)
+        if root in table.tensors:
+            scale = INT8.scale_from_amax(table.threshold(root, method).s8)
+            lines.append(f"{tensor}: {struct.pack('>f', scale).hex()}")
+    return "\n".join(lines) + "\n"
 
 
 def version_digits(version: str) -> str:
@@ -69,27 +72,12 @@ def version_digits(version: str) -> str:
     Raises:
         ConfigError: it is no version of three numbers.
     """
-    found = _VERSION.match(version)
-    if found is None:
+    match = _VERSION.match(version)
+    if match is None:
         raise ConfigError(
             f"--trt-version {version!r} is no version; expected three numbers such as 8.6.2 "
             "(JetPack 6.0) or 10.3.0 (JetPack 6.2)."
         )
-    major, minor, patch = (int(part) for part in found.groups())
+    major, minor, patch = (int(part) for part in match.groups())
     thousands = 1_000 if major < 10 else 10_000
     return str(major * thousands + minor * 100 + patch)
-
-
-def _scaled(graph: Graph, table: CalibrationTable) -> Iterator[tuple[str, str]]:
-    """Yields each tensor that gets a scale, with the observed tensor whose scale it is."""
-    produced = [name for node in graph.nodes for name in node.output]
-    for tensor in (graph.input, *produced):
-        root = graph.root(_behind_relu(graph, tensor))
-        if root in table.tensors:
-            yield tensor, root
-
-
-def _behind_relu(graph: Graph, tensor: str) -> str:
-    after = graph.only_consumer(tensor)
-    is_relu = after is not None and after.op_type == "Relu"
-    return str(after.output[0]) if after is not None and is_relu else tensor

@@ -174,7 +174,7 @@ class ExecutionContext:
         """
         if self._timer is None:
             raise RunnerError(
-                "The stopwatch ended with the inference that came after it. Ask for a new one."
+                "The stopwatch ended with the inference that came after it. Start a new one."
             )
         return self._timer.sample()
 

@@ -2,8 +2,8 @@
 
 Versions differ: 8.6 has no `Metadata`, 11 has `I/O Tensors` in the place of `Bindings` and splits
 `Format/Datatype`, newer GPUs have Myelin's fusions in the place of CaskConvolution. What a layer
-computes in is told, in this order, by the type of its weights, by its kernel's name, and by its
-first input. Source: NVIDIA TensorRT documentation, "Engine Inspector" and "Migrating
+computes in is read, in this order, from the type of its weights, its kernel's name, and its first
+input. Source: NVIDIA TensorRT documentation, "Engine Inspector" and "Migrating
 IEngineInspector Usage from TensorRT 10.x to 11.x".
 """
 
@@ -45,70 +45,59 @@ def audit_of_inspector(text: str, layers: Iterable[LayerPrecision], precision: P
     Args:
         text: what `get_engine_information(JSON)` returned.
         layers: the network's, as it was lowered.
-        precision: that the engine was asked for in.
+        precision: that was requested of the engine.
 
     Raises:
         BuildError: the text is not the inspector's JSON.
     """
-    lowered = tuple(layers)
-    names = frozenset(layer.name for layer in lowered)
-    found = tuple(_layer(raw, names) for raw in _raw_layers(text))
-    nodes = audited_nodes(lowered, found, precision)
-    silent = any(layer.precision is None and layer.nodes for layer in found)
-    note = "the inspector gives no precision of some layers" if silent else ""
-    return Audit(source=Source.INSPECTOR, layers=found, nodes=nodes, note=note)
-
-
-def _raw_layers(text: str) -> list[Any]:
     try:
-        raw = json.loads(text)["Layers"]
+        raw_layers = list(json.loads(text)["Layers"])
     except (ValueError, KeyError, TypeError) as error:
         raise BuildError(
             f"TensorRT's engine inspector returned no list of layers ({error!r}): {text[:80]!r}. "
             "Report the version of TensorRT with this message."
         ) from error
-    return list(raw)
-
-
-def _layer(raw: Any, names: frozenset[str]) -> EngineLayer:
-    """Returns one layer; a plain name is all that an engine of lower verbosity has."""
-    if not isinstance(raw, Mapping):
-        return EngineLayer(
-            name=str(raw), kind="", precision=None, nodes=_nodes({}, str(raw), names)
+    lowered = tuple(layers)
+    names = frozenset(layer.name for layer in lowered)
+    engine_layers = []
+    for raw in raw_layers:
+        # An engine of lower verbosity gives a plain name in the place of an object.
+        layer: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {"Name": raw}
+        name, kind = str(layer.get("Name", "")), str(layer.get("LayerType", ""))
+        # Without metadata, the name joins those of the fused operators.
+        operators = _ONNX_LAYER.findall(str(layer.get("Metadata", ""))) or _JOINED.split(name)
+        engine_layers.append(
+            EngineLayer(
+                name=name,
+                kind=kind,
+                precision=_precision(layer),
+                # Each once: a fusion may list an operator for each of its kernels.
+                nodes=tuple(dict.fromkeys(node for node in operators if node in names)),
+                tactic=str(layer.get("TacticName", "")),
+                is_reformat=kind == "Reformat",
+            )
         )
-    name, kind = str(raw.get("Name", "")), str(raw.get("LayerType", ""))
-    return EngineLayer(
-        name=name,
-        kind=kind,
-        precision=_precision(raw),
-        nodes=_nodes(raw, name, names),
-        tactic=str(raw.get("TacticName", "")),
-        is_reformat=kind == "Reformat",
-    )
+    nodes = audited_nodes(lowered, engine_layers, precision)
+    unknown = any(layer.precision is None and layer.nodes for layer in engine_layers)
+    note = "the inspector gives no precision of some layers" if unknown else ""
+    return Audit(source=Source.INSPECTOR, layers=tuple(engine_layers), nodes=nodes, note=note)
 
 
-def _nodes(raw: Mapping[str, Any], name: str, names: frozenset[str]) -> tuple[str, ...]:
-    """Returns the network's operators in a layer, by its metadata or by its name."""
-    told = _ONNX_LAYER.findall(str(raw.get("Metadata", ""))) or _JOINED.split(name)
-    return tuple(dict.fromkeys(node for node in told if node in names))
-
-
-def _precision(raw: Mapping[str, Any]) -> Precision | None:
-    weights = raw.get("Weights")
+def _precision(layer: Mapping[str, Any]) -> Precision | None:
+    """Returns what a layer computes in, by its weights, its kernel's name or its first input."""
+    weights = layer.get("Weights")
     kind = weights.get("Type", "") if isinstance(weights, Mapping) else ""
-    return (
-        _spelled(str(kind), _TYPES)
-        or _spelled(str(raw.get("TacticName", "")), _TACTICS)
-        or _spelled(_first_type(raw), _TYPES)
+    first: Mapping[str, Any] = next(iter(layer.get("Inputs") or ()), {})
+    type_of_input = next((first[key] for key in _TYPE_KEYS if key in first), "")
+    # The order matters: an INT8 kernel may read FP32, and a kernel's name does not always have
+    # its types.
+    spellings = ((kind, _TYPES), (layer.get("TacticName", ""), _TACTICS), (type_of_input, _TYPES))
+    return next(
+        (
+            precision
+            for spelling, patterns in spellings
+            for pattern, precision in patterns
+            if pattern.search(str(spelling))
+        ),
+        None,
     )
-
-
-def _first_type(raw: Mapping[str, Any]) -> str:
-    first: Mapping[str, Any] = next(iter(raw.get("Inputs") or ()), {})
-    return next((str(first[key]) for key in _TYPE_KEYS if key in first), "")
-
-
-def _spelled(
-    text: str, patterns: tuple[tuple[re.Pattern[str], Precision], ...]
-) -> Precision | None:
-    return next((precision for pattern, precision in patterns if pattern.search(text)), None)

@@ -8,9 +8,6 @@ guide, "Working with Quantized Types", placement recommendations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import onnx
 
@@ -22,8 +19,6 @@ from edgeres.quantization.graph import Graph
 from edgeres.quantization.grids import INT8, UINT8
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.weights import quantize_weight, weight_scales
-
-Rounding = Callable[[Any], Any]
 
 
 def lower_for_tensorrt(
@@ -50,10 +45,11 @@ def lower_for_tensorrt(
         ArtifactError: the table lacks a tensor.
         QuantizationError: a scale overflows FP16.
     """
-    rounded: Rounding = half_scale if fp16_scales else _unrounded
     out = Emitter(graph)
     quantized = {(edge.node, edge.index) for edge in placement.edges}
+    # Readers of one tensor share its pair.
     pairs: dict[str, str] = {}
+    zero_point: np.int8 | np.uint8
     for node in graph.nodes:
         inputs = list(node.input)
         for index, tensor in enumerate(node.input):
@@ -62,38 +58,33 @@ def lower_for_tensorrt(
             if tensor not in pairs:
                 threshold = table.threshold(graph.root(tensor), method)
                 if unsigned and threshold.u8 is not None:
-                    scale, zero = UINT8.scale_from_amax(threshold.u8), np.uint8(0)
-                    pairs[tensor] = _activation_pair(out, tensor, scale, zero)
+                    zero_point, scale = np.uint8(0), UINT8.scale_from_amax(threshold.u8)
                 else:
-                    scale = np.float32(rounded(INT8.scale_from_amax(threshold.s8)))
-                    pairs[tensor] = _activation_pair(out, tensor, scale, np.int8(0))
+                    zero_point, scale = np.int8(0), INT8.scale_from_amax(threshold.s8)
+                    scale = np.float32(half_scale(scale)) if fp16_scales else scale
+                pairs[tensor] = _activation_pair(out, tensor, scale, zero_point)
             inputs[index] = pairs[tensor]
         if node.name in placement.weighted:
-            inputs[1] = _weight_pair(out, graph, node, rounded)
+            # The file holds the INT8 weight alone: the float one is left out with its last reader.
+            weight = np.asarray(graph.constant(node.input[1]), np.float32)
+            scales = weight_scales(weight, axis=0)
+            scales = np.asarray(half_scale(scales)) if fp16_scales else scales
+            parameters = [
+                out.constant(node.name + "/weight_s8", quantize_weight(weight, scales, 0).values),
+                out.constant(node.name + "/weight_scale", scales),
+                out.constant(node.name + "/weight_zero", np.zeros(len(scales), np.int8)),
+            ]
+            inputs[1] = out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)
         out.copy(node, inputs, node.output)
     return out.model()
 
 
-def _unrounded(scale: Any) -> Any:
-    return scale
-
-
-def _activation_pair(out: Emitter, tensor: str, scale: np.float32, zero: np.int8 | np.uint8) -> str:
+def _activation_pair(
+    out: Emitter, tensor: str, scale: np.float32, zero_point: np.int8 | np.uint8
+) -> str:
     parameters = [
         out.constant(tensor + "/scale", scale),
-        out.constant(tensor + "/zero_point", zero),
+        out.constant(tensor + "/zero_point", zero_point),
     ]
     quantized = out.node("QuantizeLinear", [tensor, *parameters], tensor + "/q")
     return out.node("DequantizeLinear", [quantized, *parameters], tensor + "/dq")
-
-
-def _weight_pair(out: Emitter, graph: Graph, node: onnx.NodeProto, rounded: Rounding) -> str:
-    """Emits the INT8 weight and its DequantizeLinear; the float weight leaves the file."""
-    weight = np.asarray(graph.constant(node.input[1]), np.float32)
-    quantized = quantize_weight(weight, rounded(weight_scales(weight, axis=0)), axis=0)
-    parameters = [
-        out.constant(node.name + "/weight_s8", quantized.values),
-        out.constant(node.name + "/weight_scale", quantized.scales),
-        out.constant(node.name + "/weight_zero", np.zeros(len(quantized.scales), np.int8)),
-    ]
-    return out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)

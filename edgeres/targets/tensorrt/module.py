@@ -9,64 +9,54 @@ detected, never derived from a version string. Source: NVIDIA TensorRT developer
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edgeres.core.target import Target
 from edgeres.errors import DependencyError
+from edgeres.installation import install_hint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backend:
-    """One of the two modules and what it is called."""
+class Module:
+    """One of the two modules."""
 
-    target: Target
-    module_name: str
-    install: str
-    """What to type when the module is missing."""
-
-    def load(self) -> Any:
-        """Imports the module.
-
-        Raises:
-            DependencyError: it is not installed.
-        """
-        try:
-            return importlib.import_module(self.module_name)
-        except ImportError as error:
-            raise DependencyError(
-                f"--target {self.target} needs the Python module {self.module_name}, which cannot "
-                f"be imported ({error}). {self.install}"
-            ) from error
+    name: str
+    """That it is imported by."""
+    product: str
+    """What NVIDIA calls it."""
 
 
-_BACKENDS = {
-    Target.TENSORRT: Backend(
-        target=Target.TENSORRT,
-        module_name="tensorrt",
-        install="On a Jetson it comes with JetPack (python3-libnvinfer; make the environment with "
-        "--system-site-packages), elsewhere: pip install 'edgeres[tensorrt]'. Without it, "
-        "--target tensorrt-rtx checks the network with NVIDIA's parser, and --target onnxruntime "
-        "runs on any CPU.",
-    ),
-    Target.TENSORRT_RTX: Backend(
-        target=Target.TENSORRT_RTX,
-        module_name="tensorrt_rtx",
-        install="pip install 'edgeres[rtx]' (Linux and Windows on x86-64).",
-    ),
+MODULES: Mapping[Target, Module] = {
+    Target.TENSORRT: Module(name="tensorrt", product="TensorRT"),
+    Target.TENSORRT_RTX: Module(name="tensorrt_rtx", product="TensorRT for RTX"),
 }
+"""The module that builds and runs a target's plans."""
 
 
 def load_backend(target: Target) -> Any:
     """Returns the module `tensorrt` or `tensorrt_rtx`.
 
     Raises:
-        DependencyError: it is not installed; the message says how to get it.
+        DependencyError: it is not installed; the message names the command that installs it.
     """
-    return _BACKENDS[target].load()
+    name = MODULES[target].name
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        alternative = (
+            " Without it, --target tensorrt-rtx checks the network with NVIDIA's parser, and "
+            "--target onnxruntime runs on any CPU."
+        )
+        raise DependencyError(
+            f"--target {target} needs the Python module {name}, which cannot be imported "
+            f"({error}). {install_hint(name)}{alternative * (target is Target.TENSORRT)}"
+        ) from error
 
 
 def is_strongly_typed(trt: Any) -> bool:
     """Returns whether the module's networks have the types that the ONNX file writes down."""
     flags = trt.NetworkDefinitionCreationFlag
+    # A version that dropped the flag for want of an alternative has no flags for precisions either.
     return hasattr(flags, "STRONGLY_TYPED") or not hasattr(trt.BuilderFlag, "FP16")

@@ -67,12 +67,12 @@ def check_fp16_range(
             "calibration table. Pass --calibration to check them.",
             model.artifact.path,
         )
-    found = list(overflows(graph, table, method, int8=int8))
-    if found:
+    overflowing = list(overflows(graph, table, method, int8=int8))
+    if overflowing:
         option = "--float-layers fp32" if int8 else "--precision fp32"
         raise QuantizationError(
-            f"{len(found)} values of {model.artifact.path} overflow FP16, whose largest number is "
-            f"{LARGEST_FP16:g}: {'; '.join(map(str, found))}. Build with {option}."
+            f"{len(overflowing)} values of {model.artifact.path} overflow FP16, whose largest number is "
+            f"{LARGEST_FP16:g}: {'; '.join(map(str, overflowing))}. Build with {option}."
         )
 
 

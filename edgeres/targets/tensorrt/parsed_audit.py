@@ -1,7 +1,7 @@
 """The audit of a network as NVIDIA's parser understood it, where no engine can be inspected.
 
 TensorRT for RTX compiles its kernels where the plan is loaded, and without a GPU there is no
-inspector at all. What can be held against the request is what the builder was given: a
+inspector at all. What can be compared with the request is what the builder was given: a
 convolution is INT8 when both of its operands come out of DequantizeLinear, an addition when its
 shortcut does and its other input is a convolution's, or dequantized too.
 """
@@ -9,7 +9,7 @@ shortcut does and its other input is a convolution's, or dequantized too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgeres.core.artifacts import LayerPrecision
@@ -34,67 +34,42 @@ def audit_of_network(
         trt: NVIDIA's module.
         network: as its parser left it.
         layers: the network's, as it was lowered.
-        precision: that the engine was asked for in.
+        precision: that was requested of the engine.
     """
     lowered = tuple(layers)
     names = frozenset(layer.name for layer in lowered)
     parsed = [network.get_layer(index) for index in range(network.num_layers)]
-    view = _View(trt, {t.name: layer for layer in parsed for t in _outputs(layer)})
-    found = tuple(_layers(view, parsed, names))
-    nodes = audited_nodes(lowered, found, precision)
-    return Audit(source=Source.PARSED, layers=found, nodes=nodes, note=NOTE)
-
-
-class _View:
-    """What a precision is read from: types of tensors and who makes them."""
-
-    def __init__(self, trt: Any, producers: Mapping[str, Any]) -> None:
-        kinds, types = trt.LayerType, trt.DataType
-        self._producers = producers
-        self._dequantize, self._convolution = kinds.DEQUANTIZE, kinds.CONVOLUTION
-        self._floats = {types.FLOAT: Precision.FP32, types.HALF: Precision.FP16}
-
-    def precision(self, layer: Any) -> Precision | None:
-        """Returns what a layer computes in."""
-        sources = [self._source(tensor) for tensor in _inputs(layer)]
-        if self._dequantize in sources[:2] and self._is_integer(layer, sources[:2]):
-            return Precision.INT8
-        return self._floats.get(next(_outputs(layer)).dtype)
-
-    def _is_integer(self, layer: Any, sources: list[Any]) -> bool:
-        """Whether two operands, one of them dequantized, make an integer kernel."""
-        allowed = {self._dequantize}
-        if layer.type != self._convolution:
-            allowed.add(self._convolution)
-        return len(sources) == 2 and all(source in allowed for source in sources)
-
-    def _source(self, tensor: Any) -> Any:
-        producer = self._producers.get(tensor.name)
-        return None if producer is None else producer.type
-
-
-def _layers(view: _View, parsed: Iterable[Any], names: frozenset[str]) -> Iterator[EngineLayer]:
-    """Yields the layers that compute an operator of the network, the first of each."""
-    seen = set()
+    producers = {
+        layer.get_output(index).name: layer
+        for layer in parsed
+        for index in range(layer.num_outputs)
+    }
+    by_node: dict[str, EngineLayer] = {}
     for layer in parsed:
-        told = _ONNX_LAYER.search(layer.metadata)
-        node = told[1] if told else layer.name
-        if node in names and node not in seen:
-            seen.add(node)
-            yield EngineLayer(
+        match = _ONNX_LAYER.search(layer.metadata)
+        node = match[1] if match else layer.name
+        # The parser makes several layers of some operators; the first is the one that computes.
+        if node in names and node not in by_node:
+            by_node[node] = EngineLayer(
                 name=layer.name,
                 kind=layer.type.name,
-                precision=view.precision(layer),
+                precision=_precision(trt, layer, producers),
                 nodes=(node,),
             )
+    engine_layers = tuple(by_node.values())
+    nodes = audited_nodes(lowered, engine_layers, precision)
+    return Audit(source=Source.PARSED, layers=engine_layers, nodes=nodes, note=NOTE)
 
 
-def _inputs(layer: Any) -> Iterator[Any]:
-    for index in range(layer.num_inputs):
-        tensor = layer.get_input(index)
-        if tensor is not None:
-            yield tensor
-
-
-def _outputs(layer: Any) -> Iterator[Any]:
-    return (layer.get_output(index) for index in range(layer.num_outputs))
+def _precision(trt: Any, layer: Any, producers: Mapping[str, Any]) -> Precision | None:
+    """Returns what a layer computes in: INT8 by its operands' producers, else its output's type."""
+    dequantize, convolution = trt.LayerType.DEQUANTIZE, trt.LayerType.CONVOLUTION
+    tensors = [layer.get_input(index) for index in range(layer.num_inputs)]
+    # None stands for an optional input that is absent; a network's input has no producer.
+    operands = [t for t in tensors if t is not None][:2]
+    sources = [producers[t.name].type if t.name in producers else None for t in operands]
+    integer = {dequantize} if layer.type == convolution else {dequantize, convolution}
+    if len(sources) == 2 and dequantize in sources and integer.issuperset(sources):
+        return Precision.INT8
+    floats = {trt.DataType.FLOAT: Precision.FP32, trt.DataType.HALF: Precision.FP16}
+    return floats.get(layer.get_output(0).dtype)

@@ -1,8 +1,8 @@
-"""Whether a plan belongs to this machine, answered before TensorRT's runtime sees it.
+"""Whether a plan belongs to this machine, answered before TensorRT's runtime loads it.
 
-A plan is code for one TensorRT on one GPU. The runtime meets the wrong one with an error number
-at best; without a device it ends the process. So everything that the manifest says is held
-against the machine first, and each difference has its sentence.
+A plan is code for one TensorRT on one GPU. The runtime refuses the wrong one with an error number
+at best; without a device it ends the process. So everything in the manifest is compared with the
+machine first, and each difference has its sentence.
 Source: NVIDIA TensorRT, "Engine Compatibility".
 """
 
@@ -20,20 +20,10 @@ from edgeres.core.artifacts import TRUSTED, EngineArtifact, Manifest
 from edgeres.core.builder_options import HardwareCompatibility
 from edgeres.core.target import Target
 from edgeres.errors import MismatchError
+from edgeres.installation import install_hint
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, find_cuda_device
 from edgeres.machine.l4t import l4t_version
-
-MODULES = {Target.TENSORRT: "tensorrt", Target.TENSORRT_RTX: "tensorrt_rtx"}
-"""Python module that runs a target's plans."""
-
-_PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
-_INSTALL = {
-    "tensorrt": "On a Jetson it comes with JetPack (sudo apt install python3-libnvinfer, and an "
-    "environment with --system-site-packages); elsewhere: pip install 'edgeres[tensorrt]'.",
-    "tensorrt_rtx": "pip install 'edgeres[rtx]' (Linux and Windows on x86-64).",
-    "pycuda": "pip install pycuda, with CUDA's nvcc on the PATH (on a Jetson: "
-    "/usr/local/cuda/bin).",
-}
+from edgeres.targets.tensorrt.module import MODULES
 
 _LEAPS = frozenset({(8, 10), (10, 11)})
 """Major versions between which a version-compatible plan goes. Source: TensorRT 11.4 support
@@ -44,7 +34,7 @@ _AMPERE_PLUS = HardwareCompatibility.AMPERE_PLUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Here:
+class Host:
     """What of this machine decides whether a plan runs."""
 
     version: str
@@ -55,15 +45,15 @@ class Here:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """What opens a plan that belongs here."""
+class PlanRuntime:
+    """What opens a plan that belongs to this machine."""
 
     module: Any
     """`tensorrt` or `tensorrt_rtx`."""
     device: CudaDevice
 
 
-def check_plan(engine: EngineArtifact, root: Path = Path("/")) -> Ready:
+def check_plan(engine: EngineArtifact, root: Path = Path("/")) -> PlanRuntime:
     """Returns what the plan is to be opened with.
 
     Args:
@@ -76,110 +66,91 @@ def check_plan(engine: EngineArtifact, root: Path = Path("/")) -> Ready:
     manifest = engine.manifest
     device = find_cuda_device()
     if isinstance(device, NoCudaDevice):
-        raise MismatchError(_lack(engine, device.reason))
-    name = MODULES[manifest.target]
-    module = _imported(engine, name)
-    _imported(engine, "pycuda", "pycuda.driver")
-    here = Here(version=str(module.__version__), device=device, l4t=l4t_version(root))
-    reasons = () if TRUSTED in manifest.flags else tuple(differences(manifest, here))
+        raise MismatchError(_cannot_run(engine, device.reason))
+    package = MODULES[manifest.target].name
+    try:
+        with warnings.catch_warnings():
+            # pycuda warns of what its ImportError says as well.
+            warnings.simplefilter("ignore")
+            module = importlib.import_module(package)
+            package = "pycuda"
+            importlib.import_module("pycuda.driver")
+    except ImportError as error:
+        reason = f"its Python module {package} cannot be imported ({error})"
+        raise MismatchError(_cannot_run(engine, reason, install_hint(package))) from error
+    host = Host(version=str(module.__version__), device=device, l4t=l4t_version(root))
+    # The manifest of a plan that the user vouches for has nothing to compare.
+    reasons = () if TRUSTED in manifest.flags else tuple(differences(manifest, host))
     if reasons:
         raise MismatchError(
             f"{engine.path} does not belong to this machine: {'; '.join(reasons)}. Rebuild it "
             f"here with `edgeres build-engine MODEL.onnx --target {manifest.target} --precision "
             f"{manifest.precision} -o {engine.path.name}`."
         )
-    return Ready(module=module, device=device)
+    return PlanRuntime(module=module, device=device)
 
 
-def differences(manifest: Manifest, here: Here) -> Iterator[str]:
+def differences(manifest: Manifest, host: Host) -> Iterator[str]:
     """Yields a clause for everything in which the machine is not the one that the plan is for."""
-    yield from _version_differs(manifest, here)
-    yield from _gpu_differs(manifest, here)
-    yield from _system_differs(manifest, here)
+    module, options, device = MODULES[manifest.target], manifest.options, host.device
+    version, capability = manifest.versions.get(module.name), manifest.compute_capability
+    if version is None:
+        yield f"its manifest does not name the {module.product} that built it"
+    elif version != host.version and not (
+        "VERSION_COMPATIBLE" in manifest.flags and is_forward_compatible(version, host.version)
+    ):
+        yield f"it was built with {module.product} {version}, this machine has {host.version}"
 
-
-def _version_differs(manifest: Manifest, here: Here) -> Iterator[str]:
-    name = MODULES[manifest.target]
-    built, product = manifest.versions.get(name), _PRODUCTS[name]
-    if built is None:
-        yield f"its manifest does not say which {product} built it"
-    elif built != here.version and not _serves(built, here.version, manifest.flags):
-        yield f"it was built with {product} {built}, this machine has {here.version}"
-
-
-def _serves(built: str, version: str, flags: tuple[str, ...]) -> bool:
-    """Returns whether a version runs the plans of another one."""
-    if "VERSION_COMPATIBLE" not in flags:
-        return False
-    old, new = _numbers(built), _numbers(version)
-    return old <= new and (old[0] == new[0] or (old[0], new[0]) in _LEAPS)
-
-
-def _gpu_differs(manifest: Manifest, here: Here) -> Iterator[str]:
-    built, found = manifest.compute_capability, here.device.compute_capability
-    if built is None:
-        yield "its manifest does not say which GPU it is for"
-    elif built != found:
-        if _level(manifest) is not _AMPERE_PLUS or _numbers(found) < _AMPERE:
+    level = HardwareCompatibility.NONE if options is None else options.hardware_compatibility
+    if capability is None:
+        yield "its manifest does not name the GPU that it is for"
+    elif capability != device.compute_capability:
+        if level is not _AMPERE_PLUS or _numbers(device.compute_capability) < _AMPERE:
             yield (
-                f"it is for compute capability {built}, this machine has {found} "
-                f"({here.device.name})"
+                f"it is for compute capability {capability}, this machine has "
+                f"{device.compute_capability} ({device.name})"
             )
-    elif _needs_model(manifest) and manifest.gpu != here.device.name:
-        yield f"it was built on a {manifest.gpu}, this machine has a {here.device.name}"
+    # TensorRT chose the kernels that were fastest on one model of GPU; TensorRT for RTX compiles
+    # them where the plan is loaded.
+    elif (
+        manifest.target is Target.TENSORRT
+        and manifest.gpu not in {None, device.name}
+        and level is HardwareCompatibility.NONE
+    ):
+        yield f"it was built on a {manifest.gpu}, this machine has a {device.name}"
 
-
-def _needs_model(manifest: Manifest) -> bool:
-    """Returns whether the plan is tuned for one model of GPU, and not compiled for a kind."""
-    tuned = manifest.target is Target.TENSORRT and manifest.gpu is not None
-    return tuned and _level(manifest) is HardwareCompatibility.NONE
-
-
-def _level(manifest: Manifest) -> HardwareCompatibility:
-    options = manifest.options
-    return HardwareCompatibility.NONE if options is None else options.hardware_compatibility
-
-
-def _system_differs(manifest: Manifest, here: Here) -> Iterator[str]:
-    l4t = manifest.versions.get("l4t")
-    if l4t is not None and _major(l4t) != _major(here.l4t or "0"):
+    l4t, cuda = manifest.versions.get("l4t"), manifest.versions.get("cuda")
+    # Minor releases of Jetson Linux, and newer drivers, run what older ones built.
+    if l4t is not None and _numbers(l4t)[0] != _numbers(host.l4t or "0")[0]:
         yield (
             f"it was built on Jetson Linux {l4t} (JetPack), this machine has "
-            f"{here.l4t or 'another system'}"
+            f"{host.l4t or 'another system'}"
         )
-    cuda = manifest.versions.get("cuda")
-    if cuda is not None and _major(cuda) > _major(here.device.cuda):
-        yield f"it was built under CUDA {cuda}, the driver here serves up to {here.device.cuda}"
+    if cuda is not None and _numbers(cuda)[0] > _numbers(device.cuda)[0]:
+        yield f"it was built under CUDA {cuda}, the driver here serves up to {device.cuda}"
+
+
+def is_forward_compatible(built: str, version: str) -> bool:
+    """Returns whether a version runs the version-compatible plans of another one."""
+    old, new = _numbers(built), _numbers(version)
+    return old <= new and (old[0] == new[0] or (old[0], new[0]) in _LEAPS)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)) or (0,)
 
 
-def _major(version: str) -> int:
-    return _numbers(version)[0]
-
-
-def _imported(engine: EngineArtifact, package: str, module: str | None = None) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # pycuda warns of what its ImportError says as well.
-            warnings.simplefilter("ignore")
-            return importlib.import_module(module or package)
-    except ImportError as error:
-        lack = f"its Python module {package} cannot be imported ({error})"
-        raise MismatchError(_lack(engine, lack, _INSTALL[package])) from error
-
-
-def _lack(engine: EngineArtifact, lack: str, cure: str = "") -> str:
+def _cannot_run(engine: EngineArtifact, reason: str, remedy: str = "") -> str:
+    """Returns why a plan does not run here, and what to do: `remedy`, or how to go without."""
     manifest = engine.manifest
-    advice = (
-        "Its accuracy can be judged on the CPU, from its calibration table: "
+    without = (
+        "Its accuracy can be evaluated on the CPU, from its calibration table: "
         "edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
         if manifest.precision is not None and manifest.precision.quantizes
         else "Copy plan and manifest to a machine with that GPU."
     )
     return (
-        f"{engine.path} is an {manifest.precision or 'unknown'} plan for {manifest.target}, compute capability "
-        f"{manifest.compute_capability}, and this machine cannot run it: {lack}. {cure or advice}"
+        f"{engine.path} is an {manifest.precision or 'unknown'} plan for {manifest.target}, "
+        f"compute capability {manifest.compute_capability}, and this machine cannot run it: "
+        f"{reason}. {remedy or without}"
     )

@@ -20,7 +20,7 @@ _KIND = "edgeres-timing-cache"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where timings were taken; those of another GPU or version say nothing here."""
+    """Where timings were taken; those of another GPU or version do not hold."""
 
     module: str
     version: str
@@ -95,8 +95,8 @@ def _check_origin(path: Path, origin: Origin) -> None:
         ) from error
     if written != origin:
         raise MismatchError(
-            f"The timing cache {path} was taken by {written}, and this build is of {origin}: its "
-            "timings say nothing here. Pass another --timing-cache."
+            f"The timing cache {path} was taken by {written}, and this build is of {origin}, for "
+            "which its timings do not hold. Pass another --timing-cache."
         )
     if sha256_of(path) != sha256:
         raise ArtifactError(
