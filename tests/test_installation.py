@@ -10,7 +10,7 @@ import pytest
 from edgeres.installation import JETSON_SETUP, OPTIONAL_MODULES, install_hint, is_installed
 
 ROOT = Path(__file__).resolve().parents[1]
-FOR_DEVELOPMENT = {"test"}
+FOR_DEVELOPMENT = {"docs", "test"}
 """Extras that no work of edgeres itself needs."""
 
 
