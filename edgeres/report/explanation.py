@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from edgeres.core.cost import VALUE_BYTES
@@ -27,6 +25,7 @@ from edgeres.networks.network import (
     total,
 )
 from edgeres.networks.specification import BlockKind
+from edgeres.report.tables import fact_grid, ruled_table
 
 _LABEL = "bold"
 _WIDTH = 31
@@ -56,22 +55,53 @@ _MEASURES = {
 
 def render_network(network: Network) -> Group:
     """Returns what a rich Console prints of a network: facts, stages, blocks and a drawing."""
-    most = max(runs(network.blocks), key=len)
+    parts = ruled_table(
+        *("part", "blocks", "parameters", "MACs", "activations", "MACs/byte", "in INT8"),
+        gap=1,
+        fold=True,
+    )
+    counts = {stage.name: str(len(stage.blocks)) for stage in network.stages}
+    for name, cost in (*network.parts, ("total", network.cost)):
+        units = in_units(cost.macs), in_units(cost.activations)
+        intensities = (f"{cost.intensity(p):.1f}" for p in (Precision.FP32, Precision.INT8))
+        parts.add_row(name, counts.get(name, ""), f"{cost.parameters:,}", *units, *intensities)
+    # Without a gap, for blocks of four-digit channels in 80 columns.
+    layers = ruled_table(
+        *("layers", "kernels", "channels", "stride", "skip", "size", "params", "MACs"),
+        gap=0,
+        fold=True,
+    )
+    costs = dict(network.parts)
+    layers.add_row(*_layer_cells(network.stem), *_totals(costs["stem"]))
+    if network.pool is not None:
+        layers.add_row(*_layer_cells(network.pool), "", "")
+    for run in runs(network.blocks):
+        layers.add_row(
+            run_name(run),
+            "-".join(map(str, run[0].kernels)),
+            "-".join(map(str, run[0].channels)),
+            str(run[0].stride),
+            _SKIPS.get(run[0].skip, run[0].skip.value),
+            str(run[0].output_size),
+            *_totals(total(block.cost for block in run)),
+        )
+    layers.add_row(*_layer_cells(network.classifier), *_totals(costs["head"]))
+    longest = max(runs(network.blocks), key=len)
     return Group(
-        _facts(dict(_network_facts(network))),
+        fact_grid(_network_facts(network), name_style=_LABEL),
         Text(),
-        _stage_table(network),
+        parts,
         Text(),
-        _block_table(network),
+        layers,
         Text(),
-        Text(f"{run_name(most)}, the shape of most blocks in a row:", _LABEL),
-        Text(draw_block(most[0])),
+        Text(f"{run_name(longest)}, the shape of most blocks in a row:", _LABEL),
+        Text(draw_block(longest[0])),
     )
 
 
 def render_side_by_side(network: Network, other: Network) -> Group:
     """Returns two networks in two columns, and how many times the second's figures the first's are."""
-    table = _table("", network.spec.name, other.spec.name, "ratio")
+    table = ruled_table("", network.spec.name, other.spec.name, "ratio", gap=1, fold=True)
     for label, describe in (("input", _input), ("blocks", _blocks), ("skip connections", _skips)):
         table.add_row(label, describe(network), describe(other), "")
     ours, theirs, times = measures(network), measures(other), ratios(network, other)
@@ -82,27 +112,55 @@ def render_side_by_side(network: Network, other: Network) -> Group:
 
 
 def render_example(block: BuildingBlock, other: BuildingBlock) -> Group:
-    """Returns a block drawn and its weights worked out, held against the other kind of block."""
-    return Group(
-        Text(draw_block(block)),
-        Text(),
-        Text("\n".join(_arithmetic(block))),
-        Text(),
-        Text(_held_against(block, other)),
+    """Returns a block drawn and its weights worked out, compared with the other kind of block."""
+    products = [
+        f"{each.kernel} * {each.kernel} * {each.in_channels:>3} * {each.out_channels:>3}"
+        for each in block.layers
+    ]
+    width = max(map(len, products))
+    lines = [
+        f"{layer.name.rpartition('.')[2]:10}{product:{width}} = {layer.weights:>10,}"
+        for layer, product in zip(block.layers, products, strict=True)
+    ]
+    cost, size = block.cost, block.output_size
+    lines.append(f"{'weights':10}{'sum':{width}} = {cost.weights:>10,}")
+    # A weight is multiplied once for each pixel of the output, whose size is one in a block.
+    lines.append(f"{'MACs':10}{cost.weights:,} * {size} * {size} = {cost.macs:,}")
+    channels = " + ".join(str(layer.out_channels) for layer in block.layers)
+    lines.append(f"{'BN':10}2 * ({channels}) = {cost.norm_parameters:,} parameters more")
+
+    narrow, wide = sorted((block, other), key=lambda each: each.channels[0])
+    names = ["bottleneck" if b.kind is BlockKind.BOTTLENECK else "plain" for b in (narrow, wide)]
+    wide_channels = wide.channels[0]
+    # What the plain block's 3x3 convolutions would cost at the wide block's channels.
+    plain = len(narrow.layers) * 9 * wide_channels**2
+    comparison = (
+        f"The {names[1]} block has {wide.cost.weights:,} weights for {wide_channels} "
+        f"channels, the {names[0]} one {narrow.cost.weights:,} for "
+        f"{narrow.channels[0]}. Two 3x3 convolutions of {wide_channels} channels would have "
+        f"2 * 3 * 3 * {wide_channels} * {wide_channels} = {plain:,}, "
+        f"{plain / wide.cost.weights:.1f} times the {names[1]}'s."
     )
+    return Group(Text(draw_block(block)), Text(), Text("\n".join(lines)), Text(), Text(comparison))
 
 
 def draw_block(block: BuildingBlock) -> str:
-    """Returns a block as text, top to bottom, its skip connection on the right; ASCII only."""
-    before, inside, after = (_column(steps) for steps in _steps(block))
+    """Returns a block as text, top to bottom, its skip connection at the side; ASCII only."""
+    # Each step of the main path comes with the path that leads to it above.
+    before, inside, after = (
+        [line for step in steps for line in (_SPINE, *(f"{t:^{_WIDTH}}".rstrip() for t in step))]
+        for steps in _steps(block)
+    )
+    # Nothing leads to the first step.
+    del before[0]
     if block.skip is Skip.NONE:
-        return "\n".join([*before[1:], *inside, *after])
+        return "\n".join([*before, *inside, *after])
     rail = [f"{line:{_WIDTH}}|" for line in (*inside, _SPINE)]
     rail[len(rail) // 2] += f" {_skip_label(block)}"
     gap = _WIDTH - _HALF
     fork = f"{'':{_HALF}}+{'':-<{gap - 1}}."
     add = f"{'':{_HALF - 1}}(+)<{'':-<{gap - 3}}'"
-    return "\n".join([*before[1:], _SPINE, fork, *rail, add, *after])
+    return "\n".join([*before, _SPINE, fork, *rail, add, *after])
 
 
 def run_name(run: tuple[BuildingBlock, ...]) -> str:
@@ -128,7 +186,12 @@ def _three_digits(value: float) -> str:
 
 def _network_facts(network: Network) -> Iterator[tuple[str, str]]:
     cost = network.cost
-    yield "network", f"{network.spec.name}, {network.depth} layers deep ({_counting(network)})"
+    # Zagoruyko and Komodakis count a pre-activation network's projections, and no classifier.
+    is_preactivation = network.spec.block is BlockKind.PREACTIVATION
+    counted = (
+        "all convolutions" if is_preactivation else "convolutions and classifier on the main path"
+    )
+    yield "network", f"{network.spec.name}, {network.depth} layers deep ({counted})"
     yield "input", f"{_input(network)}, {network.spec.num_classes} classes"
     yield "blocks", f"{_blocks(network)} in stages of {', '.join(map(str, network.spec.layers))}"
     yield "skips", _skips(network)
@@ -142,12 +205,6 @@ def _network_facts(network: Network) -> Iterator[tuple[str, str]]:
     yield "weights", f"{_sizes(cost.weight_bytes)}, batch norms folded"
     intensity = (f"{p.value.upper()} {cost.intensity(p):.1f}" for p in VALUE_BYTES)
     yield "intensity", f"{', '.join(intensity)} MACs per byte moved, batch 1"
-
-
-def _counting(network: Network) -> str:
-    if network.spec.block is BlockKind.PREACTIVATION:
-        return "all convolutions"
-    return "convolutions and classifier on the main path"
 
 
 def _input(network: Network) -> str:
@@ -171,53 +228,13 @@ def _sizes(bytes_in: Callable[[Precision], int]) -> str:
     return ", ".join(f"{p.value.upper()} {bytes_in(p) / 1e6:.3g} MB" for p in VALUE_BYTES)
 
 
-def _stage_table(network: Network) -> Table:
-    table = _table("part", "blocks", "parameters", "MACs", "activations", "MACs/byte", "in INT8")
-    counts = {stage.name: str(len(stage.blocks)) for stage in network.stages}
-    for name, cost in (*network.parts, ("total", network.cost)):
-        table.add_row(name, counts.get(name, ""), *_cost_cells(cost))
-    return table
-
-
-def _cost_cells(cost: Cost) -> tuple[str, ...]:
-    counts = in_units(cost.macs), in_units(cost.activations)
-    intensities = (f"{cost.intensity(p):.1f}" for p in (Precision.FP32, Precision.INT8))
-    return f"{cost.parameters:,}", *counts, *intensities
-
-
-def _block_table(network: Network) -> Table:
-    names = ("kernels", "channels", "stride", "skip", "size", "params", "MACs")
-    table = _table("layers", *names, gap=0)
-    costs = dict(network.parts)
-    table.add_row(*_layer_cells(network.stem), *_counts(costs["stem"]))
-    if network.pool is not None:
-        table.add_row(*_layer_cells(network.pool), "", "")
-    for run in runs(network.blocks):
-        table.add_row(*_run_cells(run))
-    table.add_row(*_layer_cells(network.classifier), *_counts(costs["head"]))
-    return table
-
-
 def _layer_cells(layer: LayerShape) -> tuple[str, ...]:
     channels = f"{layer.in_channels}-{layer.out_channels}"
     return layer.name, str(layer.kernel), channels, str(layer.stride), "", str(layer.output_size)
 
 
-def _counts(cost: Cost) -> tuple[str, str]:
+def _totals(cost: Cost) -> tuple[str, str]:
     return in_units(cost.parameters), in_units(cost.macs)
-
-
-def _run_cells(run: tuple[BuildingBlock, ...]) -> tuple[str, ...]:
-    block = run[0]
-    return (
-        run_name(run),
-        "-".join(map(str, block.kernels)),
-        "-".join(map(str, block.channels)),
-        str(block.stride),
-        _SKIPS.get(block.skip, block.skip.value),
-        str(block.output_size),
-        *_counts(total(each.cost for each in run)),
-    )
 
 
 Steps = tuple[tuple[str, ...], ...]
@@ -228,34 +245,20 @@ def _steps(block: BuildingBlock) -> tuple[Steps, Steps, Steps]:
     """Returns what stands before the fork, between fork and Add, and behind the Add."""
     start = (f"x: {_map(block.channels[0], block.layers[0].input_size)}",)
     end = (_map(block.channels[-1], block.output_size),)
-    convs = tuple(_conv_lines(layer) for layer in block.layers)
+    convs: list[tuple[str, ...]] = []
+    for layer in block.layers:
+        first = f"{layer.kernel}x{layer.kernel} conv, {layer.in_channels} -> {layer.out_channels}"
+        extra = [f"stride {layer.stride}"] if layer.stride > 1 else []
+        extra += [f"{layer.groups} groups"] if layer.groups > 1 else []
+        convs.append((first, ", ".join(extra)) if extra else (first,))
     if block.kind is not BlockKind.PREACTIVATION:
         inside = (*((*conv, "BN, ReLU") for conv in convs[:-1]), (*convs[-1], "BN"))
         return (start,), inside, (("ReLU",), end)
     rest = tuple(("BN, ReLU", *conv) for conv in convs[1:])
+    # A projection takes the activated input, so the fork stands behind the first BN and ReLU.
     if block.skip is Skip.PROJECTION:
         return (start, ("BN, ReLU",)), (convs[0], *rest), (end,)
     return (start,), (("BN, ReLU", *convs[0]), *rest), (end,)
-
-
-def _conv_lines(layer: LayerShape) -> tuple[str, ...]:
-    first = f"{_kernel(layer)} conv, {layer.in_channels} -> {layer.out_channels}"
-    extra = [f"stride {layer.stride}"] if layer.stride > 1 else []
-    extra += [f"{layer.groups} groups"] if layer.groups > 1 else []
-    return (first, ", ".join(extra)) if extra else (first,)
-
-
-def _kernel(layer: LayerShape) -> str:
-    return f"{layer.kernel}x{layer.kernel}"
-
-
-def _column(steps: Steps) -> list[str]:
-    """Returns the lines of steps, each with the path that leads to it above."""
-    return [text for step in steps for text in (_SPINE, *map(_centred, step))]
-
-
-def _centred(line: str) -> str:
-    return f"{line:^{_WIDTH}}".rstrip()
 
 
 def _skip_label(block: BuildingBlock) -> str:
@@ -269,68 +272,5 @@ def _skip_label(block: BuildingBlock) -> str:
     return f"1x1 conv, {block.channels[0]} -> {block.channels[-1]}{strided}{norm}"
 
 
-def _arithmetic(block: BuildingBlock) -> Iterator[str]:
-    """Yields the weights of each convolution as a product, then their sum and the MACs."""
-    products = [_product(layer) for layer in block.layers]
-    width = max(map(len, products))
-    for layer, product in zip(block.layers, products, strict=True):
-        yield f"{layer.name.rpartition('.')[2]:10}{product:{width}} = {layer.weights:>10,}"
-    weights, size = block.cost.weights, block.output_size
-    yield f"{'weights':10}{'sum':{width}} = {weights:>10,}"
-    yield f"{'MACs':10}{weights:,} * {size} * {size} = {block.cost.macs:,}"
-    channels = " + ".join(str(layer.out_channels) for layer in block.layers)
-    yield f"{'BN':10}2 * ({channels}) = {block.cost.norm_parameters:,} parameters more"
-
-
-def _product(layer: LayerShape) -> str:
-    return f"{layer.kernel} * {layer.kernel} * {layer.in_channels:>3} * {layer.out_channels:>3}"
-
-
-def _held_against(block: BuildingBlock, other: BuildingBlock) -> str:
-    """Says what the two kinds of block cost at the wider one's channels."""
-    narrow, wide = sorted((block, other), key=lambda each: each.channels[0])
-    channels = wide.channels[0]
-    plain = len(narrow.layers) * 9 * channels**2
-    return (
-        f"The {_example_name(wide)} block has {wide.cost.weights:,} weights for {channels} "
-        f"channels, the {_example_name(narrow)} one {narrow.cost.weights:,} for "
-        f"{narrow.channels[0]}. Two 3x3 convolutions of {channels} channels would have "
-        f"2 * 3 * 3 * {channels} * {channels} = {plain:,}, {plain / wide.cost.weights:.1f} times "
-        f"the {_example_name(wide)}'s."
-    )
-
-
-def _example_name(block: BuildingBlock) -> str:
-    return "bottleneck" if block.kind is BlockKind.BOTTLENECK else "plain"
-
-
 def _figure(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
-
-
-def _table(first: str, *others: str, gap: int = 1) -> Table:
-    """Returns an empty table: a column of names, then columns of shapes and numbers.
-
-    A gap of 0 columns, besides the box's own, is for blocks of four-digit channels in 80.
-    """
-    table = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 0, 0, gap),
-        pad_edge=False,
-        show_edge=False,
-        header_style=_LABEL,
-    )
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", overflow="fold")
-    return table
-
-
-def _facts(facts: dict[str, str]) -> Table:
-    """Returns names and sentences side by side; a long sentence stays in its column."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column()
-    for name, sentence in facts.items():
-        grid.add_row(Text(name, _LABEL), Text(sentence))
-    return grid

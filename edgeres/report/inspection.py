@@ -6,16 +6,16 @@ from collections import Counter
 from functools import singledispatch
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from edgeres.core.artifacts import EngineArtifact, Manifest, OnnxArtifact
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
-from edgeres.core.table import CalibrationTable, TensorRange
+from edgeres.core.table import CalibrationTable
 from edgeres.core.target import Target
 from edgeres.report.audit import render_audit
+from edgeres.report.tables import fact_grid, plain_table
 from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
 
 
@@ -27,17 +27,16 @@ def render_artifact(artifact: object) -> RenderableType:
 
 @render_artifact.register
 def _(model: OnnxArtifact) -> RenderableType:
-    return _facts(
-        {
-            "kind": "ONNX model",
-            "architecture": model.architecture or "not recorded",
-            "sha256": model.sha256,
-            "checkpoint": model.checkpoint_sha256 or "not recorded",
-            "input": f"{model.input.name} {_shape(model.input.shape)}",
-            "output": f"{model.output.name} {_shape(model.output.shape)}",
-            "preprocessing": _contract(model.contract),
-        }
-    )
+    facts = {
+        "kind": "ONNX model",
+        "architecture": model.architecture or "not recorded",
+        "sha256": model.sha256,
+        "checkpoint": model.checkpoint_sha256 or "not recorded",
+        "input": f"{model.input.name} {_shape(model.input.shape)}",
+        "output": f"{model.output.name} {_shape(model.output.shape)}",
+        "preprocessing": _contract(model.contract),
+    }
+    return fact_grid(facts.items(), name_style="bold")
 
 
 @render_artifact.register
@@ -51,16 +50,18 @@ def _(table: CalibrationTable) -> RenderableType:
         "preprocessing": _contract(table.contract),
         "recovery": "none" if table.recovery is None else describe_recovery(table.recovery),
     }
-    held = {method for seen in table.tensors.values() for method in seen.thresholds}
-    methods = [method for method in Method if method in held]
-    rows = _table("tensor", "sign", *(method.value for method in methods))
-    for name, seen in table.tensors.items():
-        values = (_amax(seen, method) for method in methods)
-        rows.add_row(Text(name), "+-" if seen.signed else "+", *values)
+    # The methods in their own order, not in that in which a tensor happens to have them.
+    known = {method for ranges in table.tensors.values() for method in ranges.thresholds}
+    methods = [method for method in Method if method in known]
+    rows = plain_table("tensor", "sign", *(method.value for method in methods))
+    for name, ranges in table.tensors.items():
+        thresholds = (ranges.thresholds.get(method) for method in methods)
+        amax = ("-" if threshold is None else f"{threshold.s8:.4g}" for threshold in thresholds)
+        rows.add_row(Text(name), "+-" if ranges.signed else "+", *amax)
     parts: list[RenderableType] = [Text(describe_choice(choice)) for choice in table.choices]
     if table.sensitivity is not None:
         parts += ["", sensitivity_table(table.sensitivity)]
-    return Group(_facts(facts), *parts, "", rows)
+    return Group(fact_grid(facts.items(), name_style="bold"), *parts, "", rows)
 
 
 @render_artifact.register
@@ -70,56 +71,46 @@ def _(engine: EngineArtifact) -> RenderableType:
     facts = {
         "kind": f"{manifest.precision} engine for {manifest.target}",
         "built with": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
-        "for": _belongs(manifest),
+        "for": _machine_of(manifest),
         "engine": manifest.engine_sha256,
         "model": manifest.model_sha256,
         "table": manifest.table_sha256 or "none",
         "layers": ", ".join(f"{n} {precision}" for precision, n in precisions.items()),
-        "asked for": _asked(manifest),
+        "requested": _requested(manifest),
         "preprocessing": _contract(manifest.contract),
     }
-    rows = _table("layer", "operator", "precision")
+    rows = plain_table("layer", "operator", "precision")
     for layer in manifest.layers:
         where = f" (in {layer.joined})" if layer.joined else ""
         rows.add_row(*map(Text, (layer.name, layer.op_type, layer.precision + where)))
-    reasons = {layer.name: layer.reason for layer in manifest.layers if layer.reason}
-    return Group(_facts(facts), "", rows, *_reasons(reasons), *_audit(manifest))
+    parts: list[RenderableType] = [fact_grid(facts.items(), name_style="bold"), "", rows]
+    if reasons := [(layer.name, layer.reason) for layer in manifest.layers if layer.reason]:
+        title = Text("why these are not in the requested precision", "bold")
+        parts += ["", title, fact_grid(reasons, name_style="bold")]
+    # A plan that edgeres did not build has no precision that was requested.
+    if manifest.audit is not None and manifest.precision is not None:
+        parts += render_audit(manifest.audit, manifest.precision)
+    return Group(*parts)
 
 
-def _audit(manifest: Manifest) -> tuple[RenderableType, ...]:
-    if manifest.audit is None or manifest.precision is None:
-        return ()
-    return render_audit(manifest.audit, manifest.precision)
-
-
-def _belongs(manifest: Manifest) -> str:
+def _machine_of(manifest: Manifest) -> str:
     """Returns where an engine runs."""
     if manifest.target is Target.ONNXRUNTIME:
         return "any machine with ONNX Runtime"
+    # TensorRT's plans belong to the GPU model that they were built on.
     if manifest.compute_capability is None:
         return "the GPU that it was built on"
     gpu = f", built on {manifest.gpu}" if manifest.gpu else ""
     return f"compute capability {manifest.compute_capability}{gpu}"
 
 
-def _asked(manifest: Manifest) -> str:
-    """Returns what was asked of the builder beyond its defaults."""
+def _requested(manifest: Manifest) -> str:
+    """Returns the builder's batch sizes, flags, and the options that differ from their defaults."""
     batch = "any batch" if manifest.batch is None else "batch " + ":".join(map(str, manifest.batch))
     options = {} if manifest.options is None else manifest.options.to_dict()
     default = TensorRTOptions().to_dict()
     changed = [f"{k} {v}" for k, v in options.items() if v != default[k]]
     return ", ".join([batch, *manifest.flags, *changed])
-
-
-def _amax(seen: TensorRange, method: Method) -> str:
-    threshold = seen.thresholds.get(method)
-    return "-" if threshold is None else f"{threshold.s8:.4g}"
-
-
-def _reasons(reasons: dict[str, str]) -> tuple[RenderableType, ...]:
-    if not reasons:
-        return ()
-    return ("", Text("why these are not in the precision asked for", "bold"), _facts(reasons))
 
 
 def _contract(contract: Contract | None) -> str:
@@ -128,17 +119,3 @@ def _contract(contract: Contract | None) -> str:
 
 def _shape(shape: tuple[int | None, ...]) -> str:
     return "(" + ", ".join("N" if size is None else str(size) for size in shape) + ")"
-
-
-def _facts(facts: dict[str, str]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for label, value in facts.items():
-        table.add_row(Text(label, "bold"), Text(value))
-    return table
-
-
-def _table(*headers: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    return table

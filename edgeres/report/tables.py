@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import OverflowMethod
@@ -20,8 +20,9 @@ def fact_grid(
 ) -> Table:
     """Returns names and sentences side by side; a long sentence stays in its column."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(min_width=name_width, no_wrap=True)
-    grid.add_column()
+    # A name folds where it must: that of a layer may be longer than the line, and is not cut.
+    grid.add_column(min_width=name_width, overflow="fold")
+    grid.add_column(overflow="fold")
     for name, sentence in facts:
         grid.add_row(Text(name, name_style), plain(sentence))
     return grid
@@ -57,9 +58,17 @@ def ruled_table(
     return table
 
 
-def plain_table(*headers: str) -> Table:
-    """Returns an empty table without rules whose long cells fold."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def plain_table(*headers: str, numbers: Sequence[str] = (), title: str | None = None) -> Table:
+    """Returns an empty table without rules.
+
+    Args:
+        headers: of the first columns, whose long cells fold.
+        numbers: headers of the columns of numbers behind them.
+        title: a line above.
+    """
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for header in headers:
         table.add_column(header, overflow="fold")
+    for header in numbers:
+        table.add_column(header, justify="right")
     return table

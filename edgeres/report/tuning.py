@@ -1,4 +1,4 @@
-"""What a search over calibration images found, as a sentence or a table."""
+"""What a search over calibration images came to, as a sentence or a table."""
 
 from __future__ import annotations
 
@@ -7,74 +7,68 @@ from rich.text import Text
 
 from edgeres.core.recovery import Recovery
 from edgeres.core.tuning import Choice, MixedSearch, Sensitivity
+from edgeres.report.tables import plain_table
 
 
 def describe_choice(choice: Choice) -> str:
     """Returns what method auto picked for one lowering, and why."""
-    found = ", ".join(f"{method} {quality:.1f}" for method, quality in choice.sqnr_db.items())
+    methods = ", ".join(f"{method} {quality:.1f}" for method, quality in choice.sqnr_db.items())
     factors = ", ".join(f"{group} x {factor:.2f}" for group, factor in choice.factors.items())
     weights = ", ".join(f"{method} {quality:.1f}" for method, quality in choice.weights_db.items())
     return (
         f"{choice.target}: {choice.method} is best on {choice.images} held-out images "
-        f"(logits' SQNR in dB: {found}); "
+        f"(logits' SQNR in dB: {methods}); "
         f"{factors + f' make it {choice.tuned_db:.1f}' if factors else 'no factor improves it'}"
         f"{'; with weights by ' + weights if weights else ''}"
     )
 
 
-def describe_recovery(found: Recovery) -> str:
+def describe_recovery(recovery: Recovery) -> str:
     """Returns what a recovery changed and what it did to the logits, as a sentence."""
-    equalized = f", {len(found.equalization)} activations equalized" if found.equalization else ""
-    better = [layer for layer in found.layers if layer.after < layer.before]
+    equalized = len(recovery.equalization)
+    closer = sum(layer.after < layer.before for layer in recovery.layers)
     logits = ", ".join(
-        f"{target} {of.before_db:.2f} to {of.after_db:.2f}"
-        for target, of in found.lowerings.items()
+        f"{target} {quality.before_db:.2f} to {quality.after_db:.2f}"
+        for target, quality in recovery.lowerings.items()
     )
     return (
-        f"recovery by {found.kind}, seed {found.seed}, fitted on {found.samples} images{equalized}: "
-        f"logits' SQNR in dB on {found.held_out} held-out images: {logits}; "
-        f"{len(better)} of {len(found.layers)} layers closer to FP32"
+        f"recovery by {recovery.kind}, seed {recovery.seed}, fitted on {recovery.samples} images"
+        f"{f', {equalized} activations equalized' if equalized else ''}: "
+        f"logits' SQNR in dB on {recovery.held_out} held-out images: {logits}; "
+        f"{closer} of {len(recovery.layers)} layers closer to FP32"
     )
 
 
-def sensitivity_table(found: Sensitivity) -> Table:
+def sensitivity_table(sensitivity: Sensitivity) -> Table:
     """Returns a row for each block and layer, the blocks first, the most harmful first."""
-    table = Table(
-        title=f"Logits' SQNR in dB on {found.images} held-out images, {found.method}; "
-        f"all quantized: {found.all_db:.1f}",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
+    table = plain_table(
+        "unit",
+        "kind",
+        numbers=("only this", "all but this", "gain"),
+        title=f"Logits' SQNR in dB on {sensitivity.images} held-out images, {sensitivity.method}; "
+        f"all quantized: {sensitivity.all_db:.1f}",
     )
-    table.add_column("unit", overflow="fold")
-    table.add_column("kind")
-    for header in ("only this", "all but this", "gain"):
-        table.add_column(header, justify="right")
-    for unit in sorted(found.units, key=lambda unit: (unit.kind, -unit.without_db)):
-        gain = unit.without_db - found.all_db
+    # The more the rest gains without a unit, the more the unit harms; `block` sorts before `layer`.
+    for unit in sorted(sensitivity.units, key=lambda unit: (unit.kind, -unit.without_db)):
+        gain = unit.without_db - sensitivity.all_db
         values = (f"{unit.alone_db:.1f}", f"{unit.without_db:.1f}", f"{gain:+.2f}")
         table.add_row(Text(unit.unit), unit.kind, *values)
     return table
 
 
-def mixed_table(found: MixedSearch) -> Table:
+def mixed_table(search: MixedSearch) -> Table:
     """Returns a row for each engine that mixed precision considered; the last one is built."""
-    judged = "drop of accuracy" if found.labelled else "labels that change"
-    table = Table(
-        title=f"Within {found.max_drop_pp:g} pp on {found.images} images ({judged}); "
+    criterion = "drop of accuracy" if search.labelled else "labels that change"
+    latency = "latency, ms" if search.measured else "latency, of INT8's (estimated)"
+    table = plain_table(
+        "kept from INT8",
+        numbers=("drop, pp", "logits' SQNR, dB", latency, ""),
+        title=f"Within {search.max_drop_pp:g} pp on {search.images} images ({criterion}); "
         "* on the Pareto front",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
     )
-    table.add_column("kept from INT8", overflow="fold")
-    latency = "latency, ms" if found.measured else "latency, of INT8's (estimated)"
-    for header in ("drop, pp", "logits' SQNR, dB", latency, ""):
-        table.add_column(header, justify="right")
-    for index, point in enumerate(found.points):
+    for index, point in enumerate(search.points):
+        # Each point keeps what the one before keeps, and one unit more.
         kept = f"+ {point.kept[-1]}" if point.kept else "nothing"
         values = (f"{point.drop_pp:.2f}", f"{point.sqnr_db:.1f}", f"{point.latency:.2f}")
-        table.add_row(Text(kept), *values, "*" if index in found.pareto else "")
+        table.add_row(Text(kept), *values, "*" if index in search.pareto else "")
     return table

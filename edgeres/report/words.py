@@ -42,8 +42,8 @@ def class_name(label: int, classes: tuple[str, ...]) -> str:
 
 def moment(iso: str) -> str:
     """Returns an ISO 8601 time to the minute, in UTC."""
-    told = datetime.fromisoformat(iso.replace("Z", "+00:00")).astimezone(timezone.utc)
-    return f"{told:%Y-%m-%d %H:%M} UTC"
+    at = datetime.fromisoformat(iso.replace("Z", "+00:00")).astimezone(timezone.utc)
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def fact_name(key: str) -> str:
