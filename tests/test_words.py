@@ -1,7 +1,7 @@
 """The vocabulary of names, messages, help and pages: this field's terms, not the project's own.
 
-`python tests/test_words.py` prints how many unwanted words each area has; with the names of areas
-it lists them. An area is a folder of `edgeres`, `edgeres` for the modules beside the folders, `benchmarks`,
+`python tests/test_words.py` prints how many unwanted words each area has, and how many its docstrings;
+with the names of areas it lists them. An area is a folder of `edgeres`, `edgeres` for the modules beside the folders, `benchmarks`,
 `training`, `scripts`, `help` for the commands' help, or `pages` for README.md, CHANGELOG.md and docs/.
 """
 
@@ -29,6 +29,15 @@ CLEAN: tuple[str, ...] = (
     "training",
 )
 """Areas that have none of the words; an area that was cleaned is added here."""
+
+CLEAN_DOCSTRINGS: tuple[str, ...] = (
+    "benchmarks",
+    "images",
+    "machine",
+    "statistics",
+    "training",
+)
+"""Areas whose docstrings have none of the phrases either."""
 
 PHRASES: Mapping[str, str] = {
     r"judg(?:e|es|ed|ing|ement)": "evaluate",
@@ -160,8 +169,20 @@ def unwanted_names(source: str, area: str = "") -> list[str]:
     return [
         f"line {line}, {name}: {NAMES[part]}"
         for line, name in names(source)
-        for part in re.findall("[a-z]+", re.sub("([A-Z])", r"_\1", name).lower())
+        # "held_out" is the field's own; the rest is split at underscores and capitals.
+        for part in re.findall("[a-z]+", re.sub("([A-Z])|held_out", r"_\1", name).lower())
         if part in NAMES and f"{area}.{name}" not in ALLOWED_NAMES
+    ]
+
+
+def in_docstrings(area: str) -> list[str]:
+    """Returns `file:line: phrase` for the docstrings of an area's modules, classes and fields."""
+    return [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {phrase}"
+        for path in areas().get(area, ())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for phrase in unwanted_phrases(str(node.value.value))
     ]
 
 
@@ -224,6 +245,12 @@ def unwanted(area: str) -> list[str]:
 def test_clean_areas_stay_clean(area: str) -> None:
     """A word of the table is answered with what to write instead."""
     assert unwanted(area) == []
+
+
+@pytest.mark.parametrize("area", CLEAN_DOCSTRINGS)
+def test_clean_docstrings_stay_clean(area: str) -> None:
+    """The same words, of what is read in the code and in the Python reference."""
+    assert in_docstrings(area) == []
 
 
 @pytest.mark.parametrize(
@@ -298,6 +325,6 @@ def test_what_is_allowed_exists() -> None:
 if __name__ == "__main__":
     chosen = sys.argv[1:]
     for each in chosen or (*areas(), "help", "pages"):
-        lines = unwanted(each)
-        text = "\n".join(lines) if chosen else f"{len(lines):5}  {each}"
-        sys.stdout.write(f"{text}\n")
+        lines, documented = unwanted(each), in_docstrings(each)
+        counts = f"{len(lines):5} {len(documented):5}  {each}"
+        sys.stdout.write("\n".join([*lines, *documented, ""] if chosen else [counts, ""]))
