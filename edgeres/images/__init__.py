@@ -3,8 +3,7 @@
 Knows Pillow and numpy, and nothing of networks or runtimes.
 """
 
-from edgeres.images.dataset import Dataset, ImageArray, ImageFiles, check_labels, select, take
-from edgeres.images.decode import decode
+from edgeres.images.dataset import Dataset, ImageArray, check_labels, select, take
 from edgeres.images.embedded import embedded_digits, embedded_path
 from edgeres.images.load import load_dataset
 from edgeres.images.prepare import normalise, prepare
@@ -15,10 +14,8 @@ __all__ = [
     "Batch",
     "Dataset",
     "ImageArray",
-    "ImageFiles",
     "batches",
     "check_labels",
-    "decode",
     "embedded_digits",
     "embedded_path",
     "image_hash",

@@ -89,10 +89,6 @@ class ImageArray:
         image: NDArray[np.uint8] = self.pixels[self.rows[index]]
         return image
 
-    def read_many(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Returns a copy of the images from `start` to before `stop`, (n, H, W, 3) uint8 RGB."""
-        return self.pixels[self.rows[start:stop]]
-
     def take(self, indices: NDArray[np.int64]) -> ImageArray:
         """Returns the images at `indices`, in that order, without a copy."""
         return replace(self, rows=self.rows[indices])

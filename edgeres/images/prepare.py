@@ -12,16 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeres.core.contract import Color, Contract, Interpolation
+from edgeres.core.contract import Color, Contract
 from edgeres.errors import DataError
 from edgeres.images.decode import MAX_PIXELS
-
-_FILTERS = {
-    Interpolation.NEAREST: Image.Resampling.NEAREST,
-    Interpolation.BILINEAR: Image.Resampling.BILINEAR,
-    Interpolation.BICUBIC: Image.Resampling.BICUBIC,
-    Interpolation.LANCZOS: Image.Resampling.LANCZOS,
-}
 
 
 def prepare(
@@ -49,6 +42,7 @@ def resize(image: NDArray[np.uint8], contract: Contract, *, name: str) -> NDArra
     short = contract.resize
     if short is None or short == min(height, width):
         return image
+    # Truncated, as torchvision does, not rounded.
     longer = int(short * max(height, width) / min(height, width))
     if short * longer > MAX_PIXELS:
         raise DataError(
@@ -56,7 +50,9 @@ def resize(image: NDArray[np.uint8], contract: Contract, *, name: str) -> NDArra
             f"{short * longer} pixels, more than {MAX_PIXELS}. Crop it or take it out of the data."
         )
     size = (short, longer) if width < height else (longer, short)
-    return np.asarray(Image.fromarray(image).resize(size, _FILTERS[contract.interpolation]))
+    # The contract names Pillow's filters, which antialias; OpenCV's of the same names do not.
+    pillow_filter = Image.Resampling[contract.interpolation.name]
+    return np.asarray(Image.fromarray(image).resize(size, pillow_filter))
 
 
 def crop(images: NDArray[np.uint8], size: int, *, name: str) -> NDArray[np.uint8]:

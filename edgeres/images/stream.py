@@ -152,7 +152,8 @@ def _fill(
         ready = prepare(image, contract, name=str(dataset.path / dataset.image_name(index)))
         normalise_into(result, ready[None], contract)
         return [image_hash(image)]
-    pixels, name = images.read_many(span.start, span.stop), images.name(span.start)
+    # Rows by index are a copy, so that a mapped file is read here, on the decoding thread.
+    pixels, name = images.pixels[images.rows[span.start : span.stop]], images.name(span.start)
     if contract.resize in (None, min(pixels.shape[1:3])):
         # All are of one size, so one crop does for all.
         ready = crop(pixels, contract.size, name=name)
