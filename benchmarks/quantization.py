@@ -38,6 +38,7 @@ from edgeres.core.requests import CalibrationConfig
 from edgeres.images import batches, load_dataset, select
 from edgeres.machine import describe_machine
 from edgeres.onnx_file import load_onnx
+from edgeres.serialization import to_json
 from edgeres.session import open_session, run_session
 
 ROUNDS = 3
@@ -103,7 +104,7 @@ def environment() -> Row:
     """Returns the machine and the versions that the figures depend on."""
     packages = ("edgeres", "onnx", "onnxruntime", "numpy")
     return {
-        **describe_machine().to_dict(),
+        **to_json(describe_machine()),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }

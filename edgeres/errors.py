@@ -28,7 +28,7 @@ class EdgeresError(Exception):
     """Exit status of the command that ends with this error."""
 
 
-class ConfigError(EdgeresError):
+class ConfigError(EdgeresError, ValueError):
     """The request contradicts itself or names something that does not exist."""
 
     exit_code = 2

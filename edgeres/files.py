@@ -1,23 +1,16 @@
-"""Files that appear whole or not at all, JSON with a kind and a version, and hashes."""
+"""Files that appear whole or not at all, and hashes of files."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
 
 from edgeres.errors import ArtifactError, ConfigError
-
-T = TypeVar("T")
-
-SCHEMA_VERSION = 1
-"""Version of the JSON forms written here; a file of another version is refused."""
 
 _READ_BLOCK = 1 << 20
 
@@ -115,46 +108,3 @@ def _write_error(path: Path, error: OSError) -> str:
     if error.errno == errno.ENOENT and not path.parent.exists():
         return f"{path} was not written: the folder {path.parent} does not exist. Create it first."
     return f"{path} was not written: {error.strerror or error}. Choose a path that you may write."
-
-
-def save_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes one JSON object, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json_text(value), encoding="utf-8")
-
-
-def optional(read: Callable[[Any], T], raw: Any) -> T | None:
-    """Returns what `read` makes of a JSON value, None of null."""
-    return None if raw is None else read(raw)
-
-
-def json_text(value: Mapping[str, Any]) -> str:
-    """Returns the text that `save_json` writes."""
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def load_json(path: Path, kind: str) -> dict[str, Any]:
-    """Reads a JSON object that `save_json` wrote, and checks its kind and schema version.
-
-    Raises:
-        ArtifactError: unreadable, not JSON, another kind of file or another schema version.
-    """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is not JSON ({error}); expected an {kind} file.") from error
-    if not isinstance(raw, dict) or raw.get("kind") != kind:
-        found = raw.get("kind") if isinstance(raw, dict) else type(raw).__name__
-        raise ArtifactError(f"{path} is no {kind} file: its kind is {found!r}. Check the path.")
-    if raw.get("schema_version") != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{path} has schema version {raw.get('schema_version')!r}, this edgeres reads "
-            f"{SCHEMA_VERSION}. Make the file again with this version."
-        )
-    return raw
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")

@@ -9,7 +9,6 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -23,6 +22,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
 from edgeres.errors import ArtifactError
 from edgeres.files import whole_file
+from edgeres.serialization import from_json, parse_json, to_json
 
 IR_VERSION = 8
 """ONNX IR that TensorRT 8.6's parser reads (opset 17 came with it). Source: ONNX versioning
@@ -30,6 +30,18 @@ table; NVIDIA/TensorRT issue 4091 shows what a newer IR version does."""
 
 _PREFIX = "edgeres."
 _STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What edgeres keeps in an ONNX file's metadata: one entry of JSON for each field."""
+
+    contract: Contract | None = None
+    classes: tuple[str, ...] = ()
+    architecture: str | None = None
+    checkpoint_sha256: str | None = None
+    version: str | None = None
+    """Of the edgeres that wrote it; None in a file exported elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,16 +92,16 @@ class LoadedModel:
 
 def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:
     """Writes the model with `described`'s contract, classes and lineage, and returns it as saved."""
-    metadata = {
-        "contract": described.contract and described.contract.to_dict(),
-        "classes": list(described.classes),
-        "architecture": described.architecture,
-        "checkpoint_sha256": described.checkpoint_sha256,
-        "version": __version__,
-    }
+    metadata = Metadata(
+        contract=described.contract,
+        classes=described.classes,
+        architecture=described.architecture,
+        checkpoint_sha256=described.checkpoint_sha256,
+        version=__version__,
+    )
     del model.metadata_props[:]
     onnx.helper.set_model_props(
-        model, {_PREFIX + key: json.dumps(value) for key, value in metadata.items()}
+        model, {_PREFIX + key: json.dumps(value) for key, value in to_json(metadata).items()}
     )
     serialized = model.SerializeToString()
     with whole_file(path) as temporary:
@@ -137,12 +149,7 @@ def _parsed(path: Path, serialized: bytes) -> onnx.ModelProto:
             f"{path} names no version of ONNX's operators: it is cut off, or was written by a "
             "tool that left it out. Copy it again, or make one with export."
         )
-    _check_self_contained(path, model)
-    return model
-
-
-def _check_self_contained(path: Path, model: onnx.ModelProto) -> None:
-    """Refuses weights in a second file: the model's sha256 would not cover them."""
+    # Weights in a second file are not covered by the model's sha256.
     tensor = next((t for t in model.graph.initializer if uses_external_data(t)), None)
     if tensor is not None:
         raise ArtifactError(
@@ -150,6 +157,7 @@ def _check_self_contained(path: Path, model: onnx.ModelProto) -> None:
             "one file that holds all of the model. Write it as one, in Python: "
             f"onnx.save(onnx.load('{path.name}'), 'whole.onnx')"
         )
+    return model
 
 
 def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
@@ -172,32 +180,33 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
             f"{path} maps {inputs[0].dtype} to {outputs[0].dtype}; edgeres takes float32 on both "
             "sides and lowers the precision itself. Export the model in FP32."
         )
-    metadata = _metadata(path, model)
-    contract = metadata.get("contract")
+    raw, source = to_json(Metadata()), f"{path} has damaged edgeres metadata"
+    for prop in model.metadata_props:
+        # An entry of another name is a later edgeres' or another tool's.
+        if prop.key.startswith(_PREFIX) and (key := prop.key.removeprefix(_PREFIX)) in raw:
+            try:
+                raw[key] = parse_json(prop.value)
+            except ValueError as error:
+                raise ArtifactError(
+                    f"{source} ({key}: {error}). Export the model again."
+                ) from error
+    metadata = from_json(raw, Metadata, source=source, remedy="Export the model again.")
+    logits = outputs[0].shape[-1]
+    if metadata.classes and logits is not None and len(metadata.classes) != logits:
+        raise ArtifactError(
+            f"{source} ({len(metadata.classes)} classes for {logits} logits). Export the model "
+            "again."
+        )
     return OnnxArtifact(
         path=path,
         sha256=sha256,
         input=inputs[0],
         output=outputs[0],
-        contract=Contract.from_dict(contract) if contract else None,
-        classes=tuple(metadata.get("classes") or ()),
-        architecture=metadata.get("architecture"),
-        checkpoint_sha256=metadata.get("checkpoint_sha256"),
+        contract=metadata.contract,
+        classes=metadata.classes,
+        architecture=metadata.architecture,
+        checkpoint_sha256=metadata.checkpoint_sha256,
     )
-
-
-def _metadata(path: Path, model: onnx.ModelProto) -> dict[str, Any]:
-    """Returns the decoded `edgeres.*` metadata."""
-    try:
-        return {
-            prop.key.removeprefix(_PREFIX): json.loads(prop.value)
-            for prop in model.metadata_props
-            if prop.key.startswith(_PREFIX)
-        }
-    except ValueError as error:
-        raise ArtifactError(
-            f"{path} has damaged edgeres metadata ({error}). Export the model again."
-        ) from error
 
 
 def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -30,6 +30,7 @@ from edgeres.images import (
     select,
 )
 from edgeres.onnx_file import load_onnx
+from edgeres.serialization import to_json
 from edgeres.targets.dispatch import model_runner, network_runner
 from edgeres.targets.runner import HostMemory, Runner
 from edgeres.targets.tensorrt.runner import TensorRTRunner
@@ -194,7 +195,7 @@ def accuracy(bench: Bench, name: str, precision: Precision) -> Figures:
 
 def coverage(bench: Bench, name: str, precision: Precision) -> Figures:
     """Returns the layers and precisions that the builder's inspector lists."""
-    manifest = bench.engine(name, precision).manifest.to_dict()
+    manifest = to_json(bench.engine(name, precision).manifest)
     if manifest.get("audit") is None:
         raise LackError("the builder gave no layer list")
     return {"audit": manifest["audit"]}

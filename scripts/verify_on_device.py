@@ -29,9 +29,9 @@ from device_steps import steps
 
 from edgeres.core.target import Target
 from edgeres.errors import EdgeresError
-from edgeres.files import save_json
 from edgeres.machine import describe_machine
 from edgeres.machine.cuda import CudaDevice, find_cuda_device
+from edgeres.serialization import save_json, to_json
 
 
 def main() -> int:
@@ -79,8 +79,8 @@ def verify(options: Options, log: Callable[[str], None]) -> Figures:
     return {
         "schema_version": 1,
         "kind": "edgeres-device-report",
-        "machine": describe_machine().to_dict(),
-        "device": device.to_dict() if isinstance(device, CudaDevice) else None,
+        "machine": to_json(describe_machine()),
+        "device": to_json(device) if isinstance(device, CudaDevice) else None,
         "lacks": dict(bench.lacks),
         "steps": done,
     }

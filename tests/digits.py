@@ -11,8 +11,9 @@ from edgeres.core.artifacts import Manifest, load_engine, manifest_path
 from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.target import Target
-from edgeres.files import save_json, sha256_of
+from edgeres.files import sha256_of
 from edgeres.images import Dataset, embedded_digits, embedded_path
+from edgeres.serialization import save_json
 from edgeres.workflows import build_from_model, calibrate_model, export_stage
 
 CLASSES = 10
@@ -85,4 +86,4 @@ def gpu_plan(digits: Digits, path: Path, target: Target = Target.TENSORRT) -> Pa
 
 def save_manifest(engine: Path, manifest: Manifest) -> None:
     """Writes the manifest beside the engine."""
-    save_json(manifest_path(engine), manifest.to_dict())
+    save_json(manifest_path(engine), manifest)

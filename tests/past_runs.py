@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgeres.core.verdict import ImageRecord, PastLatency, PastRun, Series
+from edgeres.core.verdict import ImageRecord, LatencyStats, PairedLatency, PastRun
 
 
-def series(samples_ms: Sequence[float], block: int = 20) -> Series:
+def series(samples_ms: Sequence[float], block: int = 20) -> LatencyStats:
     """Returns a latency of these samples in blocks of `block`."""
     ordered = sorted(samples_ms)
-    return Series(
-        p50_ms=(ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2,
+    median = (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2
+    return LatencyStats(
         samples_ms=tuple(samples_ms),
+        p50_ms=median,
+        p90_ms=median,
+        p95_ms=median,
+        p99_ms=median,
+        mean_ms=median,
         blocks=tuple(number // block for number in range(len(samples_ms))),
-        p50_ci95_ms=None,
     )
 
 
-def latency(engine_ms: float, reference_ms: float = 4.0, count: int = 400) -> PastLatency:
+def latency(engine_ms: float, reference_ms: float = 4.0, count: int = 400) -> PairedLatency:
     """Returns constant latencies."""
-    return PastLatency(
+    return PairedLatency(
+        mode="end-to-end, batch 1",
         batch_size=1,
         engine=series([engine_ms] * count),
         reference=series([reference_ms] * count),
-        images_per_s=1000 / engine_ms,
     )
 
 

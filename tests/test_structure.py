@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgeres", "errors"),
     ("installation", "names", "files", "progress", "statistics"),
+    ("serialization",),
     ("machine",),
     ("core", "session"),
     ("onnx_file", "testing"),
@@ -46,6 +47,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "jinja2": ("edgeres.report.html",),
     "markupsafe": ("edgeres.report.html",),
     "mlperf_loadgen": ("edgeres.evaluation.loadgen",),
+    "msgspec": ("edgeres.serialization",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),
 }

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from edgeres.errors import ArtifactError
-from edgeres.files import save_json, whole_file
+from edgeres.files import whole_file
+from edgeres.serialization import save_json
 
 
 def leaves(folder: Path) -> list[str]:

@@ -31,11 +31,12 @@ import torch
 
 from edgeres.core.contract import preset
 from edgeres.errors import ConfigError, EdgeresError
-from edgeres.files import load_json, make_folder, save_json, whole_file
+from edgeres.files import make_folder, whole_file
 from edgeres.networks import find_spec
 from edgeres.networks.explain import network_from_spec
 from edgeres.networks.specification import ModelSpec
 from edgeres.report import Line, Plot, draw_plot_svg
+from edgeres.serialization import load_json, save_json
 from training.loop import RECIPES, Labelled, Settings, Training, correct, make_deterministic, train
 from training.train import data_from, progress
 

@@ -204,7 +204,7 @@ def bench(
         verdict = bench_engine(request, config, progress=progress)
     write_reports(verdict, files, request, config)
     if as_json:
-        show_json(verdict.to_dict())
+        show_json(verdict)
     else:
         from edgeres.report import render_verdict
 

@@ -198,6 +198,6 @@ def build_engine(
             judges=judges,
         )
     if as_json:
-        show_json(engine.manifest.to_dict())
+        show_json(engine.manifest)
     else:
         _tell(engine, config)

@@ -137,7 +137,7 @@ def calibrate(
         count = pipeline.emit_trt_cache(model, table, trt_version, output=emit_trt_cache)
         say(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")
     if as_json:
-        show_json(table.to_dict())
+        show_json(table)
         return
     for picked in table.choices:
         say(describe_choice(picked))

@@ -28,6 +28,6 @@ def compare(verdicts: tuple[Path, ...], as_json: bool) -> None:
 
     ranking = rank_runs(verdicts)
     if as_json:
-        show_json(ranking.to_dict())
+        show_json(ranking)
     else:
         show(render_ranking(ranking))

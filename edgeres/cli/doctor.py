@@ -24,7 +24,7 @@ def doctor(as_json: bool) -> None:
 
     found = examine_machine()
     if as_json:
-        show_json({"schema_version": 1, **found.to_dict()})
+        show_json(found)
         return
     from edgeres.report import render_doctor
 

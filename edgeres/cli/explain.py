@@ -14,6 +14,7 @@ from edgeres.cli.output import progress_bars, say, show, show_json
 from edgeres.files import check_writable, whole_file
 from edgeres.networks.explain import Example, example_block, explain_architecture
 from edgeres.networks.network import BuildingBlock, Network, ratios
+from edgeres.serialization import to_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -126,7 +127,7 @@ def _explain_gradients(
         _write(svg, draw_plot_svg(gradient_plot(comparison)))
         say(f"{svg}: gradients of {comparison.network.name} and {comparison.other.name}")
     if as_json:
-        show_json({"schema_version": 1, "gradients": comparison.to_dict()})
+        show_json({"schema_version": 1, "gradients": comparison})
     else:
         show(render_gradients(comparison))
 
@@ -135,11 +136,11 @@ def _answer(
     network: Network | None, other: Network | None, example: Example | None
 ) -> dict[str, Any]:
     """Returns the object of `--json`: the network's own, with what else was asked for."""
-    told = {"schema_version": 1} if network is None else network.to_dict()
+    told = {"schema_version": 1} if network is None else to_json(network)
     if network is not None and other is not None:
-        told |= {"against": other.to_dict(), "ratios": ratios(network, other)}
+        told |= {"against": other, "ratios": ratios(network, other)}
     if example is not None:
-        told |= {"block": example_block(example).to_dict()}
+        told |= {"block": example_block(example)}
     return told
 
 

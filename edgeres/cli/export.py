@@ -81,7 +81,7 @@ def export(
     )
     artifact = stage.export_model(request, output=output)
     if as_json:
-        show_json(artifact.to_dict())
+        show_json(artifact)
         return
     say(f"{output}: {architecture}, {artifact.num_classes} classes, sha256 {artifact.sha256[:12]}")
     say(f"preprocessing: {artifact.contract}")

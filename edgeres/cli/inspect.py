@@ -28,4 +28,4 @@ def inspect(artifact: Path, as_json: bool) -> None:
     if not as_json:
         show(render_artifact(found))
         return
-    show_json(found.manifest.to_dict() if isinstance(found, EngineArtifact) else found.to_dict())
+    show_json(found.manifest if isinstance(found, EngineArtifact) else found)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +27,11 @@ def show(renderable: RenderableType) -> None:
     Console(file=sys.stdout, highlight=False, soft_wrap=False).print(renderable)
 
 
-def show_json(value: Mapping[str, Any]) -> None:
-    """Prints one JSON object on stdout."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+def show_json(value: Any) -> None:
+    """Prints the JSON object of a dataclass or a mapping on stdout."""
+    from edgeres.serialization import json_text  # msgspec, only for commands that print JSON
+
+    click.echo(json_text(value), nl=False)
 
 
 def say(line: str) -> None:

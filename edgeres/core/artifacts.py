@@ -7,20 +7,21 @@ a stale or foreign file is refused with a sentence. Nothing here imports a heavy
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.table import TABLE_KIND
+from edgeres.core.table import CalibrationTable
 from edgeres.core.target import Target
 from edgeres.core.tuning import MixedSearch, Sensitivity
 from edgeres.errors import ArtifactError
-from edgeres.files import SCHEMA_VERSION, load_json, optional, sha256_of
+from edgeres.files import sha256_of
+from edgeres.serialization import SCHEMA_VERSION, load_document, load_json
 
 TRUSTED = "TRUSTED"
 """Flag of a plan that has no manifest and is run on the user's word."""
@@ -40,6 +41,10 @@ class TensorSpec:
 class OnnxArtifact:
     """An ONNX file and what its metadata says of it."""
 
+    kind: ClassVar[str] = "edgeres-model"
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+    json_keys = ("schema_version", "kind", "*")
+
     path: Path
     sha256: str
     input: TensorSpec
@@ -54,16 +59,6 @@ class OnnxArtifact:
     def num_classes(self) -> int:
         """Length of the logits."""
         return self.output.shape[-1] or 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "edgeres-model",
-            **asdict(self),
-            "path": str(self.path),
-            "contract": self.contract and self.contract.to_dict(),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +77,10 @@ class LayerPrecision:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What stands beside an engine: where it belongs and what it was made from."""
+
+    kind: ClassVar[str] = "edgeres-engine"
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+    json_keys = ("schema_version", "kind", "*")
 
     target: Target
     precision: Precision | None
@@ -121,52 +120,6 @@ class Manifest:
     ranges: Mapping[str, float] = field(default_factory=dict)
     """Calibrated range of each activation, `LoweredNetwork.ranges`; empty without INT8."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "edgeres-engine",
-            **asdict(self),
-            "contract": self.contract.to_dict(),
-            "audit": self.audit and self.audit.to_dict(),
-            "search": self.search and self.search.to_dict(),
-            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Manifest:
-        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
-        return cls(
-            target=Target(raw["target"]),
-            precision=Precision(raw["precision"]),
-            engine_sha256=raw["engine_sha256"],
-            model_sha256=raw["model_sha256"],
-            table_sha256=raw["table_sha256"],
-            method=None if raw["method"] is None else Method(raw["method"]),
-            edgeres_version=raw["edgeres_version"],
-            versions=dict(raw["versions"]),
-            gpu=raw["gpu"],
-            compute_capability=raw["compute_capability"],
-            flags=tuple(raw["flags"]),
-            contract=Contract.from_dict(raw["contract"]),
-            classes=tuple(raw["classes"]),
-            input=_tensor_spec(raw["input"]),
-            output=_tensor_spec(raw["output"]),
-            calibration_images=tuple(raw["calibration_images"]),
-            layers=tuple(
-                LayerPrecision(**{**layer, "precision": Precision(layer["precision"])})
-                for layer in raw["layers"]
-            ),
-            batch=_profile(raw["batch"]),
-            input_size=_profile(raw["input_size"]),
-            options=optional(TensorRTOptions.from_dict, raw["options"]),
-            required_coverage=optional(float, raw["required_coverage"]),
-            audit=optional(Audit.from_dict, raw["audit"]),
-            search=optional(MixedSearch.from_dict, raw["search"]),
-            sensitivity=optional(Sensitivity.from_dict, raw["sensitivity"]),
-            ranges={name: float(value) for name, value in raw["ranges"].items()},
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact:
@@ -174,17 +127,6 @@ class EngineArtifact:
 
     path: Path
     manifest: Manifest
-
-
-def _profile(raw: Any) -> tuple[int, int, int] | None:
-    if raw is None:
-        return None
-    low, best, high = (int(value) for value in raw)
-    return low, best, high
-
-
-def _tensor_spec(raw: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(name=raw["name"], shape=tuple(raw["shape"]), dtype=raw["dtype"])
 
 
 def manifest_path(engine: Path) -> Path:
@@ -198,7 +140,7 @@ def is_engine(path: Path) -> bool:
     if not beside.exists():
         return False
     try:
-        load_json(beside, TABLE_KIND)
+        load_json(beside, CalibrationTable.kind)
     except ArtifactError:
         return True
     return False
@@ -221,13 +163,7 @@ def load_engine(path: Path) -> EngineArtifact:
             "of unknown origin is not run. Copy both files, or build it with build-engine; bench "
             "runs a plan of your own with --trust."
         )
-    raw = load_json(beside, "edgeres-engine")
-    try:
-        manifest = Manifest.from_dict(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(
-            f"{beside} is a damaged manifest ({error!r}). Run build-engine again."
-        ) from error
+    manifest = load_document(beside, Manifest, remedy="Run build-engine again.")
     actual = sha256_of(path)
     if actual != manifest.engine_sha256:
         raise ArtifactError(

@@ -5,9 +5,7 @@ Frozen values; the readers of each target are in `edgeres.targets`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from edgeres.core.precision import Precision
 from edgeres.names import Name
@@ -63,6 +61,8 @@ class AuditedNode:
 class Audit:
     """The engine's layers against the network's convolutions and additions."""
 
+    json_keys = ("*", "coverage")
+
     source: Source
     layers: tuple[EngineLayer, ...]
     nodes: tuple[AuditedNode, ...]
@@ -89,36 +89,6 @@ class Audit:
     def fused(self) -> int:
         """Layers that hold more than one operator of the network."""
         return sum(len(layer.nodes) > 1 for layer in self.layers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form; `coverage` is there to be read, and derived again on load."""
-        return {**asdict(self), "coverage": self.coverage}
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Audit:
-        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
-        return cls(
-            source=Source(raw["source"]),
-            layers=tuple(
-                EngineLayer(
-                    **{
-                        **layer,
-                        "precision": _precision(layer["precision"]),
-                        "nodes": tuple(layer["nodes"]),
-                    }
-                )
-                for layer in raw["layers"]
-            ),
-            nodes=tuple(
-                AuditedNode(**{**n, "asked": Precision(n["asked"]), "ran": _precision(n["ran"])})
-                for n in raw["nodes"]
-            ),
-            note=raw["note"],
-        )
-
-
-def _precision(raw: str | None) -> Precision | None:
-    return None if raw is None else Precision(raw)
 
 
 def describe_missed(node: AuditedNode) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from edgeres.errors import ConfigError
 from edgeres.names import Name
@@ -60,16 +58,6 @@ class TensorRTOptions:
             raise ConfigError(f"--dla is {self.dla_core}; expected a core's number, from 0 on.")
         if self.gpu_fallback and self.dla_core is None:
             raise ConfigError("--gpu-fallback is for an engine on the DLA. Pass --dla CORE too.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> TensorRTOptions:
-        """Reads `to_dict`'s form."""
-        level = HardwareCompatibility(raw["hardware_compatibility"])
-        return cls(**{**raw, "hardware_compatibility": level})
 
 
 NO_BUILDER_OPTIONS = TensorRTOptions()

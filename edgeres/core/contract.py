@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
-from edgeres.errors import ArtifactError, ConfigError
+from edgeres.errors import ConfigError
 from edgeres.names import Name, nearest
 
 
@@ -77,38 +76,6 @@ class Contract:
             f"{resize}crop {self.size}, {self.color}, (x * {self.scale:.6g} - "
             f"{_numbers(self.mean)}) / {_numbers(self.std)}"
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form that metadata, tables and manifests hold."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Contract:
-        """Reads `to_dict`'s form.
-
-        Raises:
-            ArtifactError: a field is missing, unknown or of the wrong kind.
-        """
-        known = {f.name for f in fields(cls)}
-        if set(raw) != known:
-            raise ArtifactError(
-                f"Preprocessing contract has the fields {sorted(raw)}, expected {sorted(known)}. "
-                "Export the model again with this version of edgeres."
-            )
-        try:
-            return cls(
-                **{
-                    **raw,
-                    "interpolation": Interpolation(raw["interpolation"]),
-                    "color": Color(raw["color"]),
-                    "mean": tuple(float(v) for v in raw["mean"]),
-                    "std": tuple(float(v) for v in raw["std"]),
-                }
-            )
-        except (TypeError, ValueError, ConfigError) as error:
-            raise ArtifactError(
-                f"Preprocessing contract cannot be read: {error}. Export the model again."
-            ) from error
 
 
 def _numbers(values: tuple[float, ...]) -> str:

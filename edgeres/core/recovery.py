@@ -6,12 +6,9 @@ rounding of a weight is a string of bits, one a weight, that `edgeres.quantizati
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from edgeres.core.methods import Method, Recover
 from edgeres.core.target import Target
@@ -79,69 +76,6 @@ class Recovery:
         found = self.lowerings.get(target)
         return {} if found is None else found.biases
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form; rounding bits in base64."""
-        return {
-            "kind": self.kind.value,
-            "method": self.method.value,
-            "seed": self.seed,
-            "samples": self.samples,
-            "held_out": self.held_out,
-            "lowerings": {
-                target.value: {
-                    "before_db": found.before_db,
-                    "after_db": found.after_db,
-                    "biases": {name: list(values) for name, values in found.biases.items()},
-                }
-                for target, found in self.lowerings.items()
-            },
-            "equalization": {name: list(values) for name, values in self.equalization.items()},
-            "rounding": {
-                name: base64.b64encode(bits).decode("ascii") for name, bits in self.rounding.items()
-            },
-            "layers": [asdict(layer) for layer in self.layers],
-        }
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Recovery:
-        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
-        return cls(
-            kind=Recover(raw["kind"]),
-            method=Method(raw["method"]),
-            seed=int(raw["seed"]),
-            samples=int(raw["samples"]),
-            held_out=int(raw["held_out"]),
-            lowerings={
-                Target(target): Corrected(
-                    before_db=float(found["before_db"]),
-                    after_db=float(found["after_db"]),
-                    biases=_floats(found["biases"]),
-                )
-                for target, found in raw["lowerings"].items()
-            },
-            equalization=_floats(raw["equalization"]),
-            rounding={name: _bits(name, text) for name, text in raw["rounding"].items()},
-            layers=tuple(
-                LayerError(
-                    name=str(layer["name"]),
-                    before=float(layer["before"]),
-                    after=float(layer["after"]),
-                )
-                for layer in raw["layers"]
-            ),
-        )
-
 
 def _flat(values: Mapping[str, tuple[float, ...]]) -> Iterable[float]:
     return (value for channels in values.values() for value in channels)
-
-
-def _floats(raw: Mapping[str, Iterable[Any]]) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(float(value) for value in values) for name, values in raw.items()}
-
-
-def _bits(name: str, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"rounding of '{name}' is not base64: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from edgeres.core.builder_options import NO_BUILDER_OPTIONS, TensorRTOptions
 from edgeres.core.contract import Contract
@@ -171,9 +171,8 @@ def _changed(options: TensorRTOptions) -> list[str]:
         "dla_core": "--dla",
         "version_compatible": "--version-compatible",
     }
-    default = TensorRTOptions().to_dict()
     return [
         spelled.get(name, "--" + name.replace("_", "-"))
-        for name, value in options.to_dict().items()
-        if value != default[name]
+        for name in (field.name for field in fields(options))
+        if getattr(options, name) != getattr(NO_BUILDER_OPTIONS, name)
     ]

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.recovery import Recovery
 from edgeres.core.tuning import Choice, Sensitivity
 from edgeres.errors import ArtifactError
-from edgeres.files import SCHEMA_VERSION, json_text, load_json, optional, save_json
+from edgeres.serialization import SCHEMA_VERSION, json_text, load_document, save_json
 
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
-
-TABLE_KIND = "edgeres-calibration-table"
-"""What the JSON of a calibration table says that it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +67,11 @@ class DataLineage:
 class CalibrationTable:
     """Thresholds of every activation by every method, and where they come from."""
 
+    kind: ClassVar[str] = "edgeres-calibration-table"
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+    # In the order of the fields: the file's hash stands in the manifests of engines.
+    json_keys = ("schema_version", "kind", "*")
+
     model_sha256: str
     data: DataLineage
     contract: Contract
@@ -78,9 +80,9 @@ class CalibrationTable:
     samples: int
     seed: int
     edgeres_version: str
-    tensors: Mapping[str, TensorRange]
     weight_method: WeightMethod = WeightMethod.MAX
     """How the scales of weights are chosen, whatever the method of the activations."""
+    tensors: Mapping[str, TensorRange]
     choices: tuple[Choice, ...] = ()
     """How method auto came to its thresholds, for each lowering; empty without it."""
     sensitivity: Sensitivity | None = None
@@ -110,74 +112,12 @@ class CalibrationTable:
     @property
     def sha256(self) -> str:
         """Hash of the file that `save_table` writes of this table."""
-        return hashlib.sha256(json_text(self.to_dict()).encode()).hexdigest()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": TABLE_KIND,
-            "model_sha256": self.model_sha256,
-            "data": asdict(self.data),
-            "contract": self.contract.to_dict(),
-            "method": self.method.value,
-            "percentile": self.percentile,
-            "samples": self.samples,
-            "seed": self.seed,
-            "edgeres_version": self.edgeres_version,
-            "weight_method": self.weight_method.value,
-            "tensors": {
-                name: {
-                    "amax": seen.amax,
-                    "signed": seen.signed,
-                    "thresholds": {m.value: asdict(t) for m, t in seen.thresholds.items()},
-                }
-                for name, seen in self.tensors.items()
-            },
-            "choices": [choice.to_dict() for choice in self.choices],
-            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
-            "recovery": self.recovery and self.recovery.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> CalibrationTable:
-        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
-        return cls(
-            model_sha256=raw["model_sha256"],
-            data=DataLineage(
-                path=raw["data"]["path"],
-                fingerprint=raw["data"]["fingerprint"],
-                image_hashes=tuple(raw["data"]["image_hashes"]),
-            ),
-            contract=Contract.from_dict(raw["contract"]),
-            method=Method(raw["method"]),
-            percentile=float(raw["percentile"]),
-            samples=int(raw["samples"]),
-            seed=int(raw["seed"]),
-            edgeres_version=raw["edgeres_version"],
-            weight_method=WeightMethod(raw["weight_method"]),
-            tensors={
-                name: TensorRange(
-                    amax=float(seen["amax"]),
-                    signed=bool(seen["signed"]),
-                    thresholds={Method(m): _threshold(t) for m, t in seen["thresholds"].items()},
-                )
-                for name, seen in raw["tensors"].items()
-            },
-            choices=tuple(Choice.from_dict(choice) for choice in raw["choices"]),
-            sensitivity=optional(Sensitivity.from_dict, raw["sensitivity"]),
-            recovery=optional(Recovery.from_dict, raw["recovery"]),
-        )
-
-
-def _threshold(raw: Mapping[str, Any]) -> Threshold:
-    u8 = raw["u8"]
-    return Threshold(s8=float(raw["s8"]), u8=None if u8 is None else float(u8))
+        return hashlib.sha256(json_text(self).encode()).hexdigest()
 
 
 def save_table(path: Path, table: CalibrationTable) -> None:
     """Writes a calibration table."""
-    save_json(path, table.to_dict())
+    save_json(path, table)
 
 
 def load_table(path: Path) -> CalibrationTable:
@@ -186,10 +126,4 @@ def load_table(path: Path) -> CalibrationTable:
     Raises:
         ArtifactError: the file is unreadable or no calibration table.
     """
-    raw = load_json(path, TABLE_KIND)
-    try:
-        return CalibrationTable.from_dict(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path} is a damaged calibration table ({error!r}). Run calibrate again."
-        ) from error
+    return load_document(path, CalibrationTable, remedy="Run calibrate again.")

@@ -8,8 +8,7 @@ centred first, because a constant added to all of them changes no label and no p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.target import Target
@@ -34,23 +33,6 @@ class Choice:
     weights_db: Mapping[WeightMethod, float] = field(default_factory=dict)
     """Quality with each way to scale the weights; empty where it was not auto's to choose."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Choice:
-        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
-        return cls(
-            target=Target(raw["target"]),
-            images=int(raw["images"]),
-            method=Method(raw["method"]),
-            sqnr_db={Method(m): float(v) for m, v in raw["sqnr_db"].items()},
-            factors={str(g): float(v) for g, v in raw["factors"].items()},
-            tuned_db=float(raw["tuned_db"]),
-            weights_db={WeightMethod(m): float(v) for m, v in raw["weights_db"].items()},
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitSensitivity:
@@ -65,21 +47,6 @@ class UnitSensitivity:
     """Quality of the logits when nothing else is quantized."""
     without_db: float
     """Quality of the logits when all else is quantized."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> UnitSensitivity:
-        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
-        return cls(
-            unit=str(raw["unit"]),
-            kind=str(raw["kind"]),
-            nodes=tuple(str(name) for name in raw["nodes"]),
-            alone_db=float(raw["alone_db"]),
-            without_db=float(raw["without_db"]),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,20 +68,6 @@ class Sensitivity:
             for name in ((unit.unit,) if unit.kind == "block" else unit.nodes)
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "units": [unit.to_dict() for unit in self.units]}
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Sensitivity:
-        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
-        return cls(
-            images=int(raw["images"]),
-            method=Method(raw["method"]),
-            all_db=float(raw["all_db"]),
-            units=tuple(UnitSensitivity.from_dict(unit) for unit in raw["units"]),
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedPoint:
@@ -128,10 +81,6 @@ class MixedPoint:
     """Quality of the logits."""
     latency: float
     """In milliseconds where it was measured, else the estimated ratio to the INT8 engine's."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,15 +97,3 @@ class MixedSearch:
     """From everything in INT8 on; the engine is the last."""
     pareto: tuple[int, ...] = field(default=())
     """Positions in `points` of those that no other beats in both drop and latency."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "points": [point.to_dict() for point in self.points]}
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> MixedSearch:
-        """Reads `to_dict`'s form; missing or malformed keys raise KeyError, TypeError, ValueError."""
-        points = (MixedPoint(**{**p, "kept": tuple(p["kept"])}) for p in raw["points"])
-        return cls(
-            **{**raw, "points": tuple(points), "pareto": tuple(int(i) for i in raw["pareto"])}
-        )

@@ -211,7 +211,7 @@ def _stats(timings: Timings, zero_ns: int) -> LatencyStats:
         mean_ms=float(np.mean(samples)),
         started_ms=tuple((start - zero_ns) / 1e6 for start in timings.started_ns),
         blocks=tuple(timings.blocks),
-        intervals=_intervals(samples, timings.blocks),
+        ci95=_intervals(samples, timings.blocks),
         drift=_drift(samples, timings.blocks),
         outliers=_outliers(samples),
         tails=tuple(

@@ -19,11 +19,11 @@ from edgeres.core.verdict import (
     ImageRecord,
     Interval,
     LatencyChange,
-    PastLatency,
+    LatencyStats,
+    PairedLatency,
     PastRun,
     Ranking,
     Regression,
-    Series,
     Standing,
 )
 from edgeres.errors import ConfigError
@@ -127,7 +127,7 @@ def _incomparable(run: PastRun, baseline: PastRun) -> str | None:
     return f"The two runs have different {', '.join(differing)}." if differing else None
 
 
-def _latency_change(now: PastLatency, before: PastLatency) -> LatencyChange:
+def _latency_change(now: PairedLatency, before: PairedLatency) -> LatencyChange:
     return LatencyChange(
         ratio=before.speedup / now.speedup,
         ci95=_ratio_interval(now, before),
@@ -135,7 +135,7 @@ def _latency_change(now: PastLatency, before: PastLatency) -> LatencyChange:
     )
 
 
-def _ratio_interval(now: PastLatency, before: PastLatency) -> Interval | None:
+def _ratio_interval(now: PairedLatency, before: PairedLatency) -> Interval | None:
     """Returns the 95 % interval of the ratio; the turns of each run are drawn by themselves."""
     counts = [latency.engine.blocks[-1] + 1 for latency in (now, before)]
     if min(counts) < FEWEST_BLOCKS:
@@ -148,7 +148,7 @@ def _ratio_interval(now: PastLatency, before: PastLatency) -> Interval | None:
     return interval95(relative[0] / relative[1])
 
 
-def _medians(series: Series, choices: NDArray[np.int64]) -> NDArray[np.float64]:
+def _medians(series: LatencyStats, choices: NDArray[np.int64]) -> NDArray[np.float64]:
     return BlockBootstrap(series.samples_ms, series.blocks, choices).percentile(50)
 
 

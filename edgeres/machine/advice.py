@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from edgeres.installation import JETSON_SETUP
 from edgeres.machine.jetson import JetsonBoard
@@ -32,10 +31,6 @@ class Advice:
     """The fact with its values, and why it matters."""
     command: str | None
     """What to type; None where no command does it."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
 
 
 def advise(board: JetsonBoard) -> tuple[Advice, ...]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeres.installation import install_hint, is_installed
 from edgeres.machine.gpu import open_gpu
@@ -21,10 +20,6 @@ class Capability:
     available: bool
     detail: str
     """What it works with, or what to install or set."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
 
 
 def capabilities(root: Path = Path("/")) -> tuple[Capability, ...]:

@@ -8,7 +8,7 @@ without a device that ends the process.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,6 @@ class CudaDevice:
     """Whether it shares the host's memory, as a Jetson's does."""
     cuda: str
     """Newest CUDA version that the driver serves, such as `12.6`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeres.machine.advice import Advice, advise
 from edgeres.machine.capabilities import Capability, capabilities
@@ -15,6 +14,7 @@ from edgeres.machine.jetson import JetsonBoard, ModuleVersion, module_version, r
 from edgeres.machine.machine import Machine, describe_machine, has_nvidia_gpu
 from edgeres.machine.monitor import monitor_stability
 from edgeres.machine.stability import Stability
+from edgeres.serialization import SCHEMA_VERSION
 
 OBSERVED_S = 0.3
 """Time between the two samples of the machine's stability: thirty of the kernel's ticks."""
@@ -24,6 +24,9 @@ OBSERVED_S = 0.3
 class DoctorReport:
     """What a machine is, can and should."""
 
+    schema_version = SCHEMA_VERSION
+    json_keys = ("schema_version", "*")
+
     machine: Machine
     board: JetsonBoard | None
     """None where this is no Jetson."""
@@ -31,16 +34,6 @@ class DoctorReport:
     advice: tuple[Advice, ...]
     calm: Stability
     """Whether the machine was stable while it was examined."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "machine": self.machine.to_dict(),
-            "board": self.board and self.board.to_dict(),
-            "capabilities": [capability.to_dict() for capability in self.capabilities],
-            "advice": [advice.to_dict() for advice in self.advice],
-            "calm": self.calm.to_dict(),
-        }
 
 
 def examine_machine(

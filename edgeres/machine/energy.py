@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from edgeres.machine.meters import Meter, NoMeter
 from edgeres.machine.ticker import every
@@ -31,6 +31,18 @@ Result = TypeVar("Result")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
     """What one piece of work cost."""
+
+    json_keys = (
+        "meter",
+        "scope",
+        "images",
+        "seconds",
+        "joules",
+        "total_joules",
+        "idle_watts",
+        "joules_per_image",
+        "images_per_joule",
+    )
 
     meter: str
     """Such as `ina3221`, `nvml` or `rapl`."""
@@ -57,20 +69,6 @@ class Energy:
     def images_per_joule(self) -> float | None:
         """Images for one joule above idling; None where the work drew no more than idling."""
         return self.images / self.joules if self.joules > 0 else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "meter": self.meter,
-            "scope": list(self.scope),
-            "images": self.images,
-            "seconds": self.seconds,
-            "joules": self.joules,
-            "total_joules": self.total_joules,
-            "idle_watts": self.idle_watts,
-            "joules_per_image": self.joules_per_image,
-            "images_per_joule": self.images_per_joule,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

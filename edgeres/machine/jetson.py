@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeres.installation import is_installed
 from edgeres.machine.clocks import (
@@ -69,10 +68,6 @@ class JetsonBoard:
     swap_mib: int | None
     memory_mib: int | None
     memory_available_mib: int | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
 
 
 def is_jetson(root: Path = Path("/")) -> bool:

@@ -10,9 +10,8 @@ import importlib.metadata
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeres import __version__
 from edgeres.machine.l4t import cuda_version, jetpack_version, l4t_version
@@ -95,10 +94,6 @@ class Machine:
     """Version of JetPack, such as `6.2`."""
     cuda: str | None = None
     """Version of the CUDA toolkit."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 def describe_machine(root: Path = Path("/")) -> Machine:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeres.machine.gpu import GpuProbe, GpuState
 from edgeres.machine.sysfs import number_of, text_of, total_of
@@ -91,10 +90,6 @@ class Sample:
     """A Jetson's power mode by its number."""
     gpu: GpuState | None = None
     """None where no GPU is measured."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgeres.machine.gpu import THROTTLING
 from edgeres.machine.sample import Sample
@@ -59,14 +58,12 @@ class StabilityFinding:
     sentence: str
     """The fact with its values, and what to do."""
 
-    def to_dict(self) -> dict[str, str]:
-        """Returns the JSON form."""
-        return {"name": self.name, "severity": self.severity.value, "sentence": self.sentence}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stability:
     """Whether the machine was stable during one measurement."""
+
+    json_keys = ("stable", "seconds", "findings", "unseen", "samples")
 
     samples: tuple[Sample, ...]
     """In order; the first was taken before the measurement and the last after it."""
@@ -83,16 +80,6 @@ class Stability:
     def seconds(self) -> float:
         """Time from the first sample to the last."""
         return _seconds(self.samples)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "stable": self.stable,
-            "seconds": self.seconds,
-            "findings": [finding.to_dict() for finding in self.findings],
-            "unseen": list(self.unseen),
-            "samples": [sample.to_dict() for sample in self.samples],
-        }
 
 
 def stability_of(samples: Sequence[Sample], *, gpu_unavailable: str | None = None) -> Stability:

@@ -5,8 +5,7 @@ Knows no torch; `backward` measures what stands here.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from edgeres.networks.registry import ARCHITECTURES
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
@@ -30,6 +29,8 @@ class BlockGradient:
 class GradientProfile:
     """The gradients of all blocks at one moment of training."""
 
+    json_keys = ("*", "carried")
+
     steps: int
     """Steps of training before it."""
     loss: float
@@ -42,10 +43,6 @@ class GradientProfile:
         """Norm at the first block's input over that at the last's: 1 is carried unchanged."""
         return self.blocks[0].input_norm / self.blocks[-1].input_norm
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "blocks": [asdict(b) for b in self.blocks], "carried": self.carried}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkGradients:
@@ -55,36 +52,18 @@ class NetworkGradients:
     initial: GradientProfile
     trained: GradientProfile
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "name": self.name,
-            "initial": self.initial.to_dict(),
-            "trained": self.trained.to_dict(),
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientComparison:
     """Two networks on the same images, with the conditions that both were measured under."""
 
-    network: NetworkGradients
-    other: NetworkGradients
     input_size: int
     """Side of the images in pixels."""
     batch_size: int
     """Images of a step, and of the batch that gradients are measured on."""
     seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        conditions = {"input_size": self.input_size, "batch_size": self.batch_size}
-        return {
-            **conditions,
-            "seed": self.seed,
-            "network": self.network.to_dict(),
-            "other": self.other.to_dict(),
-        }
+    network: NetworkGradients
+    other: NetworkGradients
 
 
 def counterpart(spec: ModelSpec) -> ModelSpec:

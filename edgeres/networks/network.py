@@ -6,18 +6,17 @@ bytes that one image moves. Knows no torch and no weights; `explain` lays the va
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from itertools import groupby
 from operator import add
-from typing import Any
 
 from edgeres.core.cost import VALUE_BYTES, OperatorCost
 from edgeres.core.precision import Precision
-from edgeres.files import SCHEMA_VERSION
 from edgeres.names import Name
 from edgeres.networks.specification import BlockKind, ModelSpec
+from edgeres.serialization import SCHEMA_VERSION
 
 
 class Skip(Name):
@@ -32,6 +31,21 @@ class Skip(Name):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost(OperatorCost):
     """What a part of a network holds and does for one image; costs add up."""
+
+    json_keys = (
+        "parameters",
+        "convolution_parameters",
+        "norm_parameters",
+        "classifier_parameters",
+        "weights",
+        "channels",
+        "macs",
+        "activations",
+        "moved",
+        "weight_bytes=weight_bytes_by_precision",
+        "activation_bytes=activation_bytes_by_precision",
+        "macs_per_byte=intensity_by_precision",
+    )
 
     convolution_parameters: int = 0
     norm_parameters: int = 0
@@ -57,22 +71,20 @@ class Cost(OperatorCost):
         """Returns the bytes of `activations`."""
         return self.activations * VALUE_BYTES[precision]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the counts and, by precision, the bytes."""
-        return {
-            "parameters": self.parameters,
-            "convolution_parameters": self.convolution_parameters,
-            "norm_parameters": self.norm_parameters,
-            "classifier_parameters": self.classifier_parameters,
-            "weights": self.weights,
-            "channels": self.channels,
-            "macs": self.macs,
-            "activations": self.activations,
-            "moved": self.moved,
-            "weight_bytes": {p.value: self.weight_bytes(p) for p in VALUE_BYTES},
-            "activation_bytes": {p.value: self.activation_bytes(p) for p in VALUE_BYTES},
-            "macs_per_byte": {p.value: self.intensity(p) for p in VALUE_BYTES},
-        }
+    @property
+    def weight_bytes_by_precision(self) -> Mapping[Precision, int]:
+        """`weight_bytes` in each precision."""
+        return {precision: self.weight_bytes(precision) for precision in VALUE_BYTES}
+
+    @property
+    def activation_bytes_by_precision(self) -> Mapping[Precision, int]:
+        """`activation_bytes` in each precision."""
+        return {precision: self.activation_bytes(precision) for precision in VALUE_BYTES}
+
+    @property
+    def intensity_by_precision(self) -> Mapping[Precision, float]:
+        """`intensity` in each precision."""
+        return {precision: self.intensity(precision) for precision in VALUE_BYTES}
 
 
 def total(costs: Iterable[Cost]) -> Cost:
@@ -83,6 +95,8 @@ def total(costs: Iterable[Cost]) -> Cost:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShape:
     """A convolution padded to keep the size at stride 1; the classifier is one on a single pixel."""
+
+    json_keys = ("*", "output_size", "weights", "cost.macs")
 
     name: str
     """State-dict name, such as `layer1.0.conv1`."""
@@ -135,15 +149,24 @@ class LayerShape:
             outputs=self.outputs,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the shape and the figures that follow from it."""
-        counted = {"weights": self.weights, "macs": self.cost.macs}
-        return {**asdict(self), "output_size": self.output_size, **counted}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildingBlock:
     """One residual block, or its plain counterpart."""
+
+    json_keys = (
+        "name",
+        "kind",
+        "kernels",
+        "channels",
+        "stride",
+        "groups",
+        "skip",
+        "output_size",
+        "layers",
+        "projection",
+        "cost",
+    )
 
     name: str
     """State-dict name, such as `layer1.0`."""
@@ -197,22 +220,6 @@ class BuildingBlock:
         own = Cost(norm_parameters=2 * self.norm_channels, inputs=added)
         return total((*(layer.cost for layer in self.convolutions), own))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the shape, the layers and the cost."""
-        return {
-            "name": self.name,
-            "kind": self.kind.value,
-            "kernels": list(self.kernels),
-            "channels": list(self.channels),
-            "stride": self.stride,
-            "groups": self.groups,
-            "skip": self.skip.value,
-            "output_size": self.output_size,
-            "layers": [layer.to_dict() for layer in self.layers],
-            "projection": None if self.projection is None else self.projection.to_dict(),
-            "cost": self.cost.to_dict(),
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -227,14 +234,25 @@ class Stage:
         """What its blocks cost together."""
         return total(block.cost for block in self.blocks)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the blocks; `Network.to_dict` has the cost of each stage among its parts."""
-        return {"name": self.name, "blocks": [block.to_dict() for block in self.blocks]}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """A network from the image to the logits."""
+
+    schema_version = SCHEMA_VERSION
+    json_keys = (
+        "schema_version",
+        "spec.name",
+        "spec.input_size",
+        "spec.num_classes",
+        "depth",
+        "convolutions=convolution_count",
+        "cost",
+        "parts=cost_of_parts",
+        "stem",
+        "stages",
+        "classifier",
+    )
 
     spec: ModelSpec
     stem: LayerShape
@@ -289,25 +307,19 @@ class Network:
         return (("stem", stem), *stages, ("head", head))
 
     @property
+    def convolution_count(self) -> int:
+        """Number of convolutions, projections included."""
+        return len(self.convolutions)
+
+    @property
+    def cost_of_parts(self) -> Mapping[str, Cost]:
+        """Cost of each of `parts` by its name."""
+        return dict(self.parts)
+
+    @property
     def cost(self) -> Cost:
         """What the network holds and does for one image."""
         return total(cost for _, cost in self.parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "name": self.spec.name,
-            "input_size": self.spec.input_size,
-            "num_classes": self.spec.num_classes,
-            "depth": self.depth,
-            "convolutions": len(self.convolutions),
-            "cost": self.cost.to_dict(),
-            "parts": {name: cost.to_dict() for name, cost in self.parts},
-            "stem": self.stem.to_dict(),
-            "stages": [stage.to_dict() for stage in self.stages],
-            "classifier": self.classifier.to_dict(),
-        }
 
 
 def measures(network: Network) -> dict[str, float]:
@@ -315,7 +327,7 @@ def measures(network: Network) -> dict[str, float]:
     cost = network.cost
     return {
         "depth": network.depth,
-        "convolutions": len(network.convolutions),
+        "convolutions": network.convolution_count,
         "parameters": cost.parameters,
         "convolution_parameters": cost.convolution_parameters,
         "norm_parameters": cost.norm_parameters,

@@ -1,6 +1,6 @@
 """Verdicts, artifacts, networks and machines as tables and drawings for people.
 
-The verdict also as an HTML page, as Markdown and as JUnit XML. JSON is the values' own `to_dict`.
+The verdict also as an HTML page, as Markdown and as JUnit XML. JSON is `edgeres.serialization`.
 """
 
 from edgeres.report.chart import Line, Plot, draw_plot_svg

@@ -12,11 +12,12 @@ from rich.text import Text
 from edgeres.machine import DoctorReport, JetsonBoard
 from edgeres.machine.clocks import Clock
 from edgeres.report.tables import fact_grid
+from edgeres.serialization import to_json
 
 
 def render_doctor(report: DoctorReport) -> RenderableType:
     """Returns what a rich Console prints: the machine, what works, and what to do."""
-    machine = ((key.replace("_", " "), _text(v)) for key, v in report.machine.to_dict().items())
+    machine = ((key.replace("_", " "), _text(v)) for key, v in to_json(report.machine).items())
     parts = [fact_grid(machine, name_style="bold")]
     if report.board is not None:
         board = ((name, _text(value)) for name, value in _board_facts(report.board))

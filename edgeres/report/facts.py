@@ -37,6 +37,7 @@ from edgeres.report.words import (
     points,
     probability,
 )
+from edgeres.serialization import to_json
 
 SIGNIFICANCE = 0.05
 """Two-sided level below which a p value is called significant. It goes with the 95 % interval:
@@ -330,7 +331,7 @@ def regression_facts(regression: Regression) -> Facts:
 
 def environment_facts(verdict: Verdict) -> Facts:
     """Yields what is known of the machine."""
-    return fact_pairs(verdict.environment.machine.to_dict())
+    return fact_pairs(to_json(verdict.environment.machine))
 
 
 def stability_facts(stability: Stability) -> Facts:

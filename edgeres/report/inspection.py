@@ -17,6 +17,7 @@ from edgeres.core.target import Target
 from edgeres.report.audit import render_audit
 from edgeres.report.tables import fact_grid, plain_table
 from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
+from edgeres.serialization import to_json
 
 
 @singledispatch
@@ -107,8 +108,8 @@ def _machine_of(manifest: Manifest) -> str:
 def _requested(manifest: Manifest) -> str:
     """Returns the builder's batch sizes, flags, and the options that differ from their defaults."""
     batch = "any batch" if manifest.batch is None else "batch " + ":".join(map(str, manifest.batch))
-    options = {} if manifest.options is None else manifest.options.to_dict()
-    default = TensorRTOptions().to_dict()
+    options = {} if manifest.options is None else to_json(manifest.options)
+    default = to_json(TensorRTOptions())
     changed = [f"{k} {v}" for k, v in options.items() if v != default[k]]
     return ", ".join([batch, *manifest.flags, *changed])
 

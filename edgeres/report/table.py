@@ -85,7 +85,7 @@ def _latency_part(latency: PairedLatency) -> Iterator[RenderableType]:
         times = (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms, stats.mean_ms)
         throughput = f"{latency.images_per_s(stats):.1f}"
         table.add_row(role, *map(milliseconds, times), throughput, str(len(stats.samples_ms)))
-        if stats.intervals is not None and (ends := stats.intervals.p50_ms) is not None:
+        if stats.ci95 is not None and (ends := stats.ci95.p50_ms) is not None:
             intervals.append(f"{role} {milliseconds(ends[0])} to {milliseconds(ends[1])} ms")
     yield table
     speedup, *others = latency_facts(latency, brief=True)

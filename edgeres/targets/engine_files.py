@@ -14,8 +14,9 @@ from edgeres.core.audit import Audit
 from edgeres.core.contract import Contract
 from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
-from edgeres.files import save_json, whole_file
+from edgeres.files import whole_file
 from edgeres.onnx_file import LoweredNetwork
+from edgeres.serialization import save_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ def save_engine(
     # follow: an earlier pair stays complete, and a new engine is never without its manifest.
     with _restored_on_failure(beside), whole_file(output) as temporary:
         temporary.write_bytes(built.engine)
-        save_json(beside, manifest.to_dict())
+        save_json(beside, manifest)
     return EngineArtifact(path=output, manifest=manifest)
 
 

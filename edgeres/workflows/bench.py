@@ -15,6 +15,7 @@ from edgeres.core.verdict import (
     Provenance,
     Verdict,
     load_run,
+    run_of,
 )
 from edgeres.errors import ConfigError
 from edgeres.evaluation.compare import compare, paired_accuracy, with_loadgen, with_stability
@@ -129,7 +130,7 @@ def _with_measurement(verdict: Verdict, measured: Measured | None, config: Bench
 
 
 def _with_baseline(verdict: Verdict, baseline: PastRun, config: BenchConfig) -> Verdict:
-    run = verdict.as_run("this run")
+    run = run_of(verdict, "this run")
     regression = against_baseline(run, baseline)
     checks = baseline_checks(regression, config.max_slowdown)
     return replace(verdict, regression=regression, checks=(*verdict.checks, *checks))

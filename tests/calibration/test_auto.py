@@ -37,6 +37,7 @@ from edgeres.onnx_file import load_onnx
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.thresholds import merged
+from edgeres.serialization import from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def test_the_choice_is_deterministic_and_survives_the_file() -> None:
     graph, table, judging = prepared(network("identity"))
     first = chosen_by(graph, table, judging)
     assert first == chosen_by(graph, table, judging)
-    assert CalibrationTable.from_dict(first.to_dict()) == first
+    assert from_json(to_json(first), CalibrationTable, source="it", remedy="") == first
 
 
 def test_a_dead_network_is_no_reason_to_fail() -> None:

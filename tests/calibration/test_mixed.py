@@ -25,6 +25,7 @@ from edgeres.errors import CalibrationError
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.units import quantizable
+from edgeres.serialization import from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def test_the_budget_is_kept_with_the_fewest_blocks_tried(tmp_path: Path, target:
     made = {node.name: node.output[0] for node in view(model).nodes}
     assert "hidden" in {made[name] for name in mix.kept}
     assert mix.search.labelled
-    assert MixedSearch.from_dict(mix.search.to_dict()) == mix.search
+    assert from_json(to_json(mix.search), MixedSearch, source="it", remedy="") == mix.search
 
 
 @pytest.mark.parametrize("target", [Target.ONNXRUNTIME, Target.TENSORRT])

@@ -74,7 +74,7 @@ def test_what_is_no_verdict_is_refused(digits: Digits, old: Path) -> None:
     del raw["accuracy"]["images"]
     damaged.write_text(json.dumps(raw))
     said = refusal("compare", old, damaged)
-    assert "damaged.json is a damaged verdict (KeyError('images')). Make it again: " in said
+    assert "damaged.json is a damaged edgeres-verdict file (accuracy.images: missing)" in said
 
 
 def test_engines_are_set_side_by_side(old: Path, other: Path) -> None:

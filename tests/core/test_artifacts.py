@@ -29,7 +29,8 @@ from edgeres.core.table import (
 )
 from edgeres.core.target import Target
 from edgeres.errors import ArtifactError
-from edgeres.files import load_json, save_json, sha256_of
+from edgeres.files import sha256_of
+from edgeres.serialization import load_json, save_json, to_json
 
 TABLE = CalibrationTable(
     model_sha256="a" * 64,
@@ -83,7 +84,7 @@ def engine(tmp_path: Path) -> Path:
     """An engine file with its manifest."""
     path = tmp_path / "net.plan"
     path.write_bytes(b"plan")
-    save_json(manifest_path(path), MANIFEST.to_dict())
+    save_json(manifest_path(path), MANIFEST)
     return path
 
 
@@ -157,7 +158,7 @@ def test_a_truncated_table_is_refused_wherever_it_ends(tmp_path: Path) -> None:
             load_table(path)
 
 
-TABLE_KEYS = sorted(set(TABLE.to_dict()) - {"schema_version", "kind"})
+TABLE_KEYS = sorted(set(to_json(TABLE)) - {"schema_version", "kind"})
 TEXT_KEYS = ("model_sha256", "edgeres_version")
 OPTIONAL_KEYS = ("recovery", "sensitivity")
 """Null where it was not asked for."""
@@ -166,13 +167,14 @@ OPTIONAL_KEYS = ("recovery", "sensitivity")
 @pytest.mark.parametrize("key", TABLE_KEYS)
 def test_a_table_without_one_of_its_keys_is_refused(tmp_path: Path, key: str) -> None:
     """Every key is needed, and the message names it."""
-    raw = TABLE.to_dict()
+    raw = to_json(TABLE)
     del raw[key]
     save_json(tmp_path / "table.json", raw)
     with pytest.raises(ArtifactError) as refused:
         load_table(tmp_path / "table.json")
     assert str(refused.value) == (
-        f"{tmp_path / 'table.json'} is a damaged calibration table (KeyError('{key}')). "
+        f"{tmp_path / 'table.json'} is a damaged edgeres-calibration-table file "
+        f"({key}: missing). "
         "Run calibrate again."
     )
 
@@ -191,7 +193,7 @@ def test_a_table_with_a_key_of_another_kind_is_refused(
     tmp_path: Path, key: str, value: Any
 ) -> None:
     """Nothing, text or a list where a number or an object belongs."""
-    save_json(tmp_path / "table.json", {**TABLE.to_dict(), key: value})
+    save_json(tmp_path / "table.json", {**to_json(TABLE), key: value})
     with pytest.raises(ArtifactError, match=r"Run calibrate again\.|Export the model again"):
         load_table(tmp_path / "table.json")
 
@@ -202,9 +204,9 @@ def test_a_threshold_that_is_no_number_is_refused(tmp_path: Path) -> None:
     save_table(path, TABLE)
     text = path.read_text()
     for wrong, message in (
-        ('"x"', "is a damaged calibration table"),
-        ("[]", "is a damaged calibration table"),
-        ("NaN", r"is not JSON \(NaN is no JSON number\)"),
+        ('"x"', "is a damaged edgeres-calibration-table file"),
+        ("[]", "is a damaged edgeres-calibration-table file"),
+        ("NaN", r"is not JSON \(NaN is not a finite number\)"),
     ):
         path.write_text(text.replace('"s8": 2.0', f'"s8": {wrong}'))
         with pytest.raises(ArtifactError, match=message):
@@ -213,10 +215,12 @@ def test_a_threshold_that_is_no_number_is_refused(tmp_path: Path) -> None:
 
 def test_a_contract_of_impossible_values_is_the_files_fault(tmp_path: Path) -> None:
     """It is an ArtifactError of exit code 1, not a usage error of the command."""
-    raw = TABLE.to_dict()
+    raw = to_json(TABLE)
     raw["contract"]["size"] = 0
     save_json(tmp_path / "table.json", raw)
-    with pytest.raises(ArtifactError, match=r"contract cannot be read: Input size is 0") as refused:
+    with pytest.raises(
+        ArtifactError, match=r"\(contract: Input size is 0; expected at least 1"
+    ) as refused:
         load_table(tmp_path / "table.json")
     assert refused.value.exit_code == 1
 
@@ -289,13 +293,15 @@ def test_an_engine_that_was_changed_is_refused(engine: Path, content: bytes) -> 
     assert MANIFEST.engine_sha256[:12] in str(refused.value)
 
 
-@pytest.mark.parametrize("key", sorted(set(MANIFEST.to_dict()) - {"schema_version", "kind"}))
+@pytest.mark.parametrize("key", sorted(set(to_json(MANIFEST)) - {"schema_version", "kind"}))
 def test_a_damaged_manifest_is_refused_whatever_key_is_missing(engine: Path, key: str) -> None:
     """Every key is needed."""
-    raw = MANIFEST.to_dict()
+    raw = to_json(MANIFEST)
     del raw[key]
     save_json(manifest_path(engine), raw)
-    with pytest.raises(ArtifactError, match=r"damaged manifest .*Run build-engine again\."):
+    with pytest.raises(
+        ArtifactError, match=r"damaged edgeres-engine file .*Run build-engine again\."
+    ):
         load_engine(engine)
 
 

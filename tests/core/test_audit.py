@@ -15,6 +15,8 @@ from edgeres.core.audit import (
     describe_missed,
 )
 from edgeres.core.precision import Precision
+from edgeres.errors import ArtifactError
+from edgeres.serialization import from_json, to_json
 
 NODES = (
     AuditedNode(name="a", op_type="Conv", asked=Precision.INT8, ran=Precision.INT8, layer="a + b"),
@@ -44,6 +46,11 @@ def test_the_figures() -> None:
     assert (AUDIT.fused, AUDIT.reformats) == (1, 1)
 
 
+def read(raw: object) -> Audit:
+    """Returns the audit of a JSON form."""
+    return from_json(raw, Audit, source="it", remedy="Build again.")
+
+
 def test_no_convolution_is_wholly_covered() -> None:
     """There is nothing to miss."""
     assert Audit(source=Source.PARSED, layers=(), nodes=()).coverage == 100
@@ -51,25 +58,31 @@ def test_no_convolution_is_wholly_covered() -> None:
 
 def test_the_json_form_is_read_back() -> None:
     """The coverage in it is for readers, and derived again."""
-    raw = json.loads(json.dumps(AUDIT.to_dict()))
+    raw = json.loads(json.dumps(to_json(AUDIT)))
     assert raw["coverage"] == 50
-    assert Audit.from_dict(raw) == AUDIT
+    assert read(raw) == AUDIT
 
 
 @pytest.mark.parametrize("key", ["source", "layers", "nodes", "note"])
 def test_a_missing_key_is_an_error(key: str) -> None:
     """For whoever loads the manifest to explain."""
-    raw = AUDIT.to_dict()
+    raw = to_json(AUDIT)
     del raw[key]
-    with pytest.raises(KeyError):
-        Audit.from_dict(raw)
+    with pytest.raises(ArtifactError, match=rf"^it \(.*{key}.*\)\. Build again\.$"):
+        read(raw)
 
 
 @pytest.mark.parametrize("source", ["guesswork", 3])
 def test_an_unknown_source_is_an_error(source: object) -> None:
     """As an unknown precision is."""
-    with pytest.raises(ValueError, match="is not a valid Source"):
-        Audit.from_dict({**AUDIT.to_dict(), "source": source})
+    with pytest.raises(ArtifactError, match=r"^it \(source: "):
+        read({**to_json(AUDIT), "source": source})
+
+
+def test_a_coverage_that_does_not_follow_from_the_nodes_is_an_error() -> None:
+    """The figure that people read is the one that counts."""
+    with pytest.raises(ArtifactError, match=r"^it \(coverage: 100, expected 50\.0\)"):
+        read({**to_json(AUDIT), "coverage": 100})
 
 
 def test_the_sentences() -> None:

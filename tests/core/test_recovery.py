@@ -15,7 +15,7 @@ from edgeres.core.recovery import Corrected, LayerError, Recovery
 from edgeres.core.table import CalibrationTable, load_table, save_table
 from edgeres.core.target import Target
 from edgeres.errors import ArtifactError
-from edgeres.files import save_json
+from edgeres.serialization import save_json, to_json
 
 RECOVERY = Recovery(
     kind=Recover.ADAROUND,
@@ -55,28 +55,37 @@ def test_the_hash_covers_every_bit() -> None:
 Damage = Callable[[dict[str, Any]], object]
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "base64": (lambda r: r["rounding"].update(conv="gA!="), "rounding of 'conv' is not base64"),
-    "kind": (lambda r: r.update(kind="magic"), "'magic' is not a valid Recover"),
+    "base64": (
+        lambda r: r["rounding"].update(conv="gA!="),
+        "recovery.rounding[...]: Invalid base64 encoded string",
+    ),
+    "kind": (lambda r: r.update(kind="magic"), "recovery.kind: Invalid enum value 'magic'"),
     "none": (lambda r: r.update(kind="none"), "of the kind none, expected bias or adaround"),
-    "method": (lambda r: r.update(method="guess"), "'guess' is not a valid Method"),
+    "method": (lambda r: r.update(method="guess"), "recovery.method: Invalid enum value 'guess'"),
     "zero": (lambda r: r["equalization"].update(relu=[0]), "equalization factor 0.0, expected"),
     "negative": (lambda r: r["equalization"].update(relu=[-1]), "equalization factor -1.0"),
     "huge": (lambda r: r["equalization"].update(relu=[1e9]), "equalization factor 1000000000.0"),
     "text": (
         lambda r: r["lowerings"]["tensorrt"]["biases"].update(conv=["much"]),
-        "could not convert string to float",
+        "recovery.lowerings[...].biases[...][0]: Expected float, got str",
     ),
     "scalar": (
         lambda r: r["lowerings"]["tensorrt"]["biases"].update(conv=7),
-        "'int' object is not iterable",
+        "recovery.lowerings[...].biases[...]: Expected array, got int",
     ),
     "infinite": (
         lambda r: r["lowerings"]["tensorrt"]["biases"].update(conv=["inf"]),
-        "recovery holds inf, expected finite",
+        "[0]: Expected float, got str",
     ),
-    "missing": (lambda r: r.pop("seed"), "KeyError('seed')"),
-    "layers": (lambda r: r.update(layers=[{}]), "KeyError('name')"),
-    "list": (lambda r: r.update(rounding=["conv"]), "'list' object has no attribute 'items'"),
+    "missing": (lambda r: r.pop("seed"), "recovery.seed: missing"),
+    "layers": (
+        lambda r: r.update(layers=[{}]),
+        "recovery.layers[0].name: missing",
+    ),
+    "list": (
+        lambda r: r.update(rounding=["conv"]),
+        "recovery.rounding: Expected object, got array",
+    ),
 }
 
 
@@ -84,10 +93,21 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 def test_a_damaged_recovery_is_refused(name: str, tmp_path: Path) -> None:
     """Whatever is wrong with it, loading says that the table is damaged, and why."""
     damage, said = DAMAGES[name]
-    raw = with_recovery().to_dict()
+    raw = to_json(with_recovery())
     damage(raw["recovery"])
     save_json(tmp_path / "table.json", raw)
     with pytest.raises(ArtifactError) as caught:
         load_table(tmp_path / "table.json")
     assert said in str(caught.value)
-    assert "is a damaged calibration table" in str(caught.value)
+    assert "is a damaged edgeres-calibration-table file" in str(caught.value)
+
+
+def test_a_recovery_is_finite() -> None:
+    """Neither a bias nor a ratio of a lowering may be infinite."""
+    (target, corrected), *_ = RECOVERY.lowerings.items()
+    for damaged in (
+        replace(corrected, biases={"conv": (float("inf"),)}),
+        replace(corrected, after_db=float("nan")),
+    ):
+        with pytest.raises(ValueError, match=r"recovery holds (inf|nan), expected finite"):
+            replace(RECOVERY, lowerings={target: damaged})

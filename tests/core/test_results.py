@@ -38,6 +38,7 @@ from edgeres.core.verdict import (
     TailCount,
     Verdict,
 )
+from edgeres.serialization import to_json
 
 ACCURACY = PairedAccuracy(
     reference=Accuracy(samples=8, correct=6, correct_top5=8),
@@ -72,7 +73,7 @@ ENGINE = LatencyStats(
     mean_ms=2.0,
     started_ms=(0.0, 1.5),
     blocks=(0, 0),
-    intervals=LatencyIntervals(
+    ci95=LatencyIntervals(
         p50_ms=(1.0, 3.0), p90_ms=None, p95_ms=None, p99_ms=None, mean_ms=(1.0, 3.0)
     ),
     drift=Drift(change=0.1, p_value=0.5),
@@ -130,7 +131,7 @@ COMPARISON = Verdict(
 
 def as_text(comparison: Verdict) -> dict[str, Any]:
     """Returns the JSON after a way through text."""
-    told: dict[str, Any] = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+    told: dict[str, Any] = json.loads(json.dumps(to_json(comparison), allow_nan=False))
     return told
 
 
@@ -280,7 +281,7 @@ def test_what_was_not_measured_is_null() -> None:
     """No latency and too few classes for a top 5: the keys stay, their value is null."""
     few = Accuracy(samples=8, correct=6, correct_top5=None)
     accuracy = replace(ACCURACY, reference=few, engine=few)
-    raw = replace(COMPARISON, accuracy=accuracy, latency=None).to_dict()
+    raw = to_json(replace(COMPARISON, accuracy=accuracy, latency=None))
     assert (raw["latency"], raw["throughput"]) == (None, None)
     assert raw["accuracy"]["reference"] == {"top1": 0.75, "top5": None, "correct": 6}
 

@@ -214,7 +214,7 @@ def test_a_constant_latency_has_no_uncertainty(bench: Bench) -> None:
     config = BenchConfig(iterations=700, warmup=0)
     found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     stats, one = found.engine, (1.0, 1.0)
-    assert stats.intervals == LatencyIntervals(
+    assert stats.ci95 == LatencyIntervals(
         p50_ms=one, p90_ms=one, p95_ms=one, p99_ms=one, mean_ms=one
     )
     assert stats.drift == Drift(change=0.0, p_value=1.0)
@@ -248,17 +248,17 @@ def test_a_known_distribution_comes_out_to_the_sample(bench: Bench) -> None:
     blocks = samples.reshape(-1, BLOCK)
     draws = [np.repeat(np.arange(len(blocks)), times) for times in draw_blocks(len(blocks))]
     medians = np.array([np.median(blocks[draw]) for draw in draws])
-    assert stats.intervals is not None
-    assert stats.intervals.p50_ms == pytest.approx(np.quantile(medians, (0.025, 0.975)))
+    assert stats.ci95 is not None
+    assert stats.ci95.p50_ms == pytest.approx(np.quantile(medians, (0.025, 0.975)))
     assert found.speedup_ci95 == pytest.approx(np.quantile(4.0 / medians, (0.025, 0.975)))
-    assert stats.intervals.p99_ms is None
+    assert stats.ci95.p99_ms is None
 
 
 def test_few_blocks_make_no_interval(bench: Bench) -> None:
     """What would rest on a handful of blocks is left out, not guessed."""
     config = BenchConfig(iterations=(FEWEST_BLOCKS - 1) * BLOCK, warmup=0)
     found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    assert (found.speedup_ci95, found.engine.intervals, found.engine.drift) == (None, None, None)
+    assert (found.speedup_ci95, found.engine.ci95, found.engine.drift) == (None, None, None)
 
 
 def test_a_trend_is_found(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from edgeres.core.bench_requests import LoadGenConfig, Scenario
 from edgeres.errors import ConfigError, DependencyError, RunnerError
 from edgeres.evaluation import loadgen
 from edgeres.evaluation.loadgen import check_loadgen, run_loadgen
+from edgeres.serialization import to_json
 from edgeres.statistics import samples_needed
 from edgeres.testing import FakeRunner
 
@@ -82,7 +83,7 @@ def test_too_few_queries_are_invalid_and_the_count_is_ours() -> None:
     assert (found.valid, found.result, found.value) == (False, "INVALID", None)
     told = " ".join(found.reasons)
     assert f"Need to process at least {samples_needed(99)} queries for early stopping." in told
-    assert found.to_dict()["result"] == "INVALID"
+    assert to_json(found)["result"] == "INVALID"
 
 
 @installed

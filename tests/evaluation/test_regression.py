@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from past_runs import RUN, latency, series, with_right
 
-from edgeres.core.verdict import PastLatency, PastRun
+from edgeres.core.verdict import PairedLatency, PastRun
 from edgeres.errors import ConfigError
 from edgeres.evaluation.regression import against_baseline, baseline_checks, rank
+from edgeres.serialization import to_json
 from edgeres.statistics import drop_interval, mcnemar_p
 
 NEW = replace(RUN, name="new")
@@ -71,16 +72,16 @@ def test_a_machine_that_is_slower_as_a_whole_does_not_count() -> None:
     assert (found.ratio, found.raw_ratio) == (1.0, 2.0)
 
 
-def noisy(seed: int, factor: float) -> PastLatency:
+def noisy(seed: int, factor: float) -> PairedLatency:
     """Returns latencies around 2 and 4 ms that wander by blocks, the engine slowed by a factor."""
     rng = np.random.default_rng(seed)
     wander = np.repeat(rng.normal(1, 0.1, 35), 20)
     engine, reference = (wander * ms * rng.normal(1, 0.05, 700) for ms in (2 * factor, 4.0))
-    return PastLatency(
+    return PairedLatency(
+        mode="end-to-end, batch 1",
         batch_size=1,
         engine=series(engine.tolist()),
         reference=series(reference.tolist()),
-        images_per_s=500.0,
     )
 
 
@@ -166,7 +167,7 @@ def test_the_front_is_who_nobody_beats_in_both() -> None:
         ("simulated", False, None),
         ("twin", True, None),
     ]
-    assert found.to_dict()["front"] == ["fp32", "int8", "twin"]
+    assert to_json(found)["front"] == ["fp32", "int8", "twin"]
     assert found.warnings == ()
 
 

@@ -21,6 +21,7 @@ from edgeres.machine.clocks import PowerMode
 from edgeres.machine.commands import CommandRunner
 from edgeres.machine.jetson import is_jetson, module_version, read_board
 from edgeres.report import render_doctor
+from edgeres.serialization import to_json
 
 DPKG = (
     "Package: nvidia-jetpack\nStatus: install ok installed\nVersion: 6.2+b77\n\n"
@@ -78,7 +79,7 @@ def test_every_board_is_read(tmp_path: Path, board: Board) -> None:
     assert found.stats is not None
     assert found.stats.ram_total_mb != 2
     assert set(board.rails) <= set(found.watts)
-    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["l4t"] == board.l4t
+    assert json.loads(json.dumps(to_json(found), allow_nan=False))["l4t"] == board.l4t
 
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
@@ -242,8 +243,8 @@ def diagnosis(root: Path, board: Board) -> DoctorReport:
 def test_the_whole_of_a_board(tmp_path: Path) -> None:
     """Machine, board, what works, what to do and how calm it was, in one object."""
     found = diagnosis(tmp_path, AGX_THOR)
-    raw = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert set(raw) == {"machine", "board", "capabilities", "advice", "calm"}
+    raw = json.loads(json.dumps(to_json(found), allow_nan=False))
+    assert set(raw) == {"schema_version", "machine", "board", "capabilities", "advice", "calm"}
     assert raw["board"]["power_mode"] == {"number": 1, "name": "120W"}
     assert raw["board"]["clocks"]["gpu"]["max_mhz"] == 1575.0
     assert raw["calm"]["stable"] is True

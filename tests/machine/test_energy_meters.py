@@ -21,6 +21,7 @@ from edgeres.machine import (
 )
 from edgeres.machine.meters import NvmlMeter, RailMeter, RaplMeter
 from edgeres.machine.rails import find_rails
+from edgeres.serialization import to_json
 
 HWMON = "sys/class/hwmon/hwmon3"
 ORIN_NANO = {
@@ -115,7 +116,7 @@ def test_idle_power_is_subtracted() -> None:
         idle_watts=4.0,
     )
     assert (energy.joules, energy.joules_per_image, energy.images_per_joule) == (50.0, 0.5, 2.0)
-    assert json.loads(json.dumps(energy.to_dict(), allow_nan=False)) == {
+    assert json.loads(json.dumps(to_json(energy), allow_nan=False)) == {
         "meter": "list",
         "scope": ["A", "B"],
         "images": 100,

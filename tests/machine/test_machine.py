@@ -12,6 +12,7 @@ from machine_files import lay_out
 
 from edgeres import __version__
 from edgeres.machine import describe_machine, has_nvidia_gpu, int8_may_saturate
+from edgeres.serialization import to_json
 
 DESKTOP = {
     "proc/cpuinfo": (
@@ -100,7 +101,7 @@ def test_each_sign_of_a_gpu_suffices(tmp_path: Path, path: str) -> None:
 def test_this_machine_as_json() -> None:
     """The JSON form survives text, and says what the interpreter itself says."""
     found = describe_machine()
-    raw = found.to_dict()
+    raw = to_json(found)
     assert json.loads(json.dumps(raw, allow_nan=False)) == raw
     assert found.architecture == platform.machine()
     assert found.python == platform.python_version()

@@ -10,6 +10,7 @@ from machine_files import CALM, CPU, THERMAL, lay_out
 
 from edgeres.machine.gpu import GpuState, open_gpu
 from edgeres.machine.sample import MAX_POLICIES, CpuState, CpuTicks, Probe, Sample
+from edgeres.serialization import to_json
 
 
 def look(root: Path) -> Sample:
@@ -47,7 +48,7 @@ def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
 
 def test_a_sample_as_json(tmp_path: Path) -> None:
     """The JSON form survives text."""
-    raw = look(lay_out(tmp_path, CALM)).to_dict()
+    raw = to_json(look(lay_out(tmp_path, CALM)))
     assert json.loads(json.dumps(raw, allow_nan=False))["cpu"]["mhz"] == [1728.0, 2201.6]
 
 

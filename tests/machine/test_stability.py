@@ -18,6 +18,7 @@ from edgeres.machine import (
 from edgeres.machine.gpu import GpuState
 from edgeres.machine.sample import CpuTicks
 from edgeres.machine.stability import stability_of
+from edgeres.serialization import to_json
 
 SECONDS = 10
 
@@ -255,7 +256,7 @@ def test_what_cannot_be_seen_is_listed() -> None:
 
 def test_the_json_form() -> None:
     """Verdict, findings and every sample; it survives text."""
-    raw = json.loads(json.dumps(judged(late(gpu(mhz=900.0))).to_dict(), allow_nan=False))
+    raw = json.loads(json.dumps(to_json(judged(late(gpu(mhz=900.0)))), allow_nan=False))
     assert (raw["stable"], raw["seconds"], len(raw["samples"])) == (False, 10.0, SECONDS + 1)
     assert raw["findings"][0]["name"] == "gpu_clock"
     assert raw["findings"][0]["severity"] == "unstable"

@@ -27,6 +27,7 @@ from edgeres.networks.explain import (
 from edgeres.networks.network import Cost, LayerShape, Network, Skip, measures, ratios, runs
 from edgeres.networks.resnet import PadShortcut, build_model
 from edgeres.networks.specification import ModelSpec
+from edgeres.serialization import to_json
 
 GIGA_MACS = {
     "resnet18": 1.81,
@@ -300,7 +301,7 @@ def test_ratios_are_figure_by_figure() -> None:
 
 def test_the_json_form_has_each_layer_with_its_figures() -> None:
     """Blocks by stage; a projection only where there is one."""
-    told = explained("resnet50").to_dict()
+    told = to_json(explained("resnet50"))
     assert (told["schema_version"], told["name"], told["depth"]) == (1, "resnet50", 50)
     assert told["cost"]["parameters"] == 25_557_032
     assert told["parts"]["head"]["parameters"] == 2_049_000

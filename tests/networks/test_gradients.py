@@ -16,6 +16,7 @@ from edgeres.networks.explain import network_from_spec
 from edgeres.networks.gradients import BlockGradient, GradientProfile, counterpart
 from edgeres.networks.resnet import build_model
 from edgeres.networks.specification import ModelSpec, Shortcut
+from edgeres.serialization import to_json
 
 SIZE = 16
 SMALL = replace(find_spec("resnet20"), layers=(2, 1), base_width=4, num_classes=3)
@@ -148,4 +149,4 @@ def test_what_is_carried_is_first_over_last() -> None:
     )
     profile = GradientProfile(steps=0, loss=1.0, blocks=blocks)
     assert profile.carried == 0.25
-    assert profile.to_dict()["blocks"][1]["input_norm"] == 3.0
+    assert to_json(profile)["blocks"][1]["input_norm"] == 3.0

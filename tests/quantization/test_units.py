@@ -14,6 +14,7 @@ from edgeres.core.tuning import Sensitivity, UnitSensitivity
 from edgeres.progress import silent
 from edgeres.quantization.graph import view
 from edgeres.quantization.units import blocks, layers, quantizable
+from edgeres.serialization import from_json, to_json
 
 
 def named(name: str) -> dict[str, set[str]]:
@@ -78,7 +79,7 @@ def test_sensitivity_is_what_running_each_variant_shows() -> None:
             kept = graph.keeping(dict.fromkeys(everything - quantized, "measured"))
             assert quality == judging.quality(TENSORRT_LOWERING, kept, table, Method.MAX)
     assert reported[-1] == 1
-    assert Sensitivity.from_dict(found.to_dict()) == found
+    assert from_json(to_json(found), Sensitivity, source="it", remedy="") == found
 
 
 def test_the_layer_with_the_coarse_weights_is_the_sensitive_one() -> None:

@@ -23,6 +23,7 @@ from edgeres.core.verdict import (
     Drift,
     Energies,
     Flip,
+    ImageRecord,
     LatencyChange,
     LatencyIntervals,
     LatencyStats,
@@ -83,7 +84,7 @@ def stats(median_ms: float, *, seed: int, start_ms: float, count: int = 200) -> 
         mean_ms=sum(samples) / count,
         started_ms=tuple(started),
         blocks=tuple(i // BLOCK for i in range(count)),
-        intervals=LatencyIntervals(
+        ci95=LatencyIntervals(
             p50_ms=around, p90_ms=(0.98 * p90, 1.03 * p90), p95_ms=None, p99_ms=None, mean_ms=around
         ),
         drift=Drift(change=0.004, p_value=0.41),
@@ -122,6 +123,7 @@ ACCURACY = PairedAccuracy(
     ci95_pp=(-0.48, 0.98),
     p_value=0.6636,
     agreement=1 - 26 / 1300,
+    images=ImageRecord(fingerprint="4d" * 32, reference="1", engine="1"),
     logits=LogitError(cosine=0.9991, lowest_cosine=0.961, relative_l2=0.043),
     reference_confidence=Confidence(mean=0.832, ece=0.024),
     engine_confidence=Confidence(mean=0.829, ece=0.022),

@@ -20,6 +20,7 @@ from edgeres.core.verdict import (
     Confidence,
     Drift,
     Energies,
+    ImageRecord,
     LatencyIntervals,
     LatencyStats,
     LoadGenResult,
@@ -43,6 +44,7 @@ ACCURACY = PairedAccuracy(
     drop_pp=100 * 3 / 1300,
     ci95_pp=(-0.48, 0.98),
     p_value=0.6636,
+    images=ImageRecord(fingerprint="f", reference="1", engine="1"),
 )
 LATENCY = PairedLatency(
     mode=(
@@ -239,7 +241,7 @@ def test_a_latency_is_told_with_its_uncertainty() -> None:
     """Intervals, a trend, outliers and too few samples, each where there is one."""
     seen = replace(
         LATENCY.engine,
-        intervals=LatencyIntervals(
+        ci95=LatencyIntervals(
             p50_ms=(17.1, 17.4), p90_ms=None, p95_ms=None, p99_ms=None, mean_ms=(17.3, 17.8)
         ),
         drift=Drift(change=0.08, p_value=0.002),

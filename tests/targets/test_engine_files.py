@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,13 +13,14 @@ import pytest
 from digits import Digits
 
 from edgeres.calibration.stages import float_network
-from edgeres.core.artifacts import EngineArtifact, Manifest, load_engine, manifest_path
+from edgeres.core.artifacts import EngineArtifact, load_engine, manifest_path
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.target import Target
 from edgeres.errors import ArtifactError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
+from edgeres.serialization import json_text
 from edgeres.targets.engine_files import Built, save_engine
 
 CONFIG = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32)
@@ -71,8 +71,7 @@ def test_what_is_written_is_what_is_loaded(network: LoweredNetwork, tmp_path: Pa
     assert contents(tmp_path).keys() == {"a.plan", "a.plan.json"}
     assert saved.path.read_bytes() == b"new engine"
     assert load_engine(saved.path) == saved
-    raw = json.loads(manifest_path(saved.path).read_text())
-    assert Manifest.from_dict(raw) == saved.manifest
+    assert manifest_path(saved.path).read_text() == json_text(saved.manifest)
 
 
 def test_a_pair_is_replaced_as_a_pair(network: LoweredNetwork, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.precision import Precision
 from edgeres.core.target import Target
 from edgeres.errors import ArtifactError, MismatchError
-from edgeres.files import save_json
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice
+from edgeres.serialization import save_json
 from edgeres.targets.dispatch import engine_runner
 from edgeres.targets.tensorrt import preflight
 from edgeres.targets.tensorrt.preflight import Host, check_plan, differences
@@ -277,7 +277,7 @@ def test_a_changed_plan_is_refused_by_its_hash(
 ) -> None:
     """Cut off, empty or altered: before anything else is looked at."""
     plan = write_plan(tmp_path)
-    save_json(manifest_path(plan.path), plan.manifest.to_dict())
+    save_json(manifest_path(plan.path), plan.manifest)
     assert load_engine(plan.path) == plan
     plan.path.write_bytes(damage(plan.path.read_bytes()))
     with pytest.raises(ArtifactError, match="was changed or truncated after it was built: sha256"):

@@ -21,7 +21,7 @@ from edgeres.core.verdict.latency import (
     TailCount,
 )
 from edgeres.core.verdict.loadgen import LoadGenResult
-from edgeres.core.verdict.past import VERDICT_KIND, PastLatency, PastRun, Series, load_run
+from edgeres.core.verdict.past import PastRun
 from edgeres.core.verdict.provenance import DataRecord, Environment, FileRecord, Provenance
 from edgeres.core.verdict.regression import (
     AccuracyChange,
@@ -30,6 +30,7 @@ from edgeres.core.verdict.regression import (
     Regression,
     Standing,
 )
+from edgeres.core.verdict.saved import load_run, run_of
 from edgeres.core.verdict.verdict import (
     EXIT_ACCURACY,
     EXIT_COVERAGE,
@@ -49,7 +50,6 @@ __all__ = [
     "EXIT_PASS",
     "EXIT_SPEED",
     "EXIT_UNSTABLE",
-    "VERDICT_KIND",
     "Accuracy",
     "AccuracyChange",
     "Answer",
@@ -73,14 +73,13 @@ __all__ = [
     "Outliers",
     "PairedAccuracy",
     "PairedLatency",
-    "PastLatency",
     "PastRun",
     "Provenance",
     "Ranking",
     "Regression",
-    "Series",
     "Standing",
     "TailCount",
     "Verdict",
     "load_run",
+    "run_of",
 ]

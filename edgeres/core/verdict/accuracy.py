@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import log10
-from typing import Any
 
 from edgeres.names import Name
 
@@ -12,6 +12,8 @@ from edgeres.names import Name
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
     """How often one network was right."""
+
+    json_keys = ("top1", "top5", "correct")
 
     samples: int
     correct: int
@@ -28,10 +30,6 @@ class Accuracy:
     def top5(self) -> float | None:
         """Fraction of images whose label is among the five highest; None below six classes."""
         return None if self.correct_top5 is None else self.correct_top5 / self.samples
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {"top1": self.top1, "top5": self.top5, "correct": self.correct}
 
 
 class FlipKind(Name):
@@ -56,6 +54,8 @@ class Answer:
 class Flip:
     """An image that reference and engine label differently."""
 
+    json_keys = ("*", "kind")
+
     index: int
     """Position in the data set that was judged, after the draw."""
     name: str
@@ -72,14 +72,22 @@ class Flip:
             return FlipKind.GAINED
         return FlipKind.LOST if self.reference.label == self.label else FlipKind.OTHER
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "kind": self.kind.value}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlipCounts:
+    """How many labels changed, by kind, and which; `images` may be fewer where not all are kept."""
+
+    gained: int
+    lost: int
+    other: int
+    images: tuple[Flip, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogitError:
     """How far the engine's logits are from the reference's."""
+
+    json_keys = ("*", "sqnr_db")
 
     cosine: float
     """Cosine of the angle between the two logit vectors, mean over the images."""
@@ -96,10 +104,6 @@ class LogitError:
         """
         return -20 * log10(self.relative_l2) if self.relative_l2 else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "sqnr_db": self.sqnr_db}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confidence:
@@ -113,14 +117,12 @@ class Confidence:
     Source: Guo et al. 2017, On calibration of modern neural networks, 15 bins of equal width.
     """
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassDifference:
     """How the engine differs from the reference on the images of one class."""
+
+    json_keys = ("*", "drop_pp")
 
     label: int
     samples: int
@@ -139,10 +141,6 @@ class ClassDifference:
         """Drop of the accuracy on this class, in percentage points."""
         return 100 * (self.lost - self.gained) / self.samples
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "drop_pp": self.drop_pp}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
@@ -155,14 +153,29 @@ class ImageRecord:
     engine: str
     """The same of the engine."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
+    def __post_init__(self) -> None:
+        if len(self.reference) != len(self.engine) or set(self.reference + self.engine) - {*"01"}:
+            raise ValueError("records of the images are of unequal length, or not of 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedAccuracy:
     """Reference and engine on the same images, and how sure their difference is."""
+
+    json_keys = (
+        "samples",
+        "reference",
+        "engine",
+        "drop_pp",
+        "ci95_pp",
+        "flips=flip_counts",
+        "p_value",
+        "agreement",
+        "logits",
+        "confidence",
+        "by_class",
+        "images",
+    )
 
     reference: Accuracy
     engine: Accuracy
@@ -185,33 +198,20 @@ class PairedAccuracy:
     """Every image that the two label differently, in the order judged."""
     by_class: tuple[ClassDifference, ...] = ()
     """Classes with a gained or lost image, the smallest q value first."""
-    images: ImageRecord | None = None
+    images: ImageRecord
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "samples": self.engine.samples,
-            "reference": self.reference.to_dict(),
-            "engine": self.engine.to_dict(),
-            "drop_pp": self.drop_pp,
-            "ci95_pp": list(self.ci95_pp),
-            "flips": self._flips(),
-            "p_value": self.p_value,
-            "agreement": self.agreement,
-            "logits": self.logits and self.logits.to_dict(),
-            "confidence": {
-                "reference": self.reference_confidence and self.reference_confidence.to_dict(),
-                "engine": self.engine_confidence and self.engine_confidence.to_dict(),
-            },
-            "by_class": [difference.to_dict() for difference in self.by_class],
-            "images": self.images and self.images.to_dict(),
-        }
+    @property
+    def samples(self) -> int:
+        """Images that both networks classified."""
+        return self.engine.samples
 
-    def _flips(self) -> dict[str, Any]:
+    @property
+    def flip_counts(self) -> FlipCounts:
+        """The flips with how many there are of each kind."""
         other = sum(flip.kind is FlipKind.OTHER for flip in self.flips)
-        return {
-            "gained": self.gained,
-            "lost": self.lost,
-            "other": other,
-            "images": [flip.to_dict() for flip in self.flips],
-        }
+        return FlipCounts(gained=self.gained, lost=self.lost, other=other, images=self.flips)
+
+    @property
+    def confidence(self) -> Mapping[str, Confidence | None]:
+        """Confidence of both networks."""
+        return {"reference": self.reference_confidence, "engine": self.engine_confidence}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from operator import sub
 
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % interval."""
@@ -22,10 +22,6 @@ class LatencyIntervals:
     p99_ms: Interval | None
     mean_ms: Interval | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {name: ends and list(ends) for name, ends in asdict(self).items()}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
@@ -38,10 +34,6 @@ class Drift:
     """
     p_value: float
     """Test of no trend. Source: Mann 1945, Kendall 1975."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +48,12 @@ class Outliers:
     count: int
     largest_ms: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailCount:
     """Whether there are enough samples for a percentile."""
+
+    json_keys = ("*", "enough")
 
     percentile: int
     needed: int
@@ -75,14 +65,26 @@ class TailCount:
         """Whether there are as many as needed."""
         return self.had >= self.needed
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "enough": self.enough}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyStats:
     """Distribution of the time of one inference, in milliseconds."""
+
+    json_keys = (
+        "p50_ms",
+        "p90_ms",
+        "p95_ms",
+        "p99_ms",
+        "mean_ms",
+        "samples",
+        "ci95",
+        "drift",
+        "outliers",
+        "tails",
+        "samples_ms",
+        "started_ms",
+        "blocks",
+    )
 
     samples_ms: tuple[float, ...]
     """Every timed inference, in the order taken."""
@@ -95,34 +97,47 @@ class LatencyStats:
     """When each sample began, in milliseconds since the first one of the measurement."""
     blocks: tuple[int, ...] = ()
     """Block that each sample belongs to; networks take turns by blocks, so they share numbers."""
-    intervals: LatencyIntervals | None = None
+    ci95: LatencyIntervals | None = None
     drift: Drift | None = None
     """None where there are too few blocks to see a trend."""
     outliers: Outliers | None = None
     tails: tuple[TailCount, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form, every sample included."""
-        return {
-            "p50_ms": self.p50_ms,
-            "p90_ms": self.p90_ms,
-            "p95_ms": self.p95_ms,
-            "p99_ms": self.p99_ms,
-            "mean_ms": self.mean_ms,
-            "samples": len(self.samples_ms),
-            "ci95": self.intervals and self.intervals.to_dict(),
-            "drift": self.drift and self.drift.to_dict(),
-            "outliers": self.outliers and self.outliers.to_dict(),
-            "tails": [tail.to_dict() for tail in self.tails],
-            "samples_ms": list(self.samples_ms),
-            "started_ms": list(self.started_ms),
-            "blocks": list(self.blocks),
-        }
+    def __post_init__(self) -> None:
+        if not self.p50_ms > 0:
+            raise ValueError(f"median latency {self.p50_ms} ms, expected above 0")
+        if self.blocks and len(self.blocks) != len(self.samples_ms):
+            raise ValueError(f"{len(self.samples_ms)} samples in {len(self.blocks)} blocks")
+        if any(step not in (0, 1) for step in map(sub, self.blocks, (0, *self.blocks))):
+            raise ValueError("the numbers of blocks do not rise from 0 by 1")
+
+    @property
+    def samples(self) -> int:
+        """Number of timed inferences."""
+        return len(self.samples_ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """Images a second at the mean latency, one batch after the other."""
+
+    engine_images_per_s: float
+    reference_images_per_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedLatency:
     """Engine and reference timed in turns in one run."""
+
+    json_keys = (
+        "mode",
+        "batch_size",
+        "engine",
+        "reference",
+        "speedup",
+        "speedup_ci95",
+        "overhead_ms",
+    )
 
     mode: str
     """What a sample covers and where, such as `onnxruntime-cpu end-to-end, batch 1`."""
@@ -139,18 +154,14 @@ class PairedLatency:
         """Ratio of the reference's median latency to the engine's."""
         return self.reference.p50_ms / self.engine.p50_ms
 
+    @property
+    def throughput(self) -> Throughput:
+        """Images a second of both networks."""
+        return Throughput(
+            engine_images_per_s=self.images_per_s(self.engine),
+            reference_images_per_s=self.images_per_s(self.reference),
+        )
+
     def images_per_s(self, stats: LatencyStats) -> float:
         """Images a second at the mean latency, one batch after the other."""
         return 1000 * self.batch_size / stats.mean_ms
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "mode": self.mode,
-            "batch_size": self.batch_size,
-            "engine": self.engine.to_dict(),
-            "reference": self.reference.to_dict(),
-            "speedup": self.speedup,
-            "speedup_ci95": self.speedup_ci95 and list(self.speedup_ci95),
-            "overhead_ms": self.overhead_ms,
-        }

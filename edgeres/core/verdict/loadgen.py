@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadGenResult:
     """The outcome of one scenario, in LoadGen's own words."""
+
+    json_keys = ("*", "result")
 
     scenario: str
     valid: bool
@@ -30,7 +31,3 @@ class LoadGenResult:
     def result(self) -> str:
         """`VALID` or `INVALID`."""
         return "VALID" if self.valid else "INVALID"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "reasons": list(self.reasons), "result": self.result}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from edgeres.machine import Machine
 
@@ -33,15 +32,12 @@ class DataRecord:
 class Environment:
     """The machine that engine and reference ran on, and what ran each of them."""
 
+    json_keys = ("machine.*", "engine=engine_name", "reference=reference_name")
+
     machine: Machine
     engine_name: str
     """File and execution provider, such as `resnet18.int8.onnx on onnxruntime-cpu`."""
     reference_name: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        names = {"engine": self.engine_name, "reference": self.reference_name}
-        return {**self.machine.to_dict(), **names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +61,3 @@ class Provenance:
     """None for a plan that only the user vouches for."""
     versions: Mapping[str, str]
     """Versions of the libraries that built the engine."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "command": list(self.command)}

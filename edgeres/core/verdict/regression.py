@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 from edgeres.core.verdict.latency import Interval
 from edgeres.core.verdict.past import PastRun
+from edgeres.serialization import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +20,6 @@ class AccuracyChange:
     ci95_pp: Interval
     p_value: float
     """Exact McNemar test."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "ci95_pp": list(self.ci95_pp)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +34,6 @@ class LatencyChange:
     raw_ratio: float
     """Of the medians as they are."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {**asdict(self), "ci95": self.ci95 and list(self.ci95)}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regression:
@@ -53,19 +46,30 @@ class Regression:
     latency_reason: str | None
     """Why latencies are not compared; None where they are."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "baseline": self.baseline,
-            "accuracy": self.accuracy.to_dict(),
-            "latency": self.latency and self.latency.to_dict(),
-            "latency_reason": self.latency_reason,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """One of several engines among the others."""
+
+    json_keys = (
+        "run.name",
+        "run.engine",
+        "run.target",
+        "run.precision",
+        "run.passed",
+        "run.samples",
+        "run.top1",
+        "run.drop_pp",
+        "run.ci95_pp",
+        "run.latency.engine.p50_ms",
+        "run.latency.speedup",
+        "images_per_s=run.latency.throughput.engine_images_per_s",
+        "run.joules_per_image",
+        "run.machine",
+        "on_front",
+        "dominated_by",
+        "against_first",
+    )
 
     run: PastRun
     dominated_by: str | None
@@ -75,44 +79,20 @@ class Standing:
     against_first: AccuracyChange | None
     """Against the first engine; None for that one, and where the images are others."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        run, latency = self.run, self.run.latency
-        return {
-            "name": run.name,
-            "engine": run.engine,
-            "target": run.target,
-            "precision": run.precision,
-            "passed": run.passed,
-            "samples": run.samples,
-            "top1": run.top1,
-            "drop_pp": run.drop_pp,
-            "ci95_pp": list(run.ci95_pp),
-            "p50_ms": latency and latency.engine.p50_ms,
-            "speedup": latency and latency.speedup,
-            "images_per_s": latency and latency.images_per_s,
-            "joules_per_image": run.joules_per_image,
-            "machine": run.machine,
-            "on_front": self.on_front,
-            "dominated_by": self.dominated_by,
-            "against_first": self.against_first and self.against_first.to_dict(),
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """Several engines in the order given."""
 
+    kind: ClassVar[str] = "edgeres-ranking"
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+    json_keys = ("schema_version", "kind", "engines=standings", "front", "warnings")
+
     standings: tuple[Standing, ...]
     warnings: tuple[str, ...]
     """Sentences on what makes them not comparable."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "schema_version": 1,
-            "kind": "edgeres-ranking",
-            "engines": [standing.to_dict() for standing in self.standings],
-            "front": [s.run.name for s in self.standings if s.on_front],
-            "warnings": list(self.warnings),
-        }
+    @property
+    def front(self) -> tuple[str, ...]:
+        """Names of the engines on the Pareto front."""
+        return tuple(s.run.name for s in self.standings if s.on_front)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from edgeres.core.artifacts import LayerPrecision
+from edgeres.core.precision import Precision
 from edgeres.core.verdict.accuracy import PairedAccuracy
-from edgeres.core.verdict.latency import LatencyStats, PairedLatency
+from edgeres.core.verdict.latency import PairedLatency
 from edgeres.core.verdict.loadgen import LoadGenResult
-from edgeres.core.verdict.past import VERDICT_KIND, PastLatency, PastRun, Series, processors_of
 from edgeres.core.verdict.provenance import Environment, Provenance
 from edgeres.core.verdict.regression import Regression
-from edgeres.files import SCHEMA_VERSION
 from edgeres.machine import Energy, Stability
+from edgeres.serialization import SCHEMA_VERSION
 
 EXIT_PASS = 0
 EXIT_ACCURACY = 3
@@ -35,10 +35,6 @@ class Diagnosis(Protocol):
         """What is wrong, by what evidence, and which option repairs it."""
         ...
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energies:
@@ -47,14 +43,12 @@ class Energies:
     engine: Energy
     reference: Energy
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {"engine": self.engine.to_dict(), "reference": self.reference.to_dict()}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One limit and whether the engine keeps it."""
+
+    json_keys = ("name", "limit", "value", "passed", "reason", "rule", "images_needed")
 
     name: str
     limit: float
@@ -70,15 +64,43 @@ class Check:
     images_needed: int | None = None
     """Images in all that would decide; None where these did, or no number would."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        names = ("name", "limit", "value", "passed", "reason", "rule", "images_needed")
-        return {name: getattr(self, name) for name in names}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkPrecisions:
+    """An engine's classes and operators, as its manifest has them."""
+
+    classes: tuple[str, ...]
+    precisions: Mapping[Precision, int]
+    """Number of operators of each precision."""
+    layers: tuple[LayerPrecision, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The verdict on one engine."""
+
+    kind: ClassVar[str] = "edgeres-verdict"
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+    json_keys = (
+        "schema_version",
+        "kind",
+        "passed",
+        "exit_code",
+        "accuracy",
+        "latency",
+        "throughput=latency.throughput",
+        "energy",
+        "energy_reason",
+        "loadgen",
+        "stability",
+        "environment",
+        "network",
+        "provenance",
+        "baseline=regression",
+        "diagnosis",
+        "checks",
+        "warnings",
+    )
 
     accuracy: PairedAccuracy
     latency: PairedLatency | None
@@ -115,81 +137,8 @@ class Verdict:
         failed = {check.exit_code for check in self.checks if not check.passed}
         return next((code for code in _FIRST_APPLIES if code in failed), EXIT_PASS)
 
-    def as_run(self, name: str) -> PastRun:
-        """Returns the verdict in the form that later runs are compared with it."""
-        accuracy, latency, machine = self.accuracy, self.latency, self.environment.machine
-        if accuracy.images is None:
-            raise ValueError("the verdict has no record of its images")
-        return PastRun(
-            name=name,
-            engine=Path(self.provenance.engine.path).name,
-            target=self.provenance.target,
-            precision=self.provenance.precision,
-            passed=self.passed,
-            samples=accuracy.engine.samples,
-            top1=accuracy.engine.top1,
-            drop_pp=accuracy.drop_pp,
-            ci95_pp=accuracy.ci95_pp,
-            images=accuracy.images,
-            reference_sha256=self.provenance.reference.sha256,
-            machine=processors_of(machine.cpu, machine.gpus),
-            latency=None
-            if latency is None
-            else PastLatency(
-                batch_size=latency.batch_size,
-                engine=_series(latency.engine),
-                reference=_series(latency.reference),
-                images_per_s=latency.images_per_s(latency.engine),
-            ),
-            joules_per_image=None if self.energy is None else self.energy.engine.joules_per_image,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON object of `bench --json`."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": VERDICT_KIND,
-            "passed": self.passed,
-            "exit_code": self.exit_code,
-            "accuracy": self.accuracy.to_dict(),
-            "latency": self.latency and self.latency.to_dict(),
-            "throughput": self._throughput(),
-            "energy": self.energy and self.energy.to_dict(),
-            "energy_reason": self.energy_reason,
-            "loadgen": self.loadgen and self.loadgen.to_dict(),
-            "stability": self.stability and self.stability.to_dict(),
-            "environment": self.environment.to_dict(),
-            "network": self._network(),
-            "provenance": self.provenance.to_dict(),
-            "baseline": self.regression and self.regression.to_dict(),
-            "diagnosis": self.diagnosis and self.diagnosis.to_dict(),
-            "checks": [check.to_dict() for check in self.checks],
-            "warnings": list(self.warnings),
-        }
-
-    def _throughput(self) -> dict[str, float] | None:
-        latency = self.latency
-        if latency is None:
-            return None
-        return {
-            "engine_images_per_s": latency.images_per_s(latency.engine),
-            "reference_images_per_s": latency.images_per_s(latency.reference),
-        }
-
-    def _network(self) -> dict[str, Any]:
-        return {
-            "classes": list(self.classes),
-            "precisions": dict(Counter(layer.precision.value for layer in self.layers)),
-            "layers": [
-                {**asdict(layer), "precision": layer.precision.value} for layer in self.layers
-            ],
-        }
-
-
-def _series(stats: LatencyStats) -> Series:
-    return Series(
-        p50_ms=stats.p50_ms,
-        samples_ms=stats.samples_ms,
-        blocks=stats.blocks,
-        p50_ci95_ms=None if stats.intervals is None else stats.intervals.p50_ms,
-    )
+    @property
+    def network(self) -> NetworkPrecisions:
+        """The engine's operators, and how many there are of each precision."""
+        counts = Counter(layer.precision for layer in self.layers)
+        return NetworkPrecisions(classes=self.classes, precisions=counts, layers=self.layers)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
 from statistics import fmean
-from typing import Any
 
 FOREIGN = 0.3
 """Mean |log2| of calibrated by judged range from which on the images count as unlike.
@@ -64,18 +63,6 @@ class RangeShift:
             f"{self.worst_calibrated:.3g} where {self.worst_judged:.3g} is seen. Calibrate again "
             "on images of the kind that the engine will see, prepared in the same way."
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "images": self.images,
-            "factor": 2**self.distance,
-            "factor_by_chance": 2**self.chance,
-            "activations": self.activations,
-            "clipped": self.clipped,
-            "coarse": self.coarse,
-            "foreign": self.is_foreign,
-        }
 
 
 def range_shift(

@@ -48,6 +48,17 @@ class Suspect:
 class Finding:
     """What one suspect comes to, on the very images of the present preprocessing."""
 
+    json_keys = (
+        "suspect.mistakes",
+        "suspect.contract",
+        "suspect.order.network_class",
+        "correct",
+        "flips",
+        "gain_ci95_pp",
+        "p_value",
+        "options",
+    )
+
     suspect: Suspect
     correct: int
     gained: int
@@ -64,6 +75,11 @@ class Finding:
     """What repairs the preprocessing on the command line; empty where the labels are wrong."""
 
     @property
+    def flips(self) -> Mapping[str, int]:
+        """Images that change between correct and not."""
+        return {"gained": self.gained, "lost": self.lost}
+
+    @property
     def is_proven(self) -> bool:
         """Whether chance is ruled out as the reason of the gain."""
         return self.p_value < LEVEL
@@ -73,24 +89,21 @@ class Finding:
         """Number of mistakes, and of options that repair them."""
         return len(self.suspect.mistakes), len(self.options)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        order = self.suspect.order
-        return {
-            "mistakes": list(self.suspect.mistakes),
-            "contract": self.suspect.contract.to_dict(),
-            "network_class": order and list(order.network_class),
-            "correct": self.correct,
-            "flips": {"gained": self.gained, "lost": self.lost},
-            "gain_ci95_pp": list(self.gain_ci95_pp),
-            "p_value": self.p_value,
-            "options": list(self.options),
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """What trying the usual mistakes came to."""
+
+    json_keys = (
+        "samples",
+        "correct",
+        "confidence",
+        "tried",
+        "inferences",
+        "findings",
+        "named",
+        "sentence",
+    )
 
     contract: Contract
     """The preprocessing that was doubted."""
@@ -117,19 +130,6 @@ class Diagnosis:
     def sentence(self) -> str:
         """Says what is wrong, by what evidence, and which option repairs it."""
         return self._nothing() if self.named is None else self._named(self.named)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return {
-            "samples": self.samples,
-            "correct": self.correct,
-            "confidence": self.confidence,
-            "tried": self.tried,
-            "inferences": self.inferences,
-            "findings": [finding.to_dict() for finding in self.findings],
-            "named": self.named and self.named.to_dict(),
-            "sentence": self.sentence,
-        }
 
     def _named(self, found: Finding) -> str:
         low, high = found.gain_ci95_pp

@@ -12,7 +12,8 @@ from typing import Any
 
 from edgeres.core.artifacts import manifest_path
 from edgeres.errors import ArtifactError, MismatchError
-from edgeres.files import SCHEMA_VERSION, load_json, save_json, sha256_of, whole_file
+from edgeres.files import sha256_of, whole_file
+from edgeres.serialization import SCHEMA_VERSION, load_json, save_json
 from edgeres.targets.tensorrt.logger import TensorRTLog
 
 _KIND = "edgeres-timing-cache"

@@ -21,6 +21,7 @@ from edgeres.evaluation.mistakes import Diagnosis, diagnose, is_suspicious, sear
 from edgeres.evaluation.mistakes.search import JUDGING, SCREENING, _one_sided
 from edgeres.images import Batch, Dataset
 from edgeres.progress import Progress
+from edgeres.serialization import to_json
 from edgeres.statistics import drop_interval
 from edgeres.testing import FakeRunner
 
@@ -224,10 +225,10 @@ def test_every_try_is_paid_for() -> None:
 def test_the_json_has_the_evidence() -> None:
     """What was judged, what was named and in which words."""
     diagnosis = found(BGR)
-    told = diagnosis.to_dict()
+    told = to_json(diagnosis)
     assert told["sentence"] == diagnosis.sentence
     assert told["named"]["options"] == ["--color rgb"]
-    assert told["named"]["contract"] == RIGHT.to_dict()
+    assert told["named"]["contract"] == to_json(RIGHT)
     assert len(told["findings"]) == len(diagnosis.findings) <= 6
     assert told["inferences"] == diagnosis.inferences
 

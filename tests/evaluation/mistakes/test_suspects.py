@@ -16,6 +16,7 @@ from edgeres.errors import ConfigError
 from edgeres.evaluation.mistakes.suspects import Sides, geometry_beside, label_orders, suspects_of
 from edgeres.evaluation.mistakes.values import Suspect, options_between
 from edgeres.images import normalise, prepare
+from edgeres.serialization import to_json
 
 IMAGENET, CAFFE, DIGITS = (PRESETS[name] for name in ("imagenet", "imagenet-caffe", "digits"))
 SIDES = Sides(shortest=240, longest=300)
@@ -132,7 +133,7 @@ def test_a_resize_that_changes_nothing_has_no_filter() -> None:
 @contract_options
 def tell(**options: object) -> None:
     """Prints the contract that the options make of ImageNet's."""
-    click.echo(contract_from(dict(options)).resolve(IMAGENET).to_dict())
+    click.echo(to_json(contract_from(dict(options)).resolve(IMAGENET)))
 
 
 @pytest.mark.parametrize("suspect", suspects_of(IMAGENET, SIDES), ids=lambda s: str(s.contract))
@@ -141,7 +142,7 @@ def test_the_options_make_the_contract(suspect: Suspect) -> None:
     options = options_between(IMAGENET, suspect.contract)
     told = CliRunner().invoke(tell, [word for option in options for word in option.split()])
     assert told.exit_code == 0, told.output
-    expected = {**suspect.contract.to_dict()}
+    expected = {**to_json(suspect.contract)}
     assert told.output.strip() == str(expected)
 
 

@@ -1,0 +1,101 @@
+"""Verdicts read back from the JSON of `bench --json`, as far as a later run is compared with them.
+
+A key that nothing here reads is no damage: a later edgeres may write more of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from edgeres.core.verdict.accuracy import ImageRecord
+from edgeres.core.verdict.latency import Interval, PairedLatency
+from edgeres.core.verdict.past import PastRun
+from edgeres.core.verdict.provenance import Provenance
+from edgeres.core.verdict.verdict import Energies, Verdict
+from edgeres.serialization import SCHEMA_VERSION, load_document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedTop1:
+    """How often the engine was right."""
+
+    top1: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedAccuracy:
+    """Accuracy of the engine and, image by image, of both networks."""
+
+    samples: int
+    engine: SavedTop1
+    drop_pp: float
+    ci95_pp: Interval
+    images: ImageRecord
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples == len(self.images.engine):
+            raise ValueError(
+                f"{self.samples} samples and a record of {len(self.images.engine)} images"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedMachine:
+    """The processors of the machine that it was reached on."""
+
+    cpu: str | None
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedVerdict:
+    """Those parts of a verdict that a later one is compared with."""
+
+    kind: ClassVar[str] = Verdict.kind
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+
+    passed: bool
+    accuracy: SavedAccuracy
+    latency: PairedLatency | None
+    energy: Energies | None
+    environment: SavedMachine
+    provenance: Provenance
+
+
+def run_of(verdict: Verdict | SavedVerdict, name: str) -> PastRun:
+    """Returns a verdict in the form in which runs are compared.
+
+    Args:
+        verdict: of this run or an earlier one.
+        name: what messages call it.
+    """
+    accuracy, provenance, energy = verdict.accuracy, verdict.provenance, verdict.energy
+    machine = verdict.environment.machine if isinstance(verdict, Verdict) else verdict.environment
+    return PastRun(
+        name=name,
+        engine=Path(provenance.engine.path).name,
+        target=provenance.target,
+        precision=provenance.precision,
+        passed=verdict.passed,
+        samples=accuracy.samples,
+        top1=accuracy.engine.top1,
+        drop_pp=accuracy.drop_pp,
+        ci95_pp=accuracy.ci95_pp,
+        images=accuracy.images,
+        reference_sha256=provenance.reference.sha256,
+        machine=", ".join([machine.cpu or "unknown processor", *machine.gpus]),
+        latency=verdict.latency,
+        joules_per_image=None if energy is None else energy.engine.joules_per_image,
+    )
+
+
+def load_run(path: Path) -> PastRun:
+    """Reads what `bench --json` printed into a file.
+
+    Raises:
+        ArtifactError: the file is unreadable, or no verdict of this version.
+    """
+    remedy = f"Make it again: edgeres bench ... --json > {path.name}"
+    return run_of(load_document(path, SavedVerdict, remedy=remedy, partial=True), path.stem)

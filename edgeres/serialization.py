@@ -1,0 +1,208 @@
+"""One mechanism between frozen dataclasses and JSON: every file and every `--json` goes through it.
+
+A dataclass is an object with its fields in their order; enumerations are their value, bytes are
+base64, paths are text. Where the object has other keys, the class lists them all, in order::
+
+    json_keys: ClassVar[tuple[str, ...]] = ("*", "coverage", "name=spec.name", "machine.*")
+
+`*` stands for the fields that no other entry names; `coverage` is an attribute, field or property;
+`name=spec.name` follows attributes, to null where one of them is None; `machine.*` spreads the
+keys of another value. A class that is a file of its own names its `kind` and `schema_version` so.
+
+Reading is by type, with msgspec, and strict: what is written again must be what was read. A key
+that nobody reads, or a derived figure that does not follow from the others, is damage.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import msgspec
+
+from edgeres.errors import ArtifactError
+from edgeres.files import whole_file
+
+SCHEMA_VERSION = 1
+"""Version of the JSON forms written here; a file of another version is refused."""
+
+_INT64 = 1 << 63
+
+T = TypeVar("T")
+
+
+class Document(Protocol):
+    """A value that is a JSON file of its own."""
+
+    kind: ClassVar[str]
+    schema_version: ClassVar[int]
+
+
+D = TypeVar("D", bound=Document)
+
+
+def to_json(value: Any) -> Any:
+    """Returns a value as JSON's own types.
+
+    Raises:
+        TypeError: it holds something that has no JSON form.
+    """
+    # Enumerations first: a `Name` is a str too.
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if is_dataclass(value):
+        return {key: to_json(found) for key, found in _items(value)}
+    if isinstance(value, Mapping):
+        return {to_json(key): to_json(found) for key, found in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_json(found) for found in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the keys of a dataclass's JSON object with the attributes that they stand for."""
+    entries = getattr(value, "json_keys", ("*",))
+    for entry in entries:
+        key, _, path = entry.partition("=")
+        *owners, name = (path or key).split(".")
+        owner = value
+        for each in owners:
+            owner = None if owner is None else getattr(owner, each)
+        if name != "*":
+            yield key.rpartition(".")[2], None if owner is None else getattr(owner, name)
+        elif owners:
+            yield from _items(owner)
+        else:
+            names = (field.name for field in fields(value) if field.name not in entries)
+            yield from ((name, getattr(value, name)) for name in names)
+
+
+def from_json(raw: object, cls: type[T], *, source: str, remedy: str, partial: bool = False) -> T:
+    """Returns the value of JSON's own types, as `to_json` made them.
+
+    Args:
+        raw: what was parsed.
+        cls: the dataclass that it is of.
+        source: what a message calls the JSON, such as `x.json is a damaged manifest`.
+        remedy: a sentence on what to do where it is damaged.
+        partial: whether `cls` reads some of the keys only.
+
+    Raises:
+        ArtifactError: a key is missing or unknown, or a value is of another type or impossible.
+    """
+    try:
+        value = msgspec.convert(raw, cls)
+    except msgspec.ValidationError as error:
+        # msgspec's words: "Expected `int`, got `str` - at `$.data.samples`".
+        fact, _, place = str(error).replace("`", "").partition(" - at ")
+        place = place.replace("$.", "")
+        if missing := re.fullmatch("Object missing required field (.*)", fact):
+            place, fact = f"{place}.{missing[1]}".lstrip("."), "missing"
+        raise ArtifactError(f"{source} ({place}: {fact}). {remedy}") from error
+    if not partial and (difference := _difference(raw, to_json(value), "")):
+        raise ArtifactError(f"{source} ({difference}). {remedy}")
+    return value
+
+
+def _difference(raw: Any, read: Any, place: str) -> str | None:
+    """Returns where JSON differs from what was read of it, and how; None where it does not."""
+    if isinstance(raw, dict) and isinstance(read, dict):
+        if raw.keys() != read.keys():
+            odd = sorted(map(str, raw.keys() ^ read.keys()))[0]
+            return f"{place}{odd}: {'unknown' if odd in raw else 'missing'}"
+        pairs = [(f"{place}{key}.", raw[key], read[key]) for key in raw]
+    elif isinstance(raw, list) and isinstance(read, list) and len(raw) == len(read):
+        pairs = [(f"{place}{i}.", *pair) for i, pair in enumerate(zip(raw, read, strict=True))]
+    else:
+        # 1 and 1.0 are one number, but True is none.
+        same = raw == read and isinstance(raw, bool) is isinstance(read, bool)
+        return None if same else f"{place.removesuffix('.')}: {raw!r:.60}, expected {read!r:.60}"
+    return next((found for pair in pairs if (found := _difference(*pair[1:], pair[0]))), None)
+
+
+def json_text(value: Any) -> str:
+    """Returns the text that `save_json` writes of a dataclass or a mapping."""
+    return json.dumps(to_json(value), indent=1, allow_nan=False) + "\n"
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Writes one JSON object, whole or not at all.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(json_text(value), encoding="utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns JSON's own types.
+
+    Raises:
+        ValueError: it is not JSON, nests too deep, or has a number that is not finite or too large.
+    """
+    # json, not msgspec: a file name of no valid UTF-8 is a lone surrogate, which msgspec refuses.
+    try:
+        return json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_integer)
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _integer(text: str) -> int:
+    # By length first: Python itself refuses integers of more than 4300 digits.
+    if len(text) > 20 or not -_INT64 <= (value := int(text)) < _INT64:
+        raise ValueError(f"{text:.25} has more than 64 bits")
+    return value
+
+
+def load_json(path: Path, kind: str) -> dict[str, Any]:
+    """Reads a JSON object that `save_json` wrote, and checks its kind and schema version.
+
+    Raises:
+        ArtifactError: unreadable, not JSON, another kind of file or another schema version.
+    """
+    try:
+        raw = parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON ({error}); expected an {kind} file.") from error
+    if not isinstance(raw, dict) or raw.get("kind") != kind:
+        found = raw.get("kind") if isinstance(raw, dict) else type(raw).__name__
+        raise ArtifactError(f"{path} is no {kind} file: its kind is {found!r:.60}. Check the path.")
+    if raw.get("schema_version") != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path} has schema version {raw.get('schema_version')!r:.60}, this edgeres reads "
+            f"{SCHEMA_VERSION}. Make the file again with this version."
+        )
+    return raw
+
+
+def load_document(path: Path, cls: type[D], *, remedy: str, partial: bool = False) -> D:
+    """Reads a JSON file of the class's kind and schema version; see `from_json`.
+
+    Raises:
+        ArtifactError: unreadable, another kind of file or version, or damaged.
+    """
+    raw = load_json(path, cls.kind)
+    source = f"{path} is a damaged {cls.kind} file"
+    return from_json(raw, cls, source=source, remedy=remedy, partial=partial)
