@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +87,9 @@ def batches(
 def _stream(
     dataset: Dataset, contract: Contract, batch_size: int, threads: int
 ) -> Generator[Batch, None, None]:
-    # Apart from `batches`, whose checks would else wait for the first batch to be requested.
-    waiting: deque[_Pending] = deque()
+    """Yields the batches; a generator's own checks would wait for the first one to be requested."""
+    # Batches whose parts are being decoded; calling one waits for it.
+    waiting: deque[Callable[[], Batch]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="edgeres-decode")
     try:
         for start in range(0, len(dataset), batch_size):
@@ -102,36 +104,24 @@ def _stream(
                 )
                 for part in spans
             ]
-            waiting.append(_Pending(span=span, images=images, parts=parts))
+            waiting.append(partial(_complete, dataset, span, images, parts))
             if len(waiting) > LOOK_AHEAD:
-                yield _collect(dataset, waiting.popleft())
+                yield waiting.popleft()()
         while waiting:
-            yield _collect(dataset, waiting.popleft())
+            yield waiting.popleft()()
     finally:
         # On every way out, a closed generator's too, the queue is dropped and no thread is left.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
-    """A batch in preparation: its span, the array being filled, and who fills it."""
-
-    span: range
-    images: NDArray[np.float32]
-    parts: list[Future[list[str]]]
-
-
-def _collect(dataset: Dataset, pending: _Pending) -> Batch:
+def _complete(
+    dataset: Dataset, span: range, images: NDArray[np.float32], parts: list[Future[list[str]]]
+) -> Batch:
     """Returns a batch once all its parts are done; raises what the first of them raised."""
-    span = pending.span
-    hashes = tuple(text for part in pending.parts for text in part.result())
+    hashes = tuple(text for part in parts for text in part.result())
     labels = None if dataset.labels is None else dataset.labels[span.start : span.stop]
-    return Batch(
-        images=pending.images,
-        labels=labels,
-        indices=np.arange(span.start, span.stop),
-        hashes=hashes,
-    )
+    indices = np.arange(span.start, span.stop)
+    return Batch(images=images, labels=labels, indices=indices, hashes=hashes)
 
 
 def _fill(
