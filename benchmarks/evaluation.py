@@ -25,7 +25,7 @@ from statistics import median
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.evaluation.evaluate import evaluate
 from edgeres.images import Batch, Dataset, batches, load_dataset, select
-from edgeres.targets.dispatch import engine_runner
+from edgeres.targets.base import engine_runner
 from edgeres.targets.runner import Runner
 
 

@@ -73,7 +73,7 @@ def with_edgeres(request: Request) -> None:
     from edgeres.core.methods import Method
     from edgeres.core.requests import BuildConfig, CalibrationConfig
     from edgeres.onnx_file import load_onnx
-    from edgeres.targets.dispatch import build_engine
+    from edgeres.targets.base import build_engine
 
     model = load_onnx(request.model)
     contract = model.artifact.contract

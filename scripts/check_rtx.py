@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeres.calibration.mixed import Mix
 from edgeres.calibration.observe import calibrated_tensors
 from edgeres.calibration.stages import float_network, quantize_for_tensorrt
 from edgeres.core.contract import Contract
@@ -30,14 +29,14 @@ from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, ExportConfig
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange, Threshold
-from edgeres.core.target import Target
 from edgeres.errors import BuildError, EdgeresError
 from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec
 from edgeres.onnx_file import LoadedModel, LoweredNetwork, load_onnx
 from edgeres.quantization.graph import view
+from edgeres.quantization.lowering import Mix
 from edgeres.quantization.units import blocks
-from edgeres.targets.dispatch import build_engine
+from edgeres.targets.base import build_engine
 
 CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.MIXED)
@@ -121,7 +120,7 @@ def lowered(model: LoadedModel, table: CalibrationTable, precision: Precision) -
 def build(network: LoweredNetwork, precision: Precision, capability: str, folder: Path) -> Outcome:
     """Builds one plan for one compute capability and returns the outcome."""
     config = BuildConfig(
-        target=Target.TENSORRT_RTX,
+        target="tensorrt-rtx",
         precision=precision,
         compute_capability=capability,
         required_coverage=100.0,

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.machine.cuda import CudaDevice, find_cuda_device
 
 Figures = dict[str, Any]
@@ -46,7 +45,7 @@ class Options:
     networks: tuple[str, ...]
     onnx: Path | None
     data: Path | None
-    target: Target
+    target: str
     inferences: int
     images: int
 
@@ -95,11 +94,11 @@ class Bench:
         return self.engines[name, precision]
 
 
-def lacks(target: Target) -> dict[str, str]:
+def lacks(target: str) -> dict[str, str]:
     """Returns what this machine does not have, with the reason. Packages are not imported."""
     device = find_cuda_device()
     missing = {} if isinstance(device, CudaDevice) else {"GPU": f"this machine: {device.reason}"}
-    module = "tensorrt" if target is Target.TENSORRT else "tensorrt_rtx"
+    module = "tensorrt" if target == "tensorrt" else "tensorrt_rtx"
     for thing, package in (("TensorRT", module), ("pycuda", "pycuda"), ("torch", "torch")):
         if importlib.util.find_spec(package) is None:
             missing[thing] = f"the Python module {package} is not installed"

@@ -27,7 +27,6 @@ from pathlib import Path
 from device_bench import Bench, FailureError, Figures, LackError, Options, lacks
 from device_steps import steps
 
-from edgeres.core.target import Target
 from edgeres.errors import EdgeresError
 from edgeres.machine import describe_machine
 from edgeres.machine.cuda import CudaDevice, find_cuda_device
@@ -43,7 +42,7 @@ def main() -> int:
             networks=tuple(given.network or ("digits", "resnet50")),
             onnx=given.onnx,
             data=given.data,
-            target=Target(given.target),
+            target=given.target,
             inferences=given.inferences,
             images=given.images,
         )
@@ -61,8 +60,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--network", action="append", choices=["digits", "resnet50"])
     parser.add_argument("--onnx", type=Path, help="ResNet-50 to use [random weights]")
     parser.add_argument("--data", type=Path, help="labelled images for it [random ones]")
-    targets = [Target.TENSORRT.value, Target.TENSORRT_RTX.value]
-    parser.add_argument("--target", choices=targets, default=Target.TENSORRT.value)
+    targets = ["tensorrt", "tensorrt-rtx"]
+    parser.add_argument("--target", choices=targets, default="tensorrt")
     parser.add_argument("--inferences", type=int, default=10_000, help="of the leak test")
     parser.add_argument("--images", type=int, default=64, help="that ResNet-50 is evaluated on")
     return parser.parse_args()

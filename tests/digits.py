@@ -10,7 +10,6 @@ import numpy as np
 from edgeres.core.artifacts import Manifest, load_engine, manifest_path
 from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import BuildConfig, CalibrationConfig
-from edgeres.core.target import Target
 from edgeres.files import sha256_of
 from edgeres.images import Dataset, embedded_digits, embedded_path
 from edgeres.serialization import save_json
@@ -71,7 +70,7 @@ def write_npz(path: Path, dataset: Dataset) -> None:
     np.savez(path, images=images, labels=np.asarray(dataset.labels))
 
 
-def gpu_plan(digits: Digits, path: Path, target: Target = Target.TENSORRT) -> Path:
+def gpu_plan(digits: Digits, path: Path, target: str = "tensorrt") -> Path:
     """Writes bytes and a manifest that say they are a GPU's plan of the digits, and no CUDA."""
     path.write_bytes(b"plan")
     manifest = replace(

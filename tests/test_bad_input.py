@@ -358,7 +358,7 @@ ENGINES: dict[str, tuple[Damage, str]] = {
     ),
     "a manifest of an unknown target": (
         lambda path: _edit(manifest_path(path), lambda raw: raw.update(target="tpu")),
-        "is a damaged manifest (ValueError(\"'tpu' is not a valid Target\")).",
+        "The engine was built for the target 'tpu' by edgeres",
     ),
     "a manifest without part of its contract": (
         lambda path: _edit(manifest_path(path), lambda raw: raw["contract"].pop("mean")),

@@ -18,7 +18,6 @@ from edgeres.core.contract import ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.core.verdict import Accuracy, Verdict
 from edgeres.evaluation.evaluate import evaluate
 from edgeres.images import batches, load_dataset
@@ -181,7 +180,7 @@ def test_the_tensorrt_placement_keeps_the_accuracy(network: Network) -> None:
 def test_a_plan_of_every_precision(network: Network, precision: Precision) -> None:
     """NVIDIA's parser and builder take the network for 8.6 without a GPU."""
     table = network.table if precision is Precision.INT8 else None
-    config = BuildConfig(target=Target.TENSORRT_RTX, precision=precision, compute_capability="8.6")
+    config = BuildConfig(target="tensorrt-rtx", precision=precision, compute_capability="8.6")
     plan = build_from_model(
         network.model.path, config, table, output=network.folder / f"{precision}.plan"
     )

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgeres.calibration.quality import CPU_LOWERING, TENSORRT_LOWERING, Judge, Lowering
+from edgeres.calibration.quality import Judge
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.table import CalibrationTable, TensorRange, Threshold
-from edgeres.core.target import Target
 from edgeres.core.tuning import Choice
 from edgeres.progress import Progress
 from edgeres.quantization.graph import Graph
+from edgeres.quantization.lowering import Lowering
+from edgeres.targets.base import lowerings
 
 STEP = 1.25
 """Ratio of two neighbouring factors. An amax that is 12 % off costs little, so none is finer."""
@@ -39,7 +40,7 @@ CANDIDATES: tuple[Method, ...] = tuple(m for m in Method if m is not Method.AUTO
 def choose_thresholds(
     graph: Graph, table: CalibrationTable, judge: Judge, progress: Progress
 ) -> tuple[Choice, ...]:
-    """Returns how each lowering's thresholds are best chosen, the CPU's and then TensorRT's.
+    """Returns how each lowering's thresholds are best chosen, those with an unsigned grid first.
 
     The CPU's lowering decides the unsigned grid and every signed tensor, TensorRT's then the
     signed grid of tensors that are never negative, which the CPU does not use. An image whose
@@ -51,10 +52,11 @@ def choose_thresholds(
         judge: held-out images.
         progress: receives each group of tensors that was searched.
     """
-    cpu = _Search(CPU_LOWERING, graph, judge).run(table, progress)
-    table = with_choices(graph, table, (cpu,))
-    tensorrt = _Search(TENSORRT_LOWERING, graph, judge).run(table, progress)
-    return cpu, tensorrt
+    choices = []
+    for lowering in sorted(lowerings(), key=lambda lowering: not lowering.has_unsigned_grid):
+        choices.append(_Search(lowering, graph, judge).run(table, progress))
+        table = with_choices(graph, table, tuple(choices))
+    return tuple(choices)
 
 
 def choose_weights(
@@ -62,7 +64,7 @@ def choose_weights(
 ) -> tuple[WeightMethod, tuple[Choice, ...]]:
     """Returns how weights are best scaled, with the choices of thresholds that say why.
 
-    Both lowerings share their weights, so one method serves both.
+    The lowerings share their weights, so one method serves all.
 
     Args:
         graph: the FP32 model.
@@ -71,8 +73,8 @@ def choose_weights(
     """
     clipping = replace(table, weight_method=WeightMethod.MSE)
     choices = []
-    for lowering, choice in zip((CPU_LOWERING, TENSORRT_LOWERING), table.choices, strict=True):
-        mse = judge.quality(lowering, graph, clipping, Method.AUTO)
+    for choice in table.choices:
+        mse = judge.quality(_lowering(choice), graph, clipping, Method.AUTO)
         found = {WeightMethod.MAX: choice.tuned_db, WeightMethod.MSE: mse}
         choices.append(replace(choice, weights_db=found))
     gains = [c.weights_db[WeightMethod.MSE] - c.weights_db[WeightMethod.MAX] for c in choices]
@@ -85,7 +87,7 @@ def with_choices(
 ) -> CalibrationTable:
     """Returns the table with the thresholds of method auto that the choices make of it."""
     for choice in choices:
-        table = _scaled(graph, table, choice.target, choice.method, choice.factors)
+        table = _scaled(graph, table, _lowering(choice), choice.method, choice.factors)
     return replace(table, method=Method.AUTO, choices=choices)
 
 
@@ -102,12 +104,12 @@ class _Search:
         qualities = {method: self._quality(table, method, {}) for method in CANDIDATES}
         method = max(CANDIDATES, key=lambda m: qualities[m])
         best, factors = qualities[method], dict.fromkeys(self._groups(table), 1.0)
-        stage = f"Searching thresholds ({self.lowering.target})"
+        stage = f"Searching thresholds ({self.lowering.name})"
         for done, group in enumerate(factors, start=1):
             best, factors = self._climb(table, method, group, (best, factors))
             progress(stage, done, len(factors), f"{group}: {best:.2f} dB")
         return Choice(
-            target=self.lowering.target,
+            target=self.lowering.name,
             images=self.judge.images,
             method=method,
             sqnr_db=qualities,
@@ -138,24 +140,31 @@ class _Search:
     def _quality(
         self, table: CalibrationTable, method: Method, factors: Mapping[str, float]
     ) -> float:
-        scaled = _scaled(self.graph, table, self.lowering.target, method, factors)
+        scaled = _scaled(self.graph, table, self.lowering, method, factors)
         return self.judge.quality(self.lowering, self.graph, scaled, Method.AUTO)
 
     def _groups(self, table: CalibrationTable) -> Sequence[str]:
         """Returns the groups that this lowering decides, from the logits back to the image."""
-        target = self.lowering.target
-        names = (n for n in reversed(list(table.tensors)) if _decides(target, table.tensors[n]))
+        names = (
+            name
+            for name in reversed(list(table.tensors))
+            if _decides(self.lowering, table.tensors[name])
+        )
         return list(dict.fromkeys(_group(self.graph, table, name) for name in names))
 
 
-def _decides(target: Target, seen: TensorRange) -> bool:
-    return target is Target.ONNXRUNTIME or not seen.signed
+def _lowering(choice: Choice) -> Lowering:
+    return next(lowering for lowering in lowerings() if lowering.name == choice.target)
+
+
+def _decides(lowering: Lowering, seen: TensorRange) -> bool:
+    return lowering.has_unsigned_grid or not seen.signed
 
 
 def _scaled(
     graph: Graph,
     table: CalibrationTable,
-    target: Target,
+    lowering: Lowering,
     method: Method,
     factors: Mapping[str, float],
 ) -> CalibrationTable:
@@ -164,22 +173,22 @@ def _scaled(
     for name, seen in table.tensors.items():
         base = seen.thresholds[method]
         chosen = seen.thresholds.get(Method.AUTO, base)
-        if _decides(target, seen):
+        if _decides(lowering, seen):
             factor = factors.get(_group(graph, table, name), 1.0)
-            chosen = _scaled_threshold(target, seen, (base, chosen), factor)
+            chosen = _scaled_threshold(lowering, seen, (base, chosen), factor)
         tensors[name] = replace(seen, thresholds={**seen.thresholds, Method.AUTO: chosen})
     return replace(table, tensors=tensors)
 
 
 def _scaled_threshold(
-    target: Target, seen: TensorRange, thresholds: tuple[Threshold, Threshold], factor: float
+    lowering: Lowering, seen: TensorRange, thresholds: tuple[Threshold, Threshold], factor: float
 ) -> Threshold:
-    """Returns the second threshold with the grid that the target decides taken from the first."""
+    """Returns the second threshold with the grid that the lowering decides taken from the first."""
     base, known = thresholds
     s8 = min(base.s8 * factor, seen.amax)
     if base.u8 is None:
         return Threshold(s8=s8)
-    if target is Target.ONNXRUNTIME:
+    if lowering.has_unsigned_grid:
         return replace(known, u8=min(base.u8 * factor, seen.amax))
     return replace(known, s8=s8)
 

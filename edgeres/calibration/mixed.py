@@ -8,7 +8,7 @@ by leaving out its Q/DQ, so that a strongly typed builder has no say in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
@@ -17,24 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.calibration.observe import ImageBatch
-from edgeres.calibration.quality import (
-    CPU_LOWERING,
-    TENSORRT_LOWERING,
-    Judge,
-    Lowering,
-    judge,
-    sqnr_db,
-)
+from edgeres.calibration.quality import Judge, judge, sqnr_db
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.core.tuning import MixedPoint, MixedSearch
 from edgeres.errors import CalibrationError
 from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent
 from edgeres.quantization.cost import operator_cost
 from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.lowering import Lowering, Mix
 from edgeres.quantization.units import Unit, blocks
 from edgeres.session import open_session, run_session
 
@@ -57,25 +50,11 @@ class LabelledBatch(ImageBatch, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """What an engine of mixed precision keeps in float."""
-
-    kept: Mapping[str, str]
-    """Names of operators, each with the reason."""
-    search: MixedSearch | None = None
-    """What it was chosen from."""
-
-
-ALL_INTEGER = Mix({})
-"""Keeps nothing: INT8 wherever there is a kernel for it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixRequest:
     """What mixed precision is chosen for."""
 
-    target: Target
+    lowering: Lowering
     max_drop_pp: float
     method: Method | None = None
     """Which thresholds of the table; None takes its own."""
@@ -110,8 +89,6 @@ class MixedNetworks:
     table: CalibrationTable
     method: Method
     lowering: Lowering
-    measured: bool
-    """Whether latency is measured here, as the network runs here, or estimated."""
 
     def logits(self, graph: Graph, judge: Judge) -> NDArray[np.float32]:
         """Returns the logits, (images, classes), with what `graph` keeps in float."""
@@ -119,7 +96,7 @@ class MixedNetworks:
 
     def latency(self, graph: Graph, image: NDArray[np.float32]) -> float:
         """Returns milliseconds of one inference, or the estimated ratio to everything in INT8."""
-        if not self.measured:
+        if not self.lowering.has_cpu_kernels:
             return estimated_latency(graph)
         model = self.lowering.lower(graph, self.table, self.method)
         return _measured_ms(model.SerializeToString(), graph, image)
@@ -160,13 +137,11 @@ def choose_mix(
         labels=np.concatenate(labels) if len(labels) == len(seen) else None,
         max_drop_pp=request.max_drop_pp,
     )
-    on_cpu = request.target is Target.ONNXRUNTIME
     networks = MixedNetworks(
         graph=graph,
         table=table,
         method=request.method or table.method,
-        lowering=CPU_LOWERING if on_cpu else TENSORRT_LOWERING,
-        measured=on_cpu,
+        lowering=request.lowering,
     )
     return Mix(*search_mixed(networks, budget, progress))
 
@@ -199,7 +174,7 @@ def search_mixed(
         max_drop_pp=budget.max_drop_pp,
         images=budget.judge.images,
         labelled=budget.labels is not None,
-        measured=networks.measured,
+        measured=networks.lowering.has_cpu_kernels,
         points=tuple(points),
         pareto=pareto(points),
     )

@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.quantization.graph import Graph
-from edgeres.quantization.recovered import recovered
+from edgeres.quantization.lowering import Lowering
 from edgeres.session import open_session, run_session
-from edgeres.targets.onnxruntime.lowering import lower_for_cpu
-from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
-from edgeres.targets.onnxruntime.placement import place_for_cpu
-from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 NOISELESS_DB = 150.0
 """Quality of an image whose logits have no error, about the precision of float32; its negative
 where they are NaN or infinite."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lowering:
-    """One of the two ways in which a table becomes an integer network."""
-
-    target: Target
-    lower: Callable[[Graph, CalibrationTable, Method], onnx.ModelProto]
-    integer: bool
-    """Whether ONNX Runtime judges it on integer kernels; rounded floats else, which for signed
-    activations are faster there and give the same values up to float32's rounding."""
-
-
-def _for_cpu(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
-    own = with_own_grids(place_for_cpu(graph), pixel_grid(graph, table))
-    network = recovered(graph, table, own, Target.ONNXRUNTIME, method)
-    return lower_for_cpu(network, table, method)
-
-
-def _for_tensorrt(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
-    placement = place_for_tensorrt(graph)
-    network = recovered(graph, table, placement, Target.TENSORRT, method)
-    return lower_for_tensorrt(network, placement, table, method)
-
-
-CPU_LOWERING = Lowering(Target.ONNXRUNTIME, _for_cpu, integer=True)
-TENSORRT_LOWERING = Lowering(Target.TENSORRT, _for_tensorrt, integer=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +49,7 @@ class Judge:
     ) -> NDArray[np.float32]:
         """Returns the lowered network's logits, (images, classes)."""
         model = lowering.lower(graph, table, method).SerializeToString()
-        return _logits(model, graph, self.batches, integer=lowering.integer)
+        return _logits(model, graph, self.batches, integer=lowering.has_cpu_kernels)
 
 
 def judge(model: bytes, graph: Graph, batches: Sequence[NDArray[np.float32]]) -> Judge:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from edgeres.calibration.quality import TENSORRT_LOWERING, Judge
+from edgeres.calibration.quality import Judge
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import Sensitivity, UnitSensitivity
 from edgeres.progress import Progress
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.units import Unit, blocks, layers, quantizable
+from edgeres.targets.base import simulated_target
 
 _KEPT = "kept in float to measure the rest"
 
@@ -26,12 +27,13 @@ def measure_sensitivity(
         judge: held-out images.
         progress: receives each unit that was measured.
     """
+    lowering = simulated_target().lowering()
     everything = quantizable(graph)
     units = [*blocks(graph), *(u for u in layers(graph) if u not in blocks(graph))]
 
     def quality(quantized: frozenset[str]) -> float:
         kept = graph.keeping(dict.fromkeys(everything - quantized, _KEPT))
-        return judge.quality(TENSORRT_LOWERING, kept, table, table.method)
+        return judge.quality(lowering, kept, table, table.method)
 
     measured = []
     for done, unit in enumerate(units, start=1):

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from edgeres import __version__
 from edgeres.calibration.auto import choose_thresholds, choose_weights, with_choices
-from edgeres.calibration.mixed import ALL_INTEGER, Mix
 from edgeres.calibration.observe import (
     ImageBatch,
     Observation,
@@ -25,20 +24,22 @@ from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange
-from edgeres.core.target import Target
 from edgeres.errors import CalibrationError
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.progress import Progress, silent
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import Graph, skeleton, view
 from edgeres.quantization.grids import INT8
+from edgeres.quantization.lowering import ALL_INTEGER, Mix
 from edgeres.quantization.placement import float_layers
 from edgeres.quantization.recovered import recovered, with_weights
 from edgeres.quantization.thresholds import Distribution, merged, mse_amax, thresholds
+from edgeres.targets.onnxruntime.lowering import LOWERING as CPU_LOWERING
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
 from edgeres.targets.onnxruntime.placement import place_for_cpu
 from edgeres.targets.onnxruntime.strides import thinned_out
+from edgeres.targets.tensorrt.lowering import LOWERING as TENSORRT_LOWERING
 from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
@@ -228,7 +229,7 @@ def quantize_for_cpu(
     _tell_of_recovery(table, method)
     placement = place_for_cpu(graph)
     own = with_own_grids(placement, pixel_grid(graph, table))
-    changed = recovered(graph, table, own, Target.ONNXRUNTIME, method)
+    changed = recovered(graph, table, own, CPU_LOWERING.name, method)
     return LoweredNetwork(
         model=lower_for_cpu(changed, table, method),
         source=model.artifact,
@@ -263,7 +264,7 @@ def quantize_for_tensorrt(
     graph = view(model.proto).keeping(mix.kept)
     _tell_of_recovery(table, method)
     placement = place_for_tensorrt(graph)
-    graph = recovered(graph, table, placement, Target.TENSORRT, method)
+    graph = recovered(graph, table, placement, TENSORRT_LOWERING.name, method)
     half = floats is Precision.FP16
     lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
     return LoweredNetwork(

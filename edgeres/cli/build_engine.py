@@ -26,7 +26,7 @@ from edgeres.cli.output import progress_bars, say, show, show_json
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
-from edgeres.core.target import Target
+from edgeres.targets.base import targets
 
 if TYPE_CHECKING:
     from edgeres.core.artifacts import EngineArtifact
@@ -44,7 +44,7 @@ def _config(rest: dict[str, Any]) -> BuildConfig:
     """Returns what is to be built, from a command's keywords."""
     size = rest["input_size"]
     return BuildConfig(
-        target=Target(rest["target"]),
+        target=rest["target"],
         precision=Precision(rest["precision"]),
         compute_capability=rest["compute_capability"],
         batch=rest["batch"],
@@ -95,8 +95,8 @@ def _tell(engine: EngineArtifact, config: BuildConfig) -> None:
 )
 @click.option(
     "--target",
-    type=choice(Target),
-    default=DEFAULTS.target.value,
+    type=choice(targets()),
+    default=DEFAULTS.target,
     show_default=True,
     help="What runs the engine.",
 )

@@ -33,7 +33,7 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
     with place as folder, progress_bars() as progress:
         results = run_demo(Path(folder), say=say, progress=progress)
     if as_json:
-        verdicts = {r.engine.manifest.target.value: r.verdict for r in results}
+        verdicts = {r.engine.manifest.target: r.verdict for r in results}
         show_json({"schema_version": 1, "verdicts": verdicts})
     else:
         from edgeres.report import render_verdict

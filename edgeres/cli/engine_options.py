@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from edgeres.cli.options import PATH, choice
 from edgeres.core.builder_options import OPTIMIZATION_LEVELS, HardwareCompatibility, TensorRTOptions
 from edgeres.core.requests import BuildConfig
-from edgeres.core.target import Target
+from edgeres.targets.base import find_target
 
 F = TypeVar("F", bound=Callable[..., Any])
 Profile = tuple[int, int, int]
@@ -108,7 +108,7 @@ def engine_options_from(options: dict[str, Any]) -> TensorRTOptions:
 
 def check_effect(config: BuildConfig) -> None:
     """Refuses an option that was typed and would have no effect on this target or precision."""
-    for_tensorrt = config.target is not Target.ONNXRUNTIME
+    for_tensorrt = find_target(config.target).takes_profile
     if was_typed("batch") and not for_tensorrt:
         raise click.UsageError(
             "--batch is for TensorRT plans; an onnxruntime engine takes any batch. Leave it out."

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,6 @@ from edgeres.core.contract import PRESETS, Color, ContractOptions, Interpolation
 from edgeres.names import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
-E = TypeVar("E", bound=Enum)
 
 PATH = click.Path(path_type=Path)
 
@@ -66,9 +64,9 @@ class Names(click.Choice):  # type: ignore[type-arg]  # click 8.1's takes no par
             raise click.BadParameter(error.message + hint, ctx, param) from None
 
 
-def choice(kind: type[E]) -> Names:
-    """Returns a choice among an enumeration's values."""
-    return Names([member.value for member in kind], case_sensitive=False)
+def choice(names: Iterable[str]) -> Names:
+    """Returns a choice among names, such as an enumeration's."""
+    return Names([str(name) for name in names], case_sensitive=False)
 
 
 def output_option(text: str) -> Callable[[F], F]:

@@ -17,7 +17,6 @@ from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.core.tuning import MixedSearch, Sensitivity
 from edgeres.errors import ArtifactError
 from edgeres.files import sha256_of
@@ -82,7 +81,8 @@ class Manifest:
     schema_version: ClassVar[int] = SCHEMA_VERSION
     json_keys = ("schema_version", "kind", "*")
 
-    target: Target
+    target: str
+    """Name of what runs it."""
     precision: Precision | None
     """None where a plan without a manifest is run on the user's word."""
     engine_sha256: str

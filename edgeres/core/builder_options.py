@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from edgeres.errors import ConfigError
 from edgeres.names import Name
@@ -62,3 +62,17 @@ class TensorRTOptions:
 
 NO_BUILDER_OPTIONS = TensorRTOptions()
 """Nothing requested: the builder's own defaults."""
+
+
+def changed_options(options: TensorRTOptions) -> list[str]:
+    """Returns the command line's names of the options that differ from their defaults."""
+    spelled = {
+        "workspace_mib": "--workspace",
+        "dla_core": "--dla",
+        "version_compatible": "--version-compatible",
+    }
+    return [
+        spelled.get(name, "--" + name.replace("_", "-"))
+        for name in (field.name for field in fields(options))
+        if getattr(options, name) != getattr(NO_BUILDER_OPTIONS, name)
+    ]

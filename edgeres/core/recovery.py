@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeres.core.methods import Method, Recover
-from edgeres.core.target import Target
 
 LARGEST_FACTOR = 1e6
 """Largest equalization factor, and the inverse of the smallest: FP32 keeps its 24 bits within."""
@@ -50,7 +49,7 @@ class Recovery:
     """Images that it was fitted on."""
     held_out: int
     """Further images that judged it."""
-    lowerings: Mapping[Target, Corrected]
+    lowerings: Mapping[str, Corrected]
     equalization: Mapping[str, tuple[float, ...]]
     """By activation, what each of its channels is divided by; its reader's weight is multiplied."""
     rounding: Mapping[str, bytes]
@@ -71,9 +70,9 @@ class Recovery:
                 if not math.isfinite(value):
                     raise ValueError(f"recovery holds {value}, expected finite numbers")
 
-    def biases(self, target: Target) -> Mapping[str, tuple[float, ...]]:
+    def biases(self, lowering: str) -> Mapping[str, tuple[float, ...]]:
         """Returns the corrections of a lowering's biases; nothing where it was not fitted."""
-        found = self.lowerings.get(target)
+        found = self.lowerings.get(lowering)
         return {} if found is None else found.biases
 
 

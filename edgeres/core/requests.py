@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from edgeres.core.builder_options import NO_BUILDER_OPTIONS, TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method, Recover, WeightMethod
 from edgeres.core.precision import Precision
-from edgeres.core.target import Target
 from edgeres.errors import ConfigError
 
 OPSETS = range(13, 21)
@@ -82,7 +81,8 @@ class CalibrationConfig:
 class BuildConfig:
     """What engine to build."""
 
-    target: Target = Target.ONNXRUNTIME
+    target: str = "onnxruntime"
+    """Name of what runs the engine; the target itself checks what else is requested of it."""
     precision: Precision = Precision.INT8
     compute_capability: str | None = None
     """Such as `8.6`: the GPU that a tensorrt-rtx plan is built for; None means this machine's."""
@@ -128,22 +128,6 @@ class BuildConfig:
             )
         if self.max_drop_pp is not None and not math.isfinite(self.max_drop_pp):
             raise ConfigError(f"--max-drop {self.max_drop_pp} is no limit; expected a number.")
-        if self.target is Target.ONNXRUNTIME and self.options != TensorRTOptions():
-            named = ", ".join(_changed(self.options))
-            raise ConfigError(
-                f"{named}: for TensorRT plans alone, and the target is onnxruntime. Leave it out, "
-                "or pass --target tensorrt."
-            )
-        if self.compute_capability is not None and self.target is not Target.TENSORRT_RTX:
-            raise ConfigError(
-                f"--compute-capability {self.compute_capability} needs --target tensorrt-rtx; "
-                f"{self.target} builds for the machine that it runs on."
-            )
-        if self.target is Target.ONNXRUNTIME and self.precision is Precision.FP16:
-            raise ConfigError(
-                "ONNX Runtime's CPU has no FP16 convolutions: an fp16 engine would run in FP32. "
-                "Use --precision fp32 or int8, or --target tensorrt."
-            )
 
     def _check_sizes(self) -> None:
         """Refuses a profile of image sizes, or a coverage, that cannot be."""
@@ -154,25 +138,6 @@ class BuildConfig:
                     f"Input size {low}:{best}:{high} is no profile; expected "
                     "1 <= min <= opt <= max."
                 )
-            if self.target is Target.ONNXRUNTIME:
-                raise ConfigError(
-                    f"--input-size {low}:{best}:{high} is a profile of a TensorRT plan; an "
-                    "onnxruntime engine takes what its model takes. Pass one size, or leave it out."
-                )
         coverage = self.required_coverage
         if coverage is not None and not 0 <= coverage <= 100:
             raise ConfigError(f"--require-coverage is {coverage}; expected 0 to 100 percent.")
-
-
-def _changed(options: TensorRTOptions) -> list[str]:
-    """Returns the command line's names of the options that differ from their defaults."""
-    spelled = {
-        "workspace_mib": "--workspace",
-        "dla_core": "--dla",
-        "version_compatible": "--version-compatible",
-    }
-    return [
-        spelled.get(name, "--" + name.replace("_", "-"))
-        for name in (field.name for field in fields(options))
-        if getattr(options, name) != getattr(NO_BUILDER_OPTIONS, name)
-    ]

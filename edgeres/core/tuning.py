@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeres.core.methods import Method, WeightMethod
-from edgeres.core.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """The thresholds that method auto picked for one lowering, and why."""
 
-    target: Target
+    target: str
     """`onnxruntime` for the CPU's lowering, `tensorrt` for TensorRT's placement."""
     images: int
     """Calibration images that were held out of the ranges and judged the choice."""

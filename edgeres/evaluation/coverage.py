@@ -9,12 +9,11 @@ from edgeres.core.artifacts import EngineArtifact, Manifest
 from edgeres.core.audit import Audit, AuditedNode, describe_missed
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.core.precision import Precision
-from edgeres.core.target import Target
 from edgeres.core.verdict import EXIT_COVERAGE, Check
 from edgeres.errors import MismatchError
 from edgeres.onnx_file import load_model
 from edgeres.quantization.shortcuts import float_branches
-from edgeres.targets.onnxruntime.build import audit_engine
+from edgeres.targets.base import target_of
 
 _LISTED = 5
 
@@ -51,13 +50,13 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
     manifest = engine.manifest
     if manifest.precision is None or not manifest.precision.quantizes:
         return ()
-    on_cpu = manifest.target is Target.ONNXRUNTIME
-    audit = audit_engine(engine) if on_cpu else manifest.audit
+    target = target_of(manifest)
+    audit = target.audit(engine)
     if audit is None:
         return ()
     meant = {layer.name for layer in manifest.layers if layer.precision is Precision.INT8}
     fallen = tuple(node for node in audit.missed if node.name in meant)
-    floats = float_branches(load_model(engine.path)) if on_cpu and fallen else {}
+    floats = float_branches(load_model(engine.path)) if fallen and not target.uses_gpu else {}
     return (_check(audit, fallen, floats),) if fallen else ()
 
 

@@ -17,7 +17,6 @@ from onnx import numpy_helper
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.recovery import Recovery
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.errors import ArtifactError
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement
@@ -41,7 +40,7 @@ def recovered(
     graph: Graph,
     table: CalibrationTable,
     placement: Placement,
-    target: Target,
+    lowering: str,
     method: Method | None = None,
 ) -> Graph:
     """Returns the network that a lowering takes in the place of the trained one.
@@ -54,7 +53,7 @@ def recovered(
         graph: the FP32 model that the table was made from.
         table: whose method for weights, and recovery, to apply.
         placement: which convolutions will be INT8.
-        target: whose lowering it is.
+        lowering: name of the lowering, whose corrections of biases are taken.
         method: the thresholds that the lowering takes; None stands for the table's.
 
     Raises:
@@ -67,7 +66,7 @@ def recovered(
     weighted = with_weights(equalized, table.weight_method, placement)
     if (method or table.method) is not recovery.method:
         return weighted
-    return with_parameters(weighted, _corrected(weighted, recovery, placement, target))
+    return with_parameters(weighted, _corrected(weighted, recovery, placement, lowering))
 
 
 def with_weights(graph: Graph, method: WeightMethod, placement: Placement) -> Graph:
@@ -177,11 +176,11 @@ def scaled_inputs(weight: Array, factors: Array) -> Array:
 
 
 def _corrected(
-    graph: Graph, recovery: Recovery, placement: Placement, target: Target
+    graph: Graph, recovery: Recovery, placement: Placement, lowering: str
 ) -> dict[str, Parameters]:
     """Returns the convolutions with the recovered rounding and biases of one lowering."""
     nodes = {node.name: node for node in graph.nodes if node.op_type == "Conv"}
-    every = recovery.biases(target)
+    every = recovery.biases(lowering)
     unknown = (recovery.rounding.keys() | every.keys()) - nodes.keys()
     if unknown:
         raise ArtifactError(

@@ -13,7 +13,6 @@ from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.report.audit import render_audit
 from edgeres.report.tables import fact_grid, plain_table
 from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
@@ -96,7 +95,7 @@ def _(engine: EngineArtifact) -> RenderableType:
 
 def _machine_of(manifest: Manifest) -> str:
     """Returns where an engine runs."""
-    if manifest.target is Target.ONNXRUNTIME:
+    if manifest.options is None:
         return "any machine with ONNX Runtime"
     # TensorRT's plans belong to the GPU model that they were built on.
     if manifest.compute_capability is None:

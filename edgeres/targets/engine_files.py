@@ -11,9 +11,9 @@ from pathlib import Path
 from edgeres import __version__
 from edgeres.core.artifacts import EngineArtifact, Manifest, manifest_path
 from edgeres.core.audit import Audit
+from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.requests import BuildConfig
-from edgeres.core.target import Target
 from edgeres.files import whole_file
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.serialization import save_json
@@ -30,6 +30,8 @@ class Built:
     flags: tuple[str, ...] = ()
     batch: tuple[int, int, int] | None = None
     audit: Audit | None = None
+    options: TensorRTOptions | None = None
+    """What was requested of NVIDIA's builder; None on the CPU."""
 
 
 def save_engine(
@@ -63,7 +65,7 @@ def save_engine(
         sensitivity=None if table is None else table.sensitivity,
         batch=built.batch,
         input_size=config.input_size,
-        options=None if config.target is Target.ONNXRUNTIME else config.options,
+        options=built.options,
         required_coverage=config.required_coverage,
         audit=built.audit,
         ranges=network.ranges,

@@ -152,7 +152,7 @@ def _provenance(
             samples=len(outcomes.labels),
             seed=seed,
         ),
-        target=lineage.target.value,
+        target=lineage.target,
         precision=None if lineage.precision is None else lineage.precision.value,
         versions=lineage.versions,
     )

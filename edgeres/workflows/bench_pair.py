@@ -19,12 +19,12 @@ from edgeres.core.bench_requests import BenchConfig, Timing
 from edgeres.core.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.core.table import load_table
-from edgeres.core.target import Target
 from edgeres.core.verdict import Check
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks
 from edgeres.onnx_file import LoadedModel, load_onnx
-from edgeres.targets.dispatch import engine_runner, model_runner, network_runner
+from edgeres.targets.base import find_target, simulated_target, target_of
+from edgeres.targets.dispatch import model_runner, network_runner
 from edgeres.targets.runner import Runner
 from edgeres.workflows.calibrate import contract_of
 from edgeres.workflows.reference_engine import trusted_plan
@@ -61,7 +61,7 @@ class Lineage:
     reference_sha256: str
     model_sha256: str
     table_sha256: str | None
-    target: Target
+    target: str
     precision: Precision | None
     """None where only the user knows."""
     versions: Mapping[str, str]
@@ -107,8 +107,7 @@ def check_timing(contest: Contest, config: BenchConfig) -> None:
     Raises:
         ConfigError: the engine runs on the CPU.
     """
-    on_cpu = contest.lineage.target is Target.ONNXRUNTIME
-    if config.timing is not Timing.END_TO_END and on_cpu:
+    if config.timing not in find_target(contest.lineage.target).timings:
         raise ConfigError(
             f"--timing {config.timing} needs a GPU, and {contest.engine.name} has none. Use "
             f"--timing {Timing.END_TO_END}, or build the engine with --target tensorrt."
@@ -128,7 +127,7 @@ def _contest(request: BenchRequest, config: BenchConfig) -> Contest:
         )
     return Contest(
         reference=reference.runner,
-        engine=engine_runner(artifact),
+        engine=target_of(manifest).open(artifact),
         contract=manifest.contract,
         num_classes=manifest.output.shape[-1] or 0,
         calibration_images=manifest.calibration_images,
@@ -200,7 +199,7 @@ def _other_engine(request: BenchRequest) -> _Reference:
             "Leave the preprocessing options out."
         )
     return _Reference(
-        runner=engine_runner(other),
+        runner=target_of(other.manifest).open(other),
         contract=other.manifest.contract,
         sha256=other.manifest.engine_sha256,
         model=None,
@@ -224,7 +223,7 @@ def _simulation(request: BenchRequest) -> Contest:
             reference_sha256=model.artifact.sha256,
             model_sha256=model.artifact.sha256,
             table_sha256=table.sha256,
-            target=Target.TENSORRT,
+            target=simulated_target().name,
             precision=Precision.INT8,
             versions={"edgeres": table.edgeres_version},
         ),

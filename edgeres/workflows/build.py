@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeres.calibration.mixed import ALL_INTEGER, Mix, MixRequest, choose_mix
+from edgeres.calibration.mixed import MixRequest, choose_mix
 from edgeres.calibration.stages import (
     check_table,
     float_network,
@@ -19,13 +19,14 @@ from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.images import batches, check_labels, load_dataset, select
 from edgeres.onnx_file import LoadedModel, LoweredNetwork, load_onnx
 from edgeres.progress import Progress, silent, tracked_batches
-from edgeres.targets.dispatch import build_engine, types_of_network
+from edgeres.quantization.lowering import ALL_INTEGER, Mix
+from edgeres.targets.base import build_engine, find_target
+from edgeres.targets.dispatch import types_of_network
 from edgeres.targets.tensorrt.overflow import check_fp16_range
 from edgeres.workflows.calibrate import contract_of
 
@@ -112,6 +113,7 @@ def check_build(
             or an engine, manifest or timing cache in the place of an input.
         ArtifactError: the engine, its manifest or the timing cache cannot be written.
     """
+    find_target(config.target).check_request(config)
     if config.precision.quantizes and not has_ranges:
         raise ConfigError(
             f"--precision {config.precision} needs ranges. Pass --calibration TABLE.json from edgeres calibrate, "
@@ -157,7 +159,9 @@ def _mix(
     table, method = ranges
     budget = config.max_drop_pp
     assert budget is not None  # mixed precision without one is refused by `config`
-    request = MixRequest(target=config.target, max_drop_pp=budget, method=method)
+    request = MixRequest(
+        lowering=find_target(config.target).lowering(), max_drop_pp=budget, method=method
+    )
     dataset = select(
         load_dataset(judges.data, labelled=judges.labelled), judges.samples, judges.seed
     )
@@ -179,10 +183,10 @@ def _lowered(
     floats = types_of_network(config)
     if table is not None:
         check_table(table, model.artifact, contract)
-    if config.float_precision is Precision.FP16 and config.target is not Target.ONNXRUNTIME:
+    if config.float_precision is Precision.FP16 and find_target(config.target).uses_gpu:
         check_fp16_range(model, table, method, int8=config.is_quantized)
     if table is None or not config.is_quantized:
         return float_network(model, floats)
-    if config.target is Target.ONNXRUNTIME:
+    if not find_target(config.target).uses_gpu:
         return quantize_for_cpu(model, table, method, mix=mix)
     return quantize_for_tensorrt(model, table, method, floats=floats, mix=mix)

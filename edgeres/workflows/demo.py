@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ import numpy as np
 from edgeres.core.artifacts import EngineArtifact, OnnxArtifact
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.core.contract import ContractOptions
-from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, CalibrationConfig
-from edgeres.core.target import Target
+from edgeres.core.requests import CalibrationConfig
 from edgeres.core.verdict import Verdict
 from edgeres.files import make_folder, whole_file
 from edgeres.images import Dataset, embedded_digits, embedded_path
 from edgeres.progress import Progress, silent
+from edgeres.targets.base import targets
 from edgeres.workflows.bench import bench_engine
 from edgeres.workflows.bench_pair import BenchRequest
 from edgeres.workflows.build import build_from_model
@@ -28,12 +26,7 @@ from edgeres.workflows.torch_stages import export_stage
 ARCHITECTURE = "resnet20"
 WEIGHTS = "digits_resnet20.safetensors"
 
-_COMPUTE_CAPABILITY = "8.6"
 _MAX_DROP_PP = 1.0
-_ENGINES = {
-    Target.ONNXRUNTIME: "digits.int8.onnx",
-    Target.TENSORRT_RTX: "digits.int8.plan",
-}
 
 Say = Callable[[str], None]
 """Receives one line on what is being done."""
@@ -71,11 +64,14 @@ def run_demo(folder: Path, *, say: Say, progress: Progress = silent) -> tuple[De
     table = calibrate_model(model.path, train, ranges, output=table_path, progress=progress)
     limits = BenchConfig(max_drop_pp=_MAX_DROP_PP)
     results = []
-    for config in _targets():
-        engine = folder / _ENGINES[config.target]
+    for target in targets().values():
+        config = target.portable_request()
+        if config is None:
+            continue
+        engine = folder / f"digits.int8{target.suffix}"
         say(f"build       {config.precision} for {config.target}")
         built = build_from_model(model.path, config, table, output=engine)
-        simulated = config.target is not Target.ONNXRUNTIME
+        simulated = target.uses_gpu
         request = BenchRequest(
             engine=table_path if simulated else engine,
             reference=model.path,
@@ -124,17 +120,3 @@ def _exported(weights: Path, folder: Path, say: Say) -> OnnxArtifact:
     )
     exported: OnnxArtifact = stage.export_model(request, output=folder / "digits.onnx")
     return exported
-
-
-def _targets() -> list[BuildConfig]:
-    """Returns what this machine can build: the CPU always, RTX where its package is installed."""
-    targets = [BuildConfig(target=Target.ONNXRUNTIME, precision=Precision.INT8)]
-    if importlib.util.find_spec("tensorrt_rtx") is not None:
-        targets.append(
-            BuildConfig(
-                target=Target.TENSORRT_RTX,
-                precision=Precision.INT8,
-                compute_capability=_COMPUTE_CAPABILITY,
-            )
-        )
-    return targets

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.bench_requests import BenchConfig, LoadGenConfig
-from edgeres.core.target import Target
 from edgeres.core.verdict import Energies, LoadGenResult, PairedLatency
 from edgeres.errors import DataError
 from edgeres.evaluation.benchmark import benchmark_pair
 from edgeres.evaluation.loadgen import run_loadgen
 from edgeres.images import Dataset, batches, take
 from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
-from edgeres.targets.dispatch import engine_runner
+from edgeres.targets.base import find_target, target_of
 from edgeres.targets.runner import Runner
 from edgeres.workflows.bench_pair import Contest
 from edgeres.workflows.energy import measure_energies
@@ -48,7 +47,7 @@ def measure(contest: Contest, dataset: Dataset, config: BenchConfig) -> Measured
         RunnerError: inference failed.
     """
     images = _images(contest, dataset, config.latency_batch)
-    on_gpu = contest.lineage.target is not Target.ONNXRUNTIME
+    on_gpu = find_target(contest.lineage.target).uses_gpu
     meter = partial(open_meter, gpu=on_gpu)
     with _alike(contest, config.latency_batch) as reference:
         with monitor_stability(gpu=open_gpu() if on_gpu else None) as monitor:
@@ -79,10 +78,10 @@ def drive(
 
 def _alike(contest: Contest, batch: int) -> nullcontext[Runner] | Runner:
     """Returns what the engine is timed against: the reference on the engine's own target."""
-    if contest.model is None or contest.lineage.target is Target.ONNXRUNTIME:
+    if contest.model is None or not find_target(contest.lineage.target).uses_gpu:
         return nullcontext(contest.reference)
     built = reference_engine(contest.model, contest.contract, contest.lineage.target, batch=batch)
-    return engine_runner(built)
+    return target_of(built.manifest).open(built)
 
 
 def _images(contest: Contest, dataset: Dataset, wanted: int) -> NDArray[np.float32]:

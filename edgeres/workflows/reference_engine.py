@@ -23,16 +23,13 @@ from edgeres.core.artifacts import (
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
-from edgeres.core.target import Target
 from edgeres.errors import ArtifactError, ConfigError
 from edgeres.files import make_folder, sha256_of
 from edgeres.machine.cuda import CudaDevice, find_cuda_device
 from edgeres.onnx_file import LoadedModel
-from edgeres.targets.dispatch import build_engine, types_of_network
+from edgeres.targets.base import find_target, targets
+from edgeres.targets.dispatch import types_of_network
 from edgeres.targets.tensorrt.module import load_backend
-
-_RTX_MAGIC = b"vtrt"
-"""First bytes of a TensorRT for RTX plan. Source: plans that 1.7.1 wrote."""
 
 
 def trusted_plan(path: Path, model: OnnxArtifact, contract: Contract) -> EngineArtifact:
@@ -48,10 +45,10 @@ def trusted_plan(path: Path, model: OnnxArtifact, contract: Contract) -> EngineA
             "with edgeres build-engine."
         )
     digest = sha256_of(path)
-    with path.open("rb") as file:
-        rtx = file.read(len(_RTX_MAGIC)) == _RTX_MAGIC
+    content = path.read_bytes()
+    target = next(target for target in targets().values() if target.recognizes(content))
     manifest = Manifest(
-        target=Target.TENSORRT_RTX if rtx else Target.TENSORRT,
+        target=target.name,
         precision=None,
         engine_sha256=digest,
         model_sha256=model.sha256,
@@ -73,7 +70,7 @@ def trusted_plan(path: Path, model: OnnxArtifact, contract: Contract) -> EngineA
 def reference_engine(
     model: LoadedModel,
     contract: Contract,
-    target: Target,
+    target: str,
     *,
     batch: int,
     environment: Mapping[str, str] = os.environ,
@@ -108,7 +105,7 @@ def reference_engine(
         target=target, precision=Precision.FP32, batch=(1, batch, max(batch, _LARGEST_BATCH))
     )
     network = float_network(model, types_of_network(config))
-    return build_engine(network, config, contract, output=path)
+    return find_target(target).build(network, config, contract, output=path)
 
 
 _LARGEST_BATCH = 16
@@ -120,7 +117,7 @@ def _cache_folder(environment: Mapping[str, str]) -> Path:
     return (named if named.is_absolute() else Path.home() / ".cache") / "edgeres"
 
 
-def _key(model: OnnxArtifact, contract: Contract, target: Target, batch: int) -> str:
+def _key(model: OnnxArtifact, contract: Contract, target: str, batch: int) -> str:
     device = find_cuda_device()
     gpu = (device.name, device.compute_capability) if isinstance(device, CudaDevice) else ()
     parts = (model.sha256, contract, target, batch, load_backend(target).__version__, gpu)

@@ -19,7 +19,7 @@ from edgeres.calibration.auto import (
     choose_weights,
     with_choices,
 )
-from edgeres.calibration.quality import CPU_LOWERING, TENSORRT_LOWERING, Judge, judge
+from edgeres.calibration.quality import Judge, judge
 from edgeres.calibration.stages import (
     calibrate,
     float_network,
@@ -38,6 +38,8 @@ from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.thresholds import merged
 from edgeres.serialization import from_json, to_json
+from edgeres.targets.onnxruntime.lowering import LOWERING as CPU_LOWERING
+from edgeres.targets.tensorrt.lowering import LOWERING as TENSORRT_LOWERING
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def test_auto_is_never_worse_than_any_method(name: str) -> None:
     chosen = chosen_by(graph, table, judging)
     for lowering, choice in zip((CPU_LOWERING, TENSORRT_LOWERING), chosen.choices, strict=True):
         auto = judging.quality(lowering, graph, chosen, Method.AUTO)
-        assert choice.target is lowering.target
+        assert choice.target is lowering.name
         assert choice.tuned_db == pytest.approx(auto, abs=0.01)
         assert auto >= max(choice.sqnr_db.values()) - 0.01
         assert choice.method == max(CANDIDATES, key=lambda m: choice.sqnr_db[m])

@@ -14,18 +14,19 @@ from networks import images, logits_of, network, with_weight
 from numpy.typing import NDArray
 from tables import table_by_every_method
 
-from edgeres.calibration.mixed import Budget, Mix, MixRequest, choose_mix, estimated_latency, pareto
+from edgeres.calibration.mixed import Budget, MixRequest, choose_mix, estimated_latency, pareto
 from edgeres.calibration.quality import judge
 from edgeres.calibration.stages import quantize_for_cpu, quantize_for_tensorrt
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.target import Target
 from edgeres.core.tuning import MixedPoint, MixedSearch
 from edgeres.errors import CalibrationError
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
+from edgeres.quantization.lowering import Mix
 from edgeres.quantization.units import quantizable
 from edgeres.serialization import from_json, to_json
+from edgeres.targets.base import find_target
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,14 @@ def batches(model: onnx.ModelProto) -> list[Labelled]:
     return [Labelled(x, logits_of(model, x).argmax(axis=1)) for x in found]
 
 
-@pytest.mark.parametrize("target", [Target.ONNXRUNTIME, Target.TENSORRT])
-def test_the_budget_is_kept_with_the_fewest_blocks_tried(tmp_path: Path, target: Target) -> None:
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_the_budget_is_kept_with_the_fewest_blocks_tried(tmp_path: Path, target: str) -> None:
     """INT8 alone breaks the budget; the engine keeps it, and every point before it does not."""
     model, artifact = model_in(tmp_path)
     table = table_by_every_method(view(model), images(32))
-    request = MixRequest(target=target, max_drop_pp=1.0, method=Method.MSE)
+    request = MixRequest(
+        lowering=find_target(target).lowering(), max_drop_pp=1.0, method=Method.MSE
+    )
     mix = choose_mix(artifact, table, request, batches(model))
     assert mix.search is not None
     drops = [point.drop_pp for point in mix.search.points]
@@ -83,15 +86,17 @@ def test_the_budget_is_kept_with_the_fewest_blocks_tried(tmp_path: Path, target:
     assert from_json(to_json(mix.search), MixedSearch, source="it", remedy="") == mix.search
 
 
-@pytest.mark.parametrize("target", [Target.ONNXRUNTIME, Target.TENSORRT])
-def test_the_engine_has_the_drop_that_the_search_saw(tmp_path: Path, target: Target) -> None:
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_the_engine_has_the_drop_that_the_search_saw(tmp_path: Path, target: str) -> None:
     """The network that is built, run on its own, loses just what the last point says."""
     model, artifact = model_in(tmp_path)
     table = table_by_every_method(view(model), images(32))
     seen = batches(model)
-    request = MixRequest(target=target, max_drop_pp=1.0, method=Method.MSE)
+    request = MixRequest(
+        lowering=find_target(target).lowering(), max_drop_pp=1.0, method=Method.MSE
+    )
     mix = choose_mix(artifact, table, request, seen)
-    if target is Target.ONNXRUNTIME:
+    if target == "onnxruntime":
         built = quantize_for_cpu(artifact, table, Method.MSE, mix=mix)
     else:
         built = quantize_for_tensorrt(artifact, table, Method.MSE, mix=mix)
@@ -130,7 +135,9 @@ def test_int8_that_keeps_the_budget_is_left_alone(tmp_path: Path) -> None:
     model = network("identity")
     onnx.save(model, tmp_path / "model.onnx")
     table = table_by_every_method(view(model), images(32))
-    request = MixRequest(target=Target.TENSORRT, max_drop_pp=100.0, method=Method.MSE)
+    request = MixRequest(
+        lowering=find_target("tensorrt").lowering(), max_drop_pp=100.0, method=Method.MSE
+    )
     mix = choose_mix(load_onnx(tmp_path / "model.onnx"), table, request, batches(model))
     assert not mix.kept
     assert mix.search is not None
@@ -153,7 +160,12 @@ def test_no_image_is_an_error(tmp_path: Path) -> None:
     _, artifact = model_in(tmp_path)
     table = table_by_every_method(view(network("identity")), images(4))
     with pytest.raises(CalibrationError, match=r"No image came to judge mixed precision"):
-        choose_mix(artifact, table, MixRequest(target=Target.TENSORRT, max_drop_pp=1.0), [])
+        choose_mix(
+            artifact,
+            table,
+            MixRequest(lowering=find_target("tensorrt").lowering(), max_drop_pp=1.0),
+            [],
+        )
 
 
 def test_the_estimate_of_a_float_network_is_twice_that_of_int8() -> None:

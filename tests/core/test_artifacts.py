@@ -27,7 +27,6 @@ from edgeres.core.table import (
     load_table,
     save_table,
 )
-from edgeres.core.target import Target
 from edgeres.errors import ArtifactError
 from edgeres.files import sha256_of
 from edgeres.serialization import load_json, save_json, to_json
@@ -56,7 +55,7 @@ TABLE = CalibrationTable(
 )
 
 MANIFEST = Manifest(
-    target=Target.TENSORRT_RTX,
+    target="tensorrt-rtx",
     precision=Precision.INT8,
     engine_sha256=hashlib.sha256(b"plan").hexdigest(),
     model_sha256="a" * 64,

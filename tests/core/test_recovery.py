@@ -13,7 +13,6 @@ from test_artifacts import TABLE
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, LayerError, Recovery
 from edgeres.core.table import CalibrationTable, load_table, save_table
-from edgeres.core.target import Target
 from edgeres.errors import ArtifactError
 from edgeres.serialization import save_json, to_json
 
@@ -24,7 +23,7 @@ RECOVERY = Recovery(
     samples=8,
     held_out=2,
     lowerings={
-        Target.TENSORRT: Corrected(before_db=20.5, after_db=21.25, biases={"conv": (0.125, -1.5)})
+        "tensorrt": Corrected(before_db=20.5, after_db=21.25, biases={"conv": (0.125, -1.5)})
     },
     equalization={"relu": (0.5, 2.0)},
     rounding={"conv": b"\x80\x01"},

@@ -26,7 +26,7 @@ from edgeres.errors import CoverageError
 from edgeres.evaluation.coverage import coverage_checks
 from edgeres.onnx_file import load_model, load_onnx, save_model
 from edgeres.quantization.shortcuts import float_branches
-from edgeres.targets.dispatch import build_engine
+from edgeres.targets.base import build_engine
 from edgeres.workflows import build_from_model, calibrate_model
 
 COVERAGE, MISMATCH = 5, 6

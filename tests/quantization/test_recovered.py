@@ -15,7 +15,6 @@ from edgeres.calibration.recovery.equalize import equalization_of
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.recovery import Corrected
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.errors import ArtifactError
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement
@@ -46,7 +45,7 @@ def table_with(graph: Graph, **found: object) -> CalibrationTable:
     """Returns a table of the graph with these parts of a recovery; `biases` serve both lowerings."""
     if (biases := found.pop("biases", None)) is not None:
         corrected = Corrected(before_db=0, after_db=0, biases=biases)  # type: ignore[arg-type]
-        found["lowerings"] = {Target.TENSORRT: corrected, Target.ONNXRUNTIME: corrected}
+        found["lowerings"] = {"tensorrt": corrected, "onnxruntime": corrected}
     return replace(table_from_images(graph, images(4)), recovery=replace(EMPTY, **found))  # type: ignore[arg-type]
 
 
@@ -101,11 +100,11 @@ def test_rounding_bits_reach_both_lowerings() -> None:
         table = table_with(graph, rounding={node.name: pack(up)})
         expected = np.where(np.abs(steps) >= 127, np.sign(steps) * 127, np.floor(steps) + up)
         placement = place_for_tensorrt(graph)
-        changed = recovered(graph, table, placement, Target.TENSORRT)
+        changed = recovered(graph, table, placement, "tensorrt")
         for lowered in (
             lower_for_tensorrt(changed, placement, table),
             lower_for_tensorrt(changed, placement, table, fp16_scales=True),
-            lower_for_cpu(recovered(graph, table, place_for_cpu(graph), Target.ONNXRUNTIME), table),
+            lower_for_cpu(recovered(graph, table, place_for_cpu(graph), "onnxruntime"), table),
         ):
             assert np.array_equal(initializers(lowered)[node.name + "/weight_s8"], expected)
 
@@ -117,7 +116,7 @@ def test_biases_reach_both_lowerings() -> None:
     graph = view(model)
     nodes = [conv(graph, name) for name in ("hidden", "main")]
     table = table_with(graph, biases={node.name: tuple(np.arange(8) / 8) for node in nodes})
-    changed = recovered(graph, table, place_for_tensorrt(graph), Target.TENSORRT)
+    changed = recovered(graph, table, place_for_tensorrt(graph), "tensorrt")
     trained = initializers(model)["main2_b"]
     shift = np.arange(8, dtype=np.float32) / 8
     assert np.array_equal(parameters_of(changed, nodes_by(changed, "hidden")).bias, shift)
@@ -138,7 +137,7 @@ def test_a_layer_left_in_float_keeps_its_weights() -> None:
     node = conv(graph, "main")
     up = np.ones(parameters_of(graph, node).weight.shape, bool)
     table = table_with(graph, rounding={node.name: pack(up)}, biases={node.name: (1.0,) * 8})
-    changed = recovered(graph, table, NOTHING, Target.TENSORRT)
+    changed = recovered(graph, table, NOTHING, "tensorrt")
     assert np.array_equal(
         parameters_of(changed, nodes_by(changed, "main")).weight, parameters_of(graph, node).weight
     )
@@ -151,7 +150,7 @@ def test_what_is_kept_in_float_stays_so() -> None:
     kept = graph.keeping({node.name: "for the accuracy"})
     first = conv(graph, "hidden")
     table = table_with(graph, biases={first.name: (1.0,) * 8})
-    changed = recovered(kept, table, place_for_cpu(kept), Target.ONNXRUNTIME)
+    changed = recovered(kept, table, place_for_cpu(kept), "onnxruntime")
     assert changed.kept == {node.name: "for the accuracy"}
     weights = initializers(lower_for_cpu(changed, table))
     assert node.name + "/weight_s8" not in weights
@@ -161,7 +160,7 @@ def test_what_is_kept_in_float_stays_so() -> None:
 def test_a_table_without_recovery_changes_nothing() -> None:
     """The graph comes back as it is."""
     graph = view(network("identity"))
-    assert recovered(graph, table_from_images(graph, images(4)), NOTHING, Target.TENSORRT) is graph
+    assert recovered(graph, table_from_images(graph, images(4)), NOTHING, "tensorrt") is graph
 
 
 def test_two_readers_of_one_weight_are_recovered_apart() -> None:
@@ -172,7 +171,7 @@ def test_two_readers_of_one_weight_are_recovered_apart() -> None:
     node = conv(graph, "main")
     weight = parameters_of(graph, node).weight
     table = table_with(graph, rounding={node.name: pack(np.ones(weight.shape, bool))})
-    changed = recovered(graph, table, place_for_tensorrt(graph), Target.TENSORRT)
+    changed = recovered(graph, table, place_for_tensorrt(graph), "tensorrt")
     assert np.array_equal(parameters_of(changed, nodes_by(changed, "hidden")).weight, weight)
     assert not np.array_equal(parameters_of(changed, nodes_by(changed, "main")).weight, weight)
 
@@ -189,11 +188,11 @@ def test_another_method_takes_no_corrections() -> None:
         equalization={"hidden_relu": (2.0,) * 8},
     )
     placement = place_for_tensorrt(graph)
-    changed = recovered(graph, table, placement, Target.TENSORRT, Method.MSE)
+    changed = recovered(graph, table, placement, "tensorrt", Method.MSE)
     found, trained = parameters_of(changed, conv(changed, "main")), parameters_of(graph, main)
     assert np.array_equal(found.weight, trained.weight * 2)
     assert np.array_equal(found.bias, trained.bias)
-    own = recovered(graph, table, placement, Target.TENSORRT, Method.MAX)
+    own = recovered(graph, table, placement, "tensorrt", Method.MAX)
     assert np.array_equal(parameters_of(own, conv(own, "main")).bias, trained.bias + 1)
 
 
@@ -205,7 +204,7 @@ def test_weights_by_mse_have_their_grid_in_both_lowerings(
     graph = view(network("down-sampling"))
     table = replace(table_from_images(graph, images(4)), weight_method=WeightMethod.MSE)
     placement = place(graph)
-    changed = recovered(graph, table, placement, Target.TENSORRT)
+    changed = recovered(graph, table, placement, "tensorrt")
     if place is place_for_tensorrt:
         lowered = initializers(lower_for_tensorrt(changed, placement, table))
     else:
@@ -225,7 +224,7 @@ def test_weights_by_mse_of_a_float_layer_are_the_trained_ones() -> None:
     """Nothing is clipped that no grid needs."""
     graph = view(network("identity"))
     table = replace(table_from_images(graph, images(4)), weight_method=WeightMethod.MSE)
-    assert recovered(graph, table, NOTHING, Target.TENSORRT) is graph
+    assert recovered(graph, table, NOTHING, "tensorrt") is graph
 
 
 MISFITS: dict[str, dict[str, object]] = {
@@ -251,6 +250,6 @@ def test_a_recovery_that_does_not_fit_is_refused(said: str) -> None:
         for part, values in MISFITS[said].items()
     }
     with pytest.raises(ArtifactError) as caught:
-        recovered(graph, table_with(graph, **found), place_for_tensorrt(graph), Target.TENSORRT)
+        recovered(graph, table_with(graph, **found), place_for_tensorrt(graph), "tensorrt")
     assert said.format(main=main) in str(caught.value)
     assert "Run calibrate again." in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 from networks import images, network, swapped, with_weight
 from tables import table_by_every_method
 
-from edgeres.calibration.quality import NOISELESS_DB, TENSORRT_LOWERING, judge
+from edgeres.calibration.quality import NOISELESS_DB, judge
 from edgeres.calibration.sensitivity import measure_sensitivity
 from edgeres.core.methods import Method
 from edgeres.core.tuning import Sensitivity, UnitSensitivity
@@ -15,6 +15,7 @@ from edgeres.progress import silent
 from edgeres.quantization.graph import view
 from edgeres.quantization.units import blocks, layers, quantizable
 from edgeres.serialization import from_json, to_json
+from edgeres.targets.tensorrt.lowering import LOWERING as TENSORRT_LOWERING
 
 
 def named(name: str) -> dict[str, set[str]]:

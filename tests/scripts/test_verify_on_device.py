@@ -22,7 +22,6 @@ from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.files import sha256_of
 from edgeres.images import load_dataset, select
 from edgeres.machine.cuda import NoCudaDevice
@@ -64,7 +63,7 @@ def verify(script: ModuleType, steps: ModuleType, tmp_path: Path) -> Verify:
             networks=("digits",),
             onnx=None,
             data=None,
-            target=Target.TENSORRT,
+            target="tensorrt",
             inferences=64,
             images=32,
         )

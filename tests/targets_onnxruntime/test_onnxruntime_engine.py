@@ -20,7 +20,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
 from edgeres.errors import BuildError, CoverageError, RunnerError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
-from edgeres.targets.dispatch import build_engine
+from edgeres.targets.base import build_engine
 from edgeres.targets.onnxruntime.build import audit_of_graph, check_integer, optimized_model
 
 INT8 = BuildConfig(precision=Precision.INT8)

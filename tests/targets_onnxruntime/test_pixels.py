@@ -17,7 +17,6 @@ from tables import EMPTY, table_from_amax, table_from_images
 from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.core.contract import PRESETS, Contract
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.recovered import parameters_of, recovered
@@ -207,7 +206,7 @@ def test_fitted_rounding_stays_where_the_grid_does(preset: str) -> None:
     up = np.ones(weight.shape, bool)
     table = replace(table, recovery=replace(EMPTY, rounding={stem.name: pack(up)}))
     own = with_own_grids(place_for_cpu(graph), pixel_grid(graph, table))
-    changed = recovered(graph, table, own, Target.ONNXRUNTIME)
+    changed = recovered(graph, table, own, "onnxruntime")
     found = initializers(lower_for_cpu(changed, table))[stem.name + "/weight_s8"]
     fitted = on_grid(weight, grid_scales(weight), up)
     nearest = initializers(lower_for_cpu(graph, replace(table, recovery=None)))

@@ -25,10 +25,9 @@ from edgeres.core.contract import Contract, ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
-from edgeres.core.target import Target
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
-from edgeres.targets.dispatch import build_engine
+from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 from edgeres.workflows import calibrate_model
 
@@ -62,7 +61,7 @@ class Ask:
     @property
     def config(self) -> BuildConfig:
         """What is asked."""
-        target = Target.TENSORRT_RTX if self.version == "rtx" else Target.TENSORRT
+        target = "tensorrt-rtx" if self.version == "rtx" else "tensorrt"
         return BuildConfig(
             target=target,
             precision=self.precision,

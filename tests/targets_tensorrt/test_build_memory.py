@@ -11,7 +11,6 @@ from onnx import parser
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
-from edgeres.core.target import Target
 from edgeres.errors import BuildError
 from edgeres.machine.cuda import CudaDevice
 from edgeres.targets.tensorrt.build_memory import (
@@ -72,7 +71,7 @@ NEEDS = BuildMemory(weights_mib=100, activations_mib=50)
 def ask(workspace: int | None) -> BuildConfig:
     """Returns a request with this workspace."""
     return BuildConfig(
-        target=Target.TENSORRT,
+        target="tensorrt",
         options=TensorRTOptions(workspace_mib=workspace),
     )
 

@@ -22,11 +22,10 @@ from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
-from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError, EdgeresError
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
-from edgeres.targets.dispatch import build_engine
+from edgeres.targets.base import build_engine, find_target
 from edgeres.targets.tensorrt import builder as tensorrt
 
 DESKTOP = CudaDevice(
@@ -67,7 +66,7 @@ def saved(model: onnx.ModelProto, folder: Path) -> LoweredNetwork:
     return float_network(load_onnx(folder / "m.onnx"), Precision.FP32)
 
 
-def config(target: Target = Target.TENSORRT, **options: Any) -> BuildConfig:
+def config(target: str = "tensorrt", **options: Any) -> BuildConfig:
     """Returns a request in FP16."""
     return BuildConfig(target=target, precision=Precision.FP16, options=TensorRTOptions(**options))
 
@@ -160,7 +159,7 @@ def test_an_option_that_a_version_lacks_is_refused(
     """With the versions that have it, before anything is built."""
     trt = use(version)
     value, said = LACKING[version, option]
-    target = Target.TENSORRT_RTX if version == "rtx" else Target.TENSORRT
+    target = "tensorrt-rtx" if version == "rtx" else "tensorrt"
     assert said in refusal(config(target, **{option: value}), plain, tmp_path)
     assert trt.record.creation_flags is None
 
@@ -193,7 +192,7 @@ def test_refit_for_a_named_gpu_needs_one(plain: LoweredNetwork, use: Use, tmp_pa
     """NVIDIA's builder would end with an internal error of its compiler."""
     use("rtx", device=None)
     for option in ("refit", "strip_weights"):
-        asked = replace(config(Target.TENSORRT_RTX, **{option: True}), compute_capability="8.6")
+        asked = replace(config("tensorrt-rtx", **{option: True}), compute_capability="8.6")
         said = refusal(asked, plain, tmp_path)
         spelled = "--" + option.replace("_", "-")
         assert said.startswith(f"{spelled} needs a GPU while TensorRT for RTX builds")
@@ -451,5 +450,6 @@ def test_a_request_that_no_builder_takes_is_no_request() -> None:
     """Checked where it is made."""
     with pytest.raises(ConfigError, match="--optimization-level is -1; expected 0 to 5"):
         TensorRTOptions(optimization_level=-1)
+    request = BuildConfig(options=TensorRTOptions(refit=True))
     with pytest.raises(ConfigError, match="--refit: for TensorRT plans alone"):
-        BuildConfig(options=TensorRTOptions(refit=True))
+        find_target(request.target).check_request(request)

@@ -14,7 +14,6 @@ from tables import table_by_every_method, table_from_amax, table_from_images
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, Recovery
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.errors import ConfigError
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
@@ -134,9 +133,7 @@ def recovery(**values: object) -> Recovery:
         seed=0,
         samples=8,
         held_out=2,
-        lowerings={
-            Target.TENSORRT: Corrected(before_db=20.0, after_db=21.0, biases={"main": (0.5,)})
-        },
+        lowerings={"tensorrt": Corrected(before_db=20.0, after_db=21.0, biases={"main": (0.5,)})},
         equalization={},
         rounding={},
     )

@@ -19,17 +19,16 @@ from edgeres.core.contract import Contract, preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
-from edgeres.core.target import Target
 from edgeres.errors import CoverageError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import view
-from edgeres.targets.dispatch import build_engine
+from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt.parsed_audit import NOTE, audit_of_network
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
-RTX = BuildConfig(target=Target.TENSORRT_RTX, compute_capability="8.6", required_coverage=100.0)
-INT8 = BuildConfig(target=Target.TENSORRT_RTX, precision=Precision.INT8)
+RTX = BuildConfig(target="tensorrt-rtx", compute_capability="8.6", required_coverage=100.0)
+INT8 = BuildConfig(target="tensorrt-rtx", precision=Precision.INT8)
 
 
 def layers(**kinds: str) -> tuple[LayerPrecision, ...]:

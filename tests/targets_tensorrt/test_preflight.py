@@ -15,11 +15,10 @@ from tiny_plans import MANIFEST, write_plan
 from edgeres.core.artifacts import TRUSTED, load_engine, manifest_path
 from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.precision import Precision
-from edgeres.core.target import Target
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice
 from edgeres.serialization import save_json
-from edgeres.targets.dispatch import engine_runner
+from edgeres.targets.base import engine_runner
 from edgeres.targets.tensorrt import preflight
 from edgeres.targets.tensorrt.preflight import Host, check_plan, differences
 
@@ -124,12 +123,12 @@ CASES = {
         ("it was built under CUDA 12.6, the driver here serves up to 11.4",),
     ),
     "RTX on another model": Case(
-        {"target": Target.TENSORRT_RTX, "versions": {"tensorrt_rtx": "1.7.1"}, "gpu": None},
+        {"target": "tensorrt-rtx", "versions": {"tensorrt_rtx": "1.7.1"}, "gpu": None},
         Host(version="1.7.1", device=ORIN),
         (),
     ),
     "RTX of another version": Case(
-        {"target": Target.TENSORRT_RTX, "versions": {"tensorrt_rtx": "1.7.1"}},
+        {"target": "tensorrt-rtx", "versions": {"tensorrt_rtx": "1.7.1"}},
         Host(version="1.2.0", device=ORIN),
         ("it was built with TensorRT for RTX 1.7.1, this machine has 1.2.0",),
     ),

@@ -18,17 +18,16 @@ from edgeres.core.contract import Contract, preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig, ExportConfig
 from edgeres.core.table import CalibrationTable, load_table
-from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError
 from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec, Stem
 from edgeres.onnx_file import LoweredNetwork, load_onnx
-from edgeres.targets.dispatch import build_engine
+from edgeres.targets.base import build_engine
 from edgeres.workflows import build_from_model, calibrate_model
 
 pytestmark = pytest.mark.rtx
 
-RTX = BuildConfig(target=Target.TENSORRT_RTX, compute_capability="8.6")
+RTX = BuildConfig(target="tensorrt-rtx", compute_capability="8.6")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ from tiny_plans import write_plan
 
 from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.bench_requests import Timing
-from edgeres.core.target import Target
 from edgeres.errors import MismatchError, RunnerError
 from edgeres.targets.runner import DeviceTimed, HostMemory
 from edgeres.targets.tensorrt.runner import TensorRTRunner
@@ -472,7 +471,7 @@ def test_the_same_code_serves_tensorrt_for_rtx(
     """Under its own module's name."""
     put_in_place(monkeypatch, name="tensorrt_rtx", version="1.7.1")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    plan = write_plan(tmp_path, target=Target.TENSORRT_RTX, versions={"tensorrt_rtx": "1.7.1"})
+    plan = write_plan(tmp_path, target="tensorrt-rtx", versions={"tensorrt_rtx": "1.7.1"})
     with TensorRTRunner(plan) as runner:
         assert runner.name.startswith("tiny.plan on tensorrt_rtx 1.7.1, ")
         assert_equal(runner.infer(images(2)), images(2))

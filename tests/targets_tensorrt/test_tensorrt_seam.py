@@ -28,17 +28,16 @@ from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
-from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError, DependencyError
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, system_versions
 from edgeres.onnx_file import LoweredNetwork, load_onnx
-from edgeres.targets.dispatch import build_engine
+from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 from edgeres.workflows import build_from_model
 
 VERSIONS = {"8.6": tensorrt_8_6, "10.3": tensorrt_10_3, "11.4": tensorrt_11, "RTX": tensorrt_rtx}
 
-FP32 = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32)
+FP32 = BuildConfig(target="tensorrt", precision=Precision.FP32)
 
 ORIN = CudaDevice(
     name="Orin", compute_capability="8.7", memory_mib=7620, integrated=False, cuda="12.6"
@@ -52,7 +51,7 @@ class Request:
     precision: Precision
     floats: Precision
 
-    def build(self, digits: Digits, target: Target, folder: Path) -> EngineArtifact:
+    def build(self, digits: Digits, target: str, folder: Path) -> EngineArtifact:
         """Builds the digits' engine as the command line does."""
         config = BuildConfig(target=target, precision=self.precision, float_layers=self.floats)
         table = load_table(digits.table) if self.precision is Precision.INT8 else None
@@ -114,7 +113,7 @@ def test_8_6_is_told_the_precisions_that_it_may_use(
 ) -> None:
     """A network with an explicit batch; INT8 and FP16 are builder flags."""
     trt = use(tensorrt_8_6())
-    engine = asked.build(digits, Target.TENSORRT, tmp_path)
+    engine = asked.build(digits, "tensorrt", tmp_path)
     assert trt.record.creation_flags == {"EXPLICIT_BATCH"}
     assert ("INT8" in trt.record.flags) == (asked.precision is Precision.INT8)
     assert ("FP16" in trt.record.flags) == asked.has_fp16
@@ -128,7 +127,7 @@ def test_8_6_is_given_an_onnx_that_it_reads(
 ) -> None:
     """Its parser ends at opset 17, where Q/DQ are of FP32: no tensor is typed FP16."""
     trt = use(tensorrt_8_6())
-    asked.build(digits, Target.TENSORRT, tmp_path)
+    asked.build(digits, "tensorrt", tmp_path)
     model = onnx.load_model_from_string(trt.record.parsed or b"")
     assert model.opset_import[0].version <= 17
     assert model.ir_version <= 8
@@ -142,7 +141,7 @@ def test_later_networks_are_strongly_typed(
 ) -> None:
     """The ONNX types decide, and no builder flag: FP16 is in the file where it is asked for."""
     trt = use(VERSIONS[version]())
-    target = Target.TENSORRT_RTX if version == "RTX" else Target.TENSORRT
+    target = "tensorrt-rtx" if version == "RTX" else "tensorrt"
     engine = asked.build(digits, target, tmp_path)
     assert trt.record.creation_flags == {"STRONGLY_TYPED"}
     assert trt.record.flags == set()
@@ -183,7 +182,7 @@ def test_the_profile_has_the_batches_asked_for(
 ) -> None:
     """Smallest, optimal and largest, with the image's own shape."""
     trt = use(tensorrt_10_3())
-    config = BuildConfig(target=Target.TENSORRT, precision=Precision.FP32, batch=(1, 8, 32))
+    config = BuildConfig(target="tensorrt", precision=Precision.FP32, batch=(1, 8, 32))
     build(network, config, tmp_path)
     (profile,) = trt.record.profiles
     assert profile == {"input": ((1, 3, 32, 32), (8, 3, 32, 32), (32, 3, 32, 32))}
@@ -191,7 +190,7 @@ def test_the_profile_has_the_batches_asked_for(
 
 RTX = {
     capability: BuildConfig(
-        target=Target.TENSORRT_RTX, precision=Precision.FP32, compute_capability=capability
+        target="tensorrt-rtx", precision=Precision.FP32, compute_capability=capability
     )
     for capability in ("8.6", "12.0", "9.0", "86", "1.20", "ENT")
 }
@@ -220,7 +219,7 @@ def test_without_a_name_the_gpu_of_this_machine_is_meant(
 ) -> None:
     """Nothing is set, which is the builder's word for it; the manifest names the GPU."""
     trt = use(tensorrt_rtx())
-    config = BuildConfig(target=Target.TENSORRT_RTX, precision=Precision.FP32)
+    config = BuildConfig(target="tensorrt-rtx", precision=Precision.FP32)
     manifest = build(network, config, tmp_path).manifest
     assert trt.record.settings.keys() == {"profiling_verbosity", "progress_monitor"}
     assert trt.record.capabilities == {}
@@ -293,14 +292,14 @@ def test_a_message_that_repeats_is_logged_once_and_counted(
     [
         (
             tensorrt_10_3,
-            Target.TENSORRT,
+            "tensorrt",
             "TensorRT builds on the GPU that the engine is for, and this machine has none. "
             "Run build-engine on the board; here, --target tensorrt-rtx --compute-capability 8.6 "
             "checks the network, and --target onnxruntime runs on this CPU.",
         ),
         (
             tensorrt_rtx,
-            Target.TENSORRT_RTX,
+            "tensorrt-rtx",
             "This machine has no NVIDIA GPU to build for. Name one: --compute-capability 8.6 "
             "(also 7.5, 8.0, 8.9, 12.0 and 12.1).",
         ),
@@ -308,7 +307,7 @@ def test_a_message_that_repeats_is_logged_once_and_counted(
 )
 def test_without_a_gpu_nvidia_is_not_called(
     fake: Callable[[], FakeTensorRT],
-    target: Target,
+    target: str,
     said: str,
     network: LoweredNetwork,
     use: Use,
@@ -326,17 +325,17 @@ def test_without_a_gpu_nvidia_is_not_called(
 @pytest.mark.parametrize(
     ("module", "target", "advice"),
     [
-        ("tensorrt", Target.TENSORRT, "On a Jetson: scripts/jetson_setup.sh (sudo apt install "),
+        ("tensorrt", "tensorrt", "On a Jetson: scripts/jetson_setup.sh (sudo apt install "),
         (
             "tensorrt_rtx",
-            Target.TENSORRT_RTX,
+            "tensorrt-rtx",
             "pip install '.[rtx]' (Linux and Windows on x86-64).",
         ),
     ],
 )
 def test_a_missing_module_is_named_with_what_to_do(
     module: str,
-    target: Target,
+    target: str,
     advice: str,
     network: LoweredNetwork,
     tmp_path: Path,

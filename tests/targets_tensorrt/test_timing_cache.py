@@ -18,11 +18,10 @@ from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
-from edgeres.core.target import Target
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
-from edgeres.targets.dispatch import build_engine
+from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 
 DEVICE = CudaDevice(
@@ -52,7 +51,7 @@ def build(lowered: LoweredNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
         monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: device)
         options = TensorRTOptions(timing_cache=str(tmp_path / "timings"))
-        config = BuildConfig(target=Target.TENSORRT, precision=Precision.FP16, options=options)
+        config = BuildConfig(target="tensorrt", precision=Precision.FP16, options=options)
         output = tmp_path / "a.plan"
         build_engine(lowered, config, Contract(size=SIZE), output=output)
         return trt

@@ -11,11 +11,10 @@ import networks
 from edgeres.core.artifacts import EngineArtifact, Manifest, TensorSpec
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
-from edgeres.core.target import Target
 from edgeres.files import sha256_of
 
 MANIFEST = Manifest(
-    target=Target.TENSORRT,
+    target="tensorrt",
     precision=Precision.FP16,
     engine_sha256="",
     model_sha256="",

@@ -13,13 +13,10 @@ from commands import refusal, run
 from edgeres.core.artifacts import load_engine, manifest_path
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import load_table
-from edgeres.core.target import Target
 from edgeres.onnx_file import load_onnx
 from edgeres.workflows import demo, run_demo
 
-TARGETS = [Target.ONNXRUNTIME.value] + (
-    [Target.TENSORRT_RTX.value] if importlib.util.find_spec("tensorrt_rtx") else []
-)
+TARGETS = ["onnxruntime"] + (["tensorrt-rtx"] if importlib.util.find_spec("tensorrt_rtx") else [])
 
 
 def test_it_passes_quietly_and_leaves_what_was_made(tmp_path: Path) -> None:
@@ -49,7 +46,7 @@ def test_without_rtx_the_cpu_engine_is_all(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     told: list[str] = []
     (result,) = run_demo(tmp_path, say=told.append)
-    assert (result.engine.manifest.target, result.simulated) == (Target.ONNXRUNTIME, False)
+    assert (result.engine.manifest.target, result.simulated) == ("onnxruntime", False)
     assert result.verdict.latency is not None
     assert [line.split()[0] for line in told] == ["export", "calibrate", "build", "bench"]
     assert f" {CalibrationConfig().samples} training images" in told[1]

@@ -19,13 +19,12 @@ from edgeres.core.contract import Contract, preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig, ExportConfig
 from edgeres.core.table import CalibrationTable
-from edgeres.core.target import Target
 from edgeres.images import embedded_digits, normalise
 from edgeres.networks import ARCHITECTURES, find_spec
 from edgeres.networks.onnx_export import export_onnx
 from edgeres.networks.resnet import build_model
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
-from edgeres.targets.dispatch import engine_runner
+from edgeres.targets.base import engine_runner
 from edgeres.workflows import build_from_model, calibrate_model
 from training.loop import RECIPES, Settings, Training, labelled
 
@@ -115,9 +114,7 @@ def test_every_architecture_runs_in_int8(member: Member, tmp_path: Path) -> None
 def test_nvidias_builder_takes_every_architecture(member: Member, tmp_path: Path) -> None:
     """TensorRT for RTX parses and builds INT8 with FP16 around it, all of it in its precision."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    config = BuildConfig(
-        target=Target.TENSORRT_RTX, compute_capability="8.6", required_coverage=100.0
-    )
+    config = BuildConfig(target="tensorrt-rtx", compute_capability="8.6", required_coverage=100.0)
     engine = build_from_model(member.path, config, member.table, output=tmp_path / "b.plan")
     assert engine.manifest.audit is not None
     assert engine.manifest.audit.coverage == 100

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeres.calibration.observe import observation, observe
-from edgeres.calibration.quality import CPU_LOWERING, TENSORRT_LOWERING, Judge, judge
+from edgeres.calibration.quality import Judge, judge
 from edgeres.calibration.recovery.bias import fit_bias
 from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.calibration.recovery.equalize import equalization_of
@@ -34,7 +34,6 @@ from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, LayerError, Recovery
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, TensorRange, Threshold
-from edgeres.core.target import Target
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent, tracked
@@ -48,6 +47,7 @@ from edgeres.quantization.recovered import (
     with_weights,
 )
 from edgeres.quantization.rounding import grid_scales, on_grid, pack
+from edgeres.targets.base import cpu_target, lowerings, simulated_target
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 Array = NDArray[np.float32]
@@ -103,10 +103,10 @@ def recover(
     fitted = _fitted(bench, base, table, config, progress)
     weights = {name: found.weight for name, found in fitted.items()}
     biases = {
-        Target.ONNXRUNTIME: cpu_biases(
+        cpu_target().lowering().name: cpu_biases(
             base, table, bench.images, fitted=bench.fitted, recovered=weights, progress=progress
         ),
-        Target.TENSORRT: {name: found.shift for name, found in fitted.items()},
+        simulated_target().lowering().name: {name: found.shift for name, found in fitted.items()},
     }
     recovery = Recovery(
         kind=config.recover,
@@ -161,16 +161,16 @@ class _Bench:
         held_out = judge(serialized, graph, parts)
         return cls(graph, place_for_tensorrt(graph), images, fitted, held_out)
 
-    def qualities(self, table: CalibrationTable) -> dict[Target, float]:
+    def qualities(self, table: CalibrationTable) -> dict[str, float]:
         """Returns the quality of the logits of the trained network by each lowering of a table."""
         return {
-            lowering.target: self.judge.quality(lowering, self.graph, table, table.method)
-            for lowering in (CPU_LOWERING, TENSORRT_LOWERING)
+            lowering.name: self.judge.quality(lowering, self.graph, table, table.method)
+            for lowering in lowerings()
         }
 
     def sqnr_db(self, graph: Graph, table: CalibrationTable) -> float:
         """Returns the quality of the logits of a network quantized for TensorRT."""
-        return self.judge.quality(TENSORRT_LOWERING, graph, table, table.method)
+        return self.judge.quality(simulated_target().lowering(), graph, table, table.method)
 
 
 def _equalized(

@@ -17,7 +17,6 @@ from edgeres.core.audit import Audit
 from edgeres.core.builder_options import HardwareCompatibility
 from edgeres.core.contract import Contract
 from edgeres.core.requests import BuildConfig
-from edgeres.core.target import Target
 from edgeres.errors import BuildError, ConfigError
 from edgeres.machine import describe_machine, has_nvidia_gpu
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, find_cuda_device, system_versions
@@ -35,7 +34,7 @@ from edgeres.targets.tensorrt.builder_config import (
 )
 from edgeres.targets.tensorrt.inspector import audit_of_inspector
 from edgeres.targets.tensorrt.logger import TensorRTLog, captured_log
-from edgeres.targets.tensorrt.module import load_backend
+from edgeres.targets.tensorrt.module import TENSORRT, TENSORRT_RTX, load_backend
 from edgeres.targets.tensorrt.optimization_profile import Shape, profile_shapes
 from edgeres.targets.tensorrt.parsed_audit import audit_of_network
 from edgeres.targets.tensorrt.progress_monitor import progress_monitor
@@ -93,6 +92,7 @@ def build(
         flags=(*_creation_flags(trt), *builder_flags(trt, config)),
         batch=(shapes[0][0], shapes[1][0], shapes[2][0]),
         audit=audit,
+        options=config.options,
     )
     return save_engine(built, network, config, contract, output)
 
@@ -102,7 +102,7 @@ def _device(config: BuildConfig) -> CudaDevice | None:
     options = config.options
     if not has_nvidia_gpu():
         # Without a GPU, NVIDIA's builder can end the process: none of it is called before this.
-        if config.target is Target.TENSORRT:
+        if config.target == TENSORRT:
             raise BuildError(
                 "TensorRT builds on the GPU that the engine is for, and this machine has none. Run "
                 "build-engine on the board; here, --target tensorrt-rtx --compute-capability 8.6 "
@@ -119,7 +119,7 @@ def _device(config: BuildConfig) -> CudaDevice | None:
                 f"{option} needs a GPU while TensorRT for RTX builds, and this machine has none. "
                 "Leave it out, or build where the plan is to run."
             )
-    if config.target is Target.TENSORRT_RTX and config.compute_capability is not None:
+    if config.target == TENSORRT_RTX and config.compute_capability is not None:
         return None
     device = find_cuda_device()
     if isinstance(device, NoCudaDevice):
@@ -242,7 +242,7 @@ class _BuildSteps:
         """Returns the inspector's view of the engine, or the parsed network where there is none."""
         trt, options, layers = self.trt, self.config.options, self.network.layers
         precision = self.config.precision
-        if self.config.target is Target.TENSORRT_RTX:
+        if self.config.target == TENSORRT_RTX:
             return audit_of_network(trt, definition, layers, precision)
         runtime = trt.Runtime(self.log.logger)
         if options.version_compatible:

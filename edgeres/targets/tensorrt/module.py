@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeres.core.target import Target
 from edgeres.errors import DependencyError
 from edgeres.installation import install_hint
+
+TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
+"""Names of the targets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +30,14 @@ class Module:
     """What NVIDIA calls it."""
 
 
-MODULES: Mapping[Target, Module] = {
-    Target.TENSORRT: Module(name="tensorrt", product="TensorRT"),
-    Target.TENSORRT_RTX: Module(name="tensorrt_rtx", product="TensorRT for RTX"),
+MODULES: Mapping[str, Module] = {
+    TENSORRT: Module(name="tensorrt", product="TensorRT"),
+    TENSORRT_RTX: Module(name="tensorrt_rtx", product="TensorRT for RTX"),
 }
 """The module that builds and runs a target's plans."""
 
 
-def load_backend(target: Target) -> Any:
+def load_backend(target: str) -> Any:
     """Returns the module `tensorrt` or `tensorrt_rtx`.
 
     Raises:
@@ -51,7 +53,7 @@ def load_backend(target: Target) -> Any:
         )
         raise DependencyError(
             f"--target {target} needs the Python module {name}, which cannot be imported "
-            f"({error}). {install_hint(name)}{alternative * (target is Target.TENSORRT)}"
+            f"({error}). {install_hint(name)}{alternative * (target == TENSORRT)}"
         ) from error
 
 

@@ -18,12 +18,11 @@ from typing import Any
 
 from edgeres.core.artifacts import TRUSTED, EngineArtifact, Manifest
 from edgeres.core.builder_options import HardwareCompatibility
-from edgeres.core.target import Target
 from edgeres.errors import MismatchError
 from edgeres.installation import install_hint
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, find_cuda_device
 from edgeres.machine.l4t import l4t_version
-from edgeres.targets.tensorrt.module import MODULES
+from edgeres.targets.tensorrt.module import MODULES, TENSORRT
 
 _LEAPS = frozenset({(8, 10), (10, 11)})
 """Major versions between which a version-compatible plan goes. Source: TensorRT 11.4 support
@@ -113,7 +112,7 @@ def differences(manifest: Manifest, host: Host) -> Iterator[str]:
     # TensorRT chose the kernels that were fastest on one model of GPU; TensorRT for RTX compiles
     # them where the plan is loaded.
     elif (
-        manifest.target is Target.TENSORRT
+        manifest.target == TENSORRT
         and manifest.gpu not in {None, device.name}
         and level is HardwareCompatibility.NONE
     ):

@@ -17,7 +17,6 @@ from edgeres.calibration.recovery.replay import twin_replay
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, Recovery
 from edgeres.core.table import CalibrationTable, Threshold
-from edgeres.core.target import Target
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.recovered import Parameters, parameters_of, recovered, with_parameters
@@ -94,7 +93,7 @@ def test_a_joint_convolution_is_corrected_once() -> None:
 
 def lowered(graph: Graph, table: CalibrationTable) -> onnx.ModelProto:
     """Returns the CPU's lowering of what recovery makes of the network."""
-    changed = recovered(graph, table, place_for_cpu(graph), Target.ONNXRUNTIME)
+    changed = recovered(graph, table, place_for_cpu(graph), "onnxruntime")
     return lower_for_cpu(changed, table)
 
 
@@ -117,7 +116,7 @@ def recovery(biases: dict[str, tuple[float, ...]]) -> Recovery:
         seed=0,
         samples=40,
         held_out=2,
-        lowerings={Target.ONNXRUNTIME: corrected},
+        lowerings={"onnxruntime": corrected},
         equalization={},
         rounding={},
     )

@@ -24,7 +24,6 @@ from edgeres.core.methods import Method, Recover
 from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, load_table
-from edgeres.core.target import Target
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
@@ -66,8 +65,8 @@ def test_every_layer_is_recovered(name: str, kind: Recover, tmp_path: Path) -> N
     convolutions = [n.name for n in view(network(name)).nodes if n.op_type == "Conv"]
     assert (found.kind, found.samples, found.held_out) == (kind, 16, 4)
     assert convolutions == [layer.name for layer in found.layers]
-    assert list(found.biases(Target.TENSORRT)) == convolutions
-    assert list(found.biases(Target.ONNXRUNTIME)) == convolutions
+    assert list(found.biases("tensorrt")) == convolutions
+    assert list(found.biases("onnxruntime")) == convolutions
     assert list(found.rounding) == (convolutions if kind is Recover.ADAROUND else [])
 
 

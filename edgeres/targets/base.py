@@ -1,0 +1,191 @@
+"""What a target is, and which there are.
+
+A target is a runtime that engines are built for. What is known of one stands in its folder beside
+this file; everything above asks a `Target` and never compares names. A folder joins by itself:
+its `__init__` has `TARGETS`, the targets that it brings, and loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import edgeres.targets
+from edgeres.core.bench_requests import Timing
+from edgeres.core.precision import Precision
+from edgeres.errors import ArtifactError, ConfigError
+from edgeres.names import nearest
+from edgeres.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from edgeres.core.artifacts import EngineArtifact, Manifest
+    from edgeres.core.audit import Audit
+    from edgeres.core.contract import Contract
+    from edgeres.core.requests import BuildConfig
+    from edgeres.onnx_file import LoweredNetwork
+    from edgeres.quantization.lowering import Lowering
+    from edgeres.targets.runner import Runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target(ABC):
+    """A runtime that engines are built for and run on."""
+
+    name: str
+    """As `--target` and the manifests have it."""
+    suffix: str
+    """Usual ending of its engines' names, such as `.plan`."""
+    precisions: tuple[Precision, ...]
+    """Precisions that engines can be built in."""
+    timings: tuple[Timing, ...]
+    """What a latency sample can cover."""
+    uses_gpu: bool
+    takes_profile: bool
+    """Whether batch and image sizes are fixed when the engine is built, and other options of a
+    builder apply."""
+
+    @abstractmethod
+    def is_installed(self) -> bool:
+        """Returns whether the package that builds for it is there, without loading it."""
+
+    @abstractmethod
+    def check_request(self, request: BuildConfig) -> None:
+        """Refuses what the target cannot be asked for, whatever the network.
+
+        Raises:
+            ConfigError: a precision or an option that it does not have.
+        """
+
+    @abstractmethod
+    def lowering(self) -> Lowering:
+        """Returns how networks are quantized for it; targets may share one."""
+
+    @abstractmethod
+    def build(
+        self,
+        network: LoweredNetwork,
+        request: BuildConfig,
+        contract: Contract,
+        *,
+        output: Path,
+        progress: Progress = silent,
+    ) -> EngineArtifact:
+        """Builds an engine and writes it with its manifest.
+
+        Args:
+            network: lowered by this target.
+            request: precision, profile and options.
+            contract: preprocessing that the engine expects.
+            output: the engine file; its manifest is `output` with `.json` added.
+            progress: receives how far a long build is.
+
+        Raises:
+            BuildError: the target refused the network.
+            CoverageError: it runs layers in another precision than requested.
+            ConfigError: the target lacks what was requested.
+            MismatchError: the timing cache is another GPU's or version's.
+            DependencyError: the target's package is not installed.
+            ArtifactError: the files cannot be written.
+        """
+
+    @abstractmethod
+    def audit(self, engine: EngineArtifact) -> Audit | None:
+        """Returns what an engine runs in which precision; None where nothing is known of it.
+
+        Raises:
+            RunnerError: the runtime refused it.
+        """
+
+    @abstractmethod
+    def open(self, engine: EngineArtifact) -> Runner:
+        """Returns the runner of an engine, not yet open.
+
+        Raises:
+            MismatchError: this machine cannot run it.
+        """
+
+    @abstractmethod
+    def recognizes(self, engine: bytes) -> bool:
+        """Returns whether an engine without a manifest is one of this target's."""
+
+    @abstractmethod
+    def portable_request(self) -> BuildConfig | None:
+        """Returns a request for an INT8 engine that this machine can build; None without one."""
+
+
+@functools.cache
+def targets() -> Mapping[str, Target]:
+    """Returns every target by its name, in the order of the folders."""
+    packages = (
+        found.name for found in pkgutil.iter_modules(edgeres.targets.__path__) if found.ispkg
+    )
+    found = (importlib.import_module(f"edgeres.targets.{name}") for name in packages)
+    return {target.name: target for module in found for target in module.TARGETS}
+
+
+def find_target(name: str) -> Target:
+    """Returns the target of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in targets():
+        raise ConfigError(
+            f"No target '{name}'.{nearest(name, targets())} Available: {', '.join(targets())}."
+        )
+    return targets()[name]
+
+
+def target_of(manifest: Manifest) -> Target:
+    """Returns the target that an engine was built for.
+
+    Raises:
+        ArtifactError: this edgeres does not know it.
+    """
+    if manifest.target not in targets():
+        raise ArtifactError(
+            f"The engine was built for the target '{manifest.target}' by edgeres "
+            f"{manifest.edgeres_version}; this one has {', '.join(targets())}. Use that version, "
+            "or build the engine again."
+        )
+    return targets()[manifest.target]
+
+
+def cpu_target() -> Target:
+    """Returns the target that runs on every machine, and on which references are evaluated."""
+    return next(target for target in targets().values() if not target.uses_gpu)
+
+
+def simulated_target() -> Target:
+    """Returns the target whose placement a simulation on the CPU stands for."""
+    return next(target for target in targets().values() if target.uses_gpu)
+
+
+def lowerings() -> tuple[Lowering, ...]:
+    """Returns the ways in which networks are lowered, each once."""
+    return tuple(dict.fromkeys(target.lowering() for target in targets().values()))
+
+
+def build_engine(
+    network: LoweredNetwork,
+    request: BuildConfig,
+    contract: Contract,
+    *,
+    output: Path,
+    progress: Progress = silent,
+) -> EngineArtifact:
+    """Builds an engine by the target that the request names; see `Target.build`."""
+    target = find_target(request.target)
+    target.check_request(request)
+    return target.build(network, request, contract, output=output, progress=progress)
+
+
+def engine_runner(engine: EngineArtifact) -> Runner:
+    """Returns the runner of an engine, not yet open; see `Target.open`."""
+    return target_of(engine.manifest).open(engine)

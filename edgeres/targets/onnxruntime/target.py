@@ -1,0 +1,100 @@
+"""ONNX Runtime's CPU kernels as a target: the embedded default, on any machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeres.core.bench_requests import Timing
+from edgeres.core.builder_options import NO_BUILDER_OPTIONS, changed_options
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig
+from edgeres.errors import ConfigError
+from edgeres.progress import Progress, silent
+from edgeres.targets.base import Target
+
+if TYPE_CHECKING:
+    from edgeres.core.artifacts import EngineArtifact
+    from edgeres.core.audit import Audit
+    from edgeres.core.contract import Contract
+    from edgeres.onnx_file import LoweredNetwork
+    from edgeres.quantization.lowering import Lowering
+    from edgeres.targets.runner import Runner
+
+
+class OnnxRuntimeTarget(Target):
+    """Engines are ONNX files, lowered for ONNX Runtime's integer kernels."""
+
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec("onnxruntime") is not None
+
+    def check_request(self, request: BuildConfig) -> None:
+        if request.options != NO_BUILDER_OPTIONS:
+            raise ConfigError(
+                f"{', '.join(changed_options(request.options))}: for TensorRT plans alone, and the "
+                f"target is {self.name}. Leave it out, or pass --target tensorrt."
+            )
+        if request.compute_capability is not None:
+            raise ConfigError(
+                f"--compute-capability {request.compute_capability} needs --target tensorrt-rtx; "
+                f"{self.name} builds for the machine that it runs on."
+            )
+        if request.precision is Precision.FP16:
+            raise ConfigError(
+                "ONNX Runtime's CPU has no FP16 convolutions: an fp16 engine would run in FP32. "
+                "Use --precision fp32 or int8, or --target tensorrt."
+            )
+        if request.input_size is not None:
+            low, best, high = request.input_size
+            raise ConfigError(
+                f"--input-size {low}:{best}:{high} is a profile of a TensorRT plan; an "
+                f"{self.name} engine takes what its model takes. Pass one size, or leave it out."
+            )
+
+    def lowering(self) -> Lowering:
+        from edgeres.targets.onnxruntime.lowering import LOWERING
+
+        return LOWERING
+
+    def build(
+        self,
+        network: LoweredNetwork,
+        request: BuildConfig,
+        contract: Contract,
+        *,
+        output: Path,
+        progress: Progress = silent,
+    ) -> EngineArtifact:
+        from edgeres.targets.onnxruntime.build import build
+
+        return build(network, request, contract, output=output)
+
+    def audit(self, engine: EngineArtifact) -> Audit | None:
+        from edgeres.targets.onnxruntime.build import audit_engine
+
+        return audit_engine(engine)
+
+    def open(self, engine: EngineArtifact) -> Runner:
+        from edgeres.targets.onnxruntime.runner import OnnxRuntimeRunner
+
+        manifest = engine.manifest
+        return OnnxRuntimeRunner(
+            engine.path, input=manifest.input, output=manifest.output, name=engine.path.name
+        )
+
+    def recognizes(self, engine: bytes) -> bool:
+        return False
+
+    def portable_request(self) -> BuildConfig | None:
+        return BuildConfig(target=self.name, precision=Precision.INT8)
+
+
+TARGET = OnnxRuntimeTarget(
+    name="onnxruntime",
+    suffix=".onnx",
+    precisions=(Precision.FP32, Precision.INT8, Precision.MIXED),
+    timings=(Timing.END_TO_END,),
+    uses_gpu=False,
+    takes_profile=False,
+)

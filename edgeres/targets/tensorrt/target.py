@@ -1,0 +1,95 @@
+"""TensorRT and TensorRT for RTX as targets: one code on two modules of NVIDIA's."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeres.core.bench_requests import Timing
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildConfig
+from edgeres.errors import ConfigError
+from edgeres.progress import Progress, silent
+from edgeres.targets.base import Target
+from edgeres.targets.tensorrt.module import TENSORRT, TENSORRT_RTX
+
+if TYPE_CHECKING:
+    from edgeres.core.artifacts import EngineArtifact
+    from edgeres.core.audit import Audit
+    from edgeres.core.contract import Contract
+    from edgeres.onnx_file import LoweredNetwork
+    from edgeres.quantization.lowering import Lowering
+    from edgeres.targets.runner import Runner
+
+_RTX_MAGIC = b"vtrt"
+"""First bytes of a TensorRT for RTX plan. Source: plans that 1.7.1 wrote."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRTTarget(Target):
+    """Engines are plans, built by NVIDIA's builder from Q/DQ networks."""
+
+    module: str
+    """Name of NVIDIA's Python module."""
+
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec(self.module) is not None
+
+    def check_request(self, request: BuildConfig) -> None:
+        if request.compute_capability is not None and self.name != TENSORRT_RTX:
+            raise ConfigError(
+                f"--compute-capability {request.compute_capability} needs --target {TENSORRT_RTX}; "
+                f"{self.name} builds for the machine that it runs on."
+            )
+
+    def lowering(self) -> Lowering:
+        from edgeres.targets.tensorrt.lowering import LOWERING
+
+        return LOWERING
+
+    def build(
+        self,
+        network: LoweredNetwork,
+        request: BuildConfig,
+        contract: Contract,
+        *,
+        output: Path,
+        progress: Progress = silent,
+    ) -> EngineArtifact:
+        from edgeres.targets.tensorrt.builder import build
+
+        return build(network, request, contract, output=output, progress=progress)
+
+    def audit(self, engine: EngineArtifact) -> Audit | None:
+        return engine.manifest.audit
+
+    def open(self, engine: EngineArtifact) -> Runner:
+        from edgeres.targets.tensorrt.preflight import check_plan
+        from edgeres.targets.tensorrt.runner import TensorRTRunner
+
+        check_plan(engine)
+        return TensorRTRunner(engine)
+
+    def recognizes(self, engine: bytes) -> bool:
+        return engine.startswith(_RTX_MAGIC) is (self.name == TENSORRT_RTX)
+
+    def portable_request(self) -> BuildConfig | None:
+        if self.name != TENSORRT_RTX or not self.is_installed():
+            return None
+        return BuildConfig(target=self.name, precision=Precision.INT8, compute_capability="8.6")
+
+
+TARGETS = tuple(
+    TensorRTTarget(
+        name=name,
+        module=module,
+        suffix=".plan",
+        precisions=tuple(Precision),
+        timings=tuple(Timing),
+        uses_gpu=True,
+        takes_profile=True,
+    )
+    for name, module in ((TENSORRT, "tensorrt"), (TENSORRT_RTX, "tensorrt_rtx"))
+)
