@@ -69,11 +69,12 @@ class Tool:
 
 def with_edgeres(request: Request) -> None:
     """Calibrates by the method that the variant names and writes the CPU's INT8 engine."""
-    from edgeres.calibration.stages import calibrate, quantize_for_cpu
+    from edgeres.calibration.stages import calibrate
     from edgeres.core.methods import Method
     from edgeres.core.requests import BuildConfig, CalibrationConfig
     from edgeres.onnx_file import load_onnx
     from edgeres.targets.base import build_engine
+    from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
 
     model = load_onnx(request.model)
     contract = model.artifact.contract

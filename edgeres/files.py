@@ -15,6 +15,18 @@ from edgeres.errors import ArtifactError, ConfigError
 _READ_BLOCK = 1 << 20
 
 
+def read_bytes(path: Path) -> bytes:
+    """Returns the contents of a file.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+
+
 def sha256_of(path: Path) -> str:
     """Returns the hexadecimal SHA-256 of a file.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -21,7 +21,7 @@ from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
 from edgeres.errors import ArtifactError
-from edgeres.files import whole_file
+from edgeres.files import read_bytes, whole_file
 from edgeres.serialization import from_json, parse_json, to_json
 
 IR_VERSION = 8
@@ -86,8 +86,10 @@ class LoadedModel:
     """
 
     artifact: OnnxArtifact
+    content: bytes = field(repr=False)
+    """The file's bytes."""
     proto: onnx.ModelProto
-    """As in the file; no stage changes it."""
+    """What they hold; no stage changes it."""
 
 
 def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:
@@ -115,7 +117,7 @@ def load_model(path: Path) -> onnx.ModelProto:
     Raises:
         ArtifactError: the file is unreadable or no ONNX model.
     """
-    return _parsed(path, _bytes_of(path))
+    return parse_model(path, read_bytes(path))
 
 
 def load_onnx(path: Path) -> LoadedModel:
@@ -124,20 +126,18 @@ def load_onnx(path: Path) -> LoadedModel:
     Raises:
         ArtifactError: unreadable, or not a network from one image tensor to one row of logits.
     """
-    serialized = _bytes_of(path)
-    proto = _parsed(path, serialized)
+    serialized = read_bytes(path)
+    proto = parse_model(path, serialized)
     sha256 = hashlib.sha256(serialized).hexdigest()
-    return LoadedModel(artifact=_described(path, proto, sha256), proto=proto)
+    return LoadedModel(artifact=_described(path, proto, sha256), content=serialized, proto=proto)
 
 
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+def parse_model(path: Path, serialized: bytes) -> onnx.ModelProto:
+    """Returns the contents of an ONNX file that was read already.
 
-
-def _parsed(path: Path, serialized: bytes) -> onnx.ModelProto:
+    Raises:
+        ArtifactError: no ONNX model, or one whose weights are in another file.
+    """
     try:
         model = onnx.load_model_from_string(serialized)
     except DecodeError as error:

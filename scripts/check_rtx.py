@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.calibration.observe import calibrated_tensors
-from edgeres.calibration.stages import float_network, quantize_for_tensorrt
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
@@ -34,9 +33,10 @@ from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec
 from edgeres.onnx_file import LoadedModel, LoweredNetwork, load_onnx
 from edgeres.quantization.graph import view
-from edgeres.quantization.lowering import Mix
+from edgeres.quantization.lowering import Mix, float_network
 from edgeres.quantization.units import blocks
 from edgeres.targets.base import build_engine
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.MIXED)

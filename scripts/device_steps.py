@@ -16,7 +16,6 @@ import numpy as np
 from device_bench import Bench, FailureError, Figures, LackError, Network, Options, trtexec
 from numpy.typing import NDArray
 
-from edgeres.calibration.stages import quantize_for_tensorrt
 from edgeres.core.bench_requests import Timing
 from edgeres.core.contract import ContractOptions, preset
 from edgeres.core.precision import Precision
@@ -31,8 +30,9 @@ from edgeres.images import (
 )
 from edgeres.onnx_file import load_onnx
 from edgeres.serialization import to_json
-from edgeres.targets.dispatch import model_runner, network_runner
+from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import HostMemory, Runner
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.targets.tensorrt.runner import TensorRTRunner
 from edgeres.workflows import Judges, build_from_model, calibrate_model, export_stage
 
@@ -138,7 +138,7 @@ def simulate(bench: Bench, name: str, precision: Precision) -> Figures:
     """Computes on the CPU what the engine should: INT8 in TensorRT's placement, FP32 otherwise."""
     network = bench.network(name)
     model = load_onnx(network.model)
-    runner: Runner = model_runner(model.artifact)
+    runner: Runner = model_runner(model)
     if precision is Precision.INT8:
         runner = network_runner(quantize_for_tensorrt(model, network.table), "simulated")
     with runner:

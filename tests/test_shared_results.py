@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeres.calibration.stages import quantize_for_tensorrt
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.bench_requests import BenchConfig, Decision
 from edgeres.core.contract import ContractOptions
@@ -22,7 +21,8 @@ from edgeres.core.verdict import Accuracy, Verdict
 from edgeres.evaluation.evaluate import evaluate
 from edgeres.images import batches, load_dataset
 from edgeres.onnx_file import load_onnx
-from edgeres.targets.dispatch import network_runner
+from edgeres.targets.onnxruntime.runner import network_runner
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.workflows import (
     BenchRequest,
     bench_engine,

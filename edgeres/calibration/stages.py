@@ -18,29 +18,18 @@ from edgeres.calibration.observe import (
 )
 from edgeres.calibration.quality import judge
 from edgeres.calibration.sensitivity import measure_sensitivity
-from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method, WeightMethod
-from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange
 from edgeres.errors import CalibrationError
-from edgeres.onnx_file import LoadedModel, LoweredNetwork
+from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent
-from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import Graph, skeleton, view
 from edgeres.quantization.grids import INT8
-from edgeres.quantization.lowering import ALL_INTEGER, Mix
-from edgeres.quantization.placement import float_layers
-from edgeres.quantization.recovered import recovered, with_weights
+from edgeres.quantization.recovered import with_weights
 from edgeres.quantization.thresholds import Distribution, merged, mse_amax, thresholds
-from edgeres.targets.onnxruntime.lowering import LOWERING as CPU_LOWERING
-from edgeres.targets.onnxruntime.lowering import lower_for_cpu
-from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
-from edgeres.targets.onnxruntime.placement import place_for_cpu
 from edgeres.targets.onnxruntime.strides import thinned_out
-from edgeres.targets.tensorrt.lowering import LOWERING as TENSORRT_LOWERING
-from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 _LOG = logging.getLogger("edgeres.calibration")
@@ -186,125 +175,6 @@ def _observation(model: LoadedModel) -> tuple[Graph, Observation]:
             f"{model.artifact.path} has no convolution with constant weights: there is nothing to quantize."
         )
     return graph, observation(observed, graph, tensors)
-
-
-def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract) -> None:
-    """Checks that a table was made from this model, on images preprocessed as it wants them.
-
-    Raises:
-        CalibrationError: the table is another model's or another preprocessing's.
-    """
-    if table.model_sha256 != model.sha256:
-        raise CalibrationError(
-            f"The calibration table belongs to another model: it was made from sha256 "
-            f"{table.model_sha256[:12]}, {model.path} is {model.sha256[:12]}. "
-            "Run calibrate on this model."
-        )
-    if table.contract != contract:
-        raise CalibrationError(
-            f"The calibration table was made with another preprocessing: {table.contract}, "
-            f"the model's is {contract}. Run calibrate again."
-        )
-
-
-def quantize_for_cpu(
-    model: LoadedModel,
-    table: CalibrationTable,
-    method: Method | None = None,
-    *,
-    mix: Mix = ALL_INTEGER,
-) -> LoweredNetwork:
-    """Returns the INT8 network for ONNX Runtime's CPU kernels.
-
-    Args:
-        model: the FP32 file.
-        table: its thresholds.
-        method: which of them; None takes the table's.
-        mix: what to keep in float.
-
-    Raises:
-        ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
-    """
-    graph = view(model.proto).keeping(mix.kept)
-    _tell_of_recovery(table, method)
-    placement = place_for_cpu(graph)
-    own = with_own_grids(placement, pixel_grid(graph, table))
-    changed = recovered(graph, table, own, CPU_LOWERING.name, method)
-    return LoweredNetwork(
-        model=lower_for_cpu(changed, table, method),
-        source=model.artifact,
-        layers=placement.layers,
-        table=table,
-        method=method or table.method,
-        search=mix.search,
-    )
-
-
-def quantize_for_tensorrt(
-    model: LoadedModel,
-    table: CalibrationTable,
-    method: Method | None = None,
-    *,
-    floats: Precision = Precision.FP32,
-    mix: Mix = ALL_INTEGER,
-) -> LoweredNetwork:
-    """Returns the INT8 network with TensorRT's placement.
-
-    Args:
-        model: the FP32 file.
-        table: its thresholds.
-        method: which of them; None takes the table's.
-        floats: precision of what is not INT8, FP32 or FP16. ONNX Runtime runs the FP32 form.
-        mix: what to keep in float.
-
-    Raises:
-        ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
-        QuantizationError: a value overflows FP16.
-    """
-    graph = view(model.proto).keeping(mix.kept)
-    _tell_of_recovery(table, method)
-    placement = place_for_tensorrt(graph)
-    graph = recovered(graph, table, placement, TENSORRT_LOWERING.name, method)
-    half = floats is Precision.FP16
-    lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
-    return LoweredNetwork(
-        model=to_fp16(lowered) if half else lowered,
-        source=model.artifact,
-        layers=placement.with_floats(floats).layers,
-        table=table,
-        method=method or table.method,
-        search=mix.search,
-    )
-
-
-def _tell_of_recovery(table: CalibrationTable, method: Method | None) -> None:
-    """Warns where a table has a recovery that these thresholds do not take."""
-    recovery, wanted = table.recovery, method or table.method
-    if recovery is not None and wanted is not recovery.method:
-        _LOG.warning(
-            "the table's recovery (%s) was fitted to %s thresholds and is left out with %s; for "
-            "one of its own: calibrate --method %s --recover %s",
-            recovery.kind,
-            recovery.method,
-            wanted,
-            wanted,
-            recovery.kind,
-        )
-
-
-def float_network(model: LoadedModel, precision: Precision) -> LoweredNetwork:
-    """Returns the network in FP32 as it is, or typed FP16; every operator has a name of its own.
-
-    Raises:
-        QuantizationError: a value overflows FP16.
-    """
-    graph = view(model.proto)
-    half = precision is Precision.FP16
-    return LoweredNetwork(
-        model=to_fp16(graph.model) if half else graph.model,
-        source=model.artifact,
-        layers=float_layers(graph, precision),
-    )
 
 
 def _without_held_out(

@@ -6,6 +6,7 @@ a stale or foreign file is refused with a sentence. Nothing here imports a heavy
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch, Sensitivity
 from edgeres.errors import ArtifactError
-from edgeres.files import sha256_of
+from edgeres.files import read_bytes
 from edgeres.serialization import SCHEMA_VERSION, load_document, load_json
 
 TRUSTED = "TRUSTED"
@@ -123,10 +124,12 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact:
-    """An engine file and its manifest."""
+    """An engine file, read once, and its manifest: what was hashed is what is run."""
 
     path: Path
     manifest: Manifest
+    content: bytes = field(repr=False)
+    """The file's bytes."""
 
 
 def manifest_path(engine: Path) -> Path:
@@ -164,10 +167,11 @@ def load_engine(path: Path) -> EngineArtifact:
             "runs a plan of your own with --trust."
         )
     manifest = load_document(beside, Manifest, remedy="Run build-engine again.")
-    actual = sha256_of(path)
+    content = read_bytes(path)
+    actual = hashlib.sha256(content).hexdigest()
     if actual != manifest.engine_sha256:
         raise ArtifactError(
             f"{path} was changed or truncated after it was built: sha256 {actual[:12]}, its "
             f"manifest says {manifest.engine_sha256[:12]}. Run build-engine again."
         )
-    return EngineArtifact(path=path, manifest=manifest)
+    return EngineArtifact(path=path, manifest=manifest, content=content)

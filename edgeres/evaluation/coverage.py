@@ -11,7 +11,7 @@ from edgeres.core.bench_requests import BenchConfig
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import EXIT_COVERAGE, Check
 from edgeres.errors import MismatchError
-from edgeres.onnx_file import load_model
+from edgeres.onnx_file import parse_model
 from edgeres.quantization.shortcuts import float_branches
 from edgeres.targets.base import target_of
 
@@ -56,7 +56,11 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
         return ()
     meant = {layer.name for layer in manifest.layers if layer.precision is Precision.INT8}
     fallen = tuple(node for node in audit.missed if node.name in meant)
-    floats = float_branches(load_model(engine.path)) if fallen and not target.uses_gpu else {}
+    floats = (
+        float_branches(parse_model(engine.path, engine.content))
+        if fallen and not target.uses_gpu
+        else {}
+    )
     return (_check(audit, fallen, floats),) if fallen else ()
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import onnx
 
+from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
-from edgeres.quantization.graph import Graph
+from edgeres.errors import CalibrationError
+from edgeres.onnx_file import LoadedModel, LoweredNetwork
+from edgeres.quantization.fp16 import to_fp16
+from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.placement import float_layers
+
+_LOG = logging.getLogger("edgeres.quantization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +51,52 @@ class Mix:
 
 ALL_INTEGER = Mix()
 """Keeps nothing: INT8 wherever there is a kernel for it."""
+
+
+def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract) -> None:
+    """Checks that a table was made from this model, on images preprocessed as it wants them.
+
+    Raises:
+        CalibrationError: the table is another model's or another preprocessing's.
+    """
+    if table.model_sha256 != model.sha256:
+        raise CalibrationError(
+            f"The calibration table belongs to another model: it was made from sha256 "
+            f"{table.model_sha256[:12]}, {model.path} is {model.sha256[:12]}. "
+            "Run calibrate on this model."
+        )
+    if table.contract != contract:
+        raise CalibrationError(
+            f"The calibration table was made with another preprocessing: {table.contract}, "
+            f"the model's is {contract}. Run calibrate again."
+        )
+
+
+def warn_of_unused_recovery(table: CalibrationTable, method: Method | None) -> None:
+    """Warns where a table has a recovery that these thresholds do not take."""
+    recovery, wanted = table.recovery, method or table.method
+    if recovery is not None and wanted is not recovery.method:
+        _LOG.warning(
+            "the table's recovery (%s) was fitted to %s thresholds and is left out with %s; for "
+            "one of its own: calibrate --method %s --recover %s",
+            recovery.kind,
+            recovery.method,
+            wanted,
+            wanted,
+            recovery.kind,
+        )
+
+
+def float_network(model: LoadedModel, precision: Precision) -> LoweredNetwork:
+    """Returns the network in FP32 as it is, or typed FP16; every operator has a name of its own.
+
+    Raises:
+        QuantizationError: a value overflows FP16.
+    """
+    graph = view(model.proto)
+    half = precision is Precision.FP16
+    return LoweredNetwork(
+        model=to_fp16(graph.model) if half else graph.model,
+        source=model.artifact,
+        layers=float_layers(graph, precision),
+    )

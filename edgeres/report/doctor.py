@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -39,7 +38,8 @@ def render_doctor(report: DoctorReport) -> RenderableType:
         findings = (("now", finding.sentence) for finding in report.calm.findings)
         parts.append(fact_grid(findings, name_style="yellow"))
     # An empty line between two parts.
-    return Group(*list(chain.from_iterable(("", part) for part in parts))[1:])
+    spaced: list[RenderableType] = [line for part in parts for line in ("", part)]
+    return Group(*spaced[1:])
 
 
 def _board_facts(board: JetsonBoard) -> Iterator[tuple[str, object]]:

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from edgeres.core.artifacts import EngineArtifact, Manifest
     from edgeres.core.audit import Audit
     from edgeres.core.contract import Contract
+    from edgeres.core.methods import Method
     from edgeres.core.requests import BuildConfig
-    from edgeres.onnx_file import LoweredNetwork
-    from edgeres.quantization.lowering import Lowering
+    from edgeres.core.table import CalibrationTable
+    from edgeres.onnx_file import LoadedModel, LoweredNetwork
+    from edgeres.quantization.lowering import Lowering, Mix
     from edgeres.targets.runner import Runner
 
 
@@ -65,6 +67,30 @@ class Target(ABC):
     @abstractmethod
     def lowering(self) -> Lowering:
         """Returns how networks are quantized for it; targets may share one."""
+
+    @abstractmethod
+    def lower(
+        self,
+        model: LoadedModel,
+        request: BuildConfig,
+        table: CalibrationTable | None,
+        method: Method | None,
+        mix: Mix,
+    ) -> LoweredNetwork:
+        """Returns the network in the requested precision, ready to be built.
+
+        Args:
+            model: the FP32 model.
+            request: precision and float type.
+            table: thresholds, for INT8; with FP16 they show what would overflow.
+            method: which of its thresholds; None takes the table's own.
+            mix: operators to keep from INT8.
+
+        Raises:
+            QuantizationError: the network cannot be lowered, or a value overflows FP16.
+            ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
+            DependencyError: the target's package is not installed.
+        """
 
     @abstractmethod
     def build(
@@ -108,6 +134,26 @@ class Target(ABC):
 
         Raises:
             MismatchError: this machine cannot run it.
+        """
+
+    @abstractmethod
+    def timed_reference(
+        self, model: LoadedModel, contract: Contract, *, batch: int
+    ) -> Runner | None:
+        """Returns the FP32 model on this target, so that latencies of like are compared.
+
+        Args:
+            model: the reference.
+            contract: its preprocessing.
+            batch: images per inference that it is timed with.
+
+        Returns:
+            None where the runner that accuracy was evaluated with is on this target already.
+
+        Raises:
+            DependencyError: the target's package is not installed.
+            BuildError: no GPU, or the builder refused.
+            ArtifactError: the cache folder cannot be written.
         """
 
     @abstractmethod

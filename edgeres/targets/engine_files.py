@@ -76,7 +76,7 @@ def save_engine(
     with _restored_on_failure(beside), whole_file(output) as temporary:
         temporary.write_bytes(built.engine)
         save_json(beside, manifest)
-    return EngineArtifact(path=output, manifest=manifest)
+    return EngineArtifact(path=output, manifest=manifest, content=built.engine)
 
 
 @contextmanager

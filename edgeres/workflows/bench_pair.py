@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeres.calibration.stages import check_table, quantize_for_tensorrt
 from edgeres.core.artifacts import (
     EngineArtifact,
     LayerPrecision,
@@ -23,11 +22,13 @@ from edgeres.core.verdict import Check
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks
 from edgeres.onnx_file import LoadedModel, load_onnx
+from edgeres.quantization.lowering import check_table
 from edgeres.targets.base import find_target, simulated_target, target_of
-from edgeres.targets.dispatch import model_runner, network_runner
+from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import Runner
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.workflows.calibrate import contract_of
-from edgeres.workflows.reference_engine import trusted_plan
+from edgeres.workflows.trusted_plan import trusted_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +185,7 @@ def _reference(request: BenchRequest, manifest: Manifest) -> _Reference:
             "Build the engine again from this model, or pass the model that it was built from."
         )
     return _Reference(
-        runner=model_runner(model.artifact),
+        runner=model_runner(model),
         contract=contract_of(model.artifact, request.contract, manifest.contract),
         sha256=model.artifact.sha256,
         model=model,
@@ -213,7 +214,7 @@ def _simulation(request: BenchRequest) -> Contest:
     check_table(table, model.artifact, contract)
     network = quantize_for_tensorrt(model, table)
     return Contest(
-        reference=model_runner(model.artifact),
+        reference=model_runner(model),
         engine=network_runner(network, f"TensorRT's placement, {table.method}, simulated"),
         contract=contract,
         num_classes=model.artifact.num_classes,

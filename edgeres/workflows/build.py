@@ -7,12 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.calibration.mixed import MixRequest, choose_mix
-from edgeres.calibration.stages import (
-    check_table,
-    float_network,
-    quantize_for_cpu,
-    quantize_for_tensorrt,
-)
 from edgeres.core.artifacts import EngineArtifact, manifest_path
 from edgeres.core.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.core.methods import Method
@@ -22,12 +16,10 @@ from edgeres.core.table import CalibrationTable
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.images import batches, check_labels, load_dataset, select
-from edgeres.onnx_file import LoadedModel, LoweredNetwork, load_onnx
+from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.progress import Progress, silent, tracked_batches
-from edgeres.quantization.lowering import ALL_INTEGER, Mix
+from edgeres.quantization.lowering import ALL_INTEGER, Mix, check_table
 from edgeres.targets.base import build_engine, find_target
-from edgeres.targets.dispatch import types_of_network
-from edgeres.targets.tensorrt.overflow import check_fp16_range
 from edgeres.workflows.calibrate import contract_of
 
 
@@ -80,11 +72,12 @@ def build_from_model(
     check_build(config, has_ranges=table is not None, method=method, output=output, inputs=(model,))
     loaded = load_onnx(model)
     contract = contract_of(loaded.artifact, options, None if table is None else table.contract)
+    if table is not None:
+        check_table(table, loaded.artifact, contract)
     mix = ALL_INTEGER
     if judges is not None and table is not None:
-        check_table(table, loaded.artifact, contract)
         mix = _mix(loaded, contract, config, (table, method), judges, progress)
-    network = _lowered(loaded, contract, config, table, method, mix)
+    network = find_target(config.target).lower(loaded, config, table, method, mix)
     return build_engine(network, config, contract, output=output, progress=progress)
 
 
@@ -170,23 +163,3 @@ def _mix(
     with closing(batches(dataset, contract, batch_size=_JUDGED_AT_ONCE)) as stream:
         seen = tracked_batches(stream, len(dataset), "Reading", progress)
         return choose_mix(model, table, request, seen, progress)
-
-
-def _lowered(
-    model: LoadedModel,
-    contract: Contract,
-    config: BuildConfig,
-    table: CalibrationTable | None,
-    method: Method | None,
-    mix: Mix,
-) -> LoweredNetwork:
-    floats = types_of_network(config)
-    if table is not None:
-        check_table(table, model.artifact, contract)
-    if config.float_precision is Precision.FP16 and find_target(config.target).uses_gpu:
-        check_fp16_range(model, table, method, int8=config.is_quantized)
-    if table is None or not config.is_quantized:
-        return float_network(model, floats)
-    if not find_target(config.target).uses_gpu:
-        return quantize_for_cpu(model, table, method, mix=mix)
-    return quantize_for_tensorrt(model, table, method, floats=floats, mix=mix)

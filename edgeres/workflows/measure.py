@@ -17,11 +17,10 @@ from edgeres.evaluation.benchmark import benchmark_pair
 from edgeres.evaluation.loadgen import run_loadgen
 from edgeres.images import Dataset, batches, take
 from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
-from edgeres.targets.base import find_target, target_of
+from edgeres.targets.base import find_target
 from edgeres.targets.runner import Runner
 from edgeres.workflows.bench_pair import Contest
 from edgeres.workflows.energy import measure_energies
-from edgeres.workflows.reference_engine import reference_engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +77,11 @@ def drive(
 
 def _alike(contest: Contest, batch: int) -> nullcontext[Runner] | Runner:
     """Returns what the engine is timed against: the reference on the engine's own target."""
-    if contest.model is None or not find_target(contest.lineage.target).uses_gpu:
+    if contest.model is None:
         return nullcontext(contest.reference)
-    built = reference_engine(contest.model, contest.contract, contest.lineage.target, batch=batch)
-    return target_of(built.manifest).open(built)
+    target = find_target(contest.lineage.target)
+    timed = target.timed_reference(contest.model, contest.contract, batch=batch)
+    return nullcontext(contest.reference) if timed is None else timed
 
 
 def _images(contest: Contest, dataset: Dataset, wanted: int) -> NDArray[np.float32]:

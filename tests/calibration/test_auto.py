@@ -20,12 +20,7 @@ from edgeres.calibration.auto import (
     with_choices,
 )
 from edgeres.calibration.quality import Judge, judge
-from edgeres.calibration.stages import (
-    calibrate,
-    float_network,
-    quantize_for_cpu,
-    quantize_for_tensorrt,
-)
+from edgeres.calibration.stages import calibrate
 from edgeres.core.contract import preset
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.precision import Precision
@@ -36,10 +31,13 @@ from edgeres.errors import CalibrationError
 from edgeres.onnx_file import load_onnx
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.lowering import float_network
 from edgeres.quantization.thresholds import merged
 from edgeres.serialization import from_json, to_json
-from edgeres.targets.onnxruntime.lowering import LOWERING as CPU_LOWERING
-from edgeres.targets.tensorrt.lowering import LOWERING as TENSORRT_LOWERING
+from edgeres.targets.onnxruntime.quantize import LOWERING as CPU_LOWERING
+from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
+from edgeres.targets.tensorrt.quantize import LOWERING as TENSORRT_LOWERING
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 
 @dataclass(frozen=True)

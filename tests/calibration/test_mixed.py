@@ -16,7 +16,6 @@ from tables import table_by_every_method
 
 from edgeres.calibration.mixed import Budget, MixRequest, choose_mix, estimated_latency, pareto
 from edgeres.calibration.quality import judge
-from edgeres.calibration.stages import quantize_for_cpu, quantize_for_tensorrt
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.tuning import MixedPoint, MixedSearch
@@ -27,6 +26,8 @@ from edgeres.quantization.lowering import Mix
 from edgeres.quantization.units import quantizable
 from edgeres.serialization import from_json, to_json
 from edgeres.targets.base import find_target
+from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 
 @dataclass(frozen=True)

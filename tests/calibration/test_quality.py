@@ -11,14 +11,14 @@ from networks import images, logits_of, network, with_weight
 from tables import table_by_every_method, table_from_images
 
 from edgeres.calibration.quality import NOISELESS_DB, judge, sqnr_db
-from edgeres.calibration.stages import quantize_for_tensorrt
 from edgeres.core.methods import Method
 from edgeres.onnx_file import load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import Lowering
-from edgeres.targets.dispatch import network_runner
-from edgeres.targets.onnxruntime.lowering import LOWERING as CPU_LOWERING
-from edgeres.targets.tensorrt.lowering import LOWERING as TENSORRT_LOWERING
+from edgeres.targets.onnxruntime.quantize import LOWERING as CPU_LOWERING
+from edgeres.targets.onnxruntime.runner import network_runner
+from edgeres.targets.tensorrt.quantize import LOWERING as TENSORRT_LOWERING
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 
 def test_the_ratio_is_of_centred_logits_in_decibels() -> None:

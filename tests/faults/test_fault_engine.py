@@ -15,7 +15,6 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 from seeds import BRIEF, alarms, bench, fp32_engine, reasons, rewritten, save_arrays, without_pair
 
-from edgeres.calibration.stages import quantize_for_cpu, quantize_for_tensorrt
 from edgeres.core.artifacts import load_engine
 from edgeres.core.audit import Audit, AuditedNode, EngineLayer, Source
 from edgeres.core.contract import ContractOptions
@@ -27,6 +26,8 @@ from edgeres.evaluation.coverage import coverage_checks
 from edgeres.onnx_file import load_model, load_onnx, save_model
 from edgeres.quantization.shortcuts import float_branches
 from edgeres.targets.base import build_engine
+from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.workflows import build_from_model, calibrate_model
 
 COVERAGE, MISMATCH = 5, 6

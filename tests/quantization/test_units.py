@@ -15,7 +15,7 @@ from edgeres.progress import silent
 from edgeres.quantization.graph import view
 from edgeres.quantization.units import blocks, layers, quantizable
 from edgeres.serialization import from_json, to_json
-from edgeres.targets.tensorrt.lowering import LOWERING as TENSORRT_LOWERING
+from edgeres.targets.tensorrt.quantize import LOWERING as TENSORRT_LOWERING
 
 
 def named(name: str) -> dict[str, set[str]]:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from digits import Digits
 
-from edgeres.calibration.stages import float_network
 from edgeres.core.artifacts import EngineArtifact, load_engine, manifest_path
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.errors import ArtifactError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
+from edgeres.quantization.lowering import float_network
 from edgeres.serialization import json_text
 from edgeres.targets.engine_files import Built, save_engine
 

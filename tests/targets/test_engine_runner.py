@@ -10,7 +10,6 @@ import pytest
 from digits import Digits, gpu_plan
 from numpy.typing import NDArray
 
-from edgeres.calibration.stages import quantize_for_cpu
 from edgeres.core.artifacts import load_engine
 from edgeres.core.table import load_table
 from edgeres.errors import MismatchError
@@ -18,7 +17,8 @@ from edgeres.machine.cuda import NoCudaDevice
 from edgeres.onnx_file import load_onnx
 from edgeres.session import open_session, run_session
 from edgeres.targets.base import engine_runner
-from edgeres.targets.dispatch import model_runner, network_runner
+from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
+from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import Runner
 from edgeres.targets.tensorrt import preflight
 
@@ -56,13 +56,13 @@ def test_a_network_in_memory_is_the_engine_that_is_built_from_it(digits: Digits)
     simulated = logits(network_runner(network, "simulated"))
     integer = logits(engine_runner(load_engine(digits.engine)))
     np.testing.assert_array_equal(again, integer)
-    plain = logits(model_runner(load_onnx(digits.model).artifact))
+    plain = logits(model_runner(load_onnx(digits.model)))
     assert np.abs(simulated - integer).max() < 0.2 * np.abs(plain - integer).max()
 
 
 def test_the_engine_is_close_to_its_model(digits: Digits) -> None:
     """INT8 moves the logits a little, which shows that neither is the other."""
-    plain = logits(model_runner(load_onnx(digits.model).artifact))
+    plain = logits(model_runner(load_onnx(digits.model)))
     integer = logits(engine_runner(load_engine(digits.engine)))
     assert 0 < np.abs(plain - integer).max() < 0.5 * np.abs(plain).max()
 

@@ -11,7 +11,6 @@ import pytest
 from digits import Digits
 from qdq import without_pair
 
-from edgeres.calibration.stages import float_network, quantize_for_cpu, quantize_for_tensorrt
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.audit import Source
 from edgeres.core.contract import preset
@@ -20,8 +19,11 @@ from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
 from edgeres.errors import BuildError, CoverageError, RunnerError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
+from edgeres.quantization.lowering import float_network
 from edgeres.targets.base import build_engine
 from edgeres.targets.onnxruntime.build import audit_of_graph, check_integer, optimized_model
+from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 INT8 = BuildConfig(precision=Precision.INT8)
 

@@ -19,7 +19,6 @@ import pytest
 from fake_tensorrt import VERSIONS, FakeTensorRT
 from networks import SIZE, network
 
-from edgeres.calibration.stages import float_network, quantize_for_tensorrt
 from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.contract import Contract, ContractOptions
 from edgeres.core.methods import Method
@@ -27,8 +26,10 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
+from edgeres.quantization.lowering import float_network
 from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.workflows import calibrate_model
 
 DEVICE = CudaDevice(

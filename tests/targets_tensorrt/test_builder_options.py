@@ -16,7 +16,6 @@ from fake_tensorrt import FakeTensorRT
 from networks import SIZE, network, with_weight
 from numpy.typing import NDArray
 
-from edgeres.calibration.stages import float_network
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.contract import Contract
@@ -25,6 +24,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.errors import BuildError, ConfigError, EdgeresError
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
+from edgeres.quantization.lowering import float_network
 from edgeres.targets.base import build_engine, find_target
 from edgeres.targets.tensorrt import builder as tensorrt
 

@@ -12,7 +12,6 @@ from fake_tensorrt import FakeTensorRT
 from networks import NAMES, network
 from qdq import unit_table, with_qdq, without_pair
 
-from edgeres.calibration.stages import quantize_for_tensorrt
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.audit import Source
 from edgeres.core.contract import Contract, preset
@@ -26,6 +25,7 @@ from edgeres.quantization.graph import view
 from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt.parsed_audit import NOTE, audit_of_network
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 RTX = BuildConfig(target="tensorrt-rtx", compute_capability="8.6", required_coverage=100.0)
 INT8 = BuildConfig(target="tensorrt-rtx", precision=Precision.INT8)

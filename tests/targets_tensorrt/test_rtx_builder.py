@@ -12,7 +12,6 @@ import pytest
 from digits import Digits
 from onnx import numpy_helper
 
-from edgeres.calibration.stages import quantize_for_tensorrt
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.contract import Contract, preset
 from edgeres.core.precision import Precision
@@ -23,6 +22,7 @@ from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec, Stem
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.targets.base import build_engine
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.workflows import build_from_model, calibrate_model
 
 pytestmark = pytest.mark.rtx

@@ -22,7 +22,6 @@ from fake_tensorrt import (
 from onnx import TensorProto
 from pretend_cuda import PretendCuda
 
-from edgeres.calibration.stages import float_network
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
@@ -31,6 +30,7 @@ from edgeres.core.table import load_table
 from edgeres.errors import BuildError, ConfigError, DependencyError
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, system_versions
 from edgeres.onnx_file import LoweredNetwork, load_onnx
+from edgeres.quantization.lowering import float_network
 from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 from edgeres.workflows import build_from_model

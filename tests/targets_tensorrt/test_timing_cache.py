@@ -13,7 +13,6 @@ import pytest
 from fake_tensorrt import FakeTensorRT
 from networks import SIZE, network
 
-from edgeres.calibration.stages import float_network
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
@@ -21,6 +20,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
+from edgeres.quantization.lowering import float_network
 from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
 

@@ -39,4 +39,4 @@ def write_plan(folder: Path, content: bytes | None = None, **changes: Any) -> En
         networks.network("identity").SerializeToString() if content is None else content
     )
     manifest = replace(MANIFEST, engine_sha256=sha256_of(path), **changes)
-    return EngineArtifact(path=path, manifest=manifest)
+    return EngineArtifact(path=path, manifest=manifest, content=path.read_bytes())

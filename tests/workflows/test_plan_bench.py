@@ -20,7 +20,8 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.files import sha256_of
 from edgeres.onnx_file import LoweredNetwork
-from edgeres.workflows import reference_engine as plans
+from edgeres.quantization.lowering import float_network
+from edgeres.targets.tensorrt.target import TensorRTTarget
 
 pytestmark = pytest.mark.cuda
 
@@ -38,13 +39,20 @@ def built(trt: FakeRuntimeModule, monkeypatch: pytest.MonkeyPatch) -> list[Build
     asked: list[BuildConfig] = []
 
     def build(
-        network: LoweredNetwork, config: BuildConfig, contract: Contract, *, output: Path
+        target: TensorRTTarget,
+        network: LoweredNetwork,
+        config: BuildConfig,
+        contract: Contract,
+        *,
+        output: Path,
     ) -> EngineArtifact:
         asked.append(config)
         return write_plan(network.source.path, output, precision=config.precision)
 
-    monkeypatch.setattr(plans, "build_engine", build)
-    monkeypatch.setattr(plans, "types_of_network", lambda config: Precision.FP32)
+    monkeypatch.setattr(TensorRTTarget, "build", build)
+    monkeypatch.setattr(
+        TensorRTTarget, "lower", lambda target, model, *_: float_network(model, Precision.FP32)
+    )
     return asked
 
 
@@ -64,7 +72,7 @@ def write_plan(onnx: Path, path: Path, **changes: Any) -> EngineArtifact:
         },
     )
     save_manifest(path, manifest)
-    return EngineArtifact(path=path, manifest=manifest)
+    return EngineArtifact(path=path, manifest=manifest, content=path.read_bytes())
 
 
 @pytest.fixture
@@ -129,7 +137,7 @@ def test_another_gpu_has_another_reference(
     cuda.set_device(name="Other GPU")
     other = write_plan(digits.engine, tmp_path / "other.plan", gpu="Other GPU").path
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "build_engine", lambda network, config, contract, *, output: (
+        patch.setattr(TensorRTTarget, "build", lambda target, network, config, contract, *, output: (
             built.append(config),  # type: ignore[attr-defined]
             write_plan(network.source.path, output, gpu="Other GPU"),
         )[1])  # fmt: skip

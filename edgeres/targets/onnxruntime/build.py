@@ -93,7 +93,7 @@ def audit_engine(engine: EngineArtifact) -> Audit:
             f"{engine.path} cannot be audited: the requested precision is not known. Build it "
             "again with build-engine."
         )
-    optimized = optimized_model(engine.path.read_bytes())
+    optimized = optimized_model(engine.content)
     return audit_of_graph(optimized, manifest.layers, manifest.precision)
 
 

@@ -25,9 +25,7 @@ from edgeres.errors import ArtifactError
 from edgeres.quantization.emit import Emitter
 from edgeres.quantization.graph import Graph, is_pass_through
 from edgeres.quantization.grids import INT8, UINT8
-from edgeres.quantization.lowering import Lowering
 from edgeres.quantization.placement import refusal
-from edgeres.quantization.recovered import recovered
 from edgeres.quantization.weights import (
     least_weight_scales,
     quantize_bias,
@@ -35,11 +33,10 @@ from edgeres.quantization.weights import (
     weight_scales,
 )
 from edgeres.targets.onnxruntime.joint import Affine, affine_of, joint_affine
-from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
+from edgeres.targets.onnxruntime.pixels import pixel_grid
 from edgeres.targets.onnxruntime.placement import (
     integer_tensors,
     joined_convolutions,
-    place_for_cpu,
     result_of,
 )
 from edgeres.targets.onnxruntime.stem import FOLD, folded_stem
@@ -318,12 +315,3 @@ def lower_for_cpu(
         ArtifactError: the table lacks a tensor, or has the wrong grid for one.
     """
     return _CpuLowering(graph, table, method).run()
-
-
-def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
-    placement = with_own_grids(place_for_cpu(graph), pixel_grid(graph, table))
-    network = recovered(graph, table, placement, LOWERING.name, method)
-    return lower_for_cpu(network, table, method)
-
-
-LOWERING = Lowering("onnxruntime", _lowered, has_cpu_kernels=True, has_unsigned_grid=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeres.core.artifacts import TensorSpec
 from edgeres.errors import MismatchError, RunnerError
+from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.session import open_session, run_session
 
 if TYPE_CHECKING:
@@ -92,3 +93,26 @@ class OnnxRuntimeRunner:
         trace: TracebackType | None,
     ) -> None:
         self._session = None
+
+
+def model_runner(model: LoadedModel) -> OnnxRuntimeRunner:
+    """Returns the runner of an FP32 model on the CPU, not yet open."""
+    found = model.artifact
+    return OnnxRuntimeRunner(
+        model.content, input=found.input, output=found.output, name=found.path.name
+    )
+
+
+def network_runner(network: LoweredNetwork, name: str) -> OnnxRuntimeRunner:
+    """Returns the runner of a simulated network on the CPU, not yet open.
+
+    Between its roundings it computes in float32. ONNX Runtime's fusions would round the float
+    biases of TensorRT's placement to int32 in units that may overflow.
+    """
+    return OnnxRuntimeRunner(
+        network.model.SerializeToString(),
+        input=network.source.input,
+        output=network.source.output,
+        name=name,
+        integer=False,
+    )

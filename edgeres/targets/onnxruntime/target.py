@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from edgeres.core.artifacts import EngineArtifact
     from edgeres.core.audit import Audit
     from edgeres.core.contract import Contract
-    from edgeres.onnx_file import LoweredNetwork
-    from edgeres.quantization.lowering import Lowering
+    from edgeres.core.methods import Method
+    from edgeres.core.table import CalibrationTable
+    from edgeres.onnx_file import LoadedModel, LoweredNetwork
+    from edgeres.quantization.lowering import Lowering, Mix
     from edgeres.targets.runner import Runner
 
 
@@ -53,9 +55,24 @@ class OnnxRuntimeTarget(Target):
             )
 
     def lowering(self) -> Lowering:
-        from edgeres.targets.onnxruntime.lowering import LOWERING
+        from edgeres.targets.onnxruntime.quantize import LOWERING
 
         return LOWERING
+
+    def lower(
+        self,
+        model: LoadedModel,
+        request: BuildConfig,
+        table: CalibrationTable | None,
+        method: Method | None,
+        mix: Mix,
+    ) -> LoweredNetwork:
+        from edgeres.quantization.lowering import float_network
+        from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
+
+        if table is None or not request.is_quantized:
+            return float_network(model, Precision.FP32)
+        return quantize_for_cpu(model, table, method, mix=mix)
 
     def build(
         self,
@@ -80,8 +97,13 @@ class OnnxRuntimeTarget(Target):
 
         manifest = engine.manifest
         return OnnxRuntimeRunner(
-            engine.path, input=manifest.input, output=manifest.output, name=engine.path.name
+            engine.content, input=manifest.input, output=manifest.output, name=engine.path.name
         )
+
+    def timed_reference(
+        self, model: LoadedModel, contract: Contract, *, batch: int
+    ) -> Runner | None:
+        return None
 
     def recognizes(self, engine: bytes) -> bool:
         return False

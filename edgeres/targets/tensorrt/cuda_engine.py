@@ -42,7 +42,7 @@ class CudaEngine:
             if "VERSION_COMPATIBLE" in artifact.manifest.flags:
                 # Such a plan brings the runtime of its own version along, as code.
                 self._runtime.engine_host_code_allowed = True
-            self._engine = self._runtime.deserialize_cuda_engine(artifact.path.read_bytes())
+            self._engine = self._runtime.deserialize_cuda_engine(artifact.content)
             if self._log.callback_error is not None:
                 raise self._log.callback_error
             if self._engine is None:

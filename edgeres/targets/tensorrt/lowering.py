@@ -17,11 +17,8 @@ from edgeres.quantization.emit import Emitter
 from edgeres.quantization.fp16 import half_scale
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.grids import INT8, UINT8
-from edgeres.quantization.lowering import Lowering
 from edgeres.quantization.placement import Placement
-from edgeres.quantization.recovered import recovered
 from edgeres.quantization.weights import quantize_weight, weight_scales
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 
 def lower_for_tensorrt(
@@ -91,12 +88,3 @@ def _activation_pair(
     ]
     quantized = out.node("QuantizeLinear", [tensor, *parameters], tensor + "/q")
     return out.node("DequantizeLinear", [quantized, *parameters], tensor + "/dq")
-
-
-def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
-    placement = place_for_tensorrt(graph)
-    network = recovered(graph, table, placement, LOWERING.name, method)
-    return lower_for_tensorrt(network, placement, table, method)
-
-
-LOWERING = Lowering("tensorrt", _lowered, has_cpu_kernels=False, has_unsigned_grid=False)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from edgeres.core.artifacts import EngineArtifact
     from edgeres.core.audit import Audit
     from edgeres.core.contract import Contract
-    from edgeres.onnx_file import LoweredNetwork
-    from edgeres.quantization.lowering import Lowering
+    from edgeres.core.methods import Method
+    from edgeres.core.table import CalibrationTable
+    from edgeres.onnx_file import LoadedModel, LoweredNetwork
+    from edgeres.quantization.lowering import Lowering, Mix
     from edgeres.targets.runner import Runner
 
 _RTX_MAGIC = b"vtrt"
@@ -45,9 +47,31 @@ class TensorRTTarget(Target):
             )
 
     def lowering(self) -> Lowering:
-        from edgeres.targets.tensorrt.lowering import LOWERING
+        from edgeres.targets.tensorrt.quantize import LOWERING
 
         return LOWERING
+
+    def lower(
+        self,
+        model: LoadedModel,
+        request: BuildConfig,
+        table: CalibrationTable | None,
+        method: Method | None,
+        mix: Mix,
+    ) -> LoweredNetwork:
+        from edgeres.quantization.lowering import float_network
+        from edgeres.targets.tensorrt.module import is_strongly_typed, load_backend
+        from edgeres.targets.tensorrt.overflow import check_fp16_range
+        from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
+
+        # Before TensorRT 10.0 types stay FP32, and the builder chooses FP16 where it is allowed to.
+        typed = is_strongly_typed(load_backend(self.name))
+        floats = request.float_precision if typed else Precision.FP32
+        if request.float_precision is Precision.FP16:
+            check_fp16_range(model, table, method, int8=request.is_quantized)
+        if table is None or not request.is_quantized:
+            return float_network(model, floats)
+        return quantize_for_tensorrt(model, table, method, floats=floats, mix=mix)
 
     def build(
         self,
@@ -71,6 +95,13 @@ class TensorRTTarget(Target):
 
         check_plan(engine)
         return TensorRTRunner(engine)
+
+    def timed_reference(
+        self, model: LoadedModel, contract: Contract, *, batch: int
+    ) -> Runner | None:
+        from edgeres.targets.tensorrt.reference import reference_engine
+
+        return self.open(reference_engine(model, contract, self, batch=batch))
 
     def recognizes(self, engine: bytes) -> bool:
         return engine.startswith(_RTX_MAGIC) is (self.name == TENSORRT_RTX)

@@ -19,7 +19,6 @@ from tables import table_by_every_method
 from edgeres.calibration.quality import sqnr_db
 from edgeres.calibration.recovery.equalize import equalization_of
 from edgeres.calibration.recovery.stage import recover
-from edgeres.calibration.stages import quantize_for_cpu, quantize_for_tensorrt
 from edgeres.core.methods import Method, Recover
 from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationConfig
@@ -28,6 +27,8 @@ from edgeres.errors import CalibrationError, DependencyError
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.recovered import equalized_parameters, with_parameters
+from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
+from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 S = TypeVar("S", bound=Sized)
 

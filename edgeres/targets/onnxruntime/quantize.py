@@ -1,0 +1,57 @@
+"""A calibrated model to the INT8 network that ONNX Runtime's CPU kernels run."""
+
+from __future__ import annotations
+
+import onnx
+
+from edgeres.core.methods import Method
+from edgeres.core.table import CalibrationTable
+from edgeres.onnx_file import LoadedModel, LoweredNetwork
+from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.lowering import ALL_INTEGER, Lowering, Mix, warn_of_unused_recovery
+from edgeres.quantization.recovered import recovered
+from edgeres.targets.onnxruntime.lowering import lower_for_cpu
+from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
+from edgeres.targets.onnxruntime.placement import place_for_cpu
+
+
+def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
+    placement = with_own_grids(place_for_cpu(graph), pixel_grid(graph, table))
+    network = recovered(graph, table, placement, LOWERING.name, method)
+    return lower_for_cpu(network, table, method)
+
+
+LOWERING = Lowering("onnxruntime", _lowered, has_cpu_kernels=True, has_unsigned_grid=True)
+
+
+def quantize_for_cpu(
+    model: LoadedModel,
+    table: CalibrationTable,
+    method: Method | None = None,
+    *,
+    mix: Mix = ALL_INTEGER,
+) -> LoweredNetwork:
+    """Returns the INT8 network for ONNX Runtime's CPU kernels.
+
+    Args:
+        model: the FP32 file.
+        table: its thresholds.
+        method: which of them; None takes the table's.
+        mix: what to keep in float.
+
+    Raises:
+        ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
+    """
+    graph = view(model.proto).keeping(mix.kept)
+    warn_of_unused_recovery(table, method)
+    placement = place_for_cpu(graph)
+    own = with_own_grids(placement, pixel_grid(graph, table))
+    changed = recovered(graph, table, own, LOWERING.name, method)
+    return LoweredNetwork(
+        model=lower_for_cpu(changed, table, method),
+        source=model.artifact,
+        layers=placement.layers,
+        table=table,
+        method=method or table.method,
+        search=mix.search,
+    )
