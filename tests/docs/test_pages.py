@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -81,6 +83,31 @@ def unknown_options(files: Mapping[str, str]) -> list[str]:
     return found
 
 
+def unknown_names(files: Mapping[str, str]) -> list[str]:
+    """Returns `page: name` for each name of edgeres that a block of Python takes and that is not there."""
+    found = []
+    for page, text in files.items():
+        for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom):
+                    module, names = str(node.module), [alias.name for alias in node.names]
+                elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                    module, names = node.value.id, [node.attr]
+                else:
+                    continue
+                if module.partition(".")[0] == "edgeres":
+                    found += [f"{page}: {module}.{n}" for n in names if not has_name(module, n)]
+    return found
+
+
+def has_name(module: str, name: str) -> bool:
+    """Returns whether a module is there and has that name."""
+    try:
+        return hasattr(importlib.import_module(module), name)
+    except ModuleNotFoundError:
+        return False
+
+
 def test_links_lead_somewhere() -> None:
     """To a file of the repository and a heading in it; addresses elsewhere are not followed."""
     assert broken_links(pages()) == []
@@ -117,6 +144,23 @@ def test_an_option_that_does_not_exist_is_found() -> None:
         "```bash\nedgeres bench a \\\n    --maxdrop=1 --json  # --no\n.venv/bin/edgeres no -x\n```"
     )
     assert unknown_options({"x.md": f"{block}\n"}) == ["x.md: bench --maxdrop", "x.md: no -x"]
+
+
+def test_names_in_python_blocks_exist() -> None:
+    """Whatever a page imports from edgeres, or takes as an attribute of it."""
+    assert unknown_names(pages()) == []
+
+
+def test_a_name_that_does_not_exist_is_found() -> None:
+    """In a module, as a module, and as an attribute."""
+    code = (
+        "from edgeres.none import a\nfrom edgeres.errors import b, DataError\nedgeres.c(a.edgeres)"
+    )
+    assert unknown_names({"x.md": f"```python\n{code}\n```\n"}) == [
+        "x.md: edgeres.none.a",
+        "x.md: edgeres.errors.b",
+        "x.md: edgeres.c",
+    ]
 
 
 def test_the_drawing_of_the_layers_is_the_structure() -> None:
