@@ -50,7 +50,7 @@ def test_a_broken_network_is_the_worst(bad: float) -> None:
     assert sqnr_db(reference, reference) == NOISELESS_DB
 
 
-@pytest.mark.parametrize("lowering", [CPU_LOWERING, TENSORRT_LOWERING], ids=lambda low: low.target)
+@pytest.mark.parametrize("lowering", [CPU_LOWERING, TENSORRT_LOWERING], ids=lambda low: low.name)
 def test_the_judge_runs_what_the_builder_gets(lowering: Lowering) -> None:
     """Its logits are those of the lowered file in a session of one's own, up to one rounding."""
     model = network("bottleneck")
