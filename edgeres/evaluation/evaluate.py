@@ -155,8 +155,8 @@ def evaluate_pair(reference: Runner, engine: Runner, batches: Iterable[LabelledB
     )
 
 
-def found_again(hashes: Iterable[str], calibration_hashes: Iterable[str]) -> int:
-    """Returns how many of the images hashed in `hashes` were also calibrated on."""
+def calibration_overlap(hashes: Iterable[str], calibration_hashes: Iterable[str]) -> int:
+    """Returns how many of the images hashed in `hashes` were also used for calibration."""
     known = frozenset(calibration_hashes)
     return sum(name in known for name in hashes)
 

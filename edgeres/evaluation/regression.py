@@ -51,21 +51,50 @@ def check_same_images(fingerprint: str, baseline: PastRun) -> None:
         )
 
 
-def against_baseline(run: PastRun, baseline: PastRun) -> Regression:
-    """Returns how a run stands against an earlier one on the same images.
+def against_baseline(
+    baseline: PastRun,
+    images: ImageRecord,
+    latency: PairedLatency | None,
+    *,
+    machine: str,
+    reference_sha256: str,
+) -> Regression:
+    """Returns how this run compares with an earlier one on the same images.
+
+    Args:
+        baseline: the earlier run.
+        images: which images are correct in this run.
+        latency: of this run; None where its engine was only simulated.
+        machine: processor and GPUs of this run.
+        reference_sha256: hash of the reference of this run.
 
     Raises:
         ConfigError: the images are not the same.
     """
-    check_same_images(run.images.fingerprint, baseline)
-    reason = _incomparable(run, baseline)
-    latency = None
-    if reason is None and run.latency is not None and baseline.latency is not None:
-        latency = _latency_change(run.latency, baseline.latency)
+    check_same_images(images.fingerprint, baseline)
+    before, reason, change = baseline.latency, None, None
+    if latency is None or before is None:
+        without = "this run" if latency is None else baseline.name
+        reason = f"{without} has no latency: its engine was only simulated."
+    else:
+        conditions = {
+            "machines": (baseline.machine, machine),
+            "latency batches": (before.batch_size, latency.batch_size),
+            "references": (baseline.reference_sha256[:12], reference_sha256[:12]),
+        }
+        differing = [f"{name} ({a} and {b})" for name, (a, b) in conditions.items() if a != b]
+        if differing:
+            reason = f"The two runs have different {', '.join(differing)}."
+        else:
+            change = LatencyChange(
+                ratio=before.speedup / latency.speedup,
+                ci95=_ratio_interval(latency, before),
+                raw_ratio=latency.engine.p50_ms / before.engine.p50_ms,
+            )
     return Regression(
         baseline=baseline.name,
-        accuracy=_accuracy_change(run.images, baseline.images),
-        latency=latency,
+        accuracy=_accuracy_change(images, baseline.images),
+        latency=change,
         latency_reason=reason,
     )
 
@@ -110,28 +139,6 @@ def _accuracy_change(now: ImageRecord, before: ImageRecord) -> AccuracyChange:
         drop_pp=100 * (lost - gained) / len(pairs),
         ci95_pp=(100 * low, 100 * high),
         p_value=mcnemar_p(gained, lost),
-    )
-
-
-def _incomparable(run: PastRun, baseline: PastRun) -> str | None:
-    """Returns why the latencies of two runs cannot be compared, or None."""
-    if run.latency is None or baseline.latency is None:
-        without = run if run.latency is None else baseline
-        return f"{without.name} has no latency: its engine was only simulated."
-    facts = {
-        "machines": (baseline.machine, run.machine),
-        "latency batches": (baseline.latency.batch_size, run.latency.batch_size),
-        "references": (baseline.reference_sha256[:12], run.reference_sha256[:12]),
-    }
-    differing = [f"{name} ({a} and {b})" for name, (a, b) in facts.items() if a != b]
-    return f"The two runs have different {', '.join(differing)}." if differing else None
-
-
-def _latency_change(now: PairedLatency, before: PairedLatency) -> LatencyChange:
-    return LatencyChange(
-        ratio=before.speedup / now.speedup,
-        ci95=_ratio_interval(now, before),
-        raw_ratio=now.engine.p50_ms / before.engine.p50_ms,
     )
 
 

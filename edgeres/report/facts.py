@@ -26,7 +26,7 @@ from edgeres.core.verdict import (
     Regression,
     Verdict,
 )
-from edgeres.evaluation.compare import told_apart
+from edgeres.evaluation.checks import format_against_limit
 from edgeres.machine import Severity, Stability
 from edgeres.report.words import (
     class_name,
@@ -123,7 +123,7 @@ def check_words(check: Check) -> CheckWords:
     return CheckWords(
         title=check.name.replace("_", " "),
         limit=f"{relation}{check.limit:g}{unit}",
-        value=told_apart(check.value, check.limit) + unit,
+        value=format_against_limit(check.value, check.limit) + unit,
         passed=check.passed,
         reason=check.reason or f"{check.name} {'passed' if check.passed else 'failed'}",
     )

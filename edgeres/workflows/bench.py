@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime, timezone
 
 from edgeres.core.bench_requests import BenchConfig
@@ -11,23 +10,22 @@ from edgeres.core.verdict import (
     DataRecord,
     Environment,
     FileRecord,
-    PastRun,
     Provenance,
     Verdict,
     load_run,
-    run_of,
 )
 from edgeres.errors import ConfigError
-from edgeres.evaluation.compare import compare, paired_accuracy, with_loadgen, with_stability
-from edgeres.evaluation.evaluate import Outcomes, evaluate_pair, found_again
+from edgeres.evaluation.compare import paired_accuracy
+from edgeres.evaluation.evaluate import Outcomes, evaluate_pair
 from edgeres.evaluation.loadgen import check_loadgen
-from edgeres.evaluation.regression import against_baseline, baseline_checks, check_same_images
-from edgeres.images import Dataset, batches, check_labels, load_dataset, select
-from edgeres.machine import NoEnergy, describe_machine
+from edgeres.evaluation.regression import check_same_images
+from edgeres.evaluation.verdict import NOT_RUN, build_verdict
+from edgeres.images import batches, check_labels, load_dataset, select
+from edgeres.machine import describe_machine
 from edgeres.progress import Progress, silent, tracked_batches
-from edgeres.workflows.bench_pair import BenchRequest, Contest, Lineage, check_timing, find_contest
-from edgeres.workflows.measure import Measured, drive, measure
-from edgeres.workflows.validity import Judged, find_doubts, with_doubts
+from edgeres.workflows.bench_pair import BenchRequest, Lineage, check_timing, find_contest
+from edgeres.workflows.measure import drive, measure
+from edgeres.workflows.validity import check_validity
 
 
 def bench_engine(
@@ -60,36 +58,23 @@ def bench_engine(
             check_same_images(outcomes.fingerprint, baseline)
         measured = None if request.simulate else measure(contest, dataset, config)
         loadgen = drive(contest, dataset, config.loadgen, request.loadgen_logs)
-        judged = _judged(request, contest, labelled)
-        doubts = find_doubts(reference, outcomes.reference, judged, config, progress)
-    accuracy = paired_accuracy(outcomes, dataset.image_name)
-    latency = None if measured is None else measured.latency
-    environment = Environment(
-        machine=describe_machine(), engine_name=engine.name, reference_name=reference.name
-    )
-    provenance = _provenance(request, contest.lineage, outcomes, config.seed, started)
-    warnings = _warnings(outcomes, contest)
-    verdict = compare(accuracy, latency, config, environment, provenance, warnings)
-    verdict = replace(
-        verdict,
+        validity = check_validity(request.reference, contest, labelled, outcomes, config, progress)
+    return build_verdict(
+        config,
+        accuracy=paired_accuracy(outcomes, dataset.image_name),
+        environment=Environment(
+            machine=describe_machine(), engine_name=engine.name, reference_name=reference.name
+        ),
+        provenance=_provenance(request, contest.lineage, outcomes, config.seed, started),
+        latency=None if measured is None else measured.latency,
+        stability=None if measured is None else measured.stability,
+        energy=NOT_RUN if measured is None else measured.energy,
+        loadgen=loadgen,
+        coverage=contest.checks,
+        validity=validity,
+        baseline=baseline,
         layers=contest.layers,
         classes=contest.classes,
-        checks=(*contest.checks, *verdict.checks),
-    )
-    verdict = with_doubts(_with_measurement(verdict, measured, config), doubts)
-    if loadgen is not None:
-        verdict = with_loadgen(verdict, loadgen, config)
-    return verdict if baseline is None else _with_baseline(verdict, baseline, config)
-
-
-def _judged(request: BenchRequest, contest: Contest, labelled: Dataset) -> Judged:
-    return Judged(
-        reference=request.reference,
-        dataset=labelled,
-        contract=contest.contract,
-        classes=contest.classes,
-        ranges=contest.ranges,
-        model_sha256=contest.lineage.model_sha256,
     )
 
 
@@ -120,22 +105,6 @@ def _check_simulation(config: BenchConfig) -> None:
         )
 
 
-def _with_measurement(verdict: Verdict, measured: Measured | None, config: BenchConfig) -> Verdict:
-    if measured is None:
-        return replace(verdict, energy_reason="The engine was not run on its target.")
-    verdict = with_stability(verdict, measured.stability, config)
-    if isinstance(measured.energy, NoEnergy):
-        return replace(verdict, energy_reason=measured.energy.reason)
-    return replace(verdict, energy=measured.energy)
-
-
-def _with_baseline(verdict: Verdict, baseline: PastRun, config: BenchConfig) -> Verdict:
-    run = run_of(verdict, "this run")
-    regression = against_baseline(run, baseline)
-    checks = baseline_checks(regression, config.max_slowdown)
-    return replace(verdict, regression=regression, checks=(*verdict.checks, *checks))
-
-
 def _provenance(
     request: BenchRequest, lineage: Lineage, outcomes: Outcomes, seed: int, started: datetime
 ) -> Provenance:
@@ -155,15 +124,4 @@ def _provenance(
         target=lineage.target,
         precision=None if lineage.precision is None else lineage.precision.value,
         versions=lineage.versions,
-    )
-
-
-def _warnings(outcomes: Outcomes, contest: Contest) -> tuple[str, ...]:
-    again = found_again(outcomes.hashes, contest.calibration_images)
-    if not again:
-        return ()
-    return (
-        f"{again} of the {len(outcomes.labels)} images were also used for calibration: the "
-        "accuracy of the engine on them is flattered. Judge on images that calibration has not "
-        "seen.",
     )

@@ -136,7 +136,7 @@ def test_a_failed_verdict_is_an_object_too(digits: Digits) -> None:
     (check,) = told["checks"]
     assert (check["name"], check["limit"], check["passed"]) == ("speedup", 1000.0, False)
     assert check["value"] == told["latency"]["speedup"]
-    assert check["reason"].endswith(" times as fast, short of the 1000 asked for")
+    assert check["reason"].endswith(" times as fast, short of the 1000 requested")
 
 
 def test_inspect_tells_each_kind(digits: Digits, capfd: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from edgeres.core.verdict import Accuracy
 from edgeres.errors import DataError, MismatchError, RunnerError
-from edgeres.evaluation.evaluate import Outcomes, Predictions, evaluate, evaluate_pair, found_again
+from edgeres.evaluation.evaluate import (
+    Outcomes,
+    Predictions,
+    calibration_overlap,
+    evaluate,
+    evaluate_pair,
+)
 from edgeres.testing import FakeRunner
 
 
@@ -229,10 +235,10 @@ def test_an_error_of_the_runner_passes_through() -> None:
         evaluate(FakeRunner(logits=fail), batches_of([0], 1))
 
 
-def test_calibration_images_are_found_again() -> None:
+def test_images_of_the_calibration_are_counted() -> None:
     """Every validation image that was calibrated on counts, its repetitions too."""
-    assert found_again(("a", "b", "c", "b"), ("b", "x", "b")) == 2
-    assert found_again(("a", "b"), ()) == 0
+    assert calibration_overlap(("a", "b", "c", "b"), ("b", "x", "b")) == 2
+    assert calibration_overlap(("a", "b"), ()) == 0
 
 
 def test_the_results_are_values_of_their_type() -> None:

@@ -8,24 +8,35 @@ import numpy as np
 import pytest
 from past_runs import RUN, latency, series, with_right
 
-from edgeres.core.verdict import PairedLatency, PastRun
+from edgeres.core.verdict import PairedLatency, PastRun, Regression
 from edgeres.errors import ConfigError
 from edgeres.evaluation.regression import against_baseline, baseline_checks, rank
 from edgeres.serialization import to_json
 from edgeres.statistics import drop_interval, mcnemar_p
 
-NEW = replace(RUN, name="new")
+NEW = RUN
+
+
+def against(run: PastRun, baseline: PastRun) -> Regression:
+    """Returns how one run compares with another."""
+    return against_baseline(
+        baseline,
+        images=run.images,
+        latency=run.latency,
+        machine=run.machine,
+        reference_sha256=run.reference_sha256,
+    )
 
 
 def verdicts(run: PastRun, max_slowdown: float = 0.05) -> dict[str, bool]:
     """Returns which checks against the baseline pass."""
-    checks = baseline_checks(against_baseline(run, RUN), max_slowdown)
+    checks = baseline_checks(against(run, RUN), max_slowdown)
     return {check.name: check.passed for check in checks}
 
 
 def test_the_same_engine_again_passes() -> None:
     """Nothing changed, and nothing is called a change."""
-    found = against_baseline(NEW, RUN)
+    found = against(NEW, RUN)
     assert (found.accuracy.gained, found.accuracy.lost, found.accuracy.p_value) == (0, 0, 1.0)
     assert found.latency is not None
     assert (found.latency.ratio, found.latency.ci95) == (1.0, (1.0, 1.0))
@@ -35,7 +46,7 @@ def test_the_same_engine_again_passes() -> None:
 def test_accuracy_is_compared_image_by_image() -> None:
     """Six other images lost and two gained, with the paired interval and the exact test."""
     right = "0" * 6 + "1" * 894 + "1" * 2 + "0" * 98
-    found = against_baseline(with_right(NEW, right), RUN).accuracy
+    found = against(with_right(NEW, right), RUN).accuracy
     assert (found.gained, found.lost, found.drop_pp) == (2, 6, 0.4)
     low, high = drop_interval(2, 6, 1000)
     assert found.ci95_pp == (100 * low, 100 * high)
@@ -46,7 +57,7 @@ def test_accuracy_is_compared_image_by_image() -> None:
 def test_only_a_significant_drop_fails(lost: int, passes: bool) -> None:
     """Two of 1000 can be chance, thirty cannot; the sentence has the counts."""
     run = with_right(NEW, "0" * lost + "1" * (900 - lost) + "0" * 100)
-    check = baseline_checks(against_baseline(run, RUN), 0.05)[0]
+    check = baseline_checks(against(run, RUN), 0.05)[0]
     assert (check.passed, check.exit_code) == (passes, 3)
     assert check.reason.startswith(f"{lost} images lost and 0 gained against old, ")
     assert ("a significant drop: 3.00 pp" in check.reason) is not passes
@@ -67,7 +78,7 @@ def test_an_engine_may_not_become_slower_than_allowed(engine_ms: float, passes: 
 
 def test_a_machine_that_is_slower_as_a_whole_does_not_count() -> None:
     """Engine and reference at twice their times: the ratio to the reference is the same."""
-    found = against_baseline(replace(NEW, latency=latency(4.0, 8.0)), RUN).latency
+    found = against(replace(NEW, latency=latency(4.0, 8.0)), RUN).latency
     assert found is not None
     assert (found.ratio, found.raw_ratio) == (1.0, 2.0)
 
@@ -92,7 +103,7 @@ def test_the_interval_holds_the_true_ratio() -> None:
         now, before = (
             replace(RUN, latency=noisy(2 * seed + n, f)) for n, f in ((0, 1.08), (1, 1.0))
         )
-        found = against_baseline(now, before).latency
+        found = against(now, before).latency
         assert found is not None
         assert found.ci95 is not None
         held.append(found.ci95[0] <= 1.08 <= found.ci95[1])
@@ -102,7 +113,7 @@ def test_the_interval_holds_the_true_ratio() -> None:
 def test_few_blocks_have_no_interval_and_are_judged_by_the_ratio() -> None:
     """The check says no interval where there is none."""
     run = replace(NEW, latency=latency(3.0, count=40))
-    check = baseline_checks(against_baseline(run, RUN), 0.05)[1]
+    check = baseline_checks(against(run, RUN), 0.05)[1]
     assert (check.passed, check.exit_code) == (False, 4)
     assert check.reason == "latency 1.500 times that of old, over the limit of 1.05"
 
@@ -122,12 +133,12 @@ def test_few_blocks_have_no_interval_and_are_judged_by_the_ratio() -> None:
             replace(NEW, reference_sha256="b" * 64),
             f"The two runs have different references ({'a' * 12} and {'b' * 12}).",
         ),
-        (replace(NEW, latency=None), "new has no latency: its engine was only simulated."),
+        (replace(NEW, latency=None), "this run has no latency: its engine was only simulated."),
     ],
 )
 def test_latencies_of_other_conditions_are_not_compared(run: PastRun, reason: str) -> None:
     """The reason is told, and no check is made of them."""
-    found = against_baseline(run, RUN)
+    found = against(run, RUN)
     assert (found.latency, found.latency_reason) == (None, reason)
     assert [check.name for check in baseline_checks(found, 0.05)] == ["baseline_accuracy"]
 
@@ -136,7 +147,7 @@ def test_other_images_are_refused() -> None:
     """They cannot be paired."""
     other = replace(NEW, images=replace(NEW.images, fingerprint="g"))
     with pytest.raises(ConfigError) as refused:
-        against_baseline(other, RUN)
+        against(other, RUN)
     assert str(refused.value) == (
         "The baseline old was judged on 1000 other images, or on these in another order, so that "
         "it cannot be compared image by image. Pass the same --data, --samples and --seed, or "

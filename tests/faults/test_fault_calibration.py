@@ -130,7 +130,7 @@ def test_calibration_on_validation_images(digits: Digits, tmp_path: Path) -> Non
     _, verdict = bench(engine, digits.model, digits.test, brief="--iterations 2 --no-energy")
     assert verdict["warnings"] == [
         "300 of the 797 images were also used for calibration: the accuracy of the engine on them "
-        "is flattered. Judge on images that calibration has not seen."
+        "is optimistically biased. Evaluate on images that were not used for calibration."
     ]
 
 

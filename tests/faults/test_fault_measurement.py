@@ -30,7 +30,7 @@ def test_an_int8_engine_slower_than_fp32_fails_its_limit(digits: Digits, slowed:
     result, verdict = bench(slowed, digits.model, digits.test, "--min-speedup", 1, brief=TIMED)
     assert result.exit_code == SLOW
     (said,) = reasons(verdict, "speedup")
-    assert said.endswith(" times as fast, short of the 1 asked for")
+    assert said.endswith(" times as fast, short of the 1 requested")
     assert verdict["latency"]["speedup"] < 1
     assert not any("slower" in warning for warning in verdict["warnings"])
 

@@ -137,7 +137,7 @@ def test_labels_that_prove_nothing_are_warned_of(
     assert result.exit_code == 0
     assert verdict["diagnosis"]["named"] is None
     (warning,) = verdict["warnings"]
-    assert warning.startswith("The reference itself is right on only ")
+    assert warning.startswith("The reference itself is correct on only ")
 
 
 def test_the_search_can_be_left_out(digits: Digits, some: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_search_can_be_left_out(digits: Digits, some: Path, tmp_path: Path) 
     wrong = with_contract(digits.model, tmp_path / "bare.onnx", mean=ZERO, std=ONE)
     result, verdict = bench(fp32_engine(wrong), wrong, some, "--no-diagnose")
     assert (result.exit_code, verdict["diagnosis"]) == (0, None)
-    assert verdict["warnings"][0].startswith("The reference itself is right on only ")
+    assert verdict["warnings"][0].startswith("The reference itself is correct on only ")
 
 
 CIFAR = {

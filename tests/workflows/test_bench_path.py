@@ -57,7 +57,8 @@ def test_images_of_the_calibration_are_found_again(digits: Digits) -> None:
     seen = bench(digits, digits.train)
     assert seen.warnings == (
         f"{table.samples} of the 1000 images were also used for calibration: the accuracy of the "
-        "engine on them is flattered. Judge on images that calibration has not seen.",
+        "engine on them is optimistically biased. Evaluate on images that were not used for "
+        "calibration.",
     )
     assert bench(digits, digits.test).warnings == ()
 

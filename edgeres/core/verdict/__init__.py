@@ -21,7 +21,7 @@ from edgeres.core.verdict.latency import (
     TailCount,
 )
 from edgeres.core.verdict.loadgen import LoadGenResult
-from edgeres.core.verdict.past import PastRun
+from edgeres.core.verdict.past import PastRun, processors_of
 from edgeres.core.verdict.provenance import DataRecord, Environment, FileRecord, Provenance
 from edgeres.core.verdict.regression import (
     AccuracyChange,
@@ -30,7 +30,7 @@ from edgeres.core.verdict.regression import (
     Regression,
     Standing,
 )
-from edgeres.core.verdict.saved import load_run, run_of
+from edgeres.core.verdict.saved import load_run
 from edgeres.core.verdict.verdict import (
     EXIT_ACCURACY,
     EXIT_COVERAGE,
@@ -81,5 +81,5 @@ __all__ = [
     "TailCount",
     "Verdict",
     "load_run",
-    "run_of",
+    "processors_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeres.core.verdict.accuracy import ImageRecord
@@ -31,3 +32,8 @@ class PastRun:
     """None where the engine was only simulated."""
     joules_per_image: float | None
     """None where there was no meter."""
+
+
+def processors_of(cpu: str | None, gpus: Iterable[str]) -> str:
+    """Returns a machine's processor and GPUs as one name, by which runs are compared."""
+    return ", ".join([cpu or "unknown processor", *gpus])

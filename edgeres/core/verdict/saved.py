@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from edgeres.core.verdict.accuracy import ImageRecord
 from edgeres.core.verdict.latency import Interval, PairedLatency
-from edgeres.core.verdict.past import PastRun
+from edgeres.core.verdict.past import PastRun, processors_of
 from edgeres.core.verdict.provenance import Provenance
 from edgeres.core.verdict.verdict import Energies, Verdict
 from edgeres.serialization import SCHEMA_VERSION, load_document
@@ -64,17 +64,17 @@ class SavedVerdict:
     provenance: Provenance
 
 
-def run_of(verdict: Verdict | SavedVerdict, name: str) -> PastRun:
-    """Returns a verdict in the form in which runs are compared.
+def load_run(path: Path) -> PastRun:
+    """Reads what `bench --json` printed into a file.
 
-    Args:
-        verdict: of this run or an earlier one.
-        name: what messages call it.
+    Raises:
+        ArtifactError: the file is unreadable, or no verdict of this version.
     """
+    remedy = f"Make it again: edgeres bench ... --json > {path.name}"
+    verdict = load_document(path, SavedVerdict, remedy=remedy, partial=True)
     accuracy, provenance, energy = verdict.accuracy, verdict.provenance, verdict.energy
-    machine = verdict.environment.machine if isinstance(verdict, Verdict) else verdict.environment
     return PastRun(
-        name=name,
+        name=path.stem,
         engine=Path(provenance.engine.path).name,
         target=provenance.target,
         precision=provenance.precision,
@@ -85,17 +85,7 @@ def run_of(verdict: Verdict | SavedVerdict, name: str) -> PastRun:
         ci95_pp=accuracy.ci95_pp,
         images=accuracy.images,
         reference_sha256=provenance.reference.sha256,
-        machine=", ".join([machine.cpu or "unknown processor", *machine.gpus]),
+        machine=processors_of(verdict.environment.cpu, verdict.environment.gpus),
         latency=verdict.latency,
         joules_per_image=None if energy is None else energy.engine.joules_per_image,
     )
-
-
-def load_run(path: Path) -> PastRun:
-    """Reads what `bench --json` printed into a file.
-
-    Raises:
-        ArtifactError: the file is unreadable, or no verdict of this version.
-    """
-    remedy = f"Make it again: edgeres bench ... --json > {path.name}"
-    return run_of(load_document(path, SavedVerdict, remedy=remedy, partial=True), path.stem)

@@ -1,0 +1,209 @@
+"""The verdict on an engine, built once from everything that was measured of it.
+
+Knows measured values and limits, and no runner, image or clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgeres.core.artifacts import LayerPrecision
+from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.verdict import (
+    Check,
+    Energies,
+    Environment,
+    LoadGenResult,
+    PairedAccuracy,
+    PairedLatency,
+    PastRun,
+    Provenance,
+    Regression,
+    Verdict,
+    processors_of,
+)
+from edgeres.errors import ConfigError
+from edgeres.evaluation.checks import (
+    accuracy_check,
+    diagnosis_check,
+    loadgen_check,
+    speedup_check,
+    stability_check,
+)
+from edgeres.evaluation.mistakes import Diagnosis, RangeShift
+from edgeres.evaluation.regression import against_baseline, baseline_checks
+from edgeres.machine import NoEnergy, Stability
+
+OVERHEAD_NOTED = 0.01
+"""Fraction of the engine's median latency that timing may take without a warning."""
+
+NOT_RUN = NoEnergy(reason="The engine was not run on its target.")
+"""Energy of an engine that was only simulated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validity:
+    """What weakens a verdict, or invalidates it: wrong images, wrong preprocessing, wrong model."""
+
+    calibration_images: int = 0
+    """Evaluated images that calibration used too."""
+    suspicious: bool = False
+    """Whether the reference is so rarely correct that it may have been fed something else."""
+    diagnosis: Diagnosis | None = None
+    """None where none was requested and the reference is correct often enough."""
+    range_shift: RangeShift | None = None
+    """None without INT8, or where the reference is no ONNX model."""
+    reference_model_sha256: str | None = None
+    """Model that the reference was built from; None where it is an ONNX model itself."""
+
+
+VALID = Validity()
+"""Of a verdict that nothing weakens."""
+
+
+def build_verdict(
+    config: BenchConfig,
+    *,
+    accuracy: PairedAccuracy,
+    environment: Environment,
+    provenance: Provenance,
+    latency: PairedLatency | None = None,
+    stability: Stability | None = None,
+    energy: Energies | NoEnergy = NOT_RUN,
+    loadgen: LoadGenResult | None = None,
+    coverage: tuple[Check, ...] = (),
+    validity: Validity = VALID,
+    baseline: PastRun | None = None,
+    layers: tuple[LayerPrecision, ...] = (),
+    classes: tuple[str, ...] = (),
+) -> Verdict:
+    """Returns the verdict: what was measured, and whether it keeps the limits.
+
+    Args:
+        config: the limits; one that is None makes no check.
+        accuracy: of both networks, as are `environment` and `provenance`.
+        environment: machine and runtimes.
+        provenance: files, images and versions.
+        latency: None where the engine was not run on its target, as is `stability`.
+        stability: of the machine meanwhile; a check with `config.strict`.
+        energy: of both networks, or why there is none.
+        loadgen: a check with `config.strict`.
+        coverage: checks of the layers that run in INT8.
+        validity: what weakens the verdict.
+        baseline: earlier run that this one must not be worse than.
+        layers: every operator of the engine with its precision.
+        classes: names of the classes in the order of the logits; empty where not known.
+
+    Raises:
+        ConfigError: a limit on speed without a latency, or a baseline on other images.
+    """
+    regression = None
+    if baseline is not None:
+        machine = processors_of(environment.machine.cpu, environment.machine.gpus)
+        reference = provenance.reference.sha256
+        regression = against_baseline(
+            baseline, accuracy.images, latency, machine=machine, reference_sha256=reference
+        )
+    checks = _checks(config, accuracy, latency, stability, loadgen, coverage, validity, regression)
+    return Verdict(
+        accuracy=accuracy,
+        latency=latency,
+        environment=environment,
+        provenance=provenance,
+        checks=tuple(checks),
+        warnings=tuple(_warnings(config, accuracy, provenance, latency, loadgen, validity)),
+        stability=stability,
+        energy=None if isinstance(energy, NoEnergy) else energy,
+        energy_reason=energy.reason if isinstance(energy, NoEnergy) else None,
+        layers=layers,
+        classes=classes,
+        loadgen=loadgen,
+        regression=regression,
+        diagnosis=validity.diagnosis,
+    )
+
+
+def _checks(
+    config: BenchConfig,
+    accuracy: PairedAccuracy,
+    latency: PairedLatency | None,
+    stability: Stability | None,
+    loadgen: LoadGenResult | None,
+    coverage: tuple[Check, ...],
+    validity: Validity,
+    regression: Regression | None,
+) -> Iterator[Check]:
+    """Yields a check for every limit, and for what makes the figures worthless."""
+    # Diagnosis and coverage come first: where one fails, the figures after it mean little.
+    if validity.diagnosis is not None:
+        yield diagnosis_check(validity.diagnosis)
+    yield from coverage
+    if config.max_drop_pp is not None:
+        yield accuracy_check(accuracy, config.max_drop_pp, config.decide)
+    if config.min_speedup is not None:
+        if latency is None:
+            raise ConfigError(
+                f"--min-speedup {config.min_speedup:g} cannot be checked: no latency was measured, "
+                "because the engine was not run on its target. Run bench there, or leave "
+                "--min-speedup out."
+            )
+        yield speedup_check(latency, config.min_speedup)
+    if config.strict and stability is not None:
+        yield stability_check(stability)
+    if config.strict and loadgen is not None:
+        yield loadgen_check(loadgen)
+    if regression is not None:
+        yield from baseline_checks(regression, config.max_slowdown)
+
+
+def _warnings(
+    config: BenchConfig,
+    accuracy: PairedAccuracy,
+    provenance: Provenance,
+    latency: PairedLatency | None,
+    loadgen: LoadGenResult | None,
+    validity: Validity,
+) -> Iterator[str]:
+    """Yields a sentence on everything that weakens the verdict."""
+    samples, diagnosis = accuracy.engine.samples, validity.diagnosis
+    if validity.calibration_images:
+        yield (
+            f"{validity.calibration_images} of the {samples} images were also used for "
+            "calibration: the accuracy of the engine on them is optimistically biased. Evaluate on "
+            "images that were not used for calibration."
+        )
+    if latency is not None and latency.overhead_ms is not None:
+        overhead = latency.overhead_ms / latency.engine.p50_ms
+        if overhead > OVERHEAD_NOTED:
+            yield (
+                f"The clock and the loop take {latency.overhead_ms:.3g} ms, {overhead:.1%} of the "
+                "engine's median latency, and are in it. Take a larger --latency-batch."
+            )
+    if validity.suspicious and not (diagnosis and diagnosis.named):
+        yield (
+            f"The reference itself is correct on only {accuracy.reference.top1:.1%} of the images, "
+            "or far more confident than it is accurate: a drop against it says little. Check that "
+            "checkpoint, classes, labels and preprocessing belong together."
+        )
+    if validity.range_shift and validity.range_shift.is_foreign:
+        yield validity.range_shift.sentence
+    other, own = validity.reference_model_sha256, provenance.model_sha256
+    if other is not None and own is not None and other != own:
+        yield (
+            f"The reference was built from another model, sha256 {other[:12]}, than the engine, "
+            f"{own[:12]}: the drop is one between two networks, not what quantization costs. Pass "
+            "the engine's own model as --reference."
+        )
+    # With a limit on speed its check says this already.
+    limited = config.min_speedup is not None
+    if latency is not None and latency.speedup_ci95 is not None and not limited:
+        low, high = latency.speedup_ci95
+        if high < 1:
+            yield (
+                f"The engine is slower than the reference: {latency.speedup:.2f} times as fast, "
+                f"95 % interval {low:.2f} to {high:.2f}. Look at its layers with edgeres inspect, "
+                "and set --min-speedup to make such an engine fail."
+            )
+    if loadgen is not None and not loadgen.valid:
+        yield f"{loadgen_check(loadgen).reason}."

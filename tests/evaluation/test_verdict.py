@@ -1,0 +1,445 @@
+"""The verdict: which checks it has, in which order, and what weakens it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from outcomes import accuracy_of, latency_of
+from past_runs import RUN
+from verdict_parts import ENVIRONMENT, PROVENANCE
+
+from edgeres.core.bench_requests import BenchConfig, Decision
+from edgeres.core.contract import PRESETS
+from edgeres.core.verdict import (
+    Check,
+    LoadGenResult,
+    PairedAccuracy,
+    PairedLatency,
+    PastRun,
+    Verdict,
+)
+from edgeres.errors import ConfigError
+from edgeres.evaluation.mistakes import Diagnosis, Finding, Suspect, range_shift
+from edgeres.evaluation.verdict import NOT_RUN, VALID, Validity, build_verdict
+from edgeres.machine import NoEnergy, Severity, Stability, StabilityFinding
+from edgeres.statistics import drop_bound, images_needed
+
+
+def verdict_of(
+    accuracy: PairedAccuracy,
+    config: BenchConfig,
+    *,
+    latency: PairedLatency | None = None,
+    stability: Stability | None = None,
+    loadgen: LoadGenResult | None = None,
+    validity: Validity = VALID,
+    baseline: PastRun | None = None,
+    coverage: tuple[Check, ...] = (),
+) -> Verdict:
+    """Returns the verdict on these parts, on a machine and with a provenance made by hand."""
+    return build_verdict(
+        config,
+        accuracy=accuracy,
+        environment=ENVIRONMENT,
+        provenance=PROVENANCE,
+        latency=latency,
+        stability=stability,
+        loadgen=loadgen,
+        validity=validity,
+        baseline=baseline,
+        coverage=coverage,
+    )
+
+
+def by_point(limit: float) -> BenchConfig:
+    """Returns a limit that the measured drop itself is held against."""
+    return BenchConfig(max_drop_pp=limit, decide=Decision.POINT)
+
+
+def test_a_drop_at_the_limit_passes() -> None:
+    """30 of 10000 images are 0.3 pp, not a float above it; one more image fails."""
+    config = by_point(0.3)
+    at, above = (verdict_of(accuracy_of(5, lost, 10000), config) for lost in (35, 36))
+    assert (at.checks[0].value, at.passed, at.exit_code) == (0.3, True, 0)
+    assert (above.checks[0].value, above.passed, above.exit_code) == (0.31, False, 3)
+
+
+@pytest.mark.parametrize(("lost", "samples", "limit"), [(7, 1000, 0.7), (57, 10000, 0.57)])
+def test_a_drop_is_the_float_that_its_limit_is(lost: int, samples: int, limit: float) -> None:
+    """Cases where the fraction times 100 would lie above the limit as it is typed."""
+    assert 100 * (lost / samples) > limit
+    verdict = verdict_of(accuracy_of(0, lost, samples), by_point(limit))
+    assert (verdict.accuracy.drop_pp, verdict.passed) == (limit, True)
+
+
+def test_an_engine_that_is_more_often_right_passes_any_limit() -> None:
+    """A gain is a negative drop, below a limit of zero too."""
+    verdict = verdict_of(accuracy_of(9, 4, 1000), by_point(0.0))
+    assert (verdict.accuracy.drop_pp, verdict.passed) == (-0.5, True)
+
+
+def reason_of(accuracy: PairedAccuracy, config: BenchConfig) -> str:
+    """Returns the sentence of the check on accuracy."""
+    return verdict_of(accuracy, config).checks[0].reason
+
+
+def test_the_measured_drop_is_told_with_its_limit() -> None:
+    """A drop, a gain, and one that three digits would put on the limit."""
+    assert reason_of(accuracy_of(9, 12, 1300), by_point(0.3)) == (
+        "accuracy drop 0.231 pp, within the drop limit of 0.3 pp"
+    )
+    assert reason_of(accuracy_of(12, 9, 1300), by_point(0.3)) == (
+        "accuracy gain 0.231 pp, within the drop limit of 0.3 pp"
+    )
+    near = replace(accuracy_of(9, 12, 1300), drop_pp=0.30001)
+    assert reason_of(near, by_point(0.3)) == (
+        "accuracy drop 0.30001 pp, over the drop limit of 0.3 pp"
+    )
+
+
+def test_images_that_show_a_small_drop_pass() -> None:
+    """By default the bound is held against the limit, and is told with the drop."""
+    verdict = verdict_of(accuracy_of(20, 24, 10000), BenchConfig(max_drop_pp=0.3))
+    (check,) = verdict.checks
+    assert check.value == 100 * drop_bound(20, 24, 10000)
+    assert (check.rule, check.passed, check.images_needed) == ("bound", True, None)
+    assert check.reason == (
+        "accuracy drop 0.04 pp, at most 0.154 pp with 95 % confidence: below the drop limit of "
+        "0.3 pp"
+    )
+
+
+def test_a_gain_is_told_with_the_drop_that_it_may_be() -> None:
+    """The bound is one of the drop, although what was measured is a gain."""
+    told = reason_of(accuracy_of(24, 20, 10000), BenchConfig(max_drop_pp=0.3))
+    assert told == (
+        "accuracy gain 0.04 pp, a drop of at most 0.0712 pp with 95 % confidence: below the drop "
+        "limit of 0.3 pp"
+    )
+
+
+def test_images_that_show_a_large_drop_fail() -> None:
+    """No further image is asked for."""
+    (check,) = verdict_of(accuracy_of(5, 60, 1000), BenchConfig(max_drop_pp=1.0)).checks
+    assert (check.passed, check.images_needed, check.exit_code) == (False, None, 3)
+    assert check.reason == (
+        "accuracy drop 5.5 pp, at least 4.29 pp with 95 % confidence: over the drop limit of 1 pp"
+    )
+
+
+def test_too_few_images_to_decide_are_told_how_many_would_do() -> None:
+    """The engine fails, with the number that would show it to be good or bad."""
+    (below,) = verdict_of(accuracy_of(9, 12, 1300), BenchConfig(max_drop_pp=0.5)).checks
+    assert (below.passed, below.exit_code) == (False, 3)
+    assert below.images_needed == images_needed(9, 12, 1300, 0.005)
+    assert below.reason == (
+        "1300 images cannot decide: accuracy drop 0.231 pp, -0.37 to 0.86 pp with 95 % confidence "
+        "on each side, and the drop limit of 0.5 pp is within; about 14203 images in all, 12903 "
+        "more, would show that it is below"
+    )
+    over = reason_of(accuracy_of(2, 12, 1300), BenchConfig(max_drop_pp=0.5))
+    assert over.endswith("more, would show that it is over")
+
+
+def test_a_drop_at_the_limit_cannot_be_decided() -> None:
+    """No number of images is promised."""
+    assert reason_of(accuracy_of(5, 15, 1000), BenchConfig(max_drop_pp=1.0)).endswith(
+        "; the drop is too close to the limit for any number to decide"
+    )
+
+
+def test_the_bound_must_be_below_the_limit() -> None:
+    """Without a flip the bound is known, and a limit of just that is not kept."""
+    bound = 100 * drop_bound(0, 0, 1000)
+    for limit, passed in ((bound, False), (bound + 1e-9, True)):
+        verdict = verdict_of(accuracy_of(0, 0, 1000), BenchConfig(max_drop_pp=limit))
+        assert verdict.passed is passed
+
+
+def stability(*severities: Severity) -> Stability:
+    """Returns a measurement with findings of these severities."""
+    findings = tuple(
+        StabilityFinding(name="x", severity=severity, sentence=f"It was {severity}.")
+        for severity in severities
+    )
+    return Stability(samples=(), findings=findings, unseen=())
+
+
+def loadgen(*reasons: str) -> LoadGenResult:
+    """Returns a run of LoadGen that is invalid for these reasons, valid without one."""
+    return LoadGenResult(
+        scenario="offline",
+        valid=not reasons,
+        metric="throughput",
+        value=9.0,
+        unit="images/s",
+        queries=1,
+        seconds=60.0,
+        reasons=reasons,
+        logs=None,
+    )
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_unstable_machine_fails_when_that_is_requested(strict: bool) -> None:
+    """Exit code 7, with what was found, before any other code; in the verdict in any case."""
+    unstable = stability(Severity.WARNING, Severity.UNSTABLE)
+    verdict = verdict_of(
+        accuracy_of(0, 50, 1000), BenchConfig(max_drop_pp=0.1, strict=strict), stability=unstable
+    )
+    assert verdict.stability is unstable
+    assert verdict.exit_code == (7 if strict else 3)
+    reasons = [check.reason for check in verdict.checks if check.name == "stability"]
+    assert reasons == ["the measurement cannot be trusted: It was unstable"] * strict
+
+
+def test_a_warning_does_not_fail() -> None:
+    """Only what makes the figures another machine's does."""
+    verdict = verdict_of(
+        accuracy_of(0, 0, 10), BenchConfig(strict=True), stability=stability(Severity.WARNING)
+    )
+    assert verdict.passed
+    assert verdict.checks[0].reason == "the machine was stable during the measurement"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "strict", "code"),
+    [((), True, 0), (("Too short.",), True, 7), (("Too short.",), False, 0)],
+)
+def test_what_loadgen_calls_invalid_is_passed_on(
+    reasons: tuple[str, ...], strict: bool, code: int
+) -> None:
+    """As a warning, and with `strict` as a failure."""
+    result = loadgen(*reasons)
+    verdict = verdict_of(accuracy_of(0, 0, 10), BenchConfig(strict=strict), loadgen=result)
+    said = "LoadGen calls its offline run INVALID: Too short"
+    assert (verdict.loadgen, verdict.exit_code) == (result, code)
+    assert verdict.warnings == ((f"{said}.",) if reasons else ())
+    failed = [check.reason for check in verdict.checks if not check.passed]
+    assert failed == ([said] if reasons and strict else [])
+
+
+def test_speed_is_the_ratio_of_the_medians() -> None:
+    """Three times as fast keeps a limit of 3 and misses one of 3.1."""
+    accuracy, latency = accuracy_of(0, 0, 10), latency_of(2.0, 6.0)
+    kept = verdict_of(accuracy, BenchConfig(min_speedup=3.0), latency=latency)
+    missed = verdict_of(accuracy, BenchConfig(min_speedup=3.1), latency=latency)
+    assert (kept.checks[0].name, kept.checks[0].value) == ("speedup", 3.0)
+    assert (kept.exit_code, missed.exit_code) == (0, 4)
+
+
+def test_accuracy_decides_the_exit_code_before_speed() -> None:
+    """Both limits missed: the code of accuracy."""
+    config = BenchConfig(max_drop_pp=0.1, min_speedup=9.0)
+    verdict = verdict_of(accuracy_of(0, 50, 1000), config, latency=latency_of(1.0, 2.0))
+    assert [(c.name, c.passed) for c in verdict.checks] == [
+        ("accuracy_drop", False),
+        ("speedup", False),
+    ]
+    assert verdict.exit_code == 3
+
+
+@pytest.mark.parametrize(("overhead_ms", "warns"), [(0.02, False), (0.03, True)])
+def test_an_overhead_of_more_than_a_hundredth_warns(overhead_ms: float, warns: bool) -> None:
+    """Of the engine's 2 ms."""
+    latency = replace(latency_of(2.0, 6.0), overhead_ms=overhead_ms)
+    assert (
+        verdict_of(accuracy_of(0, 0, 10), BenchConfig(), latency=latency).warnings
+        == (
+            "The clock and the loop take 0.03 ms, 1.5% of the engine's median latency, and are in it. "
+            "Take a larger --latency-batch.",
+        )
+        * warns
+    )
+
+
+@pytest.mark.parametrize(
+    ("ends", "limit", "warns"),
+    [
+        ((0.5, 0.9), None, True),
+        ((0.5, 1.1), None, False),
+        ((0.5, 0.9), 0.1, False),
+        (None, None, False),
+    ],
+)
+def test_an_engine_significantly_slower_than_the_reference_warns(
+    ends: tuple[float, float] | None, limit: float | None, warns: bool
+) -> None:
+    """By the whole interval, and not where a limit on speed has its own sentence."""
+    latency = replace(latency_of(8.0, 6.0), speedup_ci95=ends)
+    verdict = verdict_of(accuracy_of(0, 0, 10), BenchConfig(min_speedup=limit), latency=latency)
+    assert (
+        verdict.warnings
+        == (
+            "The engine is slower than the reference: 0.75 times as fast, 95 % interval 0.50 to 0.90. "
+            "Look at its layers with edgeres inspect, and set --min-speedup to make such an engine "
+            "fail.",
+        )
+        * warns
+    )
+
+
+ACCURACY = accuracy_of(0, 0, 10)
+CONTRACT = PRESETS["imagenet"]
+NAMED = Finding(
+    suspect=Suspect(contract=CONTRACT, mistakes=("a", "b")),
+    correct=9,
+    gained=5,
+    lost=0,
+    confidence=0.9,
+    p_value=1e-9,
+    gain_ci95_pp=(10.0, 60.0),
+    options=("--color bgr",),
+)
+
+
+def diagnosis(named: Finding | None) -> Diagnosis:
+    """Returns a diagnosis that names these mistakes, or none."""
+    return Diagnosis(
+        contract=CONTRACT,
+        samples=10,
+        correct=4,
+        confidence=0.9,
+        tried=9,
+        inferences=99,
+        findings=() if named is None else (named,),
+        named=named,
+    )
+
+
+def test_a_proven_mistake_fails_before_everything_else() -> None:
+    """Exit code 6, with the number of mistakes and the sentence that names them."""
+    found = diagnosis(NAMED)
+    verdict = verdict_of(
+        accuracy_of(0, 50, 1000), BenchConfig(max_drop_pp=0.1), validity=Validity(diagnosis=found)
+    )
+    check = verdict.checks[0]
+    assert (check.name, check.value, check.passed, verdict.exit_code) == (
+        "likely_mistakes",
+        2,
+        False,
+        6,
+    )
+    assert f"{check.reason}." == found.sentence
+    assert verdict.diagnosis is found
+
+
+@pytest.mark.parametrize(("named", "warns"), [(None, True), (NAMED, False)])
+def test_a_reference_that_is_rarely_correct_warns(named: Finding | None, warns: bool) -> None:
+    """Unless the reason is named."""
+    validity = Validity(suspicious=True, diagnosis=diagnosis(named))
+    verdict = verdict_of(accuracy_of(0, 0, 10, both=4), BenchConfig(), validity=validity)
+    assert (
+        verdict.warnings
+        == (
+            "The reference itself is correct on only 40.0% of the images, or far more confident than "
+            "it is accurate: a drop against it says little. Check that checkpoint, classes, labels "
+            "and preprocessing belong together.",
+        )
+        * warns
+    )
+
+
+@pytest.mark.parametrize(
+    ("sha256", "warns"), [("9f" * 32, True), ("2b" * 32, False), (None, False)]
+)
+def test_a_reference_of_another_model_warns(sha256: str | None, warns: bool) -> None:
+    """An engine as reference may be one of another network."""
+    validity = Validity(reference_model_sha256=sha256)
+    assert (
+        verdict_of(accuracy_of(0, 0, 10), BenchConfig(), validity=validity).warnings
+        == (
+            "The reference was built from another model, sha256 9f9f9f9f9f9f, than the engine, "
+            "2b2b2b2b2b2b: the drop is one between two networks, not what quantization costs. Pass the "
+            "engine's own model as --reference.",
+        )
+        * warns
+    )
+
+
+def test_everything_has_its_place() -> None:
+    """Checks and warnings come in one order, which reports and JSON keep."""
+    before = replace(
+        RUN,
+        images=ACCURACY.images,
+        machine="A processor",
+        reference_sha256=PROVENANCE.reference.sha256,
+    )
+    latency = replace(latency_of(2.0, 1.0), overhead_ms=1.0, speedup_ci95=(0.4, 0.6))
+    uncovered = Check(name="int8_coverage", limit=0, value=1, passed=False, exit_code=5)
+    validity = Validity(
+        calibration_images=3,
+        suspicious=True,
+        diagnosis=diagnosis(None),
+        range_shift=range_shift({"a": 9.0}, ({"a": 1.0}, {"a": 1.0}), images=8),
+        reference_model_sha256="9f" * 32,
+    )
+    limits = BenchConfig(max_drop_pp=1.0, min_speedup=0.1, strict=True)
+    verdict, unlimited = (
+        verdict_of(
+            ACCURACY,
+            config,
+            latency=latency,
+            stability=stability(),
+            loadgen=loadgen("Too short."),
+            validity=validity,
+            baseline=before,
+            coverage=(uncovered,),
+        )
+        for config in (limits, BenchConfig())
+    )
+    assert [check.name for check in verdict.checks] == [
+        "likely_mistakes",
+        "int8_coverage",
+        "accuracy_drop",
+        "speedup",
+        "stability",
+        "loadgen",
+        "baseline_accuracy",
+        "baseline_latency",
+    ]
+    assert verdict.regression is not None
+    assert verdict.regression.baseline == "old"
+    begins = (
+        "3 of the 10 images were also used for calibration: ",
+        "The clock and the loop take 1 ms",
+        "The reference itself is correct on only 0.0%",
+        "The engine was calibrated on images unlike these",
+        "The reference was built from another model",
+        "The engine is slower than the reference",
+        "LoadGen calls its offline run INVALID",
+    )
+    for warning, start in zip(unlimited.warnings, begins, strict=True):
+        assert warning.startswith(start)
+
+
+@pytest.mark.parametrize("reason", ["It was not requested (--no-energy).", None])
+def test_energy_is_there_or_its_reason_is(reason: str | None) -> None:
+    """An engine that was not run has a reason of its own."""
+    verdict = build_verdict(
+        BenchConfig(),
+        accuracy=ACCURACY,
+        environment=ENVIRONMENT,
+        provenance=PROVENANCE,
+        energy=NOT_RUN if reason is None else NoEnergy(reason=reason),
+    )
+    assert verdict.energy is None
+    assert verdict.energy_reason == (reason or "The engine was not run on its target.")
+
+
+def test_no_limits_make_no_checks() -> None:
+    """Without limits there is nothing to miss; the environment is passed on."""
+    verdict = verdict_of(accuracy_of(0, 9, 10), BenchConfig())
+    assert (verdict.checks, verdict.exit_code, verdict.warnings) == ((), 0, ())
+    assert verdict.environment == ENVIRONMENT
+
+
+def test_a_speed_limit_without_a_measurement_is_refused() -> None:
+    """It does not pass in silence."""
+    with pytest.raises(ConfigError) as refused:
+        verdict_of(accuracy_of(0, 0, 10), BenchConfig(min_speedup=2.5))
+    assert str(refused.value) == (
+        "--min-speedup 2.5 cannot be checked: no latency was measured, because the engine was "
+        "not run on its target. Run bench there, or leave --min-speedup out."
+    )
