@@ -13,6 +13,7 @@ however much of its error comes from the layers before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ _BETA = (20.0, 2.0)
 """Exponent of the penalty, first and last. Source: Nagel et al. 2020, section 5."""
 
 _WARMUP = 0.2
-"""Share of the iterations before the penalty sets in. Source: Nagel et al. 2020, code."""
+"""Fraction of the iterations before the penalty sets in. Source: Nagel et al. 2020, code."""
 
 _PENALTY = 1.0
 _RATE = 0.03
@@ -59,28 +60,28 @@ def fit_rounding(
     trained: Parameters,
     schedule: Schedule,
 ) -> Fitted:
-    """Returns the rounding that leaves the least error on `samples`, judged on `held_out`.
+    """Returns the rounding that leaves the least error on `samples`, with its error on `held_out`.
 
     The bias takes up what difference of the means is left. Same inputs, same seed, same number
     of threads: the same bits.
     """
-    layer = _Layer(samples, geometry, trained)
-    up = layer.fitted(schedule)
+    layer = _LayerError(samples, geometry, trained)
+    up = layer.fitted_rounding(schedule)
     weight = on_grid(trained.weight, layer.scales, up)
     shift = layer.shift(weight)
-    judge = _Layer(held_out, geometry, trained)
+    held_out_error = _LayerError(held_out, geometry, trained)
     nearest = on_grid(trained.weight, layer.scales)
     return Fitted(
         weight=weight,
         shift=shift,
         up=up,
-        before=judge.error(nearest, np.zeros_like(shift)),
-        after=judge.error(weight, shift),
+        before=held_out_error.of(nearest, np.zeros_like(shift)),
+        after=held_out_error.of(weight, shift),
     )
 
 
-class _Layer:
-    """A convolution on its samples."""
+class _LayerError:
+    """The error of a convolution's output on its samples, and the rounding that lowers it."""
 
     def __init__(self, samples: Samples, geometry: Geometry, trained: Parameters) -> None:
         self.scales = grid_scales(trained.weight)
@@ -88,24 +89,35 @@ class _Layer:
         self._trained = trained
         self._relu = samples.relu
         self._source = torch.from_numpy(samples.source)
-        self._wanted = torch.from_numpy(samples.target)
+        self._exact = torch.from_numpy(samples.target)
         self._added = None if samples.shortcut is None else torch.from_numpy(samples.shortcut)
         self._bias = torch.from_numpy(trained.bias.copy())
         self._weights = torch.from_numpy(image_weights(powers_of(samples.target)))
 
-    def fitted(self, schedule: Schedule) -> NDArray[np.bool_]:
+    def fitted_rounding(self, schedule: Schedule) -> NDArray[np.bool_]:
         """Returns which weights to round up."""
         steps = torch.from_numpy(in_steps(self._trained.weight, self.scales))
         floor = steps.clamp(INT8.qmin, INT8.qmax).floor()
         scales = torch.from_numpy(self.scales).reshape(-1, 1, 1, 1)
+        # Starts at the trained weight: h(v) is the fraction that rounding down leaves.
         v = _logit((steps - floor).clamp(_EDGE, 1 - _EDGE)).requires_grad_()
         optimizer = torch.optim.Adam([v], lr=_RATE)
-        unit = max(self._nearest_error(), _tiny())
-        for step, which in enumerate(self._batches(schedule)):
+        # The unit of the error: by how much rounding to the nearest alone moves the output.
+        moved = torch.from_numpy(on_grid(self._trained.weight, self.scales) - self._trained.weight)
+        unit = self._mean_square(lambda windows: self._convolved(moved, windows))
+        unit = max(unit, float(np.finfo(np.float32).tiny))
+        # Epoch after epoch, each in another order.
+        generator = torch.Generator().manual_seed(schedule.seed)
+        count = len(self._source)
+        epochs = -(-schedule.iterations * _BATCH // count)
+        order = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)])
+        for step in range(schedule.iterations):
+            windows = order[step * _BATCH : (step + 1) * _BATCH]
             fraction = _rectified(v)
-            made = self._seen(self._summed((floor + fraction) * scales, which))
-            loss = self._squared(made - self._seen(self._wanted[which]), which) / unit
-            loss = loss / len(which) + _penalty(fraction, step / schedule.iterations)
+            # Equation 22 gives the soft weight, equation 25 the error, behind the ReLU.
+            output = self._output(self._summed((floor + fraction) * scales, windows))
+            loss = self._squared(output - self._output(self._exact[windows]), windows) / unit
+            loss = loss / len(windows) + _penalty(fraction, step / schedule.iterations)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -116,58 +128,52 @@ class _Layer:
         missing = torch.zeros(len(self._bias), dtype=torch.float64)
         active = torch.zeros_like(missing)
         with torch.no_grad():
-            for which in self._parts():
-                made = self._summed(torch.from_numpy(weight), which)
-                counts = self._weights[which].reshape(-1, 1, 1, 1) * (self._seen(made) == made)
-                short = (self._seen(self._wanted[which]) - made) * counts
+            for windows in self._parts():
+                summed = self._summed(torch.from_numpy(weight), windows)
+                # 1 where the ReLU lets the output through, times what the image counts.
+                counts = self._weights[windows].reshape(-1, 1, 1, 1) * (
+                    self._output(summed) == summed
+                )
+                short = (self._output(self._exact[windows]) - summed) * counts
                 missing += short.double().sum((0, 2, 3))
                 active += counts.double().sum((0, 2, 3))
         return (missing / active.clamp(min=1)).float().numpy()
 
-    def error(self, weight: NDArray[np.float32], shift: NDArray[np.float32]) -> float:
+    def of(self, weight: NDArray[np.float32], shift: NDArray[np.float32]) -> float:
         """Returns the mean squared error of the output behind the ReLU."""
-        extra = torch.from_numpy(shift).reshape(-1, 1, 1)
+        quantized, extra = torch.from_numpy(weight), torch.from_numpy(shift).reshape(-1, 1, 1)
+        return self._mean_square(
+            lambda windows: (
+                self._output(self._summed(quantized, windows) + extra)
+                - self._output(self._exact[windows])
+            )
+        )
+
+    def _mean_square(self, errors: Callable[[slice], torch.Tensor]) -> float:
+        """Returns the mean square of errors that are computed a few windows at a time."""
         total = 0.0
         with torch.no_grad():
-            for which in self._parts():
-                made = self._seen(self._summed(torch.from_numpy(weight), which) + extra)
-                total += float(self._squared(made - self._seen(self._wanted[which]), which))
-        return total / len(self._wanted)
+            for windows in self._parts():
+                total += float(self._squared(errors(windows), windows))
+        return total / len(self._exact)
 
-    def _nearest_error(self) -> float:
-        """Returns the mean square by which rounding to the nearest alone moves the output."""
-        moved = torch.from_numpy(on_grid(self._trained.weight, self.scales) - self._trained.weight)
-        total = 0.0
-        with torch.no_grad():
-            for which in self._parts():
-                changed = self._convolved(moved, which)
-                total += float(self._squared(changed, which))
-        return total / len(self._wanted)
-
-    def _squared(self, errors: torch.Tensor, which: torch.Tensor | slice) -> torch.Tensor:
+    def _squared(self, errors: torch.Tensor, windows: torch.Tensor | slice) -> torch.Tensor:
         """Returns the sum over windows of their mean squares, each as much as its image counts."""
-        return (errors.square().mean((1, 2, 3)) * self._weights[which]).sum()
+        return (errors.square().mean((1, 2, 3)) * self._weights[windows]).sum()
 
-    def _seen(self, summed: torch.Tensor) -> torch.Tensor:
+    def _output(self, summed: torch.Tensor) -> torch.Tensor:
         return summed.relu() if self._relu else summed
 
-    def _summed(self, weight: torch.Tensor, which: torch.Tensor | slice) -> torch.Tensor:
-        made = self._convolved(weight, which) + self._bias.reshape(-1, 1, 1)
-        return made if self._added is None else made + self._added[which]
+    def _summed(self, weight: torch.Tensor, windows: torch.Tensor | slice) -> torch.Tensor:
+        """Returns the convolution with its bias and the Add, before the ReLU."""
+        summed = self._convolved(weight, windows) + self._bias.reshape(-1, 1, 1)
+        return summed if self._added is None else summed + self._added[windows]
 
-    def _convolved(self, weight: torch.Tensor, which: torch.Tensor | slice) -> torch.Tensor:
-        geometry = self._geometry
-        source = self._source[which]
+    def _convolved(self, weight: torch.Tensor, windows: torch.Tensor | slice) -> torch.Tensor:
+        # No padding: the samples have it already, as their windows lie at all places.
+        geometry, source = self._geometry, self._source[windows]
         strides, dilations = geometry.strides, geometry.dilations
         return functional.conv2d(source, weight, None, strides, 0, dilations, geometry.groups)
-
-    def _batches(self, schedule: Schedule) -> list[torch.Tensor]:
-        """Returns the windows of each iteration: epoch after epoch, each in another order."""
-        generator = torch.Generator().manual_seed(schedule.seed)
-        count = len(self._source)
-        epochs = -(-schedule.iterations * _BATCH // count)
-        order = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)])
-        return [order[i * _BATCH : (i + 1) * _BATCH] for i in range(schedule.iterations)]
 
     def _parts(self) -> list[slice]:
         count = len(self._source)
@@ -175,6 +181,7 @@ class _Layer:
 
 
 def _rectified(v: torch.Tensor) -> torch.Tensor:
+    """Returns the fractions h(v) in [0, 1]: equation 23."""
     low, high = _STRETCH
     return (torch.sigmoid(v) * (high - low) + low).clamp(0, 1)
 
@@ -186,13 +193,10 @@ def _logit(fraction: torch.Tensor) -> torch.Tensor:
 
 
 def _penalty(fraction: torch.Tensor, progress: float) -> torch.Tensor:
-    """Returns the penalty at a share of the iterations; none during the warm-up."""
+    """Returns the penalty, equation 24, at a fraction of the iterations; none in the warm-up."""
     if progress < _WARMUP:
         return torch.zeros(())
     first, last = _BETA
+    # Linear from the end of the warm-up to the last iteration.
     beta = last + (first - last) * (1 - progress) / (1 - _WARMUP)
     return _PENALTY * (1 - (2 * fraction - 1).abs().pow(beta)).mean()
-
-
-def _tiny() -> float:
-    return float(np.finfo(np.float32).tiny)

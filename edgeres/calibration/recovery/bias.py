@@ -5,72 +5,63 @@ it corrected already, so what earlier layers left behind is corrected too. They 
 the ReLU lets the output through. Over all of the output, as the source has it, they are mostly
 of values that the ReLU cuts off, which clipping moves most: on ResNet-50, whose thresholds clip
 rare activations, that correction lost 10 dB of the logits, and this one gains 1. How much an
-image counts is `layers.image_weights`' to say.
+image counts, `layers.image_weights` decides.
 Source: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias
 Correction, section 4.2 and appendix D (empirical form); Finkelstein et al. 2019.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeres.calibration.recovery.layers import Fitted, Layer, image_weights, powers_of
-from edgeres.calibration.recovery.replay import Replay
+from edgeres.calibration.recovery.layers import (
+    Fitted,
+    QuantizedConvolution,
+    image_weights,
+    powers_of,
+)
+from edgeres.calibration.recovery.replay import ReplayPair
 from edgeres.quantization.recovered import Parameters
-
-Array = NDArray[np.float32]
 
 
 def fit_bias(
-    layer: Layer, nearest: Parameters, replays: tuple[Replay, Replay], fitted: int
+    layer: QuantizedConvolution, nearest: Parameters, replays: ReplayPair, fitted: int
 ) -> Fitted:
     """Returns the bias that takes the mean error of a layer to zero.
 
     Args:
-        layer: the convolution, as `nearest` in the second replay.
+        layer: the convolution, as `nearest` in the quantized network.
         nearest: its weight rounded to the nearest, and its bias as trained.
-        replays: the FP32 network and the simulated one.
-        fitted: number of images to fit on, of all; the rest judge.
+        replays: the FP32 network and the quantized one.
+        fitted: number of images to fit on, of all; the errors are of the rest.
     """
-    fitted = replays[0].of(fitted)
     least = 0.0 if layer.relu else -np.inf
-    images = _images(layer, replays)
+    images = replays.outputs(layer.target)
     powers, missing, active = [], [], []
-    for wanted, made in islice(images, fitted):
-        through = made > least
-        short = (np.maximum(wanted, least) - made) * through
-        powers.append(powers_of(wanted[None]))
+    # The first images fit, and the same iterator goes on to the held-out ones behind them.
+    for exact, quantized in islice(images, replays.exact.count(fitted)):
+        through = quantized > least
+        short = (np.maximum(exact, least) - quantized) * through
+        powers.append(powers_of(exact[None]))
         missing.append(short.sum(axis=(1, 2), dtype=np.float64))
         active.append(through.sum(axis=(1, 2)))
     weights = image_weights(np.concatenate(powers))
+    # A channel that the ReLU cuts off everywhere has no mean, and keeps its bias.
     shift = weights @ np.array(missing) / np.maximum(weights @ np.array(active), 1)
     shift = shift.astype(np.float32)
     powers, errors = [], []
-    for wanted, made in images:
-        powers.append(powers_of(wanted[None]))
-        errors.append(_errors(wanted, made, shift, least))
+    for exact, quantized in images:
+        correct = np.maximum(exact, least)
+        powers.append(powers_of(exact[None]))
+        errors.append(
+            [
+                float(np.square(np.maximum(values, least) - correct).mean(dtype=np.float64))
+                for values in (quantized, quantized + shift[:, None, None])
+            ]
+        )
     before, after = image_weights(np.concatenate(powers)) @ np.array(errors) / len(errors)
     return Fitted(
         weight=nearest.weight, shift=shift, up=None, before=float(before), after=float(after)
     )
-
-
-def _images(layer: Layer, replays: tuple[Replay, Replay]) -> Iterator[tuple[Array, Array]]:
-    """Yields what each network makes of the layer's target, (O, h, w), image by image."""
-    exact, twin = (replay.read([layer.target]) for replay in replays)
-    for (wanted,), (made,) in zip(exact, twin, strict=True):
-        yield from zip(wanted, made, strict=True)
-
-
-def _errors(wanted: Array, made: Array, shift: Array, least: float) -> tuple[float, float]:
-    """Returns the mean squared error of one image behind the ReLU, without and with the shift."""
-    right = np.maximum(wanted, least)
-    without, shifted = (
-        float(np.square(np.maximum(values, least) - right).mean(dtype=np.float64))
-        for values in (made, made + shift[:, None, None])
-    )
-    return without, shifted

@@ -6,20 +6,23 @@ others: on ResNet-50 TensorRT's corrections cost it 2 dB of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.calibration.recovery.bias import fit_bias
-from edgeres.calibration.recovery.layers import Layer, layers_of
-from edgeres.calibration.recovery.replay import float_replay, twin_replay
+from edgeres.calibration.recovery.layers import (
+    QuantizedConvolution,
+    layers_of,
+    nearest_rounding,
+)
+from edgeres.calibration.recovery.replay import ReplayPair, float_replay, quantized_replay
 from edgeres.core.table import CalibrationTable
 from edgeres.progress import Progress, tracked
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters, with_weights
-from edgeres.quantization.rounding import grid_scales, on_grid
 from edgeres.targets.onnxruntime.joint import Affine, rounded_parts
 from edgeres.targets.onnxruntime.lowering import activation_grid
 from edgeres.targets.onnxruntime.pixels import pixel_grid
@@ -55,59 +58,56 @@ def cpu_biases(
     trained = {n.name: parameters_of(clipped, n) for n in clipped.nodes if n.name in names}
     own = with_parameters(clipped, trained)
     rounded = {
-        name: Parameters(_rounded(trained[name], recovered.get(name)), trained[name].bias)
+        name: Parameters(recovered[name], trained[name].bias)
+        if name in recovered
+        else nearest_rounding(trained[name])
         for name in placement.weighted
     }
-    rounded |= _joint_parameters(graph, table, trained)
+    rounded |= _jointly_rounded(own, table)
     pixels = pixel_grid(graph, table)
     if pixels is not None:
         stem = str(pixels.stem.name)
         weight = rounded[stem].weight if pixels.uniform else trained[stem].weight
         rounded[stem] = Parameters(pixels.rounded(weight), trained[stem].bias)
+        # The image keeps its pixels exactly: nothing rounds it.
         edges = tuple(edge for edge in placement.edges if edge.node != stem)
         placement = replace(placement, edges=edges)
-    exact = float_replay(graph, images)
-    twin = twin_replay(with_parameters(own, rounded), placement, table, images, unsigned=True)
-    layers = sorted(
-        [*layers_of(own, placement), *_joint_layers(own)],
-        key=lambda layer: own.positions[layer.node.output[0]],
+    quantized = with_parameters(own, rounded)
+    replays = ReplayPair(
+        float_replay(graph, images),
+        quantized_replay(quantized, placement, table, images, unsigned=True),
     )
-    found = {}
+    layers = [*layers_of(own, placement), *_joint_layers(own)]
+    layers.sort(key=lambda layer: own.positions[layer.node.output[0]])
+    biases = {}
     for layer in tracked(layers, "Correcting the CPU's biases", progress):
-        exact.advance(layer.node)
-        twin.advance(layer.node)
-        own_parameters = rounded[layer.node.name]
-        shift = fit_bias(layer, own_parameters, (exact, twin), fitted).shift
-        twin.settle(layer.node, Parameters(own_parameters.weight, own_parameters.bias + shift))
-        found[str(layer.node.name)] = shift
-    return found
+        replays.advance(layer.node)
+        before = rounded[layer.node.name]
+        shift = fit_bias(layer, before, replays, fitted).shift
+        replays.quantized.settle(layer.node, Parameters(before.weight, before.bias + shift))
+        biases[str(layer.node.name)] = shift
+    return biases
 
 
-def _rounded(trained: Parameters, recovered: Array | None) -> Array:
-    if recovered is not None:
-        return recovered
-    return on_grid(trained.weight, grid_scales(trained.weight))
+def _jointly_rounded(graph: Graph, table: CalibrationTable) -> dict[str, Parameters]:
+    """Returns the parameters of convolutions that are computed jointly, by name.
 
-
-def _joint_parameters(
-    graph: Graph, table: CalibrationTable, trained: Mapping[str, Parameters]
-) -> dict[str, Parameters]:
-    """Returns the parameters of the convolutions that are computed jointly, by name."""
-    found = {}
+    They share one grid, with each source's scale in the weights, so no recovered rounding fits.
+    """
+    rounded = {}
     for convs in joined_convolutions(graph).values():
-        parts = [Affine(trained[conv.name].weight, None) for conv in convs]
+        trained = [parameters_of(graph, conv) for conv in convs]
         scales = [activation_grid(graph, table, conv.input[0]).scale for conv in convs]
-        for conv, weight in zip(convs, rounded_parts(parts, scales), strict=True):
-            found[str(conv.name)] = Parameters(weight, trained[conv.name].bias)
-    return found
+        weights = rounded_parts([Affine(p.weight, None) for p in trained], scales)
+        for conv, weight, parameters in zip(convs, weights, trained, strict=True):
+            rounded[str(conv.name)] = Parameters(weight, parameters.bias)
+    return rounded
 
 
-def _joint_layers(graph: Graph) -> list[Layer]:
-    adds = {node.name: node for node in graph.nodes if node.op_type == "Add"}
-    found = []
-    for name, convs in joined_convolutions(graph).items():
-        last = max(convs, key=lambda conv: graph.positions[conv.output[0]])
-        made = str(adds[name].output[0])
-        relu = result_of(graph, adds[name]) != made
-        found.append(Layer(last, last.input[0], made, None, relu))
-    return found
+def _joint_layers(graph: Graph) -> Iterator[QuantizedConvolution]:
+    """Yields each joint convolution as the last of its parts, which ends at the Add."""
+    joined = joined_convolutions(graph)
+    for add in (node for node in graph.nodes if node.name in joined):
+        last = max(joined[add.name], key=lambda conv: graph.positions[conv.output[0]])
+        relu = result_of(graph, add) != add.output[0]
+        yield QuantizedConvolution(last, last.input[0], add.output[0], None, relu)

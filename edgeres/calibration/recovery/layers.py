@@ -13,9 +13,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.calibration.recovery.replay import Replay
+from edgeres.calibration.recovery.replay import ReplayPair
 from edgeres.quantization.graph import Graph, attribute, integers
 from edgeres.quantization.placement import Placement
+from edgeres.quantization.recovered import Parameters
+from edgeres.quantization.rounding import grid_scales, on_grid
 
 Array = NDArray[np.float32]
 Pair = tuple[int, int]
@@ -29,16 +31,16 @@ _LEAST_SIDE = 7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layer:
+class QuantizedConvolution:
     """One quantized convolution, with the Add and the ReLU that TensorRT fuses with it."""
 
     node: onnx.NodeProto
     source: str
-    """What it reads in the simulated network."""
+    """What it reads in the quantized network."""
     target: str
     """What comes of it, with the Add and before the ReLU, in either network."""
     shortcut: str | None
-    """What the simulated network adds to it."""
+    """What the quantized network adds to it."""
     relu: bool
 
 
@@ -60,11 +62,11 @@ class Samples:
     """Windows of N images for one layer, (h, w) outputs each."""
 
     source: Array
-    """(N, C, h', w'): what the simulated network's convolution reads for them, padding included."""
+    """(N, C, h', w'): what the quantized network's convolution reads for them, padding included."""
     target: Array
     """(N, O, h, w): what the FP32 network makes of the same images, before the ReLU."""
     shortcut: Array | None
-    """(N, O, h, w): what the simulated network adds."""
+    """(N, O, h, w): what the quantized network adds."""
     relu: bool
 
     def part(self, which: slice) -> Samples:
@@ -75,7 +77,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """What recovery made of one layer."""
+    """One layer as recovery leaves it."""
 
     weight: Array
     """On its grid."""
@@ -88,12 +90,24 @@ class Fitted:
     after: float
 
 
-def layers_of(graph: Graph, placement: Placement) -> list[Layer]:
+def layers_of(graph: Graph, placement: Placement) -> list[QuantizedConvolution]:
     """Returns the quantized convolutions in topological order."""
     quantized = {(edge.node, edge.index) for edge in placement.edges}
-    return [
-        _layer(graph, node, quantized) for node in graph.nodes if node.name in placement.weighted
-    ]
+    layers = []
+    for node in (n for n in graph.nodes if n.name in placement.weighted):
+        target, shortcut = node.output[0], None
+        add = graph.only_consumer(target)
+        if add is not None and add.op_type == "Add":
+            # TensorRT fuses the Add with the convolution whose partner is rounded; a projection,
+            # whose own result is rounded, ends at itself.
+            other = 1 - list(add.input).index(target)
+            if (add.name, other) in quantized:
+                target, shortcut = add.output[0], _dequantized(add.input[other])
+        reader = graph.only_consumer(target)
+        relu = reader is not None and reader.op_type == "Relu"
+        source = _dequantized(node.input[0])
+        layers.append(QuantizedConvolution(node, source, target, shortcut, relu))
+    return layers
 
 
 def geometry_of(graph: Graph, node: onnx.NodeProto) -> Geometry:
@@ -106,7 +120,7 @@ def geometry_of(graph: Graph, node: onnx.NodeProto) -> Geometry:
     return Geometry((rows, columns), strides, dilations, (pads[0], pads[1]), groups)
 
 
-def window_of(graph: Graph, layer: Layer, images: int) -> Pair:
+def window_of(graph: Graph, layer: QuantizedConvolution, images: int) -> Pair:
     """Returns how many positions of the output a layer's window has each way."""
     inputs = np.prod(graph.constants[layer.node.input[1]].dims[1:])
     side = max(_LEAST_SIDE, int(np.ceil(np.sqrt(_SAMPLES_PER_INPUT * inputs / images))))
@@ -115,23 +129,32 @@ def window_of(graph: Graph, layer: Layer, images: int) -> Pair:
 
 
 def sample(
-    layer: Layer, geometry: Geometry, window: Pair, replays: tuple[Replay, Replay], seed: int
+    layer: QuantizedConvolution, geometry: Geometry, window: Pair, replays: ReplayPair, seed: int
 ) -> Samples:
-    """Returns a window of each image, from the FP32 network and the simulated one."""
-    exact, twin = replays
+    """Returns a window of each image, from the FP32 network and the quantized one."""
     read = [layer.source, *([] if layer.shortcut is None else [layer.shortcut])]
     generator = np.random.default_rng(seed)
     sources: list[Array] = []
     targets: list[Array] = []
     shortcuts: list[Array] = []
-    for (made,), (source, *added) in zip(exact.read([layer.target]), twin.read(read), strict=True):
-        for index, image in enumerate(made):
-            start = _place(generator, image.shape[1:], window)
-            targets.append(_patch(image, start, window))
-            shortcuts.extend(_patch(shortcut[index], start, window) for shortcut in added)
-            sources.append(_read_by(source[index], geometry, start, window))
+    batches = zip(replays.exact.read([layer.target]), replays.quantized.read(read), strict=True)
+    for (outputs,), (source, *added) in batches:
+        for index, image in enumerate(outputs):
+            top, left = (
+                int(generator.integers(size - side + 1))
+                for size, side in zip(image.shape[1:], window, strict=True)
+            )
+            inside = (slice(None), slice(top, top + window[0]), slice(left, left + window[1]))
+            targets.append(image[inside])
+            shortcuts.extend(shortcut[index][inside] for shortcut in added)
+            sources.append(_receptive_field(source[index], geometry, (top, left), window))
     shortcut = np.stack(shortcuts) if shortcuts else None
     return Samples(np.stack(sources), np.stack(targets), shortcut, layer.relu)
+
+
+def nearest_rounding(trained: Parameters) -> Parameters:
+    """Returns the parameters with each weight rounded to the nearest on its grid."""
+    return Parameters(on_grid(trained.weight, grid_scales(trained.weight)), trained.bias)
 
 
 def powers_of(outputs: Array) -> Array:
@@ -150,22 +173,11 @@ def image_weights(powers: Array) -> Array:
     Args:
         powers: from `powers_of`, (N,).
     """
+    # A network whose output is zero on half of the images has a median of zero.
     least = max(float(np.median(powers)), float(np.finfo(np.float32).tiny))
     weights: NDArray[np.float64] = 1 / np.maximum(powers, least).astype(np.float64)
     weights /= weights.mean()
     return weights.astype(np.float32)
-
-
-def _layer(graph: Graph, node: onnx.NodeProto, quantized: set[tuple[str, int]]) -> Layer:
-    made, shortcut = node.output[0], None
-    add = graph.only_consumer(made)
-    if add is not None and add.op_type == "Add":
-        other = 1 - list(add.input).index(made)
-        if (add.name, other) in quantized:
-            made, shortcut = add.output[0], _dequantized(add.input[other])
-    reader = graph.only_consumer(made)
-    relu = reader is not None and reader.op_type == "Relu"
-    return Layer(node, _dequantized(node.input[0]), made, shortcut, relu)
 
 
 def _dequantized(tensor: str) -> str:
@@ -173,31 +185,18 @@ def _dequantized(tensor: str) -> str:
     return tensor + "/dq"
 
 
-def _place(generator: np.random.Generator, size: tuple[int, ...], window: Pair) -> Pair:
-    rows, columns = (int(generator.integers(s - w + 1)) for s, w in zip(size, window, strict=True))
-    return rows, columns
-
-
-def _patch(image: Array, start: Pair, window: Pair) -> Array:
-    (top, left), (rows, columns) = start, window
-    return image[:, top : top + rows, left : left + columns]
-
-
-def _read_by(image: Array, geometry: Geometry, start: Pair, window: Pair) -> Array:
-    """Returns the pixels that a window of outputs is made of, zeros beyond the image."""
-    first = [
-        s * stride - pad
-        for s, stride, pad in zip(start, geometry.strides, geometry.pads, strict=True)
-    ]
-    sides = [
-        (n - 1) * stride + extent
-        for n, stride, extent in zip(window, geometry.strides, geometry.extent, strict=True)
-    ]
-    low = [max(0, f) for f in first]
-    high = [min(n, f + s) for n, f, s in zip(image.shape[1:], first, sides, strict=True)]
-    inside = tuple(slice(a - f, b - f) for a, b, f in zip(low, high, first, strict=True))
-    patch = np.zeros((len(image), *sides), np.float32)
-    patch[(slice(None), *inside)] = image[:, low[0] : high[0], low[1] : high[1]]
+def _receptive_field(image: Array, geometry: Geometry, start: Pair, window: Pair) -> Array:
+    """Returns the pixels that a window of outputs is computed from, zeros beyond the image."""
+    patch_sides, inside, read = [], [slice(None)], [slice(None)]
+    for axis, size in enumerate(image.shape[1:]):
+        first = start[axis] * geometry.strides[axis] - geometry.pads[axis]
+        side = (window[axis] - 1) * geometry.strides[axis] + geometry.extent[axis]
+        low, high = max(0, first), min(size, first + side)
+        patch_sides.append(side)
+        inside.append(slice(low - first, high - first))
+        read.append(slice(low, high))
+    patch = np.zeros((len(image), *patch_sides), np.float32)
+    patch[tuple(inside)] = image[tuple(read)]
     return patch
 
 

@@ -1,15 +1,15 @@
-"""The FP32 network and its simulated INT8 twin, read layer by layer on the same images.
+"""The FP32 network and its quantized copy, read layer by layer on the same images.
 
-The twin has TensorRT's Q/DQ on its activations and float weights that lie on their grid, so
+The copy has TensorRT's Q/DQ on its activations and float weights that lie on their grid, so
 ONNX Runtime runs it at FP32's speed and each weight can be replaced alone. A reading runs only
-the operators behind the last activation that is held, and is of as many images as are held:
-large feature maps, which say much of each image, of fewer.
+the operators behind the cached activation, and is of as many images as are cached: large feature
+maps, of which one image has many positions, of fewer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -25,22 +25,22 @@ from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
 
 Array = NDArray[np.float32]
 
-HELD_BYTES = 256 << 20
-"""Most memory that the held activation may take, in each of the two networks."""
+CACHE_BYTES = 256 << 20
+"""Most memory that the cached activation may take, in each of the two networks."""
 
-LEAST_HELD = 48
+LEAST_CACHED = 48
 """Fewest images that a reading is cut down to. On ResNet-50 the 80 of 320 that the first stage is
-held of leave its logits as close to FP32 as all would."""
+cached of leave its logits as close to FP32 as all would."""
 
 _BATCH = 8
 """Images per inference: activations of a batch of ResNet-50's blocks stay in the cache."""
 
 
 class Replay:
-    """One network on all images: `read` gives activations, `advance` moves what is held."""
+    """One network on all images: `read` gives activations, `advance` moves the cached one on."""
 
     def __init__(self, graph: Graph, model: onnx.ModelProto, images: Array) -> None:
-        """Holds the images.
+        """Starts with the images themselves cached.
 
         Args:
             graph: the FP32 graph, whose activations `model` has by the same names.
@@ -53,10 +53,10 @@ class Replay:
         self._cuts = cuts(graph)
         self._images = images
         self._every = 1
-        self._held = graph.input
+        self._cached = graph.input
         self._values = images
 
-    def of(self, images: int) -> int:
+    def count(self, images: int) -> int:
         """Returns how many of the first `images` are read now."""
         return len(range(0, images, self._every))
 
@@ -67,40 +67,55 @@ class Replay:
 
     def read(self, tensors: Sequence[str]) -> Iterator[list[Array]]:
         """Yields the tensors' values on the next few images, from the first image to the last."""
-        model = between(self._model, self._held, tensors)
+        model = between(self._model, self._cached, tensors)
+        # Float kernels: integer ones would round the float weights a second time.
         session = open_session(model.SerializeToString(), integer=False)
         for start in range(0, len(self._values), _BATCH):
             values = self._values[start : start + _BATCH]
-            yield run_session(session, tensors, {self._held: values})
+            yield run_session(session, tensors, {self._cached: values})
 
     def advance(self, node: onnx.NodeProto) -> None:
-        """Holds the last activation that `node` and all after it follow from.
+        """Caches the last activation that `node` and all after it follow from.
 
         Of every image, or every second, fourth ... where more would not fit; where too few
-        would, what was held stays.
+        would, the cached one stays.
         """
         position = self._graph.positions[node.output[0]]
         before = [t for t in self._cuts if self._graph.positions[t] < position]
-        if not before or before[-1] == self._held:
+        if not before or before[-1] == self._cached:
             return
-        every = self._spacing(before[-1])
-        if every is None:
-            return
-        if every < self._every:
-            self._held, self._values, self._every = self._graph.input, self._images, 1
-        self._values = self._values[:: every // self._every]
-        self._values = np.concatenate([values for (values,) in self.read(before[-1:])])
-        self._held, self._every = before[-1], every
-
-    def _spacing(self, tensor: str) -> int | None:
-        """Returns the least power of two such that every so-manieth image's tensor fits."""
+        tensor, every = before[-1], 1
         elements = int(np.prod(self._graph.shapes[tensor], dtype=np.int64))
-        held, every = HELD_BYTES // (elements * self._images.itemsize), 1
-        while len(self._images[::every]) > held:
+        fitting = CACHE_BYTES // (elements * self._images.itemsize)
+        while len(self._images[::every]) > fitting:
             every *= 2
-            if len(self._images[::every]) < LEAST_HELD:
-                return None
-        return every
+            if len(self._images[::every]) < LEAST_CACHED:
+                return
+        if every < self._every:
+            # A smaller feature map fits more images again; those were dropped, so start over.
+            self._cached, self._values, self._every = self._graph.input, self._images, 1
+        self._values = self._values[:: every // self._every]
+        self._values = np.concatenate([values for (values,) in self.read([tensor])])
+        self._cached, self._every = tensor, every
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReplayPair:
+    """The FP32 network and its quantized copy, both at the same activation of the same images."""
+
+    exact: Replay
+    quantized: Replay
+
+    def advance(self, node: onnx.NodeProto) -> None:
+        """Caches in both the last activation that `node` and all after it follow from."""
+        self.exact.advance(node)
+        self.quantized.advance(node)
+
+    def outputs(self, tensor: str) -> Iterator[tuple[Array, Array]]:
+        """Yields a tensor of one image, (O, h, w), in FP32 and quantized, image by image."""
+        batches = zip(self.exact.read([tensor]), self.quantized.read([tensor]), strict=True)
+        for (exact,), (quantized,) in batches:
+            yield from zip(exact, quantized, strict=True)
 
 
 def float_replay(graph: Graph, images: Array) -> Replay:
@@ -108,7 +123,7 @@ def float_replay(graph: Graph, images: Array) -> Replay:
     return Replay(graph, graph.model, images)
 
 
-def twin_replay(
+def quantized_replay(
     graph: Graph, placement: Placement, table: CalibrationTable, images: Array, *, unsigned: bool
 ) -> Replay:
     """Returns the network with quantized activations on the images; weights are as in `graph`.
@@ -120,6 +135,7 @@ def twin_replay(
         images: (N, 3, H, W), preprocessed.
         unsigned: whether the placement's target has an unsigned grid.
     """
+    # No Q/DQ on weights: `settle` replaces them, and they lie on their grid as floats.
     activations = replace(placement, weighted=frozenset())
     return Replay(graph, lower_for_tensorrt(graph, activations, table, unsigned=unsigned), images)
 
@@ -131,13 +147,14 @@ def cuts(graph: Graph) -> list[str]:
         for name, readers in graph.consumers.items()
         if name not in graph.constants
     }
-    found, reach = [], last_read.get(graph.input, -1)
+    tensors, reach = [], last_read.get(graph.input, -1)
     for position, node in enumerate(graph.nodes):
         output = node.output[0]
+        # Nothing that was computed before is read behind this node.
         if reach <= position and output in graph.shapes and output != graph.output:
-            found.append(str(output))
+            tensors.append(str(output))
         reach = max(reach, last_read.get(output, -1))
-    return found
+    return tensors
 
 
 def between(model: onnx.ModelProto, source: str, tensors: Sequence[str]) -> onnx.ModelProto:

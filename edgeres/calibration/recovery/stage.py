@@ -22,13 +22,14 @@ from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.calibration.recovery.equalize import equalization_of
 from edgeres.calibration.recovery.layers import (
     Fitted,
-    Layer,
+    QuantizedConvolution,
     geometry_of,
     layers_of,
+    nearest_rounding,
     sample,
     window_of,
 )
-from edgeres.calibration.recovery.replay import Replay, float_replay, twin_replay
+from edgeres.calibration.recovery.replay import ReplayPair, float_replay, quantized_replay
 from edgeres.calibration.stages import range_of
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, LayerError, Recovery
@@ -46,12 +47,12 @@ from edgeres.quantization.recovered import (
     with_parameters,
     with_weights,
 )
-from edgeres.quantization.rounding import grid_scales, on_grid, pack
+from edgeres.quantization.rounding import pack
 from edgeres.targets.base import cpu_target, lowerings, simulated_target
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 Array = NDArray[np.float32]
-Fit = Callable[[Layer, Parameters], Fitted]
+Fit = Callable[[QuantizedConvolution, Parameters], Fitted]
 
 IMAGES = 320
 """Most images that recovery uses: ResNet-50's are 184 MiB of memory."""
@@ -225,35 +226,34 @@ def _fitted(
     names = bench.placement.weighted
     clipped = with_weights(base, table.weight_method, bench.placement)
     trained = {n.name: parameters_of(clipped, n) for n in clipped.nodes if n.name in names}
-    nearest = {name: _nearest(parameters) for name, parameters in trained.items()}
+    nearest = {name: nearest_rounding(parameters) for name, parameters in trained.items()}
     own = with_parameters(clipped, trained)
-    exact = float_replay(base, bench.images)
     rounded = with_parameters(own, nearest)
-    twin = twin_replay(rounded, bench.placement, table, bench.images, unsigned=False)
-    fit = _fits(own, (exact, twin), bench.fitted, config)
+    replays = ReplayPair(
+        float_replay(base, bench.images),
+        quantized_replay(rounded, bench.placement, table, bench.images, unsigned=False),
+    )
+    fit = _fits(own, replays, bench.fitted, config)
     layers = layers_of(own, bench.placement)
-    found = {}
+    fitted = {}
     for layer in tracked(layers, "Recovering", progress):
         name = layer.node.name
-        exact.advance(layer.node)
-        twin.advance(layer.node)
-        found[name] = fit(layer, trained[name])
-        bias = trained[name].bias + found[name].shift
-        twin.settle(layer.node, Parameters(found[name].weight, bias))
-    return found
+        replays.advance(layer.node)
+        fitted[name] = fit(layer, trained[name])
+        bias = trained[name].bias + fitted[name].shift
+        replays.quantized.settle(layer.node, Parameters(fitted[name].weight, bias))
+    return fitted
 
 
-def _fits(
-    graph: Graph, replays: tuple[Replay, Replay], fitted: int, config: CalibrationConfig
-) -> Fit:
+def _fits(graph: Graph, replays: ReplayPair, fitted: int, config: CalibrationConfig) -> Fit:
     """Returns what fits one layer, by the kind that was asked for."""
     if config.recover is Recover.BIAS:
-        return lambda layer, trained: fit_bias(layer, _nearest(trained), replays, fitted)
+        return lambda layer, trained: fit_bias(layer, nearest_rounding(trained), replays, fitted)
     adaround = _adaround()
 
-    def fit(layer: Layer, trained: Parameters) -> Fitted:
+    def fit(layer: QuantizedConvolution, trained: Parameters) -> Fitted:
         geometry = geometry_of(graph, layer.node)
-        count = replays[0].of(fitted)
+        count = replays.exact.count(fitted)
         samples = sample(layer, geometry, window_of(graph, layer, count), replays, config.seed)
         schedule = adaround.Schedule(config.recover_iterations, config.seed)
         parts = samples.part(slice(count)), samples.part(slice(count, None))
@@ -261,10 +261,6 @@ def _fits(
         return found
 
     return fit
-
-
-def _nearest(trained: Parameters) -> Parameters:
-    return Parameters(on_grid(trained.weight, grid_scales(trained.weight)), trained.bias)
 
 
 def _adaround() -> ModuleType:

@@ -11,8 +11,18 @@ from numpy.typing import NDArray
 from tables import table_from_images
 
 from edgeres.calibration.recovery.bias import fit_bias
-from edgeres.calibration.recovery.layers import Layer, image_weights, layers_of, powers_of
-from edgeres.calibration.recovery.replay import Replay, float_replay, twin_replay
+from edgeres.calibration.recovery.layers import (
+    QuantizedConvolution,
+    image_weights,
+    layers_of,
+    powers_of,
+)
+from edgeres.calibration.recovery.replay import (
+    Replay,
+    ReplayPair,
+    float_replay,
+    quantized_replay,
+)
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
@@ -21,7 +31,7 @@ Array = NDArray[np.float32]
 FITTED, ALL = 20, 28
 
 
-def outputs(replay: Replay, layer: Layer) -> Array:
+def outputs(replay: Replay, layer: QuantizedConvolution) -> Array:
     """Returns a layer's output before the ReLU on all images."""
     return np.concatenate([made for (made,) in replay.read([layer.target])])
 
@@ -33,7 +43,7 @@ def shares(wanted: Array) -> Array:
     return np.asarray(inverse / inverse.sum())
 
 
-def mean_error(layer: Layer, wanted: Array, made: Array) -> Array:
+def mean_error(layer: QuantizedConvolution, wanted: Array, made: Array) -> Array:
     """Returns the mean by which each channel falls short where the ReLU lets it through."""
     through = (made > 0) | (not layer.relu)
     weights = shares(wanted)[:, None, None, None] * through
@@ -43,7 +53,7 @@ def mean_error(layer: Layer, wanted: Array, made: Array) -> Array:
     return np.asarray(short / np.maximum(weights.sum(axis=(0, 2, 3)), 1e-12))
 
 
-def setting(name: str, coarse: float = 0.05) -> tuple[Graph, Graph, Replay, Replay]:
+def setting(name: str, coarse: float = 0.05) -> tuple[Graph, Graph, ReplayPair]:
     """Returns a network with a weight of its own for each layer, the same coarsely rounded, both run."""
     graph = view(network(name))
     placement = place_for_tensorrt(graph)
@@ -53,33 +63,45 @@ def setting(name: str, coarse: float = 0.05) -> tuple[Graph, Graph, Replay, Repl
         k: Parameters((np.rint(p.weight / coarse) * coarse).astype(np.float32), p.bias)
         for k, p in trained.items()
     }
-    twin = with_parameters(own, rounded)
+    coarsely = with_parameters(own, rounded)
     table = table_from_images(graph, images(4))
     x = images(ALL) + np.float32(0.3)
-    return own, twin, float_replay(own, x), twin_replay(twin, placement, table, x, unsigned=False)
+    quantized = quantized_replay(coarsely, placement, table, x, unsigned=False)
+    return own, coarsely, ReplayPair(float_replay(own, x), quantized)
 
 
 def test_the_mean_error_is_gone_in_every_layer() -> None:
     """Settled one after the other, no channel of the fitted images is off on average."""
-    own, rounded, exact, twin = setting("down-sampling")
+    own, rounded, replays = setting("down-sampling")
     for layer in layers_of(own, place_for_tensorrt(own)):
         nearest = parameters_of(rounded, rounded.producers[layer.node.output[0]])
-        found = fit_bias(layer, nearest, (exact, twin), FITTED)
-        off = mean_error(layer, outputs(exact, layer)[:FITTED], outputs(twin, layer)[:FITTED])
+        found = fit_bias(layer, nearest, replays, FITTED)
+        off = mean_error(
+            layer,
+            outputs(replays.exact, layer)[:FITTED],
+            outputs(replays.quantized, layer)[:FITTED],
+        )
         np.testing.assert_allclose(found.shift, off, atol=1e-5)
         assert np.abs(off).max() > 1e-3
-        twin.settle(layer.node, Parameters(found.weight, nearest.bias + found.shift))
-        left = mean_error(layer, outputs(exact, layer)[:FITTED], outputs(twin, layer)[:FITTED])
+        replays.quantized.settle(layer.node, Parameters(found.weight, nearest.bias + found.shift))
+        left = mean_error(
+            layer,
+            outputs(replays.exact, layer)[:FITTED],
+            outputs(replays.quantized, layer)[:FITTED],
+        )
         assert np.abs(left).max() < np.abs(off).max() / 4
 
 
 def test_errors_are_of_the_held_out_images() -> None:
     """Before and after are mean squares behind the ReLU on images that were not fitted."""
-    own, rounded, exact, twin = setting("identity")
+    own, rounded, replays = setting("identity")
     layer = layers_of(own, place_for_tensorrt(own))[1]
     nearest = parameters_of(rounded, rounded.producers[layer.node.output[0]])
-    found = fit_bias(layer, nearest, (exact, twin), FITTED)
-    wanted, made = outputs(exact, layer)[FITTED:], outputs(twin, layer)[FITTED:]
+    found = fit_bias(layer, nearest, replays, FITTED)
+    wanted, made = (
+        outputs(replays.exact, layer)[FITTED:],
+        outputs(replays.quantized, layer)[FITTED:],
+    )
     shifted = made + found.shift[:, None, None]
     errors = [np.square(np.maximum(m, 0) - np.maximum(wanted, 0)) for m in (made, shifted)]
     expected = [shares(wanted) @ error.mean(axis=(1, 2, 3)) for error in errors]
@@ -90,10 +112,10 @@ def test_errors_are_of_the_held_out_images() -> None:
 
 def test_a_layer_without_error_is_left_alone() -> None:
     """Where both networks agree, the correction is nothing."""
-    own, _, exact, _ = setting("identity")
+    own, _, replays = setting("identity")
     layer = layers_of(own, place_for_tensorrt(own))[0]
     parameters = parameters_of(own, layer.node)
-    found = fit_bias(layer, parameters, (exact, exact), FITTED)
+    found = fit_bias(layer, parameters, ReplayPair(replays.exact, replays.exact), FITTED)
     assert not found.shift.any()
     assert (found.before, found.after) == (0, 0)
     assert initializers(own.model)  # the network itself was only read
@@ -104,14 +126,15 @@ def test_what_the_relu_cuts_off_moves_no_bias() -> None:
 
     A mean over all of the output, as in the source, would follow them.
     """
-    own, rounded, exact, twin = setting("identity")
+    own, rounded, replays = setting("identity")
     layer = layers_of(own, place_for_tensorrt(own))[1]
     nearest = parameters_of(rounded, rounded.producers[layer.node.output[0]])
-    right = fit_bias(layer, nearest, (exact, twin), FITTED)
-    far = SimpleNamespace(read=lambda names: (clipped(part) for part in twin.read(names)))
-    found = fit_bias(layer, nearest, (exact, cast("Replay", far)), FITTED)
+    right = fit_bias(layer, nearest, replays, FITTED)
+    read = replays.quantized.read
+    far = cast("Replay", SimpleNamespace(read=lambda names: map(clipped, read(names))))
+    found = fit_bias(layer, nearest, ReplayPair(replays.exact, far), FITTED)
     np.testing.assert_array_equal(found.shift, right.shift)
-    wanted, made = outputs(exact, layer)[:FITTED], outputs(cast("Replay", far), layer)[:FITTED]
+    wanted, made = outputs(replays.exact, layer)[:FITTED], outputs(far, layer)[:FITTED]
     assert np.abs((wanted - made).mean(axis=(0, 2, 3))).min() > 5 * np.abs(right.shift).max()
 
 

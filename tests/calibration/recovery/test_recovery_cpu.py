@@ -13,7 +13,7 @@ from tables import table_from_images
 
 from edgeres.calibration.quality import sqnr_db
 from edgeres.calibration.recovery.cpu import cpu_biases
-from edgeres.calibration.recovery.replay import twin_replay
+from edgeres.calibration.recovery.replay import quantized_replay
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, Recovery
 from edgeres.core.table import CalibrationTable, Threshold
@@ -52,14 +52,14 @@ def jointly_rounded(graph: Graph, table: CalibrationTable) -> Graph:
 
 
 @pytest.mark.parametrize("name", ["identity", "down-sampling", "bottleneck", "option A"])
-def test_the_twin_is_the_lowered_network(name: str) -> None:
+def test_the_quantized_network_is_the_lowered_one(name: str) -> None:
     """What is simulated in float is what the integers compute, but for a step here and there."""
     graph = view(network(name))
     table = table_from_images(graph, images(4))
     settled = on_grids(graph)
     weighted = jointly_rounded(settled, table)
-    twin = twin_replay(weighted, place_for_cpu(graph), table, images(6), unsigned=True)
-    (logits,) = next(twin.read(["logits"]))
+    replay = quantized_replay(weighted, place_for_cpu(graph), table, images(6), unsigned=True)
+    (logits,) = next(replay.read(["logits"]))
     expected = logits_of(lower_for_cpu(settled, table), images(6), optimized=False)
     error = np.abs(logits_of(network(name), images(6)) - expected).max()
     assert np.abs(logits - expected).max() < error / 3

@@ -1,4 +1,4 @@
-"""What recovery reads of a network: its layers, windows of them, and the activations held between."""
+"""What recovery reads of a network: its layers, windows of them, and the activations cached between."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from torch.nn import functional
 
 from edgeres.calibration.recovery import replay as replay_module
 from edgeres.calibration.recovery.layers import (
-    Layer,
+    QuantizedConvolution,
     Samples,
     geometry_of,
     layers_of,
     sample,
     window_of,
 )
-from edgeres.calibration.recovery.replay import Replay, between, cuts, float_replay, twin_replay
+from edgeres.calibration.recovery.replay import (
+    Replay,
+    ReplayPair,
+    between,
+    cuts,
+    float_replay,
+    quantized_replay,
+)
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters
 from edgeres.quantization.rounding import grid_scales, on_grid
@@ -36,13 +43,13 @@ ODD = {
 """Attributes of a 3x3 convolution."""
 
 
-def twin_of(graph: Graph, count: int = 6) -> Replay:
+def quantized(graph: Graph, count: int = 6) -> Replay:
     """Returns the network with quantized activations on a few images."""
     table = table_from_images(graph, images(4))
-    return twin_replay(graph, place_for_tensorrt(graph), table, images(count), unsigned=False)
+    return quantized_replay(graph, place_for_tensorrt(graph), table, images(count), unsigned=False)
 
 
-def convolved(graph: Graph, layer: Layer, samples: Samples) -> torch.Tensor:
+def convolved(graph: Graph, layer: QuantizedConvolution, samples: Samples) -> torch.Tensor:
     """Returns what torch makes of the windows: the convolution without padding, and the Add."""
     geometry, parameters = geometry_of(graph, layer.node), parameters_of(graph, layer.node)
     made = functional.conv2d(
@@ -59,9 +66,11 @@ def convolved(graph: Graph, layer: Layer, samples: Samples) -> torch.Tensor:
 
 def check_windows(graph: Graph, window: tuple[int, int] = (3, 2)) -> None:
     """Checks that the windows of each layer's input make the windows of its output."""
-    twin = twin_of(graph)
+    replay = quantized(graph)
     for layer in layers_of(graph, place_for_tensorrt(graph)):
-        samples = sample(layer, geometry_of(graph, layer.node), window, (twin, twin), seed=1)
+        samples = sample(
+            layer, geometry_of(graph, layer.node), window, ReplayPair(replay, replay), seed=1
+        )
         found = convolved(graph, layer, samples)
         assert found.shape[2:] == window
         torch.testing.assert_close(found, torch.from_numpy(samples.target), rtol=1e-4, atol=1e-4)
@@ -84,8 +93,9 @@ def test_windows_reach_every_place() -> None:
     """Over many images the drawn windows touch all four corners of the feature map."""
     graph = view(network("identity"))
     layer = layers_of(graph, place_for_tensorrt(graph))[0]
-    twin = twin_of(graph, 64)
-    windows = sample(layer, geometry_of(graph, layer.node), (15, 15), (twin, twin), seed=0).source
+    replay = quantized(graph, 64)
+    replays = ReplayPair(replay, replay)
+    windows = sample(layer, geometry_of(graph, layer.node), (15, 15), replays, seed=0).source
     padded = {(not window[:, 0].any(), not window[:, :, 0].any()) for window in windows}
     assert padded == {(True, True), (True, False), (False, True), (False, False)}
 
@@ -117,39 +127,39 @@ def test_cuts_are_what_all_else_follows_from() -> None:
     assert "hidden" not in cuts(view(network("bottleneck")))
 
 
-def test_holding_an_activation_changes_no_reading() -> None:
-    """From the held block output on, the network says what it said from the image on."""
+def test_caching_an_activation_changes_no_reading() -> None:
+    """From the cached block output on, the network computes what it does from the image on."""
     graph = view(network("pre-activation"))
-    held = float_replay(graph, images(5))
-    held.advance(graph.producers["deep"])
+    advanced = float_replay(graph, images(5))
+    advanced.advance(graph.producers["deep"])
     fresh = float_replay(graph, images(5))
-    assert held._held != graph.input
-    for (a,), (b,) in zip(held.read(["logits"]), fresh.read(["logits"]), strict=True):
+    assert advanced._cached != graph.input
+    for (a,), (b,) in zip(advanced.read(["logits"]), fresh.read(["logits"]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_too_large_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_large_is_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network is then run from further back."""
-    monkeypatch.setattr(replay_module, "HELD_BYTES", 10)
+    monkeypatch.setattr(replay_module, "CACHE_BYTES", 10)
     graph = view(network("pre-activation"))
-    held = float_replay(graph, images(5))
-    held.advance(graph.producers["deep"])
-    assert held._held == graph.input
+    replay = float_replay(graph, images(5))
+    replay.advance(graph.producers["deep"])
+    assert replay._cached == graph.input
 
 
-def test_large_activations_are_held_of_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_activations_are_cached_of_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every second image where all would not fit, and of all again behind the down-sampling."""
     graph = view(network("down-sampling"))
-    monkeypatch.setattr(replay_module, "HELD_BYTES", 5 * 8 * SIZE * SIZE * 4)
-    monkeypatch.setattr(replay_module, "LEAST_HELD", 4)
-    held, fresh = float_replay(graph, images(8)), float_replay(graph, images(8))
+    monkeypatch.setattr(replay_module, "CACHE_BYTES", 5 * 8 * SIZE * SIZE * 4)
+    monkeypatch.setattr(replay_module, "LEAST_CACHED", 4)
+    replay, fresh = float_replay(graph, images(8)), float_replay(graph, images(8))
     (expected,) = next(fresh.read(["last"]))
-    held.advance(graph.producers["main"])
-    assert (held._held, held.of(8), held.of(5)) == ("entry", 4, 3)
-    np.testing.assert_allclose(next(held.read(["last"]))[0], expected[::2], rtol=1e-5, atol=1e-6)
-    held.advance(graph.producers["pooled"])
-    assert (held._held, held.of(8)) == ("last", 8)
-    np.testing.assert_allclose(next(held.read(["last"]))[0], expected, rtol=1e-5, atol=1e-6)
+    replay.advance(graph.producers["main"])
+    assert (replay._cached, replay.count(8), replay.count(5)) == ("entry", 4, 3)
+    np.testing.assert_allclose(next(replay.read(["last"]))[0], expected[::2], rtol=1e-5, atol=1e-6)
+    replay.advance(graph.producers["pooled"])
+    assert (replay._cached, replay.count(8)) == ("last", 8)
+    np.testing.assert_allclose(next(replay.read(["last"]))[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_only_what_is_needed_is_run() -> None:
@@ -160,7 +170,7 @@ def test_only_what_is_needed_is_run() -> None:
     assert {t.name for t in part.graph.initializer} == {"main1_w", "main1_b", "main2_w", "main2_b"}
 
 
-def test_the_twin_with_its_weights_rounded_is_the_lowered_network() -> None:
+def test_the_quantized_network_with_its_weights_rounded_is_the_lowered_one() -> None:
     """What recovery simulates is TensorRT's lowering, up to the order of sums."""
     graph = view(network("down-sampling"))
     placement = place_for_tensorrt(graph)
@@ -171,8 +181,8 @@ def test_the_twin_with_its_weights_rounded_is_the_lowered_network() -> None:
             rounded[node.name] = Parameters(on_grid(p.weight, grid_scales(p.weight)), p.bias)
     settled = with_parameters(graph, rounded)
     table = table_from_images(graph, images(4))
-    twin = twin_replay(settled, placement, table, images(6), unsigned=False)
-    (logits,) = next(twin.read(["logits"]))
+    replay = quantized_replay(settled, placement, table, images(6), unsigned=False)
+    (logits,) = next(replay.read(["logits"]))
     lowered = lower_for_tensorrt(settled, placement, table)
     expected = logits_of(lowered, images(6), optimized=False)
     np.testing.assert_allclose(logits, expected, atol=1e-4)
