@@ -11,7 +11,7 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
@@ -41,6 +41,7 @@ _WRAPPERS = (
 the ImageNet example of PyTorch, torchvision's references, timm, kuangliu/pytorch-cifar."""
 
 _WRAPPER_DEPTH = 3
+"""Wrappers in wrappers that are opened, such as a training state that holds an EMA's."""
 
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 """Endings of integers that training keeps beside the weights and inference does not read."""
@@ -66,8 +67,10 @@ _UNREADABLE = (
 """What torch.load's restricted reader raises on bytes that it does not understand."""
 
 _LISTED = 3
+"""Names that a message lists before it says `...`."""
+
 _NEAR = 0.5
-"""Share of tensors that must fit before an architecture is called the nearest."""
+"""Fraction of tensors that must fit before an architecture is called the nearest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,24 +82,6 @@ class Checkpoint:
     """Of the file, or of the safetensors form of weights that a library fetched."""
     tensors: Mapping[str, Tensor] = field(repr=False)
     """float32, by torchvision's key name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Difference:
-    """Where a checkpoint departs from the keys and shapes of a network."""
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    reshaped: tuple[str, ...]
-    """Keys with both shapes, ready to print."""
-
-    def __str__(self) -> str:
-        parts = (
-            _listed(self.missing, "missing"),
-            _listed(self.unexpected, "unexpected"),
-            _listed(self.reshaped, "of another shape"),
-        )
-        return ", ".join(part for part in parts if part)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -111,10 +96,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise CheckpointError(f"No checkpoint at {path}. Check the path given with --weights.")
-    raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    tensors = _canonical_tensors(path, _state_dict(path, raw))
-    _check_values(path, tensors)
-    return Checkpoint(path=path, sha256=sha256_of(path), tensors=tensors)
+    stored = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for _ in range(_WRAPPER_DEPTH):
+        if isinstance(stored, Mapping):
+            wrapped = (stored[k] for k in _WRAPPERS if isinstance(stored.get(k), Mapping))
+            stored = next(wrapped, stored)
+    entries = stored if isinstance(stored, Mapping) else {}
+    weights = {str(key): value for key, value in entries.items() if isinstance(value, Tensor)}
+    if not weights:
+        content = ", ".join(map(str, entries)) or type(stored).__name__
+        raise CheckpointError(
+            f"{path} holds no weights, only: {content}. Expected tensors by name, bare or under "
+            f"one of: {', '.join(_WRAPPERS)}. Save model.state_dict() alone."
+        )
+    return Checkpoint(path=path, sha256=sha256_of(path), tensors=_checked(path, weights))
 
 
 def checkpoint_from_weights(name: str, weights: Mapping[str, Tensor]) -> Checkpoint:
@@ -127,8 +122,8 @@ def checkpoint_from_weights(name: str, weights: Mapping[str, Tensor]) -> Checkpo
     Raises:
         CheckpointError: no inference can use them.
     """
-    tensors = _canonical_tensors(Path(name), weights)
-    _check_values(Path(name), tensors)
+    tensors = _checked(Path(name), weights)
+    # safetensors refuses a tensor that is not contiguous.
     stored = safetensors.torch.save({key: value.contiguous() for key, value in weights.items()})
     return Checkpoint(path=Path(name), sha256=sha256(stored).hexdigest(), tensors=tensors)
 
@@ -140,30 +135,46 @@ def spec_from_checkpoint(
     num_classes: int | None = None,
     shortcut: Shortcut | None = None,
 ) -> ModelSpec:
-    """Returns `spec` with what the file says of classes, convolution biases and shortcuts.
+    """Returns `spec` with the classes, convolution biases and shortcuts of the file.
 
     Args:
-        spec: the architecture as asked for.
+        spec: the requested architecture.
         checkpoint: the weights that will fill it.
-        num_classes: what the user said, to be held against the file; None: as the file has it.
-        shortcut: what the user said; None: a CIFAR net of basic blocks has option B where the
-            file has projections and A where it has none, any other net what `spec` says.
+        num_classes: requested classes, compared with the file's; None: as the file has it.
+        shortcut: requested kind; None: a CIFAR net of basic blocks has option B where the file
+            has projections and A where it has none, any other net what `spec` says.
 
     Raises:
-        CheckpointError: the file has another number of classes than the user said.
+        CheckpointError: the file has another number of classes than was requested.
         ConfigError: the architecture has no such choice of shortcut.
     """
-    found = _classes(checkpoint)
-    if num_classes is not None and found is not None and found != num_classes:
+    tensors = checkpoint.tensors
+    weight = tensors.get("fc.weight")
+    # The rows of a linear classifier; a convolution under that name says nothing of classes.
+    stored = weight.shape[0] if weight is not None and weight.ndim == 2 else None
+    if num_classes is not None and stored is not None and stored != num_classes:
         raise CheckpointError(
-            f"{checkpoint.path} classifies {found} classes, not {num_classes}. "
-            f"Pass --num-classes {found}, or leave it out: it is read from the file."
+            f"{checkpoint.path} classifies {stored} classes, not {num_classes}. "
+            f"Pass --num-classes {stored}, or leave it out: it is read from the file."
         )
+    # He et al. 2016a, section 4.1, compare A and B on basic blocks; bottlenecks project.
+    has_choice = spec.block is BlockKind.BASIC and spec.shortcut is not Shortcut.NONE
+    if shortcut is not None and shortcut is not spec.shortcut and not has_choice:
+        raise ConfigError(
+            f"--shortcut {shortcut} does not go with {spec.name}, whose shortcut is "
+            f"{spec.shortcut}. The choice of A or B is for nets of basic blocks; leave the option "
+            "out."
+        )
+    if shortcut is None:
+        shortcut = spec.shortcut
+        if has_choice and spec.stem is Stem.CIFAR:
+            projects = any(".downsample." in key for key in tensors)
+            shortcut = Shortcut.B if projects else Shortcut.A
     return replace(
         spec,
-        num_classes=found or num_classes or spec.num_classes,
-        conv_bias=any(re.search(r"(conv\d|downsample\.0)\.bias$", k) for k in checkpoint.tensors),
-        shortcut=_shortcut(spec, checkpoint, shortcut),
+        num_classes=stored or num_classes or spec.num_classes,
+        conv_bias=any(re.search(r"(conv\d|downsample\.0)\.bias$", key) for key in tensors),
+        shortcut=shortcut,
     )
 
 
@@ -188,22 +199,37 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, name: str) -> nn.M
         CheckpointError: keys are missing, unexpected or of another shape; with the registered
             architecture whose shapes they are.
     """
-    expected = _shapes(model)
-    difference = _difference(expected, checkpoint.tensors)
-    if str(difference):
+    expected, found = _shapes(model), checkpoint.tensors
+    parts = (
+        _listed([key for key in expected if key not in found], "missing"),
+        _listed([key for key in found if key not in expected], "unexpected"),
+        _listed(
+            [
+                f"{key} is {tuple(found[key].shape)}, expected {shape}"
+                for key, shape in expected.items()
+                if key in found and tuple(found[key].shape) != shape
+            ],
+            "of another shape",
+        ),
+    )
+    if any(parts):
         raise CheckpointError(
-            f"{checkpoint.path} does not fit {name}: {difference}. "
+            f"{checkpoint.path} does not fit {name}: {', '.join(filter(None, parts))}. "
             f"{_nearest_architecture(checkpoint)}"
         )
     state = model.state_dict()
-    weights = {key: checkpoint.tensors.get(_canonical(key), state[key]) for key in state}
-    model.load_state_dict(weights)
+    # Training's counters are in the network's state and not in the checkpoint's.
+    model.load_state_dict({key: found.get(_canonical(key), state[key]) for key in state})
     return model.eval()
 
 
 def _read_torch(path: Path) -> Any:
     """Returns what torch.save stored, as long as it is data and no code."""
-    head = _head(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Check it.") from error
     try:
         with warnings.catch_warnings():
             # What torch warns of here (TorchScript, an odd protocol) is refused below.
@@ -211,14 +237,6 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise CheckpointError(f"{path} {_refusal(head, str(error))}") from error
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(4)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Check it.") from error
 
 
 def _refusal(head: bytes, reason: str) -> str:
@@ -255,28 +273,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _state_dict(path: Path, raw: Any) -> dict[str, Tensor]:
-    """Returns the tensors by key, taken out of their wrappers."""
-    inner = raw
-    for _ in range(_WRAPPER_DEPTH):
-        inner = _unwrapped(inner)
-    entries = inner if isinstance(inner, Mapping) else {}
-    tensors = {str(key): value for key, value in entries.items() if isinstance(value, Tensor)}
-    if not tensors:
-        held = ", ".join(map(str, entries)) or type(inner).__name__
-        raise CheckpointError(
-            f"{path} holds no weights, only: {held}. Expected tensors by name, bare or under "
-            f"one of: {', '.join(_WRAPPERS)}. Save model.state_dict() alone."
-        )
-    return tensors
-
-
-def _unwrapped(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    return next((value[k] for k in _WRAPPERS if isinstance(value.get(k), Mapping)), value)
-
-
 def _canonical(key: str) -> str:
     """Returns torchvision's name of a weight.
 
@@ -287,10 +283,14 @@ def _canonical(key: str) -> str:
     return re.sub(r"^linear\.", "fc.", bare).replace(".shortcut.", ".downsample.")
 
 
-def _canonical_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights in float32 by canonical name, without training's counters."""
-    weights: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
+def _checked(path: Path, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights in float32 by canonical name, without training's counters.
+
+    Raises:
+        CheckpointError: no inference can use them.
+    """
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in weights.items():
         if key.endswith(_COUNTERS):
             continue
         if not tensor.is_floating_point():
@@ -298,59 +298,32 @@ def _canonical_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, T
                 f"{path} stores {key} as {tensor.dtype}; expected floating point. "
                 "Pass the checkpoint from before it was quantized."
             )
-        if _canonical(key) in weights:
+        name = _canonical(key)
+        # `fc.weight` beside `module.fc.weight`: two networks in one file, and no telling which.
+        if name in tensors:
             raise CheckpointError(
-                f"{path} has the weight {_canonical(key)} twice, once as {key}. Save one network."
+                f"{path} has the weight {name} twice, once as {key}. Save one network."
             )
-        weights[_canonical(key)] = tensor.detach().to(torch.float32)
-    return weights
-
-
-def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError for weights that no inference can use."""
+        tensors[name] = tensor.detach().to(torch.float32)
     if broken := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
         raise CheckpointError(
             f"{path} has NaN or infinite values in {_listed(broken, 'tensors')}. Training diverged "
             "or FP16 storage overflowed: take an earlier epoch or a file in FP32."
         )
+    # The epsilon hides a zero: the network runs, and its channel is 1 / sqrt(eps) too large.
     variances = {k: v for k, v in tensors.items() if k.endswith("running_var")}
     if broken := [k for k, v in variances.items() if (v <= 0).any()]:
         raise CheckpointError(
             f"{path} has a zero or negative variance in {_listed(broken, 'tensors')}. "
             "Expected running_var > 0: the statistics are damaged, or underflowed in FP16 storage."
         )
+    return tensors
 
 
-def _listed(names: Iterable[str], what: str) -> str:
+def _listed(names: Sequence[str], what: str) -> str:
     """Returns count and first names, such as `5 missing (fc.weight, fc.bias, ...)`, or nothing."""
-    known = list(names)
-    shown = [*known[:_LISTED], *(["..."] if len(known) > _LISTED else [])]
-    return f"{len(known)} {what} ({', '.join(shown)})" if known else ""
-
-
-def _classes(checkpoint: Checkpoint) -> int | None:
-    """Returns the rows of the classifier, None where there is no linear one."""
-    weight = checkpoint.tensors.get("fc.weight")
-    return weight.shape[0] if weight is not None and weight.ndim == 2 else None
-
-
-def _shortcut(spec: ModelSpec, checkpoint: Checkpoint, said: Shortcut | None) -> Shortcut:
-    if said is None and not (_takes_a(spec) and spec.stem is Stem.CIFAR):
-        return spec.shortcut
-    if said is None:
-        projected = any(".downsample." in key for key in checkpoint.tensors)
-        return Shortcut.B if projected else Shortcut.A
-    if said is not spec.shortcut and not _takes_a(spec):
-        raise ConfigError(
-            f"--shortcut {said} does not go with {spec.name}, whose shortcut is {spec.shortcut}. "
-            "The choice of A or B is for nets of basic blocks; leave the option out."
-        )
-    return said
-
-
-def _takes_a(spec: ModelSpec) -> bool:
-    """Whether option A is a choice: basic blocks with a skip connection."""
-    return spec.block is BlockKind.BASIC and spec.shortcut is not Shortcut.NONE
+    shown = [*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])]
+    return f"{len(names)} {what} ({', '.join(shown)})" if names else ""
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -359,23 +332,15 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {_canonical(k): tuple(v.shape) for k, v in state.items() if not k.endswith(_COUNTERS)}
 
 
-def _difference(
-    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]
-) -> _Difference:
-    return _Difference(
-        missing=tuple(key for key in expected if key not in found),
-        unexpected=tuple(key for key in found if key not in expected),
-        reshaped=tuple(
-            f"{key} is {tuple(found[key].shape)}, expected {shape}"
-            for key, shape in expected.items()
-            if key in found and tuple(found[key].shape) != shape
-        ),
-    )
-
-
 def _nearest_architecture(checkpoint: Checkpoint) -> str:
     """Returns a sentence on the registered architectures that the shapes belong to."""
-    shares = {name: _share(spec, checkpoint) for name, spec in ARCHITECTURES.items()}
+    found = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}.items()
+    shares = {}
+    for name, spec in ARCHITECTURES.items():
+        expected = _spec_shapes(spec_from_checkpoint(spec, checkpoint)).items()
+        # Of the tensors of both sides together, so that neither a deeper net nor a shallower one
+        # is near because it has the other's as a part.
+        shares[name] = len(expected & found) / len(expected | found)
     best = max(shares.values())
     names = " or ".join(name for name, share in shares.items() if share == best)
     if best == 1:
@@ -387,14 +352,8 @@ def _nearest_architecture(checkpoint: Checkpoint) -> str:
     )
 
 
-def _share(spec: ModelSpec, checkpoint: Checkpoint) -> float:
-    """Returns the share of tensors, of both sides together, that agree in name and shape."""
-    shapes = _spec_shapes(spec_from_checkpoint(spec, checkpoint))
-    found = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}
-    return len(shapes.items() & found.items()) / len(shapes.items() | found.items())
-
-
 @cache
 def _spec_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    # The meta device has shapes and no storage.
     with torch.device("meta"):
         return _shapes(ResNet(spec))

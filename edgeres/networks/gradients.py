@@ -72,13 +72,12 @@ def counterpart(spec: ModelSpec) -> ModelSpec:
     It keeps the registry's name where it stands there. A plain CIFAR net of basic blocks gets
     option A, as in He et al. 2016a, section 4.2, any other option B.
     """
-    if spec.shortcut is not Shortcut.NONE:
-        return _named(replace(spec, shortcut=Shortcut.NONE), f"{spec.name} without skips")
-    padded = spec.block is BlockKind.BASIC and spec.stem is Stem.CIFAR
-    shortcut = Shortcut.A if padded else Shortcut.B
-    return _named(replace(spec, shortcut=shortcut), f"{spec.name} with skips")
-
-
-def _named(spec: ModelSpec, otherwise: str) -> ModelSpec:
-    known = (each for each in ARCHITECTURES.values() if replace(spec, name=each.name) == each)
-    return next(known, replace(spec, name=otherwise))
+    if spec.shortcut is Shortcut.NONE:
+        padded = spec.block is BlockKind.BASIC and spec.stem is Stem.CIFAR
+        other = replace(spec, shortcut=Shortcut.A if padded else Shortcut.B)
+        name = f"{spec.name} with skips"
+    else:
+        other, name = replace(spec, shortcut=Shortcut.NONE), f"{spec.name} without skips"
+    # Equal in all but its name: a registered network is compared under the name it is known by.
+    known = (each for each in ARCHITECTURES.values() if replace(other, name=each.name) == each)
+    return next(known, replace(other, name=name))

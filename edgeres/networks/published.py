@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from edgeres.core.contract import Contract, Interpolation
 from edgeres.errors import CheckpointError, ConfigError, DependencyError
@@ -25,7 +23,7 @@ class TrainedWeights:
     """Weights, the registered architecture that they belong to, and what came with them."""
 
     name: str
-    """As asked for; of published weights in full, such as `timm:resnet50.a1_in1k`."""
+    """As requested; of published weights in full, such as `timm:resnet50.a1_in1k`."""
     architecture: str
     checkpoint: Checkpoint
     contract: Contract | None = None
@@ -47,8 +45,8 @@ def fetch_published(name: str) -> TrainedWeights:
         DependencyError: the library is not installed or cannot be loaded.
         CheckpointError: the weights cannot be fetched, or no inference can use them.
     """
-    publisher, _, asked = name.partition(":")
-    architecture, _, tag = asked.partition(".")
+    publisher, _, weights = name.partition(":")
+    architecture, _, tag = weights.partition(".")
     if architecture not in PUBLISHED:
         raise ConfigError(
             f"No published weights of '{architecture}' are known.{nearest(architecture, PUBLISHED)} "
@@ -65,7 +63,16 @@ def _from_torchvision(architecture: str, tag: str) -> TrainedWeights:
     if tag:
         _check_tag(f"torchvision:{architecture}", tag, list(known.__members__))
     weights = known[tag] if tag else known.DEFAULT
-    contract = _torchvision_contract(weights.transforms())
+    transforms = weights.transforms()
+    # torchvision keeps both sizes as lists, of one element where the image is square.
+    (size,), (resize,) = transforms.crop_size, transforms.resize_size
+    contract = Contract(
+        size=size,
+        resize=resize,
+        interpolation=Interpolation(transforms.interpolation.value),
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )
     name = f"torchvision:{architecture}.{weights.name}"
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)
@@ -80,18 +87,6 @@ def _from_torchvision(architecture: str, tag: str) -> TrainedWeights:
     )
 
 
-def _torchvision_contract(transforms: Any) -> Contract:
-    """Returns torchvision's `ImageClassification` transforms as a contract."""
-    (size,), (resize,) = transforms.crop_size, transforms.resize_size
-    return Contract(
-        size=size,
-        resize=resize,
-        interpolation=Interpolation(transforms.interpolation.value),
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-    )
-
-
 def _from_timm(architecture: str, tag: str) -> TrainedWeights:
     timm = _library(Publisher.TIMM, architecture, "timm")
     if tag:
@@ -101,7 +96,21 @@ def _from_timm(architecture: str, tag: str) -> TrainedWeights:
     described = importlib.import_module("timm.models").get_pretrained_cfg(full)
     resolve = importlib.import_module("timm.data").resolve_data_config
     name = f"timm:{architecture}.{described.tag}"
-    contract = _timm_contract(name, resolve(pretrained_cfg=described.to_dict()))
+    config = resolve(pretrained_cfg=described.to_dict())
+    if config["crop_mode"] != "center":
+        raise ConfigError(
+            f"{name} crops by '{config['crop_mode']}'; edgeres takes the centre alone. Bring the "
+            "file with --weights and pass a --preset that fits it."
+        )
+    size = config["input_size"][-1]
+    contract = Contract(
+        size=size,
+        # Source: timm.data.transforms_factory.transforms_imagenet_eval.
+        resize=math.floor(size / config["crop_pct"]),
+        interpolation=Interpolation(config["interpolation"]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
     try:
         state = timm.create_model(full, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
@@ -111,27 +120,6 @@ def _from_timm(architecture: str, tag: str) -> TrainedWeights:
         architecture=architecture,
         checkpoint=checkpoint_from_weights(name, state),
         contract=contract,
-    )
-
-
-def _timm_contract(name: str, config: Mapping[str, Any]) -> Contract:
-    """Returns timm's resolved configuration of evaluation as a contract.
-
-    Source: timm.data.transforms_factory.transforms_imagenet_eval: the short side becomes
-    floor(size / crop_pct).
-    """
-    if config["crop_mode"] != "center":
-        raise ConfigError(
-            f"{name} crops by '{config['crop_mode']}'; edgeres takes the centre alone. Bring the "
-            "file with --weights and say a --preset that serves it."
-        )
-    size = config["input_size"][-1]
-    return Contract(
-        size=size,
-        resize=math.floor(size / config["crop_pct"]),
-        interpolation=Interpolation(config["interpolation"]),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
     )
 
 
@@ -162,18 +150,12 @@ def _check_tag(name: str, tag: str, known: list[str]) -> None:
 
 
 def _not_fetched(name: str, origin: str, contract: Contract, error: Exception) -> str:
+    """Returns what to do without the library: export's options that state this contract."""
     architecture = name.partition(":")[2].partition(".")[0]
-    return (
-        f"The weights {name} could not be fetched ({error}). Try again with a network, or fetch "
-        f"the file ({origin}) where there is one and bring it: edgeres export {architecture} --weights FILE "
-        f"{_options(contract)}."
-    )
-
-
-def _options(contract: Contract) -> str:
-    """Returns the options of export that say this contract."""
     mean, std = (",".join(map(str, values)) for values in (contract.mean, contract.std))
     return (
-        f"--preset imagenet --input-size {contract.size} --resize {contract.resize} "
-        f"--interpolation {contract.interpolation} --mean {mean} --std {std}"
+        f"The weights {name} could not be fetched ({error}). Try again with a network, or fetch "
+        f"the file ({origin}) where there is one and bring it: edgeres export {architecture} "
+        f"--weights FILE --preset imagenet --input-size {contract.size} --resize {contract.resize} "
+        f"--interpolation {contract.interpolation} --mean {mean} --std {std}."
     )

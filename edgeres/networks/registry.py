@@ -1,11 +1,11 @@
 """Every architecture that edgeres knows by name, as frozen specifications.
 
-Knows nothing of torch: depth, width and kind of block are plain numbers from the papers.
+Without torch: depth, width and kind of block are plain numbers from the papers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from edgeres.errors import ConfigError
 from edgeres.names import Name, nearest
@@ -23,11 +23,6 @@ _IMAGENET: Mapping[int, tuple[BlockKind, tuple[int, ...]]] = {
 _CIFAR_CLASSES = 10
 _CIFAR_SIZE = 32
 _CIFAR_WIDTH = 16
-
-
-def _imagenet(name: str, depth: int) -> ModelSpec:
-    block, layers = _IMAGENET[depth]
-    return ModelSpec(name=name, block=block, layers=layers)
 
 
 def _v1(depth: int) -> ModelSpec:
@@ -62,6 +57,7 @@ def _cifar(name: str, depth: int, shortcut: Shortcut) -> ModelSpec:
     return ModelSpec(
         name=name,
         block=BlockKind.BASIC,
+        # Three stages of n blocks of two convolutions, the stem and the classifier: 6n + 2.
         layers=((depth - 2) // 6,) * 3,
         stem=Stem.CIFAR,
         base_width=_CIFAR_WIDTH,
@@ -76,6 +72,7 @@ def _wrn(depth: int, widen_factor: int) -> ModelSpec:
     return ModelSpec(
         name=f"wrn_{depth}_{widen_factor}",
         block=BlockKind.PREACTIVATION,
+        # As the CIFAR net, counting three projections in place of the classifier: 6n + 4.
         layers=((depth - 4) // 6,) * 3,
         stem=Stem.CIFAR,
         base_width=_CIFAR_WIDTH,
@@ -91,17 +88,17 @@ def _plain(depth: int) -> ModelSpec:
     return ModelSpec(name=f"plain{depth}", block=block, layers=layers, shortcut=Shortcut.NONE)
 
 
-def _all_specs() -> Iterator[ModelSpec]:
-    yield from (_imagenet(f"resnet{depth}", depth) for depth in _IMAGENET)
-    yield from (_wide(50), _wide(101), _resnext(50, 32, 4), _resnext(101, 32, 8))
-    yield from (_v1(50), _v1(101), _v1(152))
-    yield from (_cifar(f"resnet{d}", d, Shortcut.A) for d in (20, 32, 44, 56, 110, 1202))
-    yield from (_wrn(16, 4), _wrn(28, 10), _wrn(40, 4))
-    yield from (_plain(18), _plain(34))
-    yield from (_cifar(f"plain{d}", d, Shortcut.NONE) for d in (20, 32, 44, 56, 110))
+_SPECS = (
+    *(ModelSpec(name=f"resnet{d}", block=b, layers=n) for d, (b, n) in _IMAGENET.items()),
+    *(_wide(50), _wide(101), _resnext(50, 32, 4), _resnext(101, 32, 8)),
+    *(_v1(50), _v1(101), _v1(152)),
+    *(_cifar(f"resnet{d}", d, Shortcut.A) for d in (20, 32, 44, 56, 110, 1202)),
+    *(_wrn(16, 4), _wrn(28, 10), _wrn(40, 4)),
+    *(_plain(18), _plain(34)),
+    *(_cifar(f"plain{d}", d, Shortcut.NONE) for d in (20, 32, 44, 56, 110)),
+)
 
-
-ARCHITECTURES: Mapping[str, ModelSpec] = {spec.name: spec for spec in _all_specs()}
+ARCHITECTURES: Mapping[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 """Specification by name: ImageNet nets with 1000 classes at 224 pixels, CIFAR nets with 10 at 32."""
 
 

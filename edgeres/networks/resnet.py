@@ -30,17 +30,12 @@ def build_model(spec: ModelSpec) -> nn.Module:
     It maps (N, 3, H, W) float32 to logits, (N, spec.num_classes) float32.
     """
     model = ResNet(spec)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            _initialise(module)
+    for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
+        # N(0, 2 / fan_out). Source: He et al. 2015 (arXiv 1502.01852), equation 14.
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
     return model
-
-
-def _initialise(conv: nn.Conv2d) -> None:
-    """Draws weights from N(0, 2 / fan_out). Source: He et al. 2015 (arXiv 1502.01852), eq. 14."""
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
 
 
 class PadShortcut(nn.Module):
@@ -187,15 +182,28 @@ class ResNet(nn.Module):
         """Lays the layers out; torch's default initialisation stands until `build_model`'s."""
         super().__init__()
         self.preactivation = spec.block is BlockKind.PREACTIVATION
-        self.conv1, self.maxpool = _stem(spec)
+        self.maxpool: nn.Module
+        stem = partial(nn.Conv2d, 3, spec.base_width, bias=spec.conv_bias)
+        if spec.stem is Stem.CIFAR:
+            self.conv1, self.maxpool = stem(3, padding=1), nn.Identity()
+        else:
+            self.conv1 = stem(7, stride=2, padding=3)
+            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         if not self.preactivation:
             self.bn1 = nn.BatchNorm2d(spec.base_width, eps=spec.bn_eps)
         self.relu = nn.ReLU()
         self.stages = tuple(f"layer{number}" for number in range(1, len(spec.layers) + 1))
         channels = spec.base_width
+        block = _BLOCKS[spec.block]
         for index, stage in enumerate(self.stages):
-            blocks, channels = _stage(spec, index, channels)
-            self.add_module(stage, blocks)
+            planes = spec.base_width * spec.widen_factor * 2**index
+            blocks = []
+            for number in range(spec.layers[index]):
+                # The first block of a stage halves the resolution, but for the first stage's.
+                stride = 2 if number == 0 and index > 0 else 1
+                blocks.append(block(spec, channels, planes, stride))
+                channels = planes * block.expansion
+            self.add_module(stage, nn.Sequential(*blocks))
         if self.preactivation:
             self.bn1 = nn.BatchNorm2d(channels, eps=spec.bn_eps)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -213,21 +221,3 @@ class ResNet(nn.Module):
             x = self.relu(self.bn1(x))
         logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
         return logits
-
-
-def _stem(spec: ModelSpec) -> tuple[nn.Conv2d, nn.Module]:
-    """Returns the first convolution and the pooling that follows its activation."""
-    conv = partial(nn.Conv2d, 3, spec.base_width, bias=spec.conv_bias)
-    if spec.stem is Stem.CIFAR:
-        return conv(3, padding=1), nn.Identity()
-    return conv(7, stride=2, padding=3), nn.MaxPool2d(3, stride=2, padding=1)
-
-
-def _stage(spec: ModelSpec, index: int, inside: int) -> tuple[nn.Sequential, int]:
-    """Returns the blocks of a stage, counted from 0, and the channels that leave it."""
-    block = _BLOCKS[spec.block]
-    planes = spec.base_width * spec.widen_factor * 2**index
-    outside = planes * block.expansion
-    first = block(spec, inside, planes, 1 if index == 0 else 2)
-    rest = (block(spec, outside, planes, 1) for _ in range(spec.layers[index] - 1))
-    return nn.Sequential(first, *rest), outside
