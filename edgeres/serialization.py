@@ -111,7 +111,8 @@ def from_json(raw: object, cls: type[T], *, source: str, remedy: str, partial: b
         place = place.replace("$.", "")
         if missing := re.fullmatch("Object missing required field (.*)", fact):
             place, fact = f"{place}.{missing[1]}".lstrip("."), "missing"
-        raise ArtifactError(f"{source} ({place}: {fact}). {remedy}") from error
+        message = f"{place}: {fact}" if place else fact
+        raise ArtifactError(f"{source} ({message}). {remedy}") from error
     if not partial and (difference := _difference(raw, to_json(value), "")):
         raise ArtifactError(f"{source} ({difference}). {remedy}")
     return value

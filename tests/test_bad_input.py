@@ -301,7 +301,7 @@ TABLES: dict[str, tuple[Damage, str]] = {
     ),
     "no tensors": (
         lambda path: _edit(path, lambda raw: raw.pop("tensors")),
-        "is a damaged calibration table (KeyError('tensors')). Run calibrate again.",
+        "is a damaged edgeres-calibration-table file (tensors: missing). Run calibrate again.",
     ),
     "a tensor less": (
         lambda path: _edit(path, lambda raw: raw["tensors"].pop(next(iter(raw["tensors"])))),
@@ -309,11 +309,11 @@ TABLES: dict[str, tuple[Damage, str]] = {
     ),
     "a negative threshold": (
         lambda path: _edit(path, lambda raw: _first_threshold(raw).update(s8=-1.0)),
-        "is a damaged calibration table (ValueError('threshold -1.0, expected 0 to 3.4028e+38'))",
+        "].thresholds[...]: threshold -1.0, expected 0 to 3.4028e+38). Run calibrate again.",
     ),
     "a threshold that is no number": (
         lambda path: _edit(path, lambda raw: _first_threshold(raw).update(s8=float("nan"))),
-        "is not JSON (NaN is no JSON number)",
+        "is not JSON (NaN is not a finite number)",
     ),
 }
 
@@ -354,7 +354,7 @@ ENGINES: dict[str, tuple[Damage, str]] = {
     "a manifest cut off": (lambda path: os.truncate(manifest_path(path), 500), "is not JSON ("),
     "a manifest without layers": (
         lambda path: _edit(manifest_path(path), lambda raw: raw.pop("layers")),
-        "is a damaged manifest (KeyError('layers')). Run build-engine again.",
+        "is a damaged edgeres-engine file (layers: missing). Run build-engine again.",
     ),
     "a manifest of an unknown target": (
         lambda path: _edit(manifest_path(path), lambda raw: raw.update(target="tpu")),
@@ -362,7 +362,7 @@ ENGINES: dict[str, tuple[Damage, str]] = {
     ),
     "a manifest without part of its contract": (
         lambda path: _edit(manifest_path(path), lambda raw: raw["contract"].pop("mean")),
-        "Preprocessing contract has the fields [",
+        "is a damaged edgeres-engine file (contract.mean: missing). Run build-engine again.",
     ),
 }
 

@@ -55,6 +55,10 @@ class Energy:
     idle_watts: float
     """Drawn without it."""
 
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"energy of {self.images} images, expected at least 1")
+
     @property
     def joules(self) -> float:
         """What the work itself cost: the total without what idling would have cost."""

@@ -17,7 +17,7 @@ from edgeres.serialization import to_json
 def render_doctor(report: DoctorReport) -> RenderableType:
     """Returns what a rich Console prints: the machine, what works, and what to do."""
     machine = ((key.replace("_", " "), _text(v)) for key, v in to_json(report.machine).items())
-    parts = [fact_grid(machine, name_style="bold")]
+    parts: list[RenderableType] = [fact_grid(machine, name_style="bold")]
     if report.board is not None:
         board = ((name, _text(value)) for name, value in _board_facts(report.board))
         parts.append(fact_grid(board, name_style="bold"))

@@ -104,8 +104,8 @@ class LatencyStats:
     tails: tuple[TailCount, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.p50_ms > 0:
-            raise ValueError(f"median latency {self.p50_ms} ms, expected above 0")
+        if min(self.p50_ms, self.mean_ms) <= 0:
+            raise ValueError(f"latencies {self.p50_ms} and {self.mean_ms} ms, expected above 0")
         if self.blocks and len(self.blocks) != len(self.samples_ms):
             raise ValueError(f"{len(self.samples_ms)} samples in {len(self.blocks)} blocks")
         if any(step not in (0, 1) for step in map(sub, self.blocks, (0, *self.blocks))):
@@ -148,6 +148,10 @@ class PairedLatency:
     """95 % interval of `speedup`; None where there are too few blocks."""
     overhead_ms: float | None = None
     """Time that a sample holds although nothing is inferred: the clock and the loop."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch size {self.batch_size}, expected at least 1")
 
     @property
     def speedup(self) -> float:

@@ -63,6 +63,16 @@ class SavedVerdict:
     environment: SavedMachine
     provenance: Provenance
 
+    def __post_init__(self) -> None:
+        if self.latency is not None:
+            # Both are resampled by the blocks in which they took turns.
+            both = (self.latency.engine, self.latency.reference)
+            engine, reference = (len(set(stats.blocks)) for stats in both)
+            if not engine or engine != reference:
+                raise ValueError(
+                    f"latency in {engine} blocks of the engine and {reference} of the reference"
+                )
+
 
 def load_run(path: Path) -> PastRun:
     """Reads what `bench --json` printed into a file.
