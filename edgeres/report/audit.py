@@ -46,6 +46,7 @@ def blocks(nodes: Iterable[AuditedNode]) -> tuple[BlockAudit, ...]:
         place = locate(node.name, node.op_type)
         name = place.block or place.module.partition(".")[0] or f"block {number}"
         by_block.setdefault(name, []).append(node)
+        # Only additions mark where a block ends if names do not.
         number += node.op_type == "Add"
     return tuple(BlockAudit(name=name, nodes=tuple(inside)) for name, inside in by_block.items())
 

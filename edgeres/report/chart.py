@@ -56,6 +56,7 @@ class Scale:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             values = (step * 10.0**power for power in range(first, last + 1) for step in (1, 2, 5))
             decades = tuple(value for value in values if self.low <= value <= self.high)
+            # Within less than a decade 1, 2 and 5 are too few, and even steps nearly as good.
             if len(decades) >= 3:
                 return decades
         step = round_step((self.high - self.low) / max(count, 1))
@@ -66,6 +67,7 @@ class Scale:
 
 def round_step(step: float) -> float:
     """Returns the smallest of 1, 2, 5 times a power of ten that is no smaller."""
+    # The tolerance keeps a step that is round already from going up by a rounding error.
     power = 10.0 ** math.floor(math.log10(step))
     return next(power * digit for digit in _STEPS if power * digit >= step * (1 - 1e-9))
 
@@ -81,6 +83,7 @@ def enclosing_ticks(values: Sequence[float], *, log: bool = False) -> list[float
         decades = math.ceil(max(last - first, 1) / _PLOT_TICKS)
         last = first + decades * math.ceil(max(last - first, 1) / decades)
         return [10.0**power for power in range(first, last + 1, decades)]
+    # One value alone has no range; its own size stands in, or 1 for zero.
     step = round_step((high - low) / (_PLOT_TICKS - 1) or abs(high) or 1)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [number * step for number in range(first, max(last, first + 1) + 1)]
@@ -90,6 +93,7 @@ def around(values: Iterable[float], margin: float = 0.06) -> tuple[float, float]
     """Returns the range of the values, widened by a fraction of it; never empty."""
     known = tuple(values)
     low, high = min(known), max(known)
+    # A single value is widened by its own size, and zero to between -1 and 1.
     room = (high - low) * margin or abs(low) * margin or 1.0
     return low - room, high + room
 
@@ -139,6 +143,7 @@ class Frame:
     ) -> list[str]:
         """Returns grid lines, marks with their numbers, and the titles."""
         edge, bottom, middle = WIDTH - RIGHT, self.bottom, (TOP + self.bottom) / 2
+        # A number's baseline is 4 below its line, so that its middle is on it.
         parts = [line(LEFT, self.y(v), edge, self.y(v), "grid") for v in y_ticks]
         parts += [text(LEFT - 8, self.y(v) + 4, y_label(v), text_anchor="end") for v in y_ticks]
         parts += [line(self.x(v), bottom, self.x(v), bottom + 5, "axis") for v in x_ticks]
@@ -207,6 +212,7 @@ def draw_plot_svg(plot: Plot) -> str:
         places = [(f"{x(across):.1f}", f"{y(up):.1f}") for across, up in one.points]
         parts.append(element("path", d="M" + "L".join(map(" ".join, places)), **style))
         parts += [element("circle", cx=cx, cy=cy, r=3, fill=colour) for cx, cy in places]
+        # The legend names a line with a piece of it, so that dashes can be told from colour alone.
         row = top + 10 + 24 * number
         parts.append(element("path", d=f"M{end + 18} {row}h26", **style))
         parts.append(label(end + 52, row + 4, one.label))

@@ -60,6 +60,7 @@ class _Row:
 def draw_network_svg(network: Network) -> str:
     """Returns the network as the text of an SVG file."""
     rows = tuple(_rows(network))
+    # The last top is the height of all rows, with a path below the last box that is not drawn.
     tops = list(accumulate((row.height for row in rows), initial=_TITLE))
     height = tops.pop() - _GAP + _MARGIN
     cost, spec = network.cost, network.spec
@@ -124,12 +125,14 @@ def _draw(row: _Row, goes_on: bool) -> Iterator[str]:
     yield element("rect", **box, fill=row.fill, stroke=FAINT)
     yield label(_MARGIN, middle + 5, row.name, font_weight="bold")
     for x, lines, anchor in ((_SPINE, row.lines, "middle"), (_FIGURES, row.figures, "start")):
+        # Text stands on its baseline: 5 below the middle of a line of 13 pixels.
         first = middle + 5 - _LINE * (len(lines) - 1) // 2
         for number, words in enumerate(lines):
             yield label(x, first + _LINE * number, words, text_anchor=anchor)
     start = height
     if row.skip is not Skip.NONE:
-        # From the path above the box, along the rail, to the Add below.
+        # From the path above the box, along the rail, to the Add below. The path above belongs to
+        # the row before, so its middle has a negative height.
         add, side = height + _GAP, _SPINE + _RADIUS
         changes_shape = row.skip is not Skip.IDENTITY
         dashes = {"stroke_dasharray": "6 4"} if changes_shape else {}
@@ -140,6 +143,7 @@ def _draw(row: _Row, goes_on: bool) -> Iterator[str]:
         yield _path(f"M{_SPINE - 5} {add}h10M{_SPINE} {add - 5}v10")
         if changes_shape:
             yield label(_SPINE + 26, add - 5, row.skip.value, _ACCENT, font_size=11)
+        # The path to the next box begins below the circle.
         start = add + _RADIUS
     if goes_on:
         end = row.height

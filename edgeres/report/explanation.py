@@ -155,6 +155,7 @@ def draw_block(block: BuildingBlock) -> str:
     del before[0]
     if block.skip is Skip.NONE:
         return "\n".join([*before, *inside, *after])
+    # The rail is as long as the path beside it, and named in its middle.
     rail = [f"{line:{_WIDTH}}|" for line in (*inside, _SPINE)]
     rail[len(rail) // 2] += f" {_skip_label(block)}"
     gap = _WIDTH - _HALF
@@ -172,6 +173,7 @@ def run_name(run: tuple[BuildingBlock, ...]) -> str:
 def in_units(count: float) -> str:
     """Returns three digits with k, M or G for thousands, millions or thousand millions."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        # From here on three digits of the smaller unit would round up to 1000.
         if count >= 0.9995 * size:
             return f"{_three_digits(count / size)} {unit}"
     return _three_digits(count)
@@ -180,6 +182,7 @@ def in_units(count: float) -> str:
 def _three_digits(value: float) -> str:
     if isinstance(value, int):
         return str(value)
+    # Where rounding gives another digit before the point, one behind it goes.
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f}"
 

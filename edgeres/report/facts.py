@@ -119,6 +119,7 @@ def as_sentence(words: str) -> str:
 
 def check_words(check: Check) -> CheckWords:
     """Returns a check in words."""
+    # The rule says how the limit binds where there is a choice of rules, else the check's name.
     relation, unit = _CHECK_UNITS.get(check.rule or check.name, ("", ""))
     return CheckWords(
         title=check.name.replace("_", " "),
@@ -131,6 +132,7 @@ def check_words(check: Check) -> CheckWords:
 
 def reasons(verdict: Verdict) -> tuple[str, ...]:
     """Returns why the verdict is what it is: the checks that failed, or else all that passed."""
+    # Where one check failed, that others passed explains nothing.
     decisive = (check for check in verdict.checks if check.passed == verdict.passed)
     return tuple(check_words(check).reason for check in decisive) or (NO_LIMIT,)
 
@@ -182,6 +184,7 @@ def flips_by_kind(flips: Iterable[Flip]) -> dict[FlipKind, list[Flip]]:
 def flip_counts(accuracy: PairedAccuracy) -> str:
     """Returns how many images changed sides, and how many are wrong in both networks."""
     words = f"{count(accuracy.lost)} newly wrong, {count(accuracy.gained)} newly correct"
+    # Counted here alone: what is wrong in both changes neither accuracy nor its test.
     both_wrong = sum(flip.kind is FlipKind.OTHER for flip in accuracy.flips)
     return f"{words}, {count(both_wrong)} wrong in both" if both_wrong else words
 
@@ -192,6 +195,8 @@ def accuracy_facts(verdict: Verdict) -> Facts:
     change = top1_change(accuracy.drop_pp, accuracy.ci95_pp)
     better = " (the engine is correct more often)" if change.is_gain else ""
     low, high = accuracy.ci95_pp
+    # A drop at the limit passes, so an interval that ends there is decided; one that begins there
+    # is not.
     inside = [
         f", with the limit of {check.limit:g} pp inside: more images would settle it"
         for check in verdict.checks
@@ -259,6 +264,7 @@ def latency_facts(latency: PairedLatency, *, brief: bool = False) -> Facts:
     tails = latency.engine.tails
     if short := [tail for tail in tails if not tail.enough]:
         needs = ", ".join(f"p{tail.percentile}, which needs {count(tail.needed)}" for tail in short)
+        # What the highest percentile needs is enough for all of them.
         iterations = max(tail.needed for tail in tails)
         yield (
             "samples",

@@ -36,6 +36,7 @@ def render_junit(verdict: Verdict) -> str:
         tests=str(len(verdict.checks)),
         failures=str(failed),
         errors="0",
+        # A check takes no time; a time that is left out breaks the schema.
         time="0",
         timestamp=f"{started.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S}",
     )
@@ -44,6 +45,7 @@ def render_junit(verdict: Verdict) -> str:
     for name, value in (("engine", names.engine_name), ("reference", names.reference_name)):
         ElementTree.SubElement(properties, "property", name=name, value=_clean(value))
     for check in verdict.checks:
+        # A class name groups cases: those of one engine stand together in a CI's list.
         case = ElementTree.SubElement(
             suite, "testcase", name=check.name, classname=_clean(names.engine_name), time="0"
         )

@@ -115,6 +115,7 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def _plain(words: str) -> str:
     """Returns words on one line in which nothing is a sign of Markdown or HTML."""
+    # A line break in a name would end the row of a table.
     return _SIGNS.sub(
         lambda match: "".join(f"&#{ord(sign)};" for sign in match[0]), " ".join(words.split())
     )

@@ -22,6 +22,7 @@ def element(tag: str, *inside: str, **attributes: object) -> str:
         inside: elements, or text that is already escaped.
         attributes: numbers are written with up to six digits.
     """
+    # An attribute ends at a quotation mark, and a description may quote the name of a file.
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="'
         + (f"{value:g}" if isinstance(value, float) else escape(str(value), {'"': "&quot;"}))

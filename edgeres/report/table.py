@@ -68,6 +68,7 @@ def render_verdict(verdict: Verdict) -> Group:
             outcome = ("pass", _PASS) if words.passed else ("FAIL", _FAIL)
             checks.add_row(Text(words.title), words.limit, words.value, Text(*outcome))
         parts += [Text(), checks]
+    # What weakens the verdict stands last, where a terminal stops scrolling.
     remarks = [("Warning: ", _WARNING, sentence) for sentence in verdict.warnings]
     for finding in () if verdict.stability is None else verdict.stability.findings:
         unstable = finding.severity is Severity.UNSTABLE
@@ -88,6 +89,7 @@ def _latency_part(latency: PairedLatency) -> Iterator[RenderableType]:
         if stats.ci95 is not None and (ends := stats.ci95.p50_ms) is not None:
             intervals.append(f"{role} {milliseconds(ends[0])} to {milliseconds(ends[1])} ms")
     yield table
+    # The interval of p50 stands in no cell of a table of 80 columns, so it follows the speed-up.
     speedup, *others = latency_facts(latency, brief=True)
     p50 = [("p50", "; ".join(intervals))] if intervals else []
     yield _sentences(speedup, *p50, *others, ("timed", latency.mode))

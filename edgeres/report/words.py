@@ -17,6 +17,7 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 def points(value: float, *, unit: bool = True) -> str:
     """Returns percentage points to two decimals, without a minus sign on a zero."""
+    # Adding zero makes a negative zero, which rounding leaves of -0.001, positive.
     return f"{round(value, 2) + 0.0:.2f}" + ("\N{NO-BREAK SPACE}pp" if unit else "")
 
 
@@ -42,6 +43,7 @@ def class_name(label: int, classes: tuple[str, ...]) -> str:
 
 def moment(iso: str) -> str:
     """Returns an ISO 8601 time to the minute, in UTC."""
+    # Python 3.10 reads no Z for UTC.
     at = datetime.fromisoformat(iso.replace("Z", "+00:00")).astimezone(timezone.utc)
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
@@ -57,6 +59,7 @@ def fact_name(key: str) -> str:
 def fact_pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields names and values of a JSON object as words, one level deep; empty ones are left out."""
     for key, value in facts.items():
+        # 0 and False are facts too.
         if value not in (None, "", [], {}, ()):
             yield fact_name(key), fact_value(value)
 

@@ -32,6 +32,7 @@ def draw_interval(drop_pp: float, interval_pp: Interval, gate: Gate | None) -> s
     marks = [0.0, drop_pp, low, high]
     if gate is not None:
         marks += [gate.limit_pp] if gate.bound_pp is None else [gate.limit_pp, gate.bound_pp]
+    # Zero is always in it: what matters is on which side of it the interval lies.
     low_end, high_end = around(marks, 0.12)
     x = Scale(low=low_end, high=high_end, start=_SIDE, end=WIDTH - _SIDE)
     parts = []

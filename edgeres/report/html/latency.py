@@ -111,11 +111,13 @@ def draw_time_line(one: Timed, duration_s: float) -> str:
         one: the samples.
         duration_s: end of the time axis, the same for both networks.
     """
+    # A single sample has no duration.
     x = horizontal(0, duration_s or 1.0)
     log = max(one.samples_ms) > LOG_FROM * min(one.samples_ms)
     y = vertical(*(around_log if log else around)(one.samples_ms), HEIGHT, log=log)
     frame = Frame(x=x, y=y, height=HEIGHT, x_title="seconds", y_title="latency in ms")
     parts = []
+    # A block begins with its first sample and lasts until its last one has ended.
     samples = zip(one.blocks, one.at_s, one.samples_ms, strict=False)
     for _, block in groupby(samples, itemgetter(0)):
         inside = tuple(block)

@@ -62,6 +62,7 @@ def render_html(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("edgeres.report", "html")
+    # A name that the template misspells raises; by default it would leave an empty cell.
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
