@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commands import passed, refusal, run
 from digits import Digits
-from fake_tensorrt import FakeTensorRT
+from fake_tensorrt import FakeTensorRT, put_in_place
 
 from edgeres.core.artifacts import load_engine
 from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.table import load_table
 from edgeres.machine.cuda import CudaDevice
-from edgeres.targets.tensorrt import builder as tensorrt
 
 DEVICE = CudaDevice(
     name="RTX", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"
@@ -30,11 +28,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FakeTensorRT]:
     """Puts the double of a version where `import` finds it, on a machine with a GPU."""
 
     def install(version: str) -> FakeTensorRT:
-        trt = FakeTensorRT(version)
-        monkeypatch.setitem(sys.modules, "tensorrt", trt)
-        monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
-        monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: DEVICE)
-        return trt
+        return put_in_place(monkeypatch, FakeTensorRT(version), DEVICE)
 
     return install
 
@@ -73,7 +67,7 @@ def test_every_option_reaches_the_manifest(digits: Digits, use: Use, tmp_path: P
 def test_a_dla_engine_is_asked_for(digits: Digits, use: Use, tmp_path: Path) -> None:
     """In FP16, with leave for the GPU."""
     trt = use("10.3")
-    trt.record.dla_cores = 2
+    trt.answers.dla_cores = 2
     line = "build-engine {model} --precision fp16 --target tensorrt -o {plan} --dla 1 "
     passed(*digits.words(line + "--gpu-fallback", plan=tmp_path / "a.plan"))
     assert trt.record.settings["DLA_core"] == 1
@@ -89,7 +83,7 @@ def test_layers_that_fell_back_end_with_5(digits: Digits, use: Use, tmp_path: Pa
         {"Name": n, "LayerType": "CaskConvolution", "Weights": {"Type": t}}
         for n, t in kinds.items()
     ]
-    trt.record.inspected = json.dumps({"Layers": layers})
+    trt.answers.inspected = json.dumps({"Layers": layers})
     plan = tmp_path / "a.plan"
     said = refusal(*digits.words(BUILD + "--require-coverage 97", plan=plan), code=5)
     assert said.startswith("Precision coverage is 96.4 %, and --require-coverage is 97: 1 of 28")

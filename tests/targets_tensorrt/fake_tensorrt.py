@@ -1,120 +1,140 @@
-"""Modules in the shape of NVIDIA's, made from what the real bindings of each version have.
+"""Modules in the shape of NVIDIA's, made from the names that the real bindings of each version have.
 
-`api/*.json` lists the public names and parameters of the real classes. A name that a version
-lacks is an AttributeError here too, a wrong argument a TypeError, and every name that is touched
-is recorded. What the classes do is only as much as a build needs.
+`api/*.json` lists the public names and parameters of the real classes. `FakeTensorRT` makes a class
+of each from the double below that has its name, so that
+
+- a name that the version lacks is an AttributeError, and a wrong argument a TypeError;
+- a class that derives from NVIDIA's may override only what NVIDIA calls: anything else is a TypeError;
+- every name that is read, set, called or overridden is recorded.
+
+What the doubles do is only as much as a build needs: `Answers` says what a test can choose of it,
+`Record` what a build did.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from inspected import as_asked
+import pytest
+from inspected import as_requested
+
+from edgeres.machine.cuda import CudaDevice, NoCudaDevice
+from edgeres.targets.tensorrt import builder
 
 API = Path(__file__).parent / "api"
 
 VERSIONS = ("8.6", "10.3", "10.16", "11.4", "rtx")
 """Versions whose names are known, by the name of their file."""
 
-SHAPE = (-1, 3, 32, 32)
-
 Message = tuple[str, str]
 """Severity and text."""
+
+Name = tuple[str, str]
+"""A class of NVIDIA's, and a name in it."""
 
 
 @dataclass(slots=True)
 class Record:
-    """What a build asked of a module, and what the module is to answer."""
+    """What a build did with a module."""
 
-    touched: set[tuple[str, str]] = field(default_factory=set)
-    """Class and name of everything that was read, set or called."""
-    lacking: str = ""
-    """A name that no class has, although the version does."""
+    touched: set[Name] = field(default_factory=set)
+    """Whatever was read, set, called or overridden."""
+    creation_flags: set[str] | None = None
+    """Of the network; None until one was created."""
+    parsed: bytes | None = None
+    """The ONNX file."""
+    parser_flags: set[str] = field(default_factory=set)
     flags: set[str] = field(default_factory=set)
+    """Of IBuilderConfig."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Attributes of IBuilderConfig that were set."""
     pools: dict[str, int] = field(default_factory=dict)
+    """Memory limits in bytes."""
     profiles: list[dict[str, tuple[Any, ...]]] = field(default_factory=list)
+    """Shapes by name of an input."""
     capabilities: dict[int, str] = field(default_factory=dict)
-    parser_flags: set[str] = field(default_factory=set)
     caches: list[bytes] = field(default_factory=list)
     """Serialised timing caches that were read."""
-    creation_flags: set[str] | None = None
-    """None until a network was made."""
-    parsed: bytes | None = None
     runtime: dict[str, Any] = field(default_factory=dict)
-    plan: bytes | None = b"plan"
+    """Attributes of Runtime that were set."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """What a module answers to a build; a test changes what it is about."""
+
+    image_shape: tuple[int, ...] = (-1, 3, 32, 32)
+    """Of the parsed network's input."""
+    layers: Sequence[Any] = ()
+    """Of the parsed network; `FakeTensorRT.layer` makes one."""
     refusals: Sequence[str] = ()
-    messages: Sequence[Message] = ()
-    """What the builder logs."""
-    cache_messages: Sequence[Message] = ()
-    """What reading a timing cache logs."""
-    takes_cache: bool = True
+    """Errors of the parser."""
     ignored: frozenset[str] = frozenset()
-    """Setters that do nothing, as NVIDIA's do with what they do not take."""
-    image_shape: tuple[int, ...] = SHAPE
-    phases: Sequence[tuple[str, str | None, int]] = ()
-    """Phases of the build that the progress monitor hears of: name, parent, steps."""
+    """Flags and memory pools whose setters do nothing, as NVIDIA's with what they do not take."""
     dla_cores: int = 0
     dla_foreign: frozenset[str] = frozenset()
     """Layers that the DLA cannot run."""
-    layers: Sequence[Any] = ()
-    """The parsed network's layers; `FakeTensorRT.layer` makes one."""
-    inspected: str | None = None
-    """The engine inspector's JSON; None makes one whose layers are what was asked for."""
-    inspected_with_context: str | None = None
+    takes_cache: bool = True
+    cache_messages: Sequence[Message] = ()
+    """What reading a timing cache logs."""
+    messages: Sequence[Message] = ()
+    """What the builder logs."""
+    phases: Sequence[tuple[str, str | None, int]] = ()
+    """Phases of the build for the progress monitor: name, parent, steps."""
+    plan: bytes | None = b"plan"
     loads: bool = True
-
-
-class _Lacking:
-    """A name that the version at hand does not have."""
-
-    def __init__(self, owner: str, name: str) -> None:
-        self._said = f"{owner} has no attribute '{name}' in this version"
-
-    def __get__(self, instance: object, owner: type) -> Any:
-        raise AttributeError(self._said)
-
-
-class _Unused:
-    """A name that the version has and no double answers."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object, owner: type) -> Any:
-        if instance is None:
-            return self
-        raise AssertionError(f"{owner.__name__}.{self._name} has no double: write one")
+    """Whether the runtime takes the plan."""
+    inspected: str | None = None
+    """The engine inspector's JSON; None makes one whose layers run in the requested precisions."""
+    inspected_with_context: str | None = None
+    """The same for an inspector that has an execution context; None: no more than without."""
 
 
 class Double:
-    """An object of NVIDIA's; only names of its real class can be read or set."""
+    """An object of NVIDIA's; only names of its real class can be read, set or overridden."""
 
-    _record: Record
-    _real: frozenset[str]
+    _module: ClassVar[FakeTensorRT]
+    _name: ClassVar[str]
+    """Of the real class."""
+    _real: ClassVar[frozenset[str]]
+    """Names that it has."""
+
+    def __init_subclass__(cls) -> None:
+        base = cls.__mro__[1]
+        # A class made from a double has names; what derives from such a class is code under test.
+        if (real := getattr(base, "_real", None)) is not None:
+            overridden = {name for name in vars(cls) if not name.startswith("_")}
+            if not overridden <= real:
+                raise TypeError(f"NVIDIA's {cls._name} does not call {sorted(overridden - real)}")
+            cls._touch(overridden)
+
+    @classmethod
+    def _touch(cls, names: Iterable[str]) -> None:
+        cls._module.record.touched |= {(cls._name, name) for name in names}
 
     def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("_"):
-            own = object.__getattribute__(self, "_record")
-            own.touched.add((type(self).__name__, name))
-            if name == own.lacking:
-                raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
-        return object.__getattribute__(self, name)
+        kind = type(self)
+        if name in kind._real:
+            kind._touch([name])
+        return super().__getattribute__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and type(self).__name__ not in {"Logger", "Monitor"}:
-            if name not in self._real or name == self._record.lacking:
-                raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
-            self._record.touched.add((type(self).__name__, name))
-        object.__setattr__(self, name, value)
+        kind = type(self)
+        is_derived = "_real" not in vars(kind)
+        if not (is_derived or name.startswith("_")):
+            if name not in kind._real:
+                raise AttributeError(f"{kind._name} has no attribute '{name}' in this version")
+            kind._touch([name])
+        super().__setattr__(name, value)
 
 
 class ILogger(Double):
@@ -143,7 +163,7 @@ class IOptimizationProfile(Double):
 
     def set_shape(self, name: str, low: Any, best: Any, high: Any) -> None:
         """Keeps the smallest, optimal and largest shape."""
-        self._record.profiles.append({name: (low, best, high)})
+        self._module.record.profiles.append({name: (low, best, high)})
 
 
 class ITimingCache(Double):
@@ -159,41 +179,41 @@ class ITimingCache(Double):
 class IBuilderConfig(Double):
     """The settings of a build."""
 
+    _cache: Any = None
+
     def set_flag(self, flag: Any) -> None:
         """Keeps the flag's name, unless it is to be ignored."""
-        if flag.name not in self._record.ignored:
-            self._record.flags.add(flag.name)
+        self._module.record.flags |= {flag.name} - self._module.answers.ignored
 
     def get_flag(self, flag: Any) -> bool:
         """Returns whether it was set."""
-        return flag.name in self._record.flags
+        return flag.name in self._module.record.flags
 
     def set_memory_pool_limit(self, pool: Any, size: int) -> None:
         """Keeps the limit, unless it is to be ignored."""
-        if pool.name not in self._record.ignored:
-            self._record.pools[pool.name] = size
+        if pool.name not in self._module.answers.ignored:
+            self._module.record.pools[pool.name] = size
 
     def get_memory_pool_limit(self, pool: Any) -> int:
         """Returns it, or all of a GPU's memory."""
-        return self._record.pools.get(pool.name, 1 << 33)
+        return self._module.record.pools.get(pool.name, 1 << 33)
 
     def add_optimization_profile(self, profile: Any) -> int:
         """Returns its index."""
-        return len(self._record.profiles) - 1
+        return len(self._module.record.profiles) - 1
 
     def create_timing_cache(self, timings: bytes) -> Any:
         """Reads timings; NVIDIA's takes what it cannot read for none, and warns."""
-        self._record.caches.append(timings)
+        self._module.record.caches.append(timings)
         if timings:
-            self._say(self._record.cache_messages)
-        cache = self._make("ITimingCache")
-        return _filled(cache, _timings=timings)
+            self._module.log(self._module.answers.cache_messages)
+        return self._module.make("ITimingCache", _timings=timings)
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
         """Returns whether the timings are this device's."""
         assert ignore_mismatch is False
-        object.__setattr__(self, "_cache", cache)
-        return self._record.takes_cache
+        self._cache = cache
+        return self._module.answers.takes_cache
 
     def get_timing_cache(self) -> Any:
         """Returns the timings of the build."""
@@ -201,16 +221,12 @@ class IBuilderConfig(Double):
 
     def set_compute_capability(self, capability: Any, index: int) -> bool:
         """Keeps the capability's name."""
-        self._record.capabilities[index] = capability.name
+        self._module.record.capabilities[index] = capability.name
         return True
 
     def can_run_on_DLA(self, layer: Any) -> bool:  # noqa: N802  # NVIDIA's name
         """Returns whether the layer is none of the foreign ones."""
-        return layer.name not in self._record.dla_foreign
-
-    _cache: Any = None
-    _make: Callable[[str], Any]
-    _say: Callable[[Sequence[Message]], None]
+        return layer.name not in self._module.answers.dla_foreign
 
 
 class ITensor(Double):
@@ -255,18 +271,16 @@ class INetworkDefinition(Double):
     @property
     def num_layers(self) -> int:
         """Of the parsed network."""
-        return len(self._record.layers)
+        return len(self._module.answers.layers)
 
     def get_layer(self, index: int) -> Any:
         """Returns one of them."""
-        return self._record.layers[index]
+        return self._module.answers.layers[index]
 
     def get_input(self, index: int) -> Any:
         """Returns the image."""
         assert index == 0
-        return _filled(self._make("ITensor"), name="input", shape=self._record.image_shape)
-
-    _make: Callable[[str], Any]
+        return self._module.make("ITensor", name="input", shape=self._module.answers.image_shape)
 
 
 class ParserError(Double):
@@ -282,64 +296,66 @@ class ParserError(Double):
 class OnnxParser(Double):
     """NVIDIA's parser."""
 
-    _make: Callable[[str], Any]
+    def __init__(self, network: Any, logger: Any) -> None:
+        """Takes what it fills."""
 
     @property
     def num_errors(self) -> int:
         """Of the refusal."""
-        return len(self._record.refusals)
+        return len(self._module.answers.refusals)
 
     def get_error(self, index: int) -> Any:
         """Returns one of them."""
-        error = self._make("ParserError")
-        return _filled(error, _text=self._record.refusals[index])
+        return self._module.make("ParserError", _text=self._module.answers.refusals[index])
 
     def parse(self, model: bytes) -> bool:
         """Keeps the model."""
-        self._record.parsed = model
-        return not self._record.refusals
+        self._module.record.parsed = model
+        return not self._module.answers.refusals
 
     def set_flag(self, flag: Any) -> None:
         """Keeps the flag's name."""
-        self._record.parser_flags.add(flag.name)
+        self._module.record.parser_flags.add(flag.name)
 
 
 class Builder(Double):
     """NVIDIA's builder."""
 
-    _make: Callable[[str], Any]
-    _creation: Callable[[int], set[str]]
-    _say: Callable[[Sequence[Message]], None]
+    def __init__(self, logger: Any) -> None:
+        """Takes the logger, which the module keeps when it is the first of the process."""
+        self._module.loggers.append(logger)
 
     @property
     def num_DLA_cores(self) -> int:  # noqa: N802  # NVIDIA's name
         """Of the machine."""
-        return self._record.dla_cores
+        return self._module.answers.dla_cores
 
     def create_network(self, flags: int) -> Any:
         """Keeps the creation flags."""
-        self._record.creation_flags = self._creation(flags)
-        return self._make("INetworkDefinition")
+        known = cast(Any, self._module).NetworkDefinitionCreationFlag
+        self._module.record.creation_flags = {flag.name for flag in known if flags >> flag & 1}
+        return self._module.make("INetworkDefinition")
 
     def create_builder_config(self) -> Any:
         """Returns an empty one."""
-        return self._make("IBuilderConfig")
+        return self._module.make("IBuilderConfig")
 
     def create_optimization_profile(self) -> Any:
         """Returns an empty one."""
-        return self._make("IOptimizationProfile")
+        return self._module.make("IOptimizationProfile")
 
     def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
-        """Logs, tells its progress until it is stopped, and returns the plan."""
-        self._record.settings = {k: v for k, v in vars(config).items() if not k.startswith("_")}
-        self._say(self._record.messages)
-        watched: Any = self._record.settings.get("progress_monitor")
-        for name, parent, steps in self._record.phases:
-            watched.phase_start(name, parent, steps)
-            if not all(watched.step_complete(name, step) for step in range(steps)):
+        """Logs, reports its phases until the monitor stops it, and returns the plan."""
+        answers, record = self._module.answers, self._module.record
+        record.settings = _attributes(config)
+        self._module.log(answers.messages)
+        monitor: Any = record.settings.get("progress_monitor")
+        for name, parent, steps in answers.phases if monitor else ():
+            monitor.phase_start(name, parent, steps)
+            if not all(monitor.step_complete(name, step) for step in range(steps)):
                 return None
-            watched.phase_finish(name)
-        return self._record.plan
+            monitor.phase_finish(name)
+        return answers.plan
 
 
 class IExecutionContext(Double):
@@ -358,153 +374,130 @@ class EngineInspector(Double):
     def get_engine_information(self, format_: Any) -> str:
         """Returns JSON, with more in it once there is a context."""
         assert format_.name == "JSON"
-        record = self._record
-        known = record.inspected or as_asked(record.parsed or b"", record.flags)
+        answers, record = self._module.answers, self._module.record
+        without = answers.inspected or as_requested(record.parsed or b"", record.flags)
         if self.execution_context is None:
-            return known
-        return record.inspected_with_context or known
+            return without
+        return answers.inspected_with_context or without
 
 
 class ICudaEngine(Double):
     """An engine on the device."""
 
-    _make: Callable[[str], Any]
-
     def create_engine_inspector(self) -> Any:
         """Returns its inspector."""
-        return self._make("EngineInspector")
+        return self._module.make("EngineInspector")
 
     def create_execution_context(self) -> Any:
         """Returns a context."""
-        return self._make("IExecutionContext")
+        return self._module.make("IExecutionContext")
 
 
 class Runtime(Double):
     """What loads engines."""
 
-    _make: Callable[[str], Any]
+    def __init__(self, logger: Any) -> None:
+        """Takes the logger."""
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
         """Returns the engine, or None as NVIDIA's does on failure."""
-        own = {k: v for k, v in vars(self).items() if not k.startswith("_")}
-        self._record.runtime = own
-        return self._make("ICudaEngine") if self._record.loads else None
+        self._module.record.runtime = _attributes(self)
+        return self._module.make("ICudaEngine") if self._module.answers.loads else None
 
 
-DOUBLES: Mapping[str, type[Double]] = {
-    kind.__name__: kind
-    for kind in (
-        Builder,
-        EngineInspector,
-        IBuilderConfig,
-        ICudaEngine,
-        IExecutionContext,
-        ILayer,
-        ILogger,
-        INetworkDefinition,
-        IOptimizationProfile,
-        IProgressMonitor,
-        ITensor,
-        ITimingCache,
-        OnnxParser,
-        ParserError,
-        Runtime,
-    )
-}
+DOUBLES = {kind.__name__: kind for kind in Double.__subclasses__()}
 
 
-def _filled(double: Any, **values: Any) -> Any:
-    """Returns a double with values that nobody set on it."""
-    for name, value in values.items():
-        object.__setattr__(double, name, value)
-    return double
+class _Lacking:
+    """In the place of a name that the version at hand does not have."""
+
+    def __init__(self, owner: str, name: str) -> None:
+        self._message = f"{owner} has no attribute '{name}' in this version"
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        raise AttributeError(self._message)
+
+    # With a setter as well, Python asks this object before it looks at the instance's own values.
+    def __set__(self, instance: object, value: object) -> None:
+        raise AttributeError(self._message)
 
 
-def _enumeration(name: str, members: Sequence[str]) -> Any:
-    """Returns an enumeration that counts from 0, as NVIDIA's do."""
-    return cast(Any, IntEnum)(name, members, start=0)
+class _NoDouble:
+    """In the place of a name that the version has and no double answers."""
 
+    def __init__(self, name: str) -> None:
+        self._name = name
 
-def _checked(method: Any, name: str, parameters: Sequence[str]) -> Any:
-    """Returns a method that takes the real one's arguments alone."""
-    least = sum(not parameter.endswith("?") for parameter in parameters)
-    known = {parameter.rstrip("?") for parameter in parameters}
-
-    @functools.wraps(method)
-    def call(self: Any, *given: Any, **named: Any) -> Any:
-        count = len(given) + len(named)
-        if not (set(named) <= known and least <= count <= len(parameters)):
-            raise TypeError(f"{name} takes {list(parameters)}, not {count} and {list(named)}")
-        return method(self, *given, *named.values())
-
-    return call
+    def __get__(self, instance: object, owner: type) -> Any:
+        if instance is None:
+            return self
+        raise AssertionError(f"{owner.__name__}.{self._name} has no double: write one")
 
 
 class FakeTensorRT(ModuleType):
-    """The module of one version, with what was asked of it in `record`."""
+    """The module of one version."""
 
-    def __init__(self, version: str) -> None:
-        """Takes the names that this version has, one of `VERSIONS`."""
+    def __init__(self, version: str, *, lacking: Name | None = None) -> None:
+        """Makes the classes and enumerations that this version has.
+
+        Args:
+            version: one of `VERSIONS`.
+            lacking: a name to leave out although the version has it.
+        """
         api = json.loads((API / f"{version}.json").read_text())
         super().__init__(api["module"])
-        self.record = Record()
         self.__version__ = api["version"]
-        self._heard: list[Any] = []
+        self.record = Record()
+        self.answers = Answers()
+        self.loggers: list[Any] = []
         for name, members in api["enumerations"].items():
-            setattr(self, name, _enumeration(name, members))
-        self._classes = {
-            name: self._class(name, members, api["parameters"].get(name, {}))
-            for name, members in api["classes"].items()
-            if name in DOUBLES
-        }
-        for name in self._classes:
-            setattr(self, name, self._entry(name))
-        self._classes["ILogger"].Severity = self.Severity
+            # NVIDIA's enumerations count from 0.
+            setattr(self, name, cast(Any, IntEnum)(name, members, start=0))
+        for name, members in api["classes"].items():
+            if name in DOUBLES:
+                real = frozenset(members)
+                if lacking is not None and lacking[0] == name:
+                    real -= {lacking[1]}
+                setattr(self, name, self._class(name, real, api["parameters"].get(name, {})))
+        cast(Any, self).ILogger.Severity = cast(Any, self).Severity
 
     def _class(
-        self, name: str, members: Sequence[str], parameters: Mapping[str, Sequence[str]]
-    ) -> Any:
-        """Returns a double that has the real class's names and no others."""
-        own = {key for key in vars(DOUBLES[name]) if not key.startswith("_")}
-        body: dict[str, Any] = {key: _Lacking(name, key) for key in own - set(members)}
-        body |= {key: _Unused(key) for key in set(members) - own}
-        body |= {
-            key: _checked(vars(DOUBLES[name])[key], key, parameters[key])
-            for key in own & set(members) & set(parameters)
+        self, name: str, real: frozenset[str], parameters: dict[str, Sequence[str]]
+    ) -> type[Double]:
+        """Returns the double with the real class's names and no others."""
+        own = vars(DOUBLES[name])
+        public = {key for key in own if not key.startswith("_")}
+        body: dict[str, Any] = {
+            **{key: _Lacking(name, key) for key in public - real},
+            **{key: _NoDouble(key) for key in real - public},
+            **{
+                key: _with_parameters(own[key], parameters[key])
+                for key in parameters
+                if key in own and key in real | {"__init__"}
+            },
         }
-        more = {
-            "_record": self.record,
-            "_real": frozenset(members),
-            "_make": staticmethod(self._make),
-            "_say": staticmethod(self._say),
-            "_creation": staticmethod(self._creation),
-        }
-        return type(name, (DOUBLES[name],), body | more)
+        return type(name, (DOUBLES[name],), {**body, "_module": self, "_name": name, "_real": real})
 
-    def _entry(self, name: str) -> Any:
-        """Returns what `trt.Name` is: a class, or for these three the call that makes one."""
-        if name == "Builder":
-            return self._builder
-        if name in {"OnnxParser", "Runtime"}:
-            return lambda *given: self._made_for(name, given)
-        return self._classes[name]
+    def make(self, kind: str, /, **values: Any) -> Any:
+        """Returns an object of a class, with values that no caller set."""
+        double = getattr(self, kind)()
+        # Past __setattr__: what the double itself keeps is not touched by the code under test.
+        vars(double).update(values)
+        return double
 
-    def _builder(self, logger: Any) -> Any:
-        self._heard.append(logger)
-        return self._make("Builder")
-
-    def _made_for(self, name: str, given: tuple[Any, ...]) -> Any:
-        assert len(given) == {"OnnxParser": 2, "Runtime": 1}[name]
-        return self._make(name)
+    def log(self, messages: Sequence[Message]) -> None:
+        """Logs to the first logger that this process made, as NVIDIA's modules do."""
+        for severity, text in messages:
+            self.loggers[0].log(cast(Any, self).Severity[severity], text)
 
     def tensor(self, name: str, dtype: str) -> Any:
         """Returns a tensor of the parsed network, of a member of DataType."""
-        return _filled(self._make("ITensor"), name=name, dtype=cast(Any, self).DataType[dtype])
+        return self.make("ITensor", name=name, dtype=cast(Any, self).DataType[dtype])
 
     def layer(self, kind: str, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
         """Returns a layer of the parsed network, named in its metadata as NVIDIA's parser does."""
-        return _filled(
-            self._make("ILayer"),
+        return self.make(
+            "ILayer",
             name=name,
             metadata=f"[ONNX Layer: {name}]",
             type=cast(Any, self).LayerType[kind],
@@ -512,17 +505,44 @@ class FakeTensorRT(ModuleType):
             _outputs=outputs,
         )
 
-    def _make(self, name: str) -> Any:
-        return self._classes[name]()
 
-    def _creation(self, mask: int) -> set[str]:
-        flags = cast(Any, self).NetworkDefinitionCreationFlag
-        return {flag.name for flag in flags if mask >> flag & 1}
+def _attributes(double: Double) -> dict[str, Any]:
+    """Returns the attributes that were set on a double."""
+    return {key: value for key, value in vars(double).items() if not key.startswith("_")}
 
-    def _say(self, messages: Sequence[Message]) -> None:
-        """Logs to the first logger that this process made, as NVIDIA's modules do."""
-        for severity, text in messages:
-            self._heard[0].log(cast(Any, self).Severity[severity], text)
+
+def _with_parameters(method: Callable[..., Any], parameters: Sequence[str]) -> Callable[..., Any]:
+    """Returns a method that takes the real one's arguments alone; a `?` ends an optional one's name."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature(
+        [
+            inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
+            *(
+                inspect.Parameter(
+                    name.rstrip("?"),
+                    kind,
+                    default=None if name.endswith("?") else inspect.Parameter.empty,
+                )
+                for name in parameters
+            ),
+        ]
+    )
+
+    @functools.wraps(method)
+    def call(*given: Any, **named: Any) -> Any:
+        return method(*signature.bind(*given, **named).args)
+
+    return call
+
+
+def put_in_place(
+    monkeypatch: pytest.MonkeyPatch, trt: FakeTensorRT, device: CudaDevice | NoCudaDevice | None
+) -> FakeTensorRT:
+    """Makes `import` find the module, on a machine with this GPU; None is a machine without one."""
+    monkeypatch.setitem(sys.modules, trt.__name__, trt)
+    monkeypatch.setattr(builder, "has_nvidia_gpu", lambda: device is not None)
+    monkeypatch.setattr(builder, "find_cuda_device", lambda: device)
+    return trt
 
 
 def tensorrt_8_6() -> FakeTensorRT:

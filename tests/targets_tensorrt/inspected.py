@@ -19,7 +19,7 @@ _SPELLED = {"int8": "Int8", "fp16": "Half", "fp32": "Float"}
 Layer = dict[str, Any]
 
 
-def as_asked(model: bytes, flags: Collection[str] = ()) -> str:
+def as_requested(model: bytes, flags: Collection[str] = ()) -> str:
     """Returns layers that run in what the network was typed or, on 8.6, the builder allowed."""
     parsed = onnx.load_model_from_string(model)
     computing = [n for n in parsed.graph.node if n.op_type in {"Conv", "Add", "Gemm"}]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fake_tensorrt import FakeTensorRT
+from fake_tensorrt import FakeTensorRT, put_in_place
 from networks import SIZE, network, with_weight
 from numpy.typing import NDArray
 
@@ -50,12 +49,9 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     """Puts the double of a version where `import` finds it, on a machine with this device."""
 
     def install(version: str, device: CudaDevice | None = DESKTOP) -> FakeTensorRT:
-        module = FakeTensorRT(version)
-        module.record.image_shape = (-1, 3, SIZE, SIZE)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: device is not None)
-        monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: device)
-        return module
+        trt = put_in_place(monkeypatch, FakeTensorRT(version), device)
+        trt.answers.image_shape = (-1, 3, SIZE, SIZE)
+        return trt
 
     return install
 
@@ -184,7 +180,7 @@ def test_a_setting_that_nvidia_ignores_is_an_error(
     tmp_path: Path,
 ) -> None:
     """Its setters only log what they do not take."""
-    use("10.3").record.ignored = frozenset({ignored})
+    use("10.3").answers.ignored = frozenset({ignored})
     assert said in refusal(config(**options), plain, tmp_path)
 
 
@@ -235,9 +231,9 @@ def test_sparse_layers_are_told(use: Use, tmp_path: Path, caplog: pytest.LogCapt
 def dla(use: Use, version: str = "10.16", cores: int = 2) -> FakeTensorRT:
     """Returns a board's module with accelerators and two parsed layers."""
     trt = use(version, ORIN)
-    trt.record.dla_cores = cores
+    trt.answers.dla_cores = cores
     ends = ([trt.tensor("in", "HALF")], [trt.tensor("out", "HALF")])
-    trt.record.layers = [
+    trt.answers.layers = [
         trt.layer("CONVOLUTION", "Conv_0", *ends),
         trt.layer("SHUFFLE", "Flatten", *ends),
     ]
@@ -278,7 +274,7 @@ def test_layers_that_the_dla_cannot_run_are_named(
 ) -> None:
     """And go to the GPU only where that was allowed."""
     trt = dla(use)
-    trt.record.dla_foreign = frozenset({"Flatten"})
+    trt.answers.dla_foreign = frozenset({"Flatten"})
     said = refusal(config(dla_core=0), plain, tmp_path)
     assert said == (
         "1 of 2 layers cannot run on the DLA: Flatten. Pass --gpu-fallback to leave them to the GPU."
@@ -354,10 +350,10 @@ def test_an_error_is_heard_although_an_earlier_build_is_held(
 ) -> None:
     """NVIDIA keeps to the first logger of a process; a second build's errors must not get lost."""
     trt = use("10.3")
-    trt.record.plan, trt.record.messages = None, [("ERROR", "first.")]
+    trt.answers.plan, trt.answers.messages = None, [("ERROR", "first.")]
     with pytest.raises(BuildError, match=r"could not build the engine: first\.") as held:
         build(config(), plain, tmp_path)
-    trt.record.messages = [("ERROR", "second.")]
+    trt.answers.messages = [("ERROR", "second.")]
     with pytest.raises(BuildError, match=r"could not build the engine: second\."):
         build(config(), plain, tmp_path)
     assert held.value.__traceback__ is not None
@@ -367,7 +363,7 @@ def test_an_engine_that_does_not_load_is_refused(
     plain: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """The runtime returns None; nobody could inspect or run it."""
-    use("11.4").record.loads = False
+    use("11.4").answers.loads = False
     said = refusal(config(), plain, tmp_path)
     assert "cannot load the engine that it built: it gave no reason." in said
 
@@ -378,7 +374,7 @@ def test_what_progress_raises_stops_the_build_and_is_raised(
 ) -> None:
     """Once NVIDIA has returned: an exception must not cross its frames."""
     trt = use("10.3")
-    trt.record.phases = [("Building", None, 1000)]
+    trt.answers.phases = [("Building", None, 1000)]
     reported = []
 
     def show(stage: str, done: float, total: float, note: str = "") -> None:
@@ -397,7 +393,7 @@ def test_ctrl_c_in_the_log_is_raised_too(
 ) -> None:
     """Python's signal handler runs in whichever callback comes first."""
     trt = use("10.3")
-    trt.record.messages = [("INFO", "now")]
+    trt.answers.messages = [("INFO", "now")]
 
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
@@ -411,7 +407,7 @@ def test_ctrl_c_in_the_log_is_raised_too(
 def test_a_fixed_batch_is_the_profile(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """The default gives way to the model's own; one that was asked for is refused."""
     trt = use("10.3")
-    trt.record.image_shape = (4, 3, SIZE, SIZE)
+    trt.answers.image_shape = (4, 3, SIZE, SIZE)
     engine = build(config(), plain, tmp_path)
     assert engine.manifest.batch == (4, 4, 4)
     (profile,) = trt.record.profiles
@@ -424,7 +420,7 @@ def test_a_fixed_batch_is_the_profile(plain: LoweredNetwork, use: Use, tmp_path:
 def test_dynamic_sizes_make_a_profile(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """Of the contract's size alone, or of the range that was asked for around it."""
     trt = use("10.3")
-    trt.record.image_shape = (-1, 3, -1, -1)
+    trt.answers.image_shape = (-1, 3, -1, -1)
     build(config(), plain, tmp_path)
     build(replace(config(), input_size=(8, SIZE, 32)), plain, tmp_path)
     sides = [[shape[2:] for shape in profile["input"]] for profile in trt.record.profiles]
@@ -441,7 +437,7 @@ def test_sizes_that_the_model_or_the_contract_forbids_are_refused(
     assert f"takes images of {SIZE}x{SIZE} alone, and --input-size is 8:16:32." in refusal(
         asked, plain, tmp_path
     )
-    trt.record.image_shape = (-1, 3, -1, -1)
+    trt.answers.image_shape = (-1, 3, -1, -1)
     said = refusal(replace(config(), input_size=(8, 24, 32)), plain, tmp_path)
     assert "is fastest at 24 pixels, and the preprocessing contract makes images of 16." in said
 

@@ -14,6 +14,7 @@ from digits import Digits
 from fake_tensorrt import (
     FakeTensorRT,
     Message,
+    put_in_place,
     tensorrt_8_6,
     tensorrt_10_3,
     tensorrt_11,
@@ -83,10 +84,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeTensorRT], FakeTensorR
     """Puts a module where `import` finds it, on a machine with a GPU."""
 
     def install(module: FakeTensorRT) -> FakeTensorRT:
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
-        monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: ORIN)
-        return module
+        return put_in_place(monkeypatch, module, ORIN)
 
     return install
 
@@ -243,7 +241,7 @@ def test_a_gpu_that_is_not_built_for_is_named(
 
 def test_what_the_parser_refuses_is_told(network: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """The first three of its errors, with its version and the file."""
-    use(tensorrt_11()).record.refusals = ["In node 0: a.", "In node 1: b.", "In node 2: c.", "d."]
+    use(tensorrt_11()).answers.refusals = ["In node 0: a.", "In node 1: b.", "In node 2: c.", "d."]
     said = refusal(network, FP32, tmp_path)
     assert said == (
         f"NVIDIA's ONNX parser 11.4.0.106 refused {network.source.path}: In node 0: a. In node 1: b. "
@@ -264,7 +262,7 @@ def test_a_plan_that_was_not_built_is_told(
 ) -> None:
     """NVIDIA's builder returns None; its errors are in its log."""
     trt = use(tensorrt_10_3())
-    trt.record.plan, trt.record.messages = None, messages
+    trt.answers.plan, trt.answers.messages = None, messages
     assert refusal(network, FP32, tmp_path) == (
         f"tensorrt 10.3.0 could not build the engine: {reason} Run with -v for its whole log."
     )
@@ -275,7 +273,7 @@ def test_a_message_that_repeats_is_logged_once_and_counted(
 ) -> None:
     """Each at its own level; the network's layers would say the same dozens of times."""
     trt = use(tensorrt_10_3())
-    trt.record.messages = [("WARNING", "scales"), ("VERBOSE", "tactic"), ("WARNING", "scales")]
+    trt.answers.messages = [("WARNING", "scales"), ("VERBOSE", "tactic"), ("WARNING", "scales")]
     with caplog.at_level(logging.DEBUG, logger="edgeres"):
         build(network, FP32, tmp_path)
     heard = [record for record in caplog.records if record.name == "edgeres.tensorrt"]
@@ -361,9 +359,7 @@ def test_a_builder_that_does_not_start_is_explained(
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(trt, "Builder", nothing)
-    monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
-    monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: ORIN)
+    put_in_place(monkeypatch, trt, ORIN)
     with pytest.raises(BuildError, match=r"could not start its builder: .* run `edgeres doctor`"):
         build_engine(network, FP32, preset("digits"), output=tmp_path / "a.plan")
 

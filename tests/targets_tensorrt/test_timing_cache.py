@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
-from fake_tensorrt import FakeTensorRT
+from fake_tensorrt import FakeTensorRT, put_in_place
 from networks import SIZE, network
 
 from edgeres.core.builder_options import TensorRTOptions
@@ -22,7 +21,6 @@ from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.lowering import float_network
 from edgeres.targets.base import build_engine
-from edgeres.targets.tensorrt import builder as tensorrt
 
 DEVICE = CudaDevice(
     name="RTX A2000", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"
@@ -42,14 +40,11 @@ def lowered(tmp_path: Path) -> LoweredNetwork:
 def build(lowered: LoweredNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     """Builds with `timings` as the cache, on a version and a device; the double is returned."""
 
-    def run(version: str = "10.3", device: CudaDevice = DEVICE, **record: object) -> FakeTensorRT:
-        trt = FakeTensorRT(version)
-        trt.record.image_shape = (-1, 3, SIZE, SIZE)
-        for name, value in record.items():
-            setattr(trt.record, name, value)
-        monkeypatch.setitem(sys.modules, "tensorrt", trt)
-        monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: True)
-        monkeypatch.setattr(tensorrt, "find_cuda_device", lambda: device)
+    def run(version: str = "10.3", device: CudaDevice = DEVICE, **answers: object) -> FakeTensorRT:
+        trt = put_in_place(monkeypatch, FakeTensorRT(version), device)
+        trt.answers.image_shape = (-1, 3, SIZE, SIZE)
+        for name, value in answers.items():
+            setattr(trt.answers, name, value)
         options = TensorRTOptions(timing_cache=str(tmp_path / "timings"))
         config = BuildConfig(target="tensorrt", precision=Precision.FP16, options=options)
         output = tmp_path / "a.plan"
