@@ -25,14 +25,16 @@ class DoctorReport:
     """What a machine is, can and should."""
 
     schema_version = SCHEMA_VERSION
-    json_keys = ("schema_version", "*")
+    json_keys = (
+        "schema_version", "machine", "board", "capabilities", "advice", "calm=stability",
+    )  # fmt: skip
 
     machine: Machine
     board: JetsonBoard | None
     """None where this is no Jetson."""
     capabilities: tuple[Capability, ...]
     advice: tuple[Advice, ...]
-    calm: Stability
+    stability: Stability
     """Whether the machine was stable while it was examined."""
 
 
@@ -61,5 +63,5 @@ def examine_machine(
         board=board,
         capabilities=capabilities(root),
         advice=() if board is None else advise(board),
-        calm=monitor.stability(),
+        stability=monitor.stability(),
     )

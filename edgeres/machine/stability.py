@@ -63,12 +63,12 @@ class StabilityFinding:
 class Stability:
     """Whether the machine was stable during one measurement."""
 
-    json_keys = ("stable", "seconds", "findings", "unseen", "samples")
+    json_keys = ("stable", "seconds", "findings", "unseen=unavailable", "samples")
 
     samples: tuple[Sample, ...]
     """In order; the first was taken before the measurement and the last after it."""
     findings: tuple[StabilityFinding, ...]
-    unseen: tuple[str, ...]
+    unavailable: tuple[str, ...]
     """What this machine does not report, so that no rule could apply to it."""
 
     @property
@@ -106,8 +106,8 @@ def stability_of(samples: Sequence[Sample], *, gpu_unavailable: str | None = Non
         "the temperature at which clocks are lowered": last.headroom_c is not None,
     }
     missing = tuple(name for name, value in available.items() if not value)
-    unseen = (*missing, *((gpu_unavailable,) if gpu_unavailable else ()))
-    return Stability(samples=tuple(samples), findings=findings, unseen=unseen)
+    unavailable = (*missing, *((gpu_unavailable,) if gpu_unavailable else ()))
+    return Stability(samples=tuple(samples), findings=findings, unavailable=unavailable)
 
 
 def _warning(name: str, sentence: str) -> StabilityFinding:

@@ -34,8 +34,8 @@ def render_doctor(report: DoctorReport) -> RenderableType:
             if item.command is not None:
                 advice.add_row("", Text(item.command, "bold"))
         parts.append(advice)
-    if report.calm.findings:
-        findings = (("now", finding.sentence) for finding in report.calm.findings)
+    if report.stability.findings:
+        findings = (("now", finding.sentence) for finding in report.stability.findings)
         parts.append(fact_grid(findings, name_style="yellow"))
     # An empty line between two parts.
     spaced: list[RenderableType] = [line for part in parts for line in ("", part)]

@@ -345,8 +345,8 @@ def stability_facts(stability: Stability) -> Facts:
     for finding in stability.findings:
         yield finding.severity.value, finding.sentence
     yield "monitored for", f"{stability.seconds:.0f} s, {count(len(stability.samples))} samples"
-    if stability.unseen:
-        yield "unavailable", ", ".join(stability.unseen)
+    if stability.unavailable:
+        yield "unavailable", ", ".join(stability.unavailable)
 
 
 def disturbances(stability: Stability | None) -> list[str]:

@@ -163,7 +163,7 @@ def stability(*severities: Severity) -> Stability:
         StabilityFinding(name="x", severity=severity, sentence=f"It was {severity}.")
         for severity in severities
     )
-    return Stability(samples=(), findings=findings, unseen=())
+    return Stability(samples=(), findings=findings, unavailable=())
 
 
 def loadgen(*reasons: str) -> LoadGenResult:

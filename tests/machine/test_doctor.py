@@ -1,4 +1,4 @@
-"""A board as a whole: what doctor reads of it, and what it says to install or set."""
+"""A complete board: what doctor reads of it, and what it advises to install or set."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def files_of(board: Board) -> dict[str, str]:
 
 def tools_of(board: Board) -> CommandRunner:
     """Returns a runner of a board's own tools."""
-    said = {
+    output = {
         "nvpmodel -q": board.nvpmodel,
         "jetson_clocks --show": board.jetson_clocks,
         "tegrastats --interval 500": f"RAM 1/2MB\n{board.tegrastats}\nRAM 1/",
     }
-    return lambda command, timeout_s: said[" ".join(command)] if timeout_s <= 10 else None
+    return lambda command, timeout_s: output[" ".join(command)] if timeout_s <= 10 else None
 
 
 def no_tools(command: Sequence[str], timeout_s: float) -> None:
@@ -64,33 +64,33 @@ def modules(**versions: str) -> Callable[[str], str | None]:
 def board_of(root: Path, board: Board, **more: str) -> JetsonBoard:
     """Returns what is read of a board, with further files."""
     files = {**files_of(board), **more}
-    found = read_board(lay_out(root, files), run=tools_of(board), module=modules())
-    assert found is not None
-    return found
+    read = read_board(lay_out(root, files), run=tools_of(board), module=modules())
+    assert read is not None
+    return read
 
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 def test_every_board_is_read(tmp_path: Path, board: Board) -> None:
     """From its files and its tools."""
-    found = board_of(tmp_path, board)
-    assert (found.model, found.l4t, found.jetpack) == (board.model, board.l4t, board.jetpack)
-    assert found.power_mode is not None
-    assert (found.power_mode.name, found.power_mode.number) == board.mode
-    assert found.stats is not None
-    assert found.stats.ram_total_mb != 2
-    assert set(board.rails) <= set(found.watts)
-    assert json.loads(json.dumps(to_json(found), allow_nan=False))["l4t"] == board.l4t
+    read = board_of(tmp_path, board)
+    assert (read.model, read.l4t, read.jetpack) == (board.model, board.l4t, board.jetpack)
+    assert read.power_mode is not None
+    assert (read.power_mode.name, read.power_mode.number) == board.mode
+    assert read.stats is not None
+    assert read.stats.ram_total_mb != 2
+    assert set(board.rails) <= set(read.watts)
+    assert json.loads(json.dumps(to_json(read), allow_nan=False))["l4t"] == board.l4t
 
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 def test_a_board_without_its_tools(tmp_path: Path, board: Board) -> None:
-    """In a container none is there: what files tell is told, the rest is None."""
+    """In a container none is there: what files have is there, the rest is None."""
     root = lay_out(tmp_path, {**files_of(board), "var/lib/nvpmodel/status": "pmode:0001"})
-    found = read_board(root, run=no_tools, module=modules())
-    assert found is not None
-    assert (found.l4t, found.stats, found.clocks) == (board.l4t, None, None)
-    names = {mode.number: mode.name for mode in found.power_modes}
-    assert found.power_mode == PowerMode(name=names.get(1, "mode 1"), number=1)
+    read = read_board(root, run=no_tools, module=modules())
+    assert read is not None
+    assert (read.l4t, read.stats, read.clocks) == (board.l4t, None, None)
+    names = {mode.number: mode.name for mode in read.power_modes}
+    assert read.power_mode == PowerMode(name=names.get(1, "mode 1"), number=1)
 
 
 def test_what_jetpack_put_on_a_board(tmp_path: Path) -> None:
@@ -100,13 +100,13 @@ def test_what_jetpack_put_on_a_board(tmp_path: Path) -> None:
         "usr/local/cuda/version.json": '{"cuda": {"version": "12.6.68"}}',
     }
     root = lay_out(tmp_path, {**files_of(ORIN_NANO), **more})
-    found = read_board(
+    read = read_board(
         root, run=tools_of(ORIN_NANO), module=modules(tensorrt="10.3.0", pycuda="2025.1")
     )
-    assert found is not None
-    assert (found.jetpack, found.cuda, found.tensorrt) == ("6.2", "12.6.68", "10.3.0.30-1+cuda12.5")
-    assert found.modules == {"tensorrt": "10.3.0", "pycuda": "2025.1"}
-    assert (found.memory_mib, found.memory_available_mib, found.swap_mib) == (7619, 5120, 3809)
+    assert read is not None
+    assert (read.jetpack, read.cuda, read.tensorrt) == ("6.2", "12.6.68", "10.3.0.30-1+cuda12.5")
+    assert read.modules == {"tensorrt": "10.3.0", "pycuda": "2025.1"}
+    assert (read.memory_mib, read.memory_available_mib, read.swap_mib) == (7619, 5120, 3809)
 
 
 def test_a_desktop_is_no_jetson(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_desktop_is_no_jetson(tmp_path: Path) -> None:
 
 
 def test_the_version_of_a_module() -> None:
-    """That of its package; None where it is not installed, and `unknown` where it does not tell."""
+    """That of its package; None where it is not installed, and `unknown` where it has none."""
     assert module_version("no_such_module") is None
     assert module_version("json") == "unknown"
     assert (module_version("pytest") or "").split(".")[0].isdecimal()
@@ -132,8 +132,8 @@ def ready(tmp_path: Path) -> JetsonBoard:
         "var/lib/dpkg/status": DPKG,
         "usr/local/cuda/version.json": '{"cuda": {"version": "12.6.68"}}',
     }
-    found = board_of(tmp_path, AGX_ORIN, **more)
-    return replace(found, modules={"tensorrt": "10.3.0", "pycuda": "2025.1"})
+    read = board_of(tmp_path, AGX_ORIN, **more)
+    return replace(read, modules={"tensorrt": "10.3.0", "pycuda": "2025.1"})
 
 
 def advised(board: JetsonBoard) -> dict[str, Advice]:
@@ -142,7 +142,7 @@ def advised(board: JetsonBoard) -> dict[str, Advice]:
 
 
 def test_a_board_that_is_ready(ready: JetsonBoard) -> None:
-    """Nothing is said."""
+    """There is no advice."""
     assert advise(ready) == ()
 
 
@@ -173,13 +173,13 @@ BLOCKING = {
 
 @pytest.mark.parametrize("name", BLOCKING)
 def test_what_stands_in_the_way(ready: JetsonBoard, name: str) -> None:
-    """The fact, why it matters, and the command; nothing else is said."""
-    change, said, command = BLOCKING[name]
-    told = advised(replace(ready, **change))  # type: ignore[arg-type]
-    assert list(told) == [name]
-    assert told[name].blocking
-    assert told[name].sentence.startswith(said)
-    assert told[name].command == command
+    """The fact, why it matters, and the command; nothing else is advised."""
+    change, beginning, command = BLOCKING[name]
+    advice = advised(replace(ready, **change))  # type: ignore[arg-type]
+    assert list(advice) == [name]
+    assert advice[name].blocking
+    assert advice[name].sentence.startswith(beginning)
+    assert advice[name].command == command
 
 
 LATER = {
@@ -205,27 +205,27 @@ LATER = {
 
 @pytest.mark.parametrize("name", LATER)
 def test_what_spoils_figures(ready: JetsonBoard, name: str) -> None:
-    """Said after what blocks."""
-    change, said, command = LATER[name]
-    told = advised(replace(ready, **change))  # type: ignore[arg-type]
-    assert list(told) == [name]
-    assert not told[name].blocking
-    assert told[name].sentence.startswith(said)
-    assert told[name].command == command
+    """Listed after what blocks."""
+    change, beginning, command = LATER[name]
+    advice = advised(replace(ready, **change))  # type: ignore[arg-type]
+    assert list(advice) == [name]
+    assert not advice[name].blocking
+    assert advice[name].sentence.startswith(beginning)
+    assert advice[name].command == command
 
 
 def test_clocks_that_follow_the_load(tmp_path: Path, ready: JetsonBoard) -> None:
     """jetson_clocks fixes them."""
-    told = advised(replace(ready, clocks=board_of(tmp_path, ORIN_NANO).clocks))
-    assert list(told) == ["clocks"]
-    assert told["clocks"].command == "sudo jetson_clocks"
+    advice = advised(replace(ready, clocks=board_of(tmp_path, ORIN_NANO).clocks))
+    assert list(advice) == ["clocks"]
+    assert advice["clocks"].command == "sudo jetson_clocks"
 
 
 def test_the_highest_of_two_maximal_modes(tmp_path: Path) -> None:
     """On a Super board MAXN_SUPER, although its number is not 0."""
-    told = advised(board_of(tmp_path, ORIN_NANO))
-    assert told["power_mode"].command == "sudo nvpmodel -m 2"
-    assert "25W" in told["power_mode"].sentence
+    advice = advised(board_of(tmp_path, ORIN_NANO))
+    assert advice["power_mode"].command == "sudo nvpmodel -m 2"
+    assert "25W" in advice["power_mode"].sentence
 
 
 def test_an_old_board_is_told_first_what_blocks(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_an_old_board_is_told_first_what_blocks(tmp_path: Path) -> None:
     assert names == ["jetpack", "tensorrt", "cuda", "pycuda", "clocks"]
 
 
-def diagnosis(root: Path, board: Board) -> DoctorReport:
+def examined(root: Path, board: Board) -> DoctorReport:
     """Returns what doctor finds on a calm board."""
     lay_out(root, {**CALM, **files_of(board)})
     return examine_machine(root, run=tools_of(board), module=modules(), observed_s=0.0)
@@ -242,28 +242,28 @@ def diagnosis(root: Path, board: Board) -> DoctorReport:
 
 def test_the_whole_of_a_board(tmp_path: Path) -> None:
     """Machine, board, what works, what to do and how calm it was, in one object."""
-    found = diagnosis(tmp_path, AGX_THOR)
-    raw = json.loads(json.dumps(to_json(found), allow_nan=False))
+    report = examined(tmp_path, AGX_THOR)
+    raw = json.loads(json.dumps(to_json(report), allow_nan=False))
     assert set(raw) == {"schema_version", "machine", "board", "capabilities", "advice", "calm"}
     assert raw["board"]["power_mode"] == {"number": 1, "name": "120W"}
     assert raw["board"]["clocks"]["gpu"]["max_mhz"] == 1575.0
     assert raw["calm"]["stable"] is True
-    works = {found["name"]: found for found in raw["capabilities"]}
+    works = {each["name"]: each for each in raw["capabilities"]}
     assert works["measure energy"]["detail"] == ("ina3221: VDD_GPU, VDD_CPU_SOC_MSS, VIN_SYS_5V0")
     assert works["monitor the GPU"]["detail"] == "Jetson GPU through devfreq"
 
 
-def rendered(found: DoctorReport) -> str:
+def rendered(report: DoctorReport) -> str:
     """Returns what a terminal of 100 columns shows."""
     console = Console(width=100, color_system=None)
     with console.capture() as capture:
-        console.print(render_doctor(found))
+        console.print(render_doctor(report))
     return capture.get()
 
 
 def test_what_a_reader_sees(tmp_path: Path) -> None:
     """Each part, with commands on lines of their own."""
-    text = rendered(diagnosis(tmp_path, ORIN_NANO))
+    text = rendered(examined(tmp_path, ORIN_NANO))
     for part in (
         "Jetson        NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
         "JetPack       6.2 (Jetson Linux 36.4.3)",
@@ -280,15 +280,15 @@ def test_what_a_reader_sees(tmp_path: Path) -> None:
 
 
 def test_a_desktop_has_no_part_of_a_board(tmp_path: Path) -> None:
-    """And a disturbance is told when there is one."""
+    """And a disturbance is shown when there is one."""
     files = {
         key: text for key, text in CALM.items() if "tegra" not in text and "Jetson" not in text
     }
     hot = {"sys/class/thermal/thermal_zone0/temp": "97000\n"}
     root = lay_out(tmp_path, {**files, **hot})
-    found = examine_machine(root, run=no_tools, observed_s=0.0)
-    text = rendered(found)
-    assert found.board is None
+    report = examine_machine(root, run=no_tools, observed_s=0.0)
+    text = rendered(report)
+    assert report.board is None
     assert "JetPack" not in text
     assert "now  A thermal zone came within 2.0 degrees" in text
 
@@ -299,16 +299,18 @@ def test_energy_and_clocks_of_a_desktops_gpu(
     """Through NVML, which is shut down again."""
     nvml = FakeNvml()
     install(monkeypatch, nvml)
-    works = {found.name: found for found in capabilities(lay_out(tmp_path, {"dev/nvidiactl": ""}))}
+    works = {each.name: each for each in capabilities(lay_out(tmp_path, {"dev/nvidiactl": ""}))}
     assert works["measure energy"].detail == "nvml: NVIDIA Test GPU"
     assert works["monitor the GPU"].detail == "NVIDIA Test GPU through NVML"
     assert nvml.is_open == 0
 
 
 def test_what_a_gpu_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorRT first, then pycuda; without a GPU neither is asked for."""
-    found: set[str] = set()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in found else None)
+    """TensorRT first, then pycuda; without a GPU neither is required."""
+    installed: set[str] = set()
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: name if name in installed else None
+    )
     install(monkeypatch, None)
     root = lay_out(tmp_path, {"dev/nvhost-gpu": ""})
 
@@ -317,9 +319,9 @@ def test_what_a_gpu_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     assert "python3-libnvinfer" in detail("tensorrt inference")
     assert "python3-libnvinfer" in detail("tensorrt plans")
-    found.add("tensorrt")
+    installed.add("tensorrt")
     assert "pycuda is missing" in detail("tensorrt inference")
-    found.add("pycuda")
+    installed.add("pycuda")
     assert detail("tensorrt inference") == "run on this GPU"
     assert install_hint("pynvml") in detail("monitor the GPU")
     assert detail("onnxruntime engines") == "pip install onnxruntime"

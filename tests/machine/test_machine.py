@@ -1,4 +1,4 @@
-"""What a machine says of itself, read from files laid out as Linux has them."""
+"""What a machine reports of itself, read from files laid out as Linux has them."""
 
 from __future__ import annotations
 
@@ -49,46 +49,52 @@ JETSON = {
 
 def test_a_desktop_with_a_gpu(tmp_path: Path) -> None:
     """Every figure, from the files of an x86 machine."""
-    found = describe_machine(lay_out(tmp_path, DESKTOP))
-    assert (found.cpu, found.cores) == ("AMD EPYC 9B45", 2)
-    assert found.simd == ("avx2", "avx_vnni", "avx512_vnni")
-    assert found.governor == "performance, powersave"
-    assert found.load_average == (0.15, 1.2, 3.75)
-    assert (found.memory_mib, found.memory_available_mib) == (16000, 8000)
-    assert (found.os, found.kernel) == ("Ubuntu 24.04.1 LTS", "6.8.0-41-generic")
-    assert (found.has_nvidia_gpu, found.gpus) == (True, ("NVIDIA GeForce RTX 3080",))
-    assert found.board is None
+    machine = describe_machine(lay_out(tmp_path, DESKTOP))
+    assert (machine.cpu, machine.cores) == ("AMD EPYC 9B45", 2)
+    assert machine.simd == ("avx2", "avx_vnni", "avx512_vnni")
+    assert machine.governor == "performance, powersave"
+    assert machine.load_average == (0.15, 1.2, 3.75)
+    assert (machine.memory_mib, machine.memory_available_mib) == (16000, 8000)
+    assert (machine.os, machine.kernel) == ("Ubuntu 24.04.1 LTS", "6.8.0-41-generic")
+    assert (machine.has_nvidia_gpu, machine.gpus) == (True, ("NVIDIA GeForce RTX 3080",))
+    assert machine.board is None
 
 
 def test_a_jetson(tmp_path: Path) -> None:
     """An ARM core by its part number, the board by its device tree, its GPU by its node."""
-    found = describe_machine(lay_out(tmp_path, JETSON))
-    assert (found.cpu, found.cores) == ("ARM Cortex-A78AE", 6)
-    assert found.simd == ("asimd", "asimddp")
-    assert found.governor == "schedutil"
-    assert found.board == "NVIDIA Jetson Orin Nano Developer Kit"
-    assert (found.l4t, found.jetpack, found.cuda) == ("36.4.3", "6.2", "12.6.68")
-    assert (found.has_nvidia_gpu, found.gpus) == (True, ())
+    machine = describe_machine(lay_out(tmp_path, JETSON))
+    assert (machine.cpu, machine.cores) == ("ARM Cortex-A78AE", 6)
+    assert machine.simd == ("asimd", "asimddp")
+    assert machine.governor == "schedutil"
+    assert machine.board == "NVIDIA Jetson Orin Nano Developer Kit"
+    assert (machine.l4t, machine.jetpack, machine.cuda) == ("36.4.3", "6.2", "12.6.68")
+    assert (machine.has_nvidia_gpu, machine.gpus) == (True, ())
 
 
-def test_an_unknown_arm_core_is_told_by_its_numbers(tmp_path: Path) -> None:
+def test_an_unknown_arm_core_is_named_by_its_numbers(tmp_path: Path) -> None:
     """Two kinds of core in one machine are both named."""
     cpuinfo = (
         "CPU implementer : 0x41\nCPU part : 0xd08\n\nCPU implementer : 0x77\nCPU part : 0x123\n"
     )
-    found = describe_machine(lay_out(tmp_path, {"proc/cpuinfo": cpuinfo}))
-    assert found.cpu == "ARM Cortex-A72, implementer 0x77 part 0x123"
+    machine = describe_machine(lay_out(tmp_path, {"proc/cpuinfo": cpuinfo}))
+    assert machine.cpu == "ARM Cortex-A72, implementer 0x77 part 0x123"
 
 
-def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+def test_a_machine_that_reports_nothing(tmp_path: Path) -> None:
     """What cannot be read is None or empty, never a guess."""
-    found = describe_machine(tmp_path)
-    told = (found.cpu, found.cores, found.governor, found.memory_mib, found.memory_available_mib)
-    assert told == (None,) * 5
-    assert (found.os, found.kernel, found.board) == (None, None, None)
-    assert (found.l4t, found.jetpack, found.cuda) == (None, None, None)
-    assert (found.simd, found.load_average, found.gpus) == ((), (), ())
-    assert not found.has_nvidia_gpu
+    machine = describe_machine(tmp_path)
+    missing = (
+        machine.cpu,
+        machine.cores,
+        machine.governor,
+        machine.memory_mib,
+        machine.memory_available_mib,
+    )
+    assert missing == (None,) * 5
+    assert (machine.os, machine.kernel, machine.board) == (None, None, None)
+    assert (machine.l4t, machine.jetpack, machine.cuda) == (None, None, None)
+    assert (machine.simd, machine.load_average, machine.gpus) == ((), (), ())
+    assert not machine.has_nvidia_gpu
 
 
 @pytest.mark.parametrize("path", ["dev/nvidiactl", "dev/nvhost-gpu", "proc/driver/nvidia/version"])
@@ -99,25 +105,25 @@ def test_each_sign_of_a_gpu_suffices(tmp_path: Path, path: str) -> None:
 
 
 def test_this_machine_as_json() -> None:
-    """The JSON form survives text, and says what the interpreter itself says."""
-    found = describe_machine()
-    raw = to_json(found)
+    """The JSON form survives text, and agrees with the interpreter itself."""
+    machine = describe_machine()
+    raw = to_json(machine)
     assert json.loads(json.dumps(raw, allow_nan=False)) == raw
-    assert found.architecture == platform.machine()
-    assert found.python == platform.python_version()
-    assert found.versions["edgeres"] == __version__
-    assert found.versions["numpy"] == importlib.metadata.version("numpy")
+    assert machine.architecture == platform.machine()
+    assert machine.python == platform.python_version()
+    assert machine.versions["edgeres"] == __version__
+    assert machine.versions["numpy"] == importlib.metadata.version("numpy")
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its version is None, and the others are told."""
+    """Its version is None, and the others are there."""
 
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    found = describe_machine()
-    assert found.versions == {
+    machine = describe_machine()
+    assert machine.versions == {
         "edgeres": __version__,
         "numpy": None,
         "onnx": None,
@@ -139,7 +145,7 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.Monk
 def test_only_x86_without_exact_products_may_saturate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, expected: bool
 ) -> None:
-    """VNNI adds the products in 32 bits; a processor that says nothing is not trusted to."""
+    """VNNI adds the products in 32 bits; a processor that lists nothing is not trusted to."""
     monkeypatch.setattr("platform.machine", lambda: machine)
     root = lay_out(tmp_path, {"proc/cpuinfo": f"processor\t: 0\nflags\t\t: {flags}\n"})
     assert int8_may_saturate(root) is expected

@@ -33,7 +33,7 @@ def test_a_calm_measurement(tmp_path: Path) -> None:
         clock.advance(1_000_000_000)
     stability = monitor.stability()
     assert [sample.at_s for sample in stability.samples] == [0.0, 2.0, 3.0]
-    assert (stability.findings, stability.unseen, stability.stable) == ((), (), True)
+    assert (stability.findings, stability.unavailable, stability.stable) == ((), (), True)
 
 
 def test_throttling_in_the_files_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One look at a machine: every figure from its file, and None where there is none."""
+"""A sample of a machine: every figure from its file, and None where there is none."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from edgeres.machine.sample import MAX_POLICIES, CpuState, CpuTicks, Probe, Samp
 from edgeres.serialization import to_json
 
 
-def look(root: Path) -> Sample:
+def sample_of(root: Path) -> Sample:
     """Returns one sample of the machine below `root`."""
     return Probe.find(root, open_gpu(root)).read(2.5)
 
 
-def test_everything_that_a_board_tells(tmp_path: Path) -> None:
+def test_everything_that_a_board_reports(tmp_path: Path) -> None:
     """Figures by hand from the files: kHz to MHz, millidegrees to degrees, ticks summed."""
-    found = look(lay_out(tmp_path, CALM))
-    assert found.at_s == 2.5
-    assert found.cpu == CpuState(
+    sample = sample_of(lay_out(tmp_path, CALM))
+    assert sample.at_s == 2.5
+    assert sample.cpu == CpuState(
         governors=("performance",),
         mhz=(1728.0, 2201.6),
         fixed=False,
@@ -32,23 +32,23 @@ def test_everything_that_a_board_tells(tmp_path: Path) -> None:
         throttled_periods=7,
         throttle_events=7,
     )
-    assert (found.memory_stall_us, found.swapped_pages) == (5000, 30)
-    assert found.temperatures_c == {"cpu-thermal": 48.5, "gpu-thermal": 61.0, "x86_pkg_temp": 40.0}
-    assert found.headroom_c == 38.0
-    assert found.slowed_by == ()
-    assert (found.over_current_events, found.power_mode) == (7, "2")
-    assert found.gpu == GpuState(mhz=1300.5, max_mhz=1300.5)
+    assert (sample.memory_stall_us, sample.swapped_pages) == (5000, 30)
+    assert sample.temperatures_c == {"cpu-thermal": 48.5, "gpu-thermal": 61.0, "x86_pkg_temp": 40.0}
+    assert sample.headroom_c == 38.0
+    assert sample.slowed_by == ()
+    assert (sample.over_current_events, sample.power_mode) == (7, "2")
+    assert sample.gpu == GpuState(mhz=1300.5, max_mhz=1300.5)
 
 
-def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+def test_a_machine_that_reports_nothing(tmp_path: Path) -> None:
     """No file, no figure, no error."""
-    found = Probe.find(tmp_path).read(0.0)
-    assert found == Sample(at_s=0.0, cpu=CpuState(), temperatures_c={})
+    sample = Probe.find(tmp_path).read(0.0)
+    assert sample == Sample(at_s=0.0, cpu=CpuState(), temperatures_c={})
 
 
 def test_a_sample_as_json(tmp_path: Path) -> None:
     """The JSON form survives text."""
-    raw = to_json(look(lay_out(tmp_path, CALM)))
+    raw = to_json(sample_of(lay_out(tmp_path, CALM)))
     assert json.loads(json.dumps(raw, allow_nan=False))["cpu"]["mhz"] == [1728.0, 2201.6]
 
 
@@ -68,30 +68,30 @@ def test_the_quota_of_either_cgroup_version(tmp_path: Path, lines: str, folder: 
         f"sys/fs/cgroup/{folder}/cpu.stat": "nr_periods 5\nnr_throttled 2\nthrottled_time 9\n",
         "sys/fs/cgroup/cpuset/cpu.stat": "nr_throttled 100\n",
     }
-    assert look(lay_out(tmp_path, files)).cpu.throttled_periods == 2
+    assert sample_of(lay_out(tmp_path, files)).cpu.throttled_periods == 2
 
 
 def test_a_cooling_device_in_action(tmp_path: Path) -> None:
     """Those that lower a clock are named; a fan that turns slows nothing down."""
     files = {f"{THERMAL}/cooling_device1/cur_state": "1\n"}
-    assert look(lay_out(tmp_path, {**CALM, **files})).slowed_by == ("cpu-throttle-alert",)
+    assert sample_of(lay_out(tmp_path, {**CALM, **files})).slowed_by == ("cpu-throttle-alert",)
 
 
 def test_a_sensor_that_is_switched_off(tmp_path: Path) -> None:
-    """A GPU without power answers with an error; the other zones are still told."""
+    """A GPU without power answers with an error; the other zones are still reported."""
     root = lay_out(tmp_path, CALM)
     zone = root / THERMAL / "thermal_zone1/temp"
     zone.unlink()
     zone.mkdir()
-    found = look(root)
-    assert set(found.temperatures_c) == {"cpu-thermal", "x86_pkg_temp"}
-    assert found.headroom_c == 50.5
+    sample = sample_of(root)
+    assert set(sample.temperatures_c) == {"cpu-thermal", "x86_pkg_temp"}
+    assert sample.headroom_c == 50.5
 
 
 def test_clocks_without_a_choice_are_fixed(tmp_path: Path) -> None:
     """As jetson_clocks leaves them: lowest and highest are one, whatever the governor is called."""
     files = {f"{CPU}/cpufreq/policy4/scaling_min_freq": "2201600\n"}
-    assert look(lay_out(tmp_path, {**CALM, **files})).cpu.fixed is True
+    assert sample_of(lay_out(tmp_path, {**CALM, **files})).cpu.fixed is True
 
 
 def test_a_machine_with_many_policies_is_read_in_part(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_machine_with_many_policies_is_read_in_part(tmp_path: Path) -> None:
     files = {
         f"{CPU}/cpufreq/policy{number}/scaling_cur_freq": f"{number}000\n" for number in range(40)
     }
-    assert look(lay_out(tmp_path, files)).cpu.mhz == tuple(map(float, range(MAX_POLICIES)))
+    assert sample_of(lay_out(tmp_path, files)).cpu.mhz == tuple(map(float, range(MAX_POLICIES)))
 
 
 def test_text_that_is_no_figure_is_not_guessed(tmp_path: Path) -> None:
@@ -110,6 +110,6 @@ def test_text_that_is_no_figure_is_not_guessed(tmp_path: Path) -> None:
         "proc/stat": "cpu0 1 2 3 4 5 6 7 8\n",
         f"{CPU}/cpufreq/policy0/scaling_cur_freq": "<unknown>\n",
     }
-    found = look(lay_out(tmp_path, {**CALM, **files}))
-    assert (found.power_mode, found.memory_stall_us, found.cpu.ticks) == (None, None, None)
-    assert found.cpu.mhz == (2201.6,)
+    sample = sample_of(lay_out(tmp_path, {**CALM, **files}))
+    assert (sample.power_mode, sample.memory_stall_us, sample.cpu.ticks) == (None, None, None)
+    assert sample.cpu.mhz == (2201.6,)

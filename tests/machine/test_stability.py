@@ -52,14 +52,14 @@ def sample(second: int) -> Sample:
 CALM = tuple(sample(second) for second in range(SECONDS + 1))
 
 
-def judged(change: Callable[[Sample], Sample]) -> Stability:
-    """Returns the judgement on calm samples with a change to each."""
+def stability(change: Callable[[Sample], Sample]) -> Stability:
+    """Returns what calm samples show with a change to each."""
     return stability_of([change(calm) for calm in CALM])
 
 
-def found(change: Callable[[Sample], Sample]) -> dict[str, StabilityFinding]:
+def findings(change: Callable[[Sample], Sample]) -> dict[str, StabilityFinding]:
     """Returns the findings by name."""
-    return {finding.name: finding for finding in judged(change).findings}
+    return {finding.name: finding for finding in stability(change).findings}
 
 
 def cpu(**values: object) -> Callable[[Sample], Sample]:
@@ -90,9 +90,9 @@ def late(change: Callable[[Sample], Sample]) -> Callable[[Sample], Sample]:
 
 
 def test_calm_is_stable() -> None:
-    """No finding, nothing unseen, and the time that was watched."""
+    """No finding, nothing unavailable, and the time that was monitored."""
     calm = stability_of(CALM)
-    assert (calm.findings, calm.unseen, calm.stable, calm.seconds) == ((), (), True, 10.0)
+    assert (calm.findings, calm.unavailable, calm.stable, calm.seconds) == ((), (), True, 10.0)
 
 
 UNSTABLE = {
@@ -140,22 +140,22 @@ UNSTABLE = {
 @pytest.mark.parametrize("name", UNSTABLE)
 def test_a_disturbance_is_named(name: str) -> None:
     """With its values and what to do; the figures are then not the machine's own."""
-    change, said = UNSTABLE[name]
-    told = found(change)
-    assert list(told) == [name]
-    assert told[name].severity is Severity.UNSTABLE
-    assert told[name].sentence.startswith(said)
-    assert len(told[name].sentence) > len(said) + 10
-    assert not judged(change).stable
+    change, beginning = UNSTABLE[name]
+    reported = findings(change)
+    assert list(reported) == [name]
+    assert reported[name].severity is Severity.UNSTABLE
+    assert reported[name].sentence.startswith(beginning)
+    assert len(reported[name].sentence) > len(beginning) + 10
+    assert not stability(change).stable
 
 
 @pytest.mark.parametrize(("last_s", "names"), [(0.2, []), (0.99, []), (1.0, ["other_load"])])
-def test_a_few_ticks_are_not_judged(last_s: float, names: list[str]) -> None:
-    """Below a second the load is unseen, not calm: its ticks are too coarse."""
+def test_a_few_ticks_are_not_compared(last_s: float, names: list[str]) -> None:
+    """Below a second the load is unavailable, not calm: its ticks are too coarse."""
     busy = ticks(total=200, idle=60, own=90)(sample(1))
-    told = stability_of([sample(0), replace(busy, at_s=last_s)])
-    assert [finding.name for finding in told.findings] == names
-    assert ("load of other programs" in told.unseen) is not bool(names)
+    reported = stability_of([sample(0), replace(busy, at_s=last_s)])
+    assert [finding.name for finding in reported.findings] == names
+    assert ("load of other programs" in reported.unavailable) is not bool(names)
 
 
 WARNINGS = {
@@ -176,14 +176,14 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize("name", WARNINGS)
-def test_a_doubt_is_a_warning(name: str) -> None:
-    """Said beside the figures, which stand."""
-    change, said = WARNINGS[name]
-    told = found(change)
-    assert list(told) == [name]
-    assert told[name].severity is Severity.WARNING
-    assert told[name].sentence.startswith(said)
-    assert judged(change).stable
+def test_a_risk_is_a_warning(name: str) -> None:
+    """Beside the figures, which stand."""
+    change, beginning = WARNINGS[name]
+    reported = findings(change)
+    assert list(reported) == [name]
+    assert reported[name].severity is Severity.WARNING
+    assert reported[name].sentence.startswith(beginning)
+    assert stability(change).stable
 
 
 def test_every_rule_is_shown_to_find() -> None:
@@ -200,8 +200,8 @@ def test_every_rule_is_shown_to_find() -> None:
 def test_the_cpu_clock_decides_where_the_cpu_is_measured() -> None:
     """Without a GPU a clock that falls makes the figures another machine's."""
     change = late(cpu(mhz=(1500.0, 2000.0)))
-    told = found(lambda calm: replace(change(calm), gpu=None))
-    assert told["cpu_clock"].severity is Severity.UNSTABLE
+    reported = findings(lambda calm: replace(change(calm), gpu=None))
+    assert reported["cpu_clock"].severity is Severity.UNSTABLE
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_the_cpu_clock_decides_where_the_cpu_is_measured() -> None:
     ids=[
         "gpu idle before and after",
         "gpu idle between two blocks",
-        "gpu clock unseen",
+        "gpu clock unavailable",
         "gpu clock within the limit",
         "one idle processor",
         "counter that goes away",
@@ -231,18 +231,18 @@ def test_the_cpu_clock_decides_where_the_cpu_is_measured() -> None:
         "jetson_clocks",
     ],
 )
-def test_what_disturbs_nothing_is_not_told(change: Callable[[Sample], Sample]) -> None:
+def test_what_disturbs_nothing_is_not_reported(change: Callable[[Sample], Sample]) -> None:
     """Clocks before and after the load, idle processors and small changes are calm."""
-    assert judged(change).findings == ()
+    assert stability(change).findings == ()
 
 
-def test_what_cannot_be_seen_is_listed() -> None:
+def test_what_is_unavailable_is_listed() -> None:
     """Silence of the machine never passes for calm."""
     dumb = [Sample(at_s=float(second), cpu=CpuState(), temperatures_c={}) for second in range(3)]
-    judgement = stability_of(dumb, gpu_unavailable="no NVML")
-    assert judgement.stable
-    assert judgement.findings == ()
-    assert judgement.unseen == (
+    unaware = stability_of(dumb, gpu_unavailable="no NVML")
+    assert unaware.stable
+    assert unaware.findings == ()
+    assert unaware.unavailable == (
         "the CPU's governor",
         "the CPU's clocks",
         "load of other programs",
@@ -256,7 +256,7 @@ def test_what_cannot_be_seen_is_listed() -> None:
 
 def test_the_json_form() -> None:
     """Verdict, findings and every sample; it survives text."""
-    raw = json.loads(json.dumps(to_json(judged(late(gpu(mhz=900.0)))), allow_nan=False))
+    raw = json.loads(json.dumps(to_json(stability(late(gpu(mhz=900.0)))), allow_nan=False))
     assert (raw["stable"], raw["seconds"], len(raw["samples"])) == (False, 10.0, SECONDS + 1)
     assert raw["findings"][0]["name"] == "gpu_clock"
     assert raw["findings"][0]["severity"] == "unstable"

@@ -172,7 +172,7 @@ STABILITY = Stability(
             name="g", severity=Severity.WARNING, sentence="The governor is powersave."
         ),
     ),
-    unseen=("temperatures",),
+    unavailable=("temperatures",),
 )
 
 

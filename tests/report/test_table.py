@@ -315,7 +315,7 @@ def test_what_disturbed_the_measurement_is_told() -> None:
             StabilityFinding(name="a", severity=Severity.UNSTABLE, sentence="The GPU was hot."),
             StabilityFinding(name="b", severity=Severity.WARNING, sentence="The governor is free."),
         ),
-        unseen=(),
+        unavailable=(),
     )
     last = rendered(replace(VERDICT, stability=seen)).splitlines()[-3:]
     assert last == ["Unstable: The GPU was hot.", "", "Warning: The governor is free."]
