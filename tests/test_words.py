@@ -25,6 +25,7 @@ CLEAN: tuple[str, ...] = (
     "images",
     "machine",
     "pages",
+    "report",
     "statistics",
     "training",
 )
