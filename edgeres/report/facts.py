@@ -206,23 +206,21 @@ def accuracy_facts(verdict: Verdict) -> Facts:
     yield "95 % interval", change.interval + "".join(inside)
     yield "flips", flip_counts(accuracy)
     yield "p value", f"{probability(accuracy.p_value)}: {significance(accuracy)}"
-    if accuracy.agreement is not None:
-        yield "agreement", f"{percent(accuracy.agreement)} of the images get the same label"
-    if (error := accuracy.logits) is not None:
-        noise = "no error" if error.sqnr_db is None else f"SQNR {error.sqnr_db:.1f} dB"
-        relative = "" if not error.relative_l2 else f", relative error {percent(error.relative_l2)}"
-        yield (
-            "logits",
-            f"{noise}, cosine {error.cosine:.5f}, {error.lowest_cosine:.3f} on the worst image"
-            f"{relative}",
-        )
+    yield "agreement", f"{percent(accuracy.agreement)} of the images get the same label"
+    error = accuracy.logits
+    noise = "no error" if error.sqnr_db is None else f"SQNR {error.sqnr_db:.1f} dB"
+    relative = "" if not error.relative_l2 else f", relative error {percent(error.relative_l2)}"
+    yield (
+        "logits",
+        f"{noise}, cosine {error.cosine:.5f}, {error.lowest_cosine:.3f} on the worst image"
+        f"{relative}",
+    )
     first, second = accuracy.reference_confidence, accuracy.engine_confidence
-    if first is not None and second is not None:
-        yield (
-            "confidence",
-            f"mean {percent(second.mean, 1)}, ECE {percent(second.ece)}; the reference's "
-            f"{percent(first.mean, 1)}, {percent(first.ece)}",
-        )
+    yield (
+        "confidence",
+        f"mean {percent(second.mean, 1)}, ECE {percent(second.ece)}; the reference's "
+        f"{percent(first.mean, 1)}, {percent(first.ece)}",
+    )
     if different := different_classes(accuracy):
         named = "; ".join(
             f"{class_name(one.label, verdict.classes)}: {one.lost} newly wrong, {one.gained} newly "

@@ -192,7 +192,13 @@ def test_a_damaged_verdict(tmp_path: Path) -> None:
     def use(text: str) -> None:
         path.write_text(text)
         run = load_run(path)
-        against_baseline(run, run)
+        against_baseline(
+            before,
+            run.images,
+            run.latency,
+            machine=run.machine,
+            reference_sha256=run.reference_sha256,
+        )
         rank((before, run))
 
     check({key: to_json(VERDICT)[key] for key in (*READ, "provenance")}, use)

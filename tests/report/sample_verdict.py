@@ -241,15 +241,7 @@ LOADGEN = LoadGenResult(
 )
 
 BARE = Verdict(
-    accuracy=replace(
-        ACCURACY,
-        agreement=None,
-        logits=None,
-        reference_confidence=None,
-        engine_confidence=None,
-        flips=(),
-        by_class=(),
-    ),
+    accuracy=replace(ACCURACY, flips=(), by_class=()),
     latency=None,
     environment=ENVIRONMENT,
     provenance=PROVENANCE,

@@ -130,7 +130,7 @@ def test_a_flip_names_its_image(digits: Digits) -> None:
         assert flip.name == f"test.npz[{flip.index}]"
         assert flip.label == labels[flip.index]
         assert flip.reference.label != flip.engine.label
-    assert len(found.accuracy.flips) == round(797 * (1 - (found.accuracy.agreement or 0)))
+    assert len(found.accuracy.flips) == round(797 * (1 - found.accuracy.agreement))
 
 
 def test_the_machine_is_watched_and_energy_explained(digits: Digits) -> None:

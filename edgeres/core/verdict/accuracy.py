@@ -189,11 +189,11 @@ class PairedAccuracy:
     """95 % interval of `drop_pp`."""
     p_value: float
     """Exact McNemar test of the two being right equally often."""
-    agreement: float | None = None
-    """Fraction of images that both label alike, right or wrong; None where it was not looked at."""
-    logits: LogitError | None = None
-    reference_confidence: Confidence | None = None
-    engine_confidence: Confidence | None = None
+    agreement: float
+    """Fraction of images that both label alike, correct or wrong."""
+    logits: LogitError
+    reference_confidence: Confidence
+    engine_confidence: Confidence
     flips: tuple[Flip, ...] = ()
     """Every image that the two label differently, in the order judged."""
     by_class: tuple[ClassDifference, ...] = ()
@@ -212,6 +212,6 @@ class PairedAccuracy:
         return FlipCounts(gained=self.gained, lost=self.lost, other=other, images=self.flips)
 
     @property
-    def confidence(self) -> Mapping[str, Confidence | None]:
+    def confidence(self) -> Mapping[str, Confidence]:
         """Confidence of both networks."""
         return {"reference": self.reference_confidence, "engine": self.engine_confidence}
