@@ -60,20 +60,16 @@ class GpuProbe(Protocol):
     @property
     def name(self) -> str:
         """Which GPU is read, and how."""
-        ...
 
     @property
     def unavailable(self) -> str | None:
         """A sentence on what it does not report, and what would help; None where it reports all."""
-        ...
 
     def read(self) -> GpuState:
         """Returns the GPU now."""
-        ...
 
     def close(self) -> None:
         """Releases what reading needs."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

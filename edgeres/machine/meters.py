@@ -39,22 +39,18 @@ class Meter(Protocol):
     @property
     def name(self) -> str:
         """Kind of meter, such as `rapl`."""
-        ...
 
     @property
     def scope(self) -> tuple[str, ...]:
         """Rails or devices that are measured."""
-        ...
 
     @property
     def interval_s(self) -> float | None:
         """How often `joules` must be called; None where twice will do."""
-        ...
 
     @property
     def update_s(self) -> float:
         """Time between two values of what is read."""
-        ...
 
     def joules(self) -> float:
         """Returns the energy since the first call, which returns 0.
@@ -62,11 +58,9 @@ class Meter(Protocol):
         Raises:
             OSError: the meter does not answer.
         """
-        ...
 
     def close(self) -> None:
         """Releases what measuring needs."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
