@@ -31,7 +31,9 @@ from edgeres.targets.runner import Runner
 
 def main() -> int:
     """Measures and prints the rates."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evaluation", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--engine", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=256)

@@ -74,7 +74,9 @@ def main() -> int:
 
 def arguments() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quantization", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/")
     parser.add_argument(
         "--part", action="append", choices=[*PARTS, "peers"], help="default: all, peers if named"

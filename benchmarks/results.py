@@ -62,7 +62,9 @@ CASES = (
 
 def main() -> int:
     """Runs every case and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.results", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/")
     parser.add_argument("--case", action="append", choices=[c.name for c in CASES])
     parser.add_argument("--json", type=Path, help="where to write every verdict")

@@ -37,7 +37,9 @@ class OpenRunner(OnnxRuntimeRunner):
 
 def main() -> int:
     """Measures and prints the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.timing", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--engine", type=Path, required=True, help="for the onnxruntime target")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--iterations", type=int, default=60, help="of each, in a round")

@@ -78,7 +78,9 @@ def main() -> None:
 
 def parsed(words: list[str]) -> argparse.Namespace:
     """Returns the options of a command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.degradation", description=(__doc__ or "").splitlines()[0]
+    )
     add = parser.add_argument
     add("-o", "--output", type=Path, required=True, help="folder")
     add("--data", default="digits", help="images to train on; default: %(default)s")

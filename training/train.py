@@ -99,7 +99,9 @@ def main() -> None:
 
 def parsed(words: list[str]) -> argparse.Namespace:
     """Returns the options of a command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train", description=(__doc__ or "").splitlines()[0]
+    )
     add = parser.add_argument
     add("architecture", metavar="ARCH", help="registered name, such as resnet20 or wrn_16_4")
     add("--data", required=True, help="images to train on; 'digits': those of the demo")
