@@ -23,6 +23,8 @@ _EXACT_PRODUCTS = "session.x64quantprecision"
 may not: 2.4 times on ResNet-50 with AVX-512 VNNI. Source: onnxruntime,
 onnxruntime_session_options_config_keys.h, kOrtSessionOptionsAvx2PrecisionMode."""
 _NO_INTEGERS = "session.disable_quant_qdq"
+"""Keeps Q/DQ as they are, where fusions would make integer kernels of them. Source: the same file,
+kOrtSessionOptionsDisableQuantQDQ."""
 _FATAL_ONLY = 4
 
 
@@ -51,6 +53,7 @@ def open_session(
     # Takes 0.1 s, and only work with a model needs it.
     import onnxruntime
 
+    # On by default in its builds for Windows.
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
@@ -87,6 +90,7 @@ def run_session(
     import onnxruntime
 
     options = onnxruntime.RunOptions()
+    # What it raises ONNX Runtime prints as well: once is enough, in the error.
     options.log_severity_level = _FATAL_ONLY
     try:
         values: list[NDArray[np.float32]] = session.run(list(outputs), feed, options)
