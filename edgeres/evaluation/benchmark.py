@@ -1,7 +1,7 @@
-"""How long one inference takes, for engine and reference in turns on a clock that is given.
+"""Latency of one inference: engine and reference timed interleaved, in blocks.
 
-Knows runners by their interface alone. By default a sample holds the `infer` call and nothing
-else: from images in host memory to logits in host memory.
+Knows runners by their interface alone. By default a sample is the `infer` call and nothing else:
+from images in host memory to logits in host memory.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from statistics import median
 
 import numpy as np
@@ -40,8 +42,8 @@ from edgeres.statistics import (
 from edgeres.targets.runner import Runner
 
 BLOCK = 20
-"""Timed inferences of one network before the other's turn: short beside the drift of a clock
-frequency or a temperature, which so falls on both alike."""
+"""Timed inferences of one network before the other's: short compared with the drift of a clock
+frequency or a temperature, which so affects both alike."""
 
 SETTLING = 5
 """Untimed inferences at the start of each block. The first ones after a switch find the other
@@ -50,7 +52,7 @@ Runtime's CPU, FP32 takes 1.55 times the median in the first one, INT8 1.05 time
 the fifth."""
 
 PERCENTILES = (50, 90, 95, 99)
-"""Percentiles that are told."""
+"""Percentiles that are reported."""
 
 Clock = Callable[[], int]
 """Returns nanoseconds, as `time.perf_counter_ns` does."""
@@ -100,6 +102,7 @@ class Timings:
 
         durations = trtexec_samples(measure, self._clock)
         blocks = [number // BLOCK for number in range(len(durations))]
+        # Warm-up runs were started too; only the last ones are samples.
         self._add(started[-len(durations) :], durations, blocks)
 
     def _add(self, started: list[int], durations: list[int], blocks: list[int]) -> None:
@@ -116,11 +119,11 @@ def benchmark_pair(
     *,
     clock: Clock = time.perf_counter_ns,
 ) -> PairedLatency:
-    """Returns the latency of both networks on the same batch, timed in turns.
+    """Returns the latency of both networks on the same batch, timed interleaved.
 
-    What a sample covers is `config.timing`. Each has `config.warmup` untimed inferences. Then
-    blocks of `BLOCK` timed ones alternate, and so does which of the two goes first, until each
-    has `config.iterations` samples. Garbage collection is off meanwhile. In trtexec's modes one is
+    What a sample covers is `config.timing`. After `config.warmup` warm-up runs of each, blocks of
+    `BLOCK` timed ones alternate, and so does which of the two goes first, until each has
+    `config.iterations` samples. Garbage collection is off meanwhile. In trtexec's modes one is
     timed after the other, as that does.
 
     Args:
@@ -131,22 +134,33 @@ def benchmark_pair(
         clock: returns nanoseconds.
 
     Raises:
-        DataError: `images` has another batch size than `config` asks for.
+        DataError: `images` has another batch size than `config`.
         ConfigError: the mode needs a GPU that a runner does not have.
         RunnerError: inference failed, or took no time by this clock.
     """
-    _check_batch(images, config.latency_batch)
-    first, second = (
+    if len(images) != config.latency_batch:
+        raise DataError(
+            f"The latency batch is {config.latency_batch}, but {len(images)} images are given. "
+            "Pass as many images as the batch has, or set the latency batch to what there is."
+        )
+    pair = tuple(
         Timings(runner.name, stopwatch(runner, images, config.timing, clock), clock)
         for runner in (reference, engine)
     )
+    first, second = pair
     with _collection_paused():
         overhead_ns = 0.0 if config.timing.on_device else _overhead_ns(clock)
         if config.timing.trtexec:
-            for timings in (first, second):
+            for timings in pair:
                 timings.take_as_trtexec()
         else:
-            _take_turns(first, second, config)
+            for timings in pair:
+                timings.skip(config.warmup)
+            for block, start in enumerate(range(0, config.iterations, BLOCK)):
+                # Alternating cancels what the one that runs second gains or suffers by it.
+                for timings in pair[::-1] if block % 2 else pair:
+                    timings.skip(SETTLING)
+                    timings.take(min(BLOCK, config.iterations - start), block)
     zero_ns = min(first.started_ns[0], second.started_ns[0])
     return PairedLatency(
         mode=f"{config.timing}, batch {len(images)}: {engine.name} against {reference.name}",
@@ -158,50 +172,51 @@ def benchmark_pair(
     )
 
 
-def _take_turns(reference: Timings, engine: Timings, config: BenchConfig) -> None:
-    """Warms both up, then takes blocks that alternate in which of the two goes first."""
-    pair = (reference, engine)
-    for timings in pair:
-        timings.skip(config.warmup)
-    for turn, count in enumerate(_blocks(config.iterations)):
-        for timings in pair[::-1] if turn % 2 else pair:
-            timings.skip(SETTLING)
-            timings.take(count, turn)
-
-
-def _check_batch(images: NDArray[np.float32], batch: int) -> None:
-    if len(images) != batch:
-        raise DataError(
-            f"Latency is asked for batches of {batch} images, but {len(images)} are given. "
-            "Pass as many images as the batch has, or set the latency batch to what there is."
-        )
-
-
-def _blocks(iterations: int) -> tuple[int, ...]:
-    """Returns the number of timed inferences of each block."""
-    return tuple(min(BLOCK, iterations - start) for start in range(0, iterations, BLOCK))
-
-
 def _overhead_ns(clock: Clock) -> float:
-    """Returns what a sample on the host's clock holds although nothing is inferred."""
+    """Returns what a sample on the host's clock takes where a call does nothing."""
+
+    def nothing() -> None:
+        """Takes the place of an inference: the call itself costs time too."""
 
     def measure() -> int:
         start = clock()
-        _nothing()
+        nothing()
         return clock() - start
 
     return median(measure() for _ in range(10 * BLOCK))
 
 
-def _nothing() -> None:
-    """Takes the place of an inference."""
-
-
 def _stats(timings: Timings, zero_ns: int) -> LatencyStats:
     """Summarises the samples; percentiles are numpy's `linear`, Hyndman and Fan's type 7."""
-    _check_durations(timings.name, timings.durations_ns)
-    samples = tuple(duration / 1e6 for duration in timings.durations_ns)
+    durations_ns, blocks = timings.durations_ns, timings.blocks
+    if min(durations_ns) <= 0:
+        raise RunnerError(
+            f"{timings.name} took no time by the clock in {sum(d <= 0 for d in durations_ns)} of "
+            f"{len(durations_ns)} inferences. A duration must be positive: use a clock that "
+            "resolves one inference."
+        )
+    samples = tuple(duration / 1e6 for duration in durations_ns)
     p50, p90, p95, p99 = percentiles(samples, PERCENTILES)
+    limit = outer_fence(samples)
+    ci95 = drift = None
+    if (count := blocks[-1] + 1) >= FEWEST_BLOCKS:
+        # Whole blocks are resampled: neighbouring samples are alike, so single ones would give
+        # intervals that are too narrow.
+        resampled = BlockBootstrap(samples, blocks, draw_blocks(count))
+        ends = {
+            p: interval95(resampled.percentile(p)) if len(samples) >= samples_needed(p) else None
+            for p in PERCENTILES
+        }
+        ci95 = LatencyIntervals(
+            p50_ms=ends[50],
+            p90_ms=ends[90],
+            p95_ms=ends[95],
+            p99_ms=ends[99],
+            mean_ms=interval95(resampled.mean()),
+        )
+        grouped = groupby(zip(blocks, samples, strict=True), key=itemgetter(0))
+        change, p_value = trend([median(ms for _, ms in block) for _, block in grouped])
+        drift = Drift(change=change, p_value=p_value)
     return LatencyStats(
         samples_ms=samples,
         p50_ms=p50,
@@ -210,51 +225,30 @@ def _stats(timings: Timings, zero_ns: int) -> LatencyStats:
         p99_ms=p99,
         mean_ms=float(np.mean(samples)),
         started_ms=tuple((start - zero_ns) / 1e6 for start in timings.started_ns),
-        blocks=tuple(timings.blocks),
-        ci95=_intervals(samples, timings.blocks),
-        drift=_drift(samples, timings.blocks),
-        outliers=_outliers(samples),
+        blocks=tuple(blocks),
+        ci95=ci95,
+        drift=drift,
+        outliers=Outliers(
+            limit_ms=limit, count=sum(ms > limit for ms in samples), largest_ms=max(samples)
+        ),
         tails=tuple(
             TailCount(percentile=p, needed=samples_needed(p), had=len(samples)) for p in PERCENTILES
         ),
     )
 
 
-def _check_durations(name: str, durations_ns: list[int]) -> None:
-    if min(durations_ns) <= 0:
-        raise RunnerError(
-            f"{name} took no time by the clock in {sum(d <= 0 for d in durations_ns)} of "
-            f"{len(durations_ns)} inferences. A duration must be positive: use a clock that "
-            "resolves one inference."
-        )
-
-
-def _intervals(samples: tuple[float, ...], blocks: list[int]) -> LatencyIntervals | None:
-    """Returns 95 % intervals by drawing blocks anew; None below `FEWEST_BLOCKS`."""
-    count = blocks[-1] + 1
-    if count < FEWEST_BLOCKS:
-        return None
-    drawn = BlockBootstrap(samples, blocks, draw_blocks(count))
-    p50, p90, p95, p99 = (
-        interval95(drawn.percentile(p)) if len(samples) >= samples_needed(p) else None
-        for p in PERCENTILES
-    )
-    return LatencyIntervals(
-        p50_ms=p50, p90_ms=p90, p95_ms=p95, p99_ms=p99, mean_ms=interval95(drawn.mean())
-    )
-
-
 def _speedup_interval(reference: Timings, engine: Timings, *, paired: bool) -> Interval | None:
-    """Returns the 95 % interval of the ratio of medians.
+    """Returns the 95 % interval of the ratio of medians; None below `FEWEST_BLOCKS`.
 
     Args:
         reference: the samples of one network.
         engine: the samples of the other.
-        paired: whether they took turns, so that the same turns of both are drawn.
+        paired: whether their blocks alternated.
     """
     counts = [timings.blocks[-1] + 1 for timings in (reference, engine)]
     if min(counts) < FEWEST_BLOCKS:
         return None
+    # One seed resamples the same blocks of both, so that drift common to them cancels.
     first, second = (
         BlockBootstrap(
             timings.durations_ns, timings.blocks, draw_blocks(count, seed=0 if paired else seed)
@@ -262,25 +256,6 @@ def _speedup_interval(reference: Timings, engine: Timings, *, paired: bool) -> I
         for seed, (timings, count) in enumerate(zip((reference, engine), counts, strict=True))
     )
     return interval95(first / second)
-
-
-def _drift(samples: tuple[float, ...], blocks: list[int]) -> Drift | None:
-    """Returns the trend of the blocks' medians; None below `FEWEST_BLOCKS`."""
-    count = blocks[-1] + 1
-    if count < FEWEST_BLOCKS:
-        return None
-    grouped: list[list[float]] = [[] for _ in range(count)]
-    for sample, block in zip(samples, blocks, strict=True):
-        grouped[block].append(sample)
-    change, p_value = trend([median(group) for group in grouped])
-    return Drift(change=change, p_value=p_value)
-
-
-def _outliers(samples: tuple[float, ...]) -> Outliers:
-    limit = outer_fence(samples)
-    return Outliers(
-        limit_ms=limit, count=sum(sample > limit for sample in samples), largest_ms=max(samples)
-    )
 
 
 @contextmanager

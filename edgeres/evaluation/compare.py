@@ -5,6 +5,7 @@ Knows no runner, image, clock or limit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +20,7 @@ from edgeres.core.verdict import (
     LogitError,
     PairedAccuracy,
 )
-from edgeres.evaluation.evaluate import Distances, Outcomes, Predictions
+from edgeres.evaluation.evaluate import Outcomes, Predictions
 from edgeres.statistics import (
     class_q_values,
     drop_interval,
@@ -32,58 +33,57 @@ def paired_accuracy(outcomes: Outcomes, name_of: Callable[[int], str] = str) -> 
     """Returns the accuracy of both networks, which images changed, and how sure that is.
 
     Args:
-        outcomes: what both answered.
+        outcomes: predictions of both.
         name_of: from an image's position in the data set to what it is called.
     """
-    gained, lost = int(outcomes.gained.sum()), int(outcomes.lost.sum())
-    samples = len(outcomes.labels)
-    low, high = drop_interval(gained, lost, samples)
+    newly_correct, newly_wrong = (
+        int(flips.sum()) for flips in (outcomes.newly_correct, outcomes.newly_wrong)
+    )
+    samples, distances = len(outcomes.labels), outcomes.distances
+    low, high = drop_interval(newly_correct, newly_wrong, samples)
+    error, signal = distances.error.sum(), distances.signal.sum()
     return PairedAccuracy(
         reference=outcomes.reference.accuracy,
         engine=outcomes.engine.accuracy,
-        gained=gained,
-        lost=lost,
+        gained=newly_correct,
+        lost=newly_wrong,
         # One division: a drop of exactly 0.3 pp is then the same float as a limit of 0.3.
-        drop_pp=100 * (lost - gained) / samples,
+        drop_pp=100 * (newly_wrong - newly_correct) / samples,
         ci95_pp=(100 * low, 100 * high),
-        p_value=mcnemar_p(gained, lost),
+        p_value=mcnemar_p(newly_correct, newly_wrong),
         agreement=1 - int(outcomes.changed.sum()) / samples,
-        logits=_logit_error(outcomes.distances),
+        logits=LogitError(
+            cosine=float(distances.cosine.mean()),
+            lowest_cosine=float(distances.cosine.min()),
+            relative_l2=float(np.sqrt(error / signal)) if signal else None,
+        ),
         reference_confidence=_confidence(outcomes.reference),
         engine_confidence=_confidence(outcomes.engine),
-        flips=_flips(outcomes, name_of),
+        flips=tuple(
+            Flip(
+                index=int(outcomes.indices[row]),
+                name=name_of(int(outcomes.indices[row])),
+                label=int(outcomes.labels[row]),
+                reference=_answer(outcomes.reference, row),
+                engine=_answer(outcomes.engine, row),
+            )
+            for row in np.flatnonzero(outcomes.changed).tolist()
+        ),
         by_class=_by_class(outcomes),
-        images=_image_record(outcomes),
-    )
-
-
-def _logit_error(distances: Distances) -> LogitError:
-    error, signal = distances.error.sum(), distances.signal.sum()
-    return LogitError(
-        cosine=float(distances.cosine.mean()),
-        lowest_cosine=float(distances.cosine.min()),
-        relative_l2=float(np.sqrt(error / signal)) if signal else None,
+        images=ImageRecord(
+            fingerprint=outcomes.fingerprint,
+            reference=_as_digits(outcomes.reference.correct),
+            engine=_as_digits(outcomes.engine.correct),
+        ),
     )
 
 
 def _confidence(predictions: Predictions) -> Confidence:
-    sure = predictions.confidence
+    confidence = predictions.confidence
     return Confidence(
-        mean=float(sure.mean(dtype=np.float64)),
-        ece=expected_calibration_error(sure, predictions.right),
-    )
-
-
-def _flips(outcomes: Outcomes, name_of: Callable[[int], str]) -> tuple[Flip, ...]:
-    return tuple(
-        Flip(
-            index=int(outcomes.indices[row]),
-            name=name_of(int(outcomes.indices[row])),
-            label=int(outcomes.labels[row]),
-            reference=_answer(outcomes.reference, row),
-            engine=_answer(outcomes.engine, row),
-        )
-        for row in np.flatnonzero(outcomes.changed).tolist()
+        # float32 would round the sum of many images.
+        mean=float(confidence.mean(dtype=np.float64)),
+        ece=expected_calibration_error(confidence, predictions.correct),
     )
 
 
@@ -92,41 +92,25 @@ def _answer(predictions: Predictions, row: int) -> Answer:
 
 
 def _by_class(outcomes: Outcomes) -> tuple[ClassDifference, ...]:
-    """Tests every class that has images, and returns those that gained or lost any."""
-    classes = np.unique(outcomes.labels)
-    counts = zip(
-        *(_count(outcomes.labels[rows], classes) for rows in (outcomes.gained, outcomes.lost)),
-        strict=True,
+    """Tests every class that has images, and returns those with a flip, the surest first."""
+    classes, samples = np.unique(outcomes.labels, return_counts=True)
+    newly_correct, newly_wrong = (
+        Counter(outcomes.labels[rows].tolist())
+        for rows in (outcomes.newly_correct, outcomes.newly_wrong)
     )
-    flips = [(int(gained), int(lost)) for gained, lost in counts]
-    samples = _count(outcomes.labels, classes)
+    flips = [(newly_correct[label], newly_wrong[label]) for label in classes.tolist()]
+    # Classes without a flip are tested too: they count in the correction for many tests.
     differences = (
         ClassDifference(
-            label=int(label), samples=int(size), gained=gained, lost=lost, p_value=p, q_value=q
+            label=int(label), samples=int(size), gained=better, lost=worse, p_value=p, q_value=q
         )
-        for label, size, (gained, lost), (p, q) in zip(
+        for label, size, (better, worse), (p, q) in zip(
             classes, samples, flips, class_q_values(flips), strict=True
         )
-        if gained or lost
+        if better or worse
     )
-    return tuple(sorted(differences, key=lambda found: (found.q_value, found.p_value, found.label)))
+    return tuple(sorted(differences, key=lambda one: (one.q_value, one.p_value, one.label)))
 
 
-def _count(labels: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns how many images of each class there are."""
-    counts: NDArray[np.int64] = np.bincount(
-        np.searchsorted(classes, labels), minlength=len(classes)
-    )
-    return counts
-
-
-def _image_record(outcomes: Outcomes) -> ImageRecord:
-    return ImageRecord(
-        fingerprint=outcomes.fingerprint,
-        reference=_as_digits(outcomes.reference.right),
-        engine=_as_digits(outcomes.engine.right),
-    )
-
-
-def _as_digits(right: NDArray[np.bool_]) -> str:
-    return "".join(map(str, right.astype(int).tolist()))
+def _as_digits(correct: NDArray[np.bool_]) -> str:
+    return "".join(map(str, correct.astype(int).tolist()))

@@ -1,4 +1,4 @@
-"""What is known of an engine before it is run: the batches that it takes, what runs in INT8."""
+"""What an engine's manifest and audit show before it is run: batch profile and INT8 coverage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeres.core.artifacts import EngineArtifact, Manifest
-from edgeres.core.audit import Audit, AuditedNode, describe_missed
+from edgeres.core.audit import describe_missed
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import EXIT_COVERAGE, Check
@@ -27,8 +27,8 @@ def check_profile(engine: Path, manifest: Manifest, config: BenchConfig) -> None
     if manifest.batch is None:
         return
     low, _, high = manifest.batch
-    asked = {"--batch-size": config.batch_size, "--latency-batch": config.latency_batch}
-    for option, batch in asked.items():
+    requested = {"--batch-size": config.batch_size, "--latency-batch": config.latency_batch}
+    for option, batch in requested.items():
         if not low <= batch <= high:
             raise MismatchError(
                 f"{option} is {batch}, but {engine} was built for batches of {low} to {high}. Pass "
@@ -40,8 +40,8 @@ def check_profile(engine: Path, manifest: Manifest, config: BenchConfig) -> None
 def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
     """Returns a failed check where layers that were lowered to INT8 run in float, else nothing.
 
-    The CPU's engine is audited now, by the ONNX Runtime that is installed; of a plan its manifest
-    says what NVIDIA's builder told.
+    An engine of the CPU is audited now, by the ONNX Runtime that is installed; a plan's manifest
+    has what NVIDIA's builder reported.
 
     Raises:
         RunnerError: ONNX Runtime refused the engine.
@@ -54,35 +54,30 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
     audit = target.audit(engine)
     if audit is None:
         return ()
-    meant = {layer.name for layer in manifest.layers if layer.precision is Precision.INT8}
-    fallen = tuple(node for node in audit.missed if node.name in meant)
-    floats = (
-        float_branches(parse_model(engine.path, engine.content))
-        if fallen and not target.uses_gpu
-        else {}
+    lowered = {layer.name for layer in manifest.layers if layer.precision is Precision.INT8}
+    missed = [node for node in audit.missed if node.name in lowered]
+    if not missed:
+        return ()
+    # Only ONNX Runtime's engine is an ONNX file in which a branch without Q/DQ can be looked up.
+    floats: Mapping[str, tuple[str, ...]] = {}
+    if not target.uses_gpu:
+        floats = float_branches(parse_model(engine.path, engine.content))
+    listed = [
+        f"{describe_missed(node)}, whose branch {', '.join(branch)} has no Q/DQ"
+        if (branch := floats.get(node.name, ()))
+        else describe_missed(node)
+        for node in missed[:_LISTED]
+    ]
+    more = f"; and {len(missed) - _LISTED} more" if len(missed) > _LISTED else ""
+    return (
+        Check(
+            name="int8_coverage",
+            limit=0,
+            value=len(missed),
+            passed=False,
+            exit_code=EXIT_COVERAGE,
+            reason=f"{len(missed)} of {len(audit.nodes)} convolutions and additions that were "
+            f"lowered to INT8 do not run in it ({audit.source}): {'; '.join(listed)}{more}. Build "
+            "the engine again for this machine and version",
+        ),
     )
-    return (_check(audit, fallen, floats),) if fallen else ()
-
-
-def _check(
-    audit: Audit, fallen: tuple[AuditedNode, ...], floats: Mapping[str, tuple[str, ...]]
-) -> Check:
-    told = [_told(node, floats.get(node.name, ())) for node in fallen[:_LISTED]]
-    more = f"; and {len(fallen) - _LISTED} more" if len(fallen) > _LISTED else ""
-    return Check(
-        name="int8_coverage",
-        limit=0,
-        value=len(fallen),
-        passed=False,
-        exit_code=EXIT_COVERAGE,
-        reason=f"{len(fallen)} of {len(audit.nodes)} convolutions and additions that were lowered "
-        f"to INT8 do not run in it ({audit.source}): {'; '.join(told)}{more}. Build the engine "
-        "again for this machine and version",
-    )
-
-
-def _told(node: AuditedNode, floats: tuple[str, ...]) -> str:
-    """Returns what a layer ran in and, of an addition, which branch lacks its Q/DQ."""
-    if not floats:
-        return describe_missed(node)
-    return f"{describe_missed(node)}, whose branch {', '.join(floats)} has no Q/DQ"

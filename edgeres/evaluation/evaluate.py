@@ -1,7 +1,7 @@
-"""Whether a network is right, image by image, for one network or for two on the same images.
+"""Predictions, image by image, of one network or of two on the same images.
 
 Knows runners and labelled batches by their shape alone, and no data set, clock or limit. The
-logits of a batch are judged and dropped, so memory grows by a few bytes an image. Among equal
+logits of a batch are evaluated and dropped, so memory grows by a few bytes an image. Among equal
 logits the lowest class index is placed first, here and for the top five.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from edgeres.errors import DataError, MismatchError, RunnerError
 from edgeres.targets.runner import Runner
 
 TOP5_CLASSES = 6
-"""Fewest classes at which the top-5 accuracy says anything: among five, every label is in it."""
+"""Fewest classes at which the top-5 accuracy is meaningful: among five, every label is in it."""
 
 
 class LabelledBatch(Protocol):
@@ -49,19 +50,19 @@ class LabelledBatch(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
-    """What one network answered for N labelled images."""
+    """What one network predicts for N labelled images."""
 
     classes: int
     """Length of the logits."""
     top1: NDArray[np.int64]
     """(N,), class with the highest logit."""
     rank: NDArray[np.int64]
-    """(N,), number of classes placed before the label: 0 where the network is right."""
+    """(N,), number of classes placed before the label: 0 where the network is correct."""
     confidence: NDArray[np.float32]
     """(N,), softmax probability of `top1`, in (0, 1]."""
 
     @property
-    def right(self) -> NDArray[np.bool_]:
+    def correct(self) -> NDArray[np.bool_]:
         """(N,), whether the highest logit is the label's."""
         return np.equal(self.rank, 0)
 
@@ -72,10 +73,10 @@ class Predictions:
 
     @property
     def accuracy(self) -> Accuracy:
-        """How often the network was right."""
+        """How often the network is correct."""
         return Accuracy(
             samples=len(self.rank),
-            correct=int(self.right.sum()),
+            correct=int(self.correct.sum()),
             correct_top5=int(self.in_top5.sum()) if self.classes >= TOP5_CLASSES else None,
         )
 
@@ -94,7 +95,7 @@ class Distances:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcomes:
-    """What reference and engine answered for the same N images, in the order they were seen."""
+    """Predictions of reference and engine for the same N images, in the order of the batches."""
 
     indices: NDArray[np.int64]
     """(N,), position of each image in its data set."""
@@ -108,9 +109,9 @@ class Outcomes:
 
     @property
     def fingerprint(self) -> str:
-        """Hash over the images' hashes and labels in the order seen."""
-        told = "".join(self.hashes) + ",".join(map(str, self.labels.tolist()))
-        return hashlib.sha256(told.encode("ascii")).hexdigest()
+        """Hash over the images' hashes and labels, in their order."""
+        text = "".join(self.hashes) + ",".join(map(str, self.labels.tolist()))
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     @property
     def changed(self) -> NDArray[np.bool_]:
@@ -118,101 +119,71 @@ class Outcomes:
         return np.not_equal(self.reference.top1, self.engine.top1)
 
     @property
-    def gained(self) -> NDArray[np.bool_]:
-        """(N,), whether only the engine is right."""
-        return self.engine.right & ~self.reference.right
+    def newly_correct(self) -> NDArray[np.bool_]:
+        """(N,), whether only the engine is correct."""
+        return self.engine.correct & ~self.reference.correct
 
     @property
-    def lost(self) -> NDArray[np.bool_]:
-        """(N,), whether only the reference is right."""
-        return self.reference.right & ~self.engine.right
+    def newly_wrong(self) -> NDArray[np.bool_]:
+        """(N,), whether only the reference is correct."""
+        return self.reference.correct & ~self.engine.correct
 
 
 def evaluate(runner: Runner, batches: Iterable[LabelledBatch]) -> Predictions:
-    """Returns what one network answers.
+    """Returns what one network predicts.
 
     Raises:
         DataError: there are no images, or they have no labels.
         MismatchError: a label lies outside the network's classes.
         RunnerError: inference failed, or a logit is NaN or infinite.
     """
-    return _joined([_predictions(_logits(runner, batch), _labels(batch)) for batch in batches])
+    predictions: Predictions = _joined(
+        [_predictions(_logits(runner, batch), _labels(batch)) for batch in batches]
+    )
+    return predictions
 
 
 def evaluate_pair(reference: Runner, engine: Runner, batches: Iterable[LabelledBatch]) -> Outcomes:
-    """Returns what both networks answer for the same decoded batches.
-
-    The two alternate in going first, so that neither always finds the machine as the other
-    left it.
+    """Returns what both networks predict for the same decoded batches.
 
     Raises:
         DataError: there are no images, or they have no labels.
         MismatchError: the networks differ in classes, or a label lies outside them.
         RunnerError: inference failed, or a logit is NaN or infinite.
     """
-    return _joined_outcomes(
-        [_outcomes(turn, reference, engine, batch) for turn, batch in enumerate(batches)]
-    )
+    parts = []
+    for number, batch in enumerate(batches):
+        labels = _labels(batch)
+        # They alternate in going first, so that neither always finds the machine as the other
+        # left it.
+        if number % 2:
+            from_engine, from_reference = _logits(engine, batch), _logits(reference, batch)
+        else:
+            from_reference, from_engine = _logits(reference, batch), _logits(engine, batch)
+        if from_reference.shape != from_engine.shape:
+            raise MismatchError(
+                f"{reference.name} has {from_reference.shape[1]} classes, {engine.name} has "
+                f"{from_engine.shape[1]}; both must have the same classes. Pass as --reference "
+                "the model that the engine was built from."
+            )
+        parts.append(
+            Outcomes(
+                indices=np.asarray(batch.indices),
+                labels=labels,
+                hashes=tuple(batch.hashes),
+                reference=_predictions(from_reference, labels),
+                engine=_predictions(from_engine, labels),
+                distances=_distances(from_reference, from_engine),
+            )
+        )
+    outcomes: Outcomes = _joined(parts)
+    return outcomes
 
 
 def calibration_overlap(hashes: Iterable[str], calibration_hashes: Iterable[str]) -> int:
     """Returns how many of the images hashed in `hashes` were also used for calibration."""
     known = frozenset(calibration_hashes)
     return sum(name in known for name in hashes)
-
-
-def _outcomes(turn: int, reference: Runner, engine: Runner, batch: LabelledBatch) -> Outcomes:
-    """Returns what both answer for one batch, the engine going first in every odd turn."""
-    order = (engine, reference) if turn % 2 else (reference, engine)
-    answers = [_logits(runner, batch) for runner in order]
-    from_reference, from_engine = answers[::-1] if turn % 2 else answers
-    if from_reference.shape != from_engine.shape:
-        raise MismatchError(
-            f"{reference.name} has {from_reference.shape[1]} classes, {engine.name} has "
-            f"{from_engine.shape[1]}; both must tell the same classes apart. Pass as --reference "
-            "the model that the engine was built from."
-        )
-    labels = _labels(batch)
-    return Outcomes(
-        indices=np.asarray(batch.indices),
-        labels=labels,
-        hashes=tuple(batch.hashes),
-        reference=_predictions(from_reference, labels),
-        engine=_predictions(from_engine, labels),
-        distances=_distances(from_reference, from_engine),
-    )
-
-
-def _logits(runner: Runner, batch: LabelledBatch) -> NDArray[np.float32]:
-    """Infers one batch and refuses logits that nothing can be judged by."""
-    labels = _labels(batch)
-    logits = runner.infer(batch.images)
-    _check_logits(runner.name, logits, batch.indices)
-    _check_labels(runner.name, logits.shape[1], labels)
-    return logits
-
-
-def _predictions(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Predictions:
-    return Predictions(
-        classes=logits.shape[1],
-        top1=logits.argmax(axis=1),
-        rank=_rank(logits, labels),
-        confidence=_highest_softmax(logits),
-    )
-
-
-def _distances(reference: NDArray[np.float32], engine: NDArray[np.float32]) -> Distances:
-    """Compares logits in float64; two vectors without length point the same way."""
-    first, second = reference.astype(np.float64), engine.astype(np.float64)
-    signal = (first**2).sum(axis=1)
-    norms = np.sqrt(signal * (second**2).sum(axis=1))
-    product = (first * second).sum(axis=1)
-    same = np.where((first == second).all(axis=1), 1.0, 0.0)
-    return Distances(
-        cosine=np.divide(product, norms, out=same, where=norms > 0),
-        error=((second - first) ** 2).sum(axis=1),
-        signal=signal,
-    )
 
 
 def _labels(batch: LabelledBatch) -> NDArray[np.int64]:
@@ -225,9 +196,12 @@ def _labels(batch: LabelledBatch) -> NDArray[np.int64]:
     return batch.labels
 
 
-def _check_logits(name: str, logits: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
-    """Refuses logits of another shape than (N, classes), and logits that are no numbers."""
-    count = len(indices)
+def _logits(runner: Runner, batch: LabelledBatch) -> NDArray[np.float32]:
+    """Infers one batch; refuses logits that are no numbers or that a label lies outside of."""
+    # First of all: without labels nothing needs to be inferred.
+    labels = _labels(batch)
+    logits = runner.infer(batch.images)
+    name, count = runner.name, len(batch.indices)
     if logits.ndim != 2 or len(logits) != count:
         raise RunnerError(
             f"{name} returned logits of shape {logits.shape} for {count} images; expected "
@@ -237,72 +211,64 @@ def _check_logits(name: str, logits: NDArray[np.float32], indices: NDArray[np.in
     if broken.any():
         raise RunnerError(
             f"{name} returned NaN or infinite logits for {broken.sum()} of the {count} images of "
-            f"a batch (first: image {indices[broken.argmax()]}). No accuracy can rest on "
+            f"a batch (first: image {batch.indices[broken.argmax()]}). No accuracy can rest on "
             "them: check the weights, or build in a precision of wider range."
         )
-
-
-def _check_labels(name: str, classes: int, labels: NDArray[np.int64]) -> None:
-    """Refuses labels that the network has no logit for."""
+    classes = logits.shape[1]
     outside = labels[(labels < 0) | (labels >= classes)]
     if outside.size:
         raise MismatchError(
             f"{name} has {classes} classes (0 to {classes - 1}), but a label of the data is "
             f"{outside[0]}. Pass --data with the classes that the network was trained on."
         )
+    return logits
 
 
-def _rank(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts, per image, the classes with a higher logit or an equal one and a lower index."""
+def _predictions(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Predictions:
     own = np.take_along_axis(logits, labels[:, np.newaxis], axis=1)
+    # A stable descending sort: an equal logit counts as higher where its class has a lower index.
     earlier = np.arange(logits.shape[1]) < labels[:, np.newaxis]
-    before: NDArray[np.int64] = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
-    return before
-
-
-def _highest_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the softmax probability of each image's highest logit."""
+    # softmax of the highest logit, 1 / sum(exp(x - max)): in float64, so that it never overflows.
     below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    highest: NDArray[np.float32] = (1 / np.exp(below).sum(axis=1)).astype(np.float32)
-    return highest
-
-
-def _joined_outcomes(parts: Sequence[Outcomes]) -> Outcomes:
-    reference = _joined([part.reference for part in parts])
-    return Outcomes(
-        indices=_column([part.indices for part in parts]),
-        labels=_column([part.labels for part in parts]),
-        hashes=tuple(name for part in parts for name in part.hashes),
-        reference=reference,
-        engine=_joined([part.engine for part in parts]),
-        distances=_joined_distances([part.distances for part in parts]),
+    return Predictions(
+        classes=logits.shape[1],
+        top1=logits.argmax(axis=1),
+        rank=((logits > own) | ((logits == own) & earlier)).sum(axis=1),
+        confidence=(1 / np.exp(below).sum(axis=1)).astype(np.float32),
     )
 
 
-def _joined_distances(parts: Sequence[Distances]) -> Distances:
+def _distances(reference: NDArray[np.float32], engine: NDArray[np.float32]) -> Distances:
+    """Compares logits in float64, where their squares cannot overflow."""
+    first, second = reference.astype(np.float64), engine.astype(np.float64)
+    signal = (first**2).sum(axis=1)
+    norms = np.sqrt(signal * (second**2).sum(axis=1))
+    product = (first * second).sum(axis=1)
+    # Two zero vectors have no angle; they are the same, so their cosine is set to 1.
+    same = np.where((first == second).all(axis=1), 1.0, 0.0)
     return Distances(
-        cosine=_column([part.cosine for part in parts]),
-        error=_column([part.error for part in parts]),
-        signal=_column([part.signal for part in parts]),
+        cosine=np.divide(product, norms, out=same, where=norms > 0),
+        error=((second - first) ** 2).sum(axis=1),
+        signal=signal,
     )
 
 
-def _joined(parts: Sequence[Predictions]) -> Predictions:
-    if not sum(len(part.rank) for part in parts):
+def _joined(parts: Sequence[Any]) -> Any:
+    """Returns the results of batches as one of the same type, its arrays read-only."""
+    if not parts:
         raise DataError(
-            "There is no image to judge the network on; at least 1 labelled image is needed. "
+            "There is no image to evaluate the network on; at least 1 labelled image is needed. "
             "Check --data."
         )
-    return Predictions(
-        classes=parts[0].classes,
-        top1=_column([part.top1 for part in parts]),
-        rank=_column([part.rank for part in parts]),
-        confidence=_column([part.confidence for part in parts]),
-    )
-
-
-def _column(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Joins the parts into one array that can no longer be changed."""
-    column = np.concatenate(parts)
-    column.flags.writeable = False
-    return column
+    first: Any = parts[0]
+    if is_dataclass(first):
+        names = [field.name for field in fields(first)]
+        columns = {name: _joined([getattr(part, name) for part in parts]) for name in names}
+        kind: Any = type(first)
+        return kind(**columns)
+    if isinstance(first, np.ndarray):
+        column = np.concatenate(parts)
+        column.flags.writeable = False
+        return column
+    # What is no sequence, the number of classes, is the same in every batch.
+    return tuple(chain.from_iterable(parts)) if isinstance(first, tuple) else first

@@ -1,7 +1,7 @@
 """An engine under MLPerf's own load generator, with its logs and its VALID or INVALID.
 
-LoadGen decides when which image is asked for, and measures; here its requests are answered
-from images in memory, and its log is read. Knows runners by their interface alone.
+LoadGen decides when which image is requested, and measures; here its queries are answered from
+images in memory, and its log is read. Knows runners by their interface alone.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def check_loadgen() -> None:
 def run_loadgen(
     runner: Runner, images: NDArray[np.float32], config: LoadGenConfig, logs: Path | None = None
 ) -> LoadGenResult:
-    """Returns what LoadGen says of an engine that is open.
+    """Returns what LoadGen measures of an engine that is open.
 
     Args:
         runner: the engine.
@@ -80,18 +80,33 @@ def run_loadgen(
     loadgen = _load()
     if config.scenario is Scenario.MULTI_STREAM and len(images) < STREAMS:
         raise ConfigError(
-            f"The multi-stream scenario asks for {STREAMS} images at once, and there are "
-            f"{len(images)}. Pass --data with more."
+            f"The multi-stream scenario has a batch size of {STREAMS}, and there are "
+            f"{len(images)} images. Pass --data with more."
         )
     batch = {Scenario.SINGLE_STREAM: 1, Scenario.MULTI_STREAM: STREAMS}.get(
         config.scenario, config.batch_size
     )
     system = _System(loadgen=loadgen, runner=runner, images=images, batch=batch)
-    settings = _settings(loadgen, config, _seconds_per_batch(system))
-    with _folder(logs) as folder:
-        _run(loadgen, system, settings, folder)
-        found = _read_log(folder / "mlperf_log_detail.txt")
-    return _result(found, config, logs)
+    settings = _settings(system, config)
+    output = loadgen.LogSettings()
+    output.log_output.copy_summary_to_stdout = False
+    output.enable_trace = False
+    with ExitStack() as cleanup:
+        if logs is None:
+            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            make_folder(folder := logs)
+        output.log_output.outdir = str(folder)
+        under_test = loadgen.ConstructSUT(system.answer, _nothing)
+        library = loadgen.ConstructQSL(len(images), len(images), _nothing, _nothing)
+        try:
+            loadgen.StartTestWithLogSettings(under_test, library, settings, output)
+        finally:
+            loadgen.DestroyQSL(library)
+            loadgen.DestroySUT(under_test)
+        if system.failure:
+            raise system.failure[0]
+        return _result(folder / "mlperf_log_detail.txt", config, logs)
 
 
 def _load() -> Any:
@@ -100,7 +115,7 @@ def _load() -> Any:
     except ImportError as error:
         raise DependencyError(
             "MLPerf's LoadGen, which runs --scenario, is not installed: pip install "
-            "'edgeres[loadgen]'"
+            "'.[loadgen]', from a clone of edgeres"
         ) from error
     return mlperf_loadgen
 
@@ -121,29 +136,26 @@ class _System:
         for start in range(0, len(samples), self.batch):
             part = samples[start : start + self.batch]
             if not self.failure:
-                self._infer([sample.index for sample in part])
+                try:
+                    self.runner.infer(self.images[[sample.index for sample in part]])
+                # Whatever it is, Ctrl-C too: raised again when LoadGen has returned.
+                except BaseException as error:
+                    self.failure.append(error)
+            # Completed after a failure as well: LoadGen waits for every sample it requested.
             done = [self.loadgen.QuerySampleResponse(sample.id, 0, 0) for sample in part]
             self.loadgen.QuerySamplesComplete(done)
 
-    def _infer(self, indices: list[int]) -> None:
-        try:
-            self.runner.infer(self.images[indices])
-        except BaseException as error:  # raised again when LoadGen has returned
-            self.failure.append(error)
 
-
-def _seconds_per_batch(system: _System) -> float:
-    """Returns the shortest time of a few inferences."""
+def _settings(system: _System, config: LoadGenConfig) -> Any:
+    """Returns LoadGen's settings, planned by the shortest time of a few inferences."""
     indices = [number % len(system.images) for number in range(system.batch)]
-    taken = []
+    trials = []
     for _ in range(_TRIALS):
         start = time.perf_counter()
         system.runner.infer(system.images[indices])
-        taken.append(time.perf_counter() - start)
-    return min(taken)
-
-
-def _settings(loadgen: Any, config: LoadGenConfig, seconds: float) -> Any:
+        trials.append(time.perf_counter() - start)
+    seconds = min(trials)
+    loadgen = system.loadgen
     settings = loadgen.TestSettings()
     settings.mode = loadgen.TestMode.PerformanceOnly
     settings.min_duration_ms = round(1000 * config.seconds)
@@ -161,70 +173,38 @@ def _settings(loadgen: Any, config: LoadGenConfig, seconds: float) -> Any:
     return settings
 
 
-def _run(loadgen: Any, system: _System, settings: Any, folder: Path) -> None:
-    """Runs the test; what failed inside a callback is raised once LoadGen has returned."""
-    output = loadgen.LogSettings()
-    output.log_output.outdir = str(folder)
-    output.log_output.copy_summary_to_stdout = False
-    output.enable_trace = False
-    count = len(system.images)
-    under_test = loadgen.ConstructSUT(system.answer, _nothing)
-    library = loadgen.ConstructQSL(count, count, _nothing, _nothing)
-    try:
-        loadgen.StartTestWithLogSettings(under_test, library, settings, output)
-    finally:
-        loadgen.DestroyQSL(library)
-        loadgen.DestroySUT(under_test)
-    if system.failure:
-        raise system.failure[0]
-
-
 def _nothing(indices: Sequence[int] = ()) -> None:
     """Loads, unloads or flushes: the images are in memory, and answers are complete at once."""
 
 
-@contextmanager
-def _folder(logs: Path | None) -> Iterator[Path]:
-    if logs is not None:
-        make_folder(logs)
-        yield logs
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        yield Path(temporary)
-
-
-def _read_log(path: Path) -> dict[str, list[Any]]:
-    """Returns the values of every key of LoadGen's detailed log, in order."""
-    found: dict[str, list[Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+def _result(log: Path, config: LoadGenConfig, logs: Path | None) -> LoadGenResult:
+    """Returns the outcome of a run from LoadGen's detailed log, a JSON object a line."""
+    values: dict[str, list[Any]] = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
         marker, _, text = line.partition(":::MLLOG ")
         if not marker and text:
             entry = json.loads(text)
-            found.setdefault(entry["key"], []).append(entry["value"])
-    if "result_validity" not in found:
+            values.setdefault(entry["key"], []).append(entry["value"])
+    if "result_validity" not in values:
         raise RunnerError(
-            f"LoadGen left no result: {len(found)} keys in its log, none of them result_validity. "
+            f"LoadGen left no result: {len(values)} keys in its log, none of them result_validity. "
             "Keep its logs with --loadgen-logs and see mlperf_log_detail.txt."
         )
-    return found
-
-
-def _result(
-    found: Mapping[str, list[Any]], config: LoadGenConfig, logs: Path | None
-) -> LoadGenResult:
     key, metric, unit, factor = _METRICS[config.scenario]
-    value = float(found.get(key, [0])[-1])
-    told = (*found.get("result_invalid_reason", ()), *found.get("error_runtime", ()))
-    valid = found["result_validity"][-1] == "VALID"
-    stopped = () if found.get("early_stopping_met", [True])[-1] else found["early_stopping_result"]
+    # Early stopping writes 0 where the queries were too few for the percentile.
+    value = float(values.get(key, [0])[-1])
+    reasons = [*values.get("result_invalid_reason", ()), *values.get("error_runtime", ())]
+    if not values.get("early_stopping_met", [True])[-1]:
+        reasons += values["early_stopping_result"]
+    valid = values["result_validity"][-1] == "VALID"
     return LoadGenResult(
         scenario=config.scenario.value,
         valid=valid,
         metric=metric,
         value=value * factor if value > 0 else None,
         unit=unit,
-        queries=int(found["result_query_count"][-1]),
+        queries=int(values["result_query_count"][-1]),
         seconds=config.seconds,
-        reasons=() if valid else tuple(" ".join(text.split()) for text in (*told, *stopped)),
+        reasons=() if valid else tuple(" ".join(text.split()) for text in reasons),
         logs=None if logs is None else str(logs),
     )

@@ -1,15 +1,12 @@
-"""Later runs against earlier ones, and engines against each other: by test, not by eye.
+"""Later runs compared with earlier ones, and engines with each other: by test, not by eye.
 
 Knows verdicts and nothing else. Accuracy is compared image by image, latency relative to the
-reference that each run timed in turns with its engine.
+reference that each run timed interleaved with its engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgeres.core.verdict import (
     EXIT_ACCURACY,
@@ -19,7 +16,6 @@ from edgeres.core.verdict import (
     ImageRecord,
     Interval,
     LatencyChange,
-    LatencyStats,
     PairedLatency,
     PastRun,
     Ranking,
@@ -38,14 +34,14 @@ from edgeres.statistics import (
 
 
 def check_same_images(fingerprint: str, baseline: PastRun) -> None:
-    """Checks that the baseline was judged on the same images in the same order.
+    """Checks that the baseline was evaluated on the same images in the same order.
 
     Raises:
         ConfigError: it was not.
     """
     if baseline.images.fingerprint != fingerprint:
         raise ConfigError(
-            f"The baseline {baseline.name} was judged on {baseline.samples} other images, or on "
+            f"The baseline {baseline.name} was evaluated on {baseline.samples} other images, or on "
             "these in another order, so that it cannot be compared image by image. Pass the same "
             "--data, --samples and --seed, or make the baseline again."
         )
@@ -104,16 +100,44 @@ def baseline_checks(regression: Regression, max_slowdown: float) -> tuple[Check,
 
     Args:
         regression: this run against the baseline.
-        max_slowdown: part by which the latency may grow, such as 0.05.
+        max_slowdown: fraction by which the latency may grow, such as 0.05.
     """
-    checks = [_accuracy_check(regression)]
-    if regression.latency is not None:
-        checks.append(_latency_check(regression.baseline, regression.latency, max_slowdown))
+    change, latency = regression.accuracy, regression.latency
+    low, high = change.ci95_pp
+    unchanged = low <= 0
+    checks = [
+        Check(
+            name="baseline_accuracy",
+            limit=0,
+            value=change.drop_pp,
+            passed=unchanged,
+            exit_code=EXIT_ACCURACY,
+            reason=f"{change.lost} images newly wrong and {change.gained} newly correct compared "
+            f"with {regression.baseline}, {'no' if unchanged else 'a'} significant drop: "
+            f"{change.drop_pp:.2f} pp, 95 % interval {low:.2f} to {high:.2f}",
+        )
+    ]
+    if latency is not None:
+        limit = 1 + max_slowdown
+        # The lower end: only a run that is significantly slower fails.
+        passed = (latency.ratio if latency.ci95 is None else latency.ci95[0]) <= limit
+        ends = "" if latency.ci95 is None else f" ({latency.ci95[0]:.3f} to {latency.ci95[1]:.3f})"
+        checks.append(
+            Check(
+                name="baseline_latency",
+                limit=limit,
+                value=latency.ratio,
+                passed=passed,
+                exit_code=EXIT_SPEED,
+                reason=f"latency {latency.ratio:.3f} times that of {regression.baseline}{ends}, "
+                f"{'not significantly above' if passed else 'above'} the limit of {limit:g}",
+            )
+        )
     return tuple(checks)
 
 
 def rank(runs: Sequence[PastRun]) -> Ranking:
-    """Returns how engines stand against each other in accuracy and latency.
+    """Returns how engines compare with each other in accuracy and latency.
 
     Raises:
         ConfigError: there are fewer than two, or two of one name.
@@ -124,84 +148,64 @@ def rank(runs: Sequence[PastRun]) -> Ranking:
             f"{len(runs)} verdicts were given ({', '.join(names)}); expected 2 or more, each with "
             "a file name of its own."
         )
+    first, standings = runs[0], []
+    for run in runs:
+        dominating = next((other.name for other in runs if _dominates(other, run)), None)
+        comparable = run is not first and run.images.fingerprint == first.images.fingerprint
+        standings.append(
+            Standing(
+                run=run,
+                dominated_by=dominating,
+                on_front=run.latency is not None and dominating is None,
+                against_first=_accuracy_change(run.images, first.images) if comparable else None,
+            )
+        )
+    differences: Mapping[str, set[object]] = {
+        "evaluated on different images, so their accuracy": {r.images.fingerprint for r in runs},
+        "timed on different machines, so their latency": {r.machine for r in runs if r.latency},
+        "timed with different batches, so their latency": {
+            run.latency.batch_size for run in runs if run.latency
+        },
+    }
     return Ranking(
-        standings=tuple(_standing(run, runs) for run in runs), warnings=_ranking_warnings(runs)
+        standings=tuple(standings),
+        warnings=tuple(
+            f"The engines were {fact} differs for that reason too."
+            for fact, values in differences.items()
+            if len(values) > 1
+        ),
     )
 
 
 def _accuracy_change(now: ImageRecord, before: ImageRecord) -> AccuracyChange:
     pairs = list(zip(before.engine, now.engine, strict=True))
-    gained, lost = pairs.count(("0", "1")), pairs.count(("1", "0"))
-    low, high = drop_interval(gained, lost, len(pairs))
+    newly_correct, newly_wrong = pairs.count(("0", "1")), pairs.count(("1", "0"))
+    low, high = drop_interval(newly_correct, newly_wrong, len(pairs))
     return AccuracyChange(
-        gained=gained,
-        lost=lost,
-        drop_pp=100 * (lost - gained) / len(pairs),
+        gained=newly_correct,
+        lost=newly_wrong,
+        drop_pp=100 * (newly_wrong - newly_correct) / len(pairs),
         ci95_pp=(100 * low, 100 * high),
-        p_value=mcnemar_p(gained, lost),
+        p_value=mcnemar_p(newly_correct, newly_wrong),
     )
 
 
 def _ratio_interval(now: PairedLatency, before: PairedLatency) -> Interval | None:
-    """Returns the 95 % interval of the ratio; the turns of each run are drawn by themselves."""
-    counts = [latency.engine.blocks[-1] + 1 for latency in (now, before)]
-    if min(counts) < FEWEST_BLOCKS:
-        return None
-    draws = [draw_blocks(count, seed=seed) for seed, count in enumerate(counts)]
+    """Returns the 95 % interval of the ratio of relative latencies; None for too few blocks."""
     relative = []
-    for latency, choices in zip((now, before), draws, strict=True):
-        engine, reference = (_medians(s, choices) for s in (latency.engine, latency.reference))
+    for seed, run in enumerate((now, before)):
+        count = run.engine.blocks[-1] + 1
+        if count < FEWEST_BLOCKS:
+            return None
+        # Within a run the same blocks of both networks are drawn, as they alternated; between
+        # the runs the draws are independent.
+        drawn = draw_blocks(count, seed=seed)
+        engine, reference = (
+            BlockBootstrap(stats.samples_ms, stats.blocks, drawn).percentile(50)
+            for stats in (run.engine, run.reference)
+        )
         relative.append(engine / reference)
     return interval95(relative[0] / relative[1])
-
-
-def _medians(series: LatencyStats, choices: NDArray[np.int64]) -> NDArray[np.float64]:
-    return BlockBootstrap(series.samples_ms, series.blocks, choices).percentile(50)
-
-
-def _accuracy_check(regression: Regression) -> Check:
-    change = regression.accuracy
-    low, high = change.ci95_pp
-    passed = low <= 0
-    found = f"{change.lost} images lost and {change.gained} gained against {regression.baseline}"
-    sure = "no significant drop" if passed else "a significant drop"
-    return Check(
-        name="baseline_accuracy",
-        limit=0,
-        value=change.drop_pp,
-        passed=passed,
-        exit_code=EXIT_ACCURACY,
-        reason=f"{found}, {sure}: {change.drop_pp:.2f} pp, 95 % interval {low:.2f} to {high:.2f}",
-    )
-
-
-def _latency_check(baseline: str, change: LatencyChange, max_slowdown: float) -> Check:
-    """Fails where the whole interval lies above the limit; without one, where the ratio does."""
-    limit = 1 + max_slowdown
-    surely = change.ratio if change.ci95 is None else change.ci95[0]
-    passed = surely <= limit
-    ends = "" if change.ci95 is None else f" ({change.ci95[0]:.3f} to {change.ci95[1]:.3f})"
-    return Check(
-        name="baseline_latency",
-        limit=limit,
-        value=change.ratio,
-        passed=passed,
-        exit_code=EXIT_SPEED,
-        reason=f"latency {change.ratio:.3f} times that of {baseline}{ends}, "
-        f"{'not shown to be over' if passed else 'over'} the limit of {limit:g}",
-    )
-
-
-def _standing(run: PastRun, runs: Sequence[PastRun]) -> Standing:
-    better = [other.name for other in runs if _dominates(other, run)]
-    same_images = run.images.fingerprint == runs[0].images.fingerprint
-    compared = run is not runs[0] and same_images
-    return Standing(
-        run=run,
-        dominated_by=better[0] if better else None,
-        on_front=run.latency is not None and not better,
-        against_first=_accuracy_change(run.images, runs[0].images) if compared else None,
-    )
 
 
 def _dominates(other: PastRun, run: PastRun) -> bool:
@@ -211,19 +215,3 @@ def _dominates(other: PastRun, run: PastRun) -> bool:
     theirs = (-other.top1, other.latency.engine.p50_ms)
     own = (-run.top1, run.latency.engine.p50_ms)
     return theirs != own and theirs[0] <= own[0] and theirs[1] <= own[1]
-
-
-def _ranking_warnings(runs: Sequence[PastRun]) -> tuple[str, ...]:
-    timed = [run for run in runs if run.latency is not None]
-    told: Mapping[str, Sequence[object]] = {
-        "judged on different images, so their accuracy": [r.images.fingerprint for r in runs],
-        "timed on different machines, so their latency": [run.machine for run in timed],
-        "timed with different batches, so their latency": [
-            run.latency.batch_size for run in timed if run.latency is not None
-        ],
-    }
-    return tuple(
-        f"The engines were {fact} differs for that reason too."
-        for fact, values in told.items()
-        if len(set(values)) > 1
-    )

@@ -1,4 +1,4 @@
-"""One timed inference: on the host's clock for any runner, on the device's for one that has it.
+"""Time of one inference: by the host's clock for any runner, by the device's for one that has it.
 
 Knows runners by their interface alone.
 """
@@ -45,7 +45,13 @@ def stopwatch(
             f"--timing {timing} needs a GPU, and {runner.name} has none. Use --timing "
             f"{Timing.END_TO_END}, or build the engine with --target tensorrt."
         )
-    return lambda: _host_time(runner, images, clock)
+
+    def host_time() -> int:
+        start = clock()
+        runner.infer(images)
+        return clock() - start
+
+    return host_time
 
 
 def trtexec_samples(measure: Callable[[], int], clock: Callable[[], int]) -> list[int]:
@@ -62,13 +68,8 @@ def trtexec_samples(measure: Callable[[], int], clock: Callable[[], int]) -> lis
     while clock() - start < TRTEXEC_WARMUP_NS:
         measure()
     samples: list[int] = []
+    # The duration is read from the host's clock even where a sample is the device's own time.
     start = clock()
     while len(samples) < TRTEXEC_ITERATIONS or clock() - start < TRTEXEC_DURATION_NS:
         samples.append(measure())
     return samples
-
-
-def _host_time(runner: Runner, images: NDArray[np.float32], clock: Callable[[], int]) -> int:
-    start = clock()
-    runner.infer(images)
-    return clock() - start

@@ -1,4 +1,4 @@
-"""Timing in turns: exact on a clock that moves only when told."""
+"""Interleaved timing: exact on a clock that moves only when it is advanced."""
 
 from __future__ import annotations
 
@@ -157,13 +157,13 @@ def interrupt() -> None:
 
 
 def test_a_batch_of_another_size_is_refused(bench: Bench) -> None:
-    """The size asked for and the size given are named, and nothing is run."""
+    """The size requested and the size given are named, and nothing is run."""
     with pytest.raises(DataError) as refused:
         benchmark_pair(bench.reference, bench.engine, IMAGES, BenchConfig(latency_batch=8))
     assert bench.calls == []
     assert str(refused.value) == (
-        "Latency is asked for batches of 8 images, but 1 are given. Pass as many images as the "
-        "batch has, or set the latency batch to what there is."
+        "The latency batch is 8, but 1 images are given. Pass as many images as the batch has, or "
+        "set the latency batch to what there is."
     )
 
 

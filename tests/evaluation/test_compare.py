@@ -93,7 +93,7 @@ def test_confidence_is_told_of_both() -> None:
     sure = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
     found = paired_accuracy(replace(pair, engine=replace(pair.engine, confidence=sure)))
     assert found.engine_confidence.mean == pytest.approx(0.75)
-    assert found.engine_confidence.ece == expected_calibration_error(sure, pair.engine.right)
+    assert found.engine_confidence.ece == expected_calibration_error(sure, pair.engine.correct)
     assert found.reference_confidence == Confidence(mean=1.0, ece=0.5)
 
 

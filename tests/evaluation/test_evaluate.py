@@ -1,4 +1,4 @@
-"""Evaluation: what counts as right, what is kept of it and what is refused."""
+"""Evaluation: what counts as correct, what is kept of it and what is refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_top1_top5_and_confidence_are_those_of_torch() -> None:
     top5 = expected.topk(5).indices == torch.tensor(labels)[:, None]
     assert found.top1.tolist() == expected.argmax(1).tolist()
     assert found.in_top5.tolist() == top5.any(1).tolist()
-    assert found.right.tolist() == (expected.argmax(1) == torch.tensor(labels)).tolist()
+    assert found.correct.tolist() == (expected.argmax(1) == torch.tensor(labels)).tolist()
     highest = expected.double().softmax(1).max(1).values
     np.testing.assert_allclose(found.confidence, highest.numpy(), rtol=1e-6)
 
@@ -111,8 +111,8 @@ def test_flips_are_the_images_that_one_network_alone_has_right() -> None:
     reference = np.array([[9, 0], [9, 0], [9, 0], [9, 0]], np.float32)
     engine = np.array([[9, 0], [0, 9], [0, 9], [9, 0]], np.float32)
     found = evaluate_pair(runner_of(reference), runner_of(engine), batches_of([0, 1, 0, 1], 2))
-    assert found.gained.tolist() == [False, True, False, False]
-    assert found.lost.tolist() == [False, False, True, False]
+    assert found.newly_correct.tolist() == [False, True, False, False]
+    assert found.newly_wrong.tolist() == [False, False, True, False]
 
 
 def test_the_two_alternate_in_going_first() -> None:
@@ -205,7 +205,7 @@ def test_logits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_no_images_are_refused() -> None:
     """There is no accuracy of nothing, for one network or for two."""
     runner = runner_of(random_logits(1, 10))
-    message = "There is no image to judge the network on; at least 1 labelled image is needed."
+    message = "There is no image to evaluate the network on; at least 1 labelled image is needed."
     with pytest.raises(DataError, match=message):
         evaluate(runner, ())
     with pytest.raises(DataError, match=message):

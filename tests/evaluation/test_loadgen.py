@@ -124,7 +124,7 @@ def test_a_failure_under_load_is_raised(error: BaseException) -> None:
 @installed
 def test_multi_stream_needs_eight_images() -> None:
     """Images are not repeated within a query."""
-    with pytest.raises(ConfigError, match="asks for 8 images at once, and there are 7"):
+    with pytest.raises(ConfigError, match="has a batch size of 8, and there are 7 images"):
         run_loadgen(Engine().runner, IMAGES[:7], replace(BRIEF, scenario=Scenario.MULTI_STREAM))
 
 
@@ -134,7 +134,7 @@ def test_a_log_without_a_result_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "mlperf_log_detail.txt"
     log.write_text('noise\n:::MLLOG {"key": "loadgen_version", "value": "5"}\n')
     with pytest.raises(RunnerError, match=r"LoadGen left no result: 1 keys in its log, none of"):
-        loadgen._read_log(log)
+        loadgen._result(log, BRIEF, None)
 
 
 def test_without_loadgen_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,8 @@ def test_without_loadgen_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(DependencyError) as refused:
         check_loadgen()
     assert str(refused.value) == (
-        "MLPerf's LoadGen, which runs --scenario, is not installed: pip install 'edgeres[loadgen]'"
+        "MLPerf's LoadGen, which runs --scenario, is not installed: pip install '.[loadgen]', from "
+        "a clone of edgeres"
     )
 
 

@@ -59,7 +59,9 @@ def test_only_a_significant_drop_fails(lost: int, passes: bool) -> None:
     run = with_right(NEW, "0" * lost + "1" * (900 - lost) + "0" * 100)
     check = baseline_checks(against(run, RUN), 0.05)[0]
     assert (check.passed, check.exit_code) == (passes, 3)
-    assert check.reason.startswith(f"{lost} images lost and 0 gained against old, ")
+    assert check.reason.startswith(
+        f"{lost} images newly wrong and 0 newly correct compared with old, "
+    )
     assert ("a significant drop: 3.00 pp" in check.reason) is not passes
 
 
@@ -115,7 +117,7 @@ def test_few_blocks_have_no_interval_and_are_judged_by_the_ratio() -> None:
     run = replace(NEW, latency=latency(3.0, count=40))
     check = baseline_checks(against(run, RUN), 0.05)[1]
     assert (check.passed, check.exit_code) == (False, 4)
-    assert check.reason == "latency 1.500 times that of old, over the limit of 1.05"
+    assert check.reason == "latency 1.500 times that of old, above the limit of 1.05"
 
 
 @pytest.mark.parametrize(
@@ -149,8 +151,8 @@ def test_other_images_are_refused() -> None:
     with pytest.raises(ConfigError) as refused:
         against(other, RUN)
     assert str(refused.value) == (
-        "The baseline old was judged on 1000 other images, or on these in another order, so that "
-        "it cannot be compared image by image. Pass the same --data, --samples and --seed, or "
+        "The baseline old was evaluated on 1000 other images, or on these in another order, so "
+        "that it cannot be compared image by image. Pass the same --data, --samples and --seed, or "
         "make the baseline again."
     )
 
@@ -194,8 +196,8 @@ def test_engines_are_compared_with_the_first_on_the_same_images() -> None:
     assert changes[1] is not None
     assert (changes[1].lost, changes[1].gained) == (10, 0)
     assert found.warnings == (
-        "The engines were judged on different images, so their accuracy differs for that reason "
-        "too.",
+        "The engines were evaluated on different images, so their accuracy differs for that "
+        "reason too.",
         "The engines were timed on different machines, so their latency differs for that reason "
         "too.",
     )
