@@ -90,7 +90,7 @@ def test_layers_that_fell_back_end_with_5(digits: Digits, use: Use, tmp_path: Pa
     assert "Conv /layer1/layer1.0/conv2/Conv (ran in fp16)" in said
     assert list(tmp_path.iterdir()) == []
     passed(*digits.words(BUILD + "--require-coverage 96", plan=plan))
-    assert "not in the precision asked for" in passed("inspect", plan)
+    assert "not in the requested precision" in passed("inspect", plan)
 
 
 def test_inspect_tells_the_residual_blocks(digits: Digits) -> None:

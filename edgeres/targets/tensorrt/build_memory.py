@@ -1,7 +1,7 @@
 """What a build needs, before it starts: boards share one small memory with the whole system.
 
 The estimate counts what must exist at once and leaves out what NVIDIA's libraries take for
-themselves, so it says what cannot fit, never that a build will.
+themselves, so it shows what cannot fit, never that a build will.
 """
 
 from __future__ import annotations

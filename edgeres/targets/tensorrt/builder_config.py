@@ -28,76 +28,80 @@ class Feature:
 
     option: str
     is_requested: Callable[[TensorRTOptions], bool]
-    is_available: Callable[[Any], bool]
-    """Whether NVIDIA's module has it."""
+    name: str
+    """What of NVIDIA's module it needs: a class or enumeration, and a member."""
     available_in: str
     """The versions that have it, for the message."""
+    is_in_rtx: bool = True
+    """False where TensorRT for RTX has the name, and an option without effect."""
 
-
-def _has_flag(name: str) -> Callable[[Any], bool]:
-    return lambda trt: hasattr(trt.BuilderFlag, name)
-
-
-def _has_level(name: str) -> Callable[[Any], bool]:
-    return lambda trt: not _is_rtx(trt) and hasattr(trt.HardwareCompatibilityLevel, name)
-
-
-def _is_rtx(trt: Any) -> bool:
-    return bool(trt.__name__ == _RTX)
+    def is_available(self, trt: Any) -> bool:
+        """Returns whether NVIDIA's module has it."""
+        if trt.__name__ == _RTX and not self.is_in_rtx:
+            return False
+        owner, name = self.name.split(".")
+        return hasattr(getattr(trt, owner, None), name)
 
 
 FEATURES = (
     Feature(
         "--optimization-level",
         lambda options: options.optimization_level is not None,
-        lambda trt: hasattr(trt.IBuilderConfig, "builder_optimization_level"),
+        "IBuilderConfig.builder_optimization_level",
         "TensorRT 8.6 and later",
     ),
     Feature(
         "--timing-cache",
         lambda options: options.timing_cache is not None,
-        lambda trt: not _is_rtx(trt),
+        "IBuilderConfig.create_timing_cache",
         "TensorRT 8.6 and later; TensorRT for RTX times its kernels where the plan is loaded",
+        is_in_rtx=False,
     ),
     Feature(
         "--hardware-compatibility ampere-plus",
         lambda options: options.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS,
-        _has_level("AMPERE_PLUS"),
+        "HardwareCompatibilityLevel.AMPERE_PLUS",
         "TensorRT 8.6 and later on desktop and data-centre GPUs; a TensorRT for RTX plan takes "
         "--compute-capability",
+        is_in_rtx=False,
     ),
     Feature(
         "--hardware-compatibility same-compute-capability",
         lambda options: (
             options.hardware_compatibility is HardwareCompatibility.SAME_COMPUTE_CAPABILITY
         ),
-        _has_level("SAME_COMPUTE_CAPABILITY"),
+        "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY",
         "TensorRT 10.16 and 11.4, not 10.3; a TensorRT for RTX plan takes --compute-capability",
+        is_in_rtx=False,
     ),
     Feature(
         "--version-compatible",
         lambda options: options.version_compatible,
-        lambda trt: not _is_rtx(trt) and _has_flag("VERSION_COMPATIBLE")(trt),
+        "BuilderFlag.VERSION_COMPATIBLE",
         "TensorRT 8.6 and later; TensorRT for RTX comes without the lean runtime that it needs",
+        is_in_rtx=False,
     ),
-    Feature("--refit", lambda options: options.refit, _has_flag("REFIT"), "TensorRT 8.6 and later"),
+    Feature(
+        "--refit", lambda options: options.refit, "BuilderFlag.REFIT", "TensorRT 8.6 and later"
+    ),
     Feature(
         "--strip-weights",
         lambda options: options.strip_weights,
-        _has_flag("STRIP_PLAN"),
+        "BuilderFlag.STRIP_PLAN",
         "TensorRT 10.0 and later, and TensorRT for RTX",
     ),
     Feature(
         "--sparsity",
         lambda options: options.sparsity,
-        _has_flag("SPARSE_WEIGHTS"),
+        "BuilderFlag.SPARSE_WEIGHTS",
         "TensorRT 8.6 and later, and TensorRT for RTX",
     ),
     Feature(
         "--dla",
         lambda options: options.dla_core is not None,
-        lambda trt: not _is_rtx(trt) and hasattr(trt.DeviceType, "DLA"),
+        "DeviceType.DLA",
         "TensorRT on a Jetson with a deep-learning accelerator",
+        is_in_rtx=False,
     ),
 )
 """The options that a module may lack."""

@@ -1,7 +1,7 @@
 """Device memory, streams and the primary context, on pycuda. Knows nothing of TensorRT.
 
 The primary context is the one that CUDA's runtime uses, so that torch and TensorRT in the same
-process share it. It is made current for each piece of work and put back right after: pycuda ends
+process share it. It is made current for each piece of work and put back straight after: pycuda ends
 the process when a thread finishes with a context still on its stack.
 """
 

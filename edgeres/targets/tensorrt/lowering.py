@@ -30,7 +30,7 @@ def lower_for_tensorrt(
     fp16_scales: bool = False,
     unsigned: bool = False,
 ) -> onnx.ModelProto:
-    """Returns the FP32 model with Q/DQ pairs where the placement says.
+    """Returns the FP32 model with Q/DQ pairs where the placement has them.
 
     Args:
         graph: the FP32 model that the table was made from.

@@ -51,7 +51,7 @@ def check_fp16_range(
 
     Args:
         model: the FP32 file.
-        table: whose extremes bound the activations; None leaves them unchecked, and says so.
+        table: whose extremes bound the activations; None leaves them unchecked, and logs so.
         method: which of its thresholds the scales come from; None takes its own.
         int8: whether convolutions and shortcuts are INT8, so that their scales count and their
             weights do not.

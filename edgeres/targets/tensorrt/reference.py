@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeres import __version__
-from edgeres.core.artifacts import EngineArtifact, OnnxArtifact, load_engine
+from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
@@ -24,6 +24,8 @@ from edgeres.quantization.lowering import ALL_INTEGER
 from edgeres.targets.base import Target
 from edgeres.targets.tensorrt.module import load_backend
 
+_LARGEST_BATCH = 16
+
 
 def reference_engine(
     model: LoadedModel,
@@ -33,7 +35,7 @@ def reference_engine(
     batch: int,
     environment: Mapping[str, str] = os.environ,
 ) -> EngineArtifact:
-    """Returns the FP32 engine of a model for this machine's GPU, built the first time it is asked.
+    """Returns the FP32 engine of a model for this machine's GPU, built the first time.
 
     It is kept in the user's cache folder, by model, TensorRT's version and GPU.
 
@@ -49,11 +51,16 @@ def reference_engine(
         BuildError: no GPU, or the builder refused.
         ArtifactError: the cache folder cannot be written.
     """
-    folder = _cache_folder(environment) / "reference"
-    path = (
-        folder
-        / f"{model.artifact.path.stem}-{_key(model.artifact, contract, target.name, batch)}.fp32.plan"
-    )
+    # Source: XDG Base Directory Specification; a relative path is to be ignored.
+    named = Path(environment.get("XDG_CACHE_HOME", ""))
+    cache = named if named.is_absolute() else Path.home() / ".cache"
+    folder = cache / "edgeres" / "reference"
+    device = find_cuda_device()
+    gpu = (device.name, device.compute_capability) if isinstance(device, CudaDevice) else ()
+    version = load_backend(target.name).__version__
+    parts = (model.artifact.sha256, contract, target.name, batch, version, gpu, __version__)
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    path = folder / f"{model.artifact.path.stem}-{key}.fp32.plan"
     try:
         return load_engine(path)
     except ArtifactError:
@@ -64,19 +71,3 @@ def reference_engine(
     )
     network = target.lower(model, config, None, None, ALL_INTEGER)
     return target.build(network, config, contract, output=path)
-
-
-_LARGEST_BATCH = 16
-
-
-def _cache_folder(environment: Mapping[str, str]) -> Path:
-    """Source: XDG Base Directory Specification; a relative path is to be ignored."""
-    named = Path(environment.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "edgeres"
-
-
-def _key(model: OnnxArtifact, contract: Contract, target: str, batch: int) -> str:
-    device = find_cuda_device()
-    gpu = (device.name, device.compute_capability) if isinstance(device, CudaDevice) else ()
-    parts = (model.sha256, contract, target, batch, load_backend(target).__version__, gpu)
-    return hashlib.sha256(repr((*parts, __version__)).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,10 @@ from edgeres.core.bench_requests import Timing
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.errors import ConfigError
+from edgeres.installation import is_installed
 from edgeres.progress import Progress, silent
 from edgeres.targets.base import Target
-from edgeres.targets.tensorrt.module import TENSORRT, TENSORRT_RTX
+from edgeres.targets.tensorrt.module import MODULES, TENSORRT_RTX
 
 if TYPE_CHECKING:
     from edgeres.core.artifacts import EngineArtifact
@@ -37,7 +37,7 @@ class TensorRTTarget(Target):
     """Name of NVIDIA's Python module."""
 
     def is_installed(self) -> bool:
-        return importlib.util.find_spec(self.module) is not None
+        return is_installed(self.module)
 
     def check_request(self, request: BuildConfig) -> None:
         if request.compute_capability is not None and self.name != TENSORRT_RTX:
@@ -115,12 +115,12 @@ class TensorRTTarget(Target):
 TARGETS = tuple(
     TensorRTTarget(
         name=name,
-        module=module,
+        module=module.name,
         suffix=".plan",
         precisions=tuple(Precision),
         timings=tuple(Timing),
         uses_gpu=True,
         takes_profile=True,
     )
-    for name, module in ((TENSORRT, "tensorrt"), (TENSORRT_RTX, "tensorrt_rtx"))
+    for name, module in MODULES.items()
 )

@@ -6,17 +6,15 @@ The file is TensorRT's own, so that trtexec reads it; module and GPU stand in `F
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgeres.core.artifacts import manifest_path
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.files import sha256_of, whole_file
-from edgeres.serialization import SCHEMA_VERSION, load_json, save_json
+from edgeres.serialization import SCHEMA_VERSION, load_document, save_json
 from edgeres.targets.tensorrt.logger import TensorRTLog
-
-_KIND = "edgeres-timing-cache"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +30,19 @@ class Origin:
         return f"{self.module} {self.version} on {self.gpu} ({self.compute_capability})"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """What stands beside a file of timings."""
+
+    kind: ClassVar[str] = "edgeres-timing-cache"
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+    json_keys = ("schema_version", "kind", "*", "origin.*")
+
+    sha256: str
+    """Of the file."""
+    origin: Origin
+
+
 def attach(builder_config: Any, path: Path, origin: Origin, log: TensorRTLog) -> None:
     """Gives a build the timings of a file, or an empty cache where there is none yet.
 
@@ -45,9 +56,21 @@ def attach(builder_config: Any, path: Path, origin: Origin, log: TensorRTLog) ->
         MismatchError: the timings were taken by another version or on another GPU.
         ArtifactError: the file is unreadable or changed since.
     """
-    exists = path.exists()
-    if exists:
-        _check_origin(path, origin)
+    exists, description = path.exists(), manifest_path(path)
+    # trtexec writes no description: TensorRT's own header in the file decides then.
+    if exists and description.exists():
+        remedy = f"Delete it with {path.name} to start anew."
+        timings = load_document(description, Timings, remedy=remedy)
+        if timings.origin != origin:
+            raise MismatchError(
+                f"The timing cache {path} was taken by {timings.origin}, and this build is of "
+                f"{origin}, for which its timings do not hold. Pass another --timing-cache."
+            )
+        if sha256_of(path) != timings.sha256:
+            raise ArtifactError(
+                f"The timing cache {path} was changed or truncated after it was written. Delete "
+                "it to start anew."
+            )
     messages_before = len(log.errors) + len(log.warnings)
     cache = builder_config.create_timing_cache(path.read_bytes() if exists else b"")
     accepted = cache is not None and builder_config.set_timing_cache(cache, False)
@@ -67,40 +90,8 @@ def save(builder_config: Any, path: Path, origin: Origin) -> None:
     Raises:
         ArtifactError: the files cannot be written.
     """
-    timings = bytes(builder_config.get_timing_cache().serialize())
-    described = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": _KIND,
-        "sha256": hashlib.sha256(timings).hexdigest(),
-        **asdict(origin),
-    }
+    content = bytes(builder_config.get_timing_cache().serialize())
+    timings = Timings(sha256=hashlib.sha256(content).hexdigest(), origin=origin)
     with whole_file(path) as temporary:
-        temporary.write_bytes(timings)
-        save_json(manifest_path(path), described)
-
-
-def _check_origin(path: Path, origin: Origin) -> None:
-    """Checks that the timings were taken where this build runs."""
-    description = manifest_path(path)
-    # trtexec writes none: TensorRT's own header in the file decides then.
-    if not description.exists():
-        return
-    raw = load_json(description, _KIND)
-    try:
-        written = Origin(**{name: raw[name] for name in asdict(origin)})
-        sha256 = raw["sha256"]
-    except KeyError as error:
-        raise ArtifactError(
-            f"{description} is damaged: it has no {error}. Delete it with {path.name} to start "
-            "anew."
-        ) from error
-    if written != origin:
-        raise MismatchError(
-            f"The timing cache {path} was taken by {written}, and this build is of {origin}, for "
-            "which its timings do not hold. Pass another --timing-cache."
-        )
-    if sha256_of(path) != sha256:
-        raise ArtifactError(
-            f"The timing cache {path} was changed or truncated after it was written. Delete it to "
-            "start anew."
-        )
+        temporary.write_bytes(content)
+        save_json(manifest_path(path), timings)
