@@ -35,6 +35,7 @@ CLEAN_DOCSTRINGS: tuple[str, ...] = (
     "benchmarks",
     "images",
     "machine",
+    "report",
     "statistics",
     "training",
 )

@@ -20,7 +20,7 @@ _STEPS = (1, 2, 5, 10)
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 760, 440
 _PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM = 84, 560, 70, 380
-"""Edges of the plot of a file, in pixels: the legend stands to the right of it."""
+"""Edges of the plot of a file, in pixels: the legend stands behind the plot."""
 
 _PLOT_TICKS = 6
 _COLOURS = ("#1d4ed8", "#b91c1c", "#047857", "#a16207", "#7e22ce", "#0e7490")
@@ -115,7 +115,7 @@ def vertical(low: float, high: float, height: int, *, log: bool = False) -> Scal
 
 
 def drawing(description: str, height: float, parts: Iterable[str]) -> str:
-    """Returns a page's chart; `description` is what it says to who cannot see it."""
+    """Returns a page's chart; `description` is for screen readers."""
     view = f"0 0 {WIDTH} {height:g}"
     return element("svg", *parts, viewBox=view, role="img", aria_label=description)
 
@@ -212,7 +212,7 @@ def draw_plot_svg(plot: Plot) -> str:
         places = [(f"{x(across):.1f}", f"{y(up):.1f}") for across, up in one.points]
         parts.append(element("path", d="M" + "L".join(map(" ".join, places)), **style))
         parts += [element("circle", cx=cx, cy=cy, r=3, fill=colour) for cx, cy in places]
-        # The legend names a line with a piece of it, so that dashes can be told from colour alone.
+        # The legend shows a piece of each line, so that its dashes are in it beside its colour.
         row = top + 10 + 24 * number
         parts.append(element("path", d=f"M{end + 18} {row}h26", **style))
         parts.append(label(end + 52, row + 4, one.label))

@@ -43,7 +43,7 @@ class _Row:
     lines: tuple[str, ...]
     """Text in the box."""
     figures: tuple[str, ...]
-    """Text to its right."""
+    """Text beside it."""
     fill: str = _GREY
     skip: Skip = Skip.NONE
 

@@ -108,7 +108,7 @@ class Top1Change:
 
     @property
     def words(self) -> str:
-        """Value and interval in one cell that says top-1 itself."""
+        """Value and interval in one cell of a row that is about top-1."""
         return f"{'' if self.is_gain else 'drop '}{self.value}, 95 % interval {self.interval}"
 
 
@@ -119,7 +119,7 @@ def as_sentence(words: str) -> str:
 
 def check_words(check: Check) -> CheckWords:
     """Returns a check in words."""
-    # The rule says how the limit binds where there is a choice of rules, else the check's name.
+    # The rule is how the limit binds where there is a choice of rules, else the check's name.
     relation, unit = _CHECK_UNITS.get(check.rule or check.name, ("", ""))
     return CheckWords(
         title=check.name.replace("_", " "),
@@ -240,7 +240,7 @@ def speedup_words(latency: PairedLatency) -> str:
 
 
 def latency_facts(latency: PairedLatency, *, brief: bool = False) -> Facts:
-    """Yields the speed-up, then what there is to say of the measurement.
+    """Yields the speed-up, then drift, outliers, missing samples and timing overhead.
 
     Args:
         latency: of both networks.
@@ -303,7 +303,7 @@ def loadgen_value(result: LoadGenResult) -> str:
 
 
 def loadgen_facts(result: LoadGenResult) -> Facts:
-    """Yields what LoadGen said of its run, in its own words."""
+    """Yields LoadGen's result of its run, in its own words."""
     yield "scenario", result.scenario
     yield "result", ": ".join((result.result, *result.reasons))
     yield result.metric, loadgen_value(result)
@@ -368,7 +368,7 @@ def provenance_facts(provenance: Provenance) -> Facts:
 
 
 def float_reasons(layers: Iterable[LayerPrecision], most: int = 3) -> list[tuple[str, str]]:
-    """Returns each reason for another precision with the layers that it holds for."""
+    """Returns each reason for another precision with the layers that have it."""
     layers_of: dict[str, list[str]] = {}
     for layer in layers:
         if layer.reason:

@@ -20,7 +20,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render_junit(verdict: Verdict) -> str:
-    """Returns the XML text; a failed check carries the sentence that says why."""
+    """Returns the XML text; a failed check carries the sentence with its reason."""
     names, failed = verdict.environment, sum(not check.passed for check in verdict.checks)
     # Python 3.10 reads no Z for UTC, and the schema forbids a zone in what is written.
     started = datetime.fromisoformat(verdict.provenance.started.replace("Z", "+00:00"))

@@ -33,7 +33,7 @@ def element(tag: str, *inside: str, **attributes: object) -> str:
 
 
 def text(x: float, y: float, words: str, **attributes: object) -> str:
-    """Returns a line of text that begins at a place, unless `text_anchor` says otherwise."""
+    """Returns a line of text that begins at a place, unless `text_anchor` is another end."""
     return element("text", escape(words), x=x, y=y, **attributes)
 
 

@@ -1,6 +1,6 @@
 """The verdict as text and tables for a terminal, 80 columns wide, with colour or without.
 
-Every word that colour stresses is also said, so that a pipe and NO_COLOR lose nothing. Knows no
+Whatever colour stresses is also in words, so that a pipe and NO_COLOR lose nothing. Knows no
 runner and no file.
 """
 

@@ -12,7 +12,7 @@ from edgeres.report.audit import blocks, render_audit
 
 
 def node(name: str, kind: str = "Conv", ran: Precision | None = Precision.INT8) -> AuditedNode:
-    """Returns an operator that was asked for in INT8, in a layer of its own name."""
+    """Returns an operator that was requested in INT8, in a layer of its own name."""
     return AuditedNode(name=name, op_type=kind, asked=Precision.INT8, ran=ran, layer=name)
 
 
@@ -83,5 +83,5 @@ def test_what_is_printed() -> None:
         ["block", "1", "1", "int8", "1", "fp16", "2"]
     ]
     assert lines[-2:] == ["not in the requested precision", "Add Add_1 (ran in fp16)"]
-    whole = Audit(source=Source.PARSED, layers=(), nodes=(node("Conv_0"),))
-    assert "not in the requested" not in text(whole)
+    complete = Audit(source=Source.PARSED, layers=(), nodes=(node("Conv_0"),))
+    assert "not in the requested" not in text(complete)

@@ -1,4 +1,4 @@
-"""Axes have round marks, and a plot puts its points where they say, as an SVG file of its own."""
+"""Axes have round marks, and a plot puts its points at their values, as an SVG file of its own."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def plot(lines: tuple[Line, ...] = LINES, *, log_y: bool = False) -> Plot:
 
 def circles(svg: str) -> list[tuple[float, float]]:
     """Returns the middle of each point that is drawn."""
-    found = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}circle")
-    return [(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in found]
+    drawn = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}circle")
+    return [(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in drawn]
 
 
 def tick(svg: str, label: str, axis: str) -> float:
@@ -35,8 +35,8 @@ def tick(svg: str, label: str, axis: str) -> float:
     steps = "M([0-9.]+) [0-9]+V" if axis == "x" else "M[0-9]+ ([0-9.]+)H"
     anchor = "middle" if axis == "x" else "end"
     pattern = rf'<path d="{steps}[^>]*/><text [^>]*text-anchor="{anchor}">{label}</text>'
-    (found,) = re.findall(pattern, svg)
-    return float(found)
+    (place,) = re.findall(pattern, svg)
+    return float(place)
 
 
 @pytest.mark.parametrize("log_y", [False, True])
@@ -72,7 +72,7 @@ def test_values_without_a_range_are_drawn(points: tuple[tuple[float, float], ...
 
 
 @pytest.mark.parametrize(
-    ("points", "log_y", "said"),
+    ("points", "log_y", "message"),
     [
         ((), False, "'T & t' needs points"),
         (((0.0, float("nan")),), False, "all of finite numbers"),
@@ -80,17 +80,17 @@ def test_values_without_a_range_are_drawn(points: tuple[tuple[float, float], ...
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
-    points: tuple[tuple[float, float], ...], log_y: bool, said: str
+    points: tuple[tuple[float, float], ...], log_y: bool, message: str
 ) -> None:
     """No points, no numbers, or no logarithm."""
     with pytest.raises(ConfigError) as refused:
         plot((Line(label="a", points=points),), log_y=log_y)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(3, 9))
 def test_marks_are_round_and_inside(low: float, span: float, count: int) -> None:
-    """A straight axis has marks at equal steps of 1, 2 or 5, about as many as asked for."""
+    """A straight axis has marks at equal steps of 1, 2 or 5, about as many as requested."""
     ticks = Scale(low=low, high=low + span, start=0, end=1).ticks(count)
     assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
     assert (count - 1) / 2.5 - 1 <= len(ticks) <= count + 1

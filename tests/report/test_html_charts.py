@@ -34,7 +34,7 @@ SLOW = Timed(
 def of_class(svg: str, name: str) -> list[ElementTree.Element]:
     """Returns the elements of a drawing that have a class."""
     tree = ElementTree.fromstring(svg)
-    return [found for found in tree.iter() if name in found.get("class", "").split()]
+    return [one for one in tree.iter() if name in one.get("class", "").split()]
 
 
 def number(element: ElementTree.Element, name: str) -> float:
@@ -68,7 +68,7 @@ def test_the_bound_is_marked_where_it_decided() -> None:
 
 
 def test_a_limit_far_away_is_still_on_the_paper() -> None:
-    """Left or right of everything else."""
+    """On either side of everything else."""
     for limit in (-20.0, 20.0):
         (line,) = of_class(draw_interval(0.0, (-0.1, 0.1), Gate(limit_pp=limit)), "limit")
         assert 14 <= number(line, "x1") <= WIDTH - 14
@@ -76,7 +76,7 @@ def test_a_limit_far_away_is_still_on_the_paper() -> None:
 
 def bars(svg: str, role: str) -> list[float]:
     """Returns the heights of a network's bars in a histogram."""
-    (area,) = [found for found in of_class(svg, "area") if role in found.attrib["class"]]
+    (area,) = [one for one in of_class(svg, "area") if role in one.attrib["class"]]
     return [
         float(a) - float(b) for a, b in re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)h", area.attrib["d"])
     ]
@@ -106,7 +106,7 @@ def test_no_sample_falls_outside_the_histogram(samples: list[float]) -> None:
 
 
 def test_the_distribution_rises_to_all_samples() -> None:
-    """From nothing at the left to everything at the right, through a quarter for each of four."""
+    """From nothing at the left end to everything at the other, through a quarter for each of four."""
     curve = next(
         c for c in of_class(draw_ecdf((SLOW, FAST)), "curve") if "engine" in c.attrib["class"]
     )

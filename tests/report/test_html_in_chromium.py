@@ -18,13 +18,13 @@ from edgeres.report import render_html, shown_flips
 pytest.importorskip("jinja2", reason="jinja2, which renders the page, is not installed")
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+BROWSER = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 
 SILENT = "<!doctype html><title>t</title><link rel=icon href='data:,'><p>words</p>"
 
-MEASURE = """<!doctype html><meta charset=utf-8><pre id=found></pre>
+MEASURE = """<!doctype html><meta charset=utf-8><pre id=result></pre>
 <script>
 function measured(frame) {
   const page = frame.contentDocument, width = page.documentElement.clientWidth;
@@ -37,7 +37,7 @@ function measured(frame) {
   const scroll = page.documentElement.scrollWidth;
   return {width, scroll, over, smallest: Math.min(...words)};
 }
-function loaded(frame) { found.textContent += JSON.stringify(measured(frame)) + "\\n"; }
+function loaded(frame) { result.textContent += JSON.stringify(measured(frame)) + "\\n"; }
 </script>
 """
 """Notes of each frame: widths, what is wider than it, and the smallest letters of drawings."""
@@ -51,7 +51,7 @@ class Visit:
     complaints: tuple[str, ...]
     """Lines that the page wrote to the console, errors of its policy included."""
     requests: tuple[str, ...]
-    """Addresses outside the file that the page asked for."""
+    """Addresses outside the file that the page requested."""
 
 
 def visit(page: Path, *options: str) -> Visit:
@@ -65,15 +65,15 @@ def visit(page: Path, *options: str) -> Visit:
     return Visit(
         dom=done.stdout,
         complaints=tuple(re.findall(r"CONSOLE.*", done.stderr)),
-        requests=asked_for(log),
+        requests=requested_by(log),
     )
 
 
-def asked_for(log: Path) -> tuple[str, ...]:
-    """Returns the addresses that a page, not the browser itself, asked for."""
-    told = json.loads(log.read_text(encoding="utf-8"))
-    start = told["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
-    jobs = (event.get("params", {}) for event in told["events"] if event["type"] == start)
+def requested_by(log: Path) -> tuple[str, ...]:
+    """Returns the addresses that a page, not the browser itself, requested."""
+    events = json.loads(log.read_text(encoding="utf-8"))
+    start = events["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
+    jobs = (event.get("params", {}) for event in events["events"] if event["type"] == start)
     own = "not an origin"
     return tuple(job["url"] for job in jobs if job.get("initiator", own) != own)
 
@@ -99,13 +99,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_browser_has_nothing_to_complain_of(report: Path) -> None:
     """No line on the console, no request, and the last section is there."""
-    seen = visit(report)
-    assert seen.complaints == ()
-    assert seen.requests == ()
-    assert "The command that repeats it" in seen.dom
+    visited = visit(report)
+    assert visited.complaints == ()
+    assert visited.requests == ()
+    assert "The command that repeats it" in visited.dom
 
 
-def test_a_complaint_and_a_request_would_be_seen(tmp_path: Path) -> None:
+def test_a_complaint_and_a_request_would_be_noticed(tmp_path: Path) -> None:
     """A page that does both, against one that does neither."""
     bad, good = tmp_path / "bad.html", tmp_path / "good.html"
     bad.write_text(
@@ -113,9 +113,9 @@ def test_a_complaint_and_a_request_would_be_seen(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     good.write_text(SILENT, encoding="utf-8")
-    seen = visit(bad)
-    assert [("seeded" in line) for line in seen.complaints] == [True]
-    assert seen.requests == ("http://127.0.0.1:9/x.png",)
+    visited = visit(bad)
+    assert [("seeded" in line) for line in visited.complaints] == [True]
+    assert visited.requests == ("http://127.0.0.1:9/x.png",)
     quiet = visit(good)
     assert (quiet.complaints, quiet.requests) == ((), ())
 
@@ -129,13 +129,13 @@ def test_it_fits_a_phone_and_a_desk(report: Path) -> None:
     )
     wrapper = report.parent / "wrapper.html"
     wrapper.write_text(MEASURE + frames, encoding="utf-8")
-    # Scripts of one file may look into another only where the browser is told to allow it.
-    seen = visit(wrapper, "--disable-web-security", "--allow-file-access-from-files")
-    told = re.search(r'<pre id="found">(.*?)</pre>', seen.dom, flags=re.DOTALL)
-    assert told is not None
-    found = [json.loads(html.unescape(line)) for line in told[1].split("\n") if line]
-    assert len(found) == 2
-    for one in found:
+    # Scripts of one file may look into another only where the browser is started so.
+    visited = visit(wrapper, "--disable-web-security", "--allow-file-access-from-files")
+    output = re.search(r'<pre id="result">(.*?)</pre>', visited.dom, flags=re.DOTALL)
+    assert output is not None
+    sizes = [json.loads(html.unescape(line)) for line in output[1].split("\n") if line]
+    assert len(sizes) == 2
+    for one in sizes:
         assert one["over"] == []
         assert one["scroll"] <= one["width"]
         assert one["smallest"] >= 9.5

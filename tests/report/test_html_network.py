@@ -25,22 +25,22 @@ def short_name(one: LayerPrecision) -> str:
 def exported(architecture: str) -> tuple[LayerPrecision, ...]:
     """Returns the layers of a network by the names that the exporter of torch gives them."""
     network = explain_architecture(architecture)
-    found = [layer("/conv1/Conv"), layer("/maxpool/MaxPool", "MaxPool")]
+    collected = [layer("/conv1/Conv"), layer("/maxpool/MaxPool", "MaxPool")]
     for stage in network.stages:
         for block in stage.blocks:
-            found += _exported_block(f"/{stage.name}/{block.name}", block)
+            collected += _exported_block(f"/{stage.name}/{block.name}", block)
     return (
-        *found,
+        *collected,
         layer("/avgpool/GlobalAveragePool", "GlobalAveragePool"),
         layer("/fc/Gemm", "Gemm"),
     )
 
 
 def _exported_block(path: str, block: BuildingBlock) -> list[LayerPrecision]:
-    found = [layer(f"{path}/{conv.name.split('.')[-1]}/Conv") for conv in block.layers]
+    collected = [layer(f"{path}/{conv.name.split('.')[-1]}/Conv") for conv in block.layers]
     if block.projection is not None:
-        found.append(layer(f"{path}/downsample/downsample.0/Conv"))
-    return [*found, layer(f"{path}/Add", "Add")]
+        collected.append(layer(f"{path}/downsample/downsample.0/Conv"))
+    return [*collected, layer(f"{path}/Add", "Add")]
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "resnet152"])
@@ -49,8 +49,8 @@ def test_blocks_are_those_of_the_architecture(architecture: str) -> None:
     network = explain_architecture(architecture)
     stem, *middle, head = stages(exported(architecture))
     assert [stage.name for stage in middle] == [stage.name for stage in network.stages]
-    found = [(block.name, len(block.layers)) for stage in middle for block in stage.blocks]
-    assert found == [(block.name, len(block.convolutions) + 1) for block in network.blocks]
+    collected = [(block.name, len(block.layers)) for stage in middle for block in stage.blocks]
+    assert collected == [(block.name, len(block.convolutions) + 1) for block in network.blocks]
     assert (stem.name, head.name) == ("stem", "head")
     assert [short_name(one) for one in stem.blocks[0].layers] == ["conv1", "maxpool"]
     assert [short_name(one) for one in head.blocks[0].layers] == ["avgpool", "fc"]
@@ -86,7 +86,7 @@ def test_a_network_of_foreign_names_is_one_group() -> None:
     assert stages([]) == ()
 
 
-def test_a_block_is_as_sensitive_as_is_said_of_it() -> None:
+def test_a_block_is_as_sensitive_as_was_measured() -> None:
     """By its own name first, else as its worst layer; unknown is not zero."""
     layers = [layer("layer1.0.conv1"), layer("layer1.0.conv2"), layer("layer1.1.conv1")]
     (by_layer,) = stages(layers, {"layer1.0.conv1": 0.1, "layer1.0.conv2": 0.3})

@@ -84,7 +84,7 @@ def test_nothing_leaves_the_page(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "address"),
     [
         ('<img src="http://a/b.png">', "http://a/b.png"),
         ('<link href="style.css">', "style.css"),
@@ -93,9 +93,9 @@ def test_nothing_leaves_the_page(page: Page) -> None:
         ("<p style=\"background: url('//e/f')\"></p>", "//e/f"),
     ],
 )
-def test_an_address_that_leaves_would_be_found(source: str, said: str) -> None:
+def test_an_address_that_leaves_would_be_found(source: str, address: str) -> None:
     """In an attribute, a style sheet or a style of one element."""
-    assert Page(source).leaving == [said]
+    assert Page(source).leaving == [address]
 
 
 def test_names_are_written_as_they_are_and_never_run() -> None:
@@ -133,14 +133,14 @@ def test_a_failed_verdict_says_why_first(page: Page) -> None:
 
 
 def test_a_passed_verdict_says_what_passed() -> None:
-    """All checks are told, and nothing is marked as failed."""
+    """All checks are listed, and nothing is marked as failed."""
     page = Page(rendered(PASSED))
     assert "PASS 2.97 times as fast, at least the 2 requested." in page.text
     assert page.with_class("fail") == page.with_class("mark-fail") == []
 
 
-def test_what_is_missing_is_said() -> None:
-    """A simulated engine without limits: every section stands and says why it is empty."""
+def test_what_is_missing_is_stated() -> None:
+    """A simulated engine without limits: every section stands, with the reason why it is empty."""
     page = Page(rendered(BARE))
     for sentence in (
         "PASS No limit was set, so none could be missed.",
@@ -156,14 +156,14 @@ def test_what_is_missing_is_said() -> None:
 
 
 def test_energy_or_its_reason_is_shown(page: Page) -> None:
-    """The meter's figures of both networks, or the sentence that says why there are none."""
+    """The meter's figures of both networks, or the reason why there are none."""
     assert "No meter: neither a power rail nor NVML is here." in Page(rendered(VERDICT)).text
     assert "reference 0.026 38.5 7.6 5 100 1.0 engine 0.009 111 5.9 5 100 1.0" in page.text
     assert "J per image above idle, the reference 0.026 J; ina3221: VDD_IN." in page.text
     assert "No meter" not in page.text
 
 
-def test_an_unsteady_measurement_is_said_beside_the_verdict(page: Page) -> None:
+def test_an_unstable_measurement_is_shown_beside_the_verdict(page: Page) -> None:
     """With the sentence of what disturbed; a mere warning stays among the environment."""
     assert page.with_class("warning") == [{"class": "warning"}]
     page = Page(rendered(SHAKEN))
@@ -173,7 +173,7 @@ def test_an_unsteady_measurement_is_said_beside_the_verdict(page: Page) -> None:
 
 
 def test_flips_show_what_became_what(page: Page) -> None:
-    """File, true class, both answers and how sure each was; the right one is marked."""
+    """File, true class, both answers and how confident each was; the correct one is marked."""
     assert len(page.with_class("flip")) == 26
     assert [len(page.with_class(kind)) for kind in ("lost", "gained", "other")] == [12, 9, 5]
     card = page.source[page.source.index('class="flip lost"') :].split("</li>")[0]
@@ -185,14 +185,14 @@ def test_flips_show_what_became_what(page: Page) -> None:
 
 
 def test_a_picture_that_is_not_there_leaves_its_place() -> None:
-    """The card stands, and says so."""
+    """The card stands without it."""
     page = Page(render_html(VERDICT))
     assert page.of("img") == []
     assert page.text.count("no picture") == 26
 
 
 def test_many_flips_are_cut_with_a_word() -> None:
-    """The worst are kept, and how many there are is said."""
+    """The worst are kept, and their number is stated."""
     many = replace(VERDICT, accuracy=replace(ACCURACY, flips=flips(200, 3, 0)))
     page = Page(rendered(many))
     assert len(page.with_class("lost")) == SHOWN
@@ -229,11 +229,11 @@ def test_a_page_of_10000_images_stays_below_2_mb() -> None:
     assert len(page.encode()) < 2_000_000
 
 
-def test_every_drawing_is_well_formed_and_told_in_words(page: Page) -> None:
+def test_every_drawing_is_well_formed_and_described(page: Page) -> None:
     """Interval, histogram, distribution and two time lines, each with a label of its figures."""
     drawings = [
-        ElementTree.fromstring(found)
-        for found in re.findall(r"<svg.*?</svg>", page.source, flags=re.DOTALL)
+        ElementTree.fromstring(drawing)
+        for drawing in re.findall(r"<svg.*?</svg>", page.source, flags=re.DOTALL)
     ]
     labels = [drawing.get("aria-label", "") for drawing in drawings]
     assert [drawing.get("role") for drawing in drawings] == ["img"] * 5
@@ -242,7 +242,7 @@ def test_every_drawing_is_well_formed_and_told_in_words(page: Page) -> None:
 
 
 def test_tables_and_pictures_can_be_read_aloud(page: Page) -> None:
-    """Every header cell says what it heads, and every picture has a text."""
+    """Every header cell names what it heads, and every picture has a text."""
     assert {cell.get("scope") for cell in page.of("th")} == {"col", "row"}
     assert all(image["alt"] for image in page.of("img"))
     assert page.of("html") == [{"lang": "en"}]
@@ -253,7 +253,7 @@ def test_tables_and_pictures_can_be_read_aloud(page: Page) -> None:
 
 
 def test_sensitivity_is_drawn_where_it_is_known() -> None:
-    """The longest bar is the most sensitive block's; without any, that is said."""
+    """The longest bar is the most sensitive block's; without any, that is stated."""
     page = Page(rendered(VERDICT, sensitivity={"layer1.0": 0.2, "/layer2/layer2.1/Add": 0.8}))
     widths = [a["style"] for _, a in page.elements if a.get("style", "").startswith("width")]
     assert widths[-2:] == ["width:25%", "width:100%"]
@@ -287,7 +287,7 @@ def test_the_command_can_be_pasted(page: Page) -> None:
     assert "edgeres bench 'a b.onnx' --reference resnet20.onnx --data val" in page.text
 
 
-def test_a_missing_package_is_said_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without jinja2 there is no page, and what to do about it."""
     monkeypatch.setattr("edgeres.report.html.page.is_installed", lambda name: False)
     with pytest.raises(DependencyError, match=r"pip install '\.\[report\]'"):
@@ -315,7 +315,7 @@ def contrast(first: str, second: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_contrast_is_measured_right() -> None:
+def test_contrast_is_measured_correctly() -> None:
     """Black on white is 21, and the grey that just passes on white is 4.54."""
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.005)
@@ -335,8 +335,8 @@ PAIRS = [
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_words_stand_out_from_their_ground(scheme: int) -> None:
     """Every pair of text and background has the 4.5 of WCAG's level AA, in both schemes."""
-    found = colours(scheme)
-    assert {pair: ratio for pair in PAIRS if (ratio := contrast(*map(found.get, pair))) < 4.5} == {}  # type: ignore[arg-type]
+    known = colours(scheme)
+    assert {pair: ratio for pair in PAIRS if (ratio := contrast(*map(known.get, pair))) < 4.5} == {}  # type: ignore[arg-type]
 
 
 def test_every_colour_has_both_schemes() -> None:

@@ -39,7 +39,7 @@ def rendered(comparison: Verdict, engine: str = "engine") -> ElementTree.Element
 
 def broken_rules(root: ElementTree.Element) -> list[str]:
     """Returns a sentence for each rule of the schema that a tree breaks."""
-    found = [
+    broken = [
         f"{one.tag} has {sorted(one.attrib)}"
         for one in root.iter()
         if one.tag not in REQUIRED or set(one.attrib) != REQUIRED[one.tag]
@@ -47,10 +47,10 @@ def broken_rules(root: ElementTree.Element) -> list[str]:
     for suite in root.iter("testsuite"):
         order = "".join(f"{child.tag} " for child in suite)
         if not re.fullmatch(SUITE_ORDER, order):
-            found.append(f"order {order}")
+            broken.append(f"order {order}")
         if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp", "")):
-            found.append(f"timestamp {suite.get('timestamp')}")
-    return found
+            broken.append(f"timestamp {suite.get('timestamp')}")
+    return broken
 
 
 def test_the_schema_is_kept() -> None:
@@ -84,8 +84,8 @@ def test_warnings_and_names_are_kept() -> None:
     """Warnings are the suite's output; the networks are its properties."""
     (suite,) = rendered(VERDICT)
     assert suite.findtext("system-out") == VERDICT.warnings[0]
-    told = {one.get("name"): one.get("value") for one in suite.iter("property")}
-    assert told == {"engine": "engine", "reference": "reference"}
+    properties = {one.get("name"): one.get("value") for one in suite.iter("property")}
+    assert properties == {"engine": "engine", "reference": "reference"}
 
 
 def test_without_limits_there_is_no_case() -> None:

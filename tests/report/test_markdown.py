@@ -39,23 +39,23 @@ def tables(text: str) -> list[list[list[str]]]:
         [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else None
         for line in lines
     ]
-    found: list[list[list[str]]] = [[]]
+    blocks: list[list[list[str]]] = [[]]
     for row in rows:
         if row is None:
-            found.append([])
+            blocks.append([])
         else:
-            found[-1].append(row)
-    return [table for table in found if table]
+            blocks[-1].append(row)
+    return [table for table in blocks if table]
 
 
-def test_a_failure_is_told_first() -> None:
+def test_a_failure_comes_first() -> None:
     """The word and the engine, then the sentence of the check that failed."""
     lines = rendered(VERDICT).splitlines()
     assert lines[0] == "### ❌ FAIL: a.onnx on cpu"
     assert lines[2].startswith("- 1300 images cannot decide: accuracy drop 0.231 pp")
 
 
-def test_a_pass_is_told_first() -> None:
+def test_a_pass_comes_first() -> None:
     """With what passed."""
     lines = rendered(PASSED).splitlines()
     assert lines[0] == "### ✅ PASS: a.onnx on cpu"
@@ -64,16 +64,15 @@ def test_a_pass_is_told_first() -> None:
 
 def test_the_table_holds_both_networks() -> None:
     """Accuracy and latency side by side, with the difference and its interval."""
-    found = {row[0]: row[1:] for row in tables(rendered(VERDICT))[0]}
-    assert found["top-1"] == ["81.08 %", "80.85 %", "drop 0.23 pp, 95 % interval -0.48 to 0.98 pp"]
-    assert found["correct of 1,300"] == [
+    rows = {row[0]: row[1:] for row in tables(rendered(VERDICT))[0]}
+    assert rows["top-1"] == ["81.08 %", "80.85 %", "drop 0.23 pp, 95 % interval -0.48 to 0.98 pp"]
+    assert rows["correct of 1,300"] == [
         "1,054",
         "1,051",
         "12 newly wrong, 9 newly correct, 5 wrong in both, p 0.664",
     ]
     assert (
-        found["latency p50, ms"][2]
-        == "2.97 times as fast at the median, 95 % interval 2.91 to 3.02"
+        rows["latency p50, ms"][2] == "2.97 times as fast at the median, 95 % interval 2.91 to 3.02"
     )
 
 
@@ -149,15 +148,15 @@ def test_the_command_is_fenced_whatever_it_contains() -> None:
 
 
 def test_hashes_are_kept() -> None:
-    """Engine, reference and images can be found again."""
+    """Engine, reference and images can be identified."""
     text = rendered(VERDICT)
     assert all(digest * 32 in text for digest in ("1a", "2b", "4d"))
 
 
 def test_an_earlier_run_is_a_row() -> None:
     """Named, with the drop since."""
-    found = tables(rendered(replace(VERDICT, regression=REGRESSION)))[0][-1]
-    assert found == [
+    rows = tables(rendered(replace(VERDICT, regression=REGRESSION)))[0][-1]
+    assert rows == [
         "since last&#95;week",
         "",
         "",
@@ -167,8 +166,8 @@ def test_an_earlier_run_is_a_row() -> None:
 
 def test_loadgens_word_is_a_row() -> None:
     """With its figure and VALID or INVALID."""
-    found = tables(rendered(replace(VERDICT, loadgen=LOADGEN)))[0][-1]
-    assert found == [
+    rows = tables(rendered(replace(VERDICT, loadgen=LOADGEN)))[0][-1]
+    assert rows == [
         "LoadGen, single-stream",
         "",
         "6.14 ms",
@@ -176,6 +175,6 @@ def test_loadgens_word_is_a_row() -> None:
     ]
 
 
-def test_what_was_not_measured_is_said() -> None:
+def test_what_was_not_measured_is_stated() -> None:
     """A simulated engine has no latency."""
     assert ["latency", "not measured", "not measured", ""] in tables(rendered(BARE))[0]

@@ -21,21 +21,21 @@ def rendered(ranking: Ranking) -> str:
 
 
 def test_engines_stand_side_by_side() -> None:
-    """One line each, the front marked, and what a test says of the difference."""
+    """One line each, the front marked, and what a test shows of the difference."""
     slow = with_right(replace(RUN, name="slow[x]", latency=latency(4.0)), "1" * 890 + "0" * 110)
     simulated = replace(RUN, name="sim", latency=None, joules_per_image=0.0123)
-    found = rendered(rank([RUN, slow, simulated]))
-    assert [line.split() for line in found.splitlines()[2:5]] == [
+    output = rendered(rank([RUN, slow, simulated]))
+    assert [line.split() for line in output.splitlines()[2:5]] == [
         ["old", "*", "90.00", "0.00,", "-0.50", "to", "0.50", "2", "2.00", "-"],
         ["slow[x]", "89.00", "0.00,", "-0.50", "to", "0.50", "4", "1.00", "-"],
         ["sim", "90.00", "0.00,", "-0.50", "to", "0.50", "-", "-", "0.0123"],
     ]
-    assert "J/image" in found
+    assert "J/image" in output
     assert "J/image" not in rendered(rank([RUN, slow]))
-    text = " ".join(found.split())
+    text = " ".join(output.split())
     assert "Pareto front, accuracy against latency: old slow[x]: dominated by old; top-1" in text
     assert "compared with old: drop 1.00 pp, 95 % interval 0.54 to 1.83 pp, p 0.00195" in text
-    assert max(map(len, found.splitlines())) <= 80
+    assert max(map(len, output.splitlines())) <= 80
 
 
 def test_what_is_not_comparable_is_warned_of() -> None:

@@ -117,8 +117,8 @@ def with_accuracy(gained: int, lost: int, p_value: float) -> Verdict:
 
 def test_the_verdict_is_the_golden_file() -> None:
     """Fixed values give the same text to the letter."""
-    found = rendered(VERDICT, engine="resnet50_int8.onnx on onnxruntime-cpu")
-    assert found == GOLDEN.read_text(encoding="utf-8")
+    text = rendered(VERDICT, engine="resnet50_int8.onnx on onnxruntime-cpu")
+    assert text == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_no_line_is_wider_than_80_columns() -> None:
@@ -143,10 +143,10 @@ def test_no_line_is_wider_than_80_columns() -> None:
 def test_no_colour_loses_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """NO_COLOR on a terminal: no colour code, and a pipe's text once boldness is taken off."""
     monkeypatch.setenv("NO_COLOR", "1")
-    found = rendered(VERDICT, terminal=True)
-    assert "\x1b[32m" not in found
-    assert "\x1b[1;32m" not in found
-    assert "PASS" in found
+    text = rendered(VERDICT, terminal=True)
+    assert "\x1b[32m" not in text
+    assert "\x1b[1;32m" not in text
+    assert "PASS" in text
 
 
 def test_a_terminal_gets_colour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,17 +158,17 @@ def test_a_terminal_gets_colour(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_ascii_terminal_is_served() -> None:
     """Lines are drawn with the characters that it has."""
-    found = rendered(VERDICT, encoding="ascii")
-    assert found.isascii()
-    assert "PASS" in found
+    text = rendered(VERDICT, encoding="ascii")
+    assert text.isascii()
+    assert "PASS" in text
 
 
 def test_names_are_not_taken_for_markup() -> None:
     """Brackets in a file name or a warning are printed as they are."""
     marked = replace(VERDICT, warnings=("[bold]careful[/bold]",))
-    found = rendered(marked, engine="net[red].onnx")
-    assert "net[red].onnx" in found
-    assert "[bold]careful[/bold]" in found
+    text = rendered(marked, engine="net[red].onnx")
+    assert "net[red].onnx" in text
+    assert "[bold]careful[/bold]" in text
 
 
 def test_a_failure_gives_its_reasons_and_no_others() -> None:
@@ -184,22 +184,22 @@ def test_a_failure_gives_its_reasons_and_no_others() -> None:
 def test_a_near_miss_is_not_rounded_onto_its_limit() -> None:
     """As many digits as tell value and limit apart."""
     near = replace(SPEEDUP, value=2.799996, passed=False)
-    found = rendered(replace(VERDICT, checks=(near,)))
-    assert ["speedup", "at", "least", "2.8", "x", "2.799996", "x", "FAIL"] in words(found)
+    text = rendered(replace(VERDICT, checks=(near,)))
+    assert ["speedup", "at", "least", "2.8", "x", "2.799996", "x", "FAIL"] in words(text)
 
 
 def test_a_check_by_the_bound_says_so() -> None:
     """The value beside it is the bound, not the drop."""
     bound = replace(DROP, limit=1.0, value=0.98, rule="bound")
-    found = words(rendered(replace(VERDICT, checks=(bound,))))
-    assert ["accuracy", "drop", "bound", "below", "1", "pp", "0.98", "pp", "pass"] in found
+    text = words(rendered(replace(VERDICT, checks=(bound,))))
+    assert ["accuracy", "drop", "bound", "below", "1", "pp", "0.98", "pp", "pass"] in text
 
 
-def test_a_check_of_another_kind_is_said_too() -> None:
+def test_a_check_of_another_kind_is_shown_too() -> None:
     """By its name where it has no reason."""
     other = Check(name="energy", limit=2.0, value=1.5, passed=True, exit_code=4)
-    found = rendered(replace(VERDICT, checks=(other,)))
-    assert found.splitlines()[0] == "PASS  energy passed."
+    text = rendered(replace(VERDICT, checks=(other,)))
+    assert text.splitlines()[0] == "PASS  energy passed."
 
 
 def words(text: str) -> list[list[str]]:
@@ -207,15 +207,15 @@ def words(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-def test_how_close_the_networks_are_is_told() -> None:
+def test_how_close_the_networks_are_is_shown() -> None:
     """Labels, logits and confidence."""
-    found = rendered(VERDICT)
-    assert "agreement      98.17 % of the images get the same label\n" in found
+    text = rendered(VERDICT)
+    assert "agreement      98.17 % of the images get the same label\n" in text
     assert (
         "SQNR 20.0 dB, cosine 0.99912, 0.900 on the worst image, relative\n               error 10.00 %\n"
-        in found
+        in text
     )
-    assert "confidence     mean 90.0 %, ECE 3.40 %; the reference's 90.0 %, 2.10 %\n" in found
+    assert "confidence     mean 90.0 %, ECE 3.40 %; the reference's 90.0 %, 2.10 %\n" in text
 
 
 def test_classes_that_differ_are_named() -> None:
@@ -225,17 +225,17 @@ def test_classes_that_differ_are_named() -> None:
         return ClassDifference(label=label, samples=50, gained=0, lost=9, p_value=q, q_value=q)
 
     chosen = replace(ACCURACY, by_class=(difference(1, 0.01), difference(0, 0.2)))
-    found = " ".join(rendered(replace(VERDICT, accuracy=chosen, classes=("a", "owl"))).split())
-    assert "corrected for their number: owl (1): 9 newly wrong, 0 newly correct of 50 " in found
+    text = " ".join(rendered(replace(VERDICT, accuracy=chosen, classes=("a", "owl"))).split())
+    assert "corrected for their number: owl (1): 9 newly wrong, 0 newly correct of 50 " in text
     many = replace(ACCURACY, by_class=tuple(difference(label, 0.01) for label in range(7)))
-    found = " ".join(rendered(replace(VERDICT, accuracy=many)).split())
-    assert "class 4: 9 newly wrong, 0 newly correct of 50; 2 more" in found
+    text = " ".join(rendered(replace(VERDICT, accuracy=many)).split())
+    assert "class 4: 9 newly wrong, 0 newly correct of 50; 2 more" in text
     assert "classes" not in rendered(VERDICT)
 
 
-def test_a_latency_is_told_with_its_uncertainty() -> None:
+def test_a_latency_is_shown_with_its_uncertainty() -> None:
     """Intervals, a trend, outliers and too few samples, each where there is one."""
-    seen = replace(
+    engine = replace(
         LATENCY.engine,
         ci95=LatencyIntervals(
             p50_ms=(17.1, 17.4), p90_ms=None, p95_ms=None, p99_ms=None, mean_ms=(17.3, 17.8)
@@ -247,27 +247,27 @@ def test_a_latency_is_told_with_its_uncertainty() -> None:
             TailCount(percentile=99, needed=662, had=200),
         ),
     )
-    found = rendered(
-        replace(VERDICT, latency=replace(LATENCY, engine=seen, speedup_ci95=(2.9, 3.1)))
+    text = rendered(
+        replace(VERDICT, latency=replace(LATENCY, engine=engine, speedup_ci95=(2.9, 3.1)))
     )
-    assert "speed-up       2.98 times as fast at the median, 95 % interval 2.90 to 3.10\n" in found
-    assert "p50            engine 17.10 to 17.40 ms\n" in found
-    assert "drift          engine 8.0 % slower from start to end, a trend (p 0.002)\n" in found
-    assert "outliers       engine 3 above 20.00 ms, up to 25.80 ms; none was dropped\n" in found
-    assert "200, too few for p99, which needs 662: take --iterations 662\n" in found
+    assert "speed-up       2.98 times as fast at the median, 95 % interval 2.90 to 3.10\n" in text
+    assert "p50            engine 17.10 to 17.40 ms\n" in text
+    assert "drift          engine 8.0 % slower from start to end, a trend (p 0.002)\n" in text
+    assert "outliers       engine 3 above 20.00 ms, up to 25.80 ms; none was dropped\n" in text
+    assert "200, too few for p99, which needs 662: take --iterations 662\n" in text
 
 
 @pytest.mark.parametrize("drift", [Drift(change=0.5, p_value=0.2), Drift(change=0.01, p_value=0)])
-def test_a_trend_that_is_unsure_or_small_is_not_told(drift: Drift) -> None:
+def test_a_trend_that_is_unsure_or_small_is_not_shown(drift: Drift) -> None:
     """Chance makes trends, and some are too small to matter."""
     quiet = replace(LATENCY, engine=replace(LATENCY.engine, drift=drift))
     assert "drift" not in rendered(replace(VERDICT, latency=quiet))
 
 
-@pytest.mark.parametrize(("value", "told"), [(1.79967, "1.8 ms"), (None, "unavailable")])
-def test_loadgens_word_is_passed_on(value: float | None, told: str) -> None:
+@pytest.mark.parametrize(("value", "figure"), [(1.79967, "1.8 ms"), (None, "unavailable")])
+def test_loadgens_word_is_passed_on(value: float | None, figure: str) -> None:
     """Its VALID or INVALID, the scenario and its figure."""
-    found = LoadGenResult(
+    result = LoadGenResult(
         scenario="single-stream",
         valid=value is not None,
         metric="90th percentile latency, early stopping",
@@ -278,14 +278,14 @@ def test_loadgens_word_is_passed_on(value: float | None, told: str) -> None:
         reasons=(),
         logs=None,
     )
-    shown = " ".join(rendered(replace(VERDICT, loadgen=found)).split())
+    shown = " ".join(rendered(replace(VERDICT, loadgen=result)).split())
     assert (
-        f"LoadGen {found.result}, single-stream: 90th percentile latency, early stopping, {told}; "
+        f"LoadGen {result.result}, single-stream: 90th percentile latency, early stopping, {figure}; "
         "742 queries"
     ) in shown
 
 
-def test_energy_is_told_where_there_is_a_meter() -> None:
+def test_energy_is_shown_where_there_is_a_meter() -> None:
     """A joule figure of both, with the meter and what it covers."""
     engine, reference = (
         Energy(
@@ -298,14 +298,14 @@ def test_energy_is_told_where_there_is_a_meter() -> None:
         )
         for total in (8.0, 23.0)
     )
-    told = rendered(replace(VERDICT, energy=Energies(engine=engine, reference=reference)))
+    text = rendered(replace(VERDICT, energy=Energies(engine=engine, reference=reference)))
     sentence = "0.05 J per image above idle, the reference 0.2 J; ina3221: VDD_IN"
-    assert sentence in " ".join(told.split())
+    assert sentence in " ".join(text.split())
 
 
-def test_what_disturbed_the_measurement_is_told() -> None:
+def test_what_disturbed_the_measurement_is_shown() -> None:
     """As a warning or as what makes it unstable."""
-    seen = Stability(
+    stability = Stability(
         samples=(),
         findings=(
             StabilityFinding(name="a", severity=Severity.UNSTABLE, sentence="The GPU was hot."),
@@ -313,15 +313,15 @@ def test_what_disturbed_the_measurement_is_told() -> None:
         ),
         unavailable=(),
     )
-    last = rendered(replace(VERDICT, stability=seen)).splitlines()[-3:]
+    last = rendered(replace(VERDICT, stability=stability)).splitlines()[-3:]
     assert last == ["Unstable: The GPU was hot.", "", "Warning: The governor is free."]
 
 
 def test_a_pass_without_limits_says_so() -> None:
     """Nothing was asked, and no table of checks is shown."""
-    found = rendered(replace(VERDICT, checks=()))
-    assert found.splitlines()[0] == "PASS  no limit was set, so none could be missed."
-    assert "verdict" not in found
+    text = rendered(replace(VERDICT, checks=()))
+    assert text.splitlines()[0] == "PASS  no limit was set, so none could be missed."
+    assert "verdict" not in text
 
 
 @pytest.mark.parametrize(
@@ -334,29 +334,29 @@ def test_a_pass_without_limits_says_so() -> None:
         (7, 7, 1.0, "1: no difference"),
     ],
 )
-def test_significance_is_said_in_words(gained: int, lost: int, p_value: float, words: str) -> None:
+def test_significance_is_in_words(gained: int, lost: int, p_value: float, words: str) -> None:
     """A drop that chance explains is not sold as one, and neither is a gain."""
-    found = " ".join(rendered(with_accuracy(gained, lost, p_value)).split())
-    assert f"p value {words}" in found
+    text = " ".join(rendered(with_accuracy(gained, lost, p_value)).split())
+    assert f"p value {words}" in text
 
 
 def test_a_negative_drop_reads_as_a_gain() -> None:
     """Among the figures."""
-    found = rendered(with_accuracy(12, 9, 0.66))
-    assert "top-1          +0.23 pp (the engine is correct more often)\n" in found
-    assert "95 % interval  -0.98 to +0.48 pp" in found
+    text = rendered(with_accuracy(12, 9, 0.66))
+    assert "top-1          +0.23 pp (the engine is correct more often)\n" in text
+    assert "95 % interval  -0.98 to +0.48 pp" in text
 
 
 def test_zero_has_no_minus_sign() -> None:
     """A drop and an interval that round to zero."""
     even = replace(ACCURACY, drop_pp=-0.0, ci95_pp=(-0.001, 0.001))
-    found = rendered(replace(VERDICT, accuracy=even, checks=()))
-    assert "-0.00" not in found
-    assert "0.00 to 0.00 pp" in found
+    text = rendered(replace(VERDICT, accuracy=even, checks=()))
+    assert "-0.00" not in text
+    assert "0.00 to 0.00 pp" in text
 
 
 def test_an_interval_around_the_limit_asks_for_more_images() -> None:
-    """It is said when the limit is inside the interval, and only then."""
+    """It is reported when the limit is inside the interval, and only then."""
     narrow = replace(VERDICT, accuracy=replace(ACCURACY, ci95_pp=(0.1, 0.25)))
     assert "more images would settle it" in " ".join(rendered(VERDICT).split())
     assert "more images" not in rendered(narrow)
@@ -364,21 +364,21 @@ def test_an_interval_around_the_limit_asks_for_more_images() -> None:
     assert "more images" not in rendered(by_bound)
 
 
-def test_a_latency_that_was_not_measured_is_said() -> None:
+def test_a_latency_that_was_not_measured_is_stated() -> None:
     """An engine that was only simulated has no latency table."""
-    found = rendered(replace(VERDICT, latency=None, checks=(DROP,)))
-    assert "not measured: the engine was not run on its target" in found
-    assert "p50" not in found
+    text = rendered(replace(VERDICT, latency=None, checks=(DROP,)))
+    assert "not measured: the engine was not run on its target" in text
+    assert "p50" not in text
 
 
 def test_few_classes_have_no_top5() -> None:
     """A dash stands for it."""
     few = replace(ACCURACY.reference, correct_top5=None)
-    found = rendered(replace(VERDICT, accuracy=replace(ACCURACY, reference=few)))
-    assert next(line for line in found.splitlines() if line.startswith("reference  ")).split() == [
+    text = rendered(replace(VERDICT, accuracy=replace(ACCURACY, reference=few)))
+    assert next(line for line in text.splitlines() if line.startswith("reference  ")).split() == [
         "reference",
         "reference",
     ]
     assert ["reference", "81.08", "%", "-", "1054", "1300"] in [
-        line.split() for line in found.splitlines()
+        line.split() for line in text.splitlines()
     ]

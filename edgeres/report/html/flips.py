@@ -1,4 +1,4 @@
-"""Which of the images that changed their label a page shows, and what it says of the others."""
+"""Which of the images that changed their label a page shows, in which order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Picture:
 
     @property
     def data_url(self) -> str:
-        """The picture as a URL that holds it."""
+        """The picture as a URL that contains it."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode('ascii')}"
 
 
