@@ -14,6 +14,7 @@ import pytest
 from test_structure import LAYERS
 
 from edgeres.cli import main
+from edgeres.serialization import SCHEMA_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("edgeres", "tests", "scripts", "docs", "benchmarks", "training", "calibration")
@@ -180,6 +181,17 @@ def test_the_glossary_is_in_order_and_defines_each_term_once() -> None:
     assert terms == sorted(set(terms))
     assert all(meaning.rstrip().endswith(".") for _, meaning in entries)
     assert text.count("**") == 2 * len(entries)
+
+
+def test_every_kind_of_json_is_in_the_versioning_policy() -> None:
+    """With the schema version that the package writes."""
+    rows = re.findall(
+        r"^\| `(edgeres-[\w-]+)` \| (\d+) \|", pages()["docs/versioning.md"], re.MULTILINE
+    )
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "edgeres").rglob("*.py")]
+    assignment = re.compile(r"""(?:\bkind: ClassVar\[str\]|_KIND) = "(edgeres-[\w-]+)\"""")
+    kinds = {kind for source in sources for kind in assignment.findall(source)}
+    assert dict(rows) == dict.fromkeys(kinds, str(SCHEMA_VERSION))
 
 
 def test_the_workflow_runs_every_python_that_the_package_names() -> None:
