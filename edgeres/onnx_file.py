@@ -50,7 +50,7 @@ class LoweredNetwork:
 
     model: onnx.ModelProto
     source: OnnxArtifact
-    """The FP32 file that it was made from."""
+    """The FP32 file that it was lowered from."""
     layers: tuple[LayerPrecision, ...] = ()
     table: CalibrationTable | None = None
     """Where its scales come from; None without INT8."""
@@ -63,7 +63,7 @@ class LoweredNetwork:
     def ranges(self) -> dict[str, float]:
         """Threshold of each activation by mse on the signed grid, whatever method was used.
 
-        It moves least with the draw of the images, so it tells kinds of images apart. Empty
+        It depends least on which images were sampled, so it distinguishes kinds of images. Empty
         without a table; an activation that recovery rescaled is left out, since the FP32 model
         has it otherwise.
         """
@@ -72,9 +72,9 @@ class LoweredNetwork:
         recovery = self.table.recovery
         rescaled = {} if recovery is None else recovery.equalization
         return {
-            name: seen.thresholds[Method.MSE].s8
-            for name, seen in self.table.tensors.items()
-            if name not in rescaled and Method.MSE in seen.thresholds
+            name: observed.thresholds[Method.MSE].s8
+            for name, observed in self.table.tensors.items()
+            if name not in rescaled and Method.MSE in observed.thresholds
         }
 
 
@@ -101,6 +101,7 @@ def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> O
         checkpoint_sha256=described.checkpoint_sha256,
         version=__version__,
     )
+    # What an earlier export wrote would contradict the new description.
     del model.metadata_props[:]
     onnx.helper.set_model_props(
         model, {_PREFIX + key: json.dumps(value) for key, value in to_json(metadata).items()}
@@ -162,6 +163,7 @@ def parse_model(path: Path, serialized: bytes) -> onnx.ModelProto:
 
 def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
     """Returns the description of a classifier, and refuses what is none."""
+    # IR versions before 4 list every initializer among the inputs. Source: ONNX, docs/IR.md.
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [_tensor_spec(v) for v in model.graph.input if v.name not in initializers]
     outputs = [_tensor_spec(v) for v in model.graph.output]
@@ -211,7 +213,9 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
 
 def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
+    # 0 is TensorProto.UNDEFINED, for which onnx has no NumPy type.
     kind = tensor.elem_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind) if kind else "undefined"
+    # A dynamic dimension has a name, dim_param, or nothing at all.
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
     return TensorSpec(name=value.name, shape=shape, dtype=str(dtype))

@@ -60,11 +60,11 @@ def to_json(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     if is_dataclass(value):
-        return {key: to_json(found) for key, found in _items(value)}
+        return {key: to_json(part) for key, part in _items(value)}
     if isinstance(value, Mapping):
-        return {to_json(key): to_json(found) for key, found in value.items()}
+        return {to_json(key): to_json(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        return [to_json(found) for found in value]
+        return [to_json(part) for part in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, PurePath):
@@ -94,7 +94,7 @@ def from_json(raw: object, cls: type[T], *, source: str, remedy: str, partial: b
     """Returns the value of JSON's own types, as `to_json` made them.
 
     Args:
-        raw: what was parsed.
+        raw: of `parse_json`.
         cls: the dataclass that it is of.
         source: what a message calls the JSON, such as `x.json is a damaged manifest`.
         remedy: a sentence on what to do where it is damaged.
@@ -131,7 +131,8 @@ def _difference(raw: Any, read: Any, place: str) -> str | None:
         # 1 and 1.0 are one number, but True is none.
         same = raw == read and isinstance(raw, bool) is isinstance(read, bool)
         return None if same else f"{place.removesuffix('.')}: {raw!r:.60}, expected {read!r:.60}"
-    return next((found for pair in pairs if (found := _difference(*pair[1:], pair[0]))), None)
+    differences = (_difference(raw_part, read_part, at) for at, raw_part, read_part in pairs)
+    return next(filter(None, differences), None)
 
 
 def json_text(value: Any) -> str:
@@ -188,8 +189,10 @@ def load_json(path: Path, kind: str) -> dict[str, Any]:
     except ValueError as error:
         raise ArtifactError(f"{path} is not JSON ({error}); expected an {kind} file.") from error
     if not isinstance(raw, dict) or raw.get("kind") != kind:
-        found = raw.get("kind") if isinstance(raw, dict) else type(raw).__name__
-        raise ArtifactError(f"{path} is no {kind} file: its kind is {found!r:.60}. Check the path.")
+        actual = raw.get("kind") if isinstance(raw, dict) else type(raw).__name__
+        raise ArtifactError(
+            f"{path} is no {kind} file: its kind is {actual!r:.60}. Check the path."
+        )
     if raw.get("schema_version") != SCHEMA_VERSION:
         raise ArtifactError(
             f"{path} has schema version {raw.get('schema_version')!r:.60}, this edgeres reads "

@@ -334,7 +334,10 @@ def test_a_damaged_table(case: str, refuse: Refuse, digits: Digits, tmp_path: Pa
 
 
 ENGINES: dict[str, tuple[Damage, str]] = {
-    "no engine": (lambda path: path.unlink(), "does not exist. Check the path, or make the engine"),
+    "no engine": (
+        lambda path: path.unlink(),
+        "does not exist. Check the path, or build the engine",
+    ),
     "truncated": (
         lambda path: os.truncate(path, 9999),
         "was changed or truncated after it was bui",

@@ -1,4 +1,4 @@
-"""What stages make: files on disk and the frozen values that describe them.
+"""Artifacts of the stages: files on disk and the frozen values that describe them.
 
 Hashes tie an engine to its table and its model, so that
 a stale or foreign file is refused with a sentence. Nothing here imports a heavy library.
@@ -39,7 +39,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxArtifact:
-    """An ONNX file and what its metadata says of it."""
+    """An ONNX file with its input, output and metadata."""
 
     kind: ClassVar[str] = "edgeres-model"
     schema_version: ClassVar[int] = SCHEMA_VERSION
@@ -69,14 +69,14 @@ class LayerPrecision:
     op_type: str
     precision: Precision
     reason: str = ""
-    """Why the operator is not in the precision asked for; empty where it is."""
+    """Why the operator is not in the requested precision; empty where it is."""
     joined: str = ""
     """The layer whose convolution computes this one with others; empty where it has its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What stands beside an engine: where it belongs and what it was made from."""
+    """The manifest beside an engine: where it runs and what it was built from."""
 
     kind: ClassVar[str] = "edgeres-engine"
     schema_version: ClassVar[int] = SCHEMA_VERSION
@@ -109,11 +109,11 @@ class Manifest:
     input_size: tuple[int, int, int] | None = None
     """Smallest, optimal and largest side of the image; None: the contract's alone."""
     options: TensorRTOptions | None = None
-    """What was asked of NVIDIA's builder; None on the CPU."""
+    """Options of NVIDIA's builder; None on the CPU."""
     required_coverage: float | None = None
-    """Percentage of the convolutions and additions that had to run in the precision asked for."""
+    """Percentage of the convolutions and additions that had to run in the requested precision."""
     audit: Audit | None = None
-    """What the engine really runs; None where nobody looked."""
+    """Layers that the engine really runs; None where they were not inspected."""
     search: MixedSearch | None = None
     """What mixed precision chose among; None for the others."""
     sensitivity: Sensitivity | None = None
@@ -142,6 +142,7 @@ def is_engine(path: Path) -> bool:
     beside = manifest_path(path)
     if not beside.exists():
         return False
+    # Any file may be called `net.json`, a calibration table beside its model `net` too.
     try:
         load_json(beside, CalibrationTable.kind)
     except ArtifactError:
@@ -158,7 +159,7 @@ def load_engine(path: Path) -> EngineArtifact:
     beside = manifest_path(path)
     if not path.exists():
         raise ArtifactError(
-            f"{path} does not exist. Check the path, or make the engine with build-engine."
+            f"{path} does not exist. Check the path, or build the engine with build-engine."
         )
     if not beside.exists():
         raise ArtifactError(
@@ -167,6 +168,7 @@ def load_engine(path: Path) -> EngineArtifact:
             "runs a plan of your own with --trust."
         )
     manifest = load_document(beside, Manifest, remedy="Run build-engine again.")
+    # Hash and engine are of one reading: a file replaced in between cannot be run unchecked.
     content = read_bytes(path)
     actual = hashlib.sha256(content).hexdigest()
     if actual != manifest.engine_sha256:

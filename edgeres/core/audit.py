@@ -1,4 +1,4 @@
-"""What an engine really runs: its layers, and how they meet the network and what was asked.
+"""What an engine really runs: its layers, compared with the network and the requested precision.
 
 Frozen values; the readers of each target are in `edgeres.targets`.
 """
@@ -30,11 +30,11 @@ class EngineLayer:
     kind: str
     """What the target calls it, such as `CaskConvolution` or `QLinearConv`."""
     precision: Precision | None
-    """What it computes in; None where the target does not tell."""
+    """What it computes in; None where the target does not report it."""
     nodes: tuple[str, ...] = ()
     """Operators of the network that are fused in it."""
     tactic: str = ""
-    """Name of the kernel, where the target tells it."""
+    """Name of the kernel, where the target reports it."""
     is_reformat: bool = False
     """Whether it only changes layout or type."""
 
@@ -53,7 +53,9 @@ class AuditedNode:
 
     @property
     def is_covered(self) -> bool:
-        """Whether it runs in the precision asked for."""
+        """Whether it runs in the requested precision."""
+        # FP16 in the place of INT8 is not covered, nor is INT8 where FP16 was requested: the first is
+        # slower than intended, the second less accurate.
         return self.ran is self.asked
 
 
@@ -67,12 +69,13 @@ class Audit:
     layers: tuple[EngineLayer, ...]
     nodes: tuple[AuditedNode, ...]
     note: str = ""
-    """What the source cannot tell."""
+    """What the source does not report."""
 
     @property
     def coverage(self) -> float:
-        """Percentage of the convolutions and additions that run in the precision asked for."""
+        """Percentage of the convolutions and additions that run in the requested precision."""
         covered = sum(node.is_covered for node in self.nodes)
+        # Without convolutions nothing is missed, and --require-coverage 100 must hold.
         return 100 * covered / len(self.nodes) if self.nodes else 100.0
 
     @property
@@ -99,9 +102,9 @@ def describe_missed(node: AuditedNode) -> str:
 
 
 def describe_coverage(audit: Audit, precision: Precision) -> str:
-    """Returns one line on how much of an engine runs in the precision asked for."""
+    """Returns one line on how much of an engine runs in the requested precision."""
     covered = len(audit.nodes) - len(audit.missed)
     return (
-        f"{covered} of {len(audit.nodes)} convolutions and additions run as asked for in "
+        f"{covered} of {len(audit.nodes)} convolutions and additions run as requested in "
         f"{precision}: coverage {audit.coverage:.1f} %, by the {audit.source}"
     )

@@ -1,4 +1,4 @@
-"""What is asked of bench: how engine and reference are measured, and where the limits are."""
+"""Requests to bench: how engine and reference are measured, and where the limits are."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Timing(Name):
 
 
 class Decision(Name):
-    """What is held against the limit of the drop in accuracy.
+    """What is compared with the limit of the drop in accuracy.
 
     `BOUND` passes when the images show that the drop is below the limit, `POINT` when the drop
     that was measured is.
@@ -53,7 +53,7 @@ class Decision(Name):
 
 
 class Scenario(Name):
-    """How MLPerf's LoadGen asks: one image at a time, eight at once, or all of them."""
+    """How MLPerf's LoadGen sends queries: one image, eight together, or all of them."""
 
     SINGLE_STREAM = "single-stream"
     MULTI_STREAM = "multi-stream"
@@ -86,7 +86,7 @@ class BenchConfig:
     min_speedup: float | None = None
     """Smallest accepted ratio of the reference's to the engine's median latency; None: no limit."""
     samples: int | None = None
-    """Images to judge on, drawn with `seed`; None: all."""
+    """Images to evaluate accuracy on, sampled with `seed`; None: all."""
     seed: int = 0
     batch_size: int = 16
     """Images per inference while accuracy is taken."""
@@ -95,17 +95,17 @@ class BenchConfig:
     iterations: int = 700
     """Timed inferences of each of the two; MLPerf asks for 662 to speak of a 99th percentile."""
     warmup: int = 20
-    """Inferences of each before any is timed."""
+    """Warm-up runs of each."""
     decide: Decision = Decision.BOUND
-    """What is held against `max_drop_pp`."""
+    """What is compared with `max_drop_pp`."""
     strict: bool = False
-    """Whether a measurement on an unsteady machine fails."""
+    """Whether a measurement on an unstable machine fails."""
     energy: bool = True
     """Whether energy is metered where the machine can; it takes some 15 seconds."""
     loadgen: LoadGenConfig | None = None
     """Scenario of MLPerf's LoadGen to run too; None: none."""
     max_slowdown: float = 0.05
-    """Part by which the latency may grow against a baseline."""
+    """Fraction by which the latency may grow compared with a baseline."""
     diagnose: bool | None = None
     """Whether the usual mistakes are tried; None: where the reference is suspiciously often wrong."""
     timing: Timing = Timing.END_TO_END
@@ -124,6 +124,7 @@ class BenchConfig:
             "--min-speedup": self.min_speedup,
             "--max-slowdown": self.max_slowdown,
         }
+        # inf and NaN pass as numbers on a command line, and would never fail a check.
         for name, limit in limits.items():
             if limit is not None and not math.isfinite(limit):
                 raise ConfigError(f"{name} {limit} is no limit; expected a finite number.")

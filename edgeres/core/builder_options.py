@@ -23,7 +23,7 @@ builder_optimization_level: 3 is the default, 5 the highest."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRTOptions:
-    """What is asked of NVIDIA's builder beyond precision, target and batch."""
+    """What is requested of NVIDIA's builder beyond precision, target and batch."""
 
     workspace_mib: int | None = None
     """Memory that one layer's kernel may use; None: TensorRT's default, or what a board has free."""
@@ -56,6 +56,7 @@ class TensorRTOptions:
             )
         if self.dla_core is not None and self.dla_core < 0:
             raise ConfigError(f"--dla is {self.dla_core}; expected a core's number, from 0 on.")
+        # Options are never dropped in silence: on a GPU this one would do nothing.
         if self.gpu_fallback and self.dla_core is None:
             raise ConfigError("--gpu-fallback is for an engine on the DLA. Pass --dla CORE too.")
 

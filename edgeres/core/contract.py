@@ -54,6 +54,7 @@ class Contract:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ConfigError(f"Input size is {self.size}; expected at least 1 pixel.")
+        # Pixels outside of the image have no value that training would have had there.
         if self.resize is not None and self.resize < self.size:
             raise ConfigError(
                 f"--resize {self.resize} is smaller than the {self.size}-pixel crop. "
@@ -63,6 +64,7 @@ class Contract:
             raise ConfigError(
                 f"mean {self.mean} and std {self.std} need three values, one per channel."
             )
+        # Before the sign: NaN passes every comparison below.
         if not all(map(math.isfinite, (*self.mean, *self.std, self.scale))):
             raise ConfigError(
                 f"mean {self.mean}, std {self.std} and scale {self.scale} must be finite numbers."
@@ -87,12 +89,14 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 PRESETS: Mapping[str, Contract] = {
     "imagenet": Contract(size=224, resize=256, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+    # Caffe's models take raw 0..255 values; their mean is in the order BGR, as the channels are.
     "imagenet-caffe": Contract(
         size=224, resize=256, color=Color.BGR, scale=1.0, mean=(103.939, 116.779, 123.68)
     ),
     "imagenet-inception": Contract(size=224, resize=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     "cifar": Contract(size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
     "cifar-imagenet-norm": Contract(size=32, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+    # The digits are 8 x 8 pixels: without the resize they would be smaller than the crop.
     "digits": Contract(size=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
 }
 """Named contracts. Source: torchvision's references (imagenet), Keras' `preprocess_input`
@@ -115,7 +119,7 @@ def preset(name: str) -> Contract:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractOptions:
-    """What a user says of the preprocessing; None means: as the preset has it."""
+    """Options of the preprocessing; None means: as in the preset."""
 
     preset: str | None = None
     mean: tuple[float, float, float] | None = None
@@ -130,7 +134,7 @@ class ContractOptions:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was said."""
+        """Whether no option was passed."""
         return all(getattr(self, f.name) is None for f in fields(self))
 
     def resolve(self, default: str | Contract) -> Contract:
@@ -139,14 +143,18 @@ class ContractOptions:
         Args:
             default: what stands where no preset was named, itself the name of one or a contract.
         """
+        # A named preset replaces the model's contract as a whole; single values go on top of either.
         named = self.preset or default
         base = named if isinstance(named, Contract) else preset(named)
         size = base.size if self.input_size is None else self.input_size
         resize = base.resize
         if resize is not None and size != base.size:
+            # The crop keeps its part of the image: 256 for 224 becomes 292 for 256.
             resize = round(resize * size / base.size)
         if self.resize is not None:
             resize = None if self.resize == "none" else int(self.resize)
+        # A scale is compared with None, since `or` would take a wrong 0 for nothing passed; mean and
+        # std are tuples, which are true even where all values are 0.
         return replace(
             base,
             size=size,
@@ -160,4 +168,4 @@ class ContractOptions:
 
 
 NO_OPTIONS = ContractOptions()
-"""Nothing said: the contract in the model's metadata holds."""
+"""No option: the contract in the model's metadata holds."""

@@ -26,7 +26,7 @@ class WeightMethod(Name):
 
 
 class Recover(Name):
-    """How accuracy is won back after calibration, without training."""
+    """How accuracy is recovered after calibration, without training."""
 
     NONE = "none"
     BIAS = "bias"

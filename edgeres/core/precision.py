@@ -17,4 +17,5 @@ class Precision(Name):
     @property
     def quantizes(self) -> bool:
         """Whether an engine of it has INT8 layers, and needs a calibration table."""
+        # A mixed engine too: its table has to exist even where the search keeps most layers.
         return self in (Precision.INT8, Precision.MIXED)

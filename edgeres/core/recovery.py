@@ -1,4 +1,4 @@
-"""What recovery found for a table: changes to weights and biases that win accuracy back.
+"""Result of recovery: changes to weights and biases that recover accuracy after calibration.
 
 The values travel inside the calibration table, so nothing here imports a heavy library: the
 rounding of a weight is a string of bits, one a weight, that `edgeres.quantization.rounding` reads.
@@ -18,7 +18,7 @@ LARGEST_FACTOR = 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerError:
-    """Mean squared error of one layer's output on held-out images, quantized against FP32."""
+    """Mean squared error of one layer's output on held-out images, quantized compared with FP32."""
 
     name: str
     before: float
@@ -28,7 +28,7 @@ class LayerError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corrected:
-    """What is one lowering's own: each rounds other tensors, so each is off by other means."""
+    """Corrections for one lowering: each rounds other tensors, so its outputs shift differently."""
 
     before_db: float
     """Signal-to-noise ratio of its logits on the held-out images without recovery; see `tuning`."""
@@ -48,7 +48,7 @@ class Recovery:
     samples: int
     """Images that it was fitted on."""
     held_out: int
-    """Further images that judged it."""
+    """Further images that it was evaluated on."""
     lowerings: Mapping[str, Corrected]
     equalization: Mapping[str, tuple[float, ...]]
     """By activation, what each of its channels is divided by; its reader's weight is multiplied."""
@@ -59,21 +59,22 @@ class Recovery:
     def __post_init__(self) -> None:
         if self.kind is Recover.NONE:
             raise ValueError("recovery of the kind none, expected bias or adaround")
+        # A factor multiplies one weight and divides another, exactly only while FP32 has the digits.
         for factor in _flat(self.equalization):
             if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
                 raise ValueError(
                     f"equalization factor {factor}, expected {1 / LARGEST_FACTOR:g} to "
                     f"{LARGEST_FACTOR:g}"
                 )
-        for found in self.lowerings.values():
-            for value in (*_flat(found.biases), found.before_db, found.after_db):
+        for corrected in self.lowerings.values():
+            for value in (*_flat(corrected.biases), corrected.before_db, corrected.after_db):
                 if not math.isfinite(value):
-                    raise ValueError(f"recovery holds {value}, expected finite numbers")
+                    raise ValueError(f"recovery has {value}, expected finite numbers")
 
     def biases(self, lowering: str) -> Mapping[str, tuple[float, ...]]:
         """Returns the corrections of a lowering's biases; nothing where it was not fitted."""
-        found = self.lowerings.get(lowering)
-        return {} if found is None else found.biases
+        corrected = self.lowerings.get(lowering)
+        return {} if corrected is None else corrected.biases
 
 
 def _flat(values: Mapping[str, tuple[float, ...]]) -> Iterable[float]:

@@ -1,4 +1,4 @@
-"""What is requested of export, calibration and engine building: frozen values, checked when they are made."""
+"""Requests to export, calibration and engine building: frozen values that refuse contradictions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CalibrationConfig:
     """How ranges are observed and thresholds chosen."""
 
     method: Method = Method.MSE
-    """Method that engines built from the table use unless told otherwise."""
+    """Method that engines built from the table use by default."""
     percentile: float = 99.99
     """Share of the values, in percent, that the percentile method keeps unclipped."""
     samples: int = 512
@@ -59,7 +59,7 @@ class CalibrationConfig:
 
     @property
     def searches(self) -> bool:
-        """Whether images are held out of the ranges to judge logits on."""
+        """Whether images are held out of the ranges to evaluate logits on."""
         return self.sensitivity or self.method is Method.AUTO
 
     def __post_init__(self) -> None:
@@ -97,8 +97,8 @@ class BuildConfig:
     and width are dynamic; None: the contract's size alone."""
     options: TensorRTOptions = NO_BUILDER_OPTIONS
     required_coverage: float | None = None
-    """Share of the convolutions and additions, in percent, that must run in the precision asked
-    for; None: any on TensorRT, all that were lowered to INT8 on the CPU."""
+    """Share of the convolutions and additions, in percent, that must run in the requested
+    precision; None: any on TensorRT, all that were lowered to INT8 on the CPU."""
 
     @property
     def is_quantized(self) -> bool:
@@ -116,7 +116,7 @@ class BuildConfig:
             raise ConfigError(
                 f"Batch {low}:{best}:{high} is no profile; expected 1 <= min <= opt <= max."
             )
-        self._check_sizes()
+        # Either both or neither: only a mixed engine has a budget, and it cannot do without one.
         if (self.precision is Precision.MIXED) is (self.max_drop_pp is None):
             raise ConfigError(
                 f"--precision {self.precision} "
@@ -128,9 +128,6 @@ class BuildConfig:
             )
         if self.max_drop_pp is not None and not math.isfinite(self.max_drop_pp):
             raise ConfigError(f"--max-drop {self.max_drop_pp} is no limit; expected a number.")
-
-    def _check_sizes(self) -> None:
-        """Refuses a profile of image sizes, or a coverage, that cannot be."""
         if self.input_size is not None:
             low, best, high = self.input_size
             if not 1 <= low <= best <= high:
@@ -139,5 +136,6 @@ class BuildConfig:
                     "1 <= min <= opt <= max."
                 )
         coverage = self.required_coverage
+        # Written so that NaN, which compares as false with everything, is refused too.
         if coverage is not None and not 0 <= coverage <= 100:
             raise ConfigError(f"--require-coverage is {coverage}; expected 0 to 100 percent.")

@@ -1,4 +1,4 @@
-"""A calibration table: what calibration saw of a network's activations, and what it chose."""
+"""A calibration table: ranges and thresholds of a network's activations."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ class Threshold:
 
     def __post_init__(self) -> None:
         for amax in (self.s8, self.u8):
+            # The comparison is false for NaN. A scale beyond float32 would become infinite in ONNX.
             if amax is not None and not 0 <= amax <= _LARGEST_FLOAT32:
                 raise ValueError(f"threshold {amax}, expected 0 to {_LARGEST_FLOAT32:.5g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRange:
-    """What calibration saw of one activation."""
+    """Range of one activation over the calibration images."""
 
     amax: float
     """Largest absolute value over all images, exact."""
@@ -47,13 +48,13 @@ class TensorRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataLineage:
-    """The images that a table was made from."""
+    """The images that a table was calibrated on."""
 
     path: str
     fingerprint: str
     """Hash over the images' hashes in the order used."""
     image_hashes: tuple[str, ...]
-    """64-bit hash of each image's decoded pixels, to find it again among validation images."""
+    """64-bit hash of each image's decoded pixels, to recognise it among validation images."""
 
     @classmethod
     def of(cls, path: str, image_hashes: Iterable[str]) -> DataLineage:
@@ -86,7 +87,7 @@ class CalibrationTable:
     choices: tuple[Choice, ...] = ()
     """How method auto came to its thresholds, for each lowering; empty without it."""
     sensitivity: Sensitivity | None = None
-    """What each block and layer does to the logits; None unless it was asked for."""
+    """What each block and layer does to the logits; None unless it was requested."""
     recovery: Recovery | None = None
     """Weights and biases to quantize in the place of the model's; None: the model's own."""
 
@@ -99,7 +100,7 @@ class CalibrationTable:
         if tensor not in self.tensors:
             raise ArtifactError(
                 f"The calibration table has no tensor '{tensor}' among its {len(self.tensors)}. "
-                "It was made by another version of edgeres: run calibrate again."
+                "Another version of edgeres wrote it: run calibrate again."
             )
         thresholds, wanted = self.tensors[tensor].thresholds, method or self.method
         if wanted not in thresholds:
@@ -112,6 +113,7 @@ class CalibrationTable:
     @property
     def sha256(self) -> str:
         """Hash of the file that `save_table` writes of this table."""
+        # Of the text, so that a table that was never saved has the hash of its file.
         return hashlib.sha256(json_text(self).encode()).hexdigest()
 
 

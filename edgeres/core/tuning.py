@@ -1,4 +1,4 @@
-"""What searches over calibration images found: frozen values that travel with a table or engine.
+"""Results of searches over calibration images: frozen values that travel with a table or engine.
 
 Quality is the signal-to-quantization-noise ratio of the logits, in dB: ten times the logarithm
 of an image's squared FP32 logits over their squared error, averaged over images. The logits are
@@ -20,7 +20,7 @@ class Choice:
     target: str
     """`onnxruntime` for the CPU's lowering, `tensorrt` for TensorRT's placement."""
     images: int
-    """Calibration images that were held out of the ranges and judged the choice."""
+    """Calibration images held out of the ranges, on which the choice was evaluated."""
     method: Method
     """The method whose thresholds were best, and the start of the search."""
     sqnr_db: Mapping[Method, float]
@@ -28,7 +28,7 @@ class Choice:
     factors: Mapping[str, float]
     """What the thresholds of each group were multiplied by, such as `7x7 signed`."""
     tuned_db: float
-    """Quality of the logits with the thresholds that were picked; weights by max, or as was asked for."""
+    """Quality of the logits with the thresholds that were picked; weights by max, or as requested."""
     weights_db: Mapping[WeightMethod, float] = field(default_factory=dict)
     """Quality with each way to scale the weights; empty where it was not auto's to choose."""
 
@@ -61,6 +61,8 @@ class Sensitivity:
     @property
     def gains_db(self) -> dict[str, float]:
         """What leaving a unit out of INT8 gains the logits, by a block's name or a layer's operator."""
+        # A unit has one measurement and often several operators; who asks has an operator's name, or
+        # a block's. Noise can make a gain slightly negative.
         return {
             name: max(0.0, unit.without_db - self.all_db)
             for unit in self.units
@@ -95,4 +97,4 @@ class MixedSearch:
     points: tuple[MixedPoint, ...]
     """From everything in INT8 on; the engine is the last."""
     pareto: tuple[int, ...] = field(default=())
-    """Positions in `points` of those that no other beats in both drop and latency."""
+    """Positions in `points` of those that no other dominates in drop and latency."""

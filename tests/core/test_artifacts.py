@@ -136,7 +136,7 @@ def test_a_threshold_that_is_not_there_is_refused() -> None:
         TABLE.threshold("add")
     assert str(no_tensor.value) == (
         "The calibration table has no tensor 'add' among its 2. "
-        "It was made by another version of edgeres: run calibrate again."
+        "Another version of edgeres wrote it: run calibrate again."
     )
     with pytest.raises(ArtifactError) as no_method:
         TABLE.threshold("input", Method.MSE)
@@ -265,7 +265,7 @@ def test_an_absent_engine_is_named(engine: Path) -> None:
     with pytest.raises(ArtifactError) as refused:
         load_engine(engine)
     assert str(refused.value) == (
-        f"{engine} does not exist. Check the path, or make the engine with build-engine."
+        f"{engine} does not exist. Check the path, or build the engine with build-engine."
     )
 
 

@@ -88,7 +88,7 @@ def test_a_coverage_that_does_not_follow_from_the_nodes_is_an_error() -> None:
 def test_the_sentences() -> None:
     """One on the whole, and one on each that was missed."""
     assert describe_coverage(AUDIT, Precision.INT8) == (
-        "2 of 4 convolutions and additions run as asked for in int8: coverage 50.0 %, by the "
+        "2 of 4 convolutions and additions run as requested in int8: coverage 50.0 %, by the "
         "engine inspector"
     )
     assert [describe_missed(node) for node in AUDIT.missed] == [

@@ -108,5 +108,5 @@ def test_a_recovery_is_finite() -> None:
         replace(corrected, biases={"conv": (float("inf"),)}),
         replace(corrected, after_db=float("nan")),
     ):
-        with pytest.raises(ValueError, match=r"recovery holds (inf|nan), expected finite"):
+        with pytest.raises(ValueError, match=r"recovery has (inf|nan), expected finite"):
             replace(RECOVERY, lowerings={target: damaged})

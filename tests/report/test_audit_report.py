@@ -75,7 +75,7 @@ def test_what_is_printed() -> None:
     )
     lines = [line.rstrip() for line in text(audit).strip().splitlines()]
     assert lines[0].startswith(
-        "1 of 2 convolutions and additions run as asked for in int8: coverage"
+        "1 of 2 convolutions and additions run as requested in int8: coverage"
     )
     assert "1 of them fused from several operators, 0 reformats" in " ".join(lines[:3])
     assert "a note" in lines

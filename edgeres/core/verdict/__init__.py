@@ -1,4 +1,4 @@
-"""What evaluation, timing and comparison found: frozen values with the JSON of `bench --json`."""
+"""Results of evaluation, timing and comparison: frozen values with the JSON of `bench --json`."""
 
 from edgeres.core.verdict.accuracy import (
     Accuracy,

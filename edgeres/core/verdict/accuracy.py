@@ -1,4 +1,8 @@
-"""How often networks were right, which images they changed their mind on, and how sure that is."""
+"""Accuracy of engine and reference on the same images, the labels that changed, and significance.
+
+Fractions here are in [0, 1] and differences in percentage points; a positive drop means that the
+engine is correct less often than the reference.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from edgeres.names import Name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """How often one network was right."""
+    """Top-1 and top-5 accuracy of one network."""
 
     json_keys = ("top1", "top5", "correct")
 
@@ -23,7 +27,7 @@ class Accuracy:
 
     @property
     def top1(self) -> float:
-        """Fraction of images that are right."""
+        """Fraction of images whose highest logit is the label's."""
         return self.correct / self.samples
 
     @property
@@ -42,7 +46,7 @@ class FlipKind(Name):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a network says of one image."""
+    """Prediction of a network for one image."""
 
     label: int
     """Class with the highest logit."""
@@ -57,17 +61,17 @@ class Flip:
     json_keys = ("*", "kind")
 
     index: int
-    """Position in the data set that was judged, after the draw."""
+    """Position in the data set, after sampling."""
     name: str
-    """File or row, as messages call the image."""
+    """File or row of the image, as messages have it."""
     label: int
-    """Class that is right."""
+    """Class in the data set."""
     reference: Answer
     engine: Answer
 
     @property
     def kind(self) -> FlipKind:
-        """Gained: only the engine is right; lost: only the reference; other: neither is."""
+        """Gained: only the engine is correct; lost: only the reference; other: neither is."""
         if self.engine.label == self.label:
             return FlipKind.GAINED
         return FlipKind.LOST if self.reference.label == self.label else FlipKind.OTHER
@@ -85,7 +89,7 @@ class FlipCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogitError:
-    """How far the engine's logits are from the reference's."""
+    """Distance of the engine's logits from the reference's."""
 
     json_keys = ("*", "sqnr_db")
 
@@ -102,15 +106,17 @@ class LogitError:
 
         Source: SQNR = 10 log10(sum r^2 / sum (e - r)^2) = -20 log10(relative_l2).
         """
+        # relative_l2 is a ratio of amplitudes, so its decibels are 20 log10, not 10. 0 means no noise
+        # and an infinite ratio, which JSON cannot hold.
         return -20 * log10(self.relative_l2) if self.relative_l2 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confidence:
-    """Whether a network is as often right as it is sure."""
+    """How well a network is calibrated: whether its confidence is its accuracy."""
 
     mean: float
-    """Mean softmax probability of the class chosen."""
+    """Mean softmax probability of the predicted class."""
     ece: float
     """Expected calibration error: gap between confidence and accuracy, in [0, 1].
 
@@ -131,7 +137,7 @@ class ClassDifference:
     p_value: float
     """Exact McNemar test on this class alone."""
     q_value: float
-    """The same after correction for looking at every class.
+    """The same, corrected for multiple testing over all classes.
 
     Source: Benjamini and Hochberg 1995, the false discovery rate.
     """
@@ -144,12 +150,12 @@ class ClassDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
-    """Which images were right, so that a later run can be compared image by image."""
+    """Which images were classified correctly, so that a later run can be compared image by image."""
 
     fingerprint: str
-    """Hash over the images' hashes and labels in the order judged."""
+    """Hash over the images' hashes and labels in the order evaluated."""
     reference: str
-    """One character an image: `1` where the reference is right, `0` where it is not."""
+    """One character an image: `1` where the reference is correct, `0` where it is not."""
     engine: str
     """The same of the engine."""
 
@@ -160,7 +166,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedAccuracy:
-    """Reference and engine on the same images, and how sure their difference is."""
+    """Reference and engine on the same images, with the significance of their difference."""
 
     json_keys = (
         "samples",
@@ -180,22 +186,22 @@ class PairedAccuracy:
     reference: Accuracy
     engine: Accuracy
     gained: int
-    """Images that only the engine has right."""
+    """Images that only the engine classifies correctly."""
     lost: int
-    """Images that only the reference has right."""
+    """Images that only the reference classifies correctly."""
     drop_pp: float
     """Top-1 of the reference minus top-1 of the engine, in percentage points."""
     ci95_pp: tuple[float, float]
     """95 % interval of `drop_pp`."""
     p_value: float
-    """Exact McNemar test of the two being right equally often."""
+    """Exact McNemar test of equal accuracy."""
     agreement: float
     """Fraction of images that both label alike, correct or wrong."""
     logits: LogitError
     reference_confidence: Confidence
     engine_confidence: Confidence
     flips: tuple[Flip, ...] = ()
-    """Every image that the two label differently, in the order judged."""
+    """Every image that the two label differently, in the order evaluated."""
     by_class: tuple[ClassDifference, ...] = ()
     """Classes with a gained or lost image, the smallest q value first."""
     images: ImageRecord
@@ -208,6 +214,8 @@ class PairedAccuracy:
     @property
     def flip_counts(self) -> FlipCounts:
         """The flips with how many there are of each kind."""
+        # gained and lost are counted over all images, `other` over the recorded flips: neither network
+        # is correct there, so the paired statistics do not know them.
         other = sum(flip.kind is FlipKind.OTHER for flip in self.flips)
         return FlipCounts(gained=self.gained, lost=self.lost, other=other, images=self.flips)
 

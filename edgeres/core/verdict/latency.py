@@ -1,4 +1,4 @@
-"""How long inference took, sample by sample, and how much of that is chance."""
+"""Latency of engine and reference, sample by sample, with intervals, drift and outliers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyIntervals:
-    """95 % intervals of what `LatencyStats` says, in milliseconds.
+    """95 % intervals of the percentiles and the mean in `LatencyStats`, in milliseconds.
 
     None where the samples are too few to bound the figure.
     """
@@ -25,7 +25,7 @@ class LatencyIntervals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """Whether the latency rose or fell in the course of the measurement."""
+    """Trend of the latency over the measurement."""
 
     change: float
     """Change of the median from start to end as a fraction of it; positive: it became slower.
@@ -96,10 +96,10 @@ class LatencyStats:
     started_ms: tuple[float, ...] = ()
     """When each sample began, in milliseconds since the first one of the measurement."""
     blocks: tuple[int, ...] = ()
-    """Block that each sample belongs to; networks take turns by blocks, so they share numbers."""
+    """Block that each sample belongs to; engine and reference are interleaved by blocks and share their numbers."""
     ci95: LatencyIntervals | None = None
     drift: Drift | None = None
-    """None where there are too few blocks to see a trend."""
+    """None where there are too few blocks for a trend."""
     outliers: Outliers | None = None
     tails: tuple[TailCount, ...] = ()
 
@@ -108,6 +108,7 @@ class LatencyStats:
             raise ValueError(f"latencies {self.p50_ms} and {self.mean_ms} ms, expected above 0")
         if self.blocks and len(self.blocks) != len(self.samples_ms):
             raise ValueError(f"{len(self.samples_ms)} samples in {len(self.blocks)} blocks")
+        # Intervals are bootstrapped over the blocks, by number: a gap would be an empty block.
         if any(step not in (0, 1) for step in map(sub, self.blocks, (0, *self.blocks))):
             raise ValueError("the numbers of blocks do not rise from 0 by 1")
 
@@ -127,7 +128,7 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedLatency:
-    """Engine and reference timed in turns in one run."""
+    """Engine and reference, timed interleaved in one run."""
 
     json_keys = (
         "mode",
@@ -147,7 +148,7 @@ class PairedLatency:
     speedup_ci95: Interval | None = None
     """95 % interval of `speedup`; None where there are too few blocks."""
     overhead_ms: float | None = None
-    """Time that a sample holds although nothing is inferred: the clock and the loop."""
+    """Time in each sample that is not inference: the clock and the loop."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -168,4 +169,5 @@ class PairedLatency:
 
     def images_per_s(self, stats: LatencyStats) -> float:
         """Images a second at the mean latency, one batch after the other."""
+        # The mean, not the median: throughput is work over total time, outliers included.
         return 1000 * self.batch_size / stats.mean_ms

@@ -17,11 +17,11 @@ class LoadGenResult:
     metric: str
     """What `value` is, such as `90th percentile latency, early stopping`."""
     value: float | None
-    """None where LoadGen could not tell it."""
+    """None where LoadGen does not report it."""
     unit: str
     queries: int
     seconds: float
-    """Duration asked for. A submission to MLPerf takes 600."""
+    """Requested duration. A submission to MLPerf takes 600."""
     reasons: tuple[str, ...]
     """Why it is invalid; empty where it is valid."""
     logs: str | None

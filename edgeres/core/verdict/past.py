@@ -11,7 +11,7 @@ from edgeres.core.verdict.latency import Interval, PairedLatency
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastRun:
-    """What an earlier run of bench found."""
+    """Results of an earlier run of bench."""
 
     name: str
     """What a message calls it: the name of its file without the ending."""

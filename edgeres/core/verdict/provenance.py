@@ -18,14 +18,14 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataRecord:
-    """The images that were judged."""
+    """The images that accuracy was evaluated on."""
 
     path: str
     fingerprint: str
-    """Hash over the images' hashes and labels in the order judged."""
+    """Hash over the images' hashes and labels in the order evaluated."""
     samples: int
     seed: int
-    """Of the draw, where fewer images were judged than there are."""
+    """Random seed for sampling images, where fewer were evaluated than there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from edgeres.serialization import SCHEMA_VERSION
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyChange:
-    """Two engines on the same images; positive: the later one is right less often."""
+    """Two engines on the same images; positive: the later one is correct less often."""
 
     gained: int
     lost: int
@@ -24,11 +24,11 @@ class AccuracyChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyChange:
-    """Two engines, each timed in turns with the same reference; above 1: the later is slower."""
+    """Two engines, each timed interleaved with the same reference; above 1: the later is slower."""
 
     ratio: float
     """Of the medians, each over that of the reference in its own run, so that a machine that is
-    slower as a whole does not count."""
+    slower for both does not count."""
     ci95: Interval | None
     """None where either run has too few blocks."""
     raw_ratio: float
@@ -73,8 +73,8 @@ class Standing:
 
     run: PastRun
     dominated_by: str | None
-    """Name of an engine that is at least as often right and as fast, and better in one; None on
-    the Pareto front, and where there is no latency."""
+    """Name of an engine that is at least as accurate and as fast, and better in one; None on the
+    Pareto front, and where there is no latency."""
     on_front: bool
     against_first: AccuracyChange | None
     """Against the first engine; None for that one, and where the images are others."""

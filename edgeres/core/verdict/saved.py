@@ -19,7 +19,7 @@ from edgeres.serialization import SCHEMA_VERSION, load_document
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedTop1:
-    """How often the engine was right."""
+    """Top-1 accuracy of the engine."""
 
     top1: float
 
@@ -35,6 +35,7 @@ class SavedAccuracy:
     images: ImageRecord
 
     def __post_init__(self) -> None:
+        # Both networks' records are of one length already; see ImageRecord.
         if not 1 <= self.samples == len(self.images.engine):
             raise ValueError(
                 f"{self.samples} samples and a record of {len(self.images.engine)} images"
@@ -80,7 +81,7 @@ def load_run(path: Path) -> PastRun:
     Raises:
         ArtifactError: the file is unreadable, or no verdict of this version.
     """
-    remedy = f"Make it again: edgeres bench ... --json > {path.name}"
+    remedy = f"Run it again: edgeres bench ... --json > {path.name}"
     verdict = load_document(path, SavedVerdict, remedy=remedy, partial=True)
     accuracy, provenance, energy = verdict.accuracy, verdict.provenance, verdict.energy
     return PastRun(

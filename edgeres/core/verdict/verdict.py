@@ -1,4 +1,4 @@
-"""The verdict: what was found, the limits on it, and the exit code that follows."""
+"""The verdict: all results, the limits on them, and the exit code that follows."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ EXIT_COVERAGE = 5
 EXIT_MISMATCH = 6
 EXIT_UNSTABLE = 7
 
+# A wrong engine makes every figure meaningless, an unstable machine those of time; what was lowered
+# to another precision explains what accuracy and speed then show.
 _FIRST_APPLIES = (EXIT_MISMATCH, EXIT_UNSTABLE, EXIT_COVERAGE, EXIT_ACCURACY, EXIT_SPEED)
 
 
@@ -53,7 +55,7 @@ class Check:
     name: str
     limit: float
     value: float
-    """What the limit is held against; for a gate by the bound, the bound."""
+    """What is compared with the limit; where the bound decides, the bound."""
     passed: bool
     exit_code: int
     """Exit code of bench when this check fails."""
@@ -120,11 +122,11 @@ class Verdict:
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of the logits; empty where they are not known."""
     loadgen: LoadGenResult | None = None
-    """None where no scenario was asked for."""
+    """None where no scenario was requested."""
     regression: Regression | None = None
     """None where no earlier run was given to compare with."""
     diagnosis: Diagnosis | None = None
-    """None where it was not asked for and the reference is right often enough."""
+    """None where it was not requested and the reference is accurate enough."""
 
     @property
     def passed(self) -> bool:

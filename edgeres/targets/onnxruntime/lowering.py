@@ -293,7 +293,7 @@ def activation_grid(
         raise ArtifactError(
             f"The calibration table takes '{root}' for "
             f"{'signed' if threshold.u8 is None else 'unsigned'}, the network makes it "
-            "otherwise. It was made by another version of edgeres: run calibrate again."
+            "otherwise. Another version of edgeres wrote it: run calibrate again."
         )
     if threshold.u8 is None:
         # s8 with zero point 0, moved by 128: the same values on the faster u8 kernels.
