@@ -150,7 +150,7 @@ def spec_from_checkpoint(
     """
     tensors = checkpoint.tensors
     weight = tensors.get("fc.weight")
-    # The rows of a linear classifier; a convolution under that name says nothing of classes.
+    # The rows of a linear classifier; a convolution may stand under that name too.
     stored = weight.shape[0] if weight is not None and weight.ndim == 2 else None
     if num_classes is not None and stored is not None and stored != num_classes:
         raise CheckpointError(
@@ -199,15 +199,15 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, name: str) -> nn.M
         CheckpointError: keys are missing, unexpected or of another shape; with the registered
             architecture whose shapes they are.
     """
-    expected, found = _shapes(model), checkpoint.tensors
+    expected, tensors = _shapes(model), checkpoint.tensors
     parts = (
-        _listed([key for key in expected if key not in found], "missing"),
-        _listed([key for key in found if key not in expected], "unexpected"),
+        _listed([key for key in expected if key not in tensors], "missing"),
+        _listed([key for key in tensors if key not in expected], "unexpected"),
         _listed(
             [
-                f"{key} is {tuple(found[key].shape)}, expected {shape}"
+                f"{key} is {tuple(tensors[key].shape)}, expected {shape}"
                 for key, shape in expected.items()
-                if key in found and tuple(found[key].shape) != shape
+                if key in tensors and tuple(tensors[key].shape) != shape
             ],
             "of another shape",
         ),
@@ -219,7 +219,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, name: str) -> nn.M
         )
     state = model.state_dict()
     # Training's counters are in the network's state and not in the checkpoint's.
-    model.load_state_dict({key: found.get(_canonical(key), state[key]) for key in state})
+    model.load_state_dict({key: tensors.get(_canonical(key), state[key]) for key in state})
     return model.eval()
 
 
@@ -236,29 +236,30 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        raise CheckpointError(f"{path} {_refusal(head, str(error))}") from error
-
-
-def _refusal(head: bytes, reason: str) -> str:
-    """Returns why torch.load refused a file with these first bytes, and what to do."""
-    if code := re.search(r"GLOBAL (\S+)", reason):
-        return (
-            f"was refused: reading it would run code ({code[1]}). Nothing was run. Expected plain "
-            "weights: if you trust its origin, load it there and save model.state_dict() alone."
-        )
-    if "TorchScript" in reason:
-        return "is a TorchScript archive, a program. Save the state_dict() of the model instead."
-    if head.startswith(_SAVED_BY_TORCH):
-        return "is truncated, damaged or not from torch.save. Copy or download it again."
-    if head.startswith(_PICKLE):
-        return (
-            "was refused: it is a pickle that torch.save did not write, and a pickle can run "
-            "code. Nothing was run. Save the weights with torch.save or as .safetensors."
-        )
-    return (
-        "is no checkpoint. Expected a file of torch.save (.pth, .pt, .th) or a .safetensors file: "
-        "check the path given with --weights."
-    )
+        reason = str(error)
+        if code := re.search(r"GLOBAL (\S+)", reason):
+            refusal = (
+                f"was refused: reading it would run code ({code[1]}). Nothing was run. Expected "
+                "plain weights: if you trust its origin, load it there and save "
+                "model.state_dict() alone."
+            )
+        elif "TorchScript" in reason:
+            refusal = (
+                "is a TorchScript archive, a program. Save the state_dict() of the model instead."
+            )
+        elif head.startswith(_SAVED_BY_TORCH):
+            refusal = "is truncated, damaged or not from torch.save. Copy or download it again."
+        elif head.startswith(_PICKLE):
+            refusal = (
+                "was refused: it is a pickle that torch.save did not write, and a pickle can run "
+                "code. Nothing was run. Save the weights with torch.save or as .safetensors."
+            )
+        else:
+            refusal = (
+                "is no checkpoint. Expected a file of torch.save (.pth, .pt, .th) or a "
+                ".safetensors file: check the path given with --weights."
+            )
+        raise CheckpointError(f"{path} {refusal}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -334,15 +335,15 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _nearest_architecture(checkpoint: Checkpoint) -> str:
     """Returns a sentence on the registered architectures that the shapes belong to."""
-    found = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}.items()
-    shares = {}
+    stored = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}.items()
+    overlaps = {}
     for name, spec in ARCHITECTURES.items():
         expected = _spec_shapes(spec_from_checkpoint(spec, checkpoint)).items()
         # Of the tensors of both sides together, so that neither a deeper net nor a shallower one
         # is near because it has the other's as a part.
-        shares[name] = len(expected & found) / len(expected | found)
-    best = max(shares.values())
-    names = " or ".join(name for name, share in shares.items() if share == best)
+        overlaps[name] = len(expected & stored) / len(expected | stored)
+    best = max(overlaps.values())
+    names = " or ".join(name for name, overlap in overlaps.items() if overlap == best)
     if best == 1:
         return f"These are the shapes of {names}: export that architecture instead."
     if best >= _NEAR:

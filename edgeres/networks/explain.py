@@ -14,12 +14,6 @@ from edgeres.networks.network import BuildingBlock, LayerShape, Network, Skip, S
 from edgeres.networks.registry import ARCHITECTURES, find_spec, is_factory, is_published
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 
-_EXPANSION = {BlockKind.BASIC: 1, BlockKind.BOTTLENECK: 4, BlockKind.PREACTIVATION: 1}
-"""Channels that leave a block, in planes. Source: He et al. 2016a, table 1."""
-
-_WIDTH_UNIT = 64
-"""Stem channels of the net for which `width_per_group` is stated. Source: Xie et al., table 1."""
-
 _IMAGE_CHANNELS = 3
 
 
@@ -107,10 +101,9 @@ def network_from_spec(spec: ModelSpec) -> Network:
                 f"layer{index + 1}.{number}",
                 spec,
                 inside=channels,
-                planes=spec.base_width * spec.widen_factor * 2**index,
+                planes=spec.planes(index),
                 size=size,
-                # The first block of a stage halves the resolution, but for the first stage's.
-                stride=2 if number == 0 and index > 0 else 1,
+                stride=spec.stride(index, number),
             )
             channels, size = block.channels[-1], block.output_size
             blocks.append(block)
@@ -148,11 +141,11 @@ def _block(
         size: height and width that it reads, in pixels.
         stride: factor by which it reduces them.
     """
-    outside = planes * _EXPANSION[spec.block]
+    outside = planes * spec.block.expansion
     # Kernel, output channels, stride and groups of each convolution of the main path.
     path = [(3, planes, stride, 1), (3, planes, 1, 1)]
     if spec.block is BlockKind.BOTTLENECK:
-        width = planes * spec.width_per_group // _WIDTH_UNIT * spec.groups
+        width = spec.bottleneck_width(planes)
         first, second = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         path = [(1, width, first, 1), (3, width, second, spec.groups), (1, outside, 1, 1)]
     layers: list[LayerShape] = []

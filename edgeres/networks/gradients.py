@@ -20,7 +20,7 @@ class BlockGradient:
     depth: int
     """Layers with weights from the image to the end of the block, projections not counted."""
     input_norm: float
-    """Euclidean norm of dL/dx, x the block's input for the whole batch, L the mean loss."""
+    """Euclidean norm of dL/dx, x the block's input for all of the batch, L the mean loss."""
     weight_norm: float
     """Euclidean norm of dL/dw over the weights of the block's convolutions on the main path."""
 

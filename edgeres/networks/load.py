@@ -32,7 +32,7 @@ class TrainedModel:
     """None for a network of the user's own factory."""
     checkpoint_sha256: str
     contract: Contract | None = None
-    """Preprocessing that published weights come with; None for a file, which says nothing."""
+    """Preprocessing that published weights come with; None for a file, which carries none."""
     classes: tuple[str, ...] = ()
     """Class names that published weights come with."""
 

@@ -281,6 +281,7 @@ class Network:
         Zagoruyko and Komodakis 2016 (n in WRN-n-k): all convolutions; their 6N + 4 counts three
         projections, of which a net of width 1, not among the registered ones, has two.
         """
+        # No classifier: the 6n + 4 of a WRN are its convolutions alone.
         if self.spec.block is BlockKind.PREACTIVATION:
             return len(self.convolutions)
         return 1 + sum(len(block.layers) for block in self.blocks) + 1

@@ -75,6 +75,7 @@ def export_onnx(model: nn.Module, config: ExportConfig, *, output: Path) -> Onnx
             not compute what the network computes.
         ArtifactError: the file cannot be written.
     """
+    # A copy, so that the caller's network keeps its mode, device and type.
     frozen = copy.deepcopy(model).cpu().float().eval()
     images = probes(config.contract)
     expected = {name: _torch_logits(frozen, x) for name, x in images.items()}
@@ -166,7 +167,7 @@ def _traced(model: nn.Module, config: ExportConfig) -> onnx.ModelProto:
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.onnx")
             # What a trace freezes is found by comparing, on inputs that take both ways.
             warnings.filterwarnings("ignore", category=TracerWarning)
-            # `evaluate_constants` folds what torch says here that it does not.
+            # torch warns of constants that it does not fold; `evaluate_constants` does.
             warnings.filterwarnings("ignore", "Constant folding - ", UserWarning)
             torch.onnx.export(
                 model,

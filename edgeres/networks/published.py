@@ -1,7 +1,7 @@
 """Weights that torchvision and timm publish, fetched through those libraries.
 
 The preprocessing contract is the library's own for those weights. Where the library or the
-network is missing, the refusal says how to bring the file instead.
+network is missing, the message has the options that export the file instead.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class TrainedWeights:
     architecture: str
     checkpoint: Checkpoint
     contract: Contract | None = None
-    """Their preprocessing; None where nothing says it."""
+    """Their preprocessing; None where none is stated."""
     classes: tuple[str, ...] = ()
-    """Names in the order of the logits; empty where nothing says them."""
+    """Names in the order of the logits; empty where none are stated."""
 
 
 def fetch_published(name: str) -> TrainedWeights:
@@ -92,6 +92,7 @@ def _from_timm(architecture: str, tag: str) -> TrainedWeights:
     if tag:
         listed = timm.list_models(f"{architecture}.*", pretrained=True)
         _check_tag(f"timm:{architecture}", tag, [each.partition(".")[2] for each in listed])
+    # Without a tag timm takes the architecture's default weights.
     full = f"{architecture}.{tag}" if tag else architecture
     described = importlib.import_module("timm.models").get_pretrained_cfg(full)
     resolve = importlib.import_module("timm.data").resolve_data_config

@@ -6,96 +6,68 @@ Without torch: depth, width and kind of block are plain numbers from the papers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from edgeres.errors import ConfigError
 from edgeres.names import Name, nearest
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 
-_IMAGENET: Mapping[int, tuple[BlockKind, tuple[int, ...]]] = {
-    18: (BlockKind.BASIC, (2, 2, 2, 2)),
-    34: (BlockKind.BASIC, (3, 4, 6, 3)),
-    50: (BlockKind.BOTTLENECK, (3, 4, 6, 3)),
-    101: (BlockKind.BOTTLENECK, (3, 4, 23, 3)),
-    152: (BlockKind.BOTTLENECK, (3, 8, 36, 3)),
+_IMAGENET: Mapping[int, ModelSpec] = {
+    depth: ModelSpec(name=f"resnet{depth}", block=block, layers=layers)
+    for depth, block, layers in (
+        (18, BlockKind.BASIC, (2, 2, 2, 2)),
+        (34, BlockKind.BASIC, (3, 4, 6, 3)),
+        (50, BlockKind.BOTTLENECK, (3, 4, 6, 3)),
+        (101, BlockKind.BOTTLENECK, (3, 4, 23, 3)),
+        (152, BlockKind.BOTTLENECK, (3, 8, 36, 3)),
+    )
 }
-"""Block and blocks per stage by depth. Source: He et al. 2016a (arXiv 1512.03385), table 1."""
-
-_CIFAR_CLASSES = 10
-_CIFAR_SIZE = 32
-_CIFAR_WIDTH = 16
-
-
-def _v1(depth: int) -> ModelSpec:
-    """Returns He et al.'s bottleneck net, with the stride in the first 1x1 convolution."""
-    block, layers = _IMAGENET[depth]
-    return ModelSpec(name=f"resnet{depth}_v1", block=block, layers=layers, stride_in_1x1=True)
-
-
-def _wide(depth: int) -> ModelSpec:
-    """Returns a bottleneck net with a 3x3 twice as wide.
-
-    Source: Zagoruyko and Komodakis 2016 (arXiv 1605.07146), section 3.4.
-    """
-    block, layers = _IMAGENET[depth]
-    return ModelSpec(name=f"wide_resnet{depth}_2", block=block, layers=layers, width_per_group=128)
+"""Nets for ImageNet by depth. Source: He et al. 2016a (arXiv 1512.03385), table 1."""
 
 
 def _resnext(depth: int, groups: int, width: int) -> ModelSpec:
     """Returns ResNeXt-depth (groups x width d). Source: Xie et al. 2017 (arXiv 1611.05431)."""
-    block, layers = _IMAGENET[depth]
-    return ModelSpec(
-        name=f"resnext{depth}_{groups}x{width}d",
-        block=block,
-        layers=layers,
-        groups=groups,
-        width_per_group=width,
-    )
+    name = f"resnext{depth}_{groups}x{width}d"
+    return replace(_IMAGENET[depth], name=name, groups=groups, width_per_group=width)
 
 
-def _cifar(name: str, depth: int, shortcut: Shortcut) -> ModelSpec:
-    """Returns the 6n+2 net for 32-pixel images. Source: He et al. 2016a, section 4.2."""
+def _cifar(name: str, blocks: int, shortcut: Shortcut) -> ModelSpec:
+    """Returns the net for 32-pixel images, three stages of `blocks` basic blocks.
+
+    Source: He et al. 2016a, section 4.2.
+    """
     return ModelSpec(
         name=name,
         block=BlockKind.BASIC,
-        # Three stages of n blocks of two convolutions, the stem and the classifier: 6n + 2.
-        layers=((depth - 2) // 6,) * 3,
+        layers=(blocks,) * 3,
         stem=Stem.CIFAR,
-        base_width=_CIFAR_WIDTH,
+        base_width=16,
         shortcut=shortcut,
-        num_classes=_CIFAR_CLASSES,
-        input_size=_CIFAR_SIZE,
+        num_classes=10,
+        input_size=32,
     )
 
 
 def _wrn(depth: int, widen_factor: int) -> ModelSpec:
-    """Returns WRN-d-k, 6n+4 layers deep. Source: Zagoruyko and Komodakis 2016, table 1."""
-    return ModelSpec(
-        name=f"wrn_{depth}_{widen_factor}",
-        block=BlockKind.PREACTIVATION,
-        # As the CIFAR net, counting three projections in place of the classifier: 6n + 4.
-        layers=((depth - 4) // 6,) * 3,
-        stem=Stem.CIFAR,
-        base_width=_CIFAR_WIDTH,
-        widen_factor=widen_factor,
-        num_classes=_CIFAR_CLASSES,
-        input_size=_CIFAR_SIZE,
-    )
-
-
-def _plain(depth: int) -> ModelSpec:
-    """Returns the ImageNet net of that depth without skip connections (He et al., figure 3)."""
-    block, layers = _IMAGENET[depth]
-    return ModelSpec(name=f"plain{depth}", block=block, layers=layers, shortcut=Shortcut.NONE)
+    """Returns WRN-d-k. Source: Zagoruyko and Komodakis 2016 (arXiv 1605.07146), table 1."""
+    # The paper counts three projections, and not the classifier: 6n + 4.
+    basic = _cifar(f"wrn_{depth}_{widen_factor}", (depth - 4) // 6, Shortcut.B)
+    return replace(basic, block=BlockKind.PREACTIVATION, widen_factor=widen_factor)
 
 
 _SPECS = (
-    *(ModelSpec(name=f"resnet{d}", block=b, layers=n) for d, (b, n) in _IMAGENET.items()),
-    *(_wide(50), _wide(101), _resnext(50, 32, 4), _resnext(101, 32, 8)),
-    *(_v1(50), _v1(101), _v1(152)),
-    *(_cifar(f"resnet{d}", d, Shortcut.A) for d in (20, 32, 44, 56, 110, 1202)),
+    *_IMAGENET.values(),
+    # The 3x3 twice as wide. Source: Zagoruyko and Komodakis 2016, section 3.4.
+    *(replace(_IMAGENET[d], name=f"wide_resnet{d}_2", width_per_group=128) for d in (50, 101)),
+    *(_resnext(50, 32, 4), _resnext(101, 32, 8)),
+    # He et al.'s own bottleneck, with the stride in the first 1x1; torchvision's is v1.5.
+    *(replace(_IMAGENET[d], name=f"resnet{d}_v1", stride_in_1x1=True) for d in (50, 101, 152)),
+    # Two convolutions a block, the stem and the classifier make 6n + 2 layers.
+    *(_cifar(f"resnet{d}", (d - 2) // 6, Shortcut.A) for d in (20, 32, 44, 56, 110, 1202)),
     *(_wrn(16, 4), _wrn(28, 10), _wrn(40, 4)),
-    *(_plain(18), _plain(34)),
-    *(_cifar(f"plain{d}", d, Shortcut.NONE) for d in (20, 32, 44, 56, 110)),
+    # Without skip connections. Source: He et al. 2016a, figures 3 and 6.
+    *(replace(_IMAGENET[d], name=f"plain{d}", shortcut=Shortcut.NONE) for d in (18, 34)),
+    *(_cifar(f"plain{d}", (d - 2) // 6, Shortcut.NONE) for d in (20, 32, 44, 56, 110)),
 )
 
 ARCHITECTURES: Mapping[str, ModelSpec] = {spec.name: spec for spec in _SPECS}

@@ -12,16 +12,12 @@ Komodakis 2016 "Wide Residual Networks" (1605.07146). Knows nothing of files or 
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
-
-_WIDTH_UNIT = 64
-"""Stem channels of the net for which `width_per_group` is stated. Source: Xie et al., table 1."""
 
 
 def build_model(spec: ModelSpec) -> nn.Module:
@@ -67,6 +63,7 @@ def _shortcut(spec: ModelSpec, inside: int, outside: int, stride: int) -> nn.Mod
     if spec.shortcut is Shortcut.A:
         return PadShortcut(outside - inside, stride)
     conv = nn.Conv2d(inside, outside, 1, stride=stride, bias=spec.conv_bias)
+    # What a pre-activation block reads is normalised before it gets here.
     if spec.block is BlockKind.PREACTIVATION:
         return nn.Sequential(conv)
     return nn.Sequential(conv, nn.BatchNorm2d(outside, eps=spec.bn_eps))
@@ -74,8 +71,6 @@ def _shortcut(spec: ModelSpec, inside: int, outside: int, stride: int) -> nn.Mod
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions. Source: He et al. 2016a, figure 5 left."""
-
-    expansion: ClassVar[int] = 1
 
     def __init__(self, spec: ModelSpec, inside: int, planes: int, stride: int) -> None:
         """Maps `inside` channels to `planes`."""
@@ -108,16 +103,14 @@ class Bottleneck(nn.Module):
     Source: He et al. 2016a, figure 5 right; Xie et al. 2017, figure 3c.
     """
 
-    expansion: ClassVar[int] = 4
-
     def __init__(self, spec: ModelSpec, inside: int, planes: int, stride: int) -> None:
         """Maps `inside` channels to 4 * `planes`."""
         super().__init__()
-        width = planes * spec.width_per_group // _WIDTH_UNIT * spec.groups
+        width = spec.bottleneck_width(planes)
         first, second = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         conv = partial(nn.Conv2d, bias=spec.conv_bias)
         norm = partial(nn.BatchNorm2d, eps=spec.bn_eps)
-        outside = planes * self.expansion
+        outside = planes * spec.block.expansion
         self.conv1 = conv(inside, width, 1, stride=first)
         self.bn1 = norm(width)
         self.conv2 = conv(width, width, 3, stride=second, padding=1, groups=spec.groups)
@@ -144,8 +137,6 @@ class PreactivationBlock(nn.Module):
     Source: He et al. 2016b, figure 4e; Zagoruyko and Komodakis 2016, figure 1c.
     """
 
-    expansion: ClassVar[int] = 1
-
     def __init__(self, spec: ModelSpec, inside: int, planes: int, stride: int) -> None:
         """Maps `inside` channels to `planes`."""
         super().__init__()
@@ -163,6 +154,7 @@ class PreactivationBlock(nn.Module):
         active: Tensor = self.relu(self.bn1(x))
         out: Tensor = self.conv2(self.relu(self.bn2(self.conv1(active))))
         if self.downsample is not None:
+            # The identity carries the block's input as it is, not activated.
             start = x if isinstance(self.downsample, nn.Identity) else active
             out = out + self.downsample(start)
         return out
@@ -196,14 +188,13 @@ class ResNet(nn.Module):
         channels = spec.base_width
         block = _BLOCKS[spec.block]
         for index, stage in enumerate(self.stages):
-            planes = spec.base_width * spec.widen_factor * 2**index
+            planes = spec.planes(index)
             blocks = []
             for number in range(spec.layers[index]):
-                # The first block of a stage halves the resolution, but for the first stage's.
-                stride = 2 if number == 0 and index > 0 else 1
-                blocks.append(block(spec, channels, planes, stride))
-                channels = planes * block.expansion
+                blocks.append(block(spec, channels, planes, spec.stride(index, number)))
+                channels = planes * spec.block.expansion
             self.add_module(stage, nn.Sequential(*blocks))
+        # As wide as the last block's output, which nothing has normalised yet.
         if self.preactivation:
             self.bn1 = nn.BatchNorm2d(channels, eps=spec.bn_eps)
         self.avgpool = nn.AdaptiveAvgPool2d(1)

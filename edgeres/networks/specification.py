@@ -19,6 +19,11 @@ class BlockKind(Name):
     BOTTLENECK = "bottleneck"
     PREACTIVATION = "preactivation"
 
+    @property
+    def expansion(self) -> int:
+        """Channels that leave a block, in planes. Source: He et al. 2016a, table 1."""
+        return 4 if self is BlockKind.BOTTLENECK else 1
+
 
 class Stem(Name):
     """First layers: 7x7 stride 2 and max pooling, or a single 3x3."""
@@ -78,3 +83,19 @@ class ModelSpec:
             )
         if self.input_size < 1:
             raise ConfigError(f"input_size is {self.input_size}; expected at least 1 pixel.")
+
+    def planes(self, stage: int) -> int:
+        """Returns the channels of a stage, counted from 0, before expansion."""
+        return self.base_width * self.widen_factor * int(2**stage)
+
+    def stride(self, stage: int, block: int) -> int:
+        """Returns the stride of a block: the first of every stage but the first halves the size."""
+        return 2 if stage > 0 and block == 0 else 1
+
+    def bottleneck_width(self, planes: int) -> int:
+        """Returns the channels of a bottleneck's 3x3 convolution, all groups together.
+
+        `width_per_group` is stated for the first stage of a net of 64 channels. Source: Xie et
+        al. 2017, table 1.
+        """
+        return planes * self.width_per_group // 64 * self.groups

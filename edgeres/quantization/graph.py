@@ -26,7 +26,7 @@ _LEAST_IR_VERSION = 4
 """First ONNX IR whose initializers need not be graph inputs too. Source: ONNX versioning table."""
 
 _SMALL = 64
-"""Elements up to which a constant may say something of the structure: shapes, axes, paddings."""
+"""Elements up to which a constant may describe the structure: shapes, axes, paddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def view(model: onnx.ModelProto) -> Graph:
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns a copy whose weights have a type and a shape but no values.
 
-    Small constants, such as axes, paddings and limits, keep theirs. It says all of a network's
+    Small constants, such as axes, paddings and limits, keep theirs: all of a network's
     structure in a thousandth of the memory.
     """
     copied = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)

@@ -42,7 +42,7 @@ class Grid:
 INT8 = Grid(qmin=-127, qmax=127)
 """Signed INT8 without -128, so that a value and its negative are equally exact.
 
-Source: ONNX QuantizeLinear, symmetric; Wu et al. 2020 (arXiv 2004.09602), section 3.1.2.
+Source: Wu et al. 2020 (arXiv 2004.09602), section 3.1.2.
 """
 
 UINT8 = Grid(qmin=0, qmax=255)

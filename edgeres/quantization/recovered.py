@@ -1,7 +1,7 @@
 """The network that is quantized in the place of the trained one: other weights and biases.
 
-Channels are equalized, weights clipped to the scales of their method, and what recovery found is
-put in. Every lowering takes the graph that comes out as it would take the trained one.
+Channels are equalized, weights clipped to the scales of their method, and what recovery fitted is
+put in. Every lowering takes the resulting graph as it would take the trained one.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def float_branches(model: onnx.ModelProto) -> Mapping[str, tuple[str, ...]]:
     runs in float. Source: NVIDIA/TensorRT issue 1992.
     """
     graph = view(model)
-    found: dict[str, tuple[str, ...]] = {}
+    branches: dict[str, tuple[str, ...]] = {}
     for node in graph.nodes:
         # An Add of a constant is a bias and joins no branches.
         if node.op_type != "Add" or any(name in graph.constants for name in node.input):
@@ -24,5 +24,5 @@ def float_branches(model: onnx.ModelProto) -> Mapping[str, tuple[str, ...]]:
         producers = ((str(name), graph.producers.get(name)) for name in node.input)
         floats = tuple(n for n, p in producers if p is None or p.op_type != "DequantizeLinear")
         if floats:
-            found[node.name] = floats
-    return found
+            branches[node.name] = floats
+    return branches

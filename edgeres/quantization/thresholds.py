@@ -1,4 +1,4 @@
-"""Thresholds (amax) from the distribution of an activation, each method as its name says.
+"""Thresholds (amax) from the distribution of an activation, by four methods.
 
 All work on a histogram of |x|, since the grids are symmetric or begin at zero: signed INT8 has
 127 steps above zero, the unsigned grid behind a ReLU 255. Exact zeros are counted apart: zero maps to zero on every grid, so they carry no error
@@ -89,8 +89,7 @@ def percentile_amax(distribution: Distribution, percentile: float) -> float:
     counts, zeros = distribution.counts, distribution.zeros
     wanted = percentile / 100 * (zeros + int(counts.sum()))
     cumulative = zeros + np.cumsum(counts)
-    # Where zeros alone are that fraction, the rule would clip everything that the tensor says,
-    # so it clips nothing.
+    # Where zeros alone are that fraction, the rule would clip every other value, so it clips none.
     if wanted >= cumulative[-1] or wanted <= zeros:
         return distribution.amax
     index = int(np.searchsorted(cumulative, wanted))

@@ -68,7 +68,7 @@ def _branch_nodes(graph: Graph, add: onnx.NodeProto) -> frozenset[str]:
 
 
 def _block(nodes: Sequence[onnx.NodeProto]) -> Unit:
-    """Returns a block, named as its operators' names say, or by its last operator."""
+    """Returns a block, named by its operators' names, or by its last operator."""
     names = [node.name for node in nodes]
     places = {locate(node.name, node.op_type).block for node in nodes}
     if len(places) == 1 and (block := places.pop()):

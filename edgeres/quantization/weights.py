@@ -83,7 +83,7 @@ def mse_weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.floa
 def clipped(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns a weight, (O, ...), within 127 steps of its channels' scales, (O,).
 
-    `weight_scales` of what comes out finds the scales again, so every lowering does.
+    `weight_scales` of the result are these scales, so every lowering uses them.
     """
     limits = by_channel(INT8.qmax * scales, weight.ndim)
     return np.clip(weight, -limits, limits)

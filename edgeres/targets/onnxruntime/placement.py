@@ -45,7 +45,7 @@ def joined_convolutions(graph: Graph) -> dict[str, tuple[onnx.NodeProto, ...]]:
     Both are 1x1 and read by nothing else, what they read has the same zero point, and what they
     write the same shape.
     """
-    found: dict[str, tuple[onnx.NodeProto, ...]] = {}
+    joined: dict[str, tuple[onnx.NodeProto, ...]] = {}
     for node in graph.nodes:
         if refusal(graph, node) is not None or not adds_equals(graph, node):
             continue
@@ -53,8 +53,8 @@ def joined_convolutions(graph: Graph) -> dict[str, tuple[onnx.NodeProto, ...]]:
         # One zero point for both: the channels of both sources become one tensor.
         signs = {graph.is_non_negative(conv.input[0]) for conv in convs}
         if len(convs) == 2 and len(signs) == 1 and all(_joins(graph, conv) for conv in convs):
-            found[str(node.name)] = convs
-    return found
+            joined[str(node.name)] = convs
+    return joined
 
 
 def adds_equals(graph: Graph, node: onnx.NodeProto) -> bool:
