@@ -121,6 +121,14 @@ class Manifest:
     ranges: Mapping[str, float] = field(default_factory=dict)
     """Calibrated range of each activation, `LoweredNetwork.ranges`; empty without INT8."""
 
+    def __post_init__(self) -> None:
+        taken, given = self.input.shape, self.output.shape
+        known = [size for size in (*taken, *given) if size is not None]
+        if (len(taken), len(given)) != (4, 2) or min(known, default=1) < 1:
+            raise ValueError(
+                f"an engine from {taken} to {given}, expected (N, 3, H, W) to (N, classes)"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +317,12 @@ def test_an_onnx_artifact_knows_its_classes() -> None:
         path=path, sha256="", input=image, output=TensorSpec(name="y", shape=(None, None))
     )
     assert (known.num_classes, unknown.num_classes) == (10, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"), [("input", (3, 32, 32)), ("input", (None, 0, 32, 32)), ("output", ())]
+)
+def test_a_manifest_is_of_a_classifier(given: str, shape: tuple[int | None, ...]) -> None:
+    """From images to logits, with no dimension of 0."""
+    with pytest.raises(ValueError, match=r"expected \(N, 3, H, W\) to \(N, classes\)"):
+        replace(MANIFEST, **{given: TensorSpec(name="x", shape=shape)})

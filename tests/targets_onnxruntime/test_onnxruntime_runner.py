@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,13 @@ def test_a_failure_of_the_kernel_is_told(model: bytes) -> None:
         pytest.raises(RunnerError, match=r"tiny\.onnx on onnxruntime-cpu failed: "),
     ):
         opened.infer(np.zeros((1, 2, SIZE, SIZE), np.float32))
+
+
+def test_a_model_that_is_not_the_described_one_is_refused(model: bytes) -> None:
+    """As where the manifest names another input than the engine has."""
+    with pytest.raises(MismatchError) as refused, runner(model, replace(INPUT, name="x")):
+        pass
+    assert str(refused.value) == (
+        "tiny.onnx on onnxruntime-cpu has the input and output image and logits, but is described "
+        "with x and logits. Build or export it again."
+    )

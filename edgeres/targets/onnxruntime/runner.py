@@ -82,8 +82,16 @@ class OnnxRuntimeRunner:
 
         Raises:
             RunnerError: ONNX Runtime refused it.
+            MismatchError: its input or output is not the described one.
         """
-        self._session = open_session(self._model, threads=self._threads, integer=self._integer)
+        session = open_session(self._model, threads=self._threads, integer=self._integer)
+        names = [tensor.name for tensor in (*session.get_inputs(), *session.get_outputs())]
+        if names != [self.input.name, self.output.name]:
+            raise MismatchError(
+                f"{self.name} has the input and output {' and '.join(names)}, but is described "
+                f"with {self.input.name} and {self.output.name}. Build or export it again."
+            )
+        self._session = session
         return self
 
     def __exit__(
