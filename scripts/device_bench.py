@@ -25,7 +25,7 @@ TRTEXEC_PLACES = ("/usr/src/tensorrt/bin", "/usr/local/tensorrt/bin")
 
 
 class LackError(Exception):
-    """A step cannot run here; the message says what it lacks."""
+    """A step cannot run here; the message has what it lacks."""
 
 
 class FailureError(Exception):

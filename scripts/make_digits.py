@@ -44,7 +44,7 @@ def save_npz(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
 
 
 def main() -> None:
-    """Writes the file and says how large it is."""
+    """Writes the file and prints its size."""
     from sklearn.datasets import load_digits
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
