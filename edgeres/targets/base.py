@@ -58,7 +58,7 @@ class Target(ABC):
 
     @abstractmethod
     def check_request(self, request: BuildConfig) -> None:
-        """Refuses what the target cannot be asked for, whatever the network.
+        """Checks that the target can serve a request, whatever the network.
 
         Raises:
             ConfigError: a precision or an option that it does not have.
@@ -168,11 +168,9 @@ class Target(ABC):
 @functools.cache
 def targets() -> Mapping[str, Target]:
     """Returns every target by its name, in the order of the folders."""
-    packages = (
-        found.name for found in pkgutil.iter_modules(edgeres.targets.__path__) if found.ispkg
-    )
-    found = (importlib.import_module(f"edgeres.targets.{name}") for name in packages)
-    return {target.name: target for module in found for target in module.TARGETS}
+    folders = [info.name for info in pkgutil.iter_modules(edgeres.targets.__path__) if info.ispkg]
+    modules = (importlib.import_module(f"edgeres.targets.{name}") for name in folders)
+    return {target.name: target for module in modules for target in module.TARGETS}
 
 
 def find_target(name: str) -> Target:

@@ -36,17 +36,14 @@ class Runner(Protocol):
     @property
     def name(self) -> str:
         """Short text on what runs where, such as `resnet50_int8.onnx on onnxruntime-cpu`."""
-        ...
 
     @property
     def input(self) -> TensorSpec:
         """Shape (N, 3, H, W) float32; N is None where the batch is dynamic."""
-        ...
 
     @property
     def output(self) -> TensorSpec:
         """Shape (N, classes) float32."""
-        ...
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the logits, (N, classes) float32, of `images`, (N, 3, H, W) float32.
@@ -57,7 +54,6 @@ class Runner(Protocol):
             MismatchError: the images' shape is not one that the engine takes.
             RunnerError: the runtime failed.
         """
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -78,7 +74,7 @@ class DeviceTimed(Protocol):
     ) -> Callable[[], int]:
         """Returns a call that infers once and returns how long that took, in nanoseconds.
 
-        The call is good while the runner is open and until the next stopwatch is asked for. Its
+        The call is good while the runner is open and until the next `stopwatch`. Its
         images are copied: the caller may reuse them.
 
         Args:
@@ -90,4 +86,3 @@ class DeviceTimed(Protocol):
             MismatchError: the images' shape is not one that the engine takes.
             RunnerError: the runtime failed.
         """
-        ...

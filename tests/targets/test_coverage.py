@@ -38,14 +38,14 @@ def test_too_little_is_refused_with_every_figure() -> None:
     """Exit code 5, the share, the limit and the layers, the first eight of many by name."""
     with pytest.raises(CoverageError) as refused:
         check_coverage(audit(10, 10), 95)
-    said = str(refused.value)
+    message = str(refused.value)
     assert refused.value.exit_code == 5
-    assert said.startswith(
+    assert message.startswith(
         "Precision coverage is 50.0 %, and --require-coverage is 95: 10 of 20 convolutions and "
         "additions do not run in the requested precision (engine inspector): "
         "Conv c10 (ran in fp16 in k10); Conv c11 (ran in fp16 in k11); "
     )
-    assert "Conv c17 (ran in fp16 in k17); and 2 more. No engine was written." in said
+    assert "Conv c17 (ran in fp16 in k17); and 2 more. No engine was written." in message
 
 
 def test_without_a_limit_it_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -53,13 +53,13 @@ def test_without_a_limit_it_is_a_warning(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.WARNING, logger="edgeres"):
         check_coverage(audit(19, 1), None)
         check_coverage(audit(20, 0), None)
-    (said,) = caplog.messages
-    assert said.startswith("1 of 20 convolutions and additions do not run in the requested")
-    assert said.endswith("Pass --require-coverage to refuse such an engine.")
+    (message,) = caplog.messages
+    assert message.startswith("1 of 20 convolutions and additions do not run in the requested")
+    assert message.endswith("Pass --require-coverage to refuse such an engine.")
 
 
 @pytest.mark.parametrize(
-    ("op_type", "lowered", "precision", "asked"),
+    ("op_type", "lowered", "precision", "requested"),
     [
         ("Conv", Precision.INT8, Precision.INT8, Precision.INT8),
         ("Conv", Precision.FP16, Precision.INT8, Precision.INT8),
@@ -67,12 +67,12 @@ def test_without_a_limit_it_is_a_warning(caplog: pytest.LogCaptureFixture) -> No
         ("Conv", Precision.FP16, Precision.FP16, Precision.FP16),
     ],
 )
-def test_what_a_layer_was_asked_for(
-    op_type: str, lowered: Precision, precision: Precision, asked: Precision
+def test_the_requested_precision_of_a_layer(
+    op_type: str, lowered: Precision, precision: Precision, requested: Precision
 ) -> None:
     """INT8 means every convolution, although a lowering left one in float."""
     layer = LayerPrecision(name="a", op_type=op_type, precision=lowered)
-    assert requested_precision(layer, precision) is asked
+    assert requested_precision(layer, precision) is requested
 
 
 def test_only_convolutions_and_additions_count() -> None:
@@ -81,11 +81,11 @@ def test_only_convolutions_and_additions_count() -> None:
         LayerPrecision(name=name, op_type=kind, precision=Precision.INT8)
         for name, kind in (("c", "Conv"), ("a", "Add"), ("p", "MaxPool"), ("f", "Gemm"))
     ]
-    found = [
+    engine_layers = [
         EngineLayer(name="k", kind="", precision=Precision.INT8, nodes=("c", "a", "p")),
         EngineLayer(name="r", kind="", precision=None, nodes=("c",), is_reformat=True),
     ]
-    nodes = audited_nodes(lowered, found, Precision.INT8)
+    nodes = audited_nodes(lowered, engine_layers, Precision.INT8)
     assert [(node.name, node.ran, node.layer) for node in nodes] == [
         ("c", Precision.INT8, "k"),
         ("a", Precision.INT8, "k"),

@@ -63,7 +63,7 @@ def old(nodes: Mapping[str, str], *, formats: bool = True) -> str:
 
     Args:
         nodes: precision by name of a layer; several operators of one are joined by ` + `.
-        formats: whether a context told the shapes; else every format is `_DYNAMIC`.
+        formats: whether a context gave the shapes; else every format is `_DYNAMIC`.
     """
     layers = [_reformat(formats)] + [
         _convolution(name, precision, formats=formats) for name, precision in nodes.items()

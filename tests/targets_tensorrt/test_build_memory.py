@@ -58,17 +58,17 @@ def test_the_peak_is_that_of_the_widest_moment(
     batch: int, precision: Precision, width: int, chain: onnx.ModelProto
 ) -> None:
     """20 channels of 8 x 8 for each image, in the float precision; weights as the file has them."""
-    found = estimate_build_memory(chain, (batch, 4, 8, 8), precision)
-    assert found.activations_mib * MIB == batch * 20 * 64 * width
-    assert found.weights_mib * MIB == 64 * 4
-    assert found.total_mib == WEIGHT_COPIES * found.weights_mib + found.activations_mib
+    memory = estimate_build_memory(chain, (batch, 4, 8, 8), precision)
+    assert memory.activations_mib * MIB == batch * 20 * 64 * width
+    assert memory.weights_mib * MIB == 64 * 4
+    assert memory.total_mib == WEIGHT_COPIES * memory.weights_mib + memory.activations_mib
 
 
 NEEDS = BuildMemory(weights_mib=100, activations_mib=50)
 """350 MiB."""
 
 
-def ask(workspace: int | None) -> BuildConfig:
+def config(workspace: int | None) -> BuildConfig:
     """Returns a request with this workspace."""
     return BuildConfig(
         target="tensorrt",
@@ -77,7 +77,7 @@ def ask(workspace: int | None) -> BuildConfig:
 
 
 @pytest.mark.parametrize(
-    ("device", "free", "asked", "limit"),
+    ("device", "free", "requested", "limit"),
     [
         (BOARD, 1000, None, 650),
         (BOARD, 382, None, 32),
@@ -89,17 +89,17 @@ def ask(workspace: int | None) -> BuildConfig:
     ],
 )
 def test_the_workspace(
-    device: CudaDevice | None, free: int | None, asked: int | None, limit: int | None
+    device: CudaDevice | None, free: int | None, requested: int | None, limit: int | None
 ) -> None:
     """What is left on a board, what was asked everywhere, NVIDIA's own where memory is apart."""
-    assert workspace_limit_mib(NEEDS, ask(asked), device, free) == limit
+    assert workspace_limit_mib(NEEDS, config(requested), device, free) == limit
 
 
-@pytest.mark.parametrize(("free", "asked", "wanted"), [(381, None, 32), (605, 256, 256)])
-def test_what_does_not_fit_is_a_sentence(free: int, asked: int | None, wanted: int) -> None:
+@pytest.mark.parametrize(("free", "requested", "wanted"), [(381, None, 32), (605, 256, 256)])
+def test_what_does_not_fit_is_a_sentence(free: int, requested: int | None, wanted: int) -> None:
     """One MiB less than the cases above, with all three figures and what to do."""
     with pytest.raises(BuildError) as refused:
-        workspace_limit_mib(NEEDS, ask(asked), BOARD, free)
+        workspace_limit_mib(NEEDS, config(requested), BOARD, free)
     assert str(refused.value) == (
         f"The build needs at least 350 MiB and a workspace of {wanted} MiB, and {free} MiB are "
         "free on this board. Close what else runs (the desktop takes about a gigabyte: sudo init "
@@ -108,14 +108,14 @@ def test_what_does_not_fit_is_a_sentence(free: int, asked: int | None, wanted: i
 
 
 @pytest.mark.parametrize(
-    ("memory", "asked", "fits"),
+    ("memory", "requested", "fits"),
     [(150, None, True), (149, None, False), (250, 100, True), (249, 100, False)],
 )
-def test_a_gpu_that_is_too_small_is_told(memory: int, asked: int | None, fits: bool) -> None:
+def test_a_gpu_that_is_too_small_is_refused(memory: int, requested: int | None, fits: bool) -> None:
     """Its own memory holds one copy of the weights, the tensors and what a kernel was allowed."""
     device = replace(DESKTOP, memory_mib=memory)
     if fits:
-        assert workspace_limit_mib(NEEDS, ask(asked), device, 1) == asked
+        assert workspace_limit_mib(NEEDS, config(requested), device, 1) == requested
         return
     with pytest.raises(BuildError, match=rf"MiB on the GPU, and RTX has {memory}\. Pass a smaller"):
-        workspace_limit_mib(NEEDS, ask(asked), device, 1)
+        workspace_limit_mib(NEEDS, config(requested), device, 1)

@@ -153,8 +153,8 @@ def test_what_does_not_travel_is_warned_of(
 ) -> None:
     """Rounding and biases stay in the table; without recovery nothing is said."""
     table = table_from_amax(view(network("identity")), {})
-    for found, said in ((None, []), (recovery(), ["the cache holds thresholds only"])):
+    for recovered, messages in ((None, []), (recovery(), ["the cache holds thresholds only"])):
         caplog.clear()
-        kept = replace(table, recovery=found)
+        kept = replace(table, recovery=recovered)
         emit_trt_cache(identity.artifact.path, kept, "8.6.2", output=tmp_path / "calibration.cache")
-        assert [message.split(":")[0] for message in caplog.messages] == said
+        assert [message.split(":")[0] for message in caplog.messages] == messages

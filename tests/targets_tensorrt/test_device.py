@@ -32,13 +32,13 @@ def test_the_gpu_is_described_as_pycuda_does(device: Any) -> None:
 
     from edgeres.machine.cuda import CudaDevice, find_cuda_device
 
-    found = find_cuda_device()
-    assert isinstance(found, CudaDevice)
+    gpu = find_cuda_device()
+    assert isinstance(gpu, CudaDevice)
     first = cuda.Device(0)
-    assert (found.name, found.memory_mib) == (first.name(), first.total_memory() >> 20)
-    assert found.compute_capability == "{}.{}".format(*first.compute_capability())
+    assert (gpu.name, gpu.memory_mib) == (first.name(), first.total_memory() >> 20)
+    assert gpu.compute_capability == "{}.{}".format(*first.compute_capability())
     integrated = first.get_attribute(cuda.device_attribute.INTEGRATED)
-    assert found.integrated is bool(integrated)
+    assert gpu.integrated is bool(integrated)
 
 
 @pytest.mark.parametrize("memory", ["copied", "mapped"])

@@ -48,38 +48,38 @@ def audit(text: str) -> Audit:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_fused_engine_is_covered(version: str) -> None:
     """Three convolutions and the addition, which is in the last one's kernel."""
-    found = audit(VERSIONS[version](FUSED))
-    assert found.source is Source.INSPECTOR
-    assert [(node.name, node.ran) for node in found.nodes] == [
+    result = audit(VERSIONS[version](FUSED))
+    assert result.source is Source.INSPECTOR
+    assert [(node.name, node.ran) for node in result.nodes] == [
         (layer.name, Precision.INT8) for layer in LAYERS[:4]
     ]
-    assert (found.coverage, found.missed) == (100.0, ())
-    assert found.nodes[2].layer == found.nodes[3].layer != ""
-    assert (found.reformats, found.fused) == (1, 1)
-    assert found.note == ""
+    assert (result.coverage, result.missed) == (100.0, ())
+    assert result.nodes[2].layer == result.nodes[3].layer != ""
+    assert (result.reformats, result.fused) == (1, 1)
+    assert result.note == ""
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("fell_to", ["fp16", "fp32"])
-def test_a_layer_that_fell_back_is_found(version: str, fell_to: str) -> None:
+def test_a_layer_that_fell_back_is_reported(version: str, fell_to: str) -> None:
     """One kernel in another precision takes a convolution and its addition with it."""
     last = list(FUSED)[2]
-    found = audit(VERSIONS[version]({**FUSED, last: fell_to}))
-    assert [(node.op_type, node.ran) for node in found.missed] == [
+    result = audit(VERSIONS[version]({**FUSED, last: fell_to}))
+    assert [(node.op_type, node.ran) for node in result.missed] == [
         ("Conv", Precision(fell_to)),
         ("Add", Precision(fell_to)),
     ]
-    assert found.coverage == 50.0
+    assert result.coverage == 50.0
 
 
-def test_an_addition_apart_from_its_convolution_is_found() -> None:
+def test_an_addition_apart_from_its_convolution_is_reported() -> None:
     """Which is what Q/DQ between the last convolution and the Add leads to."""
     split = {name.replace(" + /layer1/layer1.0/Add", ""): p for name, p in FUSED.items()}
     raw = json.loads(inspected.old(split))
     raw["Layers"].append(inspected.pointwise("PWN(/layer1/layer1.0/Add)", "fp16"))
     raw["Layers"][-1]["Metadata"] = "[ONNX Layer: /layer1/layer1.0/Add]"
-    found = audit(json.dumps(raw))
-    (missed,) = found.missed
+    result = audit(json.dumps(raw))
+    (missed,) = result.missed
     assert (missed.name, missed.ran) == ("/layer1/layer1.0/Add", Precision.FP16)
     assert missed.layer == "PWN(/layer1/layer1.0/Add)"
 
@@ -135,29 +135,29 @@ def test_types_as_the_versions_spell_them(spelled: str, precision: Precision | N
         "LayerType": "PointWise",
         "Inputs": [{"Name": "in", "Format/Datatype": spelled}],
     }
-    found = audit(json.dumps({"Layers": [layer]}))
-    assert found.layers[0].precision is precision
+    result = audit(json.dumps({"Layers": [layer]}))
+    assert result.layers[0].precision is precision
 
 
 def test_what_the_inspector_does_not_tell_is_not_guessed() -> None:
     """A layer of unknown precision is missed, and the audit says that it was not told."""
-    found = audit(inspected.names_only(FUSED))
-    assert found.coverage == 0
-    assert {node.ran for node in found.missed} == {None}
-    assert found.note == "the inspector gives no precision of some layers"
-    assert found.fused == 1
+    result = audit(inspected.names_only(FUSED))
+    assert result.coverage == 0
+    assert {node.ran for node in result.missed} == {None}
+    assert result.note == "the inspector gives no precision of some layers"
+    assert result.fused == 1
 
 
 def test_an_operator_that_is_in_no_layer_is_missed() -> None:
     """Its layer is empty."""
-    found = audit(inspected.ten({name: p for name, p in FUSED.items() if "conv2" not in name}))
-    assert [(node.name, node.ran, node.layer) for node in found.missed] == [
+    result = audit(inspected.ten({name: p for name, p in FUSED.items() if "conv2" not in name}))
+    assert [(node.name, node.ran, node.layer) for node in result.missed] == [
         ("/layer1/layer1.0/conv2/Conv", None, ""),
         ("/layer1/layer1.0/Add", None, ""),
     ]
 
 
-def test_fp16_is_held_to_fp16() -> None:
+def test_fp16_is_compared_with_fp16() -> None:
     """Each layer by what it was lowered to."""
     layers = [LayerPrecision(name="/conv1/Conv", op_type="Conv", precision=Precision.FP16)]
     ran = {"fp16": 100.0, "fp32": 0.0}

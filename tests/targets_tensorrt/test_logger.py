@@ -19,7 +19,7 @@ def trt() -> Any:
         Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2, INFO=3, VERBOSE=4)
 
         def __init__(self) -> None:
-            self.made = True
+            self.initialized = True
 
     module: Any = ModuleType("tensorrt")
     module.ILogger = ILogger

@@ -35,7 +35,9 @@ def saved(model: onnx.ModelProto, folder: Path) -> LoadedModel:
     return load_onnx(folder / "m.onnx")
 
 
-def found(model: onnx.ModelProto, amax: dict[str, float], *, int8: bool) -> list[tuple[str, str]]:
+def overflowing(
+    model: onnx.ModelProto, amax: dict[str, float], *, int8: bool
+) -> list[tuple[str, str]]:
     """Returns kind and tensor of what overflows, with a table of these extremes."""
     graph = view(model)
     table = table_from_amax(graph, amax)
@@ -44,8 +46,8 @@ def found(model: onnx.ModelProto, amax: dict[str, float], *, int8: bool) -> list
 
 def test_a_network_that_fits_is_clean() -> None:
     """Random weights of common size, both ways."""
-    assert found(network("bottleneck"), {}, int8=False) == []
-    assert found(network("bottleneck"), {}, int8=True) == []
+    assert overflowing(network("bottleneck"), {}, int8=False) == []
+    assert overflowing(network("bottleneck"), {}, int8=True) == []
 
 
 def test_every_offender_is_named_by_layer(tmp_path: Path) -> None:
@@ -69,21 +71,21 @@ def test_every_offender_is_named_by_layer(tmp_path: Path) -> None:
 def test_a_weight_that_becomes_int8_may_be_large() -> None:
     """Its scale counts instead: 70000 / 127 fits, 1e8 / 127 does not."""
     model = with_weight(network("identity"), "main1_w", huge)
-    assert found(model, {}, int8=True) == []
+    assert overflowing(model, {}, int8=True) == []
     beyond = with_weight(network("identity"), "main1_w", lambda weight: weight * 0 + 1e8)
-    assert found(beyond, {}, int8=True) == [("weight scale", "main1_w")]
+    assert overflowing(beyond, {}, int8=True) == [("weight scale", "main1_w")]
 
 
-def test_an_activation_scale_beyond_fp16_is_found() -> None:
+def test_an_activation_scale_beyond_fp16_is_reported() -> None:
     """9e6 / 127 is 70866; the activation itself is found as well."""
-    kinds = found(network("identity"), {"hidden_relu": 9e6}, int8=True)
+    kinds = overflowing(network("identity"), {"hidden_relu": 9e6}, int8=True)
     assert kinds == [("activation scale", "hidden_relu"), ("activation", "hidden_relu")]
 
 
 @pytest.mark.parametrize(("amax", "overflow"), [(65504.0, False), (65505.0, True)])
 def test_the_largest_number_itself_fits(amax: float, overflow: bool) -> None:
     """On either side of 65504."""
-    assert bool(found(network("identity"), {"entry": amax}, int8=False)) is overflow
+    assert bool(overflowing(network("identity"), {"entry": amax}, int8=False)) is overflow
 
 
 def test_the_image_is_an_activation_too(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_the_image_is_an_activation_too(tmp_path: Path) -> None:
         check_fp16_range(saved(network("identity"), tmp_path), table, int8=False)
 
 
-def test_without_a_table_weights_alone_are_checked_and_it_is_said(
+def test_without_a_table_weights_alone_are_checked_and_that_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No activation is known then; the log says so."""
@@ -116,8 +118,8 @@ def test_what_is_reported_overflows_when_it_runs(tmp_path: Path) -> None:
     assert "hidden_relu" in reported
     with np.errstate(all="ignore"):
         typed = to_fp16(with_weight(model, "main1_w", lambda w: np.clip(w, -65504, 65504)))
-        made: Any = ReferenceEvaluator(typed).run(["logits"], {"image": x})
-    assert not np.isfinite(made[0]).all()
+        logits: Any = ReferenceEvaluator(typed).run(["logits"], {"image": x})
+    assert not np.isfinite(logits[0]).all()
 
 
 def test_typing_names_every_constant_that_overflows() -> None:

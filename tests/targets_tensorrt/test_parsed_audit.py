@@ -72,12 +72,12 @@ def test_an_addition_is_integer_when_its_shortcut_is(shortcut: str, ran: Precisi
     """A float shortcut, or one that is not quantized behind its own convolution, is not."""
     trt = FakeTensorRT("rtx")
     named = layers(conv="Conv", add="Add")
-    found = audit_of_network(trt, Network2(trt, shortcut), named, Precision.INT8)
-    assert [(node.name, node.ran) for node in found.nodes] == [
+    audit = audit_of_network(trt, Network2(trt, shortcut), named, Precision.INT8)
+    assert [(node.name, node.ran) for node in audit.nodes] == [
         ("conv", Precision.INT8),
         ("add", ran),
     ]
-    assert (found.source, found.note) == (Source.PARSED, NOTE)
+    assert (audit.source, audit.note) == (Source.PARSED, NOTE)
 
 
 def test_a_float_network_has_the_types_of_its_tensors() -> None:
@@ -132,8 +132,8 @@ def test_a_shortcut_without_qdq_fails_the_required_coverage(digits: Digits, tmp_
     )
     with pytest.raises(CoverageError) as refused:
         build_engine(seeded, RTX, preset("digits"), output=tmp_path / "a.plan")
-    said = str(refused.value)
-    assert said.startswith(
+    message = str(refused.value)
+    assert message.startswith(
         "Precision coverage is 96.4 %, and --require-coverage is 100: 1 of 28 convolutions and "
         f"additions do not run in the requested precision (parsed network): Add {add} (ran in fp32)"
     )

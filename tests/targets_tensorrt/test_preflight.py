@@ -44,7 +44,7 @@ class Case:
 
     changes: dict[str, Any]
     host: Host
-    said: tuple[str, ...]
+    clauses: tuple[str, ...]
 
 
 CASES = {
@@ -147,7 +147,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_every_difference_has_its_clause(case: Case) -> None:
     """And what NVIDIA's compatibility rules allow has none."""
-    assert tuple(differences(replace(BUILT, **case.changes), case.host)) == case.said
+    assert tuple(differences(replace(BUILT, **case.changes), case.host)) == case.clauses
 
 
 Use = Callable[..., None]
@@ -207,8 +207,8 @@ def test_the_jetson_s_release_is_read(machine: Use, tmp_path: Path) -> None:
     (tmp_path / "etc/nv_tegra_release").write_text(
         "# R35 (release), REVISION: 4.1, GCID: 33958178\n"
     )
-    said = refusal(tmp_path, versions={"tensorrt": "10.3.0", "l4t": "36.4.3"})
-    assert "it was built on Jetson Linux 36.4.3 (JetPack), this machine has 35.4.1" in said
+    message = refusal(tmp_path, versions={"tensorrt": "10.3.0", "l4t": "36.4.3"})
+    assert "it was built on Jetson Linux 36.4.3 (JetPack), this machine has 35.4.1" in message
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_without_a_device_nothing_of_tensorrt_is_loaded(
     """Its libraries end a process that has none."""
     machine(NoCudaDevice(reason=reason))
     monkeypatch.setattr(preflight, "importlib", None)
-    said = refusal(tmp_path, precision=Precision.INT8)
-    assert said == (
+    message = refusal(tmp_path, precision=Precision.INT8)
+    assert message == (
         f"{tmp_path}/tiny.plan is an int8 plan for tensorrt, compute capability 8.7, and this "
         f"machine cannot run it: {reason}. Its accuracy can be evaluated on the CPU, from its "
         "calibration table: edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
@@ -238,9 +238,9 @@ def test_without_a_device_nothing_of_tensorrt_is_loaded(
 def test_without_tensorrt(machine: Use, tmp_path: Path) -> None:
     """It says where a Jetson's comes from."""
     machine(version=None)
-    said = refusal(tmp_path)
-    assert "this machine cannot run it: its Python module tensorrt cannot be imported (" in said
-    assert said.endswith(
+    message = refusal(tmp_path)
+    assert "this machine cannot run it: its Python module tensorrt cannot be imported (" in message
+    assert message.endswith(
         "On a Jetson: scripts/jetson_setup.sh (sudo apt install python3-libnvinfer, and an "
         "environment with --system-site-packages); elsewhere, in edgeres' source folder: pip "
         "install '.[tensorrt]'."
@@ -250,9 +250,9 @@ def test_without_tensorrt(machine: Use, tmp_path: Path) -> None:
 def test_without_pycuda(machine: Use, tmp_path: Path) -> None:
     """It says what its build needs."""
     machine(pycuda=False)
-    said = refusal(tmp_path)
-    assert "this machine cannot run it: its Python module pycuda cannot be imported (" in said
-    assert said.endswith(
+    message = refusal(tmp_path)
+    assert "this machine cannot run it: its Python module pycuda cannot be imported (" in message
+    assert message.endswith(
         "On a Jetson: scripts/jetson_setup.sh; elsewhere, in edgeres' source folder: pip install "
         "'.[tensorrt]' (with CUDA's nvcc on the PATH)."
     )

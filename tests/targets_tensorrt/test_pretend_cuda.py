@@ -31,9 +31,9 @@ def buffer(context: None) -> Iterator[Any]:
     from edgeres.targets.runner import HostMemory
     from edgeres.targets.tensorrt.device import Buffer
 
-    made = Buffer((2, 3), HostMemory.COPIED)
-    yield made
-    made.free()
+    allocated = Buffer((2, 3), HostMemory.COPIED)
+    yield allocated
+    allocated.free()
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def stream(context: None) -> Iterator[Any]:
     """A stream."""
     from edgeres.targets.tensorrt.device import Stream
 
-    made = Stream()
-    yield made
-    made.close()
+    created = Stream()
+    yield created
+    created.close()
 
 
 def test_a_result_that_is_read_too_early_is_not_there(buffer: Any, stream: Any) -> None:
@@ -63,7 +63,9 @@ def test_a_result_that_is_read_too_early_is_not_there(buffer: Any, stream: Any) 
     assert (buffer.host == 1).all()
 
 
-def test_images_that_change_before_the_copy_ran_are_seen(buffer: Any, stream: Any) -> None:
+def test_images_that_change_before_the_copy_ran_are_what_is_copied(
+    buffer: Any, stream: Any
+) -> None:
     """As on a GPU, the copy takes what is there when it runs."""
     buffer.host[:] = 1
     buffer.upload(2, stream)
@@ -85,7 +87,7 @@ def test_what_is_not_given_back_is_counted(cuda: PretendCuda, context: None) -> 
     from edgeres.targets.runner import HostMemory
     from edgeres.targets.tensorrt.device import Buffer, EventPair, Stream
 
-    made = Buffer((2, 3), HostMemory.COPIED), Stream(), EventPair()
+    buffer, stream, events = Buffer((2, 3), HostMemory.COPIED), Stream(), EventPair()
     assert cuda.living == {
         "device_blocks": 1,
         "device_bytes": 24,
@@ -95,9 +97,9 @@ def test_what_is_not_given_back_is_counted(cuda: PretendCuda, context: None) -> 
         "events": 2,
         "contexts": 1,
     }
-    made[0].free()
-    made[1].close()
-    made[2].close()
+    buffer.free()
+    stream.close()
+    events.close()
     assert cuda.living == {"contexts": 1}
 
 

@@ -139,8 +139,8 @@ def test_full_depth_builds_in_int8(name: str, tmp_path: Path) -> None:
     """As deep as registered and a quarter as wide: every convolution and addition is INT8."""
     spec = replace(slim(ARCHITECTURES[name]), layers=ARCHITECTURES[name].layers)
     model, table = calibrated(spec, tmp_path)
-    asked = replace(RTX, required_coverage=100.0)
-    audit = build_from_model(model, asked, table, output=tmp_path / "a.plan").manifest.audit
+    request = replace(RTX, required_coverage=100.0)
+    audit = build_from_model(model, request, table, output=tmp_path / "a.plan").manifest.audit
     assert audit is not None
     assert Counter(node.op_type for node in audit.nodes) == Counter(
         node.op_type for node in onnx.load(model).graph.node if node.op_type in {"Conv", "Add"}
@@ -153,8 +153,10 @@ def test_an_unsupported_gpu_is_named(capability: str, digits: Digits, tmp_path: 
     config = replace(RTX, precision=Precision.FP32, compute_capability=capability)
     with pytest.raises(ConfigError) as refused:
         build_from_model(digits.model, config, output=tmp_path / "a.plan")
-    said = str(refused.value)
-    assert f"does not build for compute capability {capability}. Available: 7.5, 8.0, 8.6" in said
+    message = str(refused.value)
+    assert (
+        f"does not build for compute capability {capability}. Available: 7.5, 8.0, 8.6" in message
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,9 +186,9 @@ def test_a_zero_point_that_tensorrt_lacks_is_refused(
     wrong = replace(lowered, model=with_zero_point(lowered.model, 3))
     with pytest.raises(BuildError) as refused:
         build_engine(wrong, RTX, preset("digits"), output=tmp_path / "a.plan")
-    said = str(refused.value)
-    assert said.startswith("NVIDIA's ONNX parser ")
-    assert "zero point" in said.lower()
+    message = str(refused.value)
+    assert message.startswith("NVIDIA's ONNX parser ")
+    assert "zero point" in message.lower()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,10 +44,10 @@ def test_channels_that_make_no_groups_are_dense(channels: int) -> None:
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_the_pruned_layer_is_found(int8: bool) -> None:
+def test_only_the_pruned_layer_is_sparse(int8: bool) -> None:
     """By name, also behind DequantizeLinear, where quantization leaves zeros at zero."""
     model = normalized(with_weight(network("identity"), "main1_w", pruned))
     if int8:
         model = with_qdq(model)
-    found = sparse_layers(model)
-    assert list(found.values()) == [False, True, False]
+    sparse = sparse_layers(model)
+    assert list(sparse.values()) == [False, True, False]

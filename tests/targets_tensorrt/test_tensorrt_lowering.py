@@ -109,10 +109,10 @@ def test_logits_stay_close_to_fp32(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_pair_is_symmetric(name: str, half: bool) -> None:
     """Zero points are INT8 zeros, scales positive, weights per channel within [-127, 127]."""
-    found = initializers(lowered(network(name), half=half))
-    points = [v for n, v in found.items() if n.endswith(("/zero_point", "/weight_zero"))]
-    scales = [v for n, v in found.items() if n.endswith(("/scale", "/weight_scale"))]
-    weights = [v for n, v in found.items() if n.endswith("/weight_s8")]
+    constants = initializers(lowered(network(name), half=half))
+    points = [v for n, v in constants.items() if n.endswith(("/zero_point", "/weight_zero"))]
+    scales = [v for n, v in constants.items() if n.endswith(("/scale", "/weight_scale"))]
+    weights = [v for n, v in constants.items() if n.endswith("/weight_s8")]
     assert {v.dtype for v in points} == {np.dtype(np.int8)}
     assert not any(v.any() for v in points)
     assert all((v > 0).all() for v in scales)
@@ -126,9 +126,9 @@ def test_every_pair_is_symmetric(name: str, half: bool) -> None:
 def test_each_add_has_one_quantized_input(name: str, order: bool) -> None:
     """The shortcut comes from DequantizeLinear; the main branch straight from its convolution."""
     model = lowered(swapped(network(name)) if order else network(name))
-    made = producers(model)
+    producer_of = producers(model)
     for add in (node for node in model.graph.node if node.op_type == "Add"):
-        kinds = [made[source].op_type for source in add.input]
+        kinds = [producer_of[source].op_type for source in add.input]
         assert sorted(kinds) == ["Conv", "DequantizeLinear"]
 
 
@@ -136,15 +136,20 @@ def test_each_add_has_one_quantized_input(name: str, order: bool) -> None:
 def test_bias_relu_and_logits_have_no_pair(name: str) -> None:
     """Biases stay float constants, a ReLU follows its layer directly, logits come as they are."""
     model = lowered(network(name))
-    made, constants = producers(model), initializers(model)
+    producer_of, constants = producers(model), initializers(model)
     for node in model.graph.node:
         if node.op_type == "Conv":
-            kinds = [made[source].op_type for source in node.input[:2]]
+            kinds = [producer_of[source].op_type for source in node.input[:2]]
             assert kinds == ["DequantizeLinear", "DequantizeLinear"]
             assert constants[node.input[2]].dtype == np.float32
         if node.op_type == "Relu":
-            assert made[node.input[0]].op_type in {"Conv", "Add", "Gemm", "BatchNormalization"}
-    assert made[model.graph.output[0].name].op_type == "Gemm"
+            assert producer_of[node.input[0]].op_type in {
+                "Conv",
+                "Add",
+                "Gemm",
+                "BatchNormalization",
+            }
+    assert producer_of[model.graph.output[0].name].op_type == "Gemm"
 
 
 def test_branches_of_one_tensor_share_one_pair() -> None:
@@ -161,15 +166,15 @@ def test_option_a_is_quantized_behind_its_padding() -> None:
     model = lowered(network("option A"))
     add = next(node for node in model.graph.node if node.op_type == "Add")
     assert add.input[1] == "shortcut/dq"
-    found = initializers(model)
-    assert found["shortcut/scale"] == found["entry/scale"]
+    constants = initializers(model)
+    assert constants["shortcut/scale"] == constants["entry/scale"]
 
 
 def test_float_weights_leave_the_file() -> None:
     """The INT8 weight is stored, its FP32 original is not."""
-    found = initializers(lowered(network("identity")))
-    assert {"stem_w", "main1_w", "main2_w"}.isdisjoint(found)
-    assert {"stem_b", "main1_b", "main2_b", "fc_w", "fc_b"} <= found.keys()
+    constants = initializers(lowered(network("identity")))
+    assert {"stem_w", "main1_w", "main2_w"}.isdisjoint(constants)
+    assert {"stem_b", "main1_b", "main2_b", "fc_w", "fc_b"} <= constants.keys()
 
 
 def test_a_table_without_a_tensor_is_refused() -> None:

@@ -67,9 +67,9 @@ def expected(batch: NDArray[np.float32]) -> NDArray[np.float32]:
     return networks.logits_of(MODEL, batch)
 
 
-def assert_equal(found: NDArray[np.float32], batch: NDArray[np.float32]) -> None:
+def assert_equal(logits: NDArray[np.float32], batch: NDArray[np.float32]) -> None:
     """Asserts that the logits are the CPU's; one thread and several may add in another order."""
-    np.testing.assert_allclose(found, expected(batch), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(logits, expected(batch), rtol=1e-5, atol=1e-6)
 
 
 def infer_some(runner: TensorRTRunner) -> None:
@@ -113,7 +113,7 @@ def test_nothing_is_allocated_per_inference(
     assert (depth, cuda.depth) == (0, 0)
 
 
-def test_a_graph_replays_the_whole_inference(
+def test_a_graph_replays_copies_and_network(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """After its capture TensorRT is not called again, and the copies are in the graph."""
@@ -190,7 +190,7 @@ def test_everything_ends_in_order(
     assert cuda.living == {}
 
 
-def test_it_can_be_opened_again(trt: FakeRuntimeModule, plan: EngineArtifact) -> None:
+def test_it_can_be_reopened(trt: FakeRuntimeModule, plan: EngineArtifact) -> None:
     """And must be open: before, between and after it refuses."""
     runner = TensorRTRunner(plan)
     for _ in range(2):
@@ -221,13 +221,13 @@ def test_an_exception_midway_frees_everything(
     assert trt.ended[-2:] == ["engine", "runtime"]
 
 
-def test_what_tensorrt_refuses_midway_is_told(
+def test_what_tensorrt_refuses_midway_is_reported(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """The copy that was already enqueued is waited for before its memory is given back."""
     trt.refuse_at = 3
-    said = r"TensorRT could not enqueue a batch of 2; its log has the reason"
-    with pytest.raises(RunnerError, match=said):
+    message = r"TensorRT could not enqueue a batch of 2; its log has the reason"
+    with pytest.raises(RunnerError, match=message):
         infer_some(TensorRTRunner(plan))
     assert (cuda.living, cuda.depth) == ({}, 0)
 
@@ -262,7 +262,7 @@ def test_whichever_call_fails_everything_is_freed(
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_too_little_memory_is_told(
+def test_too_little_memory_is_reported(
     mode: dict[str, Any], cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """With the binding that did not fit; what did is given back."""
@@ -270,9 +270,9 @@ def test_too_little_memory_is_told(
     cuda.fail("cuMemHostAlloc", after=1, code=OUT_OF_MEMORY)
     with pytest.raises(RunnerError) as refused, TensorRTRunner(plan, **mode):
         pass
-    said = str(refused.value)
-    assert said.startswith("There is no memory for a binding of shape (16, ")
-    assert "out of memory" in said
+    message = str(refused.value)
+    assert message.startswith("There is no memory for a binding of shape (16, ")
+    assert "out of memory" in message
     assert cuda.living == {}
 
 
@@ -285,7 +285,7 @@ GRAPH_CALLS = (
 
 
 @pytest.mark.parametrize("call", GRAPH_CALLS)
-def test_a_graph_that_fails_is_told(
+def test_a_graph_that_fails_is_reported(
     call: str, cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """With the driver's name for it; the stream is left usable."""
@@ -300,7 +300,7 @@ def test_a_graph_that_fails_is_told(
         assert_equal(runner.infer(images(2)), images(2))
 
 
-def test_an_engine_that_cannot_be_captured_is_told(
+def test_an_engine_that_cannot_be_captured_is_reported(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """TensorRT refuses within the capture, which is ended; without a graph it goes on."""
@@ -312,7 +312,7 @@ def test_an_engine_that_cannot_be_captured_is_told(
         assert_equal(runner.infer(images(2)), images(2))
 
 
-def test_a_plan_that_says_it_cannot_be_captured_is_believed(
+def test_a_plan_that_reports_that_it_cannot_be_captured_is_refused(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """TensorRT for RTX knows it; nothing is captured."""
@@ -417,7 +417,7 @@ def test_a_batch_outside_the_profile_is_refused(
     )
 
 
-def test_what_the_runtime_cannot_load_is_told(
+def test_what_the_runtime_cannot_load_is_reported(
     cuda: PretendCuda, trt: FakeRuntimeModule, tmp_path: Path
 ) -> None:
     """With the reason from TensorRT's log, and everything freed."""
@@ -431,7 +431,7 @@ def test_what_the_runtime_cannot_load_is_told(
     assert (cuda.living, trt.ended) == ({}, ["runtime"])
 
 
-def test_a_second_stream_without_memory_is_told(
+def test_a_second_stream_without_memory_is_reported(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:
     """The first one's is given back."""
@@ -450,8 +450,8 @@ def test_an_engine_of_other_types_is_refused(
 ) -> None:
     """float32 goes in and comes out."""
     trt.dtypes["logits"] = "float16"
-    said = r"takes \['image'\] and gives \['logits'\], float32: False; edgeres runs classifiers"
-    with pytest.raises(RunnerError, match=said), TensorRTRunner(plan):
+    message = r"takes \['image'\] and gives \['logits'\], float32: False; edgeres runs classifiers"
+    with pytest.raises(RunnerError, match=message), TensorRTRunner(plan):
         pass
 
 
@@ -520,8 +520,8 @@ def test_a_mode_makes_the_copies_that_it_names(
             before = cuda.counts["copies"]
             for _ in range(10):
                 measure()
-            made = cuda.counts["copies"] - before
-            assert made == 10 * copies.get(timing, 0), timing
+            copied = cuda.counts["copies"] - before
+            assert copied == 10 * copies.get(timing, 0), timing
 
 
 def test_a_mode_replays_the_graph_that_it_names(
@@ -536,8 +536,8 @@ def test_a_mode_replays_the_graph_that_it_names(
             called, launched = trt.enqueued, cuda.counts["launches"]
             for _ in range(10):
                 measure()
-            made = (trt.enqueued - called, cuda.counts["launches"] - launched)
-            assert made == ((0, 10) if timing.graph else (10, 0)), timing
+            calls = (trt.enqueued - called, cuda.counts["launches"] - launched)
+            assert calls == ((0, 10) if timing.graph else (10, 0)), timing
 
 
 @pytest.mark.parametrize("timing", [Timing.TRTEXEC_10, Timing.TRTEXEC_11])

@@ -7,10 +7,19 @@ monitor's answer, and what called the build raises it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
 from edgeres.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Phase:
+    parent: str | None
+    steps: int
+    done: float = 0.0
+    """Fraction of the steps."""
 
 
 class Phases:
@@ -18,42 +27,39 @@ class Phases:
 
     def __init__(self) -> None:
         """Starts before the first phase."""
-        self._steps: dict[str, int] = {}
-        self._parents: dict[str, str | None] = {}
-        self._done: dict[str, float] = {}
+        self._open: dict[str, _Phase] = {}
         self._reported = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """Enters a phase of `steps` steps, within `parent` where it has one."""
-        self._steps[name] = max(steps, 1)
-        self._parents[name] = parent
-        self._done[name] = 0.0
+        self._open[name] = _Phase(parent=parent, steps=max(steps, 1))
 
     def step(self, name: str, step: int) -> None:
         """Completes a step, counted from 0."""
-        if name in self._steps:
-            self._done[name] = min((step + 1) / self._steps[name], 1.0)
+        if phase := self._open.get(name):
+            self._open[name] = replace(phase, done=min((step + 1) / phase.steps, 1.0))
 
     def finish(self, name: str) -> None:
         """Leaves a phase."""
+        phase = self._open.pop(name, None)
         # Only the outermost phase ends the build: of an inner one, the parent reports its own step.
         # NVIDIA may finish a phase before its last step, so the end counts and not the steps.
-        if name in self._steps and self._parents[name] not in self._steps:
+        if phase is not None and phase.parent not in self._open:
             self._reported = 1.0
-        for by_name in (self._steps, self._parents, self._done):
-            by_name.pop(name, None)
 
     def fraction(self) -> float:
         """Returns how much of the build is done, never less than it returned before."""
-        roots = [name for name, parent in self._parents.items() if parent not in self._steps]
+        roots = [name for name, phase in self._open.items() if phase.parent not in self._open]
+        # NVIDIA may enter a phase again, with other steps.
         self._reported = max(self._reported, *(self._within(name) for name in roots), 0.0)
         return self._reported
 
     def _within(self, name: str) -> float:
         """Returns the done fraction of a phase, with that of the step its children work on."""
-        children = [child for child, parent in self._parents.items() if parent == name]
+        phase = self._open[name]
+        children = [key for key, child in self._open.items() if child.parent == name]
         inner = max((self._within(child) for child in children), default=0.0)
-        return min(self._done[name] + inner / self._steps[name], 1.0)
+        return min(phase.done + inner / phase.steps, 1.0)
 
 
 def progress_monitor(trt: Any, progress: Progress) -> Any:

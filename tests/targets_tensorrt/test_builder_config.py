@@ -67,23 +67,25 @@ def config(target: str = "tensorrt", **options: Any) -> BuildConfig:
     return BuildConfig(target=target, precision=Precision.FP16, options=TensorRTOptions(**options))
 
 
-def build(asked: BuildConfig, lowered: LoweredNetwork, folder: Path) -> EngineArtifact:
+def build(request: BuildConfig, lowered: LoweredNetwork, folder: Path) -> EngineArtifact:
     """Builds into a folder."""
-    return build_engine(lowered, asked, CONTRACT, output=folder / "a.plan")
+    return build_engine(lowered, request, CONTRACT, output=folder / "a.plan")
 
 
-def refusal(asked: BuildConfig, lowered: LoweredNetwork, folder: Path) -> str:
+def refusal(request: BuildConfig, lowered: LoweredNetwork, folder: Path) -> str:
     """Returns the sentence of a refusal that leaves no plan."""
     with pytest.raises(EdgeresError) as refused:
-        build(asked, lowered, folder)
+        build(request, lowered, folder)
     assert not (folder / "a.plan").exists()
     return str(refused.value)
 
 
-def test_what_is_asked_is_set_and_recorded(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
+def test_what_is_requested_is_set_and_recorded(
+    plain: LoweredNetwork, use: Use, tmp_path: Path
+) -> None:
     """On the builder, and in a manifest that loads as it was written."""
     trt: Any = use("10.16")
-    asked = config(
+    request = config(
         workspace_mib=64,
         optimization_level=5,
         hardware_compatibility=HardwareCompatibility.SAME_COMPUTE_CAPABILITY,
@@ -91,7 +93,7 @@ def test_what_is_asked_is_set_and_recorded(plain: LoweredNetwork, use: Use, tmp_
         refit=True,
         strip_weights=True,
     )
-    engine = build(asked, plain, tmp_path)
+    engine = build(request, plain, tmp_path)
     assert trt.record.flags == {"REFIT", "STRIP_PLAN", "VERSION_COMPATIBLE"}
     assert trt.record.pools == {"WORKSPACE": 64 << 20}
     settings = trt.record.settings
@@ -101,13 +103,15 @@ def test_what_is_asked_is_set_and_recorded(plain: LoweredNetwork, use: Use, tmp_
     assert trt.record.runtime == {"engine_host_code_allowed": True}
     manifest = load_engine(engine.path).manifest
     assert manifest == engine.manifest
-    assert manifest.options == asked.options
+    assert manifest.options == request.options
     assert manifest.flags == ("STRONGLY_TYPED", "REFIT", "STRIP_PLAN", "VERSION_COMPATIBLE")
     assert (manifest.gpu, manifest.compute_capability) == ("RTX", "8.6")
     assert (manifest.batch, manifest.input_size) == ((1, 1, 16), None)
 
 
-def test_what_is_not_asked_is_left_alone(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
+def test_what_is_not_requested_is_left_alone(
+    plain: LoweredNetwork, use: Use, tmp_path: Path
+) -> None:
     """No flag, no limit, no level: NVIDIA's defaults."""
     trt = use("11.4")
     build(config(), plain, tmp_path)
@@ -154,14 +158,14 @@ def test_an_option_that_a_version_lacks_is_refused(
 ) -> None:
     """With the versions that have it, before anything is built."""
     trt = use(version)
-    value, said = LACKING[version, option]
+    value, message = LACKING[version, option]
     target = "tensorrt-rtx" if version == "rtx" else "tensorrt"
-    assert said in refusal(config(target, **{option: value}), plain, tmp_path)
+    assert message in refusal(config(target, **{option: value}), plain, tmp_path)
     assert trt.record.creation_flags is None
 
 
 @pytest.mark.parametrize(
-    ("ignored", "options", "said"),
+    ("ignored", "options", "message"),
     [
         ("REFIT", {"refit": True}, "setting REFIT: requested True, it has False."),
         (
@@ -174,24 +178,24 @@ def test_an_option_that_a_version_lacks_is_refused(
 def test_a_setting_that_nvidia_ignores_is_an_error(
     ignored: str,
     options: dict[str, Any],
-    said: str,
+    message: str,
     plain: LoweredNetwork,
     use: Use,
     tmp_path: Path,
 ) -> None:
     """Its setters only log what they do not take."""
     use("10.3").answers.ignored = frozenset({ignored})
-    assert said in refusal(config(**options), plain, tmp_path)
+    assert message in refusal(config(**options), plain, tmp_path)
 
 
 def test_refit_for_a_named_gpu_needs_one(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """NVIDIA's builder would end with an internal error of its compiler."""
     use("rtx", device=None)
     for option in ("refit", "strip_weights"):
-        asked = replace(config("tensorrt-rtx", **{option: True}), compute_capability="8.6")
-        said = refusal(asked, plain, tmp_path)
+        request = replace(config("tensorrt-rtx", **{option: True}), compute_capability="8.6")
+        message = refusal(request, plain, tmp_path)
         spelled = "--" + option.replace("_", "-")
-        assert said.startswith(f"{spelled} needs a GPU while TensorRT for RTX builds")
+        assert message.startswith(f"{spelled} needs a GPU while TensorRT for RTX builds")
 
 
 def test_a_board_has_no_hardware_compatibility(
@@ -199,8 +203,8 @@ def test_a_board_has_no_hardware_compatibility(
 ) -> None:
     """NVIDIA leaves it out of JetPack."""
     use("10.3", ORIN)
-    asked = config(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS)
-    assert "JetPack's TensorRT has none, and this is Orin." in refusal(asked, plain, tmp_path)
+    request = config(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS)
+    assert "JetPack's TensorRT has none, and this is Orin." in refusal(request, plain, tmp_path)
 
 
 def pruned(weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -212,11 +216,15 @@ def pruned(weight: NDArray[np.float32]) -> NDArray[np.float32]:
 def test_sparsity_needs_sparse_weights(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
     """None of the five convolutions has them."""
     use("10.3")
-    said = refusal(config(sparsity=True), plain, tmp_path)
-    assert said.startswith("--sparsity is for 2:4 sparse weights, and none of the 5 convolutions")
+    message = refusal(config(sparsity=True), plain, tmp_path)
+    assert message.startswith(
+        "--sparsity is for 2:4 sparse weights, and none of the 5 convolutions"
+    )
 
 
-def test_sparse_layers_are_told(use: Use, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sparse_layers_are_logged(
+    use: Use, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """With one layer pruned the flag is set, and the others are named."""
     model = with_weight(network("bottleneck"), "expand_w", pruned)
     trt = use("10.3")
@@ -224,7 +232,9 @@ def test_sparse_layers_are_told(use: Use, tmp_path: Path, caplog: pytest.LogCapt
         build(config(sparsity=True), saved(model, tmp_path), tmp_path)
     assert trt.record.flags == {"SPARSE_WEIGHTS"}
     assert "2:4 sparse weights: 1 of 5 convolutions" in caplog.messages
-    dense = next(said for said in caplog.messages if said.startswith("no 2:4 sparse weights in"))
+    dense = next(
+        message for message in caplog.messages if message.startswith("no 2:4 sparse weights in")
+    )
     assert dense.count(",") == 3
 
 
@@ -275,8 +285,8 @@ def test_layers_that_the_dla_cannot_run_are_named(
     """And go to the GPU only where that was allowed."""
     trt = dla(use)
     trt.answers.dla_foreign = frozenset({"Flatten"})
-    said = refusal(config(dla_core=0), plain, tmp_path)
-    assert said == (
+    message = refusal(config(dla_core=0), plain, tmp_path)
+    assert message == (
         "1 of 2 layers cannot run on the DLA: Flatten. Pass --gpu-fallback to leave them to the GPU."
     )
     build(config(dla_core=0, gpu_fallback=True), plain, tmp_path)
@@ -289,12 +299,12 @@ def test_a_core_that_is_not_there_is_refused(
 ) -> None:
     """With the number that are."""
     dla(use, cores=0)
-    said = refusal(config(dla_core=0), plain, tmp_path)
-    assert said.startswith("--dla 0: this machine has 0 DLA cores, counted from 0.")
+    message = refusal(config(dla_core=0), plain, tmp_path)
+    assert message.startswith("--dla 0: this machine has 0 DLA cores, counted from 0.")
 
 
 @pytest.mark.parametrize(
-    ("version", "precision", "floats", "said"),
+    ("version", "precision", "floats", "message"),
     [
         ("10.16", Precision.FP32, Precision.FP16, "The DLA computes in FP16 and INT8 alone."),
         ("10.16", Precision.INT8, Precision.FP32, "The DLA computes in FP16 and INT8 alone."),
@@ -305,15 +315,15 @@ def test_what_the_dla_cannot_compute_is_refused(
     version: str,
     precision: Precision,
     floats: Precision,
-    said: str,
+    message: str,
     plain: LoweredNetwork,
     use: Use,
     tmp_path: Path,
 ) -> None:
     """FP32 at all, and Q/DQ before TensorRT's parser learned to adjust them."""
     dla(use, version)
-    asked = replace(config(dla_core=0), precision=precision, float_layers=floats)
-    assert said in refusal(asked, plain, tmp_path)
+    request = replace(config(dla_core=0), precision=precision, float_layers=floats)
+    assert message in refusal(request, plain, tmp_path)
 
 
 @pytest.mark.parametrize(("free", "limit"), [(512, 512), (40, 40)])
@@ -332,31 +342,33 @@ def test_a_board_gets_the_workspace_that_fits(
     assert limit - 1 <= trt.record.pools["WORKSPACE"] >> 20 <= limit
 
 
-def test_a_board_without_the_memory_is_told(
+def test_a_board_without_the_memory_is_refused(
     plain: LoweredNetwork, use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a sentence before the builder starts, where the kernel would end the process."""
     memory(monkeypatch, 16)
     trt = use("10.3", ORIN)
-    said = refusal(config(), plain, tmp_path)
-    assert said.startswith("The build needs at least 0 MiB and a workspace of 32 MiB, and 16 MiB")
-    asked = config(workspace_mib=100)
-    assert "a workspace of 100 MiB, and 16 MiB are free" in refusal(asked, plain, tmp_path)
+    message = refusal(config(), plain, tmp_path)
+    assert message.startswith(
+        "The build needs at least 0 MiB and a workspace of 32 MiB, and 16 MiB"
+    )
+    request = config(workspace_mib=100)
+    assert "a workspace of 100 MiB, and 16 MiB are free" in refusal(request, plain, tmp_path)
     assert trt.record.pools == {}
 
 
-def test_an_error_is_heard_although_an_earlier_build_is_held(
+def test_an_error_is_reported_although_an_earlier_build_is_referenced(
     plain: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """NVIDIA keeps to the first logger of a process; a second build's errors must not get lost."""
     trt = use("10.3")
     trt.answers.plan, trt.answers.messages = None, [("ERROR", "first.")]
-    with pytest.raises(BuildError, match=r"could not build the engine: first\.") as held:
+    with pytest.raises(BuildError, match=r"could not build the engine: first\.") as first:
         build(config(), plain, tmp_path)
     trt.answers.messages = [("ERROR", "second.")]
     with pytest.raises(BuildError, match=r"could not build the engine: second\."):
         build(config(), plain, tmp_path)
-    assert held.value.__traceback__ is not None
+    assert first.value.__traceback__ is not None
 
 
 def test_an_engine_that_does_not_load_is_refused(
@@ -364,8 +376,8 @@ def test_an_engine_that_does_not_load_is_refused(
 ) -> None:
     """The runtime returns None; nobody could inspect or run it."""
     use("11.4").answers.loads = False
-    said = refusal(config(), plain, tmp_path)
-    assert "cannot load the engine that it built: it gave no reason." in said
+    message = refusal(config(), plain, tmp_path)
+    assert "cannot load the engine that it built: it gave no reason." in message
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the bar broke")])
@@ -413,8 +425,8 @@ def test_a_fixed_batch_is_the_profile(plain: LoweredNetwork, use: Use, tmp_path:
     (profile,) = trt.record.profiles
     assert profile == {"input": ((4, 3, SIZE, SIZE),) * 3}
     (tmp_path / "a.plan").unlink()
-    said = refusal(replace(config(), batch=(1, 2, 8)), plain, tmp_path)
-    assert "takes batches of 4 alone, and --batch is 1:2:8." in said
+    message = refusal(replace(config(), batch=(1, 2, 8)), plain, tmp_path)
+    assert "takes batches of 4 alone, and --batch is 1:2:8." in message
 
 
 def test_dynamic_sizes_make_a_profile(plain: LoweredNetwork, use: Use, tmp_path: Path) -> None:
@@ -433,13 +445,13 @@ def test_sizes_that_the_model_or_the_contract_forbids_are_refused(
 ) -> None:
     """A fixed model has one size, and images come in the contract's."""
     trt = use("10.3")
-    asked = replace(config(), input_size=(8, 16, 32))
+    request = replace(config(), input_size=(8, 16, 32))
     assert f"takes images of {SIZE}x{SIZE} alone, and --input-size is 8:16:32." in refusal(
-        asked, plain, tmp_path
+        request, plain, tmp_path
     )
     trt.answers.image_shape = (-1, 3, -1, -1)
-    said = refusal(replace(config(), input_size=(8, 24, 32)), plain, tmp_path)
-    assert "is fastest at 24 pixels, and the preprocessing contract makes images of 16." in said
+    message = refusal(replace(config(), input_size=(8, 24, 32)), plain, tmp_path)
+    assert "is fastest at 24 pixels, and the preprocessing contract makes images of 16." in message
 
 
 def test_a_request_that_no_builder_takes_is_no_request() -> None:

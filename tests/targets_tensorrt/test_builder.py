@@ -105,48 +105,48 @@ def refusal(network: LoweredNetwork, config: BuildConfig, folder: Path) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
-def test_8_6_is_told_the_precisions_that_it_may_use(
-    asked: Request, digits: Digits, use: Use, tmp_path: Path
+@pytest.mark.parametrize("requested", REQUESTS.values(), ids=REQUESTS)
+def test_8_6_has_a_flag_for_each_precision_that_it_may_use(
+    requested: Request, digits: Digits, use: Use, tmp_path: Path
 ) -> None:
     """A network with an explicit batch; INT8 and FP16 are builder flags."""
     trt = use(tensorrt_8_6())
-    engine = asked.build(digits, "tensorrt", tmp_path)
+    engine = requested.build(digits, "tensorrt", tmp_path)
     assert trt.record.creation_flags == {"EXPLICIT_BATCH"}
-    assert ("INT8" in trt.record.flags) == (asked.precision is Precision.INT8)
-    assert ("FP16" in trt.record.flags) == asked.has_fp16
+    assert ("INT8" in trt.record.flags) == (requested.precision is Precision.INT8)
+    assert ("FP16" in trt.record.flags) == requested.has_fp16
     assert engine.manifest.flags[0] == "EXPLICIT_BATCH"
     assert set(engine.manifest.flags[1:]) == trt.record.flags
 
 
-@pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize("requested", REQUESTS.values(), ids=REQUESTS)
 def test_8_6_is_given_an_onnx_that_it_reads(
-    asked: Request, digits: Digits, use: Use, tmp_path: Path
+    requested: Request, digits: Digits, use: Use, tmp_path: Path
 ) -> None:
     """Its parser ends at opset 17, where Q/DQ are of FP32: no tensor is typed FP16."""
     trt = use(tensorrt_8_6())
-    asked.build(digits, "tensorrt", tmp_path)
+    requested.build(digits, "tensorrt", tmp_path)
     model = onnx.load_model_from_string(trt.record.parsed or b"")
     assert model.opset_import[0].version <= 17
     assert model.ir_version <= 8
     assert TensorProto.FLOAT16 not in {tensor.data_type for tensor in model.graph.initializer}
 
 
-@pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize("requested", REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("version", ["10.3", "11.4", "RTX"])
 def test_later_networks_are_strongly_typed(
-    version: str, asked: Request, digits: Digits, use: Use, tmp_path: Path
+    version: str, requested: Request, digits: Digits, use: Use, tmp_path: Path
 ) -> None:
     """The ONNX types decide, and no builder flag: FP16 is in the file where it is asked for."""
     trt = use(VERSIONS[version]())
     target = "tensorrt-rtx" if version == "RTX" else "tensorrt"
-    engine = asked.build(digits, target, tmp_path)
+    engine = requested.build(digits, target, tmp_path)
     assert trt.record.creation_flags == {"STRONGLY_TYPED"}
     assert trt.record.flags == set()
     assert engine.manifest.flags == ("STRONGLY_TYPED",)
     model = onnx.load_model_from_string(trt.record.parsed or b"")
     typed = TensorProto.FLOAT16 in {tensor.data_type for tensor in model.graph.initializer}
-    assert typed == asked.has_fp16
+    assert typed == requested.has_fp16
 
 
 @pytest.mark.parametrize("version", ["8.6", "10.3", "11.4"])
@@ -175,7 +175,7 @@ def test_the_plan_is_for_the_gpu_that_it_was_built_on(
     assert manifest.versions == {"tensorrt": "10.3.0", "cuda": "12.6"}
 
 
-def test_the_profile_has_the_batches_asked_for(
+def test_the_profile_has_the_requested_batches(
     network: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """Smallest, optimal and largest, with the image's own shape."""
@@ -239,11 +239,13 @@ def test_a_gpu_that_is_not_built_for_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_parser_refuses_is_told(network: LoweredNetwork, use: Use, tmp_path: Path) -> None:
+def test_what_the_parser_refuses_is_reported(
+    network: LoweredNetwork, use: Use, tmp_path: Path
+) -> None:
     """The first three of its errors, with its version and the file."""
     use(tensorrt_11()).answers.refusals = ["In node 0: a.", "In node 1: b.", "In node 2: c.", "d."]
-    said = refusal(network, FP32, tmp_path)
-    assert said == (
+    message = refusal(network, FP32, tmp_path)
+    assert message == (
         f"NVIDIA's ONNX parser 11.4.0.106 refused {network.source.path}: In node 0: a. In node 1: b. "
         "In node 2: c. If the file was exported elsewhere, export it with edgeres."
     )
@@ -257,7 +259,7 @@ def test_what_the_parser_refuses_is_told(network: LoweredNetwork, use: Use, tmp_
         ([("WARNING", "slow")], "it gave no reason."),
     ],
 )  # fmt: skip
-def test_a_plan_that_was_not_built_is_told(
+def test_a_plan_that_was_not_built_is_reported(
     messages: list[Message], reason: str, network: LoweredNetwork, use: Use, tmp_path: Path
 ) -> None:
     """NVIDIA's builder returns None; its errors are in its log."""
@@ -276,9 +278,9 @@ def test_a_message_that_repeats_is_logged_once_and_counted(
     trt.answers.messages = [("WARNING", "scales"), ("VERBOSE", "tactic"), ("WARNING", "scales")]
     with caplog.at_level(logging.DEBUG, logger="edgeres"):
         build(network, FP32, tmp_path)
-    heard = [record for record in caplog.records if record.name == "edgeres.tensorrt"]
-    told = [(record.levelname, record.getMessage()) for record in heard]
-    assert told == [
+    records = [record for record in caplog.records if record.name == "edgeres.tensorrt"]
+    logged = [(record.levelname, record.getMessage()) for record in records]
+    assert logged == [
         ("WARNING", "scales"),
         ("DEBUG", "tactic"),
         ("WARNING", "2 times: scales"),
@@ -286,7 +288,7 @@ def test_a_message_that_repeats_is_logged_once_and_counted(
 
 
 @pytest.mark.parametrize(
-    ("fake", "target", "said"),
+    ("fake", "target", "message"),
     [
         (
             tensorrt_10_3,
@@ -306,7 +308,7 @@ def test_a_message_that_repeats_is_logged_once_and_counted(
 def test_without_a_gpu_nvidia_is_not_called(
     fake: Callable[[], FakeTensorRT],
     target: str,
-    said: str,
+    message: str,
     network: LoweredNetwork,
     use: Use,
     tmp_path: Path,
@@ -316,7 +318,7 @@ def test_without_a_gpu_nvidia_is_not_called(
     trt = use(fake())
     monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: False)
     config = BuildConfig(target=target, precision=Precision.FP32)
-    assert refusal(network, config, tmp_path) == said
+    assert refusal(network, config, tmp_path) == message
     assert trt.record.creation_flags is None
 
 
@@ -344,9 +346,11 @@ def test_a_missing_module_is_named_with_what_to_do(
     config = BuildConfig(target=target, precision=Precision.FP32)
     with pytest.raises(DependencyError) as refused:
         build(network, config, tmp_path)
-    said = str(refused.value)
-    assert said.startswith(f"--target {target} needs the Python module {module}, which cannot be")
-    assert advice in said
+    message = str(refused.value)
+    assert message.startswith(
+        f"--target {target} needs the Python module {module}, which cannot be"
+    )
+    assert advice in message
 
 
 def test_a_builder_that_does_not_start_is_explained(
@@ -364,7 +368,7 @@ def test_a_builder_that_does_not_start_is_explained(
         build_engine(network, FP32, preset("digits"), output=tmp_path / "a.plan")
 
 
-def test_a_gpu_that_the_driver_refuses_is_told(
+def test_a_gpu_that_the_driver_refuses_is_reported(
     use: Use, network: LoweredNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver's own word, and what to check; TensorRT is not started."""
