@@ -62,7 +62,7 @@ def test_other_images_are_refused_before_anything_is_timed(digits: Digits, old: 
     """A usage error that names the options."""
     line = [word.replace("100", "90") if word == "100" else word for word in digits.words(LINE)]
     said = refusal(*line, "--baseline", old, code=2)
-    assert said.startswith("The baseline old was judged on 100 other images, or on these in")
+    assert said.startswith("The baseline old was evaluated on 100 other images, or on these in")
 
 
 def test_what_is_no_verdict_is_refused(digits: Digits, old: Path) -> None:
