@@ -28,7 +28,7 @@ from edgeres.core.verdict import (
     TailCount,
 )
 from edgeres.errors import DataError, RunnerError
-from edgeres.evaluation.stopwatch import stopwatch, trtexec_samples
+from edgeres.evaluation.stopwatch import clock_overhead_ns, stopwatch, trtexec_samples
 from edgeres.statistics import (
     FEWEST_BLOCKS,
     BlockBootstrap,
@@ -149,7 +149,7 @@ def benchmark_pair(
     )
     first, second = pair
     with _collection_paused():
-        overhead_ns = 0.0 if config.timing.on_device else _overhead_ns(clock)
+        overhead_ns = 0.0 if config.timing.on_device else clock_overhead_ns(clock)
         if config.timing.trtexec:
             for timings in pair:
                 timings.take_as_trtexec()
@@ -170,20 +170,6 @@ def benchmark_pair(
         speedup_ci95=_speedup_interval(first, second, paired=not config.timing.trtexec),
         overhead_ms=overhead_ns / 1e6,
     )
-
-
-def _overhead_ns(clock: Clock) -> float:
-    """Returns what a sample on the host's clock takes where a call does nothing."""
-
-    def nothing() -> None:
-        """Takes the place of an inference: the call itself costs time too."""
-
-    def measure() -> int:
-        start = clock()
-        nothing()
-        return clock() - start
-
-    return median(measure() for _ in range(10 * BLOCK))
 
 
 def _stats(timings: Timings, zero_ns: int) -> LatencyStats:

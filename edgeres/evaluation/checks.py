@@ -120,7 +120,7 @@ def loadgen_check(result: LoadGenResult) -> Check:
 
 def diagnosis_check(diagnosis: Diagnosis) -> Check:
     """Returns whether no mistake in preprocessing or labels is proven."""
-    mistakes = len(diagnosis.named.suspect.mistakes) if diagnosis.named else 0
+    mistakes = len(diagnosis.named.candidate.mistakes) if diagnosis.named else 0
     return Check(
         name="likely_mistakes",
         limit=0,

@@ -45,7 +45,7 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
 
     Raises:
         RunnerError: ONNX Runtime refused the engine.
-        ArtifactError: the engine is no ONNX file although its manifest says so.
+        ArtifactError: the engine is no ONNX file although its manifest calls it one.
     """
     manifest = engine.manifest
     if manifest.precision is None or not manifest.precision.quantizes:

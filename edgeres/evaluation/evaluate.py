@@ -92,6 +92,20 @@ class Distances:
     signal: NDArray[np.float64]
     """(N,), sum of the squared logits of the reference."""
 
+    @classmethod
+    def between(cls, reference: NDArray[np.float32], engine: NDArray[np.float32]) -> Distances:
+        """Returns the distances of logits, (N, classes) each, in float64 against overflow."""
+        first, second = reference.astype(np.float64), engine.astype(np.float64)
+        signal = (first**2).sum(axis=1)
+        norms = np.sqrt(signal * (second**2).sum(axis=1))
+        # Two zero vectors have no angle; they are the same, so their cosine is set to 1.
+        same = np.where((first == second).all(axis=1), 1.0, 0.0)
+        return cls(
+            cosine=np.divide((first * second).sum(axis=1), norms, out=same, where=norms > 0),
+            error=((second - first) ** 2).sum(axis=1),
+            signal=signal,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcomes:
@@ -173,7 +187,7 @@ def evaluate_pair(reference: Runner, engine: Runner, batches: Iterable[LabelledB
                 hashes=tuple(batch.hashes),
                 reference=_predictions(from_reference, labels),
                 engine=_predictions(from_engine, labels),
-                distances=_distances(from_reference, from_engine),
+                distances=Distances.between(from_reference, from_engine),
             )
         )
     outcomes: Outcomes = _joined(parts)
@@ -235,21 +249,6 @@ def _predictions(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Pred
         top1=logits.argmax(axis=1),
         rank=((logits > own) | ((logits == own) & earlier)).sum(axis=1),
         confidence=(1 / np.exp(below).sum(axis=1)).astype(np.float32),
-    )
-
-
-def _distances(reference: NDArray[np.float32], engine: NDArray[np.float32]) -> Distances:
-    """Compares logits in float64, where their squares cannot overflow."""
-    first, second = reference.astype(np.float64), engine.astype(np.float64)
-    signal = (first**2).sum(axis=1)
-    norms = np.sqrt(signal * (second**2).sum(axis=1))
-    product = (first * second).sum(axis=1)
-    # Two zero vectors have no angle; they are the same, so their cosine is set to 1.
-    same = np.where((first == second).all(axis=1), 1.0, 0.0)
-    return Distances(
-        cosine=np.divide(product, norms, out=same, where=norms > 0),
-        error=((second - first) ** 2).sum(axis=1),
-        signal=signal,
     )
 
 

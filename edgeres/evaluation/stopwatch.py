@@ -6,6 +6,7 @@ Knows runners by their interface alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,3 +74,17 @@ def trtexec_samples(measure: Callable[[], int], clock: Callable[[], int]) -> lis
     while len(samples) < TRTEXEC_ITERATIONS or clock() - start < TRTEXEC_DURATION_NS:
         samples.append(measure())
     return samples
+
+
+def clock_overhead_ns(clock: Callable[[], int], *, count: int = 200) -> float:
+    """Returns what a sample on the host's clock takes where the call does nothing."""
+
+    def nothing() -> None:
+        """Takes the place of an inference: the call itself costs time too."""
+
+    def measure() -> int:
+        start = clock()
+        nothing()
+        return clock() - start
+
+    return median(measure() for _ in range(count))

@@ -183,7 +183,7 @@ def _warnings(
     if validity.suspicious and not (diagnosis and diagnosis.named):
         yield (
             f"The reference itself is correct on only {accuracy.reference.top1:.1%} of the images, "
-            "or far more confident than it is accurate: a drop against it says little. Check that "
+            "or far more confident than it is accurate: a drop against it means little. Check that "
             "checkpoint, classes, labels and preprocessing belong together."
         )
     if validity.range_shift and validity.range_shift.is_foreign:

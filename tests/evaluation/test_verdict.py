@@ -20,7 +20,7 @@ from edgeres.core.verdict import (
     Verdict,
 )
 from edgeres.errors import ConfigError
-from edgeres.evaluation.mistakes import Diagnosis, Finding, Suspect, range_shift
+from edgeres.evaluation.mistakes import Candidate, Diagnosis, Finding, range_shift
 from edgeres.evaluation.verdict import NOT_RUN, VALID, Validity, build_verdict
 from edgeres.machine import NoEnergy, Severity, Stability, StabilityFinding
 from edgeres.statistics import drop_bound, images_needed
@@ -283,10 +283,10 @@ def test_an_engine_significantly_slower_than_the_reference_warns(
 ACCURACY = accuracy_of(0, 0, 10)
 CONTRACT = PRESETS["imagenet"]
 NAMED = Finding(
-    suspect=Suspect(contract=CONTRACT, mistakes=("a", "b")),
+    candidate=Candidate(contract=CONTRACT, mistakes=("a", "b")),
     correct=9,
-    gained=5,
-    lost=0,
+    newly_correct=5,
+    newly_wrong=0,
     confidence=0.9,
     p_value=1e-9,
     gain_ci95_pp=(10.0, 60.0),
@@ -334,7 +334,7 @@ def test_a_reference_that_is_rarely_correct_warns(named: Finding | None, warns: 
         verdict.warnings
         == (
             "The reference itself is correct on only 40.0% of the images, or far more confident than "
-            "it is accurate: a drop against it says little. Check that checkpoint, classes, labels "
+            "it is accurate: a drop against it means little. Check that checkpoint, classes, labels "
             "and preprocessing belong together.",
         )
         * warns

@@ -22,10 +22,10 @@ from edgeres.workflows import build_from_model, calibrate_model, export_stage
 
 FIGURES = re.compile(
     r"The engine was calibrated on images unlike these: its ranges are a factor of "
-    r"(?P<factor>[\d.]+) from those of (?P<images>\d+) images judged, whose own halves differ by "
+    r"(?P<factor>[\d.]+) from those of (?P<images>\d+) evaluated images, whose own halves differ by "
     r"(?P<chance>[\d.]+)\. (?P<clipped>\d+) of (?P<all>\d+) activations are clipped, "
     r"(?P<coarse>\d+) are coarser than needed; the worst is '.+' with [\d.e+-]+ where [\d.e+-]+ is "
-    r"seen\. Calibrate again on images of the kind that the engine will see, prepared in the "
+    r"observed\. Calibrate again on images of the kind that the engine will see, prepared in the "
     r"same way\."
 )
 

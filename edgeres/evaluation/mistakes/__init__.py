@@ -5,14 +5,14 @@ Knows runners, labelled images and the contract, and no runtime.
 
 from edgeres.evaluation.mistakes.ranges import RangeShift, range_shift
 from edgeres.evaluation.mistakes.search import diagnose, is_suspicious
-from edgeres.evaluation.mistakes.values import Diagnosis, Finding, LabelOrder, Suspect
+from edgeres.evaluation.mistakes.values import Candidate, Diagnosis, Finding, LabelMapping
 
 __all__ = [
+    "Candidate",
     "Diagnosis",
     "Finding",
-    "LabelOrder",
+    "LabelMapping",
     "RangeShift",
-    "Suspect",
     "diagnose",
     "is_suspicious",
     "range_shift",

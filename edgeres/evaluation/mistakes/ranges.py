@@ -1,8 +1,8 @@
-"""Whether an engine was calibrated on images like those that it is judged on.
+"""Whether an engine was calibrated on images like those that it is evaluated on.
 
 A calibration on noise, black frames or another domain gives thresholds that fit nothing. The
-images judged tell it: ranges are observed on two halves of a few of them, and the calibrated
-ranges held against both. The halves' own difference says how much is chance.
+evaluated images show it: activation ranges are collected on two halves of a few of them, and the
+calibrated ranges compared with both. The halves' own difference is what chance makes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from math import log2
 from statistics import fmean
 
 FOREIGN = 0.3
-"""Mean |log2| of calibrated by judged range from which on the images count as unlike.
+"""Mean |log2| of calibrated by observed range from which on the images count as unlike.
 
 Measured with a trained ResNet-20 on digits, one on CIFAR-10 and a ResNet-50 on ImageNet, 64 images
-judged: 0.02 to 0.22 after calibration on 16 to 256 images of the same kind, 0.43 to 1.34 after
+evaluated: 0.02 to 0.22 after calibration on 16 to 256 images of the same kind, 0.43 to 1.34 after
 uniform or normal noise or black images.
 """
 
@@ -29,38 +29,38 @@ _NARROW, _WIDE = -0.585, 0.585
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeShift:
-    """How far the calibrated ranges are from those of the images judged."""
+    """How far the calibrated ranges are from those of the evaluated images."""
 
     images: int
-    """Images judged that ranges were observed on."""
+    """Evaluated images that ranges were collected on."""
     distance: float
-    """Mean |log2| of the calibrated by the judged range over all activations."""
+    """Mean |log2| of the calibrated by the observed range over all activations."""
     chance: float
-    """The same between two halves of the images judged."""
+    """The same between two halves of these images."""
     activations: int
     clipped: int
-    """Activations whose calibrated range is below two thirds of the judged one."""
+    """Activations whose calibrated range is below two thirds of the observed one."""
     coarse: int
-    """Activations whose calibrated range is above one and a half times the judged one."""
+    """Activations whose calibrated range is above one and a half times the observed one."""
     worst: str
     """Activation with the largest difference."""
     worst_calibrated: float
-    worst_judged: float
+    worst_observed: float
 
     @property
     def is_foreign(self) -> bool:
-        """Whether calibration saw images of another kind."""
+        """Whether calibration used images of another kind."""
         return self.distance > max(FOREIGN, _TIMES_CHANCE * self.chance)
 
     @property
     def sentence(self) -> str:
-        """Says how far apart the ranges are and what to do."""
+        """States how far apart the ranges are and what to do."""
         return (
             f"The engine was calibrated on images unlike these: its ranges are a factor of "
-            f"{2**self.distance:.2f} from those of {self.images} images judged, whose own halves "
+            f"{2**self.distance:.2f} from those of {self.images} evaluated images, whose own halves "
             f"differ by {2**self.chance:.2f}. {self.clipped} of {self.activations} activations "
             f"are clipped, {self.coarse} are coarser than needed; the worst is '{self.worst}' with "
-            f"{self.worst_calibrated:.3g} where {self.worst_judged:.3g} is seen. Calibrate again "
+            f"{self.worst_calibrated:.3g} where {self.worst_observed:.3g} is observed. Calibrate again "
             "on images of the kind that the engine will see, prepared in the same way."
         )
 
@@ -71,11 +71,11 @@ def range_shift(
     *,
     images: int,
 ) -> RangeShift | None:
-    """Returns how far calibrated ranges are from those of the images judged.
+    """Returns how far calibrated ranges are from those of the evaluated images.
 
     Args:
         calibrated: range of each activation by its name, in the activation's unit.
-        halves: the same, observed on two halves of the images judged.
+        halves: the same, observed on two halves of the evaluated images.
         images: in both halves together.
 
     Returns:
@@ -85,8 +85,9 @@ def range_shift(
     names = [n for n, own in calibrated.items() if own > 0 and first.get(n) and second.get(n)]
     if not names:
         return None
-    judged = {name: (first[name] * second[name]) ** 0.5 for name in names}
-    shifts = {name: log2(calibrated[name] / judged[name]) for name in names}
+    # The geometric mean of both halves, as ranges are compared by their ratio.
+    observed = {name: (first[name] * second[name]) ** 0.5 for name in names}
+    shifts = {name: log2(calibrated[name] / observed[name]) for name in names}
     worst = max(names, key=lambda name: abs(shifts[name]))
     return RangeShift(
         images=images,
@@ -97,5 +98,5 @@ def range_shift(
         coarse=sum(shift > _WIDE for shift in shifts.values()),
         worst=worst,
         worst_calibrated=calibrated[worst],
-        worst_judged=judged[worst],
+        worst_observed=observed[worst],
     )

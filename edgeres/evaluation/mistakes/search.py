@@ -1,31 +1,36 @@
-"""Tries the usual mistakes on a few images, and judges the likeliest ones on others.
+"""Tries the usual mistakes on a screening set, and confirms the likeliest on other images.
 
-What looks best among many looks better than it is. So the few images that choose the suspects
-have no part in judging them, and each judgement pays for the number of suspects judged.
+What looks best among many looks better than it is. So the screening set that chooses the
+candidates has no part in confirming them, and each p value is corrected for their number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 
 from edgeres.core.contract import Contract
 from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.evaluate import Predictions, evaluate
-from edgeres.evaluation.mistakes.suspects import Sides, geometry_beside, label_orders, suspects_of
+from edgeres.evaluation.mistakes.candidates import (
+    ShortSides,
+    assigned_mappings,
+    candidate_contracts,
+    label_mappings,
+    with_geometry,
+    with_mappings,
+)
 from edgeres.evaluation.mistakes.values import (
-    HALF_RIGHT,
+    LOW_ACCURACY,
     OVERCONFIDENT,
+    Candidate,
     Diagnosis,
     Finding,
-    LabelOrder,
-    Suspect,
     options_between,
 )
 from edgeres.images import Dataset, batches, select, take
@@ -34,33 +39,30 @@ from edgeres.statistics import drop_interval, mcnemar_p
 from edgeres.targets.runner import Runner
 
 SCREENING = 64
-"""Images on which suspects are chosen."""
+"""Images of the screening set, on which candidates are chosen."""
 
-JUDGING = 256
-"""Further images on which the chosen ones are judged."""
+CONFIRMATION = 256
+"""Further images, the confirmation set, on which the chosen ones are tested."""
 
 _FINALISTS = 3
-"""Suspects that are judged, of the single mistakes and of all: at most six together."""
+"""Candidates that are confirmed, of the single mistakes and of all: at most six together."""
 
-_BESIDE = 2
-"""Suspects beside which every mistake in the geometry is tried too."""
+_LEADING = 2
+"""Candidates with which every mistake in the geometry is tried too."""
 
-_PER_CLASS = 4
-"""Images that each class needs on average for the order of the labels to be read off the answers."""
-
-_TOLD_APART = 0.01
-"""McNemar's p value below which one suspect counts as better than another. The best of several is
-compared, so a smaller value than the customary 0.05."""
+_DISTINCT_P = 0.01
+"""McNemar's p value below which one candidate counts as better than another. The best of several
+is compared, so a smaller value than the customary 0.05."""
 
 
 def is_suspicious(predictions: Predictions) -> bool:
-    """Returns whether a network is right so rarely that it may have been fed something else.
+    """Returns whether a network is so rarely correct that it may have been fed something else.
 
-    That is the case below `HALF_RIGHT`, and where its mean confidence is more than
+    That is the case below `LOW_ACCURACY`, and where its mean confidence is more than
     `OVERCONFIDENT` above its accuracy.
     """
     top1 = predictions.accuracy.top1
-    return top1 < HALF_RIGHT or float(predictions.confidence.mean()) - top1 > OVERCONFIDENT
+    return top1 < LOW_ACCURACY or float(predictions.confidence.mean()) - top1 > OVERCONFIDENT
 
 
 def diagnose(
@@ -71,11 +73,11 @@ def diagnose(
     names: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Diagnosis:
-    """Returns what trying the usual mistakes in preprocessing and labels comes to.
+    """Returns what trying the usual mistakes in preprocessing and labels gives.
 
-    `SCREENING + JUDGING` images are drawn, or as many as there are, always the same. Every
-    suspect sees the screening ones, at most seven see the judging ones: below 5,000 inferences of
-    one image.
+    `SCREENING + CONFIRMATION` images are sampled, or as many as there are, always the same. Every
+    candidate is evaluated on the screening set, at most seven on the confirmation set: below 5,000
+    inferences of one image.
 
     Args:
         runner: the FP32 reference, open.
@@ -88,38 +90,49 @@ def diagnose(
         DataError: there are fewer than two images, no labels, or one cannot be decoded.
         RunnerError: inference failed, or a logit is NaN or infinite.
     """
-    screening, judging = _drawn(dataset)
-    sides = _sides(screening, judging)
-    screen, judge = (_Panel(runner, images, progress) for images in (screening, judging))
-    present = Suspect(contract=contract)
-    suspects = _read_in_orders(
-        (present, *suspects_of(contract, sides)), _orders(screen, present, names)
+    sets = _split(dataset)
+    shorts = [min(images.image(row).shape[:2]) for images in sets for row in range(len(images))]
+    sides = ShortSides(shortest=min(shorts), longest=max(shorts))
+    screening, confirmation = (_ImageSet(runner, images, progress) for images in sets)
+    present = Candidate(contract=contract)
+    predictions = screening.evaluate(contract)
+    mappings = (
+        *label_mappings(predictions.classes, screening.dataset.classes, names),
+        *assigned_mappings(screening.labels, predictions.top1, predictions.classes),
     )
-    leading = _ranked(screen, suspects)[:_BESIDE]
-    suspects += [beside for suspect in leading for beside in geometry_beside(suspect, sides)]
-    findings = _findings(judge, present, _finalists(screen, suspects))
-    equals = _equals(judge, findings)
+    contracts = (present, *candidate_contracts(contract, sides))
+    candidates = [read for each in contracts for read in with_mappings(each, mappings)]
+    for leading in screening.ranked(candidates)[:_LEADING]:
+        candidates += with_geometry(leading, sides)
+    ranked = [candidate for candidate in screening.ranked(candidates) if candidate.mistakes]
+    single = [candidate for candidate in ranked if len(candidate.mistakes) == 1]
+    chosen = {*single[:_FINALISTS], *ranked[:_FINALISTS]}
+    finalists = [candidate for candidate in candidates if candidate in chosen]
+    findings = tuple(
+        confirmation.finding(present, candidate, tries=len(finalists)) for candidate in finalists
+    )
+    best = _best(confirmation, findings)
     return Diagnosis(
         contract=contract,
-        samples=len(judging),
-        correct=int(judge.right(present).sum()),
-        confidence=judge.confidence(present),
-        tried=len(suspects) - 1,
-        inferences=screen.inferences + judge.inferences,
+        samples=len(confirmation.dataset),
+        correct=int(confirmation.correct(present).sum()),
+        confidence=confirmation.confidence(present),
+        tried=len(candidates) - 1,
+        inferences=screening.inferences + confirmation.inferences,
         findings=findings,
-        named=equals[0] if equals else None,
-        equals=equals[1:],
+        named=best[0] if best else None,
+        equals=best[1:],
     )
 
 
 @dataclass(slots=True)
-class _Panel:
-    """Images that suspects are tried on; what the network answered to a contract is kept."""
+class _ImageSet:
+    """Images that candidates are evaluated on; the predictions with a contract are kept."""
 
     runner: Runner
     dataset: Dataset
     progress: Progress
-    _answers: dict[Contract, Predictions | None] = field(default_factory=dict)
+    _predictions: dict[Contract, Predictions | None] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -129,60 +142,80 @@ class _Panel:
     @property
     def inferences(self) -> int:
         """Images that the network was run on so far."""
-        return len(self._answers) * len(self.dataset)
+        return len(self._predictions) * len(self.dataset)
 
-    def answers(self, contract: Contract) -> Predictions:
-        """Returns what the network answers to the images prepared by a contract.
+    def evaluate(self, contract: Contract) -> Predictions:
+        """Returns the network's predictions for the images prepared by a contract.
 
         Raises:
             RunnerError: inference failed, or a logit is NaN or infinite.
         """
         with closing(batches(self.dataset, contract, batch_size=16)) as stream:
-            found = evaluate(
-                self.runner, tracked_batches(stream, len(self.dataset), "Diagnosing", self.progress)
-            )
-        self._answers[contract] = found
-        return found
+            tracked = tracked_batches(stream, len(self.dataset), "Diagnosing", self.progress)
+            predictions = evaluate(self.runner, tracked)
+        self._predictions[contract] = predictions
+        return predictions
 
-    def tried(self, suspect: Suspect) -> Predictions | None:
-        """Returns what it answers if the suspect is right; None where it then computes NaN.
-
-        Raw values may overflow a reference in FP16: such a suspect is out, and no error.
-        """
-        contract = suspect.contract
-        if contract not in self._answers:
-            self._answers[contract] = None
+    def predictions(self, candidate: Candidate) -> Predictions | None:
+        """Returns the predictions with a candidate's contract; None where the network gives NaN."""
+        contract = candidate.contract
+        if contract not in self._predictions:
+            self._predictions[contract] = None
+            # Raw values may overflow a reference in FP16: such a candidate is out, and no error.
             with suppress(RunnerError):
-                self.answers(contract)
-        return self._answers[contract]
+                self.evaluate(contract)
+        return self._predictions[contract]
 
-    def right(self, suspect: Suspect) -> NDArray[np.bool_]:
-        """(N,), whether the network is right if the suspect is."""
-        answers, wanted = self.tried(suspect), self.labels
-        if answers is None:
-            return np.zeros(len(wanted), np.bool_)
-        if suspect.order is not None:
-            wanted = np.asarray(suspect.order.network_class)[wanted]
-        return np.equal(answers.top1, wanted)
+    def correct(self, candidate: Candidate) -> NDArray[np.bool_]:
+        """(N,), whether the network is correct with a candidate's contract and labels."""
+        predictions, labels = self.predictions(candidate), self.labels
+        if predictions is None:
+            return np.zeros(len(labels), np.bool_)
+        if candidate.labels is not None:
+            labels = np.asarray(candidate.labels.network_class)[labels]
+        return np.equal(predictions.top1, labels)
 
-    def confidence(self, suspect: Suspect) -> float:
-        """Returns how sure the network is on average if the suspect is right; 0 if it gives NaN."""
-        answers = self.tried(suspect)
-        return 0.0 if answers is None else float(answers.confidence.mean())
+    def confidence(self, candidate: Candidate) -> float:
+        """Returns the mean confidence with a candidate's contract; 0 where the network gives NaN."""
+        predictions = self.predictions(candidate)
+        return 0.0 if predictions is None else float(predictions.confidence.mean())
 
-
-def _drawn(dataset: Dataset) -> tuple[Dataset, Dataset]:
-    """Returns the images to screen and those to judge on: a fifth of each class, and the rest."""
-    drawn = select(dataset, SCREENING + JUDGING, seed=0)
-    if len(drawn) < 2:
-        raise DataError(
-            f"{dataset.path} has {len(drawn)} image; a diagnosis needs some to choose by and "
-            "others to judge on. Pass some hundred labelled images."
+    def finding(self, present: Candidate, candidate: Candidate, *, tries: int) -> Finding:
+        """Returns what a candidate gives, its p value corrected for so many tries."""
+        before, after = self.correct(present), self.correct(candidate)
+        newly_correct, newly_wrong = int((after & ~before).sum()), int((before & ~after).sum())
+        # Swapped, as it is the interval of a gain and not of a drop.
+        low, high = drop_interval(newly_wrong, newly_correct, len(after))
+        return Finding(
+            candidate=candidate,
+            correct=int(after.sum()),
+            newly_correct=newly_correct,
+            newly_wrong=newly_wrong,
+            confidence=self.confidence(candidate),
+            # Bonferroni's correction.
+            p_value=min(1.0, tries * gain_p(newly_correct, newly_wrong)),
+            gain_ci95_pp=(100 * low, 100 * high),
+            options=options_between(present.contract, candidate.contract),
         )
-    chance = np.random.Generator(np.random.PCG64(0)).random(len(drawn))
-    by_class = np.lexsort((chance, _labels(drawn)))
-    screens = np.arange(len(drawn)) % (1 + JUDGING // SCREENING) == 0
-    return take(drawn, np.sort(by_class[screens])), take(drawn, np.sort(by_class[~screens]))
+
+    def ranked(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Returns the candidates, those with most correct images and fewest mistakes first."""
+        return sorted(candidates, key=lambda c: (-int(self.correct(c).sum()), len(c.mistakes)))
+
+
+def _split(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """Returns screening and confirmation set: a fifth of each class, and the rest."""
+    sampled = select(dataset, SCREENING + CONFIRMATION, seed=0)
+    if len(sampled) < 2:
+        raise DataError(
+            f"{dataset.path} has {len(sampled)} image; a diagnosis needs some to choose by and "
+            "others to confirm on. Pass some hundred labelled images."
+        )
+    # Sorted by class and at random within each, every fifth row takes its share of every class.
+    chance = np.random.Generator(np.random.PCG64(0)).random(len(sampled))
+    by_class = np.lexsort((chance, _labels(sampled)))
+    screens = np.arange(len(sampled)) % (1 + CONFIRMATION // SCREENING) == 0
+    return take(sampled, np.sort(by_class[screens])), take(sampled, np.sort(by_class[~screens]))
 
 
 def _labels(dataset: Dataset) -> NDArray[np.int64]:
@@ -191,115 +224,33 @@ def _labels(dataset: Dataset) -> NDArray[np.int64]:
     return dataset.labels
 
 
-def _sides(*datasets: Dataset) -> Sides:
-    shorts = [min(d.image(index).shape[:2]) for d in datasets for index in range(len(d))]
-    return Sides(shortest=min(shorts), longest=max(shorts))
+def gain_p(newly_correct: int, newly_wrong: int) -> float:
+    """Returns the one-sided exact McNemar p value of no gain against a gain.
 
-
-def _orders(screen: _Panel, present: Suspect, names: Sequence[str]) -> tuple[LabelOrder, ...]:
-    answers = screen.answers(present.contract)
-    told = label_orders(answers.classes, screen.dataset.classes, names)
-    return (*told, *_order_of_answers(answers, screen.labels))
-
-
-def _order_of_answers(answers: Predictions, labels: NDArray[np.int64]) -> tuple[LabelOrder, ...]:
-    """Returns the one-to-one order in which most screening images would be right.
-
-    Source: Kuhn 1955, the Hungarian method, on the table of label and answer.
+    Source: McNemar 1947 with the binomial distribution in place of chi squared.
     """
-    size = answers.classes
-    if len(labels) < _PER_CLASS * size:
-        return ()
-    table = np.zeros((size, size), np.int64)
-    np.add.at(table, (labels, answers.top1), 1)
-    _, matched = linear_sum_assignment(table, maximize=True)
+    flips = newly_correct + newly_wrong
     return (
-        LabelOrder(
-            mistake="the labels number the classes in another order than the network",
-            remedy=f"Number the classes as the network does: {_arrows(matched.tolist())}.",
-            network_class=tuple(matched.tolist()),
-        ),
+        float(binomtest(newly_correct, flips, 0.5, alternative="greater").pvalue) if flips else 1.0
     )
 
 
-def _arrows(matched: Sequence[int]) -> str:
-    return ", ".join(f"{label} is {own}" for label, own in enumerate(matched) if label != own)
-
-
-def _read_in_orders(suspects: Iterable[Suspect], orders: Sequence[LabelOrder]) -> list[Suspect]:
-    """Returns the suspects, and those of one mistake at most with each mistake in the labels too."""
-    return [
-        read
-        for suspect in suspects
-        for read in (
-            suspect,
-            *(_read_in(suspect, order) for order in orders if len(suspect.mistakes) < 2),
-        )
-    ]
-
-
-def _read_in(suspect: Suspect, order: LabelOrder) -> Suspect:
-    return replace(suspect, order=order, mistakes=(*suspect.mistakes, order.mistake))
-
-
-def _ranked(screen: _Panel, suspects: Iterable[Suspect]) -> list[Suspect]:
-    """Returns the suspects, those with which most screening images are right first."""
-    return sorted(suspects, key=lambda s: (-int(screen.right(s).sum()), len(s.mistakes)))
-
-
-def _finalists(screen: _Panel, suspects: Sequence[Suspect]) -> tuple[Suspect, ...]:
-    """Returns the best single mistakes and the best of all, in the order of `suspects`."""
-    guilty = [suspect for suspect in _ranked(screen, suspects) if suspect.mistakes]
-    single = [suspect for suspect in guilty if len(suspect.mistakes) == 1]
-    chosen = {*single[:_FINALISTS], *guilty[:_FINALISTS]}
-    return tuple(suspect for suspect in suspects if suspect in chosen)
-
-
-def _findings(judge: _Panel, present: Suspect, finalists: Sequence[Suspect]) -> tuple[Finding, ...]:
-    """Returns what the finalists come to, in their order."""
-    return tuple(_finding(judge, present, suspect, len(finalists)) for suspect in finalists)
-
-
-def _equals(judge: _Panel, findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Returns the best proven finding and those as simple that it is not told apart from.
+def _best(confirmation: _ImageSet, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Returns the likeliest proven finding, then those as simple that do not differ from it.
 
     The fewest mistakes come first, then the fewest options that repair them, then the order that
     they are given in: of equally good explanations the simplest is the likeliest.
     """
     proven = [finding for finding in findings if finding.is_proven]
     best = max(proven, key=lambda finding: finding.correct, default=None)
-    equal = [finding for finding in proven if best and not _is_worse(judge, finding, best)]
+    if best is None:
+        return ()
+    most = confirmation.correct(best.candidate)
+    equal = []
+    for finding in proven:
+        own = confirmation.correct(finding.candidate)
+        if mcnemar_p(int((own & ~most).sum()), int((most & ~own).sum())) >= _DISTINCT_P:
+            equal.append(finding)
     equal.sort(key=lambda finding: finding.complexity)
-    return tuple(f for f in equal if len(f.suspect.mistakes) == len(equal[0].suspect.mistakes))
-
-
-def _finding(judge: _Panel, present: Suspect, suspect: Suspect, tries: int) -> Finding:
-    before, after = judge.right(present), judge.right(suspect)
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    low, high = drop_interval(lost, gained, len(after))
-    return Finding(
-        suspect=suspect,
-        correct=int(after.sum()),
-        gained=gained,
-        lost=lost,
-        confidence=judge.confidence(suspect),
-        p_value=min(1.0, tries * _one_sided(gained, lost)),
-        gain_ci95_pp=(100 * low, 100 * high),
-        options=options_between(present.contract, suspect.contract),
-    )
-
-
-def _one_sided(gained: int, lost: int) -> float:
-    """Returns the exact McNemar p value of no gain against a gain.
-
-    Source: McNemar 1947 with the binomial distribution in place of chi squared; times the number
-    of tries it is Bonferroni's.
-    """
-    flips = gained + lost
-    return float(binomtest(gained, flips, 0.5, alternative="greater").pvalue) if flips else 1.0
-
-
-def _is_worse(judge: _Panel, found: Finding, best: Finding) -> bool:
-    """Returns whether the images tell the two apart."""
-    own, others = judge.right(found.suspect), judge.right(best.suspect)
-    return mcnemar_p(int((own & ~others).sum()), int((others & ~own).sum())) < _TOLD_APART
+    fewest = len(equal[0].candidate.mistakes)
+    return tuple(finding for finding in equal if len(finding.candidate.mistakes) == fewest)

@@ -1,10 +1,9 @@
-"""What the detective suspects and what it found: frozen values, with the sentence that names it."""
+"""Candidate contracts and what evaluating them gave: frozen values, with the sentence that reports it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edgeres.core.contract import PRESETS, Contract
 from edgeres.errors import ConfigError
@@ -13,16 +12,16 @@ LEVEL = 0.001
 """Chance, over everything that is tried, that a mistake is named where there is none."""
 
 OVERCONFIDENT = 0.1
-"""A network that is surer than it is right by more than this, on average, has been fed something
-else or is judged by other labels. Source: Guo et al. 2017, On Calibration of Modern Neural
+"""A network whose mean confidence is above its accuracy by more than this has been fed something
+else, or is evaluated with other labels. Source: Guo et al. 2017, On Calibration of Modern Neural
 Networks, table 1: trained ResNets are between 0.02 and 0.06 on CIFAR-10 and ImageNet."""
 
-HALF_RIGHT = 0.5
-"""Below this top-1 accuracy the usual mistakes are tried without being asked for."""
+LOW_ACCURACY = 0.5
+"""Top-1 accuracy below which the usual mistakes are tried by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelOrder:
+class LabelMapping:
     """Another reading of the data's labels."""
 
     mistake: str
@@ -34,24 +33,24 @@ class LabelOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspect:
-    """A preprocessing, or an order of the labels, that may be the right one."""
+class Candidate:
+    """A preprocessing contract, or a reading of the labels, that may be the network's own."""
 
     contract: Contract
     mistakes: tuple[str, ...] = ()
-    """What is wrong with the present one if this is right; empty for the present one."""
-    order: LabelOrder | None = None
+    """What is wrong with the present one if this is correct; empty for the present one."""
+    labels: LabelMapping | None = None
     """None reads the labels as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one suspect comes to, on the very images of the present preprocessing."""
+    """What one candidate gives, on the very images of the present preprocessing."""
 
     json_keys = (
-        "suspect.mistakes",
-        "suspect.contract",
-        "suspect.order.network_class",
+        "candidate.mistakes",
+        "candidate.contract",
+        "candidate.labels.network_class",
         "correct",
         "flips",
         "gain_ci95_pp",
@@ -59,16 +58,17 @@ class Finding:
         "options",
     )
 
-    suspect: Suspect
+    candidate: Candidate
     correct: int
-    gained: int
-    """Images that only the suspect has right."""
-    lost: int
-    """Images that only the present preprocessing has right."""
+    newly_correct: int
+    """Images that are correct with the candidate only."""
+    newly_wrong: int
+    """Images that are correct with the present preprocessing only."""
     confidence: float
-    """Mean softmax probability of the network's answers, in (0, 1]."""
+    """Mean softmax probability of the predicted classes, in (0, 1]."""
     p_value: float
-    """One-sided exact McNemar test of no gain, times the number of suspects judged, at most 1."""
+    """One-sided exact McNemar test of no gain, times the number of candidates confirmed, at most
+    1."""
     gain_ci95_pp: tuple[float, float]
     """95 % interval of the gain in top-1 accuracy, in percentage points."""
     options: tuple[str, ...]
@@ -76,8 +76,8 @@ class Finding:
 
     @property
     def flips(self) -> Mapping[str, int]:
-        """Images that change between correct and not."""
-        return {"gained": self.gained, "lost": self.lost}
+        """Images that change between correct and wrong."""
+        return {"gained": self.newly_correct, "lost": self.newly_wrong}
 
     @property
     def is_proven(self) -> bool:
@@ -87,12 +87,12 @@ class Finding:
     @property
     def complexity(self) -> tuple[int, int]:
         """Number of mistakes, and of options that repair them."""
-        return len(self.suspect.mistakes), len(self.options)
+        return len(self.candidate.mistakes), len(self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What trying the usual mistakes came to."""
+    """What trying the usual mistakes gave."""
 
     json_keys = (
         "samples",
@@ -106,108 +106,88 @@ class Diagnosis:
     )
 
     contract: Contract
-    """The preprocessing that was doubted."""
+    """The present preprocessing."""
     samples: int
-    """Images that the suspects were judged on, none of which had a part in choosing them."""
+    """Images of the confirmation set, none of which had a part in choosing the candidates."""
     correct: int
-    """Of these, how many are right with the present preprocessing."""
+    """Of these, how many are correct with the present preprocessing."""
     confidence: float
-    """Mean softmax probability of the network's answers with it."""
+    """Mean softmax probability of the predicted classes with it."""
     tried: int
-    """Suspects, pairs of mistakes included."""
+    """Candidates, pairs of mistakes included."""
     inferences: int
     """Images that the network was run on for all of this."""
     findings: tuple[Finding, ...]
-    """The suspects that were judged, the likeliest mistakes first."""
+    """The candidates of the confirmation set, the likeliest mistakes first."""
     named: Finding | None
     """The likeliest mistake; None where no gain is more than chance."""
     equals: tuple[Finding, ...] = ()
-    """Others that these images do not tell apart from `named`."""
+    """Others that do not differ significantly from `named` on these images."""
     carried: bool = True
     """Whether the contract came out of the model, not from the command line."""
 
     @property
     def sentence(self) -> str:
-        """Says what is wrong, by what evidence, and which option repairs it."""
-        return self._nothing() if self.named is None else self._named(self.named)
-
-    def _named(self, found: Finding) -> str:
-        low, high = found.gain_ci95_pp
-        return (
-            f"Likely mistake: {'; and '.join(found.suspect.mistakes)}. With that corrected "
-            f"{_share(found.correct, self.samples)} of {self.samples} images are right instead of "
-            f"{_share(self.correct, self.samples)}: a gain of {low:.1f} to {high:.1f} pp, "
-            f"p {_p_value(found.p_value)} (exact McNemar, corrected for {len(self.findings)} tries)."
-            f"{self._left_over(found)} {self._remedy(found)}{self._as_good()}"
-        )
-
-    def _nothing(self) -> str:
-        return (
-            f"None of {self.tried} usual mistakes in preprocessing or labels is found: "
-            f"{_share(self.correct, self.samples)} of {self.samples} images are right as it is, "
-            f"and no change gains more than chance."
-        )
-
-    def _left_over(self, found: Finding) -> str:
-        if found.confidence - found.correct / self.samples <= OVERCONFIDENT:
-            return ""
-        return " That does not explain everything: the network is still surer than it is right."
-
-    def _remedy(self, found: Finding) -> str:
-        order, options = found.suspect.order, " ".join(found.options)
-        steps = [order.remedy] if order else []
-        if options and self.carried:
-            steps.append(f"Export the model again with {options}, then calibrate and build again.")
-        elif options:
-            steps.append(f"Pass {options} to calibrate, build-engine and bench.")
-        return " ".join(steps)
-
-    def _as_good(self) -> str:
-        others = [" ".join(found.options) for found in self.equals if found.options]
-        return f" As good on these images: {' or '.join(others)}." if others else ""
+        """States what is wrong, by what evidence, and which option repairs it."""
+        present = f"{self.correct} ({100 * self.correct / self.samples:.1f} %)"
+        named = self.named
+        if named is None:
+            return (
+                f"None of {self.tried} usual mistakes in preprocessing or labels is found: "
+                f"{present} of {self.samples} images are correct as it is, and no change gains "
+                "more than chance."
+            )
+        accuracy, (low, high) = named.correct / self.samples, named.gain_ci95_pp
+        p_value = "< 1e-6" if named.p_value < 1e-6 else f"= {named.p_value:.1g}"
+        sentences = [
+            f"Likely mistake: {'; and '.join(named.candidate.mistakes)}.",
+            f"With that corrected {named.correct} ({100 * accuracy:.1f} %) of {self.samples} "
+            f"images are correct instead of {present}: a gain of {low:.1f} to {high:.1f} pp, "
+            f"p {p_value} (exact McNemar, corrected for {len(self.findings)} tries).",
+        ]
+        if named.confidence - accuracy > OVERCONFIDENT:
+            sentences.append(
+                "That does not explain everything: the network is still more confident than it is "
+                "accurate."
+            )
+        if named.candidate.labels:
+            sentences.append(named.candidate.labels.remedy)
+        if options := " ".join(named.options):
+            # A contract that the model carries overrides the command line, so it is exported anew.
+            sentences.append(
+                f"Export the model again with {options}, then calibrate and build again."
+                if self.carried
+                else f"Pass {options} to calibrate, build-engine and bench."
+            )
+        if others := [" ".join(finding.options) for finding in self.equals if finding.options]:
+            sentences.append(f"As good on these images: {' or '.join(others)}.")
+        return " ".join(sentences)
 
 
-def options_between(present: Contract, right: Contract) -> tuple[str, ...]:
-    """Returns the options that turn one contract into the other: a preset, or value by value."""
-    options = tuple(_options(present, right))
-    named = (f"--preset {name}" for name, contract in PRESETS.items() if contract == right)
-    return options if len(options) < 2 else tuple(named)[:1] or options
+def options_between(present: Contract, target: Contract) -> tuple[str, ...]:
+    """Returns the options that turn one contract into the other: a preset, or value by value.
 
-
-def _options(present: Contract, right: Contract) -> Iterator[str]:
-    values: Mapping[str, tuple[Any, Any]] = {
-        "color": (present.color, right.color),
-        "scale": (present.scale, right.scale),
-        "mean": (present.mean, right.mean),
-        "std": (present.std, right.std),
-        "resize": (present.resize, right.resize),
-        "interpolation": (present.interpolation, right.interpolation),
-    }
-    if present.size != right.size:
+    Raises:
+        ConfigError: they are of different sizes.
+    """
+    if present.size != target.size:
         raise ConfigError(
-            f"Contracts of {present.size} and {right.size} pixels are for different networks; "
+            f"Contracts of {present.size} and {target.size} pixels are for different networks; "
             "compare two of one size."
         )
-    for name, (before, after) in values.items():
-        if before != after:
-            yield f"--{name} {_value(after)}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(f"{number:.6g}" for number in value)
-    if isinstance(value, float):
-        return f"1/{round(1 / value)}" if 0 < value < 1 and _is_whole(1 / value) else f"{value:.9g}"
-    return "none" if value is None else str(value)
-
-
-def _is_whole(value: float) -> bool:
-    return abs(value - round(value)) < 1e-9 * value
-
-
-def _share(correct: int, samples: int) -> str:
-    return f"{correct} ({100 * correct / samples:.1f} %)"
-
-
-def _p_value(value: float) -> str:
-    return "< 1e-6" if value < 1e-6 else f"= {value:.1g}"
+    options = []
+    for name in ("color", "scale", "mean", "std", "resize", "interpolation"):
+        value = getattr(target, name)
+        if value == getattr(present, name):
+            continue
+        text = "none" if value is None else str(value)
+        if isinstance(value, tuple):
+            text = ",".join(f"{number:.6g}" for number in value)
+        elif isinstance(value, float):
+            # As it is typed and known: 1/255, not 0.00392156863.
+            inverse = 1 / value if 0 < value < 1 else 0.0
+            is_fraction = inverse and abs(inverse - round(inverse)) < 1e-9 * inverse
+            text = f"1/{round(inverse)}" if is_fraction else f"{value:.9g}"
+        options.append(f"--{name} {text}")
+    presets = [f"--preset {name}" for name, contract in PRESETS.items() if contract == target]
+    return tuple(presets[:1] if len(options) > 1 and presets else options)

@@ -1,4 +1,4 @@
-"""Calibrated ranges against those of the images judged: figures by hand, and what is no alarm."""
+"""Calibrated ranges against those of the evaluated images: figures by hand, and what is no alarm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_figures_are_those_by_hand() -> None:
     assert found.distance == pytest.approx(1.0)
     assert found.chance == pytest.approx(2 / 3)
     assert (found.activations, found.coarse, found.clipped) == (3, 1, 1)
-    assert (found.worst, found.worst_calibrated, found.worst_judged) == ("a", 8.0, 2.0)
+    assert (found.worst, found.worst_calibrated, found.worst_observed) == ("a", 8.0, 2.0)
 
 
 def test_an_alarm_says_its_figures_and_what_to_do() -> None:
@@ -35,8 +35,8 @@ def test_an_alarm_says_its_figures_and_what_to_do() -> None:
     assert found.is_foreign
     assert found.sentence == (
         "The engine was calibrated on images unlike these: its ranges are a factor of 5.04 from "
-        "those of 64 images judged, whose own halves differ by 1.59. 1 of 3 activations are "
-        "clipped, 2 are coarser than needed; the worst is 'b' with 64 where 4 is seen. Calibrate "
+        "those of 64 evaluated images, whose own halves differ by 1.59. 1 of 3 activations are "
+        "clipped, 2 are coarser than needed; the worst is 'b' with 64 where 4 is observed. Calibrate "
         "again on images of the kind that the engine will see, prepared in the same way."
     )
 

@@ -1,4 +1,4 @@
-"""The detective on a world of plain colours: what it names, on what evidence, at which cost."""
+"""The diagnosis on a world of plain colours: what it names, on what evidence, at which cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.evaluate import Predictions
 from edgeres.evaluation.mistakes import Diagnosis, diagnose, is_suspicious, search
-from edgeres.evaluation.mistakes.search import JUDGING, SCREENING, _one_sided
+from edgeres.evaluation.mistakes.search import CONFIRMATION, SCREENING, gain_p
 from edgeres.images import Batch, Dataset
 from edgeres.progress import Progress
 from edgeres.serialization import to_json
@@ -27,28 +27,28 @@ from edgeres.testing import FakeRunner
 
 BGR = replace(RIGHT, color=Color.BGR)
 BARE = replace(RIGHT, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-COUNT = SCREENING + JUDGING
+COUNT = SCREENING + CONFIRMATION
 
 
 def found(contract: Contract, dataset: Dataset | None = None, **more: object) -> Diagnosis:
-    """Returns what the detective finds where the colours' network is fed by `contract`."""
+    """Returns what the diagnosis gives where the colours' network is fed by `contract`."""
     return diagnose(Painter().runner(), dataset or plain_colors(COUNT), contract, **more)  # type: ignore[arg-type]
 
 
 def named(diagnosis: Diagnosis) -> tuple[str, ...]:
     """Returns the mistakes that it names."""
     assert diagnosis.named is not None, diagnosis.sentence
-    return diagnosis.named.suspect.mistakes
+    return diagnosis.named.candidate.mistakes
 
 
-def test_the_right_preprocessing_is_left_alone() -> None:
+def test_the_correct_preprocessing_is_left_alone() -> None:
     """Nothing is named, and it is said how much was tried."""
     diagnosis = found(RIGHT)
     assert diagnosis.named is None
-    assert diagnosis.correct == diagnosis.samples == JUDGING
+    assert diagnosis.correct == diagnosis.samples == CONFIRMATION
     assert diagnosis.sentence == (
         f"None of {diagnosis.tried} usual mistakes in preprocessing or labels is found: 256 "
-        "(100.0 %) of 256 images are right as it is, and no change gains more than chance."
+        "(100.0 %) of 256 images are correct as it is, and no change gains more than chance."
     )
 
 
@@ -57,12 +57,12 @@ def test_swapped_colours_are_named_with_their_evidence() -> None:
     diagnosis = found(BGR)
     assert named(diagnosis) == ("red and blue are swapped, the network takes RGB",)
     assert diagnosis.named is not None
-    gained, lost = diagnosis.named.gained, diagnosis.named.lost
+    gained, lost = diagnosis.named.newly_correct, diagnosis.named.newly_wrong
     assert diagnosis.named.correct == diagnosis.correct + gained - lost
-    low, high = (100 * bound for bound in drop_interval(lost, gained, JUDGING))
+    low, high = (100 * bound for bound in drop_interval(lost, gained, CONFIRMATION))
     assert diagnosis.sentence.startswith(
         "Likely mistake: red and blue are swapped, the network takes RGB. With that corrected 256 "
-        f"(100.0 %) of 256 images are right instead of {diagnosis.correct} "
+        f"(100.0 %) of 256 images are correct instead of {diagnosis.correct} "
         f"({100 * diagnosis.correct / 256:.1f} %): a gain of {low:.1f} to {high:.1f} pp, p < 1e-6 "
         f"(exact McNemar, corrected for {len(diagnosis.findings)} tries). Export the model again "
         "with --color rgb, then calibrate and build again."
@@ -112,7 +112,7 @@ def test_an_order_of_labels_that_nobody_wrote_down_is_read_off_the_answers() -> 
     diagnosis = found(RIGHT, replace(data, labels=order[data.labels]))
     assert named(diagnosis) == ("the labels number the classes in another order than the network",)
     assert diagnosis.named is not None
-    assert diagnosis.named.correct == JUDGING
+    assert diagnosis.named.correct == CONFIRMATION
     assert "0 is 3, 2 is 6, 3 is 0, 4 is 2, 5 is 4, 6 is 7, 7 is 9, 9 is 5." in diagnosis.sentence
 
 
@@ -123,7 +123,10 @@ def test_a_network_that_is_still_wrong_is_not_explained() -> None:
     half = np.where(np.arange(COUNT) % 2, data.labels, (data.labels + 3) % 10)
     diagnosis = found(BARE, replace(data, labels=half))
     assert named(diagnosis)[0].startswith("mean and std are missing")
-    assert "That does not explain everything: the network is still surer" in diagnosis.sentence
+    assert (
+        "That does not explain everything: the network is still more confident"
+        in diagnosis.sentence
+    )
 
 
 @pytest.mark.parametrize("contract", [RIGHT, BGR, BARE], ids=["right", "bgr", "bare"])
@@ -134,8 +137,8 @@ def test_the_inferences_are_counted_and_bounded(contract: Contract) -> None:
     assert diagnosis.inferences == painter.shown < 5000
 
 
-def test_images_that_choose_do_not_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fifth screens, the rest judges, and no image is in both."""
+def test_images_that_choose_do_not_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fifth screens, the rest confirms, and no image is in both."""
     shown: dict[int, set[str]] = {}
 
     def recorded(
@@ -148,8 +151,11 @@ def test_images_that_choose_do_not_judge(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(search, "tracked_batches", recorded)
     found(BGR)
-    assert {total: len(names) for total, names in shown.items()} == {SCREENING: 64, JUDGING: 256}
-    assert not shown[SCREENING] & shown[JUDGING]
+    assert {total: len(names) for total, names in shown.items()} == {
+        SCREENING: 64,
+        CONFIRMATION: 256,
+    }
+    assert not shown[SCREENING] & shown[CONFIRMATION]
 
 
 def random_answers(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -160,14 +166,14 @@ def random_answers(images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def test_nothing_is_named_by_chance() -> None:
-    """A network that guesses is never explained, on 40 data sets with 36 suspects each."""
+    """A network that guesses is never explained, on 40 data sets with 36 candidates each."""
     runner = FakeRunner(logits=random_answers)
     for seed in range(40):
         diagnosis = diagnose(runner, plain_colors(COUNT, seed=seed), RIGHT)
         assert diagnosis.named is None, diagnosis.sentence
 
 
-def test_a_suspect_that_overflows_the_network_is_out() -> None:
+def test_a_candidate_that_overflows_the_network_is_out() -> None:
     """A reference in FP16 may answer raw values with NaN: the others are still tried."""
     painter = Painter()
 
@@ -180,7 +186,7 @@ def test_a_suspect_that_overflows_the_network_is_out() -> None:
 
 
 def test_a_network_that_fails_on_the_present_images_is_refused() -> None:
-    """That is no suspect's doing."""
+    """That is no candidate's doing."""
     broken = FakeRunner(logits=lambda images: np.full((len(images), 10), np.nan, np.float32))
     with pytest.raises(RunnerError, match="returned NaN or infinite logits"):
         diagnose(broken, plain_colors(COUNT), RIGHT)
@@ -195,13 +201,13 @@ def test_few_images_prove_nothing() -> None:
 
 
 def test_one_image_is_refused() -> None:
-    """There would be none left to judge on."""
+    """There would be none left to confirm on."""
     with pytest.raises(DataError, match="has 1 image; a diagnosis needs some to choose by and"):
         found(RIGHT, plain_colors(1))
 
 
 def test_images_without_labels_are_refused() -> None:
-    """Nothing could be right."""
+    """Nothing could be correct."""
     with pytest.raises(DataError, match="has no labels; a diagnosis needs one an image"):
         found(RIGHT, replace(plain_colors(20), labels=None))
 
@@ -211,19 +217,19 @@ def test_the_p_value_is_that_of_coin_flips(gained: int, lost: int) -> None:
     """Summed by hand: the chance of at least as many heads."""
     flips = gained + lost
     expected = sum(comb(flips, heads) for heads in range(gained, flips + 1)) / 2**flips
-    assert _one_sided(gained, lost) == pytest.approx(expected, rel=1e-9)
+    assert gain_p(gained, lost) == pytest.approx(expected, rel=1e-9)
 
 
 def test_every_try_is_paid_for() -> None:
-    """The p value is the exact one times the suspects judged, and at most 1."""
+    """The p value is the exact one times the candidates confirmed, and at most 1."""
     diagnosis = found(BGR)
     for finding in diagnosis.findings:
-        alone = _one_sided(finding.gained, finding.lost)
+        alone = gain_p(finding.newly_correct, finding.newly_wrong)
         assert finding.p_value == min(1.0, len(diagnosis.findings) * alone)
 
 
 def test_the_json_has_the_evidence() -> None:
-    """What was judged, what was named and in which words."""
+    """What was confirmed, what was named and in which words."""
     diagnosis = found(BGR)
     told = to_json(diagnosis)
     assert told["sentence"] == diagnosis.sentence
@@ -240,8 +246,8 @@ def predictions(right: int, wrong: int, confidence: float) -> Predictions:
     return Predictions(classes=10, top1=np.zeros_like(rank), rank=rank, confidence=sure)
 
 
-def test_a_network_is_suspected_that_is_seldom_right_or_surer_than_right() -> None:
-    """Below half, or more than a tenth surer; a good one is not."""
+def test_a_network_is_suspicious_that_is_rarely_correct_or_overconfident() -> None:
+    """Below half, or confidence more than a tenth above accuracy; a good one is not."""
     assert not is_suspicious(predictions(92, 8, 0.97))
     assert not is_suspicious(predictions(50, 50, 0.55))
     assert is_suspicious(predictions(49, 51, 0.5))
@@ -251,5 +257,5 @@ def test_a_network_is_suspected_that_is_seldom_right_or_surer_than_right() -> No
 def test_the_world_is_as_it_says() -> None:
     """The painter knows every colour as trained, and swapped four pairs stand for another."""
     assert len(COLORS) == 10
-    assert found(BGR).correct < 0.7 * JUDGING
+    assert found(BGR).correct < 0.7 * CONFIRMATION
     assert PRESETS["cifar-imagenet-norm"] is RIGHT

@@ -1,4 +1,4 @@
-"""The usual mistakes: each is suspected, none twice, and the options that are named repair it."""
+"""The usual mistakes: each has a candidate, none two, and the options that are named repair it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 from edgeres.cli.options import contract_from, contract_options
 from edgeres.core.contract import PRESETS, Color, Contract, Interpolation
 from edgeres.errors import ConfigError
-from edgeres.evaluation.mistakes.suspects import Sides, geometry_beside, label_orders, suspects_of
-from edgeres.evaluation.mistakes.values import Suspect, options_between
+from edgeres.evaluation.mistakes.candidates import (
+    ShortSides,
+    candidate_contracts,
+    label_mappings,
+    with_geometry,
+)
+from edgeres.evaluation.mistakes.values import Candidate, options_between
 from edgeres.images import normalise, prepare
 from edgeres.serialization import to_json
 
 IMAGENET, CAFFE, DIGITS = (PRESETS[name] for name in ("imagenet", "imagenet-caffe", "digits"))
-SIDES = Sides(shortest=240, longest=300)
+SIDES = ShortSides(shortest=240, longest=300)
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
@@ -35,8 +40,8 @@ def numbers(contract: Contract) -> NDArray[np.float32]:
 
 
 def single(contract: Contract) -> dict[str, Contract]:
-    """Returns the suspects of one mistake by that mistake."""
-    found = suspects_of(contract, SIDES)
+    """Returns the candidates of one mistake by that mistake."""
+    found = candidate_contracts(contract, SIDES)
     return {s.mistakes[0]: s.contract for s in found if len(s.mistakes) == 1}
 
 
@@ -82,17 +87,17 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("said", MISTAKES)
-def test_the_right_preprocessing_is_among_the_suspects(said: str) -> None:
+def test_the_correct_preprocessing_is_among_the_candidates(said: str) -> None:
     """It makes the very numbers of an image that the network was trained on."""
-    wrong, right = MISTAKES[said]
-    found = [s.contract for s in suspects_of(wrong, SIDES)]
-    assert any(np.allclose(numbers(c), numbers(right), rtol=1e-5, atol=1e-5) for c in found)
+    wrong, correct = MISTAKES[said]
+    found = [s.contract for s in candidate_contracts(wrong, SIDES)]
+    assert any(np.allclose(numbers(c), numbers(correct), rtol=1e-5, atol=1e-5) for c in found)
 
 
 @pytest.mark.parametrize("contract", [IMAGENET, CAFFE, DIGITS], ids=["imagenet", "caffe", "digits"])
-def test_no_two_suspects_make_the_same_numbers(contract: Contract) -> None:
+def test_no_two_candidates_make_the_same_numbers(contract: Contract) -> None:
     """Nor does one make those of the present contract: each inference tells something."""
-    made = [numbers(contract), *(numbers(s.contract) for s in suspects_of(contract, SIDES))]
+    made = [numbers(contract), *(numbers(s.contract) for s in candidate_contracts(contract, SIDES))]
     texts = {array.round(4).tobytes() for array in made}
     assert len(texts) == len(made)
 
@@ -108,24 +113,24 @@ def test_mistakes_are_said_as_they_were_made() -> None:
 
 
 def test_two_mistakes_come_with_both_their_names() -> None:
-    """Colour beside values, and geometry beside a suspect of one mistake."""
+    """Colour beside values, and geometry beside a candidate of one mistake."""
     wrong = replace(CAFFE, color=Color.RGB, mean=ZERO)
-    (pair,) = (s for s in suspects_of(wrong, SIDES) if s.contract == CAFFE)
+    (pair,) = (s for s in candidate_contracts(wrong, SIDES) if s.contract == CAFFE)
     assert len(pair.mistakes) == 2
-    first = suspects_of(IMAGENET, SIDES)[0]
-    beside = geometry_beside(first, SIDES)
+    first = candidate_contracts(IMAGENET, SIDES)[0]
+    beside = with_geometry(first, SIDES)
     assert {s.mistakes[0] for s in beside} == {first.mistakes[0]}
     assert all(len(s.mistakes) == 2 for s in beside)
-    assert geometry_beside(pair, SIDES) == ()
+    assert with_geometry(pair, SIDES) == ()
 
 
 def test_a_resize_that_changes_nothing_has_no_filter() -> None:
-    """Images of the right size are the same by every filter, and cannot be cropped larger."""
-    found = suspects_of(PRESETS["digits"], Sides(shortest=32, longest=32))
+    """Images of the correct size are the same by every filter, and cannot be cropped larger."""
+    found = candidate_contracts(PRESETS["digits"], ShortSides(shortest=32, longest=32))
     assert {s.contract.interpolation for s in found if s.contract.resize == 32} == {
         Interpolation.BILINEAR
     }
-    small = suspects_of(PRESETS["digits"], Sides(shortest=8, longest=8))
+    small = candidate_contracts(PRESETS["digits"], ShortSides(shortest=8, longest=8))
     assert all(s.contract.resize is not None for s in small)
 
 
@@ -136,13 +141,15 @@ def tell(**options: object) -> None:
     click.echo(to_json(contract_from(dict(options)).resolve(IMAGENET)))
 
 
-@pytest.mark.parametrize("suspect", suspects_of(IMAGENET, SIDES), ids=lambda s: str(s.contract))
-def test_the_options_make_the_contract(suspect: Suspect) -> None:
-    """Read by the command line's own parser, they turn the present contract into the right one."""
-    options = options_between(IMAGENET, suspect.contract)
+@pytest.mark.parametrize(
+    "candidate", candidate_contracts(IMAGENET, SIDES), ids=lambda s: str(s.contract)
+)
+def test_the_options_make_the_contract(candidate: Candidate) -> None:
+    """Read by the command line's own parser, they turn the present contract into the correct one."""
+    options = options_between(IMAGENET, candidate.contract)
     told = CliRunner().invoke(tell, [word for option in options for word in option.split()])
     assert told.exit_code == 0, told.output
-    expected = {**to_json(suspect.contract)}
+    expected = {**to_json(candidate.contract)}
     assert told.output.strip() == str(expected)
 
 
@@ -164,7 +171,7 @@ def test_contracts_of_two_networks_are_refused() -> None:
 
 def test_labels_are_read_one_higher_and_one_lower() -> None:
     """A label that leaves the network's classes stands for none."""
-    higher, lower = label_orders(4, (), ())
+    higher, lower = label_mappings(4, (), ())
     assert higher.network_class == (1, 2, 3, -1)
     assert lower.network_class == (-1, 0, 1, 2)
     assert "count from 1" in lower.mistake
@@ -174,13 +181,13 @@ def test_labels_are_read_one_higher_and_one_lower() -> None:
 def test_folders_sorted_as_text_are_read_by_number() -> None:
     """Of 12 folders 0 to 11, the third as text is 10."""
     names = sorted(map(str, range(12)))
-    (by_number,) = (o for o in label_orders(12, names, ()) if "as text" in o.mistake)
+    (by_number,) = (o for o in label_mappings(12, names, ()) if "as text" in o.mistake)
     assert by_number.network_class == tuple(int(name) for name in names)
-    assert len(label_orders(10, tuple("0123456789"), ())) == 2
+    assert len(label_mappings(10, tuple("0123456789"), ())) == 2
 
 
 def test_folders_are_read_by_the_names_of_the_networks_classes() -> None:
     """Where both name the same classes, their order alone may differ."""
-    (by_name,) = label_orders(3, ("cat", "dog", "eel"), ("dog", "eel", "cat"))[2:]
+    (by_name,) = label_mappings(3, ("cat", "dog", "eel"), ("dog", "eel", "cat"))[2:]
     assert by_name.network_class == (2, 0, 1)
-    assert len(label_orders(3, ("cat", "dog", "eel"), ("cat", "dog", "eel"))) == 2
+    assert len(label_mappings(3, ("cat", "dog", "eel"), ("cat", "dog", "eel"))) == 2

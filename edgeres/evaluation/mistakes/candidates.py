@@ -1,0 +1,269 @@
+"""The usual mistakes: which contract would be the network's own if one, or two, had been made.
+
+Two contracts that make the same numbers of an image are one candidate; the first, with the fewest
+mistakes, stands for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from edgeres.core.contract import PRESETS, Color, Contract, Interpolation
+from edgeres.evaluation.mistakes.values import Candidate, LabelMapping
+
+Triple = tuple[float, float, float]
+
+_ZERO, _ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+_CROP_FRACTION = 224 / 256
+"""Fraction of the resized short side that the crop keeps. Source: torchvision's references."""
+
+_RAW_UNITS = 2.0
+"""A mean or deviation above it belongs to values of 0 to 255, not of 0 to 1."""
+
+
+_PER_CLASS = 4
+"""Images that each class needs on average for a label mapping to be read off the predictions."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Normalisation:
+    """A map from raw values to what a network takes, its triples in RGB order."""
+
+    name: str
+    scale: float
+    mean: Triple
+    std: Triple
+
+
+def _reversed(triple: Triple) -> Triple:
+    return triple[2], triple[1], triple[0]
+
+
+def _in_order(triple: Triple, color: Color) -> Triple:
+    """Returns a triple of RGB in a contract's channel order, or the other way round."""
+    return triple if color is Color.RGB else _reversed(triple)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortSides:
+    """How long the short sides of a data set's images are, in pixels."""
+
+    shortest: int
+    longest: int
+
+    def are_changed_by(self, resize: int | None) -> bool:
+        """Whether resizing the short side to `resize` changes any image."""
+        return resize is not None and not self.shortest == self.longest == resize
+
+
+_PRESETS = {
+    "imagenet": "ImageNet's mean and std",
+    "cifar": "CIFAR-10's mean and std",
+    "imagenet-inception": "values in [-1, 1]",
+    "imagenet-caffe": "values in [0, 255] minus the mean",
+}
+
+_KNOWN = (
+    *(
+        _Normalisation(
+            name, known.scale, _in_order(known.mean, known.color), _in_order(known.std, known.color)
+        )
+        for preset, name in _PRESETS.items()
+        for known in (PRESETS[preset],)
+    ),
+    _Normalisation("values in [0, 1]", 1 / 255, _ZERO, _ONE),
+    _Normalisation("raw values in [0, 255]", 1.0, _ZERO, _ONE),
+)
+
+
+def candidate_contracts(contract: Contract, sides: ShortSides) -> tuple[Candidate, ...]:
+    """Returns every candidate contract: single mistakes, and colour with values.
+
+    Args:
+        contract: the present preprocessing.
+        sides: of the images.
+    """
+    values = tuple(_value_candidates(contract))
+    pairs = (_both(v, c) for v in values for c in _color_candidates(v.contract, as_typed=False))
+    singles = (*_color_candidates(contract), *values, *_geometry_candidates(contract, sides))
+    return _distinct(Candidate(contract=contract), (*singles, *pairs), sides)
+
+
+def with_geometry(candidate: Candidate, sides: ShortSides) -> tuple[Candidate, ...]:
+    """Returns a candidate with each mistake in the geometry added; none where it has two."""
+    if len(candidate.mistakes) != 1 or candidate.contract.resize is None:
+        return ()
+    pairs = (_both(candidate, other) for other in _geometry_candidates(candidate.contract, sides))
+    return _distinct(candidate, pairs, sides)
+
+
+def with_mappings(candidate: Candidate, mappings: Sequence[LabelMapping]) -> tuple[Candidate, ...]:
+    """Returns a candidate and, where it has one mistake at most, it with each label mapping."""
+    if len(candidate.mistakes) > 1:
+        return (candidate,)
+    # Reading the same predictions with other labels costs no inference.
+    mapped = (
+        replace(candidate, labels=one, mistakes=(*candidate.mistakes, one.mistake))
+        for one in mappings
+    )
+    return (candidate, *mapped)
+
+
+def label_mappings(
+    network_classes: int, data_classes: Sequence[str], names: Sequence[str]
+) -> tuple[LabelMapping, ...]:
+    """Returns the other readings of the labels that are known without looking at an image.
+
+    Args:
+        network_classes: length of the logits.
+        data_classes: names of the data's classes in order of label; empty where not known.
+        names: names of the network's classes in order; empty where not known.
+    """
+    mappings = []
+    for shift, mistake in (
+        (1, "low, as if the network's first class is none of the data's"),
+        (-1, "high, as if they count from 1"),
+    ):
+        shifted = (label + shift for label in range(network_classes))
+        mappings.append(
+            LabelMapping(
+                mistake=f"the labels are one too {mistake}",
+                remedy=f"Write a labels.csv, or an .npz, with every class index {shift:+d}.",
+                network_class=tuple(new if 0 <= new < network_classes else -1 for new in shifted),
+            )
+        )
+    present, own = list(data_classes), list(names)
+    # torchvision's ImageFolder sorts folders as text; many a network's classes are numbered.
+    by_number = sorted(present, key=int) if all(map(str.isdecimal, present)) else present
+    if by_number != present:
+        mappings.append(
+            LabelMapping(
+                mistake="the class folders are sorted as text (1, 10, 2), the network's classes "
+                "by number",
+                remedy="Name the folders with leading zeros (01, 02, 10).",
+                network_class=tuple(by_number.index(name) for name in present),
+            )
+        )
+    if sorted(present) == sorted(own) and present != own:
+        mappings.append(
+            LabelMapping(
+                mistake="the class folders are in the order of their names, the network's classes "
+                "are not",
+                remedy="Write a labels.csv with the class indices of the network.",
+                network_class=tuple(own.index(name) for name in present),
+            )
+        )
+    return tuple(mappings)
+
+
+def assigned_mappings(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], network_classes: int
+) -> tuple[LabelMapping, ...]:
+    """Returns the one-to-one mapping with which most images would be correct; none for too few.
+
+    Args:
+        labels: (N,), of the data.
+        predicted: (N,), classes of the network.
+        network_classes: number of these.
+
+    Source: Kuhn 1955, the Hungarian method, on the table of label and prediction.
+    """
+    if len(labels) < _PER_CLASS * network_classes:
+        return ()
+    table = np.zeros((network_classes, network_classes), np.int64)
+    np.add.at(table, (labels, predicted), 1)
+    matched = linear_sum_assignment(table, maximize=True)[1].tolist()
+    arrows = ", ".join(f"{label} is {own}" for label, own in enumerate(matched) if label != own)
+    return (
+        LabelMapping(
+            mistake="the labels number the classes in another order than the network",
+            remedy=f"Number the classes as the network does: {arrows}.",
+            network_class=tuple(matched),
+        ),
+    )
+
+
+def _both(first: Candidate, second: Candidate) -> Candidate:
+    """Returns two mistakes at once; the second was derived from the first one's contract."""
+    return replace(second, mistakes=(*first.mistakes, *second.mistakes))
+
+
+def _color_candidates(contract: Contract, *, as_typed: bool = True) -> Iterator[Candidate]:
+    """Yields the other colour order, mean and std going along with their channels.
+
+    With `as_typed` first with both as they stand, which is correct if only the order was mistyped.
+    """
+    other = Color.BGR if contract.color is Color.RGB else Color.RGB
+    mistakes = (f"red and blue are swapped, the network takes {other.upper()}",)
+    swapped = replace(contract, color=other)
+    if as_typed:
+        yield Candidate(contract=swapped, mistakes=mistakes)
+    mean, std = _reversed(contract.mean), _reversed(contract.std)
+    yield Candidate(contract=replace(swapped, mean=mean, std=std), mistakes=mistakes)
+
+
+def _value_candidates(contract: Contract) -> Iterator[Candidate]:
+    """Yields the other maps from raw values, in the present colour order."""
+    # A scale that does not agree with the units of mean and std comes first: it is the likelier.
+    raw_units = max(*contract.mean, *contract.std) > _RAW_UNITS
+    if raw_units and contract.scale < 1:
+        mistake = "the values are scaled twice: by the scale, and by a mean and std of 0 to 255"
+        yield Candidate(contract=replace(contract, scale=1.0), mistakes=(mistake,))
+    if not raw_units and contract.scale == 1:
+        mistake = "the scaling by 1/255 is missing"
+        yield Candidate(contract=replace(contract, scale=1 / 255), mistakes=(mistake,))
+    for known in _KNOWN:
+        bare, mean, std = (_ZERO, _ONE), known.mean, known.std
+        if (contract.mean, contract.std) == bare and contract.scale == known.scale:
+            mistake = f"mean and std are missing, the network takes {known.name}"
+        elif (mean, std) == bare and known.scale == 1:
+            mistake = (
+                f"the values are scaled twice, the network takes {known.name} and scales them "
+                "itself"
+            )
+        elif contract.scale == 1 and known.scale < 1:
+            mistake = f"the scaling is missing, the network takes {known.name}"
+        else:
+            mistake = f"scale, mean and std are another network's, this one takes {known.name}"
+        mean, std = (_in_order(triple, contract.color) for triple in (mean, std))
+        corrected = replace(contract, scale=known.scale, mean=mean, std=std)
+        yield Candidate(contract=corrected, mistakes=(mistake,))
+
+
+def _geometry_candidates(contract: Contract, sides: ShortSides) -> Iterator[Candidate]:
+    """Yields the other ways to the same number of pixels, and the other filters of the resize."""
+    size = contract.size
+    resizes: dict[int | None, str] = {
+        size: f"a margin is cropped off, the network takes images resized to {size}",
+        round(size / _CROP_FRACTION): "no margin is cropped off as the network has it",
+    }
+    # Smaller images cannot be cropped without being resized.
+    if sides.shortest >= size:
+        resizes[None] = "images are resized, the network takes their centre as it is"
+    for resize, mistake in resizes.items():
+        yield Candidate(contract=replace(contract, resize=resize), mistakes=(mistake,))
+    for filter in Interpolation:
+        mistake = f"the resize is {contract.interpolation}, the network takes {filter}"
+        yield Candidate(contract=replace(contract, interpolation=filter), mistakes=(mistake,))
+
+
+def _distinct(
+    present: Candidate, candidates: Iterable[Candidate], sides: ShortSides
+) -> tuple[Candidate, ...]:
+    """Drops what makes the same numbers as the present one or as one before it."""
+    by_input: dict[tuple[object, ...], Candidate] = {}
+    for candidate in (present, *candidates):
+        contract = candidate.contract
+        resized = sides.are_changed_by(contract.resize)
+        geometry = (contract.resize, contract.interpolation) if resized else ()
+        slopes = (contract.scale / std for std in contract.std)
+        offsets = (mean / std for mean, std in zip(contract.mean, contract.std, strict=True))
+        # Six digits: the same constant typed with fewer digits is no other preprocessing.
+        numbers = (f"{number:.6g}" for number in (*slopes, *offsets))
+        by_input.setdefault((geometry, contract.color, *numbers), candidate)
+    return tuple(by_input.values())[1:]
