@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeres.core.artifacts import OnnxArtifact
-from edgeres.core.bench_requests import BenchConfig, Decision
+from edgeres.core.bench_requests import BenchConfig, BenchInputs, Decision
 from edgeres.core.contract import ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
@@ -23,13 +23,7 @@ from edgeres.images import batches, load_dataset
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.onnxruntime.runner import network_runner
 from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
-from edgeres.workflows import (
-    BenchRequest,
-    bench_engine,
-    build_from_model,
-    calibrate_model,
-    export_stage,
-)
+from edgeres.workflows import bench_engine, build_from_model, calibrate_model, export_stage
 
 pytestmark = pytest.mark.shared
 
@@ -123,9 +117,7 @@ class Network:
         engine = self.folder / "int8.onnx"
         build_from_model(self.model.path, BuildConfig(), self.table, output=engine)
         data = self._data / self.case.test
-        return bench_engine(
-            BenchRequest(engine=engine, reference=self.model.path, data=data), BRIEF
-        )
+        return bench_engine(BenchInputs(engine=engine, reference=self.model.path, data=data), BRIEF)
 
     def simulated(self) -> Accuracy:
         """Returns the accuracy of TensorRT's placement, run on the CPU."""

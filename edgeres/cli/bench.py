@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from edgeres.cli.options import (
     PATH,
-    choice,
+    Names,
     common_options,
-    contract_from,
     contract_options,
+    option_group,
 )
 from edgeres.cli.output import command_line, progress_bars, show, show_json
-from edgeres.core.bench_requests import BenchConfig, Decision, LoadGenConfig, Scenario, Timing
+from edgeres.core.bench_requests import (
+    BenchConfig,
+    BenchInputs,
+    Decision,
+    LoadGenConfig,
+    ReportFiles,
+    Scenario,
+    Timing,
+)
+from edgeres.core.contract import ContractOptions
 
 DEFAULTS = BenchConfig()
 
@@ -35,30 +44,135 @@ def _check_counts(timing: Timing) -> None:
 _TYPED = ParameterSource.COMMANDLINE
 
 
+def _loadgen_config(scenario: Scenario | None, loadgen_seconds: float) -> LoadGenConfig | None:
+    return None if scenario is None else LoadGenConfig(scenario=scenario, seconds=loadgen_seconds)
+
+
+_config = option_group(
+    "config",
+    BenchConfig,
+    click.option(
+        "--max-drop",
+        "max_drop_pp",
+        type=float,
+        metavar="PP",
+        help="Limit of the drop of top-1 accuracy, in percentage points.",
+    ),
+    click.option(
+        "--decide",
+        type=Names(Decision),
+        default=DEFAULTS.decide.value,
+        show_default=True,
+        help="What is held against --max-drop: the bound that the images prove, or the drop measured.",
+    ),
+    click.option(
+        "--min-speedup",
+        type=float,
+        metavar="X",
+        help="Least ratio of the median latencies, the reference's over the engine's.",
+    ),
+    click.option(
+        "--max-slowdown",
+        type=float,
+        default=DEFAULTS.max_slowdown,
+        show_default=True,
+        metavar="PART",
+        help="Largest growth of the latency against --baseline, as a part of it.",
+    ),
+    click.option("--samples", type=int, metavar="N", help="Images to judge on. [default: all]"),
+    click.option(
+        "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the images drawn."
+    ),
+    click.option(
+        "--batch-size",
+        type=int,
+        default=DEFAULTS.batch_size,
+        show_default=True,
+        help="Images at once while accuracy is taken.",
+    ),
+    click.option(
+        "--latency-batch",
+        type=int,
+        default=DEFAULTS.latency_batch,
+        show_default=True,
+        help="Images at once while latency is taken.",
+    ),
+    click.option(
+        "--iterations",
+        type=int,
+        default=DEFAULTS.iterations,
+        show_default=True,
+        help="Latencies taken of each engine.",
+    ),
+    click.option(
+        "--warmup",
+        type=int,
+        default=DEFAULTS.warmup,
+        show_default=True,
+        help="Inferences of each engine before them.",
+    ),
+    click.option(
+        "--timing",
+        type=Names(Timing),
+        default=DEFAULTS.timing.value,
+        show_default=True,
+        help="What a sample covers; all but end-to-end need a GPU. trtexec's have their own counts.",
+    ),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Exit code 7 if the machine did not hold still, or LoadGen's run is INVALID.",
+    ),
+    click.option(
+        "--energy/--no-energy",
+        default=DEFAULTS.energy,
+        show_default=True,
+        help="Meter joules where the machine can; takes some 15 seconds.",
+    ),
+    click.option(
+        "--diagnose/--no-diagnose",
+        default=None,
+        help="Try the usual mistakes in preprocessing and labels, in at most 5,000 inferences. "
+        "[default: if the reference is suspiciously often wrong]",
+    ),
+)
+
+_loadgen = option_group(
+    "loadgen",
+    _loadgen_config,
+    click.option(
+        "--scenario",
+        type=Names(Scenario),
+        help="Let MLPerf's LoadGen drive the engine too, and pass on its VALID or INVALID.",
+    ),
+    click.option(
+        "--loadgen-seconds",
+        type=float,
+        default=LoadGenConfig(scenario=Scenario.SINGLE_STREAM).seconds,
+        show_default=True,
+        help="How long LoadGen runs; a submission to MLPerf takes 600.",
+    ),
+)
+
+_reports = option_group(
+    "reports",
+    ReportFiles,
+    click.option("--report", "html", type=PATH, metavar="OUT.html", help="Write the HTML report."),
+    click.option(
+        "--markdown", type=PATH, metavar="OUT.md", help="Write Markdown for a pull request."
+    ),
+    click.option(
+        "--junit", type=PATH, metavar="OUT.xml", help="Write the checks as JUnit XML for CI."
+    ),
+)
+
+
 @click.command(short_help="Judge an engine against the FP32 reference.")
 @click.argument("engine", type=PATH)
 @click.option("--reference", type=PATH, required=True, help="FP32 ONNX model, or another engine.")
 @click.option("--data", type=PATH, required=True, help="Labelled images.")
-@click.option(
-    "--max-drop",
-    "max_drop_pp",
-    type=float,
-    metavar="PP",
-    help="Limit of the drop of top-1 accuracy, in percentage points.",
-)
-@click.option(
-    "--decide",
-    type=choice(Decision),
-    default=DEFAULTS.decide.value,
-    show_default=True,
-    help="What is held against --max-drop: the bound that the images prove, or the drop measured.",
-)
-@click.option(
-    "--min-speedup",
-    type=float,
-    metavar="X",
-    help="Least ratio of the median latencies, the reference's over the engine's.",
-)
+@_config
+@_loadgen
 @click.option(
     "--baseline",
     type=PATH,
@@ -66,105 +180,32 @@ _TYPED = ParameterSource.COMMANDLINE
     help="What --json said of an earlier engine on these images; this one must not be worse.",
 )
 @click.option(
-    "--max-slowdown",
-    type=float,
-    default=DEFAULTS.max_slowdown,
-    show_default=True,
-    metavar="PART",
-    help="Largest growth of the latency against --baseline, as a part of it.",
-)
-@click.option("--samples", type=int, metavar="N", help="Images to judge on. [default: all]")
-@click.option(
-    "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the images drawn."
-)
-@click.option(
-    "--batch-size",
-    type=int,
-    default=DEFAULTS.batch_size,
-    show_default=True,
-    help="Images at once while accuracy is taken.",
-)
-@click.option(
-    "--latency-batch",
-    type=int,
-    default=DEFAULTS.latency_batch,
-    show_default=True,
-    help="Images at once while latency is taken.",
-)
-@click.option(
-    "--iterations",
-    type=int,
-    default=DEFAULTS.iterations,
-    show_default=True,
-    help="Latencies taken of each engine.",
-)
-@click.option(
-    "--warmup",
-    type=int,
-    default=DEFAULTS.warmup,
-    show_default=True,
-    help="Inferences of each engine before them.",
-)
-@click.option(
-    "--timing",
-    type=choice(Timing),
-    default=DEFAULTS.timing.value,
-    show_default=True,
-    help="What a sample covers; all but end-to-end need a GPU. trtexec's have their own counts.",
-)
-@click.option(
     "--trust",
     is_flag=True,
     help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
 )
-@click.option(
-    "--scenario",
-    type=choice(Scenario),
-    help="Let MLPerf's LoadGen drive the engine too, and pass on its VALID or INVALID.",
-)
-@click.option(
-    "--loadgen-seconds",
-    type=float,
-    default=LoadGenConfig(scenario=Scenario.SINGLE_STREAM).seconds,
-    show_default=True,
-    help="How long LoadGen runs; a submission to MLPerf takes 600.",
-)
 @click.option("--loadgen-logs", type=PATH, metavar="DIR", help="Keep LoadGen's own logs.")
-@click.option(
-    "--strict",
-    is_flag=True,
-    help="Exit code 7 if the machine did not hold still, or LoadGen's run is INVALID.",
-)
-@click.option(
-    "--energy/--no-energy",
-    default=DEFAULTS.energy,
-    show_default=True,
-    help="Meter joules where the machine can; takes some 15 seconds.",
-)
-@click.option(
-    "--diagnose/--no-diagnose",
-    default=None,
-    help="Try the usual mistakes in preprocessing and labels, in at most 5,000 inferences. "
-    "[default: if the reference is suspiciously often wrong]",
-)
 @click.option(
     "--simulate",
     is_flag=True,
     help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",
 )
-@click.option("--report", "html", type=PATH, metavar="OUT.html", help="Write the HTML report.")
-@click.option("--markdown", type=PATH, metavar="OUT.md", help="Write Markdown for a pull request.")
-@click.option("--junit", type=PATH, metavar="OUT.xml", help="Write the checks as JUnit XML for CI.")
+@_reports
 @contract_options
 @common_options
 def bench(
     engine: Path,
     reference: Path,
     data: Path,
-    simulate: bool,
+    config: BenchConfig,
+    loadgen: LoadGenConfig | None,
+    baseline: Path | None,
     trust: bool,
+    loadgen_logs: Path | None,
+    simulate: bool,
+    reports: ReportFiles,
+    contract: ContractOptions,
     as_json: bool,
-    **rest: Any,
 ) -> None:
     """Judge ENGINE against the FP32 reference on the same images: accuracy and latency.
 
@@ -178,31 +219,23 @@ def bench(
       edgeres bench resnet50.int8.plan --reference resnet50.onnx --data val/ --timing compute \\
         --min-speedup 2 --strict --report verdict.html
     """
-    from edgeres.workflows import (  # onnxruntime
-        BenchRequest,
-        ReportFiles,
-        bench_engine,
-        check_reports,
-        write_reports,
-    )
+    from edgeres.workflows import bench_engine  # onnxruntime
 
-    request = BenchRequest(
+    _check_counts(config.timing)
+    inputs = BenchInputs(
         engine=engine,
         reference=reference,
         data=data,
         simulate=simulate,
-        baseline=rest.pop("baseline"),
-        loadgen_logs=rest.pop("loadgen_logs"),
-        contract=contract_from(rest),
+        baseline=baseline,
+        loadgen_logs=loadgen_logs,
+        contract=contract,
         trust=trust,
+        reports=reports,
         command=command_line(),
     )
-    files = ReportFiles(**{kind: rest.pop(kind) for kind in ("html", "markdown", "junit")})
-    check_reports(files, request)
-    config = _config(rest)
     with progress_bars() as progress:
-        verdict = bench_engine(request, config, progress=progress)
-    write_reports(verdict, files, request, config)
+        verdict = bench_engine(inputs, replace(config, loadgen=loadgen), progress=progress)
     if as_json:
         show_json(verdict)
     else:
@@ -210,14 +243,3 @@ def bench(
 
         show(render_verdict(verdict))
     click.get_current_context().exit(verdict.exit_code)
-
-
-def _config(options: dict[str, Any]) -> BenchConfig:
-    timing = Timing(options.pop("timing"))
-    _check_counts(timing)
-    scenario, seconds = options.pop("scenario"), options.pop("loadgen_seconds")
-    loadgen = (
-        None if scenario is None else LoadGenConfig(scenario=Scenario(scenario), seconds=seconds)
-    )
-    decide = Decision(options.pop("decide"))
-    return BenchConfig(decide=decide, loadgen=loadgen, timing=timing, **options)

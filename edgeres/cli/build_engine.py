@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeres.cli.engine_options import (
     INPUT_SIZES,
+    Profile,
     batch_profile,
     check_effect,
     engine_options,
-    engine_options_from,
 )
 from edgeres.cli.options import (
     PATH,
-    choice,
+    PREPROCESSING,
+    Names,
     common_options,
-    contract_from,
-    contract_options_with,
+    option_group,
     output_option,
 )
 from edgeres.cli.output import progress_bars, say, show, show_json
+from edgeres.core.builder_options import TensorRTOptions
+from edgeres.core.contract import ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
@@ -34,35 +37,13 @@ if TYPE_CHECKING:
 DEFAULTS = BuildConfig()
 
 
-def _without_profile(rest: dict[str, Any]) -> dict[str, Any]:
-    """Returns the keywords with `--input-size` where it is the contract's, not a plan's profile."""
-    size = rest["input_size"]
-    return {**rest, "input_size": None if isinstance(size, tuple) else size}
-
-
-def _config(rest: dict[str, Any]) -> BuildConfig:
-    """Returns what is to be built, from a command's keywords."""
-    size = rest["input_size"]
-    return BuildConfig(
-        target=rest["target"],
-        precision=Precision(rest["precision"]),
-        compute_capability=rest["compute_capability"],
-        batch=rest["batch"],
-        float_layers=Precision(rest["float_layers"]),
-        input_size=size if isinstance(size, tuple) else None,
-        options=engine_options_from(rest),
-        required_coverage=rest["require_coverage"],
-        max_drop_pp=rest["max_drop"],
-    )
-
-
 def _check_sources(
-    precision: str, calibration: Path | None, calib_data: Path | None, judge_data: Path | None
+    precision: Precision, calibration: Path | None, calib_data: Path | None, judge_data: Path | None
 ) -> None:
     """Refuses files that exclude each other, and mixed precision without images to judge by."""
     if calibration is not None and calib_data is not None:
         raise click.UsageError("Pass --calibration or --calib-data, not both.")
-    if (precision == Precision.MIXED.value) is (judge_data is None):
+    if (precision is Precision.MIXED) is (judge_data is None):
         raise click.UsageError(
             "--precision mixed needs --judge-data, labelled images to count the drop on."
             if judge_data is None
@@ -84,62 +65,76 @@ def _tell(engine: EngineArtifact, config: BuildConfig) -> None:
         show(mixed_table(manifest.search))
 
 
+_request = option_group(
+    "request",
+    BuildConfig,
+    click.option(
+        "--precision",
+        type=Names(Precision),
+        default=DEFAULTS.precision.value,
+        show_default=True,
+        help="Of the convolutions and additions.",
+    ),
+    click.option(
+        "--target",
+        type=Names(targets()),
+        default=DEFAULTS.target,
+        show_default=True,
+        help="What runs the engine.",
+    ),
+    click.option(
+        "--max-drop",
+        "max_drop_pp",
+        type=float,
+        metavar="PP",
+        help="Budget of mixed precision, in percentage points of top-1 accuracy.",
+    ),
+    click.option(
+        "--compute-capability",
+        metavar="X.Y",
+        help="GPU that a tensorrt-rtx plan is for, such as 8.6.",
+    ),
+    click.option(
+        "--batch",
+        metavar="MIN:OPT:MAX",
+        callback=batch_profile,
+        default=":".join(map(str, DEFAULTS.batch)),
+        show_default=True,
+        help="Batch sizes of a TensorRT plan.",
+    ),
+    click.option(
+        "--float-layers",
+        type=Names([Precision.FP16, Precision.FP32]),
+        default=DEFAULTS.float_layers.value,
+        show_default=True,
+        help="Precision of what stays float in an int8 plan of TensorRT.",
+    ),
+    click.option(
+        "--require-coverage",
+        "required_coverage",
+        type=float,
+        metavar="PERCENT",
+        help="Convolutions and additions that must run in the precision asked for; else exit code 5.",
+    ),
+)
+
+_contract = option_group("contract", ContractOptions, *PREPROCESSING)
+
+
 @click.command("build-engine", short_help="Build an INT8, FP16, FP32 or mixed engine.")
 @click.argument("model", type=PATH)
-@click.option(
-    "--precision",
-    type=choice(Precision),
-    default=DEFAULTS.precision.value,
-    show_default=True,
-    help="Of the convolutions and additions.",
-)
-@click.option(
-    "--target",
-    type=choice(targets()),
-    default=DEFAULTS.target,
-    show_default=True,
-    help="What runs the engine.",
-)
+@_request
 @click.option(
     "--calibration",
     type=PATH,
     help="Table from edgeres calibrate, for int8; for fp16 it shows what would overflow.",
 )
 @click.option("--calib-data", type=PATH, help="Images to calibrate on now, instead of a table.")
-@click.option(
-    "--max-drop",
-    type=float,
-    metavar="PP",
-    help="Budget of mixed precision, in percentage points of top-1 accuracy.",
-)
 @click.option("--judge-data", type=PATH, help="Labelled images that mixed precision is chosen by.")
-@click.option("--method", type=choice(Method), help="Thresholds of the table. [default: its own]")
-@click.option(
-    "--compute-capability", metavar="X.Y", help="GPU that a tensorrt-rtx plan is for, such as 8.6."
-)
-@click.option(
-    "--batch",
-    metavar="MIN:OPT:MAX",
-    callback=batch_profile,
-    default=":".join(map(str, DEFAULTS.batch)),
-    show_default=True,
-    help="Batch sizes of a TensorRT plan.",
-)
-@click.option(
-    "--float-layers",
-    type=click.Choice(["fp16", "fp32"]),
-    default=DEFAULTS.float_layers.value,
-    show_default=True,
-    help="Precision of what stays float in an int8 plan of TensorRT.",
-)
-@click.option(
-    "--require-coverage",
-    type=float,
-    metavar="PERCENT",
-    help="Convolutions and additions that must run in the precision asked for; else exit code 5.",
-)
+@click.option("--method", type=Names(Method), help="Thresholds of the table. [default: its own]")
 @engine_options
-@contract_options_with(INPUT_SIZES)
+@_contract
+@INPUT_SIZES
 @output_option("The engine; its manifest is written beside it as OUTPUT.json.")
 @common_options
 def build_engine(
@@ -147,9 +142,13 @@ def build_engine(
     calibration: Path | None,
     calib_data: Path | None,
     judge_data: Path | None,
+    method: Method | None,
+    request: BuildConfig,
+    options: TensorRTOptions,
+    contract: ContractOptions,
+    input_size: int | Profile | None,
     output: Path,
     as_json: bool,
-    **rest: Any,
 ) -> None:
     """Build an engine from MODEL: for this CPU, for TensorRT, or for TensorRT for RTX.
 
@@ -170,29 +169,34 @@ def build_engine(
     from edgeres.core.table import load_table
     from edgeres.workflows import Judges, build_from_model, calibrate_model, check_build  # onnx
 
-    _check_sources(rest["precision"], calibration, calib_data, judge_data)
-    options = contract_from(_without_profile(rest))
-    method = None if rest["method"] is None else Method(rest["method"])
-    config = _config(rest)
-    check_effect(config)
+    _check_sources(request.precision, calibration, calib_data, judge_data)
+    # One number is the contract's crop, three are the profile of a plan.
+    if isinstance(input_size, tuple):
+        request = replace(request, options=options, input_size=input_size)
+    else:
+        request = replace(request, options=options)
+        contract = replace(contract, input_size=input_size)
+    check_effect(request)
     given = tuple(path for path in (calibration, calib_data, judge_data) if path is not None)
     has_ranges = calibration is not None or calib_data is not None
-    check_build(config, has_ranges=has_ranges, method=method, output=output, inputs=(model, *given))
+    check_build(
+        request, has_ranges=has_ranges, method=method, output=output, inputs=(model, *given)
+    )
     table = None if calibration is None else load_table(calibration)
     with progress_bars() as progress:
         if calib_data is not None:
             table = calibrate_model(
-                model, calib_data, CalibrationConfig(), options, progress=progress
+                model, calib_data, CalibrationConfig(), contract, progress=progress
             )
         judges = None
         if judge_data is not None:
             judges = Judges(data=judge_data, labelled=True)
         engine = build_from_model(
             model,
-            config,
+            request,
             table,
             method=method,
-            options=options,
+            options=contract,
             output=output,
             progress=progress,
             judges=judges,
@@ -200,4 +204,4 @@ def build_engine(
     if as_json:
         show_json(engine.manifest)
     else:
-        _tell(engine, config)
+        _tell(engine, request)

@@ -3,77 +3,88 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgeres.cli.options import (
     PATH,
-    choice,
+    Names,
     common_options,
-    contract_from,
     contract_options,
+    option_group,
     output_option,
 )
 from edgeres.cli.output import progress_bars, say, show, show_json
+from edgeres.core.contract import ContractOptions
 from edgeres.core.methods import Method, Recover, WeightMethod
 from edgeres.core.requests import CalibrationConfig
 
 DEFAULTS = CalibrationConfig()
 
 
+_request = option_group(
+    "request",
+    CalibrationConfig,
+    click.option(
+        "--samples",
+        type=int,
+        default=DEFAULTS.samples,
+        show_default=True,
+        help="Images to use, drawn from --data.",
+    ),
+    click.option(
+        "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the images drawn."
+    ),
+    click.option(
+        "--method",
+        type=Names(Method),
+        default=DEFAULTS.method.value,
+        show_default=True,
+        help="Thresholds that engines use; the table holds those of all methods.",
+    ),
+    click.option(
+        "--percentile",
+        type=float,
+        default=DEFAULTS.percentile,
+        show_default=True,
+        help="Share of values that method percentile keeps.",
+    ),
+    click.option(
+        "--weight-method",
+        type=Names(WeightMethod),
+        help="Scales of the weights' channels.  [default: max, or the better by method auto]",
+    ),
+    click.option(
+        "--batch-size",
+        type=int,
+        default=DEFAULTS.batch_size,
+        show_default=True,
+        help="Images at once.",
+    ),
+    click.option(
+        "--recover",
+        type=Names(Recover),
+        default=DEFAULTS.recover.value,
+        show_default=True,
+        help="Win accuracy back: correct biases, or fit the rounding of every weight too (torch).",
+    ),
+    click.option(
+        "--recover-iterations",
+        type=int,
+        default=DEFAULTS.recover_iterations,
+        show_default=True,
+        help="Steps of adaround on each layer.",
+    ),
+    click.option(
+        "--sensitivity", is_flag=True, help="Measure what each block and layer does to the logits."
+    ),
+)
+
+
 @click.command(short_help="Observe the ranges of a model's activations on images.")
 @click.argument("model", type=PATH)
 @click.option("--data", type=PATH, required=True, help="Folder of images, or .npz; labels unused.")
-@click.option(
-    "--samples",
-    type=int,
-    default=DEFAULTS.samples,
-    show_default=True,
-    help="Images to use, drawn from --data.",
-)
-@click.option(
-    "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the images drawn."
-)
-@click.option(
-    "--method",
-    type=choice(Method),
-    default=DEFAULTS.method.value,
-    show_default=True,
-    help="Thresholds that engines use; the table holds those of all methods.",
-)
-@click.option(
-    "--percentile",
-    type=float,
-    default=DEFAULTS.percentile,
-    show_default=True,
-    help="Share of values that method percentile keeps.",
-)
-@click.option(
-    "--weight-method",
-    type=choice(WeightMethod),
-    help="Scales of the weights' channels.  [default: max, or the better by method auto]",
-)
-@click.option(
-    "--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True, help="Images at once."
-)
-@click.option(
-    "--recover",
-    type=choice(Recover),
-    default=DEFAULTS.recover.value,
-    show_default=True,
-    help="Win accuracy back: correct biases, or fit the rounding of every weight too (torch).",
-)
-@click.option(
-    "--recover-iterations",
-    type=int,
-    default=DEFAULTS.recover_iterations,
-    show_default=True,
-    help="Steps of adaround on each layer.",
-)
-@click.option(
-    "--sensitivity", is_flag=True, help="Measure what each block and layer does to the logits."
-)
+@_request
 @click.option(
     "--emit-trt-cache",
     type=PATH,
@@ -93,14 +104,12 @@ DEFAULTS = CalibrationConfig()
 def calibrate(
     model: Path,
     data: Path,
-    method: str,
-    recover: str,
-    weight_method: str | None,
+    request: CalibrationConfig,
+    contract: ContractOptions,
     output: Path,
     emit_trt_cache: Path | None,
     trt_version: str,
     as_json: bool,
-    **rest: Any,
 ) -> None:
     """Observe the ranges of MODEL's activations on images, by every method in one pass.
 
@@ -113,28 +122,21 @@ def calibrate(
       edgeres calibrate resnet50.onnx --data train/ --samples 512 -o resnet50.table.json
       edgeres calibrate resnet50.onnx --data train/ --method auto --sensitivity -o resnet50.table.json
     """
-    from edgeres import workflows as pipeline  # onnxruntime
+    from edgeres import workflows  # onnxruntime
     from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
 
-    options = contract_from(rest)
     if emit_trt_cache is not None:
-        pipeline.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
-    config = CalibrationConfig(
-        method=Method(method),
-        recover=Recover(recover),
-        weight_method=WeightMethod(weight_method) if weight_method else None,
-        **rest,
-    )
+        workflows.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
     with progress_bars() as progress:
-        table = pipeline.calibrate_model(
-            model, data, config, options, output=output, progress=progress
+        table = workflows.calibrate_model(
+            model, data, request, contract, output=output, progress=progress
         )
     say(
         f"{output}: {len(table.tensors)} activations from {table.samples} images, "
         f"method {table.method}"
     )
     if emit_trt_cache is not None:
-        count = pipeline.emit_trt_cache(model, table, trt_version, output=emit_trt_cache)
+        count = workflows.emit_trt_cache(model, table, trt_version, output=emit_trt_cache)
         say(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")
     if as_json:
         show_json(table)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from edgeres.cli.options import PATH, choice
+from edgeres.cli.options import Names, option_group
 from edgeres.core.builder_options import OPTIMIZATION_LEVELS, HardwareCompatibility, TensorRTOptions
 from edgeres.core.requests import BuildConfig
 from edgeres.targets.base import find_target
@@ -47,63 +47,47 @@ INPUT_SIZES = click.option(
 )
 
 
-def engine_options(command: F) -> F:
-    """Adds the options of NVIDIA's builder; `engine_options_from` reads them."""
-    options = (
-        click.option(
-            "--workspace",
-            type=int,
-            metavar="MIB",
-            help="Scratch memory of one kernel. [default: TensorRT's; what fits on a board]",
-        ),
-        click.option(
-            "--optimization-level",
-            type=int,
-            metavar=f"{OPTIMIZATION_LEVELS[0]}-{OPTIMIZATION_LEVELS[-1]}",
-            help="Effort of the builder. [default: TensorRT's, 3]",
-        ),
-        click.option(
-            "--timing-cache",
-            type=PATH,
-            metavar="FILE",
-            help="Kernel timings, read if the file is there and kept in it.",
-        ),
-        click.option(
-            "--hardware-compatibility",
-            type=choice(HardwareCompatibility),
-            default=HardwareCompatibility.NONE.value,
-            show_default=True,
-            help="Other GPUs that the plan runs on.",
-        ),
-        click.option(
-            "--version-compatible", is_flag=True, help="Later versions may load the plan."
-        ),
-        click.option("--refit", is_flag=True, help="Weights can be replaced afterwards."),
-        click.option("--strip-weights", is_flag=True, help="Leave the weights out of the plan."),
-        click.option("--sparsity", is_flag=True, help="Use kernels for 2:4 sparse weights."),
-        click.option("--dla", type=int, metavar="CORE", help="Build for a Jetson's DLA core."),
-        click.option(
-            "--gpu-fallback", is_flag=True, help="Layers that the DLA cannot run go to the GPU."
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def engine_options_from(options: dict[str, Any]) -> TensorRTOptions:
-    """Takes the options of NVIDIA's builder out of a command's keywords."""
-    cache = options.pop("timing_cache")
-    level = HardwareCompatibility(options.pop("hardware_compatibility"))
-    same = ("optimization_level", "version_compatible", "refit", "strip_weights", "sparsity")
-    return TensorRTOptions(
-        workspace_mib=options.pop("workspace"),
-        timing_cache=None if cache is None else str(cache),
-        hardware_compatibility=level,
-        dla_core=options.pop("dla"),
-        gpu_fallback=options.pop("gpu_fallback"),
-        **{name: options.pop(name) for name in same},
-    )
+engine_options = option_group(
+    "options",
+    TensorRTOptions,
+    click.option(
+        "--workspace",
+        "workspace_mib",
+        type=int,
+        metavar="MIB",
+        help="Scratch memory of one kernel. [default: TensorRT's; what fits on a board]",
+    ),
+    click.option(
+        "--optimization-level",
+        type=int,
+        metavar=f"{OPTIMIZATION_LEVELS[0]}-{OPTIMIZATION_LEVELS[-1]}",
+        help="Effort of the builder. [default: TensorRT's, 3]",
+    ),
+    click.option(
+        "--timing-cache",
+        type=str,
+        metavar="FILE",
+        help="Kernel timings, read if the file is there and kept in it.",
+    ),
+    click.option(
+        "--hardware-compatibility",
+        type=Names(HardwareCompatibility),
+        default=HardwareCompatibility.NONE.value,
+        show_default=True,
+        help="Other GPUs that the plan runs on.",
+    ),
+    click.option("--version-compatible", is_flag=True, help="Later versions may load the plan."),
+    click.option("--refit", is_flag=True, help="Weights can be replaced afterwards."),
+    click.option("--strip-weights", is_flag=True, help="Leave the weights out of the plan."),
+    click.option("--sparsity", is_flag=True, help="Use kernels for 2:4 sparse weights."),
+    click.option(
+        "--dla", "dla_core", type=int, metavar="CORE", help="Build for a Jetson's DLA core."
+    ),
+    click.option(
+        "--gpu-fallback", is_flag=True, help="Layers that the DLA cannot run go to the GPU."
+    ),
+)
+"""Adds the options of NVIDIA's builder; the command receives them as `options`."""
 
 
 def check_effect(config: BuildConfig) -> None:

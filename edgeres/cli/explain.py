@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeres.cli.export import complete_architecture
-from edgeres.cli.options import PATH, choice, common_options
+from edgeres.cli.options import PATH, Names, common_options
 from edgeres.cli.output import progress_bars, say, show, show_json
 from edgeres.files import check_writable, whole_file
 from edgeres.networks.explain import Example, example_block, explain_architecture
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     shell_complete=complete_architecture,
     help="Another architecture: both side by side, with ratios.",
 )
-@click.option("--block", type=choice(Example), help="Work out the weights of a kind of block.")
+@click.option("--block", type=Names(Example), help="Work out the weights of a kind of block.")
 @click.option(
     "--gradients",
     is_flag=True,
@@ -42,7 +42,15 @@ if TYPE_CHECKING:
 @click.option("--svg", type=PATH, help="Draw ARCH, or plot its gradients, into this file.")
 @common_options
 def explain(
-    architecture: str | None, against: str | None, block: str | None, as_json: bool, **rest: Any
+    architecture: str | None,
+    input_size: int | None,
+    num_classes: int | None,
+    against: str | None,
+    block: Example | None,
+    gradients: bool,
+    steps: int | None,
+    svg: Path | None,
+    as_json: bool,
 ) -> None:
     """Tell what an architecture consists of: blocks, parameters, MACs, bytes.
 
@@ -57,37 +65,43 @@ def explain(
       edgeres explain wide_resnet50_2 --input-size 160 --svg wide.svg
       edgeres explain resnet56 --gradients --svg gradients.svg
     """
-    svg: Path | None = rest.pop("svg")
-    gradients, steps = rest.pop("gradients") or None, rest.pop("steps")
     if architecture is None:
-        others = {"--against": against, "--svg": svg, "--gradients": gradients, "--steps": steps}
-        _check_alone(block, {**others, **rest})
-    if gradients is None and steps is not None:
+        if block is None:
+            raise click.UsageError("Missing ARCH. Name an architecture, or pass --block.")
+        need_arch = {
+            "--against": against,
+            "--svg": svg,
+            "--gradients": gradients or None,
+            "--steps": steps,
+            "--input-size": input_size,
+            "--num-classes": num_classes,
+        }
+        for option, value in need_arch.items():
+            if value is not None:
+                raise click.UsageError(
+                    f"{option} needs ARCH. Name an architecture, or leave it out."
+                )
+    if steps is not None and not gradients:
         raise click.UsageError("--steps needs --gradients: nothing else is trained.")
     if gradients and architecture is not None:
-        _check_gradients(block, rest.pop("num_classes"))
-        _explain_gradients(architecture, against, svg, as_json, steps=steps, **rest)
+        if block is not None:
+            raise click.UsageError("--block and --gradients are two questions. Pass one at a time.")
+        if num_classes is not None:
+            raise click.UsageError(
+                "--num-classes does not go with --gradients: the digits are ten."
+            )
+        _explain_gradients(architecture, against, input_size, steps, svg, as_json)
         return
-    network = None if architecture is None else explain_architecture(architecture, **rest)
-    other = None if against is None else explain_architecture(against, **rest)
-    example = None if block is None else Example(block)
+    size = {"input_size": input_size, "num_classes": num_classes}
+    network = None if architecture is None else explain_architecture(architecture, **size)
+    other = None if against is None else explain_architecture(against, **size)
     if network is not None and svg is not None:
         _draw(network, svg)
     if as_json:
-        show_json(_answer(network, other, example))
+        show_json(_answer(network, other, block))
         return
-    for part in _parts(network, other, example):
+    for part in _parts(network, other, block):
         show(part)
-
-
-def _check_alone(block: str | None, others: dict[str, object]) -> None:
-    """Refuses a line without ARCH that needs one."""
-    if block is None:
-        raise click.UsageError("Missing ARCH. Name an architecture, or pass --block.")
-    typed = [name for name, value in others.items() if value is not None]
-    if typed:
-        option = "--" + typed[0].removeprefix("--").replace("_", "-")
-        raise click.UsageError(f"{option} needs ARCH. Name an architecture, or leave it out.")
 
 
 def _draw(network: Network, svg: Path) -> None:
@@ -102,16 +116,13 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _check_gradients(block: str | None, num_classes: int | None) -> None:
-    """Refuses what has no meaning beside --gradients."""
-    if block is not None:
-        raise click.UsageError("--block and --gradients are two questions. Ask one at a time.")
-    if num_classes is not None:
-        raise click.UsageError("--num-classes does not go with --gradients: the digits are ten.")
-
-
 def _explain_gradients(
-    architecture: str, against: str | None, svg: Path | None, as_json: bool, **asked: int | None
+    architecture: str,
+    against: str | None,
+    input_size: int | None,
+    steps: int | None,
+    svg: Path | None,
+    as_json: bool,
 ) -> None:
     from edgeres.report import draw_plot_svg, gradient_plot, render_gradients
     from edgeres.workflows import gradient_stage  # torch
@@ -119,8 +130,12 @@ def _explain_gradients(
     if svg is not None:
         check_writable(svg)
     stage = gradient_stage()
-    given = {name: value for name, value in asked.items() if value is not None}
-    request = stage.GradientRequest(architecture=architecture, against=against, **given)
+    given = {"input_size": input_size, "steps": steps}
+    request = stage.GradientRequest(
+        architecture=architecture,
+        against=against,
+        **{name: value for name, value in given.items() if value is not None},
+    )
     with progress_bars() as progress:
         comparison = stage.compare_gradients(request, progress)
     if svg is not None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeres.cli.options import (
     PATH,
+    Names,
     common_options,
-    contract_from,
     contract_options,
     output_option,
 )
 from edgeres.cli.output import say, show_json
+from edgeres.core.contract import ContractOptions
 from edgeres.networks import ARCHITECTURES, is_published
 from edgeres.networks.specification import Shortcut
 
@@ -40,17 +41,21 @@ def complete_architecture(
 @click.option(
     "--bn-eps", type=float, metavar="X", help="Epsilon of batch normalisation (Keras: 1e-3)."
 )
-@click.option("--shortcut", type=click.Choice(["A", "B"]), help="Shortcut of a CIFAR net.")
+@click.option("--shortcut", type=Names([Shortcut.A, Shortcut.B]), help="Shortcut of a CIFAR net.")
 @click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
 @output_option("The ONNX file.")
 @common_options
 def export(
     architecture: str,
     weights: Path | None,
-    shortcut: str | None,
+    contract: ContractOptions,
+    num_classes: int | None,
+    labels: Path | None,
+    bn_eps: float | None,
+    shortcut: Shortcut | None,
+    opset: int,
     output: Path,
     as_json: bool,
-    **rest: Any,
 ) -> None:
     """Write a trained checkpoint as ONNX, with its preprocessing inside.
 
@@ -70,14 +75,16 @@ def export(
         raise click.UsageError("Missing option '--weights'. Pass the checkpoint of ARCH.")
     from edgeres.workflows import export_stage  # torch
 
-    contract = contract_from(rest)
     stage = export_stage()
     request = stage.ExportRequest(
         architecture=architecture,
         weights=weights,
         contract=contract,
-        shortcut=None if shortcut is None else Shortcut(shortcut),
-        **rest,
+        num_classes=num_classes,
+        labels=labels,
+        bn_eps=bn_eps,
+        shortcut=shortcut,
+        opset=opset,
     )
     artifact = stage.export_model(request, output=output)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -53,20 +54,52 @@ def _resize(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 
 
 class Names(click.Choice):  # type: ignore[type-arg]  # click 8.1's takes no parameter
-    """A choice that names the nearest where none is met."""
+    """A choice that names the nearest where none is met, and returns an enumeration's member."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Takes names, or an enumeration of them."""
+        super().__init__([str(name) for name in names], case_sensitive=False)
+        self._members = {str(name): name for name in names}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Returns the choice that `value` spells, in any case."""
         try:
-            return super().convert(value, param, ctx)
+            return self._members[super().convert(value, param, ctx)]
         except click.BadParameter as error:
             hint = nearest(value, self.choices)
             raise click.BadParameter(error.message + hint, ctx, param) from None
 
 
-def choice(names: Iterable[str]) -> Names:
-    """Returns a choice among names, such as an enumeration's."""
-    return Names([str(name) for name in names], case_sensitive=False)
+def option_group(
+    name: str, build: Callable[..., object], *options: Callable[[F], F]
+) -> Callable[[F], F]:
+    """Returns a decorator that adds options which together make one value.
+
+    Args:
+        name: the command's argument that receives the value.
+        build: makes it; its arguments are those of the options.
+        options: decorators of click.
+    """
+
+    def add(command: F) -> F:
+        def declared() -> None:
+            """Carries the options, so that their names can be read."""
+
+        for option in options:
+            declared = option(declared)  # type: ignore[arg-type]
+        own = [parameter.name for parameter in declared.__click_params__]  # type: ignore[attr-defined]
+
+        @functools.wraps(command)
+        def with_value(*positional: object, **given: object) -> object:
+            value = build(**{key: given.pop(key) for key in own})
+            return command(*positional, **given, **{name: value})
+
+        # click lists options in the order of decoration, the last one first.
+        for option in reversed(options):
+            with_value = option(with_value)
+        return with_value  # type: ignore[return-value]
+
+    return add
 
 
 def output_option(text: str) -> Callable[[F], F]:
@@ -74,55 +107,35 @@ def output_option(text: str) -> Callable[[F], F]:
     return click.option("-o", "--output", type=PATH, required=True, help=text)
 
 
-INPUT_SIZE = click.option("--input-size", type=int, metavar="N", help="Side of the crop in pixels.")
+PREPROCESSING = (
+    click.option("--preset", type=Names(PRESETS), help="Preprocessing by name."),
+    click.option(
+        "--scale", metavar="X", callback=_fraction, help="Factor on values of 0..255: 1/255."
+    ),
+    click.option(
+        "--mean", metavar="a,b,c", callback=_triple, help="Mean per channel, after scaling."
+    ),
+    click.option(
+        "--std", metavar="a,b,c", callback=_triple, help="Standard deviation per channel."
+    ),
+    click.option("--color", type=Names(Color), help="Order of the channels."),
+    click.option(
+        "--resize",
+        metavar="N|none",
+        callback=_resize,
+        help="Short side before the crop; 'none' crops the image as it is.",
+    ),
+    click.option("--interpolation", type=Names(Interpolation), help="Filter of the resize."),
+)
+"""Options that describe preprocessing, but for `--input-size`, which commands read differently."""
 
-
-def contract_options(command: F) -> F:
-    """Adds the options that describe preprocessing; `contract_from` reads them."""
-    return contract_options_with(INPUT_SIZE)(command)
-
-
-def contract_options_with(input_size: Callable[[F], F]) -> Callable[[F], F]:
-    """Adds the options that describe preprocessing, `--input-size` in a command's own form."""
-    options = (
-        click.option("--preset", type=Names(list(PRESETS)), help="Preprocessing by name."),
-        click.option(
-            "--scale", metavar="X", callback=_fraction, help="Factor on values of 0..255: 1/255."
-        ),
-        click.option(
-            "--mean", metavar="a,b,c", callback=_triple, help="Mean per channel, after scaling."
-        ),
-        click.option(
-            "--std", metavar="a,b,c", callback=_triple, help="Standard deviation per channel."
-        ),
-        click.option("--color", type=choice(Color), help="Order of the channels."),
-        input_size,
-        click.option(
-            "--resize",
-            metavar="N|none",
-            callback=_resize,
-            help="Short side before the crop; 'none' crops the image as it is.",
-        ),
-        click.option("--interpolation", type=choice(Interpolation), help="Filter of the resize."),
-    )
-
-    def add(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-def contract_from(options: dict[str, Any]) -> ContractOptions:
-    """Takes the contract's options out of a command's keywords."""
-    names = ("preset", "scale", "mean", "std", "input_size", "resize")
-    color, interpolation = options.pop("color"), options.pop("interpolation")
-    return ContractOptions(
-        color=None if color is None else Color(color),
-        interpolation=None if interpolation is None else Interpolation(interpolation),
-        **{name: options.pop(name) for name in names},
-    )
+contract_options = option_group(
+    "contract",
+    ContractOptions,
+    *PREPROCESSING,
+    click.option("--input-size", type=int, metavar="N", help="Side of the crop in pixels."),
+)
+"""Adds them; the command receives what they say as `contract`."""
 
 
 def _set_level(ctx: click.Context, param: click.Parameter, value: int) -> int:

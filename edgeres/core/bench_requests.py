@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
+from edgeres.core.contract import NO_OPTIONS, ContractOptions
 from edgeres.errors import ConfigError
 from edgeres.names import Name
 
@@ -128,3 +130,46 @@ class BenchConfig:
         for name, limit in limits.items():
             if limit is not None and not math.isfinite(limit):
                 raise ConfigError(f"{name} {limit} is no limit; expected a finite number.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFiles:
+    """Which reports are wanted, and where; None: not wanted."""
+
+    html: Path | None = None
+    markdown: Path | None = None
+    junit: Path | None = None
+
+    @property
+    def wanted(self) -> tuple[Path, ...]:
+        """The files to write."""
+        return tuple(path for path in (self.html, self.markdown, self.junit) if path is not None)
+
+
+NO_REPORTS = ReportFiles()
+"""None is wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchInputs:
+    """Files that bench reads and writes."""
+
+    engine: Path
+    """An engine, or with `simulate` a calibration table."""
+    reference: Path
+    """The FP32 ONNX model, or another engine."""
+    data: Path
+    simulate: bool = False
+    """Evaluate TensorRT's placement on the CPU, from a table."""
+    contract: ContractOptions = NO_OPTIONS
+    """Only for a reference without a contract of its own."""
+    trust: bool = False
+    """Run a plan that has no manifest: it is code, and the user vouches for it."""
+    loadgen_logs: Path | None = None
+    """Folder for the logs of MLPerf's LoadGen; None: they are not kept."""
+    baseline: Path | None = None
+    """JSON of an earlier run on the same images, which this one must not be worse than."""
+    reports: ReportFiles = NO_REPORTS
+    """Files that the verdict is written to for people and for CI."""
+    command: tuple[str, ...] = ()
+    """Command line of the run, for the provenance."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import datetime, timezone
 
-from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.bench_requests import BenchConfig, BenchInputs
 from edgeres.core.verdict import (
     DataRecord,
     Environment,
@@ -16,112 +16,112 @@ from edgeres.core.verdict import (
 )
 from edgeres.errors import ConfigError
 from edgeres.evaluation.compare import paired_accuracy
-from edgeres.evaluation.evaluate import Outcomes, evaluate_pair
+from edgeres.evaluation.evaluate import evaluate_pair
 from edgeres.evaluation.loadgen import check_loadgen
 from edgeres.evaluation.regression import check_same_images
 from edgeres.evaluation.verdict import NOT_RUN, build_verdict
 from edgeres.images import batches, check_labels, load_dataset, select
 from edgeres.machine import describe_machine
 from edgeres.progress import Progress, silent, tracked_batches
-from edgeres.workflows.bench_pair import BenchRequest, Lineage, check_timing, find_contest
+from edgeres.workflows.bench_pair import load_pair
 from edgeres.workflows.measure import drive, measure
+from edgeres.workflows.report import check_reports, write_reports
 from edgeres.workflows.validity import check_validity
 
 
 def bench_engine(
-    request: BenchRequest, config: BenchConfig, *, progress: Progress = silent
+    inputs: BenchInputs, config: BenchConfig, *, progress: Progress = silent
 ) -> Verdict:
     """Returns the verdict on an engine: accuracy and latency against the reference.
+
+    Args:
+        inputs: engine, reference, images, and the reports to write.
+        config: limits, and how is measured.
+        progress: receives how far each pass over the images is.
 
     Raises:
         MismatchError: the engine does not belong to the reference, the images or this machine.
         DataError: the images or labels cannot be used.
         RunnerError: inference failed or gave NaN.
-        ConfigError: a limit that nothing will be measured for.
-        ArtifactError: files cannot be read.
-        DependencyError: a scenario is asked for, and LoadGen is not installed.
+        ConfigError: a limit that nothing will be measured for, or a report in the place of a file
+            that is read.
+        ArtifactError: files cannot be read or written.
+        DependencyError: LoadGen or the HTML report is requested, and its package is missing.
     """
-    _check_request(request, config)
+    _check_measurable(inputs, config)
+    check_reports(inputs)
     started = datetime.now(timezone.utc)
-    baseline = None if request.baseline is None else load_run(request.baseline)
-    contest = find_contest(request, config)
-    check_timing(contest, config)
-    labelled = load_dataset(request.data)
-    check_labels(labelled, contest.num_classes)
+    baseline = None if inputs.baseline is None else load_run(inputs.baseline)
+    pair = load_pair(inputs, config)
+    labelled = load_dataset(inputs.data)
+    check_labels(labelled, pair.engine.num_classes)
     dataset = select(labelled, config.samples, config.seed)
-    with contest.reference as reference, contest.engine as engine:
-        with closing(batches(dataset, contest.contract, batch_size=config.batch_size)) as stream:
+    with pair.reference.runner as reference, pair.engine.runner as engine:
+        with closing(batches(dataset, pair.contract, batch_size=config.batch_size)) as stream:
             outcomes = evaluate_pair(
                 reference, engine, tracked_batches(stream, len(dataset), "Evaluating", progress)
             )
+        # Before minutes of timing: a baseline on other images ends the run here.
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
-        measured = None if request.simulate else measure(contest, dataset, config)
-        loadgen = drive(contest, dataset, config.loadgen, request.loadgen_logs)
-        validity = check_validity(request.reference, contest, labelled, outcomes, config, progress)
-    return build_verdict(
+        measured = None if inputs.simulate else measure(pair, dataset, config)
+        loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs)
+        validity = check_validity(pair, labelled, outcomes, config, progress)
+    provenance = Provenance(
+        command=inputs.command,
+        started=started.isoformat(timespec="seconds"),
+        engine=FileRecord(path=str(inputs.engine), sha256=pair.engine.sha256),
+        reference=FileRecord(path=str(inputs.reference), sha256=pair.reference.sha256),
+        model_sha256=pair.engine.model_sha256,
+        table_sha256=pair.engine.table_sha256,
+        data=DataRecord(
+            path=str(inputs.data),
+            fingerprint=outcomes.fingerprint,
+            samples=len(outcomes.labels),
+            seed=config.seed,
+        ),
+        target=pair.engine.target.name,
+        precision=None if pair.engine.precision is None else pair.engine.precision.value,
+        versions=pair.engine.versions,
+    )
+    verdict = build_verdict(
         config,
         accuracy=paired_accuracy(outcomes, dataset.image_name),
         environment=Environment(
             machine=describe_machine(), engine_name=engine.name, reference_name=reference.name
         ),
-        provenance=_provenance(request, contest.lineage, outcomes, config.seed, started),
+        provenance=provenance,
         latency=None if measured is None else measured.latency,
         stability=None if measured is None else measured.stability,
         energy=NOT_RUN if measured is None else measured.energy,
         loadgen=loadgen,
-        coverage=contest.checks,
+        coverage=pair.engine.checks,
         validity=validity,
         baseline=baseline,
-        layers=contest.layers,
-        classes=contest.classes,
+        layers=pair.engine.layers,
+        classes=pair.engine.classes,
     )
+    write_reports(verdict, inputs, dataset, pair.engine.sensitivity)
+    return verdict
 
 
-def _check_request(request: BenchRequest, config: BenchConfig) -> None:
+def _check_measurable(inputs: BenchInputs, config: BenchConfig) -> None:
     """Refuses what nothing will be measured for, and what cannot be measured, before it begins."""
-    if request.simulate:
-        _check_simulation(config)
-    if config.loadgen is not None:
-        check_loadgen()
-    elif request.loadgen_logs is not None:
+    if inputs.simulate and config.strict:
         raise ConfigError(
-            "--loadgen-logs keeps the logs of a scenario, and none is asked for. Pass --scenario."
+            "--strict is about a measurement, and --simulate makes none. Leave one of them out."
         )
-
-
-def _check_simulation(config: BenchConfig) -> None:
-    if config.strict:
-        raise ConfigError(
-            "--strict judges a measurement, and --simulate makes none. Leave one of them out."
-        )
-    if config.min_speedup is not None:
+    if inputs.simulate and config.min_speedup is not None:
         raise ConfigError(
             "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
         )
-    if config.loadgen is not None:
+    if inputs.simulate and config.loadgen is not None:
         raise ConfigError(
             "--scenario times an engine, and --simulate has none. Leave one of them out."
         )
-
-
-def _provenance(
-    request: BenchRequest, lineage: Lineage, outcomes: Outcomes, seed: int, started: datetime
-) -> Provenance:
-    return Provenance(
-        command=request.command,
-        started=started.isoformat(timespec="seconds"),
-        engine=FileRecord(path=str(request.engine), sha256=lineage.engine_sha256),
-        reference=FileRecord(path=str(request.reference), sha256=lineage.reference_sha256),
-        model_sha256=lineage.model_sha256,
-        table_sha256=lineage.table_sha256,
-        data=DataRecord(
-            path=str(request.data),
-            fingerprint=outcomes.fingerprint,
-            samples=len(outcomes.labels),
-            seed=seed,
-        ),
-        target=lineage.target,
-        precision=None if lineage.precision is None else lineage.precision.value,
-        versions=lineage.versions,
-    )
+    if config.loadgen is not None:
+        check_loadgen()
+    elif inputs.loadgen_logs is not None:
+        raise ConfigError(
+            "--loadgen-logs keeps the logs of a scenario, and none is requested. Pass --scenario."
+        )

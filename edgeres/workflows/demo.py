@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeres.core.artifacts import EngineArtifact, OnnxArtifact
-from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.bench_requests import BenchConfig, BenchInputs
 from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.verdict import Verdict
@@ -18,7 +18,6 @@ from edgeres.images import Dataset, embedded_digits, embedded_path
 from edgeres.progress import Progress, silent
 from edgeres.targets.base import targets
 from edgeres.workflows.bench import bench_engine
-from edgeres.workflows.bench_pair import BenchRequest
 from edgeres.workflows.build import build_from_model
 from edgeres.workflows.calibrate import calibrate_model
 from edgeres.workflows.torch_stages import export_stage
@@ -72,7 +71,7 @@ def run_demo(folder: Path, *, say: Say, progress: Progress = silent) -> tuple[De
         say(f"build       {config.precision} for {config.target}")
         built = build_from_model(model.path, config, table, output=engine)
         simulated = target.uses_gpu
-        request = BenchRequest(
+        request = BenchInputs(
             engine=table_path if simulated else engine,
             reference=model.path,
             data=test,

@@ -17,9 +17,8 @@ from edgeres.evaluation.benchmark import benchmark_pair
 from edgeres.evaluation.loadgen import run_loadgen
 from edgeres.images import Dataset, batches, take
 from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
-from edgeres.targets.base import find_target
 from edgeres.targets.runner import Runner
-from edgeres.workflows.bench_pair import Contest
+from edgeres.workflows.bench_pair import BenchPair
 from edgeres.workflows.energy import measure_energies
 
 
@@ -32,11 +31,11 @@ class Measured:
     energy: Energies | NoEnergy
 
 
-def measure(contest: Contest, dataset: Dataset, config: BenchConfig) -> Measured:
+def measure(pair: BenchPair, dataset: Dataset, config: BenchConfig) -> Measured:
     """Times both networks while the machine is monitored, then meters them.
 
     Args:
-        contest: engine and reference, open.
+        pair: engine and reference, open.
         dataset: where the images come from.
         config: batch and counts.
 
@@ -45,14 +44,14 @@ def measure(contest: Contest, dataset: Dataset, config: BenchConfig) -> Measured
         BuildError: the FP32 engine that a plan is timed against cannot be built.
         RunnerError: inference failed.
     """
-    images = _images(contest, dataset, config.latency_batch)
-    on_gpu = find_target(contest.lineage.target).uses_gpu
+    images = _images(pair, dataset, config.latency_batch)
+    on_gpu = pair.engine.target.uses_gpu
     meter = partial(open_meter, gpu=on_gpu)
-    with _alike(contest, config.latency_batch) as reference:
+    with _alike(pair, config.latency_batch) as reference:
         with monitor_stability(gpu=open_gpu() if on_gpu else None) as monitor:
-            latency = benchmark_pair(reference, contest.engine, images, config)
+            latency = benchmark_pair(reference, pair.engine.runner, images, config)
         energy = (
-            measure_energies(reference, contest.engine, images, meter)
+            measure_energies(reference, pair.engine.runner, images, meter)
             if config.energy
             else NoEnergy(reason="It was not asked for (--no-energy).")
         )
@@ -60,7 +59,7 @@ def measure(contest: Contest, dataset: Dataset, config: BenchConfig) -> Measured
 
 
 def drive(
-    contest: Contest, dataset: Dataset, config: LoadGenConfig | None, logs: Path | None
+    pair: BenchPair, dataset: Dataset, config: LoadGenConfig | None, logs: Path | None
 ) -> LoadGenResult | None:
     """Lets LoadGen drive the open engine on images in memory, where that is asked for.
 
@@ -71,24 +70,24 @@ def drive(
     """
     if config is None:
         return None
-    images = _images(contest, dataset, min(config.images, len(dataset)))
-    return run_loadgen(contest.engine, images, config, logs)
+    images = _images(pair, dataset, min(config.images, len(dataset)))
+    return run_loadgen(pair.engine.runner, images, config, logs)
 
 
-def _alike(contest: Contest, batch: int) -> nullcontext[Runner] | Runner:
+def _alike(pair: BenchPair, batch: int) -> nullcontext[Runner] | Runner:
     """Returns what the engine is timed against: the reference on the engine's own target."""
-    if contest.model is None:
-        return nullcontext(contest.reference)
-    target = find_target(contest.lineage.target)
-    timed = target.timed_reference(contest.model, contest.contract, batch=batch)
-    return nullcontext(contest.reference) if timed is None else timed
+    reference, model = nullcontext(pair.reference.runner), pair.reference.model
+    if model is None:
+        return reference
+    timed = pair.engine.target.timed_reference(model, pair.contract, batch=batch)
+    return reference if timed is None else timed
 
 
-def _images(contest: Contest, dataset: Dataset, wanted: int) -> NDArray[np.float32]:
+def _images(pair: BenchPair, dataset: Dataset, wanted: int) -> NDArray[np.float32]:
     if len(dataset) < wanted:
         raise DataError(
             f"A latency batch of {wanted} needs as many images; the data has {len(dataset)}. "
             "Pass a smaller --latency-batch or more images."
         )
     few = take(dataset, np.arange(wanted))
-    return next(iter(batches(few, contest.contract, batch_size=wanted))).images
+    return next(iter(batches(few, pair.contract, batch_size=wanted))).images

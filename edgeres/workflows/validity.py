@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from edgeres.calibration.stages import observed_ranges
-from edgeres.core.artifacts import load_engine
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.evaluation.evaluate import Outcomes, calibration_overlap
 from edgeres.evaluation.mistakes import RangeShift, diagnose, is_suspicious, range_shift
 from edgeres.evaluation.verdict import Validity
 from edgeres.images import Dataset, batches, select, take
 from edgeres.progress import Progress, silent
-from edgeres.workflows.bench_pair import Contest
+from edgeres.workflows.bench_pair import BenchPair
 
 _RANGE_IMAGES = 64
 """Evaluated images that ranges are observed on, half of them at a time."""
 
 
 def check_validity(
-    reference: Path,
-    contest: Contest,
+    pair: BenchPair,
     dataset: Dataset,
     outcomes: Outcomes,
     config: BenchConfig,
@@ -33,8 +30,7 @@ def check_validity(
     """Returns what weakens a verdict.
 
     Args:
-        reference: file of the reference.
-        contest: engine and reference, open.
+        pair: engine and reference, open.
         dataset: labelled images, before any are sampled.
         outcomes: what both networks predicted.
         config: `diagnose` says whether the usual mistakes are tried; None: where the reference is
@@ -46,32 +42,31 @@ def check_validity(
         RunnerError: inference failed.
     """
     suspicious = is_suspicious(outcomes.reference)
-    model, diagnosis = contest.model, None
+    model, diagnosis = pair.reference.model, None
     if suspicious if config.diagnose is None else config.diagnose:
         diagnosis = replace(
             diagnose(
-                contest.reference,
+                pair.reference.runner,
                 dataset,
-                contest.contract,
-                names=contest.classes,
+                pair.contract,
+                names=pair.engine.classes,
                 progress=progress,
             ),
             carried=model is None or model.artifact.contract is not None,
         )
     return Validity(
-        calibration_images=calibration_overlap(outcomes.hashes, contest.calibration_images),
+        calibration_images=calibration_overlap(outcomes.hashes, pair.engine.calibration_images),
         suspicious=suspicious,
         diagnosis=diagnosis,
-        range_shift=_range_shift(contest, dataset, config.seed),
-        reference_model_sha256=None
-        if model is not None
-        else load_engine(reference).manifest.model_sha256,
+        range_shift=_range_shift(pair, dataset, config.seed),
+        reference_model_sha256=None if model is not None else pair.reference.model_sha256,
     )
 
 
-def _range_shift(contest: Contest, dataset: Dataset, seed: int) -> RangeShift | None:
+def _range_shift(pair: BenchPair, dataset: Dataset, seed: int) -> RangeShift | None:
     """Compares the calibrated ranges with those of the evaluated images, in two halves."""
-    if contest.model is None or not contest.ranges:
+    model, ranges = pair.reference.model, pair.engine.ranges
+    if model is None or not ranges:
         return None
     few = select(dataset, _RANGE_IMAGES, seed)
     halves = [take(few, np.arange(start, len(few), 2)) for start in (0, 1)]
@@ -79,6 +74,6 @@ def _range_shift(contest: Contest, dataset: Dataset, seed: int) -> RangeShift | 
         return None
     observed = []
     for half in halves:
-        with closing(batches(half, contest.contract, batch_size=4)) as stream:
-            observed.append(observed_ranges(contest.model, stream))
-    return range_shift(contest.ranges, observed, images=len(few))
+        with closing(batches(half, pair.contract, batch_size=4)) as stream:
+            observed.append(observed_ranges(model, stream))
+    return range_shift(ranges, observed, images=len(few))

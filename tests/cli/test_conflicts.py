@@ -62,7 +62,7 @@ REFUSED = {
         "--min-speedup needs a latency, and --simulate measures none."
     ),
     "bench {table} --simulate --reference {model} --data {test} --strict": (
-        "--strict judges a measurement, and --simulate makes none."
+        "--strict is about a measurement, and --simulate makes none."
     ),
     "bench {table} --simulate --reference {model} --data {test} --scenario offline": (
         "--scenario times an engine, and --simulate has none."
@@ -142,7 +142,7 @@ def test_the_same_options_in_accord_are_taken(digits: Digits, tmp_path: Path) ->
 def test_an_engine_may_be_the_reference(digits: Digits) -> None:
     """INT8 against INT8: nothing is gained or lost."""
     line = "bench {engine} --reference {engine} --data {test} --max-drop 0 --decide point "
-    assert "0 lost, 0 gained" in passed(*digits.words(line + QUICK))
+    assert "0 newly wrong, 0 newly correct" in passed(*digits.words(line + QUICK))
 
 
 def test_a_foreign_model_is_told_its_preprocessing_once(digits: Digits, tmp_path: Path) -> None:

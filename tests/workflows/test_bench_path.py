@@ -11,7 +11,7 @@ import pytest
 from digits import CLASSES, Digits
 
 from edgeres.core.artifacts import load_engine
-from edgeres.core.bench_requests import BenchConfig, LoadGenConfig, Scenario
+from edgeres.core.bench_requests import BenchConfig, BenchInputs, LoadGenConfig, Scenario
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
@@ -20,7 +20,7 @@ from edgeres.core.verdict import FileRecord, Verdict
 from edgeres.errors import DataError
 from edgeres.files import sha256_of
 from edgeres.images import embedded_digits, normalise, prepare
-from edgeres.workflows import BenchRequest, Judges, bench_engine, build_from_model
+from edgeres.workflows import Judges, bench_engine, build_from_model
 
 QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
 
@@ -29,7 +29,7 @@ def bench(
     digits: Digits, data: Path, *, simulate: bool = False, config: BenchConfig = QUICK
 ) -> Verdict:
     """Returns the verdict on the digits' engine, or on its table."""
-    request = BenchRequest(
+    request = BenchInputs(
         engine=digits.table if simulate else digits.engine,
         reference=digits.model,
         data=data,
@@ -147,7 +147,7 @@ def test_loadgen_drives_the_engine(digits: Digits, tmp_path: Path) -> None:
     """Its logs are kept and its word is in the verdict."""
     pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is not installed")
     scenario = LoadGenConfig(scenario=Scenario.MULTI_STREAM, seconds=0.2)
-    request = BenchRequest(
+    request = BenchInputs(
         engine=digits.engine, reference=digits.model, data=digits.test, loadgen_logs=tmp_path
     )
     found = bench_engine(request, replace(QUICK, samples=100, loadgen=scenario)).loadgen
@@ -168,7 +168,7 @@ def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path)
     )
     kept = [la for la in load_engine(engine).manifest.layers if la.precision is Precision.FP32]
     found = bench_engine(
-        BenchRequest(engine=engine, reference=digits.model, data=digits.test), QUICK
+        BenchInputs(engine=engine, reference=digits.model, data=digits.test), QUICK
     )
     assert any(layer.reason.startswith("kept from INT8 for the accuracy") for layer in kept)
     assert found.provenance.precision == "mixed"

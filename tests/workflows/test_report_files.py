@@ -16,32 +16,32 @@ from commands import run
 from digits import QUICK, Digits
 from PIL import Image
 
-from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.bench_requests import BenchConfig, BenchInputs, ReportFiles
 from edgeres.core.verdict import Answer, Flip, Verdict
 from edgeres.errors import ArtifactError, ConfigError, DependencyError
 from edgeres.images import load_dataset, select
-from edgeres.workflows import (
-    BenchRequest,
-    ReportFiles,
-    bench_engine,
-    check_reports,
-    write_reports,
-)
+from edgeres.workflows import bench_engine
+from edgeres.workflows.report import check_reports, write_reports
 
 pytest.importorskip("jinja2", reason="jinja2, which renders the page, is not installed")
 
 QUICK_CONFIG = BenchConfig(samples=50, seed=3, iterations=2, warmup=0, energy=False)
 
 
-def request_of(digits: Digits) -> BenchRequest:
-    """Returns the request to judge the digits' engine."""
-    return BenchRequest(engine=digits.engine, reference=digits.model, data=digits.test)
+def inputs_of(digits: Digits, **reports: Path) -> BenchInputs:
+    """Returns the files of a bench of the digits' engine, with the reports that are wanted."""
+    return BenchInputs(
+        engine=digits.engine,
+        reference=digits.model,
+        data=digits.test,
+        reports=ReportFiles(**reports),
+    )
 
 
 @pytest.fixture(scope="module")
 def verdict(digits: Digits) -> Verdict:
     """A verdict on 50 images drawn from the digits."""
-    return bench_engine(request_of(digits), QUICK_CONFIG)
+    return bench_engine(inputs_of(digits), QUICK_CONFIG)
 
 
 def test_bench_writes_every_report_asked_for(digits: Digits, tmp_path: Path) -> None:
@@ -85,8 +85,7 @@ def test_pictures_are_those_of_the_images_that_changed(
         for index, sure in ((41, 0.9), (7, 0.5))
     )
     changed = replace(verdict, accuracy=replace(verdict.accuracy, flips=flips))
-    files = ReportFiles(html=tmp_path / "a.html")
-    write_reports(changed, files, request_of(digits), QUICK_CONFIG)
+    write_reports(changed, inputs_of(digits, html=tmp_path / "a.html"), drawn, None)
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     found = [
         base64.b64decode(text) for text in re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
@@ -101,14 +100,12 @@ def test_nothing_is_measured_for_a_report_that_cannot_be_written(
     digits: Digits, tmp_path: Path
 ) -> None:
     """A missing folder, a report over another, and one over what is read, said before any work."""
-    request = request_of(digits)
     with pytest.raises(ArtifactError, match=r"the folder .* does not exist"):
-        check_reports(ReportFiles(junit=tmp_path / "no" / "a.xml"), request)
-    twice = ReportFiles(html=tmp_path / "a", markdown=tmp_path / "a")
+        check_reports(inputs_of(digits, junit=tmp_path / "no" / "a.xml"))
     with pytest.raises(ConfigError, match="Two reports would be written"):
-        check_reports(twice, request)
+        check_reports(inputs_of(digits, html=tmp_path / "a", markdown=tmp_path / "a"))
     with pytest.raises(ConfigError, match="would be lost"):
-        check_reports(ReportFiles(html=digits.engine), request)
+        check_reports(inputs_of(digits, html=digits.engine))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,9 +114,9 @@ def test_a_missing_package_is_said_before_work(
 ) -> None:
     """Only where the page is requested."""
     monkeypatch.setattr("edgeres.report.html.page.is_installed", lambda name: False)
-    check_reports(ReportFiles(markdown=tmp_path / "a.md"), request_of(digits))
+    check_reports(inputs_of(digits, markdown=tmp_path / "a.md"))
     with pytest.raises(DependencyError, match=r"pip install '\.\[report\]'"):
-        check_reports(ReportFiles(html=tmp_path / "a.html"), request_of(digits))
+        check_reports(inputs_of(digits, html=tmp_path / "a.html"))
 
 
 def test_a_name_that_is_no_text_is_written(
@@ -127,10 +124,10 @@ def test_a_name_that_is_no_text_is_written(
 ) -> None:
     """A file name with a byte that is not UTF-8 reaches every report."""
     odd = replace(verdict, environment=replace(verdict.environment, engine_name="a\udcff.onnx"))
-    files = ReportFiles(
-        html=tmp_path / "a.html", markdown=tmp_path / "a.md", junit=tmp_path / "a.xml"
+    inputs = inputs_of(
+        digits, html=tmp_path / "a.html", markdown=tmp_path / "a.md", junit=tmp_path / "a.xml"
     )
-    write_reports(odd, files, request_of(digits), QUICK_CONFIG)
+    write_reports(odd, inputs, load_dataset(digits.test), None)
     assert r"a\udcff.onnx" in (tmp_path / "a.html").read_text(encoding="utf-8")
     assert r"a\udcff.onnx" in (tmp_path / "a.md").read_text(encoding="utf-8")
     ElementTree.parse(tmp_path / "a.xml")

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from edgeres.cli.options import contract_from, contract_options
-from edgeres.core.contract import PRESETS, Color, Contract, Interpolation
+from edgeres.cli.options import contract_options
+from edgeres.core.contract import PRESETS, Color, Contract, ContractOptions, Interpolation
 from edgeres.errors import ConfigError
 from edgeres.evaluation.mistakes.candidates import (
     ShortSides,
@@ -136,9 +136,9 @@ def test_a_resize_that_changes_nothing_has_no_filter() -> None:
 
 @click.command()
 @contract_options
-def tell(**options: object) -> None:
+def tell(contract: ContractOptions) -> None:
     """Prints the contract that the options make of ImageNet's."""
-    click.echo(to_json(contract_from(dict(options)).resolve(IMAGENET)))
+    click.echo(to_json(contract.resolve(IMAGENET)))
 
 
 @pytest.mark.parametrize(
