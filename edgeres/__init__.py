@@ -1,3 +1,75 @@
-"""edgeres: a trained ResNet to an INT8 or FP16 engine, with a verdict on what it cost and won."""
+"""edgeres: a trained ResNet to an INT8 or FP16 engine, with a verdict on what it cost and won.
 
-__version__ = "0.1.0"
+The names in `__all__` are the stable ones. Each is loaded when it is first used, so that
+importing the package loads no library; `docs/reference/python.md` describes them.
+
+Example::
+
+    import edgeres
+
+    table = edgeres.calibrate("resnet50.onnx", "train-sample")
+    edgeres.build_engine("resnet50.onnx", table=table, output="resnet50.int8.onnx")
+    verdict = edgeres.bench(
+        "resnet50.int8.onnx", "resnet50.onnx", "val", edgeres.BenchConfig(max_drop_pp=0.5)
+    )
+    print(verdict.passed, verdict.accuracy.drop_pp)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgeres.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from edgeres.api import bench as bench
+    from edgeres.api import build_engine as build_engine
+    from edgeres.api import calibrate as calibrate
+    from edgeres.api import compare as compare
+    from edgeres.api import export as export
+    from edgeres.api import inspect as inspect
+    from edgeres.core.bench_requests import BenchConfig as BenchConfig
+    from edgeres.core.contract import ContractOptions as ContractOptions
+    from edgeres.core.requests import BuildConfig as BuildConfig
+    from edgeres.core.requests import CalibrationConfig as CalibrationConfig
+    from edgeres.errors import EdgeresError as EdgeresError
+
+_MODULES = {
+    "BenchConfig": "edgeres.core.bench_requests",
+    "BuildConfig": "edgeres.core.requests",
+    "CalibrationConfig": "edgeres.core.requests",
+    "ContractOptions": "edgeres.core.contract",
+    "EdgeresError": "edgeres.errors",
+    "bench": "edgeres.api",
+    "build_engine": "edgeres.api",
+    "calibrate": "edgeres.api",
+    "compare": "edgeres.api",
+    "export": "edgeres.api",
+    "inspect": "edgeres.api",
+}
+
+__all__ = [
+    "BenchConfig",
+    "BuildConfig",
+    "CalibrationConfig",
+    "ContractOptions",
+    "EdgeresError",
+    "bench",
+    "build_engine",
+    "calibrate",
+    "compare",
+    "export",
+    "inspect",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from its module when it is first used. Source: PEP 562."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'edgeres' has no attribute '{name}'")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

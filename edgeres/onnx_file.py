@@ -14,7 +14,6 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
-from edgeres import __version__
 from edgeres.core.artifacts import LayerPrecision, OnnxArtifact, TensorSpec
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
@@ -23,6 +22,7 @@ from edgeres.core.tuning import MixedSearch
 from edgeres.errors import ArtifactError
 from edgeres.files import read_bytes, whole_file
 from edgeres.serialization import from_json, parse_json, to_json
+from edgeres.version import __version__
 
 IR_VERSION = 8
 """ONNX IR that TensorRT 8.6's parser reads (opset 17 came with it). Source: ONNX versioning

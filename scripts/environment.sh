@@ -76,7 +76,7 @@ install_extras() {
 # Prints a checksum of all that an installation depends on, the place of the checkout included.
 fingerprint() {
   cd "$root"
-  { pwd && cat pyproject.toml edgeres/__init__.py scripts/constraints.txt scripts/environment.sh; } | cksum
+  { pwd && cat pyproject.toml edgeres/version.py scripts/constraints.txt scripts/environment.sh; } | cksum
 }
 
 make_venv() {

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 METADATA = f"edgeres-{__version__}.dist-info"
 NEEDED = frozenset(
     {
-        "edgeres/__init__.py",
+        "edgeres/version.py",
         "edgeres/py.typed",
         "edgeres/report/html/report.html.j2",
         "edgeres/report/html/report.css",

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from edgeres import __version__
 from edgeres.calibration.auto import choose_thresholds, choose_weights, with_choices
 from edgeres.calibration.observe import (
     ImageBatch,
@@ -31,6 +30,7 @@ from edgeres.quantization.recovered import with_weights
 from edgeres.quantization.thresholds import Distribution, merged, mse_amax, thresholds
 from edgeres.targets.onnxruntime.strides import thinned_out
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
+from edgeres.version import __version__
 
 _LOG = logging.getLogger("edgeres.calibration")
 

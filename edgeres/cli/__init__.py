@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from edgeres import __version__
 from edgeres.cli.bench import bench
 from edgeres.cli.build_engine import build_engine
 from edgeres.cli.calibrate import calibrate
@@ -22,6 +21,7 @@ from edgeres.cli.export import export
 from edgeres.cli.inspect import inspect
 from edgeres.cli.output import COMMAND, log_to_stderr
 from edgeres.errors import EdgeresError
+from edgeres.version import __version__
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""

@@ -41,7 +41,11 @@ def complete_architecture(
 @click.option(
     "--bn-eps", type=float, metavar="X", help="Epsilon of batch normalisation (Keras: 1e-3)."
 )
-@click.option("--shortcut", type=Names([Shortcut.A, Shortcut.B]), help="Shortcut of a CIFAR net.")
+@click.option(
+    "--shortcut",
+    type=Names([Shortcut.A, Shortcut.B], case_sensitive=True),
+    help="Shortcut of a CIFAR net.",
+)
 @click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
 @output_option("The ONNX file.")
 @common_options

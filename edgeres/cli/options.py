@@ -56,9 +56,9 @@ def _resize(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 class Names(click.Choice):  # type: ignore[type-arg]  # click 8.1's takes no parameter
     """A choice that names the nearest where none is met, and returns an enumeration's member."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], *, case_sensitive: bool = False) -> None:
         """Takes names, or an enumeration of them."""
-        super().__init__([str(name) for name in names], case_sensitive=False)
+        super().__init__([str(name) for name in names], case_sensitive=case_sensitive)
         self._members = {str(name): name for name in names}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeres import __version__
 from edgeres.machine.l4t import cuda_version, jetpack_version, l4t_version
 from edgeres.machine.sysfs import fields_of, mib_of, text_of
+from edgeres.version import __version__
 
 SIMD_FEATURES = (
     "avx2",

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeres import __version__
 from edgeres.core.artifacts import EngineArtifact, Manifest, manifest_path
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
@@ -17,6 +16,7 @@ from edgeres.core.requests import BuildConfig
 from edgeres.files import whole_file
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.serialization import save_json
+from edgeres.version import __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

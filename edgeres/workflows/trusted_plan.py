@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from edgeres import __version__
 from edgeres.core.artifacts import TRUSTED, EngineArtifact, Manifest, OnnxArtifact
 from edgeres.core.contract import Contract
 from edgeres.errors import ConfigError
 from edgeres.files import read_bytes
 from edgeres.targets.base import targets
+from edgeres.version import __version__
 
 
 def trusted_plan(path: Path, model: OnnxArtifact, contract: Contract) -> EngineArtifact:

@@ -325,4 +325,5 @@ def test_an_onnx_artifact_knows_its_classes() -> None:
 def test_a_manifest_is_of_a_classifier(given: str, shape: tuple[int | None, ...]) -> None:
     """From images to logits, with no dimension of 0."""
     with pytest.raises(ValueError, match=r"expected \(N, 3, H, W\) to \(N, classes\)"):
-        replace(MANIFEST, **{given: TensorSpec(name="x", shape=shape)})
+        changed: Any = {given: TensorSpec(name="x", shape=shape)}
+        replace(MANIFEST, **changed)

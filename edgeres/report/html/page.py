@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from edgeres import __version__
 from edgeres.core.bench_requests import Decision
 from edgeres.core.blocks import locate
 from edgeres.core.verdict import LatencyStats, PairedAccuracy, PairedLatency, Verdict
@@ -24,6 +23,7 @@ from edgeres.report.html.flips import Picture, flip_groups
 from edgeres.report.html.interval import Gate, draw_interval
 from edgeres.report.html.latency import MARKED, Timed, draw_ecdf, draw_histogram, draw_time_line
 from edgeres.report.html.network import stages
+from edgeres.version import __version__
 
 CLASSES_SHOWN = 12
 """Most classes in the table; those that differ most stand first."""

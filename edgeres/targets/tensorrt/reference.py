@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeres import __version__
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
@@ -23,6 +22,7 @@ from edgeres.onnx_file import LoadedModel
 from edgeres.quantization.lowering import ALL_INTEGER
 from edgeres.targets.base import Target
 from edgeres.targets.tensorrt.module import load_backend
+from edgeres.version import __version__
 
 _LARGEST_BATCH = 16
 
