@@ -324,6 +324,6 @@ def test_an_onnx_artifact_knows_its_classes() -> None:
 )
 def test_a_manifest_is_of_a_classifier(given: str, shape: tuple[int | None, ...]) -> None:
     """From images to logits, with no dimension of 0."""
+    changed: Any = {given: TensorSpec(name="x", shape=shape)}
     with pytest.raises(ValueError, match=r"expected \(N, 3, H, W\) to \(N, classes\)"):
-        changed: Any = {given: TensorSpec(name="x", shape=shape)}
         replace(MANIFEST, **changed)
