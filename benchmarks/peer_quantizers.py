@@ -69,7 +69,7 @@ class Tool:
 
 def with_edgeres(request: Request) -> None:
     """Calibrates by the method that the variant names and writes the CPU's INT8 engine."""
-    from edgeres.calibration.stages import calibrate
+    from edgeres.calibration.calibrate import calibrate
     from edgeres.core.methods import Method
     from edgeres.core.requests import BuildConfig, CalibrationConfig
     from edgeres.onnx_file import load_onnx

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from benchmarks.peer_quantizers import TOOLS, Stored
 from benchmarks.peers import OWN, Limits, peer_rows
 from benchmarks.results import CASES, Case, edgeres
-from edgeres.calibration.stages import calibrate
+from edgeres.calibration.calibrate import calibrate
 from edgeres.core.methods import Method
 from edgeres.core.requests import CalibrationConfig
 from edgeres.images import batches, load_dataset, select

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.calibration.observe import ImageBatch, calibrated_tensors, observation, observe
+from edgeres.calibration.observe import calibrated_tensors, observe, open_observation
+from edgeres.core.batches import ImageBatch
 from edgeres.core.contract import preset
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Recovery
@@ -43,7 +44,7 @@ def observed(
     """Returns what calibration sees of these tensors of a model in memory."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    return observe(observation(model, graph, tensors), batches)
+    return observe(open_observation(model, graph, tensors), batches)
 
 
 def table_from_images(graph: Graph, images: NDArray[np.float32]) -> CalibrationTable:

@@ -10,10 +10,10 @@ while a factor for each group gains about as much on both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
-from edgeres.calibration.quality import Judge
+from edgeres.calibration.quality import LogitEvaluator
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.table import CalibrationTable, TensorRange, Threshold
 from edgeres.core.tuning import Choice
@@ -27,7 +27,7 @@ STEP = 1.25
 
 WIDEST = STEP**6
 LEAST_GAIN_DB = 0.02
-"""Gains below it are chance: 64 images tell two thresholds apart by about as much."""
+"""Gains below it are chance: 64 images resolve two thresholds by about as much."""
 
 _LEAST_WEIGHTS_DB = 0.2
 """Gain, the mean of both lowerings, from which weights are clipped: on ResNet-50 another set
@@ -38,7 +38,7 @@ CANDIDATES: tuple[Method, ...] = tuple(m for m in Method if m is not Method.AUTO
 
 
 def choose_thresholds(
-    graph: Graph, table: CalibrationTable, judge: Judge, progress: Progress
+    graph: Graph, table: CalibrationTable, evaluator: LogitEvaluator, progress: Progress
 ) -> tuple[Choice, ...]:
     """Returns how each lowering's thresholds are best chosen, those with an unsigned grid first.
 
@@ -48,36 +48,36 @@ def choose_thresholds(
 
     Args:
         graph: the FP32 model.
-        table: thresholds of every other method, from images that `judge` does not have.
-        judge: held-out images.
+        table: thresholds of every other method, from images that `evaluator` does not have.
+        evaluator: of images held out of the ranges.
         progress: receives each group of tensors that was searched.
     """
-    choices = []
+    choices: list[Choice] = []
     for lowering in sorted(lowerings(), key=lambda lowering: not lowering.has_unsigned_grid):
-        choices.append(_Search(lowering, graph, judge).run(table, progress))
+        choices.append(_search(lowering, graph, table, evaluator, progress))
         table = with_choices(graph, table, tuple(choices))
     return tuple(choices)
 
 
 def choose_weights(
-    graph: Graph, table: CalibrationTable, judge: Judge
+    graph: Graph, table: CalibrationTable, evaluator: LogitEvaluator
 ) -> tuple[WeightMethod, tuple[Choice, ...]]:
-    """Returns how weights are best scaled, with the choices of thresholds that say why.
+    """Returns how weights are best scaled, with the choices of thresholds that have the figures.
 
     The lowerings share their weights, so one method serves all.
 
     Args:
         graph: the FP32 model.
         table: with the thresholds of method auto, weights by max.
-        judge: held-out images.
+        evaluator: of images held out of the ranges.
     """
     clipping = replace(table, weight_method=WeightMethod.MSE)
-    choices = []
+    choices, gains = [], []
     for choice in table.choices:
-        mse = judge.quality(_lowering(choice), graph, clipping, Method.AUTO)
-        found = {WeightMethod.MAX: choice.tuned_db, WeightMethod.MSE: mse}
-        choices.append(replace(choice, weights_db=found))
-    gains = [c.weights_db[WeightMethod.MSE] - c.weights_db[WeightMethod.MAX] for c in choices]
+        mse = evaluator.quality(_lowering_of(choice), graph, clipping, Method.AUTO)
+        weights_db = {WeightMethod.MAX: choice.tuned_db, WeightMethod.MSE: mse}
+        choices.append(replace(choice, weights_db=weights_db))
+        gains.append(mse - choice.tuned_db)
     pays = sum(gains) / len(gains) >= _LEAST_WEIGHTS_DB
     return WeightMethod.MSE if pays else WeightMethod.MAX, tuple(choices)
 
@@ -85,80 +85,62 @@ def choose_weights(
 def with_choices(
     graph: Graph, table: CalibrationTable, choices: tuple[Choice, ...]
 ) -> CalibrationTable:
-    """Returns the table with the thresholds of method auto that the choices make of it."""
+    """Returns the table with the thresholds of method auto that the choices give it."""
     for choice in choices:
-        table = _scaled(graph, table, _lowering(choice), choice.method, choice.factors)
+        table = _scaled(graph, table, _lowering_of(choice), choice.method, choice.factors)
     return replace(table, method=Method.AUTO, choices=choices)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Search:
-    """Chooses the thresholds of one lowering."""
+def _search(
+    lowering: Lowering,
+    graph: Graph,
+    table: CalibrationTable,
+    evaluator: LogitEvaluator,
+    progress: Progress,
+) -> Choice:
+    """Returns the best method for one lowering and the factors that improve on it."""
 
-    lowering: Lowering
-    graph: Graph
-    judge: Judge
+    def quality(method: Method, factors: Mapping[str, float]) -> float:
+        scaled = _scaled(graph, table, lowering, method, factors)
+        return evaluator.quality(lowering, graph, scaled, Method.AUTO)
 
-    def run(self, table: CalibrationTable, progress: Progress) -> Choice:
-        """Returns the best method and the factors that improve on it."""
-        qualities = {method: self._quality(table, method, {}) for method in CANDIDATES}
-        method = max(CANDIDATES, key=lambda m: qualities[m])
-        best, factors = qualities[method], dict.fromkeys(self._groups(table), 1.0)
-        stage = f"Searching thresholds ({self.lowering.name})"
-        for done, group in enumerate(factors, start=1):
-            best, factors = self._climb(table, method, group, (best, factors))
-            progress(stage, done, len(factors), f"{group}: {best:.2f} dB")
-        return Choice(
-            target=self.lowering.name,
-            images=self.judge.images,
-            method=method,
-            sqnr_db=qualities,
-            factors={group: factor for group, factor in factors.items() if factor != 1},
-            tuned_db=best,
-        )
-
-    def _climb(
-        self,
-        table: CalibrationTable,
-        method: Method,
-        group: str,
-        start: tuple[float, dict[str, float]],
-    ) -> tuple[float, dict[str, float]]:
-        """Widens a group step by step while that helps; narrows it if widening never did."""
-        best, factors = start
+    qualities = {method: quality(method, {}) for method in CANDIDATES}
+    method = max(CANDIDATES, key=lambda m: qualities[m])
+    best = qualities[method]
+    # From the logits back to the image: what is rounded last shows in them most.
+    decided = [name for name, r in reversed(list(table.tensors.items())) if _decides(lowering, r)]
+    groups = list(dict.fromkeys(_group(graph, table, name) for name in decided))
+    factors = dict.fromkeys(groups, 1.0)
+    for done, group in enumerate(groups, start=1):
+        # Widened while the logits gain; narrowed only where widening never helped.
         for step in (STEP, 1 / STEP):
             while 1 / WIDEST < (factor := factors[group] * step) < WIDEST:
                 trial = {**factors, group: factor}
-                quality = self._quality(table, method, trial)
-                if quality < best + LEAST_GAIN_DB:
+                trial_db = quality(method, trial)
+                if trial_db < best + LEAST_GAIN_DB:
                     break
-                best, factors = quality, trial
+                best, factors = trial_db, trial
             if factors[group] != 1:
                 break
-        return best, factors
-
-    def _quality(
-        self, table: CalibrationTable, method: Method, factors: Mapping[str, float]
-    ) -> float:
-        scaled = _scaled(self.graph, table, self.lowering, method, factors)
-        return self.judge.quality(self.lowering, self.graph, scaled, Method.AUTO)
-
-    def _groups(self, table: CalibrationTable) -> Sequence[str]:
-        """Returns the groups that this lowering decides, from the logits back to the image."""
-        names = (
-            name
-            for name in reversed(list(table.tensors))
-            if _decides(self.lowering, table.tensors[name])
-        )
-        return list(dict.fromkeys(_group(self.graph, table, name) for name in names))
+        stage = f"Searching thresholds ({lowering.name})"
+        progress(stage, done, len(groups), f"{group}: {best:.2f} dB")
+    return Choice(
+        target=lowering.name,
+        images=evaluator.images,
+        method=method,
+        sqnr_db=qualities,
+        factors={group: factor for group, factor in factors.items() if factor != 1},
+        tuned_db=best,
+    )
 
 
-def _lowering(choice: Choice) -> Lowering:
+def _lowering_of(choice: Choice) -> Lowering:
     return next(lowering for lowering in lowerings() if lowering.name == choice.target)
 
 
-def _decides(lowering: Lowering, seen: TensorRange) -> bool:
-    return lowering.has_unsigned_grid or not seen.signed
+def _decides(lowering: Lowering, tensor: TensorRange) -> bool:
+    """Whether the search of a lowering sets a tensor's threshold; each grid is set by one."""
+    return lowering.has_unsigned_grid or not tensor.signed
 
 
 def _scaled(
@@ -170,27 +152,21 @@ def _scaled(
 ) -> CalibrationTable:
     """Returns the table with a method's thresholds, times factors, as those of auto."""
     tensors = {}
-    for name, seen in table.tensors.items():
-        base = seen.thresholds[method]
-        chosen = seen.thresholds.get(Method.AUTO, base)
-        if _decides(lowering, seen):
+    for name, tensor in table.tensors.items():
+        base = tensor.thresholds[method]
+        chosen = tensor.thresholds.get(Method.AUTO, base)
+        if _decides(lowering, tensor):
             factor = factors.get(_group(graph, table, name), 1.0)
-            chosen = _scaled_threshold(lowering, seen, (base, chosen), factor)
-        tensors[name] = replace(seen, thresholds={**seen.thresholds, Method.AUTO: chosen})
+            # Beyond the exact extreme levels are only wasted.
+            s8 = min(base.s8 * factor, tensor.amax)
+            if base.u8 is None:
+                chosen = Threshold(s8=s8)
+            elif lowering.has_unsigned_grid:
+                chosen = replace(chosen, u8=min(base.u8 * factor, tensor.amax))
+            else:
+                chosen = replace(chosen, s8=s8)
+        tensors[name] = replace(tensor, thresholds={**tensor.thresholds, Method.AUTO: chosen})
     return replace(table, tensors=tensors)
-
-
-def _scaled_threshold(
-    lowering: Lowering, seen: TensorRange, thresholds: tuple[Threshold, Threshold], factor: float
-) -> Threshold:
-    """Returns the second threshold with the grid that the lowering decides taken from the first."""
-    base, known = thresholds
-    s8 = min(base.s8 * factor, seen.amax)
-    if base.u8 is None:
-        return Threshold(s8=s8)
-    if lowering.has_unsigned_grid:
-        return replace(known, u8=min(base.u8 * factor, seen.amax))
-    return replace(known, s8=s8)
 
 
 def _group(graph: Graph, table: CalibrationTable, tensor: str) -> str:
@@ -200,13 +176,9 @@ def _group(graph: Graph, table: CalibrationTable, tensor: str) -> str:
     distributions of their own kinds.
     """
     size = "x".join(str(n) for n in graph.shapes.get(tensor, ())[1:]) or "vector"
-    sign = "signed" if table.tensors[tensor].signed else "unsigned"
-    return f"{size} {_computed_by(graph, tensor)} {sign}"
-
-
-def _computed_by(graph: Graph, tensor: str) -> str:
-    """Returns the operator that computes a tensor, looking through its ReLU; `image` for none."""
     node = graph.producers.get(tensor)
     if node is not None and node.op_type == "Relu":
         node = graph.producers.get(node.input[0])
-    return "image" if node is None else str(node.op_type)
+    operator = "image" if node is None else node.op_type
+    sign = "signed" if table.tensors[tensor].signed else "unsigned"
+    return f"{size} {operator} {sign}"

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeres.core.batches import ImageBatch
 from edgeres.errors import CalibrationError, RunnerError
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.thresholds import Distribution
@@ -48,18 +49,9 @@ _SPATIAL = "edgeres_spatial_shape"
 """Initializer that makes (N, features), as between two classifier layers, (N, features, 1, 1)."""
 
 
-class ImageBatch(Protocol):
-    """What calibration needs of a batch."""
-
-    @property
-    def images(self) -> NDArray[np.float32]:
-        """Shape (N, 3, H, W), preprocessed by the model's contract."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Observer:
-    """Names of the two extra outputs that tell of one tensor."""
+    """Names of the two extra outputs that measure one tensor."""
 
     tensor: str
     squared: bool
@@ -76,7 +68,7 @@ class _Observer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """A session that tells of some tensors beside what its network computes."""
+    """A session that measures some tensors beside what its network computes."""
 
     session: Any
     input: str
@@ -84,7 +76,7 @@ class Observation:
 
     @property
     def outputs(self) -> list[str]:
-        """What to ask the session for: the peak and the sample of each tensor in turn."""
+        """Outputs of the session to fetch: of each tensor the peak, then the sample."""
         return [name for o in self.observers for name in (o.peak, o.sample)]
 
 
@@ -100,8 +92,8 @@ def calibrated_tensors(graph: Graph) -> tuple[str, ...]:
     return tuple(name for name in (graph.input, *produced) if name in roots)
 
 
-def observation(model: onnx.ModelProto, graph: Graph, tensors: Sequence[str]) -> Observation:
-    """Returns a session on the model that tells of these tensors.
+def open_observation(model: onnx.ModelProto, graph: Graph, tensors: Sequence[str]) -> Observation:
+    """Returns a session on the model that measures these tensors.
 
     Args:
         model: the FP32 network; it is emptied, so that its weights are not in memory twice.
@@ -113,27 +105,52 @@ def observation(model: onnx.ModelProto, graph: Graph, tensors: Sequence[str]) ->
         RunnerError: ONNX Runtime refused the model.
     """
     observers = tuple(_Observer(name, not graph.is_non_negative(name)) for name in tensors)
-    model.MergeFrom(_addition(graph, observers))
+    added = onnx.ModelProto(ir_version=graph.model.ir_version)
+    added.graph.initializer.append(numpy_helper.from_array(np.array([0, -1, 1, 1]), _SPATIAL))
+    for observer in observers:
+        added.graph.node.extend(_observer_nodes(graph, observer))
+        added.graph.output.extend(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            for name in (observer.peak, observer.sample)
+        )
+    model.MergeFrom(added)
     serialized = model.SerializeToString()
+    # Before the session takes its own copy of the weights: two at a time, not three.
     model.Clear()
+    # Planned as one block, the activations that all of the observers read would stay at once.
     session = open_session(serialized, memory_pattern=False)
     return Observation(session, graph.input, observers)
 
 
-def observe(seen: Observation, batches: Iterable[ImageBatch]) -> dict[str, Distribution]:
+def observe(observation: Observation, batches: Iterable[ImageBatch]) -> dict[str, Distribution]:
     """Returns the distribution of each tensor over all batches.
 
     Raises:
         CalibrationError: no images, or an activation that is NaN or infinite.
         RunnerError: ONNX Runtime refused the images.
     """
-    histograms = {o.tensor: _Histogram() for o in seen.observers}
+    histograms = {o.tensor: _Histogram() for o in observation.observers}
     for batch in batches:
-        _check_finite(seen.input, np.abs(batch.images).max())
-        values = _run(seen.session, seen.outputs, {seen.input: batch.images})
-        for observer, peak, sample in zip(seen.observers, values[::2], values[1::2], strict=True):
+        _check_finite(observation.input, np.abs(batch.images).max())
+        try:
+            values = run_session(
+                observation.session, observation.outputs, {observation.input: batch.images}
+            )
+        except RunnerError as error:
+            raise RunnerError(
+                "The model does not run on calibration images of the shape "
+                f"{batch.images.shape}. Export it for this image size, with a dynamic batch. ONNX "
+                f"Runtime: {' '.join(str(error).split())}"
+            ) from error
+        measured = zip(observation.observers, values[::2], values[1::2], strict=True)
+        for observer, peak, sample in measured:
             magnitudes = np.abs(sample, out=sample)
-            histograms[observer.tensor].add(_amax(observer, peak, magnitudes), magnitudes)
+            # The sample counts too: small squares underflow, and ONNX Runtime's pooling passes
+            # over most NaN, which numpy's maximum keeps.
+            largest = np.sqrt(peak.max()) if observer.squared else peak.max()
+            amax = np.maximum(largest, magnitudes.max())
+            _check_finite(observer.tensor, amax)
+            histograms[observer.tensor].add(float(amax), magnitudes)
     if not histograms or all(h.empty for h in histograms.values()):
         raise CalibrationError("No image came through calibration. Pass --data with images.")
     return {name: histogram.distribution() for name, histogram in histograms.items()}
@@ -157,8 +174,16 @@ class _Histogram:
     def add(self, amax: float, sample: NDArray[np.float32]) -> None:
         """Adds one batch: its exact largest absolute value, and a sample of them (overwritten)."""
         self._amax = max(self._amax, amax)
-        self._cover(self._amax)
+        if self._amax > 0:
+            # A power of two above the extreme: doubling it merges bins exactly in pairs.
+            needed = max(_LEAST_LIMIT, float(2.0 ** (np.floor(np.log2(self._amax)) + 1)))
+            self._limit = self._limit or needed
+            while self._limit < needed:
+                half = self._counts.reshape(-1, 2).sum(axis=1)
+                self._counts = np.concatenate([half, np.zeros_like(half)])
+                self._limit *= 2
         flat = sample.ravel()
+        # Zeros are counted apart: behind a ReLU they are half of the values and no error at all.
         zeros = flat.size - int(np.count_nonzero(flat))
         self._zeros += zeros
         if zeros == flat.size:
@@ -172,40 +197,6 @@ class _Histogram:
         """Returns what was counted."""
         return Distribution(self._counts, self._limit / _BINS, self._zeros, self._amax)
 
-    def _cover(self, amax: float) -> None:
-        """Makes the limit a power of two above `amax`; the first one sets it."""
-        if amax == 0:
-            return
-        needed = max(_LEAST_LIMIT, float(2.0 ** (np.floor(np.log2(amax)) + 1)))
-        if self._limit == 0:
-            self._limit = needed
-        while self._limit < needed:
-            half = self._counts.reshape(-1, 2).sum(axis=1)
-            self._counts = np.concatenate([half, np.zeros_like(half)])
-            self._limit *= 2
-
-
-def _run(
-    session: Any, outputs: Sequence[str], feeds: dict[str, NDArray[np.float32]]
-) -> list[NDArray[np.float32]]:
-    try:
-        return run_session(session, outputs, feeds)
-    except RunnerError as error:
-        shapes = ", ".join(str(images.shape) for images in feeds.values())
-        raise RunnerError(
-            f"The model does not run on calibration images of the shape {shapes}. Export it for "
-            f"this image size, with a dynamic batch. ONNX Runtime: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _amax(observer: _Observer, peak: NDArray[np.float32], magnitudes: NDArray[np.float32]) -> float:
-    """Returns the largest absolute value; the sample counts where squares underflow."""
-    largest = np.sqrt(peak.max()) if observer.squared else peak.max()
-    # ONNX Runtime's pooling passes over most NaN; numpy's maximum over the sample keeps them.
-    amax = np.maximum(largest, magnitudes.max())
-    _check_finite(observer.tensor, amax)
-    return float(amax)
-
 
 def _check_finite(tensor: str, amax: np.float32) -> None:
     if not np.isfinite(amax):
@@ -213,19 +204,6 @@ def _check_finite(tensor: str, amax: np.float32) -> None:
             f"Activation '{tensor}' is NaN or infinite on a calibration image. "
             "The FP32 model is broken there: check its weights and the preprocessing contract."
         )
-
-
-def _addition(graph: Graph, observers: Sequence[_Observer]) -> onnx.ModelProto:
-    """Returns what the observers add to a model: operators, outputs and one constant."""
-    model = onnx.ModelProto(ir_version=graph.model.ir_version)
-    model.graph.initializer.append(numpy_helper.from_array(np.array([0, -1, 1, 1]), _SPATIAL))
-    for observer in observers:
-        model.graph.node.extend(_observer_nodes(graph, observer))
-        model.graph.output.extend(
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-            for name in (observer.peak, observer.sample)
-        )
-    return model
 
 
 def _observer_nodes(graph: Graph, observer: _Observer) -> list[onnx.NodeProto]:
@@ -237,7 +215,14 @@ def _observer_nodes(graph: Graph, observer: _Observer) -> list[onnx.NodeProto]:
         )
     nodes, source, stride = [], observer.tensor, 1
     if len(shape) == 3:
-        stride = _sample_stride(*shape)
+        # The largest odd stride that leaves `SAMPLE_SIZE` values. Odd, to meet both parities:
+        # strided convolutions later read even positions alone, so an even grid is not neutral.
+        channels, height, width = shape
+        while stride < max(height, width):
+            wider = stride + 2
+            if channels * -(-height // wider) * -(-width // wider) < SAMPLE_SIZE:
+                break
+            stride = wider
     else:
         source = observer.tensor + "/edgeres_spatial"
         nodes.append(helper.make_node("Reshape", [observer.tensor, _SPATIAL], [source]))
@@ -256,17 +241,3 @@ def _observer_nodes(graph: Graph, observer: _Observer) -> list[onnx.NodeProto]:
             strides=[stride, stride],
         ),
     ]
-
-
-def _sample_stride(channels: int, height: int, width: int) -> int:
-    """Returns the largest odd stride that leaves `SAMPLE_SIZE` values; odd meets both parities.
-
-    Strided convolutions later read only even positions, so an even grid would not be neutral.
-    """
-    stride = 1
-    while stride < max(height, width):
-        wider = stride + 2
-        if channels * -(-height // wider) * -(-width // wider) < SAMPLE_SIZE:
-            break
-        stride = wider
-    return stride

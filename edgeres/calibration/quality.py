@@ -1,4 +1,4 @@
-"""Judges a lowering by its logits on images that were held out of the ranges."""
+"""The quality of lowered networks: the noise of their logits on images held out of the ranges."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from edgeres.core.methods import Method
@@ -20,17 +21,31 @@ where they are NaN or infinite."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judge:
-    """Held-out images and what the FP32 network says of them."""
+class LogitEvaluator:
+    """Images, and the FP32 network's logits on them as the reference of every lowering."""
 
     batches: tuple[NDArray[np.float32], ...]
     """Each (N, 3, H, W)."""
     logits: NDArray[np.float32]
     """(images, classes), of the FP32 network."""
 
+    @classmethod
+    def of(
+        cls, model: onnx.ModelProto, graph: Graph, batches: Sequence[NDArray[np.float32]]
+    ) -> LogitEvaluator:
+        """Returns the evaluator of an FP32 model's lowerings.
+
+        Args:
+            model: the FP32 network.
+            graph: its structure.
+            batches: images that its ranges do not come from, each batch (N, 3, H, W).
+        """
+        logits = _logits(model.SerializeToString(), graph, batches, integer=True)
+        return cls(tuple(batches), logits)
+
     @property
     def images(self) -> int:
-        """Number of held-out images."""
+        """Number of images."""
         return len(self.logits)
 
     def quality(
@@ -52,18 +67,7 @@ class Judge:
         return _logits(model, graph, self.batches, integer=lowering.has_cpu_kernels)
 
 
-def judge(model: bytes, graph: Graph, batches: Sequence[NDArray[np.float32]]) -> Judge:
-    """Returns the judge of lowerings of an FP32 model.
-
-    Args:
-        model: the serialised FP32 network.
-        graph: its structure.
-        batches: held-out images, each batch (N, 3, H, W).
-    """
-    return Judge(tuple(batches), _logits(model, graph, batches, integer=True))
-
-
-def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+def sqnr_db(reference: NDArray[np.float32], quantized: NDArray[np.float32]) -> float:
     """Returns the signal-to-quantization-noise ratio of logits in dB, the mean over images.
 
     The mean of decibels, not of powers: among real images one in a hundred has activations so
@@ -71,20 +75,22 @@ def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float
 
     Args:
         reference: (N, classes); each row is centred first.
-        found: the same shape; a row with NaN or infinity counts as the worst.
+        quantized: the same shape; a row with NaN or infinity counts as the worst.
     """
     signal = _centred(reference)
     with np.errstate(invalid="ignore", divide="ignore"):
-        noise = np.square(signal - _centred(found)).sum(axis=1)
+        noise = np.square(signal - _centred(quantized)).sum(axis=1)
         ratios = 10 * np.log10(np.square(signal).sum(axis=1) / noise)
+    # The division gave infinity where there is no noise, NaN where a logit is broken.
     ratios[noise == 0] = NOISELESS_DB
     ratios[~np.isfinite(noise)] = -NOISELESS_DB
     return float(ratios.clip(-NOISELESS_DB, NOISELESS_DB).mean())
 
 
 def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = logits.astype(np.float64)
-    centred: NDArray[np.float64] = wide - wide.mean(axis=1, keepdims=True)
+    # A constant added to all logits of an image changes no label and no probability.
+    doubles = logits.astype(np.float64)
+    centred: NDArray[np.float64] = doubles - doubles.mean(axis=1, keepdims=True)
     return centred
 
 
@@ -92,5 +98,5 @@ def _logits(
     model: bytes, graph: Graph, batches: Iterable[NDArray[np.float32]], *, integer: bool
 ) -> NDArray[np.float32]:
     session = open_session(model, integer=integer)
-    wanted = [graph.output]
-    return np.concatenate([run_session(session, wanted, {graph.input: b})[0] for b in batches])
+    outputs = [graph.output]
+    return np.concatenate([run_session(session, outputs, {graph.input: b})[0] for b in batches])

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from edgeres.calibration.quality import Judge
+from edgeres.calibration.quality import LogitEvaluator
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import Sensitivity, UnitSensitivity
 from edgeres.progress import Progress
 from edgeres.quantization.graph import Graph
-from edgeres.quantization.units import Unit, blocks, layers, quantizable
+from edgeres.quantization.units import blocks, layers, quantizable
 from edgeres.targets.base import simulated_target
 
 _KEPT = "kept in float to measure the rest"
 
 
 def measure_sensitivity(
-    graph: Graph, table: CalibrationTable, judge: Judge, progress: Progress
+    graph: Graph, table: CalibrationTable, evaluator: LogitEvaluator, progress: Progress
 ) -> Sensitivity:
     """Returns the quality of the logits with one unit quantized, and with all but one.
 
@@ -24,34 +24,33 @@ def measure_sensitivity(
     Args:
         graph: the FP32 model.
         table: its thresholds; those of its own method are used.
-        judge: held-out images.
+        evaluator: of images held out of the ranges.
         progress: receives each unit that was measured.
     """
     lowering = simulated_target().lowering()
     everything = quantizable(graph)
+    # A block of one layer would be measured twice.
     units = [*blocks(graph), *(u for u in layers(graph) if u not in blocks(graph))]
 
     def quality(quantized: frozenset[str]) -> float:
         kept = graph.keeping(dict.fromkeys(everything - quantized, _KEPT))
-        return judge.quality(lowering, kept, table, table.method)
+        return evaluator.quality(lowering, kept, table, table.method)
 
     measured = []
     for done, unit in enumerate(units, start=1):
-        measured.append(_measured(unit, quality(unit.nodes), quality(everything - unit.nodes)))
+        measured.append(
+            UnitSensitivity(
+                unit=unit.name,
+                kind=unit.kind,
+                nodes=tuple(sorted(unit.nodes)),
+                alone_db=quality(unit.nodes),
+                without_db=quality(everything - unit.nodes),
+            )
+        )
         progress("Measuring sensitivity", done, len(units), unit.name)
     return Sensitivity(
-        images=judge.images,
+        images=evaluator.images,
         method=table.method,
         all_db=quality(everything),
         units=tuple(measured),
-    )
-
-
-def _measured(unit: Unit, alone: float, without: float) -> UnitSensitivity:
-    return UnitSensitivity(
-        unit=unit.name,
-        kind=unit.kind,
-        nodes=tuple(sorted(unit.nodes)),
-        alone_db=alone,
-        without_db=without,
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.calibration.recovery.stage import IMAGES as RECOVERY_IMAGES
-from edgeres.calibration.recovery.stage import recover
-from edgeres.calibration.stages import calibrate
+from edgeres.calibration.calibrate import calibrate
+from edgeres.calibration.recovery.recover import IMAGES as RECOVERY_IMAGES
+from edgeres.calibration.recovery.recover import recover
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import NO_OPTIONS, PRESETS, Contract, ContractOptions
 from edgeres.core.methods import Recover

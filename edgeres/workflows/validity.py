@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgeres.calibration.stages import observed_ranges
+from edgeres.calibration.calibrate import observed_ranges
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.evaluation.evaluate import Outcomes, calibration_overlap
 from edgeres.evaluation.mistakes import RangeShift, diagnose, is_suspicious, range_shift

@@ -19,8 +19,8 @@ from edgeres.calibration.auto import (
     choose_weights,
     with_choices,
 )
-from edgeres.calibration.quality import Judge, judge
-from edgeres.calibration.stages import calibrate
+from edgeres.calibration.calibrate import calibrate
+from edgeres.calibration.quality import LogitEvaluator
 from edgeres.core.contract import preset
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.precision import Precision
@@ -52,39 +52,39 @@ class Images:
         return tuple(f"{value:016x}" for value in range(len(self.images)))
 
 
-def prepared(model: onnx.ModelProto) -> tuple[Graph, CalibrationTable, Judge]:
-    """Returns a network's graph, its table, and a judge on images that the table has not seen."""
+def prepared(model: onnx.ModelProto) -> tuple[Graph, CalibrationTable, LogitEvaluator]:
+    """Returns a network's graph, its table, and an evaluator on images that the table does not come from."""
     graph = view(model)
     table = table_by_every_method(graph, images(32))
-    return graph, table, judge(model.SerializeToString(), graph, [images(16, seed=9)])
+    return graph, table, LogitEvaluator.of(model, graph, [images(16, seed=9)])
 
 
-def chosen_by(graph: Graph, table: CalibrationTable, judging: Judge) -> CalibrationTable:
+def chosen_by(graph: Graph, table: CalibrationTable, evaluator: LogitEvaluator) -> CalibrationTable:
     """Returns the table with the thresholds that auto chooses on it."""
-    return with_choices(graph, table, choose_thresholds(graph, table, judging, silent))
+    return with_choices(graph, table, choose_thresholds(graph, table, evaluator, silent))
 
 
 @pytest.mark.parametrize("name", ["identity", "down-sampling", "bottleneck", "pre-activation"])
 def test_auto_is_never_worse_than_any_method(name: str) -> None:
-    """On the images that judge, for both lowerings; the record says by how much.
+    """On the images that are evaluated, for both lowerings; the record says by how much.
 
     TensorRT's is compared under the thresholds that the CPU's search gave to signed tensors.
     """
-    graph, table, judging = prepared(network(name))
-    chosen = chosen_by(graph, table, judging)
+    graph, table, evaluator = prepared(network(name))
+    chosen = chosen_by(graph, table, evaluator)
     for lowering, choice in zip((CPU_LOWERING, TENSORRT_LOWERING), chosen.choices, strict=True):
-        auto = judging.quality(lowering, graph, chosen, Method.AUTO)
+        auto = evaluator.quality(lowering, graph, chosen, Method.AUTO)
         assert choice.target is lowering.name
         assert choice.tuned_db == pytest.approx(auto, abs=0.01)
         assert auto >= max(choice.sqnr_db.values()) - 0.01
         assert choice.method == max(CANDIDATES, key=lambda m: choice.sqnr_db[m])
-    found = {m: judging.quality(CPU_LOWERING, graph, table, m) for m in CANDIDATES}
+    found = {m: evaluator.quality(CPU_LOWERING, graph, table, m) for m in CANDIDATES}
     assert chosen.choices[0].sqnr_db == found
 
 
 def test_thresholds_that_clip_the_evidence_are_widened() -> None:
     """Seeded fault: every method's threshold a third of the right one; auto finds most back."""
-    graph, table, judging = prepared(network("identity"))
+    graph, table, evaluator = prepared(network("identity"))
     clipped = replace(
         table,
         tensors={
@@ -98,8 +98,8 @@ def test_thresholds_that_clip_the_evidence_are_widened() -> None:
             for name, seen in table.tensors.items()
         },
     )
-    before = judging.quality(CPU_LOWERING, graph, clipped, Method.MAX)
-    chosen = chosen_by(graph, clipped, judging)
+    before = evaluator.quality(CPU_LOWERING, graph, clipped, Method.MAX)
+    chosen = chosen_by(graph, clipped, evaluator)
     choice = chosen.choices[0]
     assert choice.tuned_db > before + 6
     assert max(choice.factors.values()) >= STEP**2
@@ -107,8 +107,8 @@ def test_thresholds_that_clip_the_evidence_are_widened() -> None:
 
 def test_no_threshold_passes_what_was_seen() -> None:
     """Widening stops at the exact extreme: beyond it levels are only wasted."""
-    graph, table, judging = prepared(network("down-sampling"))
-    chosen = chosen_by(graph, table, judging)
+    graph, table, evaluator = prepared(network("down-sampling"))
+    chosen = chosen_by(graph, table, evaluator)
     for seen in chosen.tensors.values():
         threshold = seen.thresholds[Method.AUTO]
         assert threshold.s8 <= seen.amax
@@ -118,17 +118,17 @@ def test_no_threshold_passes_what_was_seen() -> None:
 
 def test_the_choice_is_deterministic_and_survives_the_file() -> None:
     """Two searches give the same table; JSON brings the record back."""
-    graph, table, judging = prepared(network("identity"))
-    first = chosen_by(graph, table, judging)
-    assert first == chosen_by(graph, table, judging)
+    graph, table, evaluator = prepared(network("identity"))
+    first = chosen_by(graph, table, evaluator)
+    assert first == chosen_by(graph, table, evaluator)
     assert from_json(to_json(first), CalibrationTable, source="it", remedy="") == first
 
 
 def test_a_dead_network_is_no_reason_to_fail() -> None:
     """All-zero weights leave nothing to choose by; every method is as good."""
     model = with_weight(network("identity"), "stem_w", np.zeros_like)
-    graph, table, judging = prepared(model)
-    chosen = chosen_by(graph, table, judging)
+    graph, table, evaluator = prepared(model)
+    chosen = chosen_by(graph, table, evaluator)
     assert chosen.method is Method.AUTO
 
 
@@ -156,15 +156,15 @@ def test_ranges_are_those_of_all_images(tmp_path: Path) -> None:
 
 def weighted(before: float, after: float) -> tuple[WeightMethod, tuple[Choice, ...]]:
     """Returns what auto chooses where weights by mse move both lowerings from one quality to another."""
-    graph, table, judging = prepared(network("identity"))
-    chosen = chosen_by(graph, table, judging)
+    graph, table, evaluator = prepared(network("identity"))
+    chosen = chosen_by(graph, table, evaluator)
     choices = tuple(replace(choice, tuned_db=before) for choice in chosen.choices)
 
-    class Fixed(Judge):
+    class Fixed(LogitEvaluator):
         def quality(self, *_: object) -> float:
             return after
 
-    return choose_weights(graph, replace(chosen, choices=choices), Fixed((), judging.logits))
+    return choose_weights(graph, replace(chosen, choices=choices), Fixed((), evaluator.logits))
 
 
 def test_weights_are_clipped_where_both_lowerings_gain() -> None:
@@ -176,27 +176,27 @@ def test_weights_are_clipped_where_both_lowerings_gain() -> None:
             assert choice.weights_db == {WeightMethod.MAX: 20, WeightMethod.MSE: 20 + gain}
 
 
-def test_weights_are_judged_by_the_logits() -> None:
+def test_weights_are_evaluated_by_the_logits() -> None:
     """The figure for mse is that of the clipped network."""
-    graph, table, judging = prepared(network("identity"))
-    chosen = chosen_by(graph, table, judging)
-    _, choices = choose_weights(graph, chosen, judging)
+    graph, table, evaluator = prepared(network("identity"))
+    chosen = chosen_by(graph, table, evaluator)
+    _, choices = choose_weights(graph, chosen, evaluator)
     by_mse = replace(chosen, weight_method=WeightMethod.MSE)
     for lowering, choice in zip((CPU_LOWERING, TENSORRT_LOWERING), choices, strict=True):
-        expected = judging.quality(lowering, graph, by_mse, Method.AUTO)
+        expected = evaluator.quality(lowering, graph, by_mse, Method.AUTO)
         assert choice.weights_db[WeightMethod.MSE] == expected != choice.tuned_db
 
 
-def test_weights_that_were_asked_for_are_not_chosen(tmp_path: Path) -> None:
-    """Auto without --weight-method judges both; with it the table has what was asked for."""
+def test_requested_weights_are_not_chosen(tmp_path: Path) -> None:
+    """Auto without --weight-method evaluates both; with it the table has what was requested."""
     path = tmp_path / "model.onnx"
     onnx.save(network("identity"), path)
     stream = [Images(images(4, seed)) for seed in range(16)]
-    for asked in (None, WeightMethod.MAX, WeightMethod.MSE):
-        config = CalibrationConfig(method=Method.AUTO, weight_method=asked, batch_size=4)
+    for requested in (None, WeightMethod.MAX, WeightMethod.MSE):
+        config = CalibrationConfig(method=Method.AUTO, weight_method=requested, batch_size=4)
         table = calibrate(load_onnx(path), stream, config, contract=preset("cifar"), data="images")
-        assert asked in (None, table.weight_method)
-        assert all(bool(choice.weights_db) is (asked is None) for choice in table.choices)
+        assert requested in (None, table.weight_method)
+        assert all(bool(choice.weights_db) is (requested is None) for choice in table.choices)
 
 
 def test_the_file_is_read_once(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_the_file_is_read_once(tmp_path: Path) -> None:
 
 
 def test_too_few_images_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
-    """Seven batches, and the eighth would judge: the message says how many images do."""
+    """Seven batches, and the eighth would be held out: the message says how many images do."""
     path = tmp_path / "model.onnx"
     onnx.save(network("identity"), path)
     few = [Images(images(4, seed)) for seed in range(7)]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tables import table_by_every_method
 
 from edgeres.calibration.mixed import Budget, MixRequest, choose_mix, estimated_latency, pareto
-from edgeres.calibration.quality import judge
+from edgeres.calibration.quality import LogitEvaluator
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.tuning import MixedPoint, MixedSearch
@@ -148,19 +148,19 @@ def test_int8_that_keeps_the_budget_is_left_alone(tmp_path: Path) -> None:
 def test_without_labels_every_changed_label_is_lost() -> None:
     """Never less than the drop: flips that happen to be right count too."""
     model = network("identity")
-    judging = judge(model.SerializeToString(), view(model), [images(8)])
-    changed = judging.logits.copy()
+    evaluator = LogitEvaluator.of(model, view(model), [images(8)])
+    changed = evaluator.logits.copy()
     changed[:2] = -changed[:2]
     labels = changed.argmax(axis=1)
-    assert Budget(judging, None, 0.0).drop_pp(changed) == pytest.approx(25.0)
-    assert Budget(judging, labels, 0.0).drop_pp(changed) == pytest.approx(-25.0)
+    assert Budget(evaluator, None, 0.0).drop_pp(changed) == pytest.approx(25.0)
+    assert Budget(evaluator, labels, 0.0).drop_pp(changed) == pytest.approx(-25.0)
 
 
 def test_no_image_is_an_error(tmp_path: Path) -> None:
     """A search without images would call anything within the budget."""
     _, artifact = model_in(tmp_path)
     table = table_by_every_method(view(network("identity")), images(4))
-    with pytest.raises(CalibrationError, match=r"No image came to judge mixed precision"):
+    with pytest.raises(CalibrationError, match=r"No image came to choose mixed precision"):
         choose_mix(
             artifact,
             table,

@@ -1,4 +1,4 @@
-"""Lowerings are judged by the noise of their logits on held-out images."""
+"""Lowerings are evaluated by the noise of their logits on held-out images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from networks import images, logits_of, network, with_weight
 from tables import table_by_every_method, table_from_images
 
-from edgeres.calibration.quality import NOISELESS_DB, judge, sqnr_db
+from edgeres.calibration.quality import NOISELESS_DB, LogitEvaluator, sqnr_db
 from edgeres.core.methods import Method
 from edgeres.onnx_file import load_onnx
 from edgeres.quantization.graph import view
@@ -51,19 +51,19 @@ def test_a_broken_network_is_the_worst(bad: float) -> None:
 
 
 @pytest.mark.parametrize("lowering", [CPU_LOWERING, TENSORRT_LOWERING], ids=lambda low: low.name)
-def test_the_judge_runs_what_the_builder_gets(lowering: Lowering) -> None:
+def test_the_evaluator_runs_what_the_builder_gets(lowering: Lowering) -> None:
     """Its logits are those of the lowered file in a session of one's own, up to one rounding."""
     model = network("bottleneck")
     graph = view(model)
     table = table_by_every_method(graph, images(16))
     batches = [images(4, seed) for seed in (5, 6)]
-    judging = judge(model.SerializeToString(), graph, batches)
+    evaluator = LogitEvaluator.of(model, graph, batches)
     whole = np.concatenate(batches)
-    np.testing.assert_allclose(judging.logits, logits_of(model, whole), atol=1e-5)
+    np.testing.assert_allclose(evaluator.logits, logits_of(model, whole), atol=1e-5)
     expected = logits_of(lowering.lower(graph, table, Method.MSE), whole)
-    found = judging.lowered_logits(lowering, graph, table, Method.MSE)
-    assert sqnr_db(expected, found) > sqnr_db(judging.logits, expected) + 3
-    assert judging.quality(lowering, graph, table, Method.MSE) == sqnr_db(judging.logits, found)
+    found = evaluator.lowered_logits(lowering, graph, table, Method.MSE)
+    assert sqnr_db(expected, found) > sqnr_db(evaluator.logits, expected) + 3
+    assert evaluator.quality(lowering, graph, table, Method.MSE) == sqnr_db(evaluator.logits, found)
 
 
 def test_a_simulation_keeps_the_biases(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from networks import images, network, swapped, with_weight
 from tables import table_by_every_method
 
-from edgeres.calibration.quality import NOISELESS_DB, judge
+from edgeres.calibration.quality import NOISELESS_DB, LogitEvaluator
 from edgeres.calibration.sensitivity import measure_sensitivity
 from edgeres.core.methods import Method
 from edgeres.core.tuning import Sensitivity, UnitSensitivity
@@ -63,13 +63,13 @@ def test_sensitivity_is_what_running_each_variant_shows() -> None:
     model = network("down-sampling")
     graph = view(model)
     table = table_by_every_method(graph, images(16))
-    judging = judge(model.SerializeToString(), graph, [images(8, seed=3)])
+    evaluator = LogitEvaluator.of(model, graph, [images(8, seed=3)])
     reported: list[float] = []
 
     def progress(stage: str, done: float, total: float, note: str = "") -> None:
         reported.append(done / total)
 
-    found = measure_sensitivity(graph, table, judging, progress)
+    found = measure_sensitivity(graph, table, evaluator, progress)
     everything = quantizable(graph)
     assert len(found.units) == len({*blocks(graph), *layers(graph)})
     for unit in found.units:
@@ -78,7 +78,7 @@ def test_sensitivity_is_what_running_each_variant_shows() -> None:
             (everything - set(unit.nodes), unit.without_db),
         ):
             kept = graph.keeping(dict.fromkeys(everything - quantized, "measured"))
-            assert quality == judging.quality(TENSORRT_LOWERING, kept, table, Method.MAX)
+            assert quality == evaluator.quality(TENSORRT_LOWERING, kept, table, Method.MAX)
     assert reported[-1] == 1
     assert from_json(to_json(found), Sensitivity, source="it", remedy="") == found
 
@@ -93,8 +93,8 @@ def test_the_layer_with_the_coarse_weights_is_the_sensitive_one() -> None:
     model = with_weight(network("identity"), "main1_w", spoil)
     graph = view(model)
     table = table_by_every_method(graph, images(16))
-    judging = judge(model.SerializeToString(), graph, [images(8, seed=3)])
-    found = measure_sensitivity(graph, table, judging, silent)
+    evaluator = LogitEvaluator.of(model, graph, [images(8, seed=3)])
+    found = measure_sensitivity(graph, table, evaluator, silent)
     alone = {unit.nodes: unit.alone_db for unit in found.units if unit.kind == "layer"}
     spoiled = next(node.name for node in graph.nodes if node.output[0] == "hidden")
     assert min(alone, key=lambda nodes: alone[nodes]) == (spoiled,)

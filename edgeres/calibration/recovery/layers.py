@@ -56,6 +56,26 @@ class Geometry:
     """Zeros before the first pixel."""
     groups: int
 
+    def receptive_field(self, image: Array, start: Pair, window: Pair) -> Array:
+        """Returns the pixels, (C, h', w'), that a window of outputs is computed from.
+
+        Args:
+            image: (C, H, W); beyond it are zeros.
+            start: row and column of the first output.
+            window: rows and columns of outputs.
+        """
+        sides, inside, read = [], [slice(None)], [slice(None)]
+        for axis, size in enumerate(image.shape[1:]):
+            first = start[axis] * self.strides[axis] - self.pads[axis]
+            side = (window[axis] - 1) * self.strides[axis] + self.extent[axis]
+            low, high = max(0, first), min(size, first + side)
+            sides.append(side)
+            inside.append(slice(low - first, high - first))
+            read.append(slice(low, high))
+        patch = np.zeros((len(image), *sides), np.float32)
+        patch[tuple(inside)] = image[tuple(read)]
+        return patch
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
@@ -115,7 +135,15 @@ def geometry_of(graph: Graph, node: onnx.NodeProto) -> Geometry:
     taps, size = graph.constants[node.input[1]].dims[2:], graph.shapes[node.input[0]][1:]
     strides, dilations = _pair(node, "strides"), _pair(node, "dilations")
     rows, columns = ((k - 1) * d + 1 for k, d in zip(taps, dilations, strict=True))
-    pads = [_padding(node, a, size[a], (rows, columns)[a], strides[a]) for a in (0, 1)]
+    pads = list(integers(node, "pads", (0, 0, 0, 0))[:2])
+    mode = attribute(node, "auto_pad") or b"NOTSET"
+    if mode != b"NOTSET":
+        for axis, extent in enumerate((rows, columns)):
+            # Source: ONNX operator Conv, auto_pad; an odd one goes behind with SAME_UPPER.
+            outputs = -(-size[axis] // strides[axis])
+            total = max((outputs - 1) * strides[axis] + extent - size[axis], 0)
+            before = total // 2 if mode == b"SAME_UPPER" else total - total // 2
+            pads[axis] = 0 if mode == b"VALID" else before
     groups = cast("int", attribute(node, "group") or 1)
     return Geometry((rows, columns), strides, dilations, (pads[0], pads[1]), groups)
 
@@ -147,7 +175,7 @@ def sample(
             inside = (slice(None), slice(top, top + window[0]), slice(left, left + window[1]))
             targets.append(image[inside])
             shortcuts.extend(shortcut[index][inside] for shortcut in added)
-            sources.append(_receptive_field(source[index], geometry, (top, left), window))
+            sources.append(geometry.receptive_field(source[index], (top, left), window))
     shortcut = np.stack(shortcuts) if shortcuts else None
     return Samples(np.stack(sources), np.stack(targets), shortcut, layer.relu)
 
@@ -185,32 +213,6 @@ def _dequantized(tensor: str) -> str:
     return tensor + "/dq"
 
 
-def _receptive_field(image: Array, geometry: Geometry, start: Pair, window: Pair) -> Array:
-    """Returns the pixels that a window of outputs is computed from, zeros beyond the image."""
-    patch_sides, inside, read = [], [slice(None)], [slice(None)]
-    for axis, size in enumerate(image.shape[1:]):
-        first = start[axis] * geometry.strides[axis] - geometry.pads[axis]
-        side = (window[axis] - 1) * geometry.strides[axis] + geometry.extent[axis]
-        low, high = max(0, first), min(size, first + side)
-        patch_sides.append(side)
-        inside.append(slice(low - first, high - first))
-        read.append(slice(low, high))
-    patch = np.zeros((len(image), *patch_sides), np.float32)
-    patch[tuple(inside)] = image[tuple(read)]
-    return patch
-
-
 def _pair(node: onnx.NodeProto, name: str) -> Pair:
     rows, columns = integers(node, name, (1, 1))
     return rows, columns
-
-
-def _padding(node: onnx.NodeProto, axis: int, size: int, extent: int, stride: int) -> int:
-    """Returns the zeros before the first pixel of an axis. Source: ONNX operator Conv, auto_pad."""
-    mode = attribute(node, "auto_pad") or b"NOTSET"
-    if mode == b"NOTSET":
-        return integers(node, "pads", (0, 0, 0, 0))[axis]
-    if mode == b"VALID":
-        return 0
-    total = max((-(-size // stride) - 1) * stride + extent - size, 0)
-    return total // 2 if mode == b"SAME_UPPER" else total - total // 2

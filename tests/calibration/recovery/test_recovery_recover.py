@@ -18,7 +18,7 @@ from tables import table_by_every_method
 
 from edgeres.calibration.quality import sqnr_db
 from edgeres.calibration.recovery.equalize import equalization_of
-from edgeres.calibration.recovery.stage import recover
+from edgeres.calibration.recovery.recover import recover
 from edgeres.core.methods import Method, Recover
 from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationConfig
@@ -168,7 +168,9 @@ def test_adaround_without_torch_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "edgeres.calibration.recovery.adaround", raising=False)
     monkeypatch.delattr("edgeres.calibration.recovery.adaround", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(DependencyError, match=r"needs torch.* pip install 'edgeres\[export\]'"):
+    with pytest.raises(
+        DependencyError, match=r"needs torch.* pip install '\.\[export\]'.* --recover bias"
+    ):
         recover(artifact, table, images(10), CONFIGS[Recover.ADAROUND])
     assert recover(artifact, table, images(10), CONFIGS[Recover.BIAS]).recovery is not None
 
