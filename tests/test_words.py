@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 CLEAN: tuple[str, ...] = (
     "benchmarks",
+    "calibration",
     "images",
     "machine",
     "networks",
@@ -29,17 +30,20 @@ CLEAN: tuple[str, ...] = (
     "quantization",
     "report",
     "statistics",
+    "targets",
     "training",
 )
 """Areas that have none of the words; an area that was cleaned is added here."""
 
 CLEAN_DOCSTRINGS: tuple[str, ...] = (
     "benchmarks",
+    "calibration",
     "images",
     "machine",
     "quantization",
     "report",
     "statistics",
+    "targets",
     "training",
 )
 """Areas whose docstrings have none of the phrases either."""

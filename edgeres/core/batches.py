@@ -34,3 +34,12 @@ class LabelledBatch(ImageBatch, Protocol):
     def labels(self) -> NDArray[np.int64] | None:
         """(N,), class indices from 0; None where the data has none."""
         ...
+
+
+class EvaluationBatch(LabelledBatch, HashedBatch, Protocol):
+    """A batch as evaluation needs it; one without labels is refused."""
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """(N,), position of each image in its data set."""
+        ...

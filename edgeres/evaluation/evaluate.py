@@ -11,41 +11,18 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeres.core.batches import EvaluationBatch
 from edgeres.core.verdict import Accuracy
 from edgeres.errors import DataError, MismatchError, RunnerError
 from edgeres.targets.runner import Runner
 
 TOP5_CLASSES = 6
 """Fewest classes at which the top-5 accuracy is meaningful: among five, every label is in it."""
-
-
-class LabelledBatch(Protocol):
-    """Images with their labels, as evaluation needs them; one without labels is refused."""
-
-    @property
-    def images(self) -> NDArray[np.float32]:
-        """(N, 3, H, W), preprocessed as the networks expect."""
-        ...
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """(N,), class indices from 0; None where the data has none."""
-        ...
-
-    @property
-    def indices(self) -> NDArray[np.int64]:
-        """(N,), position of each image in its data set."""
-        ...
-
-    @property
-    def hashes(self) -> tuple[str, ...]:
-        """One hash of the decoded pixels per image."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,7 +120,7 @@ class Outcomes:
         return self.reference.correct & ~self.engine.correct
 
 
-def evaluate(runner: Runner, batches: Iterable[LabelledBatch]) -> Predictions:
+def evaluate(runner: Runner, batches: Iterable[EvaluationBatch]) -> Predictions:
     """Returns what one network predicts.
 
     Raises:
@@ -157,7 +134,9 @@ def evaluate(runner: Runner, batches: Iterable[LabelledBatch]) -> Predictions:
     return predictions
 
 
-def evaluate_pair(reference: Runner, engine: Runner, batches: Iterable[LabelledBatch]) -> Outcomes:
+def evaluate_pair(
+    reference: Runner, engine: Runner, batches: Iterable[EvaluationBatch]
+) -> Outcomes:
     """Returns what both networks predict for the same decoded batches.
 
     Raises:
@@ -200,7 +179,7 @@ def calibration_overlap(hashes: Iterable[str], calibration_hashes: Iterable[str]
     return sum(name in known for name in hashes)
 
 
-def _labels(batch: LabelledBatch) -> NDArray[np.int64]:
+def _labels(batch: EvaluationBatch) -> NDArray[np.int64]:
     """Returns the labels of a batch, which must have some."""
     if batch.labels is None:
         raise DataError(
@@ -210,7 +189,7 @@ def _labels(batch: LabelledBatch) -> NDArray[np.int64]:
     return batch.labels
 
 
-def _logits(runner: Runner, batch: LabelledBatch) -> NDArray[np.float32]:
+def _logits(runner: Runner, batch: EvaluationBatch) -> NDArray[np.float32]:
     """Infers one batch; refuses logits that are no numbers or that a label lies outside of."""
     # First of all: without labels nothing needs to be inferred.
     labels = _labels(batch)

@@ -120,9 +120,9 @@ def pixel_grid(graph: Graph, table: CalibrationTable) -> PixelGrid | None:
     # A zero that is no level of u8, as with a mean beyond the pixels, cannot be a zero point.
     if (np.rint(offsets) < 0).any() or (np.rint(offsets + shifts / steps) > _LEVELS).any():
         return None
-    top, left, bottom, right = integers(stem, "pads", (0, 0, 0, 0))
+    pads = integers(stem, "pads", (0, 0, 0, 0))
     taps = tuple(graph.constants[stem.input[1]].dims[2:])
-    padded = (shape[0], shape[1] + top + bottom, shape[2] + left + right)
+    padded = (shape[0], shape[1] + pads[0] + pads[2], shape[2] + pads[1] + pads[3])
     # Padding moves into the image; where the stem folds without that and not with it, or the other
     # way round, the folded kernel is worth more than exact pixels.
     folded = fold_stem(without_pads(stem), taps, padded)
@@ -131,7 +131,7 @@ def pixel_grid(graph: Graph, table: CalibrationTable) -> PixelGrid | None:
     spare = 0 if folded is None else _FOLDED_CHANNELS - shape[0]
     return PixelGrid(
         stem=stem,
-        pads=(0, top, left, spare, bottom, right),
+        pads=(0, *pads[:2], spare, *pads[2:]),
         steps=np.append(steps, steps[:spare]),
         offsets=np.append(offsets, np.zeros(spare)),
         shifts=np.append(shifts, np.zeros(spare, np.float32)),

@@ -105,9 +105,9 @@ class OnnxRuntimeRunner:
 
 def model_runner(model: LoadedModel) -> OnnxRuntimeRunner:
     """Returns the runner of an FP32 model on the CPU, not yet open."""
-    found = model.artifact
+    artifact = model.artifact
     return OnnxRuntimeRunner(
-        model.content, input=found.input, output=found.output, name=found.path.name
+        model.content, input=artifact.input, output=artifact.output, name=artifact.path.name
     )
 
 

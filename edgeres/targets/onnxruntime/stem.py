@@ -33,7 +33,7 @@ class FoldedStem:
     window: tuple[int, int]
     """Height and width of the window, in folded pixels."""
     pads: tuple[int, int, int, int]
-    """Top, left, bottom, right, in folded pixels."""
+    """Before rows and columns, then behind them, in folded pixels."""
     leading: tuple[int, int]
     """Rows and columns of zeros before the weight's first tap."""
 
