@@ -86,6 +86,7 @@ class Timings:
 
     def take(self, count: int, block: int) -> None:
         """Keeps the time of `count` inferences, as one block."""
+        # Of full length from the start: growing a list would now and then be in a sample.
         started, durations = [0] * count, [0] * count
         for position in range(count):
             started[position] = self._clock()
@@ -149,6 +150,7 @@ def benchmark_pair(
     )
     first, second = pair
     with _collection_paused():
+        # Reading the device's own clock adds nothing to a sample.
         overhead_ns = 0.0 if config.timing.on_device else clock_overhead_ns(clock)
         if config.timing.trtexec:
             for timings in pair:
@@ -161,6 +163,7 @@ def benchmark_pair(
                 for timings in pair[::-1] if block % 2 else pair:
                     timings.skip(SETTLING)
                     timings.take(min(BLOCK, config.iterations - start), block)
+    # One zero for both, so that their samples lie on one time axis.
     zero_ns = min(first.started_ns[0], second.started_ns[0])
     return PairedLatency(
         mode=f"{config.timing}, batch {len(images)}: {engine.name} against {reference.name}",
@@ -189,6 +192,7 @@ def _stats(timings: Timings, zero_ns: int) -> LatencyStats:
         # Whole blocks are resampled: neighbouring samples are alike, so single ones would give
         # intervals that are too narrow.
         resampled = BlockBootstrap(samples, blocks, draw_blocks(count))
+        # Below MLPerf's number of samples nothing can be stated on a percentile.
         ends = {
             p: interval95(resampled.percentile(p)) if len(samples) >= samples_needed(p) else None
             for p in PERCENTILES
@@ -214,6 +218,7 @@ def _stats(timings: Timings, zero_ns: int) -> LatencyStats:
         blocks=tuple(blocks),
         ci95=ci95,
         drift=drift,
+        # Counted, and kept in every figure: a slow inference is slow for the user too.
         outliers=Outliers(
             limit_ms=limit, count=sum(ms > limit for ms in samples), largest_ms=max(samples)
         ),
@@ -247,6 +252,7 @@ def _speedup_interval(reference: Timings, engine: Timings, *, paired: bool) -> I
 @contextmanager
 def _collection_paused() -> Iterator[None]:
     """Keeps Python's garbage collector out of the samples, and restores it on every way out."""
+    # The caller may have switched it off, and then it stays off.
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -31,6 +31,7 @@ def accuracy_check(accuracy: PairedAccuracy, limit: float, decision: Decision) -
     """
     drop, samples = accuracy.drop_pp, accuracy.engine.samples
     value = format_against_limit(drop, limit)
+    # A negative drop is reported as a gain, without its minus sign.
     measured = f"accuracy gain {value[1:]} pp" if drop < 0 else f"accuracy drop {value} pp"
     compared, needed = drop, None
     if decision is Decision.POINT:
@@ -40,6 +41,7 @@ def accuracy_check(accuracy: PairedAccuracy, limit: float, decision: Decision) -
         compared = upper = 100 * drop_bound(accuracy.gained, accuracy.lost, samples)
         # The upper bound of the gain, with its sign reversed, is the lower bound of the drop.
         lower = -100 * drop_bound(accuracy.lost, accuracy.gained, samples)
+        # Not at the limit: a bound there leaves a drop of just that possible.
         passed = upper < limit
         if passed or lower > limit:
             side, bound, relation = "at most", upper, "below"
@@ -90,6 +92,7 @@ def speedup_check(latency: PairedLatency, limit: float) -> Check:
 
 def stability_check(stability: Stability) -> Check:
     """Returns whether the machine was stable while it was measured on."""
+    # A warning weakens the figures; only instability makes them those of another machine.
     unstable = [f.sentence for f in stability.findings if f.severity is Severity.UNSTABLE]
     return Check(
         name="stability",
@@ -137,5 +140,6 @@ def format_against_limit(value: float, limit: float) -> str:
     def side(number: float) -> int:
         return (number > limit) - (number < limit)
 
+    # 17 significant digits distinguish any two floats.
     texts = (f"{value:.{digits}g}" for digits in range(3, 18))
     return next(text for text in texts if side(float(text)) == side(value))

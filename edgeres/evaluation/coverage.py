@@ -26,6 +26,7 @@ def check_profile(engine: Path, manifest: Manifest, config: BenchConfig) -> None
     """
     if manifest.batch is None:
         return
+    # Between is the batch that it was tuned for, which limits nothing.
     low, _, high = manifest.batch
     requested = {"--batch-size": config.batch_size, "--latency-batch": config.latency_batch}
     for option, batch in requested.items():

@@ -101,6 +101,7 @@ class Outcomes:
     @property
     def fingerprint(self) -> str:
         """Hash over the images' hashes and labels, in their order."""
+        # The labels too: the same images with other labels are no basis for a comparison.
         text = "".join(self.hashes) + ",".join(map(str, self.labels.tolist()))
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 

@@ -89,6 +89,7 @@ def run_loadgen(
     system = _System(loadgen=loadgen, runner=runner, images=images, batch=batch)
     settings = _settings(system, config)
     output = loadgen.LogSettings()
+    # With --json stdout has one object and nothing else.
     output.log_output.copy_summary_to_stdout = False
     output.enable_trace = False
     with ExitStack() as cleanup:
@@ -104,6 +105,7 @@ def run_loadgen(
         finally:
             loadgen.DestroyQSL(library)
             loadgen.DestroySUT(under_test)
+        # LoadGen may call a run VALID whose inferences failed.
         if system.failure:
             raise system.failure[0]
         return _result(folder / "mlperf_log_detail.txt", config, logs)
@@ -148,6 +150,7 @@ class _System:
 
 def _settings(system: _System, config: LoadGenConfig) -> Any:
     """Returns LoadGen's settings, planned by the shortest time of a few inferences."""
+    # A batch may be larger than the images in memory, which then repeat.
     indices = [number % len(system.images) for number in range(system.batch)]
     trials = []
     for _ in range(_TRIALS):
@@ -181,6 +184,7 @@ def _result(log: Path, config: LoadGenConfig, logs: Path | None) -> LoadGenResul
     """Returns the outcome of a run from LoadGen's detailed log, a JSON object a line."""
     values: dict[str, list[Any]] = {}
     for line in log.read_text(encoding="utf-8").splitlines():
+        # Lines of other libraries may stand between those of the log.
         marker, _, text = line.partition(":::MLLOG ")
         if not marker and text:
             entry = json.loads(text)

@@ -82,6 +82,7 @@ def against_baseline(
         if differing:
             reason = f"The two runs have different {', '.join(differing)}."
         else:
+            # Relative to the reference of its own run, a machine that is slower altogether cancels.
             change = LatencyChange(
                 ratio=before.speedup / latency.speedup,
                 ci95=_ratio_interval(latency, before),
@@ -104,6 +105,7 @@ def baseline_checks(regression: Regression, max_slowdown: float) -> tuple[Check,
     """
     change, latency = regression.accuracy, regression.latency
     low, high = change.ci95_pp
+    # A drop is significant where its whole interval lies above zero.
     unchanged = low <= 0
     checks = [
         Check(
@@ -212,6 +214,7 @@ def _dominates(other: PastRun, run: PastRun) -> bool:
     """Whether `other` is at least as good in accuracy and latency, and better in one."""
     if other.latency is None or run.latency is None:
         return False
+    # Lower is better in both; equal engines do not dominate each other.
     theirs = (-other.top1, other.latency.engine.p50_ms)
     own = (-run.top1, run.latency.engine.p50_ms)
     return theirs != own and theirs[0] <= own[0] and theirs[1] <= own[1]

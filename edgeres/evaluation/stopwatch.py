@@ -71,6 +71,7 @@ def trtexec_samples(measure: Callable[[], int], clock: Callable[[], int]) -> lis
     samples: list[int] = []
     # The duration is read from the host's clock even where a sample is the device's own time.
     start = clock()
+    # As in trtexec both must be reached, the number and the duration.
     while len(samples) < TRTEXEC_ITERATIONS or clock() - start < TRTEXEC_DURATION_NS:
         samples.append(measure())
     return samples

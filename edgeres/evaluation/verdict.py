@@ -180,6 +180,7 @@ def _warnings(
                 f"The clock and the loop take {latency.overhead_ms:.3g} ms, {overhead:.1%} of the "
                 "engine's median latency, and are in it. Take a larger --latency-batch."
             )
+    # A diagnosis that names the mistake is a failed check, with more to say than this warning.
     if validity.suspicious and not (diagnosis and diagnosis.named):
         yield (
             f"The reference itself is correct on only {accuracy.reference.top1:.1%} of the images, "
@@ -188,6 +189,7 @@ def _warnings(
         )
     if validity.range_shift and validity.range_shift.is_foreign:
         yield validity.range_shift.sentence
+    # Where either is not known there is nothing to compare.
     other, own = validity.reference_model_sha256, provenance.model_sha256
     if other is not None and own is not None and other != own:
         yield (

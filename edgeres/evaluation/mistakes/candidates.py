@@ -89,6 +89,7 @@ def candidate_contracts(contract: Contract, sides: ShortSides) -> tuple[Candidat
         sides: of the images.
     """
     values = tuple(_value_candidates(contract))
+    # Colour is tried after the values: then mean and std go with their channels.
     pairs = (_both(v, c) for v in values for c in _color_candidates(v.contract, as_typed=False))
     singles = (*_color_candidates(contract), *values, *_geometry_candidates(contract, sides))
     return _distinct(Candidate(contract=contract), (*singles, *pairs), sides)

@@ -82,6 +82,7 @@ def range_shift(
         None where no activation has a positive range in all three.
     """
     first, second = halves
+    # A range of zero, of an activation that is always off, has no ratio.
     names = [n for n, own in calibrated.items() if own > 0 and first.get(n) and second.get(n)]
     if not names:
         return None

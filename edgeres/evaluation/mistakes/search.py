@@ -160,6 +160,7 @@ class _ImageSet:
         """Returns the predictions with a candidate's contract; None where the network gives NaN."""
         contract = candidate.contract
         if contract not in self._predictions:
+            # None for a failure, which is remembered as well; `evaluate` overwrites it.
             self._predictions[contract] = None
             # Raw values may overflow a reference in FP16: such a candidate is out, and no error.
             with suppress(RunnerError):
@@ -205,6 +206,7 @@ class _ImageSet:
 
 def _split(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Returns screening and confirmation set: a fifth of each class, and the rest."""
+    # One seed: a diagnosis must not change from run to run.
     sampled = select(dataset, SCREENING + CONFIRMATION, seed=0)
     if len(sampled) < 2:
         raise DataError(
