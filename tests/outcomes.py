@@ -34,7 +34,7 @@ def outcomes(reference: list[int], engine: list[int]) -> Outcomes:
 
 
 def accuracy_of(gained: int, lost: int, samples: int, both: int = 0) -> PairedAccuracy:
-    """Returns the accuracy of a pair with these flips and `both` images right in both."""
+    """Returns the accuracy of a pair with these flips and `both` images correct in both."""
     neither = samples - gained - lost - both
     return paired_accuracy(
         outcomes(

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CLEAN: tuple[str, ...] = (
     "benchmarks",
     "calibration",
+    "evaluation",
     "images",
     "machine",
     "networks",
@@ -38,6 +39,7 @@ CLEAN: tuple[str, ...] = (
 CLEAN_DOCSTRINGS: tuple[str, ...] = (
     "benchmarks",
     "calibration",
+    "evaluation",
     "images",
     "machine",
     "quantization",

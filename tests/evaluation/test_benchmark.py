@@ -50,12 +50,12 @@ def bench() -> Bench:
 def test_a_constant_latency_comes_out_exactly(bench: Bench) -> None:
     """Every sample, every percentile and the speed-up."""
     config = BenchConfig(iterations=25, warmup=3)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    assert found.reference.samples_ms == (4.0,) * 25
-    assert found.engine.samples_ms == (1.0,) * 25
-    assert found.speedup == 4.0
-    assert found.images_per_s(found.engine) == 1000.0
-    assert found.mode == "end-to-end, batch 1: engine against reference"
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert latency.reference.samples_ms == (4.0,) * 25
+    assert latency.engine.samples_ms == (1.0,) * 25
+    assert latency.speedup == 4.0
+    assert latency.images_per_s(latency.engine) == 1000.0
+    assert latency.mode == "end-to-end, batch 1: engine against reference"
 
 
 def test_the_two_are_warmed_up_and_then_alternate_in_blocks(bench: Bench) -> None:
@@ -80,9 +80,9 @@ def test_the_inference_after_a_switch_is_not_a_sample(bench: Bench) -> None:
 
     bench.before_each = cold_after_a_switch
     config = BenchConfig(iterations=40, warmup=1)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    assert set(found.reference.samples_ms) == {4.0}
-    assert set(found.engine.samples_ms) == {1.0}
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert set(latency.reference.samples_ms) == {4.0}
+    assert set(latency.engine.samples_ms) == {1.0}
 
 
 def test_samples_stay_in_the_order_taken(bench: Bench) -> None:
@@ -93,10 +93,10 @@ def test_samples_stay_in_the_order_taken(bench: Bench) -> None:
 
     bench.before_each = slower
     config = BenchConfig(iterations=BLOCK, warmup=5)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     first = 1 + 0.001 * (5 + SETTLING)
     expected = [first + 0.001 * i for i in range(BLOCK)]
-    assert found.engine.samples_ms == pytest.approx(expected, abs=1e-9)
+    assert latency.engine.samples_ms == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_machine_that_slows_down_hits_both_alike(bench: Bench) -> None:
@@ -109,9 +109,9 @@ def test_a_machine_that_slows_down_hits_both_alike(bench: Bench) -> None:
 
     bench.before_each = drift
     config = BenchConfig(iterations=400, warmup=20)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    assert found.engine.samples_ms[-1] > 1.8 * found.engine.samples_ms[0]
-    assert found.speedup == pytest.approx(4.0, rel=0.01)
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert latency.engine.samples_ms[-1] > 1.8 * latency.engine.samples_ms[0]
+    assert latency.speedup == pytest.approx(4.0, rel=0.01)
 
 
 def test_percentiles_are_linear_between_the_samples(bench: Bench) -> None:
@@ -124,8 +124,8 @@ def test_percentiles_are_linear_between_the_samples(bench: Bench) -> None:
 
     bench.before_each = next_latency
     config = BenchConfig(iterations=100, warmup=0)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    stats = found.engine
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    stats = latency.engine
     assert stats.samples_ms == tuple(float(ms) for ms in range(1, 101))
     assert stats.mean_ms == 50.5
     assert (stats.p50_ms, stats.p90_ms, stats.p99_ms) == pytest.approx((50.5, 90.1, 99.01))
@@ -134,8 +134,8 @@ def test_percentiles_are_linear_between_the_samples(bench: Bench) -> None:
 @pytest.mark.parametrize("enabled", [True, False])
 def test_garbage_collection_is_off_while_timing_and_restored(bench: Bench, enabled: bool) -> None:
     """It returns to what it was, on or off, also when a runner fails."""
-    seen: list[bool] = []
-    bench.before_each = lambda: seen.append(gc.isenabled())
+    enabled_while_timed: list[bool] = []
+    bench.before_each = lambda: enabled_while_timed.append(gc.isenabled())
     config = BenchConfig(iterations=2, warmup=1)
     was = gc.isenabled()
     try:
@@ -148,7 +148,7 @@ def test_garbage_collection_is_off_while_timing_and_restored(bench: Bench, enabl
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if was else gc.disable)()
-    assert not any(seen)
+    assert not any(enabled_while_timed)
 
 
 def interrupt() -> None:
@@ -171,9 +171,9 @@ def test_throughput_counts_the_images_of_a_batch(bench: Bench) -> None:
     """Eight images in 1 ms are 8000 a second."""
     images = np.zeros((8, 3, 4, 4), np.float32)
     config = BenchConfig(latency_batch=8, iterations=3, warmup=0)
-    found = benchmark_pair(bench.reference, bench.engine, images, config, clock=bench.clock)
-    assert found.batch_size == 8
-    assert found.images_per_s(found.engine) == 8000.0
+    latency = benchmark_pair(bench.reference, bench.engine, images, config, clock=bench.clock)
+    assert latency.batch_size == 8
+    assert latency.images_per_s(latency.engine) == 8000.0
 
 
 def test_a_clock_that_stands_still_is_refused(bench: Bench) -> None:
@@ -191,16 +191,16 @@ def test_a_clock_that_stands_still_is_refused(bench: Bench) -> None:
 def test_the_default_clock_gives_positive_samples(bench: Bench) -> None:
     """With `time.perf_counter_ns`, as many samples as iterations."""
     config = BenchConfig(iterations=15, warmup=1)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config)
-    assert len(found.engine.samples_ms) == len(found.reference.samples_ms) == 15
-    assert min(found.engine.samples_ms) > 0
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config)
+    assert len(latency.engine.samples_ms) == len(latency.reference.samples_ms) == 15
+    assert min(latency.engine.samples_ms) > 0
 
 
 def test_samples_know_when_they_began_and_in_which_turn(bench: Bench) -> None:
     """By hand: warm-up and settling pass before the first, and the other's block in between."""
     config = BenchConfig(iterations=BLOCK + 1, warmup=1)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    reference, engine = found.reference, found.engine
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    reference, engine = latency.reference, latency.engine
     assert reference.started_ms[:2] == (0.0, 4.0)
     first = BLOCK * 4.0 + SETTLING * 1.0
     assert engine.started_ms[:2] == (first, first + 1.0)
@@ -212,14 +212,14 @@ def test_samples_know_when_they_began_and_in_which_turn(bench: Bench) -> None:
 def test_a_constant_latency_has_no_uncertainty(bench: Bench) -> None:
     """Intervals of no width, no trend, no outlier, no overhead on a clock that stands."""
     config = BenchConfig(iterations=700, warmup=0)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    stats, one = found.engine, (1.0, 1.0)
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    stats, one = latency.engine, (1.0, 1.0)
     assert stats.ci95 == LatencyIntervals(
         p50_ms=one, p90_ms=one, p95_ms=one, p99_ms=one, mean_ms=one
     )
     assert stats.drift == Drift(change=0.0, p_value=1.0)
     assert stats.outliers == Outliers(limit_ms=1.0, count=0, largest_ms=1.0)
-    assert (found.speedup_ci95, found.overhead_ms) == ((4.0, 4.0), 0.0)
+    assert (latency.speedup_ci95, latency.overhead_ms) == ((4.0, 4.0), 0.0)
     assert [(t.percentile, t.needed, t.enough) for t in stats.tails] == [
         (50, 11, True),
         (90, 64, True),
@@ -240,25 +240,25 @@ def test_a_known_distribution_comes_out_to_the_sample(bench: Bench) -> None:
 
     bench.before_each = next_latency
     config = BenchConfig(iterations=400, warmup=0)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    stats, samples = found.engine, given / 1e6
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    stats, samples = latency.engine, given / 1e6
     assert stats.samples_ms == tuple(samples.tolist())
-    told = (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms)
-    assert told == tuple(np.percentile(samples, (50, 90, 95, 99)).tolist())
+    reported = (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms)
+    assert reported == tuple(np.percentile(samples, (50, 90, 95, 99)).tolist())
     blocks = samples.reshape(-1, BLOCK)
     draws = [np.repeat(np.arange(len(blocks)), times) for times in draw_blocks(len(blocks))]
     medians = np.array([np.median(blocks[draw]) for draw in draws])
     assert stats.ci95 is not None
     assert stats.ci95.p50_ms == pytest.approx(np.quantile(medians, (0.025, 0.975)))
-    assert found.speedup_ci95 == pytest.approx(np.quantile(4.0 / medians, (0.025, 0.975)))
+    assert latency.speedup_ci95 == pytest.approx(np.quantile(4.0 / medians, (0.025, 0.975)))
     assert stats.ci95.p99_ms is None
 
 
 def test_few_blocks_make_no_interval(bench: Bench) -> None:
     """What would rest on a handful of blocks is left out, not guessed."""
     config = BenchConfig(iterations=(FEWEST_BLOCKS - 1) * BLOCK, warmup=0)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    assert (found.speedup_ci95, found.engine.ci95, found.engine.drift) == (None, None, None)
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert (latency.speedup_ci95, latency.engine.ci95, latency.engine.drift) == (None, None, None)
 
 
 def test_a_trend_is_found(bench: Bench) -> None:
@@ -269,12 +269,12 @@ def test_a_trend_is_found(bench: Bench) -> None:
 
     bench.before_each = slower
     config = BenchConfig(iterations=400, warmup=0)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    assert found.engine.drift is not None
-    assert found.reference.drift == Drift(change=0.0, p_value=1.0)
-    calls_between, median_ms = 19 * (SETTLING + BLOCK), found.engine.p50_ms
-    assert found.engine.drift.change == pytest.approx(calls_between / 1000 / median_ms, rel=1e-6)
-    assert found.engine.drift.p_value < 1e-6
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert latency.engine.drift is not None
+    assert latency.reference.drift == Drift(change=0.0, p_value=1.0)
+    calls_between, median_ms = 19 * (SETTLING + BLOCK), latency.engine.p50_ms
+    assert latency.engine.drift.change == pytest.approx(calls_between / 1000 / median_ms, rel=1e-6)
+    assert latency.engine.drift.p_value < 1e-6
 
 
 def test_outliers_are_counted_and_kept(bench: Bench) -> None:
@@ -285,9 +285,9 @@ def test_outliers_are_counted_and_kept(bench: Bench) -> None:
 
     bench.before_each = hiccup
     config = BenchConfig(iterations=400, warmup=0)
-    found = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
-    assert found.engine.outliers == Outliers(limit_ms=1.0, count=4, largest_ms=10.0)
-    assert found.engine.samples_ms.count(10.0) == 4
+    latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
+    assert latency.engine.outliers == Outliers(limit_ms=1.0, count=4, largest_ms=10.0)
+    assert latency.engine.samples_ms.count(10.0) == 4
 
 
 def test_the_overhead_is_below_a_hundredth(bench: Bench) -> None:
@@ -299,11 +299,11 @@ def test_the_overhead_is_below_a_hundredth(bench: Bench) -> None:
             pass
 
     bench.before_each = busy
-    found = benchmark_pair(
+    latency = benchmark_pair(
         bench.reference, bench.engine, IMAGES, BenchConfig(iterations=20, warmup=0)
     )
-    assert found.overhead_ms is not None
-    assert 0 < found.overhead_ms < 0.01 * found.engine.p50_ms
+    assert latency.overhead_ms is not None
+    assert 0 < latency.overhead_ms < 0.01 * latency.engine.p50_ms
 
 
 class DeviceRunner(FakeRunner):
@@ -328,10 +328,10 @@ def test_trtexecs_counts_are_taken_one_network_after_the_other() -> None:
         DeviceRunner(logits=lambda images: images, name=name, clock=clock) for name in ("a", "b")
     ]
     config = BenchConfig(timing=Timing.TRTEXEC_11)
-    found = benchmark_pair(pair[0], pair[1], IMAGES, config, clock=clock)
-    assert found.mode == "trtexec-11, batch 1: b against a"
-    assert found.reference.samples_ms == found.engine.samples_ms == (20.0,) * 100
-    assert found.reference.started_ms[:2] == (0.0, 30.0)
-    assert found.engine.started_ms[0] == 3000.0 + 7 * 30.0
-    assert found.engine.blocks == tuple(number // BLOCK for number in range(100))
-    assert (found.overhead_ms, found.speedup_ci95) == (0.0, None)
+    latency = benchmark_pair(pair[0], pair[1], IMAGES, config, clock=clock)
+    assert latency.mode == "trtexec-11, batch 1: b against a"
+    assert latency.reference.samples_ms == latency.engine.samples_ms == (20.0,) * 100
+    assert latency.reference.started_ms[:2] == (0.0, 30.0)
+    assert latency.engine.started_ms[0] == 3000.0 + 7 * 30.0
+    assert latency.engine.blocks == tuple(number // BLOCK for number in range(100))
+    assert (latency.overhead_ms, latency.speedup_ci95) == (0.0, None)

@@ -15,20 +15,20 @@ from edgeres.statistics import drop_interval, expected_calibration_error
 
 
 def test_flips_and_drop_are_counted() -> None:
-    """By hand: eight images, three lost, one gained, two right in both."""
-    found = paired_accuracy(outcomes([0, 0, 0, 0, 0, 1, 5, 4], [0, 0, 1, 5, 2, 0, 9, 4]))
-    assert found.reference == Accuracy(samples=8, correct=5, correct_top5=7)
-    assert found.engine == Accuracy(samples=8, correct=3, correct_top5=6)
-    assert (found.gained, found.lost, found.drop_pp) == (1, 3, 25.0)
-    assert found.p_value == pytest.approx(2 * (1 + 4) / 16)
+    """By hand: eight images, three newly wrong, one newly correct, two correct in both."""
+    accuracy = paired_accuracy(outcomes([0, 0, 0, 0, 0, 1, 5, 4], [0, 0, 1, 5, 2, 0, 9, 4]))
+    assert accuracy.reference == Accuracy(samples=8, correct=5, correct_top5=7)
+    assert accuracy.engine == Accuracy(samples=8, correct=3, correct_top5=6)
+    assert (accuracy.gained, accuracy.lost, accuracy.drop_pp) == (1, 3, 25.0)
+    assert accuracy.p_value == pytest.approx(2 * (1 + 4) / 16)
 
 
 def test_without_flips_nothing_speaks_against_equality() -> None:
     """The p value is 1 and the interval, in percentage points, is that of no event."""
-    found = accuracy_of(0, 0, 500)
-    assert (found.p_value, found.drop_pp) == (1.0, 0.0)
+    accuracy = accuracy_of(0, 0, 500)
+    assert (accuracy.p_value, accuracy.drop_pp) == (1.0, 0.0)
     low, high = drop_interval(0, 0, 500)
-    assert found.ci95_pp == (100 * low, 100 * high)
+    assert accuracy.ci95_pp == (100 * low, 100 * high)
 
 
 def test_every_changed_label_is_kept() -> None:
@@ -50,17 +50,17 @@ def test_every_changed_label_is_kept() -> None:
             confidence=np.array([0.125, 1.0, 0.5, 1.0], np.float32),
         ),
     )
-    found = paired_accuracy(pair, lambda index: f"{index}.png")
-    assert [(f.index, f.name, f.label, f.kind) for f in found.flips] == [
+    accuracy = paired_accuracy(pair, lambda index: f"{index}.png")
+    assert [(f.index, f.name, f.label, f.kind) for f in accuracy.flips] == [
         (10, "10.png", 3, FlipKind.LOST),
         (11, "11.png", 4, FlipKind.GAINED),
         (12, "12.png", 5, FlipKind.OTHER),
     ]
-    assert found.flips[0].reference == Answer(label=3, probability=0.5)
-    assert found.flips[0].engine == Answer(label=2, probability=0.125)
-    assert found.agreement == 0.25
-    assert found.images is not None
-    assert (found.images.reference, found.images.engine) == ("1001", "0101")
+    assert accuracy.flips[0].reference == Answer(label=3, probability=0.5)
+    assert accuracy.flips[0].engine == Answer(label=2, probability=0.125)
+    assert accuracy.agreement == 0.25
+    assert accuracy.images is not None
+    assert (accuracy.images.reference, accuracy.images.engine) == ("1001", "0101")
 
 
 def test_logits_are_compared_over_all_images() -> None:
@@ -68,33 +68,33 @@ def test_logits_are_compared_over_all_images() -> None:
     distances = Distances(
         cosine=np.array([1.0, 0.5]), error=np.array([1.0, 3.0]), signal=np.array([16.0, 84.0])
     )
-    found = paired_accuracy(replace(outcomes([0, 0], [0, 0]), distances=distances)).logits
-    assert found is not None
-    assert (found.cosine, found.lowest_cosine, found.relative_l2) == (0.75, 0.5, 0.2)
-    assert found.sqnr_db == pytest.approx(10 * np.log10(25))
+    accuracy = paired_accuracy(replace(outcomes([0, 0], [0, 0]), distances=distances)).logits
+    assert accuracy is not None
+    assert (accuracy.cosine, accuracy.lowest_cosine, accuracy.relative_l2) == (0.75, 0.5, 0.2)
+    assert accuracy.sqnr_db == pytest.approx(10 * np.log10(25))
 
 
 def test_classes_that_changed_are_listed_by_how_sure_that_is() -> None:
-    """Three classes: one with eight lost, one untouched, one with one of each."""
+    """Three classes: one with eight newly wrong, one untouched, one with one of each."""
     pair = outcomes([0] * 10 + [0] * 5 + [0, 1, 0], [1] * 8 + [0] * 2 + [0] * 5 + [1, 0, 0])
     labels = np.array([7] * 10 + [8] * 5 + [2] * 3)
-    found = paired_accuracy(replace(pair, labels=labels)).by_class
-    assert [(c.label, c.samples, c.gained, c.lost, c.drop_pp) for c in found] == [
+    accuracy = paired_accuracy(replace(pair, labels=labels)).by_class
+    assert [(c.label, c.samples, c.gained, c.lost, c.drop_pp) for c in accuracy] == [
         (7, 10, 0, 8, 80.0),
         (2, 3, 1, 1, 0.0),
     ]
-    assert found[0].p_value == pytest.approx(2 / 2**8)
-    assert found[0].q_value == pytest.approx(3 * 2 / 2**8)
+    assert accuracy[0].p_value == pytest.approx(2 / 2**8)
+    assert accuracy[0].q_value == pytest.approx(3 * 2 / 2**8)
 
 
-def test_confidence_is_told_of_both() -> None:
+def test_confidence_is_reported_of_both() -> None:
     """Its mean and how far it is from the accuracy."""
     pair = outcomes([0, 0, 1, 1], [0, 0, 0, 1])
     sure = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
-    found = paired_accuracy(replace(pair, engine=replace(pair.engine, confidence=sure)))
-    assert found.engine_confidence.mean == pytest.approx(0.75)
-    assert found.engine_confidence.ece == expected_calibration_error(sure, pair.engine.correct)
-    assert found.reference_confidence == Confidence(mean=1.0, ece=0.5)
+    accuracy = paired_accuracy(replace(pair, engine=replace(pair.engine, confidence=sure)))
+    assert accuracy.engine_confidence.mean == pytest.approx(0.75)
+    assert accuracy.engine_confidence.ece == expected_calibration_error(sure, pair.engine.correct)
+    assert accuracy.reference_confidence == Confidence(mean=1.0, ece=0.5)
 
 
 def test_the_same_images_have_the_same_fingerprint() -> None:

@@ -58,96 +58,96 @@ def test_top1_top5_and_confidence_are_those_of_torch() -> None:
     """Against torch's argmax, topk and softmax, over batches that do not divide the images."""
     logits = random_logits(37, 12)
     labels = np.random.default_rng(1).integers(0, 12, 37).tolist()
-    found = evaluate(runner_of(logits), batches_of(labels, 8))
+    result = evaluate(runner_of(logits), batches_of(labels, 8))
     expected = torch.from_numpy(logits)
     top5 = expected.topk(5).indices == torch.tensor(labels)[:, None]
-    assert found.top1.tolist() == expected.argmax(1).tolist()
-    assert found.in_top5.tolist() == top5.any(1).tolist()
-    assert found.correct.tolist() == (expected.argmax(1) == torch.tensor(labels)).tolist()
+    assert result.top1.tolist() == expected.argmax(1).tolist()
+    assert result.in_top5.tolist() == top5.any(1).tolist()
+    assert result.correct.tolist() == (expected.argmax(1) == torch.tensor(labels)).tolist()
     highest = expected.double().softmax(1).max(1).values
-    np.testing.assert_allclose(found.confidence, highest.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(result.confidence, highest.numpy(), rtol=1e-6)
 
 
 def test_accuracy_counts_the_images() -> None:
     """By hand: labels ranked first, second, sixth and seventh of seven."""
     logits = np.tile(np.arange(7, 0, -1, dtype=np.float32), (4, 1))
-    found = evaluate(runner_of(logits), batches_of([0, 1, 5, 6], 4))
-    assert found.rank.tolist() == [0, 1, 5, 6]
-    assert found.accuracy == Accuracy(samples=4, correct=1, correct_top5=2)
+    result = evaluate(runner_of(logits), batches_of([0, 1, 5, 6], 4))
+    assert result.rank.tolist() == [0, 1, 5, 6]
+    assert result.accuracy == Accuracy(samples=4, correct=1, correct_top5=2)
 
 
-def test_top5_is_not_told_where_it_says_nothing() -> None:
+def test_top5_is_left_out_where_it_means_nothing() -> None:
     """With five classes every label is among the five highest."""
-    found = evaluate(runner_of(random_logits(4, 5)), batches_of([0, 1, 2, 3], 4))
-    assert found.accuracy.correct_top5 is None
+    result = evaluate(runner_of(random_logits(4, 5)), batches_of([0, 1, 2, 3], 4))
+    assert result.accuracy.correct_top5 is None
 
 
 @given(logits=arrays(np.float32, (6, 8), elements=st.sampled_from([0.0, 1.0, 2.0])))
 def test_ties_go_to_the_lowest_class(logits: NDArray[np.float32]) -> None:
     """With equal logits, classes stand as a stable descending sort puts them."""
     labels = [0, 7, 3, 4, 1, 6]
-    found = evaluate(runner_of(logits), batches_of(labels, 6))
+    result = evaluate(runner_of(logits), batches_of(labels, 6))
     order = np.argsort(-logits, axis=1, kind="stable")
-    assert found.top1.tolist() == order[:, 0].tolist()
-    assert found.rank.tolist() == [
+    assert result.top1.tolist() == order[:, 0].tolist()
+    assert result.rank.tolist() == [
         row.tolist().index(label) for row, label in zip(order, labels, strict=True)
     ]
 
 
-def test_a_pair_keeps_every_image_in_the_order_seen() -> None:
+def test_a_pair_keeps_every_image_in_the_order_of_the_batches() -> None:
     """Indices, labels and hashes line up with the answers of both networks."""
     first, second = random_logits(11, 10, seed=2), random_logits(11, 10, seed=3)
     labels = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
-    found = evaluate_pair(runner_of(first), runner_of(second), batches_of(labels, 4))
-    assert found.indices.tolist() == list(range(11))
-    assert found.labels.tolist() == labels
-    assert found.hashes == tuple(f"h{i}" for i in range(11))
-    assert found.reference.top1.tolist() == first.argmax(1).tolist()
-    assert found.engine.top1.tolist() == second.argmax(1).tolist()
+    result = evaluate_pair(runner_of(first), runner_of(second), batches_of(labels, 4))
+    assert result.indices.tolist() == list(range(11))
+    assert result.labels.tolist() == labels
+    assert result.hashes == tuple(f"h{i}" for i in range(11))
+    assert result.reference.top1.tolist() == first.argmax(1).tolist()
+    assert result.engine.top1.tolist() == second.argmax(1).tolist()
 
 
-def test_flips_are_the_images_that_one_network_alone_has_right() -> None:
-    """By hand: both right, only the engine, only the reference, none."""
+def test_flips_are_the_images_that_one_network_alone_has_correct() -> None:
+    """By hand: both correct, only the engine, only the reference, none."""
     reference = np.array([[9, 0], [9, 0], [9, 0], [9, 0]], np.float32)
     engine = np.array([[9, 0], [0, 9], [0, 9], [9, 0]], np.float32)
-    found = evaluate_pair(runner_of(reference), runner_of(engine), batches_of([0, 1, 0, 1], 2))
-    assert found.newly_correct.tolist() == [False, True, False, False]
-    assert found.newly_wrong.tolist() == [False, False, True, False]
+    result = evaluate_pair(runner_of(reference), runner_of(engine), batches_of([0, 1, 0, 1], 2))
+    assert result.newly_correct.tolist() == [False, True, False, False]
+    assert result.newly_wrong.tolist() == [False, False, True, False]
 
 
 def test_the_two_alternate_in_going_first() -> None:
     """Both see each batch, the very same array, and the order changes every time."""
-    seen: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []
 
     def recorder(name: str) -> FakeRunner:
         def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
-            seen.append((name, id(images)))
+            calls.append((name, id(images)))
             return random_logits(len(images), 10)
 
         return FakeRunner(logits=logits, name=name)
 
     given = list(batches_of([0] * 6, 2))
     evaluate_pair(recorder("reference"), recorder("engine"), given)
-    assert [name for name, _ in seen] == [
+    assert [name for name, _ in calls] == [
         *("reference", "engine"),
         *("engine", "reference"),
         *("reference", "engine"),
     ]
-    assert [which for _, which in seen] == [id(b.images) for b in given for _ in range(2)]
+    assert [which for _, which in calls] == [id(b.images) for b in given for _ in range(2)]
 
 
 def test_logits_are_not_kept() -> None:
     """What is kept grows by a fixed number of bytes an image, whatever the classes."""
-    found = evaluate(runner_of(random_logits(20, 1000)), batches_of([0] * 20, 5))
-    kept = (found.top1, found.rank, found.confidence)
+    result = evaluate(runner_of(random_logits(20, 1000)), batches_of([0] * 20, 5))
+    kept = (result.top1, result.rank, result.confidence)
     assert all(column.base is None and column.shape == (20,) for column in kept)
 
 
 def test_results_cannot_be_changed() -> None:
     """The arrays of a result are read-only."""
-    found = evaluate(runner_of(random_logits(2, 10)), batches_of([0, 1], 2))
+    result = evaluate(runner_of(random_logits(2, 10)), batches_of([0, 1], 2))
     with pytest.raises(ValueError, match="read-only"):
-        found.rank[0] = 0
+        result.rank[0] = 0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

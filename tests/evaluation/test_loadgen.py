@@ -1,4 +1,4 @@
-"""MLPerf's own LoadGen in front of an engine: what it asks, measures and says."""
+"""MLPerf's own LoadGen in front of an engine: what it requests, measures and reports."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ installed = pytest.mark.skipif(
 
 
 class Engine:
-    """A runner that takes some time, and keeps which images it was asked for."""
+    """A runner that takes some time, and keeps which images it was requested to infer."""
 
     def __init__(self, seconds: float = 0.001) -> None:
         """Sets the time of an inference."""
-        self.asked: list[list[int]] = []
+        self.queries: list[list[int]] = []
         self.seconds = seconds
         self.runner = FakeRunner(logits=self._logits)
 
     def _logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.asked.append(images[:, 0, 0, 0].astype(int).tolist())
+        self.queries.append(images[:, 0, 0, 0].astype(int).tolist())
         time.sleep(self.seconds)
         return np.zeros((len(images), 10), np.float32)
 
@@ -55,45 +55,45 @@ class Engine:
 def test_each_scenario_asks_as_mlperf_does(scenario: Scenario, sizes: set[int], unit: str) -> None:
     """One image, eight at once, or a heap in batches; from all images, for as long as asked."""
     engine = Engine()
-    found = run_loadgen(engine.runner, IMAGES, replace(BRIEF, scenario=scenario))
-    assert (found.scenario, found.unit, found.logs) == (scenario.value, unit, None)
-    full = {len(asked) for asked in engine.asked[:-1]}
+    result = run_loadgen(engine.runner, IMAGES, replace(BRIEF, scenario=scenario))
+    assert (result.scenario, result.unit, result.logs) == (scenario.value, unit, None)
+    full = {len(query) for query in engine.queries[:-1]}
     assert full == sizes
-    assert {index for asked in engine.asked for index in asked} == set(range(12))
-    assert found.value is None or found.value > 0
+    assert {index for query in engine.queries for index in query} == set(range(12))
+    assert result.value is None or result.value > 0
 
 
 @installed
 def test_a_long_enough_run_is_valid() -> None:
     """The latency is at least what the engine takes, and the queries are those that it answered."""
     engine = Engine()
-    found = run_loadgen(engine.runner, IMAGES, BRIEF)
-    assert (found.valid, found.result, found.reasons) == (True, "VALID", ())
-    assert found.metric == "90th percentile latency, early stopping"
-    assert found.value is not None
-    assert found.value >= 1.0
-    assert len(engine.asked) - found.queries == 5
+    result = run_loadgen(engine.runner, IMAGES, BRIEF)
+    assert (result.valid, result.result, result.reasons) == (True, "VALID", ())
+    assert result.metric == "90th percentile latency, early stopping"
+    assert result.value is not None
+    assert result.value >= 1.0
+    assert len(engine.queries) - result.queries == 5
 
 
 @installed
 def test_too_few_queries_are_invalid_and_the_count_is_ours() -> None:
     """LoadGen's own early stopping asks for as many as `samples_needed` says."""
     slow = replace(BRIEF, scenario=Scenario.MULTI_STREAM, seconds=0.2)
-    found = run_loadgen(Engine(0.002).runner, IMAGES, slow)
-    assert (found.valid, found.result, found.value) == (False, "INVALID", None)
-    told = " ".join(found.reasons)
-    assert f"Need to process at least {samples_needed(99)} queries for early stopping." in told
-    assert to_json(found)["result"] == "INVALID"
+    result = run_loadgen(Engine(0.002).runner, IMAGES, slow)
+    assert (result.valid, result.result, result.value) == (False, "INVALID", None)
+    reported = " ".join(result.reasons)
+    assert f"Need to process at least {samples_needed(99)} queries for early stopping." in reported
+    assert to_json(result)["result"] == "INVALID"
 
 
 @installed
 def test_its_logs_are_kept_where_that_is_asked(tmp_path: Path) -> None:
     """In a folder that is made for them, and nothing on standard output."""
-    found = run_loadgen(Engine().runner, IMAGES, BRIEF, tmp_path / "a" / "logs")
-    assert found.logs == str(tmp_path / "a" / "logs")
+    result = run_loadgen(Engine().runner, IMAGES, BRIEF, tmp_path / "a" / "logs")
+    assert result.logs == str(tmp_path / "a" / "logs")
     summary = (tmp_path / "a" / "logs" / "mlperf_log_summary.txt").read_text()
     assert "Result is : VALID" in summary
-    assert f"({found.queries})" in summary
+    assert f"({result.queries})" in summary
 
 
 @installed
@@ -137,7 +137,7 @@ def test_a_log_without_a_result_is_refused(tmp_path: Path) -> None:
         loadgen._result(log, BRIEF, None)
 
 
-def test_without_loadgen_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_loadgen_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is measured."""
     monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
     with pytest.raises(DependencyError) as refused:

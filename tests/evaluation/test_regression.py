@@ -1,4 +1,4 @@
-"""Runs against an earlier one, and engines against each other."""
+"""Runs against an earlier one, and engines compared with each other."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def verdicts(run: PastRun, max_slowdown: float = 0.05) -> dict[str, bool]:
 
 def test_the_same_engine_again_passes() -> None:
     """Nothing changed, and nothing is called a change."""
-    found = against(NEW, RUN)
-    assert (found.accuracy.gained, found.accuracy.lost, found.accuracy.p_value) == (0, 0, 1.0)
-    assert found.latency is not None
-    assert (found.latency.ratio, found.latency.ci95) == (1.0, (1.0, 1.0))
+    result = against(NEW, RUN)
+    assert (result.accuracy.gained, result.accuracy.lost, result.accuracy.p_value) == (0, 0, 1.0)
+    assert result.latency is not None
+    assert (result.latency.ratio, result.latency.ci95) == (1.0, (1.0, 1.0))
     assert verdicts(NEW) == {"baseline_accuracy": True, "baseline_latency": True}
 
 
 def test_accuracy_is_compared_image_by_image() -> None:
-    """Six other images lost and two gained, with the paired interval and the exact test."""
-    right = "0" * 6 + "1" * 894 + "1" * 2 + "0" * 98
-    found = against(with_right(NEW, right), RUN).accuracy
-    assert (found.gained, found.lost, found.drop_pp) == (2, 6, 0.4)
+    """Six other images newly wrong and two newly correct, with the paired interval and the exact test."""
+    correct = "0" * 6 + "1" * 894 + "1" * 2 + "0" * 98
+    result = against(with_right(NEW, correct), RUN).accuracy
+    assert (result.gained, result.lost, result.drop_pp) == (2, 6, 0.4)
     low, high = drop_interval(2, 6, 1000)
-    assert found.ci95_pp == (100 * low, 100 * high)
-    assert found.p_value == mcnemar_p(2, 6)
+    assert result.ci95_pp == (100 * low, 100 * high)
+    assert result.p_value == mcnemar_p(2, 6)
 
 
 @pytest.mark.parametrize(("lost", "passes"), [(2, True), (30, False)])
@@ -80,9 +80,9 @@ def test_an_engine_may_not_become_slower_than_allowed(engine_ms: float, passes: 
 
 def test_a_machine_that_is_slower_as_a_whole_does_not_count() -> None:
     """Engine and reference at twice their times: the ratio to the reference is the same."""
-    found = against(replace(NEW, latency=latency(4.0, 8.0)), RUN).latency
-    assert found is not None
-    assert (found.ratio, found.raw_ratio) == (1.0, 2.0)
+    result = against(replace(NEW, latency=latency(4.0, 8.0)), RUN).latency
+    assert result is not None
+    assert (result.ratio, result.raw_ratio) == (1.0, 2.0)
 
 
 def noisy(seed: int, factor: float) -> PairedLatency:
@@ -100,19 +100,19 @@ def noisy(seed: int, factor: float) -> PairedLatency:
 
 def test_the_interval_holds_the_true_ratio() -> None:
     """In most of 40 seeded pairs of runs, where the engine truly became 8 % slower."""
-    held = []
+    covered = []
     for seed in range(40):
         now, before = (
             replace(RUN, latency=noisy(2 * seed + n, f)) for n, f in ((0, 1.08), (1, 1.0))
         )
-        found = against(now, before).latency
-        assert found is not None
-        assert found.ci95 is not None
-        held.append(found.ci95[0] <= 1.08 <= found.ci95[1])
-    assert np.mean(held) >= 0.85
+        result = against(now, before).latency
+        assert result is not None
+        assert result.ci95 is not None
+        covered.append(result.ci95[0] <= 1.08 <= result.ci95[1])
+    assert np.mean(covered) >= 0.85
 
 
-def test_few_blocks_have_no_interval_and_are_judged_by_the_ratio() -> None:
+def test_few_blocks_have_no_interval_and_are_decided_by_the_ratio() -> None:
     """The check says no interval where there is none."""
     run = replace(NEW, latency=latency(3.0, count=40))
     check = baseline_checks(against(run, RUN), 0.05)[1]
@@ -139,10 +139,10 @@ def test_few_blocks_have_no_interval_and_are_judged_by_the_ratio() -> None:
     ],
 )
 def test_latencies_of_other_conditions_are_not_compared(run: PastRun, reason: str) -> None:
-    """The reason is told, and no check is made of them."""
-    found = against(run, RUN)
-    assert (found.latency, found.latency_reason) == (None, reason)
-    assert [check.name for check in baseline_checks(found, 0.05)] == ["baseline_accuracy"]
+    """The reason is reported, and no check is made of them."""
+    result = against(run, RUN)
+    assert (result.latency, result.latency_reason) == (None, reason)
+    assert [check.name for check in baseline_checks(result, 0.05)] == ["baseline_accuracy"]
 
 
 def test_other_images_are_refused() -> None:
@@ -157,9 +157,9 @@ def test_other_images_are_refused() -> None:
     )
 
 
-def engine(name: str, right: int, ms: float | None) -> PastRun:
+def engine(name: str, correct: int, ms: float | None) -> PastRun:
     """Returns an engine with so many of 1000 images right, at this latency."""
-    run = with_right(replace(RUN, name=name), "1" * right + "0" * (1000 - right))
+    run = with_right(replace(RUN, name=name), "1" * correct + "0" * (1000 - correct))
     return replace(run, latency=None if ms is None else latency(ms))
 
 
@@ -172,30 +172,30 @@ def test_the_front_is_who_nobody_beats_in_both() -> None:
         engine("simulated", 950, None),
         engine("twin", 900, 1.0),
     ]
-    found = rank(runs)
-    assert [(s.run.name, s.on_front, s.dominated_by) for s in found.standings] == [
+    result = rank(runs)
+    assert [(s.run.name, s.on_front, s.dominated_by) for s in result.standings] == [
         ("fp32", True, None),
         ("int8", True, None),
         ("fp16", False, "fp32"),
         ("simulated", False, None),
         ("twin", True, None),
     ]
-    assert to_json(found)["front"] == ["fp32", "int8", "twin"]
-    assert found.warnings == ()
+    assert to_json(result)["front"] == ["fp32", "int8", "twin"]
+    assert result.warnings == ()
 
 
 def test_engines_are_compared_with_the_first_on_the_same_images() -> None:
-    """Ten lost against it; on other images there is no such figure, and a warning."""
+    """Ten newly wrong; on other images there is no such figure, and a warning."""
     first, second = engine("a", 910, 4.0), engine("b", 900, 1.0)
     elsewhere = replace(
         engine("c", 900, 1.0), images=replace(first.images, fingerprint="g"), machine="another"
     )
-    found = rank([first, second, elsewhere])
-    changes = [standing.against_first for standing in found.standings]
+    result = rank([first, second, elsewhere])
+    changes = [standing.against_first for standing in result.standings]
     assert changes[0] is changes[2] is None
     assert changes[1] is not None
     assert (changes[1].lost, changes[1].gained) == (10, 0)
-    assert found.warnings == (
+    assert result.warnings == (
         "The engines were evaluated on different images, so their accuracy differs for that "
         "reason too.",
         "The engines were timed on different machines, so their latency differs for that reason "

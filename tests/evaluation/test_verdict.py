@@ -53,7 +53,7 @@ def verdict_of(
 
 
 def by_point(limit: float) -> BenchConfig:
-    """Returns a limit that the measured drop itself is held against."""
+    """Returns a limit that the measured drop itself is compared with."""
     return BenchConfig(max_drop_pp=limit, decide=Decision.POINT)
 
 
@@ -73,7 +73,7 @@ def test_a_drop_is_the_float_that_its_limit_is(lost: int, samples: int, limit: f
     assert (verdict.accuracy.drop_pp, verdict.passed) == (limit, True)
 
 
-def test_an_engine_that_is_more_often_right_passes_any_limit() -> None:
+def test_an_engine_that_is_more_often_correct_passes_any_limit() -> None:
     """A gain is a negative drop, below a limit of zero too."""
     verdict = verdict_of(accuracy_of(9, 4, 1000), by_point(0.0))
     assert (verdict.accuracy.drop_pp, verdict.passed) == (-0.5, True)
@@ -84,7 +84,7 @@ def reason_of(accuracy: PairedAccuracy, config: BenchConfig) -> str:
     return verdict_of(accuracy, config).checks[0].reason
 
 
-def test_the_measured_drop_is_told_with_its_limit() -> None:
+def test_the_measured_drop_is_reported_with_its_limit() -> None:
     """A drop, a gain, and one that three digits would put on the limit."""
     assert reason_of(accuracy_of(9, 12, 1300), by_point(0.3)) == (
         "accuracy drop 0.231 pp, within the drop limit of 0.3 pp"
@@ -99,7 +99,7 @@ def test_the_measured_drop_is_told_with_its_limit() -> None:
 
 
 def test_images_that_show_a_small_drop_pass() -> None:
-    """By default the bound is held against the limit, and is told with the drop."""
+    """By default the bound is compared with the limit, and is reported with the drop."""
     verdict = verdict_of(accuracy_of(20, 24, 10000), BenchConfig(max_drop_pp=0.3))
     (check,) = verdict.checks
     assert check.value == 100 * drop_bound(20, 24, 10000)
@@ -110,7 +110,7 @@ def test_images_that_show_a_small_drop_pass() -> None:
     )
 
 
-def test_a_gain_is_told_with_the_drop_that_it_may_be() -> None:
+def test_a_gain_is_reported_with_the_drop_that_it_may_be() -> None:
     """The bound is one of the drop, although what was measured is a gain."""
     told = reason_of(accuracy_of(24, 20, 10000), BenchConfig(max_drop_pp=0.3))
     assert told == (
@@ -120,7 +120,7 @@ def test_a_gain_is_told_with_the_drop_that_it_may_be() -> None:
 
 
 def test_images_that_show_a_large_drop_fail() -> None:
-    """No further image is asked for."""
+    """No further image is requested."""
     (check,) = verdict_of(accuracy_of(5, 60, 1000), BenchConfig(max_drop_pp=1.0)).checks
     assert (check.passed, check.images_needed, check.exit_code) == (False, None, 3)
     assert check.reason == (
@@ -128,7 +128,7 @@ def test_images_that_show_a_large_drop_fail() -> None:
     )
 
 
-def test_too_few_images_to_decide_are_told_how_many_would_do() -> None:
+def test_too_few_images_to_decide_report_how_many_would_do() -> None:
     """The engine fails, with the number that would show it to be good or bad."""
     (below,) = verdict_of(accuracy_of(9, 12, 1300), BenchConfig(max_drop_pp=0.5)).checks
     assert (below.passed, below.exit_code) == (False, 3)
@@ -213,11 +213,11 @@ def test_what_loadgen_calls_invalid_is_passed_on(
     """As a warning, and with `strict` as a failure."""
     result = loadgen(*reasons)
     verdict = verdict_of(accuracy_of(0, 0, 10), BenchConfig(strict=strict), loadgen=result)
-    said = "LoadGen calls its offline run INVALID: Too short"
+    reason = "LoadGen calls its offline run INVALID: Too short"
     assert (verdict.loadgen, verdict.exit_code) == (result, code)
-    assert verdict.warnings == ((f"{said}.",) if reasons else ())
+    assert verdict.warnings == ((f"{reason}.",) if reasons else ())
     failed = [check.reason for check in verdict.checks if not check.passed]
-    assert failed == ([said] if reasons and strict else [])
+    assert failed == ([reason] if reasons and strict else [])
 
 
 def test_speed_is_the_ratio_of_the_medians() -> None:
@@ -310,9 +310,9 @@ def diagnosis(named: Finding | None) -> Diagnosis:
 
 def test_a_proven_mistake_fails_before_everything_else() -> None:
     """Exit code 6, with the number of mistakes and the sentence that names them."""
-    found = diagnosis(NAMED)
+    given = diagnosis(NAMED)
     verdict = verdict_of(
-        accuracy_of(0, 50, 1000), BenchConfig(max_drop_pp=0.1), validity=Validity(diagnosis=found)
+        accuracy_of(0, 50, 1000), BenchConfig(max_drop_pp=0.1), validity=Validity(diagnosis=given)
     )
     check = verdict.checks[0]
     assert (check.name, check.value, check.passed, verdict.exit_code) == (
@@ -321,8 +321,8 @@ def test_a_proven_mistake_fails_before_everything_else() -> None:
         False,
         6,
     )
-    assert f"{check.reason}." == found.sentence
-    assert verdict.diagnosis is found
+    assert f"{check.reason}." == given.sentence
+    assert verdict.diagnosis is given
 
 
 @pytest.mark.parametrize(("named", "warns"), [(None, True), (NAMED, False)])

@@ -72,8 +72,8 @@ def rewritten(engine: Path, model: onnx.ModelProto, path: Path) -> Path:
 
 def arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Returns the images, (N, H, W, 3), and labels, (N,), of an npz."""
-    with np.load(path) as held:
-        return held["images"], held["labels"]
+    with np.load(path) as stored:
+        return stored["images"], stored["labels"]
 
 
 def save_arrays(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Path:

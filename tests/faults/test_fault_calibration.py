@@ -1,4 +1,4 @@
-"""Calibrations that fit nothing, or flatter: each is told of, with its figures or by refusal."""
+"""Calibrations that fit nothing, or bias the accuracy: each is reported or refused, with figures."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Figures:
 def figures(warnings: list[str]) -> Figures:
     """Returns the figures of the one warning there is."""
     (warning,) = warnings
-    found = FIGURES.fullmatch(warning)
-    assert found is not None, warning
-    return Figures(factor=float(found["factor"]), chance=float(found["chance"]))
+    result = FIGURES.fullmatch(warning)
+    assert result is not None, warning
+    return Figures(factor=float(result["factor"]), chance=float(result["chance"]))
 
 
 def engine_on(digits: Digits, data: Path, folder: Path, *options: object) -> Path:
@@ -106,13 +106,13 @@ def test_calibration_on_noise(digits: Digits, tmp_path: Path, kind: str) -> None
     }[kind].astype(np.uint8)
     noise = save_arrays(tmp_path / "noise.npz", images, np.zeros(64, np.int64))
     result, verdict = bench(engine_on(digits, noise, tmp_path), digits.model, digits.test)
-    found = figures(verdict["warnings"])
-    assert found.factor > 1.3 > 1.1 > found.chance
+    ranges = figures(verdict["warnings"])
+    assert ranges.factor > 1.3 > 1.1 > ranges.chance
     assert result.exit_code == 0
 
 
-def test_a_simulation_from_noise_is_told_of(digits: Digits, tmp_path: Path) -> None:
-    """The table itself is judged before any board has an engine of it."""
+def test_a_simulation_from_noise_is_reported(digits: Digits, tmp_path: Path) -> None:
+    """The table itself is evaluated before any board has an engine of it."""
     chance = np.random.default_rng(0)
     images = chance.normal(127, 40, (64, 8, 8, 3)).clip(0, 255).astype(np.uint8)
     noise = save_arrays(tmp_path / "noise.npz", images, np.zeros(64, np.int64))
@@ -125,8 +125,8 @@ def test_a_simulation_from_noise_is_told_of(digits: Digits, tmp_path: Path) -> N
 def test_calibration_on_validation_images(digits: Digits, tmp_path: Path) -> None:
     """They are recognised by their pixels, under another file's name."""
     images, labels = arrays(digits.test)
-    seen = save_arrays(tmp_path / "seen.npz", images[:300], labels[:300])
-    engine = engine_on(digits, seen, tmp_path)
+    calibrated = save_arrays(tmp_path / "seen.npz", images[:300], labels[:300])
+    engine = engine_on(digits, calibrated, tmp_path)
     _, verdict = bench(engine, digits.model, digits.test, brief="--iterations 2 --no-energy")
     assert verdict["warnings"] == [
         "300 of the 797 images were also used for calibration: the accuracy of the engine on them "
@@ -150,9 +150,9 @@ def test_a_table_of_another_model(digits: Digits, tmp_path: Path) -> None:
         f"{load_table(digits.table).model_sha256[:12]}, {other} is "
     )
     built = tmp_path / "never.onnx"
-    said = refusal("build-engine", other, "--calibration", digits.table, "-o", built)
-    assert said.startswith(expected)
-    assert said.endswith("Run calibrate on this model.")
+    message = refusal("build-engine", other, "--calibration", digits.table, "-o", built)
+    assert message.startswith(expected)
+    assert message.endswith("Run calibrate on this model.")
     assert not built.exists()
     simulate = ("bench", digits.table, "--simulate", "--reference", other, "--data", digits.test)
     assert refusal(*simulate).startswith(expected)

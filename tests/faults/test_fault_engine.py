@@ -33,7 +33,7 @@ from edgeres.workflows import build_from_model, calibrate_model
 COVERAGE, MISMATCH = 5, 6
 
 
-def judge(digits: Digits, engine: Path, *options: object, code: int = 1) -> str:
+def bench_refusal(digits: Digits, engine: Path, *options: object, code: int = 1) -> str:
     """Returns the sentence that bench refuses an engine with."""
     words = ("bench", engine, "--reference", digits.model, "--data", digits.test, *BRIEF.split())
     return refusal(*words, *options, code=code)
@@ -59,8 +59,8 @@ def test_qdq_missing_on_the_shortcut(digits: Digits, tmp_path: Path) -> None:
     broken = rewritten(digits.engine, without_pair(model, name, place), tmp_path / "bare.onnx")
     result, verdict = bench(broken, digits.model, digits.test)
     assert result.exit_code == COVERAGE
-    (said,) = reasons(verdict, "int8_coverage")
-    assert f"Add {name} (ran in fp32), whose branch {branch} has no Q/DQ" in said
+    (message,) = reasons(verdict, "int8_coverage")
+    assert f"Add {name} (ran in fp32), whose branch {branch} has no Q/DQ" in message
 
 
 def test_qdq_missing_on_the_shortcut_is_not_built(digits: Digits, tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_layers_fallen_back_to_fp32(digits: Digits, tmp_path: Path) -> None:
     )
     result, verdict = bench(fallen, digits.model, digits.test)
     assert result.exit_code == COVERAGE
-    (said,) = reasons(verdict, "int8_coverage")
-    assert said.startswith("2 of 28 convolutions and additions that were lowered to INT8 do not")
-    assert f"Conv {convolutions[3]} (ran in fp32)" in said
-    assert said.endswith("Build the engine again for this machine and version")
+    (message,) = reasons(verdict, "int8_coverage")
+    assert message.startswith("2 of 28 convolutions and additions that were lowered to INT8 do not")
+    assert f"Conv {convolutions[3]} (ran in fp32)" in message
+    assert message.endswith("Build the engine again for this machine and version")
 
 
 def test_a_plan_s_layers_fallen_back_are_read_off_its_audit(digits: Digits, tmp_path: Path) -> None:
@@ -139,15 +139,15 @@ def test_an_engine_of_other_weights(digits: Digits, tmp_path: Path) -> None:
     other, model = tmp_path / "other.safetensors", tmp_path / "other.onnx"
     save_file(weights, other)
     passed("export", "resnet20", "--weights", other, "--preset", "digits", "-o", model)
-    said = judge(digits, fp32_engine(model), code=MISMATCH)
-    assert said.startswith(
+    message = bench_refusal(digits, fp32_engine(model), code=MISMATCH)
+    assert message.startswith(
         f"{tmp_path / 'other.fp32.onnx'} was built from a model with sha256 "
         f"{load_onnx(model).artifact.sha256[:12]}, but {digits.model} is "
         f"{load_onnx(digits.model).artifact.sha256[:12]}: other weights, or exported again since."
     )
 
 
-def test_another_network_s_engine_as_the_reference_is_told_of(
+def test_another_network_s_engine_as_the_reference_is_reported(
     digits: Digits, tmp_path: Path
 ) -> None:
     """Two engines may be compared, but a drop between two networks is not quantization's."""
@@ -174,21 +174,23 @@ def test_a_stale_engine(digits: Digits, tmp_path: Path) -> None:
     export = ("export", "resnet20", "--weights", digits.weights, "--preset", "digits")
     passed(*export, "--opset", 18, "-o", model)
     words = ("bench", engine, "--reference", model, "--data", digits.test)
-    said = refusal(*words, code=MISMATCH)
-    assert "other weights, or exported again since. Build the engine again from this model" in said
+    message = refusal(*words, code=MISMATCH)
+    assert (
+        "other weights, or exported again since. Build the engine again from this model" in message
+    )
 
 
 def test_a_batch_larger_than_the_profile(digits: Digits, tmp_path: Path) -> None:
     """Refused before anything is run, and the options that help are named."""
     plan = gpu_plan(digits, tmp_path / "a.plan")
     save_manifest(plan, replace(load_engine(plan).manifest, batch=(1, 1, 8)))
-    assert judge(digits, plan, code=MISMATCH) == (
+    assert bench_refusal(digits, plan, code=MISMATCH) == (
         f"--batch-size is 16, but {plan} was built for batches of 1 to 8. Pass one of these, or "
         "build the engine with --batch 1:16:16."
     )
-    fitting = judge(digits, plan, "--batch-size", 8, "--latency-batch", 9, code=MISMATCH)
+    fitting = bench_refusal(digits, plan, "--batch-size", 8, "--latency-batch", 9, code=MISMATCH)
     assert fitting.startswith(f"--latency-batch is 9, but {plan} was built for")
-    assert "was built for" not in judge(digits, plan, "--batch-size", 8, code=MISMATCH)
+    assert "was built for" not in bench_refusal(digits, plan, "--batch-size", 8, code=MISMATCH)
 
 
 def test_a_batch_larger_than_a_fixed_one(digits: Digits, tmp_path: Path) -> None:
@@ -215,18 +217,18 @@ def test_an_engine_that_answers_nan(digits: Digits, tmp_path: Path) -> None:
     values = numpy_helper.to_array(bias).copy()
     values[3] = np.nan
     bias.CopyFrom(numpy_helper.from_array(values, bias.name))
-    said = judge(digits, rewritten(digits.engine, model, tmp_path / "nan.onnx"))
-    assert "nan.onnx on onnxruntime-cpu returned NaN or infinite logits for 16 of the 16" in said
-    assert said.endswith("check the weights, or build in a precision of wider range.")
+    message = bench_refusal(digits, rewritten(digits.engine, model, tmp_path / "nan.onnx"))
+    assert "nan.onnx on onnxruntime-cpu returned NaN or infinite logits for 16 of the 16" in message
+    assert message.endswith("check the weights, or build in a precision of wider range.")
 
 
 def test_a_truncated_engine(digits: Digits, tmp_path: Path) -> None:
     """Its manifest tells before anything is loaded."""
     cut = rewritten(digits.engine, load_model(digits.engine), tmp_path / "cut.onnx")
     cut.write_bytes(cut.read_bytes()[:-100])
-    said = judge(digits, cut)
-    assert said.startswith(f"{cut} was changed or truncated after it was built: sha256 ")
-    assert said.endswith("Run build-engine again.")
+    message = bench_refusal(digits, cut)
+    assert message.startswith(f"{cut} was changed or truncated after it was built: sha256 ")
+    assert message.endswith("Run build-engine again.")
 
 
 @pytest.mark.parametrize("name", networks.FOLDED)

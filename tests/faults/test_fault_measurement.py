@@ -29,13 +29,13 @@ def test_an_int8_engine_slower_than_fp32_fails_its_limit(digits: Digits, slowed:
     """With a limit on speed, bench ends with 4."""
     result, verdict = bench(slowed, digits.model, digits.test, "--min-speedup", 1, brief=TIMED)
     assert result.exit_code == SLOW
-    (said,) = reasons(verdict, "speedup")
-    assert said.endswith(" times as fast, short of the 1 requested")
+    (reason,) = reasons(verdict, "speedup")
+    assert reason.endswith(" times as fast, short of the 1 requested")
     assert verdict["latency"]["speedup"] < 1
     assert not any("slower" in warning for warning in verdict["warnings"])
 
 
-def test_an_int8_engine_slower_than_fp32_is_told_of(digits: Digits, slowed: Path) -> None:
+def test_an_int8_engine_slower_than_fp32_is_reported(digits: Digits, slowed: Path) -> None:
     """Without a limit the verdict warns, with the interval of the ratio."""
     _, verdict = bench(slowed, digits.model, digits.test, brief=TIMED)
     (warning,) = (warning for warning in verdict["warnings"] if "slower" in warning)
@@ -44,7 +44,7 @@ def test_an_int8_engine_slower_than_fp32_is_told_of(digits: Digits, slowed: Path
     assert high < 1
 
 
-def test_a_faster_engine_is_not_told_of(digits: Digits) -> None:
+def test_a_faster_engine_is_not_reported(digits: Digits) -> None:
     """The ballast alone is what was slow."""
     _, verdict = bench(digits.engine, digits.model, digits.test, brief=TIMED)
     assert alarms(verdict) == []
@@ -93,11 +93,11 @@ def test_too_few_images_to_decide(digits: Digits) -> None:
     few = "--samples 50 --iterations 2 --warmup 0 --no-energy"
     result, verdict = bench(digits.engine, digits.model, digits.test, "--max-drop", 0.5, brief=few)
     assert result.exit_code == ACCURACY
-    (said,) = reasons(verdict, "accuracy_drop")
-    assert said.startswith("50 images cannot decide: accuracy ")
+    (reason,) = reasons(verdict, "accuracy_drop")
+    assert reason.startswith("50 images cannot decide: accuracy ")
     (check,) = verdict["checks"]
     assert check["images_needed"] > 50
-    assert f"about {check['images_needed']} images in all" in said
+    assert f"about {check['images_needed']} images in all" in reason
 
 
 def test_enough_images_decide(digits: Digits) -> None:

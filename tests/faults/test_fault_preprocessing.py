@@ -37,12 +37,12 @@ def some(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_arrays(path, images[:200], labels[:200])
 
 
-def judged(model: Path, data: Path, *options: object) -> tuple[int, str]:
+def diagnosed(model: Path, data: Path, *options: object) -> tuple[int, str]:
     """Returns bench's exit code and the mistake that the verdict fails for, if any."""
     result, verdict = bench(fp32_engine(model), model, data, *options)
-    told = reasons(verdict, "likely_mistakes")
-    assert verdict["passed"] is not bool(told)
-    return result.exit_code, "".join(told)
+    reasons_named = reasons(verdict, "likely_mistakes")
+    assert verdict["passed"] is not bool(reasons_named)
+    return result.exit_code, "".join(reasons_named)
 
 
 def test_right_images_raise_no_alarm(digits: Digits, some: Path) -> None:
@@ -62,32 +62,34 @@ def test_nothing_is_tried_where_the_reference_is_right(digits: Digits, some: Pat
 def test_red_and_blue_swapped(digits: Digits, some: Path, tmp_path: Path) -> None:
     """On images whose blue shows another digit than their red."""
     model, data = red_digits(digits, some, tmp_path)
-    assert judged(model, data, "--diagnose") == (0, "")
+    assert diagnosed(model, data, "--diagnose") == (0, "")
     wrong = with_contract(model, tmp_path / "bgr.onnx", color=Color.BGR)
-    code, said = judged(wrong, data)
+    code, message = diagnosed(wrong, data)
     assert code == MISMATCH
-    assert said.startswith(
+    assert message.startswith(
         "Likely mistake: red and blue are swapped, the network takes RGB. With that corrected 1"
     )
-    assert "Export the model again with --color rgb, then calibrate and build again" in said
+    assert "Export the model again with --color rgb, then calibrate and build again" in message
 
 
 def test_mean_and_std_missing(digits: Digits, some: Path, tmp_path: Path) -> None:
     """A contract that only scales to [0, 1]."""
     wrong = with_contract(digits.model, tmp_path / "bare.onnx", mean=ZERO, std=ONE)
-    code, said = judged(wrong, some)
+    code, message = diagnosed(wrong, some)
     assert code == MISMATCH
-    assert "Likely mistake: mean and std are missing, the network takes values in [-1, 1]" in said
-    assert "Export the model again with --preset digits" in said
+    assert (
+        "Likely mistake: mean and std are missing, the network takes values in [-1, 1]" in message
+    )
+    assert "Export the model again with --preset digits" in message
 
 
 def test_scaling_twice(digits: Digits, some: Path, tmp_path: Path) -> None:
     """Once by the scale, once more by a mean and std of raw values."""
     wrong = with_contract(digits.model, tmp_path / "twice.onnx", mean=PER_CHANNEL, std=PER_CHANNEL)
-    code, said = judged(wrong, some)
+    code, message = diagnosed(wrong, some)
     assert code == MISMATCH
-    assert "Likely mistake: the values are scaled twice: by the scale, and by a mean" in said
-    assert "Export the model again with --scale 1," in said
+    assert "Likely mistake: the values are scaled twice: by the scale, and by a mean" in message
+    assert "Export the model again with --scale 1," in message
 
 
 @pytest.mark.parametrize(("by", "word"), [(1, "high"), (-1, "low")])
@@ -96,10 +98,10 @@ def test_labels_off_by_one(digits: Digits, some: Path, tmp_path: Path, by: int, 
     images, labels = arrays(some)
     keep = (labels + by >= 0) & (labels + by < 10)
     wrong = save_arrays(tmp_path / "labels.npz", images[keep], labels[keep] + by)
-    code, said = judged(digits.model, wrong)
+    code, message = diagnosed(digits.model, wrong)
     assert code == MISMATCH
-    assert f"Likely mistake: the labels are one too {word}" in said
-    assert f"with every class index {-by:+d}" in said
+    assert f"Likely mistake: the labels are one too {word}" in message
+    assert f"with every class index {-by:+d}" in message
 
 
 def test_labels_counted_from_one_to_the_last_class(
@@ -108,8 +110,8 @@ def test_labels_counted_from_one_to_the_last_class(
     """No network is needed to see it."""
     images, labels = arrays(some)
     wrong = save_arrays(tmp_path / "labels.npz", images, labels + 1)
-    said = refusal("bench", digits.engine, "--reference", digits.model, "--data", wrong)
-    assert said.endswith(
+    message = refusal("bench", digits.engine, "--reference", digits.model, "--data", wrong)
+    assert message.endswith(
         "expected 0 to 9. They run from 1 to 10, as if counted from 1: take 1 off each."
     )
 
@@ -120,10 +122,10 @@ def test_class_folders_sorted_as_text(digits: Digits, some: Path, tmp_path: Path
         folder = tmp_path / "folders" / str(label + 1)
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{place}.png")
-    code, said = judged(digits.model, tmp_path / "folders")
+    code, message = diagnosed(digits.model, tmp_path / "folders")
     assert code == MISMATCH
-    assert "Likely mistake: the class folders are sorted as text (1, 10, 2)" in said
-    assert "Name the folders with leading zeros (01, 02, 10)" in said
+    assert "Likely mistake: the class folders are sorted as text (1, 10, 2)" in message
+    assert "Name the folders with leading zeros (01, 02, 10)" in message
 
 
 def test_labels_that_prove_nothing_are_warned_of(
@@ -165,15 +167,15 @@ CIFAR = {
 @pytest.mark.parametrize("fault", CIFAR)
 def test_a_trained_network_on_photographs(fault: str, shared: Path, tmp_path: Path) -> None:
     """CIFAR-10, where a swap of colours costs 13 points, not all of them."""
-    said, expected, code = CIFAR[fault]
+    message, expected, code = CIFAR[fault]
     stage = export_stage()
     request = stage.ExportRequest(
         architecture="resnet20",
         weights=shared / "data/cifar10-resnets/resnet20-12fca82f.th",
-        contract=replace(said, preset="cifar-imagenet-norm"),
+        contract=replace(message, preset="cifar-imagenet-norm"),
     )
     model = tmp_path / "resnet20.onnx"
     stage.export_model(request, output=model)
-    found = judged(model, shared / "data/cifar10/test.npz", "--samples", 640, "--diagnose")
-    assert found[0] == code
-    assert expected in found[1]
+    outcome = diagnosed(model, shared / "data/cifar10/test.npz", "--samples", 640, "--diagnose")
+    assert outcome[0] == code
+    assert expected in outcome[1]

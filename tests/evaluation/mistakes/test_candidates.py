@@ -41,8 +41,8 @@ def numbers(contract: Contract) -> NDArray[np.float32]:
 
 def single(contract: Contract) -> dict[str, Contract]:
     """Returns the candidates of one mistake by that mistake."""
-    found = candidate_contracts(contract, SIDES)
-    return {s.mistakes[0]: s.contract for s in found if len(s.mistakes) == 1}
+    candidates = candidate_contracts(contract, SIDES)
+    return {s.mistakes[0]: s.contract for s in candidates if len(s.mistakes) == 1}
 
 
 MISTAKES = {
@@ -86,20 +86,23 @@ MISTAKES = {
 """What was said, and what the network takes."""
 
 
-@pytest.mark.parametrize("said", MISTAKES)
-def test_the_correct_preprocessing_is_among_the_candidates(said: str) -> None:
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_the_correct_preprocessing_is_among_the_candidates(typed: str) -> None:
     """It makes the very numbers of an image that the network was trained on."""
-    wrong, correct = MISTAKES[said]
-    found = [s.contract for s in candidate_contracts(wrong, SIDES)]
-    assert any(np.allclose(numbers(c), numbers(correct), rtol=1e-5, atol=1e-5) for c in found)
+    wrong, correct = MISTAKES[typed]
+    candidates = [s.contract for s in candidate_contracts(wrong, SIDES)]
+    assert any(np.allclose(numbers(c), numbers(correct), rtol=1e-5, atol=1e-5) for c in candidates)
 
 
 @pytest.mark.parametrize("contract", [IMAGENET, CAFFE, DIGITS], ids=["imagenet", "caffe", "digits"])
 def test_no_two_candidates_make_the_same_numbers(contract: Contract) -> None:
     """Nor does one make those of the present contract: each inference tells something."""
-    made = [numbers(contract), *(numbers(s.contract) for s in candidate_contracts(contract, SIDES))]
-    texts = {array.round(4).tobytes() for array in made}
-    assert len(texts) == len(made)
+    inputs = [
+        numbers(contract),
+        *(numbers(s.contract) for s in candidate_contracts(contract, SIDES)),
+    ]
+    texts = {array.round(4).tobytes() for array in inputs}
+    assert len(texts) == len(inputs)
 
 
 def test_mistakes_are_said_as_they_were_made() -> None:
@@ -126,8 +129,8 @@ def test_two_mistakes_come_with_both_their_names() -> None:
 
 def test_a_resize_that_changes_nothing_has_no_filter() -> None:
     """Images of the correct size are the same by every filter, and cannot be cropped larger."""
-    found = candidate_contracts(PRESETS["digits"], ShortSides(shortest=32, longest=32))
-    assert {s.contract.interpolation for s in found if s.contract.resize == 32} == {
+    candidates = candidate_contracts(PRESETS["digits"], ShortSides(shortest=32, longest=32))
+    assert {s.contract.interpolation for s in candidates if s.contract.resize == 32} == {
         Interpolation.BILINEAR
     }
     small = candidate_contracts(PRESETS["digits"], ShortSides(shortest=8, longest=8))
@@ -136,7 +139,7 @@ def test_a_resize_that_changes_nothing_has_no_filter() -> None:
 
 @click.command()
 @contract_options
-def tell(contract: ContractOptions) -> None:
+def print_contract(contract: ContractOptions) -> None:
     """Prints the contract that the options make of ImageNet's."""
     click.echo(to_json(contract.resolve(IMAGENET)))
 
@@ -147,10 +150,12 @@ def tell(contract: ContractOptions) -> None:
 def test_the_options_make_the_contract(candidate: Candidate) -> None:
     """Read by the command line's own parser, they turn the present contract into the correct one."""
     options = options_between(IMAGENET, candidate.contract)
-    told = CliRunner().invoke(tell, [word for option in options for word in option.split()])
-    assert told.exit_code == 0, told.output
+    printed = CliRunner().invoke(
+        print_contract, [word for option in options for word in option.split()]
+    )
+    assert printed.exit_code == 0, printed.output
     expected = {**to_json(candidate.contract)}
-    assert told.output.strip() == str(expected)
+    assert printed.output.strip() == str(expected)
 
 
 def test_one_value_is_told_by_its_option_and_several_by_a_preset() -> None:

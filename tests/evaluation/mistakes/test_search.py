@@ -30,7 +30,7 @@ BARE = replace(RIGHT, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 COUNT = SCREENING + CONFIRMATION
 
 
-def found(contract: Contract, dataset: Dataset | None = None, **more: object) -> Diagnosis:
+def diagnosis_of(contract: Contract, dataset: Dataset | None = None, **more: object) -> Diagnosis:
     """Returns what the diagnosis gives where the colours' network is fed by `contract`."""
     return diagnose(Painter().runner(), dataset or plain_colors(COUNT), contract, **more)  # type: ignore[arg-type]
 
@@ -43,7 +43,7 @@ def named(diagnosis: Diagnosis) -> tuple[str, ...]:
 
 def test_the_correct_preprocessing_is_left_alone() -> None:
     """Nothing is named, and it is said how much was tried."""
-    diagnosis = found(RIGHT)
+    diagnosis = diagnosis_of(RIGHT)
     assert diagnosis.named is None
     assert diagnosis.correct == diagnosis.samples == CONFIRMATION
     assert diagnosis.sentence == (
@@ -54,7 +54,7 @@ def test_the_correct_preprocessing_is_left_alone() -> None:
 
 def test_swapped_colours_are_named_with_their_evidence() -> None:
     """Accuracy before and after, interval, p value, and the option that repairs it."""
-    diagnosis = found(BGR)
+    diagnosis = diagnosis_of(BGR)
     assert named(diagnosis) == ("red and blue are swapped, the network takes RGB",)
     assert diagnosis.named is not None
     gained, lost = diagnosis.named.newly_correct, diagnosis.named.newly_wrong
@@ -71,13 +71,13 @@ def test_swapped_colours_are_named_with_their_evidence() -> None:
 
 def test_a_contract_of_the_command_line_is_repaired_there() -> None:
     """Where the model carries none, an export would not help."""
-    diagnosis = replace(found(BGR), carried=False)
+    diagnosis = replace(diagnosis_of(BGR), carried=False)
     assert "Pass --color rgb to calibrate, build-engine and bench." in diagnosis.sentence
 
 
 def test_a_missing_mean_is_named_with_what_is_as_good() -> None:
     """ImageNet's and CIFAR's differ too little for plain colours, and both are said."""
-    diagnosis = found(BARE)
+    diagnosis = diagnosis_of(BARE)
     assert named(diagnosis) == (
         "mean and std are missing, the network takes ImageNet's mean and std",
     )
@@ -87,7 +87,7 @@ def test_a_missing_mean_is_named_with_what_is_as_good() -> None:
 
 def test_two_mistakes_at_once_are_named() -> None:
     """Colour and values, neither of which explains the accuracy alone."""
-    assert named(found(replace(BARE, color=Color.BGR))) == (
+    assert named(diagnosis_of(replace(BARE, color=Color.BGR))) == (
         "mean and std are missing, the network takes ImageNet's mean and std",
         "red and blue are swapped, the network takes RGB",
     )
@@ -100,7 +100,7 @@ def test_a_mistake_in_the_labels_beside_one_in_the_images_is_named() -> None:
     keep = np.flatnonzero(data.labels < 9)
     pixels = np.stack([data.image(int(row)) for row in keep])
     shifted = labelled(pixels, data.labels[keep] + 1)
-    mistakes = named(found(BARE, shifted))
+    mistakes = named(diagnosis_of(BARE, shifted))
     assert mistakes[0].startswith("mean and std are missing")
     assert mistakes[1].startswith("the labels are one too high")
 
@@ -109,7 +109,7 @@ def test_an_order_of_labels_that_nobody_wrote_down_is_read_off_the_answers() -> 
     """And confirmed on images that had no part in reading it off."""
     data = plain_colors(COUNT)
     order = np.array([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
-    diagnosis = found(RIGHT, replace(data, labels=order[data.labels]))
+    diagnosis = diagnosis_of(RIGHT, replace(data, labels=order[data.labels]))
     assert named(diagnosis) == ("the labels number the classes in another order than the network",)
     assert diagnosis.named is not None
     assert diagnosis.named.correct == CONFIRMATION
@@ -121,7 +121,7 @@ def test_a_network_that_is_still_wrong_is_not_explained() -> None:
     data = plain_colors(COUNT)
     assert data.labels is not None
     half = np.where(np.arange(COUNT) % 2, data.labels, (data.labels + 3) % 10)
-    diagnosis = found(BARE, replace(data, labels=half))
+    diagnosis = diagnosis_of(BARE, replace(data, labels=half))
     assert named(diagnosis)[0].startswith("mean and std are missing")
     assert (
         "That does not explain everything: the network is still more confident"
@@ -150,7 +150,7 @@ def test_images_that_choose_do_not_confirm(monkeypatch: pytest.MonkeyPatch) -> N
             yield batch
 
     monkeypatch.setattr(search, "tracked_batches", recorded)
-    found(BGR)
+    diagnosis_of(BGR)
     assert {total: len(names) for total, names in shown.items()} == {
         SCREENING: 64,
         CONFIRMATION: 256,
@@ -178,8 +178,8 @@ def test_a_candidate_that_overflows_the_network_is_out() -> None:
     painter = Painter()
 
     def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        answers = painter.logits(images)
-        return answers * np.float32("nan") if np.abs(images).max() > 20 else answers
+        computed = painter.logits(images)
+        return computed * np.float32("nan") if np.abs(images).max() > 20 else computed
 
     diagnosis = diagnose(FakeRunner(logits=logits), plain_colors(COUNT), BGR)
     assert named(diagnosis) == ("red and blue are swapped, the network takes RGB",)
@@ -194,7 +194,7 @@ def test_a_network_that_fails_on_the_present_images_is_refused() -> None:
 
 def test_few_images_prove_nothing() -> None:
     """The same mistake that 256 images prove stays unnamed on six."""
-    diagnosis = found(BARE, plain_colors(8))
+    diagnosis = diagnosis_of(BARE, plain_colors(8))
     assert diagnosis.samples == 6
     assert diagnosis.named is None
     assert max(finding.correct for finding in diagnosis.findings) == 6
@@ -203,13 +203,13 @@ def test_few_images_prove_nothing() -> None:
 def test_one_image_is_refused() -> None:
     """There would be none left to confirm on."""
     with pytest.raises(DataError, match="has 1 image; a diagnosis needs some to choose by and"):
-        found(RIGHT, plain_colors(1))
+        diagnosis_of(RIGHT, plain_colors(1))
 
 
 def test_images_without_labels_are_refused() -> None:
     """Nothing could be correct."""
     with pytest.raises(DataError, match="has no labels; a diagnosis needs one an image"):
-        found(RIGHT, replace(plain_colors(20), labels=None))
+        diagnosis_of(RIGHT, replace(plain_colors(20), labels=None))
 
 
 @given(gained=st.integers(0, 40), lost=st.integers(0, 40))
@@ -222,7 +222,7 @@ def test_the_p_value_is_that_of_coin_flips(gained: int, lost: int) -> None:
 
 def test_every_try_is_paid_for() -> None:
     """The p value is the exact one times the candidates confirmed, and at most 1."""
-    diagnosis = found(BGR)
+    diagnosis = diagnosis_of(BGR)
     for finding in diagnosis.findings:
         alone = gain_p(finding.newly_correct, finding.newly_wrong)
         assert finding.p_value == min(1.0, len(diagnosis.findings) * alone)
@@ -230,18 +230,18 @@ def test_every_try_is_paid_for() -> None:
 
 def test_the_json_has_the_evidence() -> None:
     """What was confirmed, what was named and in which words."""
-    diagnosis = found(BGR)
-    told = to_json(diagnosis)
-    assert told["sentence"] == diagnosis.sentence
-    assert told["named"]["options"] == ["--color rgb"]
-    assert told["named"]["contract"] == to_json(RIGHT)
-    assert len(told["findings"]) == len(diagnosis.findings) <= 6
-    assert told["inferences"] == diagnosis.inferences
+    diagnosis = diagnosis_of(BGR)
+    document = to_json(diagnosis)
+    assert document["sentence"] == diagnosis.sentence
+    assert document["named"]["options"] == ["--color rgb"]
+    assert document["named"]["contract"] == to_json(RIGHT)
+    assert len(document["findings"]) == len(diagnosis.findings) <= 6
+    assert document["inferences"] == diagnosis.inferences
 
 
-def predictions(right: int, wrong: int, confidence: float) -> Predictions:
+def predictions(correct: int, wrong: int, confidence: float) -> Predictions:
     """Returns answers of which so many are right, all equally sure."""
-    rank = np.array([0] * right + [1] * wrong)
+    rank = np.array([0] * correct + [1] * wrong)
     sure = np.full(len(rank), confidence, np.float32)
     return Predictions(classes=10, top1=np.zeros_like(rank), rank=rank, confidence=sure)
 
@@ -257,5 +257,5 @@ def test_a_network_is_suspicious_that_is_rarely_correct_or_overconfident() -> No
 def test_the_world_is_as_it_says() -> None:
     """The painter knows every colour as trained, and swapped four pairs stand for another."""
     assert len(COLORS) == 10
-    assert found(BGR).correct < 0.7 * CONFIRMATION
+    assert diagnosis_of(BGR).correct < 0.7 * CONFIRMATION
     assert PRESETS["cifar-imagenet-norm"] is RIGHT

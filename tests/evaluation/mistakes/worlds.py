@@ -53,8 +53,8 @@ def plain_colors(count: int, *, noise: float = 10.0, seed: int = 0) -> Dataset:
     """Returns images of 32 x 32, each of its class's colour, give or take some noise."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % len(COLORS)
-    seen = COLORS[labels] + generator.normal(0, noise, (count, 3))
-    pixels = np.clip(seen, 0, 255).astype(np.uint8)
+    colors = COLORS[labels] + generator.normal(0, noise, (count, 3))
+    pixels = np.clip(colors, 0, 255).astype(np.uint8)
     return labelled(np.repeat(pixels, 32 * 32, axis=0).reshape(count, 32, 32, 3), labels)
 
 
