@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and hashes of files."""
+"""Atomic writes: a file appears with all of its content or not at all. And hashes of files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that becomes `path` when the block succeeds.
 
     On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched.
@@ -52,15 +52,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: the folder is missing or not writable, or the disk is full.
     """
+    # The name is known before the file exists, so that an interrupt in between leaves nothing.
     temporary = _temporary_beside(path)
     try:
         _create(temporary, path)
         yield temporary
+        # Readers of the old file keep it to its end: the name alone moves.
         temporary.replace(path)
     except OSError as error:
         raise ArtifactError(_write_error(path, error)) from error
     finally:
-        # A folder that refused the file refuses this too; the first reason is the one to tell.
+        # After a success nothing is left to remove; a folder that refuses this has refused the
+        # file before, and that is the error to report.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
@@ -70,7 +73,7 @@ def check_writable(path: Path, *inputs: Path) -> None:
 
     Args:
         path: the file.
-        inputs: what it is made from, and must not take the place of.
+        inputs: files that are read for it, and that it must not replace.
 
     Raises:
         ConfigError: `path` is one of `inputs`.
@@ -87,20 +90,21 @@ def check_writable(path: Path, *inputs: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, and those above it, where it is not there.
+    """Creates a folder, and those above it, where it does not exist.
 
     Raises:
-        ArtifactError: it cannot be made.
+        ArtifactError: it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtifactError(
-            f"The folder {path} cannot be made: {error.strerror}. Pass one that you may write."
+            f"The folder {path} cannot be created: {error.strerror}. Pass one that you may write."
         ) from error
 
 
 def _temporary_beside(path: Path) -> Path:
+    # In the same folder, since a rename is atomic only within one file system.
     return path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
 
 
@@ -109,7 +113,7 @@ def _create(temporary: Path, path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if path.exists() and not path.is_file():
-        # Renaming over /dev/null would take the device away from the whole machine.
+        # Renaming over /dev/null would take the device away from every program.
         raise OSError(errno.EINVAL, "It is a device or pipe, not a file")
     temporary.touch(exist_ok=False)
 

@@ -20,7 +20,7 @@ from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
 from edgeres.errors import ArtifactError
-from edgeres.files import read_bytes, whole_file
+from edgeres.files import atomic_write, read_bytes
 from edgeres.serialization import from_json, parse_json, to_json
 from edgeres.version import __version__
 
@@ -107,7 +107,7 @@ def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> O
         model, {_PREFIX + key: json.dumps(value) for key, value in to_json(metadata).items()}
     )
     serialized = model.SerializeToString()
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(serialized)
     return replace(described, path=path, sha256=hashlib.sha256(serialized).hexdigest())
 

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import msgspec
 
 from edgeres.errors import ArtifactError
-from edgeres.files import whole_file
+from edgeres.files import atomic_write
 
 SCHEMA_VERSION = 1
 """Version of the JSON forms written here; a file of another version is refused."""
@@ -146,7 +146,7 @@ def save_json(path: Path, value: Any) -> None:
     Raises:
         ArtifactError: the file cannot be written.
     """
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json_text(value), encoding="utf-8")
 
 

@@ -31,7 +31,7 @@ import torch
 
 from edgeres.core.contract import preset
 from edgeres.errors import ConfigError, EdgeresError
-from edgeres.files import make_folder, whole_file
+from edgeres.files import atomic_write, make_folder
 from edgeres.networks import find_spec
 from edgeres.networks.explain import network_from_spec
 from edgeres.networks.specification import ModelSpec
@@ -221,7 +221,7 @@ def write_report(folder: Path, conditions: dict[str, Any], known: list[Trained])
     if (plot := figure(known)) is not None:
         texts["degradation.svg"] = draw_plot_svg(plot)
     for name, text in texts.items():
-        with whole_file(folder / name) as temporary:
+        with atomic_write(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from edgeres.core.contract import Contract
 from edgeres.errors import CheckpointError, ConfigError
-from edgeres.files import whole_file
+from edgeres.files import atomic_write
 from edgeres.images import Dataset, normalise, prepare
 from edgeres.networks.resnet import build_model
 from edgeres.networks.specification import ModelSpec
@@ -246,7 +246,7 @@ def train(
         for step in training.run_epoch():
             report(training, step)
         if state_file is not None:
-            with whole_file(state_file) as temporary:
+            with atomic_write(state_file) as temporary:
                 torch.save({"of": identity(training), **training.state()}, temporary)
         report(training, 0)
     return training.model.eval()

@@ -31,7 +31,7 @@ from torch import nn
 
 from edgeres.core.contract import Contract, preset
 from edgeres.errors import ConfigError, EdgeresError
-from edgeres.files import check_writable, whole_file
+from edgeres.files import atomic_write, check_writable
 from edgeres.images import embedded_digits, load_dataset
 from edgeres.networks import find_spec
 from edgeres.networks.checkpoint import load_checkpoint, model_from_checkpoint
@@ -60,7 +60,7 @@ def save_weights(path: Path, model: nn.Module, facts: dict[str, object], *, half
     weights = {key: value.half() if half else value for key, value in floats.items()}
     # One key: safetensors writes several in an order that changes from run to run.
     metadata = {"edgeres": json.dumps(facts)}
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(weights, metadata))
 
 

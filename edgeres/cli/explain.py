@@ -11,7 +11,7 @@ import click
 from edgeres.cli.export import complete_architecture
 from edgeres.cli.options import PATH, Names, common_options
 from edgeres.cli.output import progress_bars, say, show, show_json
-from edgeres.files import check_writable, whole_file
+from edgeres.files import atomic_write, check_writable
 from edgeres.networks.explain import Example, example_block, explain_architecture
 from edgeres.networks.network import BuildingBlock, Network, ratios
 from edgeres.serialization import to_json
@@ -112,7 +112,7 @@ def _draw(network: Network, svg: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.requests import BuildConfig
-from edgeres.files import whole_file
+from edgeres.files import atomic_write
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.serialization import save_json
 from edgeres.version import __version__
@@ -73,7 +73,7 @@ def save_engine(
     beside = manifest_path(output)
     # The manifest is renamed into place before the engine, and put back when the engine does not
     # follow: an earlier pair stays complete, and a new engine is never without its manifest.
-    with _restored_on_failure(beside), whole_file(output) as temporary:
+    with _restored_on_failure(beside), atomic_write(output) as temporary:
         temporary.write_bytes(built.engine)
         save_json(beside, manifest)
     return EngineArtifact(path=output, manifest=manifest, content=built.engine)

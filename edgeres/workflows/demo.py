@@ -13,7 +13,7 @@ from edgeres.core.bench_requests import BenchConfig, BenchInputs
 from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.verdict import Verdict
-from edgeres.files import make_folder, whole_file
+from edgeres.files import atomic_write, make_folder
 from edgeres.images import Dataset, embedded_digits, embedded_path
 from edgeres.progress import Progress, silent
 from edgeres.targets.base import targets
@@ -99,12 +99,12 @@ def _write_digits(folder: Path) -> tuple[Path, Path]:
 
 def _write_npz(path: Path, dataset: Dataset) -> None:
     images = np.stack([dataset.image(index) for index in range(len(dataset))])
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, images=images, labels=np.asarray(dataset.labels))
 
 
 def _copied(source: Path, folder: Path) -> Path:
-    with whole_file(folder / source.name) as temporary:
+    with atomic_write(folder / source.name) as temporary:
         temporary.write_bytes(source.read_bytes())
     return folder / source.name
 

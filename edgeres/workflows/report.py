@@ -8,7 +8,7 @@ from edgeres.core.bench_requests import BenchInputs
 from edgeres.core.tuning import Sensitivity
 from edgeres.core.verdict import Verdict
 from edgeres.errors import ConfigError
-from edgeres.files import check_writable, whole_file
+from edgeres.files import atomic_write, check_writable
 from edgeres.images import Dataset, thumbnail
 from edgeres.report import (
     Picture,
@@ -74,6 +74,6 @@ def write_reports(
 
 
 def _save(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         # A file name that is no Unicode text is written with its bytes in \udc.. form.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from edgeres.core.table import CalibrationTable
-from edgeres.files import check_writable, whole_file
+from edgeres.files import atomic_write, check_writable
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.tensorrt.calibration_cache import trt_cache, version_digits
 
@@ -34,7 +34,7 @@ def emit_trt_cache(model: Path, table: CalibrationTable, version: str, *, output
         ArtifactError: files cannot be read or written.
     """
     text = trt_cache(load_onnx(model), table, version)
-    with whole_file(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if table.recovery is not None:
         _LOG.warning(

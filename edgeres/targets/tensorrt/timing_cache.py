@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from edgeres.core.artifacts import manifest_path
 from edgeres.errors import ArtifactError, MismatchError
-from edgeres.files import sha256_of, whole_file
+from edgeres.files import atomic_write, sha256_of
 from edgeres.serialization import SCHEMA_VERSION, load_document, save_json
 from edgeres.targets.tensorrt.logger import TensorRTLog
 
@@ -92,6 +92,6 @@ def save(builder_config: Any, path: Path, origin: Origin) -> None:
     """
     content = bytes(builder_config.get_timing_cache().serialize())
     timings = Timings(sha256=hashlib.sha256(content).hexdigest(), origin=origin)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
         save_json(manifest_path(path), timings)

@@ -1,4 +1,4 @@
-"""A file that is written whole or not at all, whatever happens meanwhile."""
+"""A file is written atomically, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgeres.errors import ArtifactError
-from edgeres.files import whole_file
+from edgeres.files import atomic_write
 from edgeres.serialization import save_json
 
 
@@ -39,7 +39,7 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     """Until the block ends the old content stands; then the new one does, and nothing else."""
     path = tmp_path / "table.json"
     path.write_text("old")
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
         assert temporary.parent == path.parent
@@ -78,7 +78,7 @@ def test_an_interrupted_file_leaves_nothing(
         path.write_text("old")
 
     def write() -> None:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise kind
 
@@ -169,7 +169,7 @@ def test_the_kernels_word_on_a_full_disk_is_understood(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
 
     def write() -> None:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             Path("/dev/full").write_text("rest")
 
