@@ -141,7 +141,7 @@ def json_text(value: Any) -> str:
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Writes one JSON object, whole or not at all.
+    """Writes one JSON object atomically.
 
     Raises:
         ArtifactError: the file cannot be written.

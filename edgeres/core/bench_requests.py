@@ -35,6 +35,7 @@ class Timing(Name):
     @property
     def on_device(self) -> bool:
         """Whether the device's own clock is read, which costs a sample nothing."""
+        # End to end includes the host's own work, which events on the device do not see.
         return self not in {Timing.END_TO_END, Timing.END_TO_END_GRAPH}
 
     @property
@@ -75,6 +76,7 @@ class LoadGenConfig:
     """Images in memory that it draws from."""
 
     def __post_init__(self) -> None:
+        # LoadGen would never end an infinite run.
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise ConfigError(f"--loadgen-seconds is {self.seconds:g}; expected a positive number.")
 

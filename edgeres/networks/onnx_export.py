@@ -67,7 +67,7 @@ def export_onnx(model: nn.Module, config: ExportConfig, *, output: Path) -> Onnx
     Args:
         model: maps images to logits.
         config: contract, class names, lineage and opset.
-        output: the file, written whole or not at all.
+        output: the file, written atomically.
 
     Raises:
         ConfigError: the class names are not as many as the logits.

@@ -17,6 +17,7 @@ from edgeres.names import Name
 class Accuracy:
     """Top-1 and top-5 accuracy of one network."""
 
+    # Both networks see the same images, whose number stands once, in PairedAccuracy.
     json_keys = ("top1", "top5", "correct")
 
     samples: int

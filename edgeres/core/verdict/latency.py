@@ -70,6 +70,7 @@ class TailCount:
 class LatencyStats:
     """Distribution of the time of one inference, in milliseconds."""
 
+    # `samples` is their number; the samples themselves are long and stand last.
     json_keys = (
         "p50_ms",
         "p90_ms",
@@ -157,6 +158,7 @@ class PairedLatency:
     @property
     def speedup(self) -> float:
         """Ratio of the reference's median latency to the engine's."""
+        # Of the medians: the tail is the system's, and a few outliers would decide a ratio of means.
         return self.reference.p50_ms / self.engine.p50_ms
 
     @property

@@ -51,6 +51,7 @@ class Regression:
 class Standing:
     """One of several engines among the others."""
 
+    # One flat row an engine, for tables and scatter plots.
     json_keys = (
         "run.name",
         "run.engine",
