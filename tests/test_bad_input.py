@@ -165,7 +165,7 @@ def test_an_engine_of_another_contract_than_the_reference(
     passed(*digits.words(build, model=foreign, engine=engine))
     said = refuse(BENCH + " --preset cifar", code=6, model=foreign, engine=engine)
     assert said.startswith(f"{engine} expects resize 32 bilinear, crop 32, rgb, (x * 0.00392157 - ")
-    assert "they cannot be judged on the same images" in said
+    assert "they cannot be evaluated on the same images" in said
 
 
 @pytest.mark.parametrize("line", [CALIBRATE, BENCH.replace("{test}", "{data}")])
