@@ -176,7 +176,7 @@ def test_a_contradiction_on_the_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_users_shortcut_is_held_against_the_file(tmp_path: Path) -> None:
-    """Option A said of a file with projections leaves their weights over."""
+    """Option A requested for a file with projections leaves their weights over."""
     state = weights(replace(SMALL, shortcut=Shortcut.B))
     checkpoint = load_checkpoint(saved(tmp_path / "net.pth", state))
     spec = spec_from_checkpoint(SMALL, checkpoint, shortcut=Shortcut.A)
@@ -282,13 +282,13 @@ def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
     assert "is a TorchScript archive, a program. Save the state_dict()" in refusal(path)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.99])
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_a_truncated_torch_file_is_refused(tmp_path: Path, share: float, legacy: bool) -> None:
+def test_a_truncated_torch_file_is_refused(tmp_path: Path, fraction: float, legacy: bool) -> None:
     """Wherever it breaks off."""
     path = saved(tmp_path / "net.pth", weights(), legacy=legacy)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(fraction * len(content))])
     assert refusal(path) == (
         f"{path} is truncated, damaged or not from torch.save. Copy or download it again."
     )
@@ -306,7 +306,7 @@ def test_a_truncated_safetensors_file_is_refused(tmp_path: Path, kept: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "held"),
+    ("content", "contents"),
     [
         ({"weights": {"a": 1}, "epoch": 3}, "weights, epoch"),
         ({"state_dict": {}}, "dict"),
@@ -314,10 +314,14 @@ def test_a_truncated_safetensors_file_is_refused(tmp_path: Path, kept: int) -> N
         ([1, 2], "list"),
     ],
 )
-def test_a_file_without_weights_says_what_it_holds(tmp_path: Path, content: Any, held: str) -> None:
+def test_a_file_without_weights_says_what_it_holds(
+    tmp_path: Path, content: Any, contents: str
+) -> None:
     """And where weights are looked for."""
     path = saved(tmp_path / "net.pth", content)
-    assert refusal(path).startswith(f"{path} holds no weights, only: {held}. Expected tensors by")
+    assert refusal(path).startswith(
+        f"{path} holds no weights, only: {contents}. Expected tensors by"
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -352,7 +356,7 @@ def test_quantized_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_weight_under_two_names_is_refused(tmp_path: Path) -> None:
-    """Which of them is the trained one cannot be told."""
+    """Which of them is the trained one cannot be known."""
     state = weights()
     state["module.fc.bias"] = state["fc.bias"] + 1
     message = refusal(saved(tmp_path / "net.pth", state))
@@ -370,7 +374,7 @@ def test_another_architecture_is_listed_and_named(tmp_path: Path) -> None:
 
 
 def test_unexpected_and_wrongly_shaped_weights_are_listed() -> None:
-    """Basic blocks asked of a bottleneck net's weights, with both shapes."""
+    """Basic blocks requested for a bottleneck net's weights, with both shapes."""
     with torch.device("meta"):
         state = ResNet(find_spec("resnet50")).state_dict()
     floats = {key: value for key, value in state.items() if value.is_floating_point()}

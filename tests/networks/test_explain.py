@@ -69,7 +69,7 @@ class Trace:
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Height that each convolution reads and writes, by name."""
 
-    def see(self, name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
+    def count(self, name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
         """Counts what a module does; weights times positions for each of the two weighted kinds."""
         if isinstance(module, nn.Conv2d | nn.Linear):
             positions = y.shape[2] * y.shape[3] if y.ndim == 4 else 1
@@ -96,19 +96,19 @@ def meta_model(spec: ModelSpec) -> nn.Module:
 
 def trace(spec: ModelSpec) -> Trace:
     """Returns what one image does in the torch module."""
-    model, seen = meta_model(spec), Trace()
+    model, counted = meta_model(spec), Trace()
     hooks = []
     for name, module in model.named_modules():
 
         def hook(m: nn.Module, x: tuple[Tensor, ...], y: Tensor, name: str = name) -> None:
-            seen.see(name, m, x[0], y)
+            counted.count(name, m, x[0], y)
 
         hooks.append(module.register_forward_hook(hook))
     with torch.no_grad():
         model(torch.empty(1, 3, spec.input_size, spec.input_size, device="meta"))
     for registered in hooks:
         registered.remove()
-    return seen
+    return counted
 
 
 @cache
@@ -138,7 +138,7 @@ def assert_parameters(network: Network) -> None:
     assert cost.classifier_parameters == sum_of(model, nn.Linear)
 
 
-def assert_layers(convolutions: Iterable[LayerShape], model: nn.Module, seen: Trace) -> None:
+def assert_layers(convolutions: Iterable[LayerShape], model: nn.Module, counted: Trace) -> None:
     """Compares every convolution with the module of its name."""
     by_name = {layer.name: layer for layer in convolutions}
     found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
@@ -148,7 +148,7 @@ def assert_layers(convolutions: Iterable[LayerShape], model: nn.Module, seen: Tr
         shape = (layer.in_channels, layer.out_channels, layer.groups, layer.bias)
         assert shape == (conv.in_channels, conv.out_channels, conv.groups, conv.bias is not None)
         assert ((layer.kernel,) * 2, (layer.stride,) * 2) == (conv.kernel_size, conv.stride)
-        assert (layer.input_size, layer.output_size) == seen.sizes[name]
+        assert (layer.input_size, layer.output_size) == counted.sizes[name]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -160,8 +160,12 @@ def test_parameters_are_those_of_the_torch_module(name: str) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_one_image_does_what_hooks_see(name: str) -> None:
     """MACs, activations and values moved, each counted from the tensors that pass."""
-    cost, seen = explained(name).cost, traced(name)
-    assert (cost.macs, cost.activations, cost.moved) == (seen.macs, seen.written, seen.moved)
+    cost, counted = explained(name).cost, traced(name)
+    assert (cost.macs, cost.activations, cost.moved) == (
+        counted.macs,
+        counted.written,
+        counted.moved,
+    )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -195,18 +199,18 @@ def test_every_skip_connection_is_the_module_of_its_block(name: str) -> None:
 def test_any_size_number_of_classes_and_bias_is_counted(name: str, changes: dict[str, Any]) -> None:
     """Odd sizes and a single pixel round as torch does."""
     spec = replace(find_spec(name), **changes)
-    network, seen = network_from_spec(spec), trace(spec)
+    network, counted = network_from_spec(spec), trace(spec)
     assert_parameters(network)
-    assert_layers(network.convolutions, meta_model(spec), seen)
-    assert (network.cost.macs, network.cost.moved) == (seen.macs, seen.moved)
+    assert_layers(network.convolutions, meta_model(spec), counted)
+    assert (network.cost.macs, network.cost.moved) == (counted.macs, counted.moved)
 
 
 def test_another_stride_is_not_taken_for_the_same() -> None:
-    """v1 held against v1.5's module fails: the comparison above sees where a stride stands."""
-    seen, model = traced("resnet50"), meta_model(find_spec("resnet50"))
+    """v1 compared with v1.5's module fails: the comparison above shows where a stride stands."""
+    counted, model = traced("resnet50"), meta_model(find_spec("resnet50"))
     with pytest.raises(AssertionError):
-        assert_layers(explained("resnet50_v1").convolutions, model, seen)
-    assert explained("resnet50_v1").cost.macs < seen.macs
+        assert_layers(explained("resnet50_v1").convolutions, model, counted)
+    assert explained("resnet50_v1").cost.macs < counted.macs
 
 
 @pytest.mark.parametrize(("name", "expected"), PARAMETERS.items())
@@ -301,11 +305,11 @@ def test_ratios_are_figure_by_figure() -> None:
 
 def test_the_json_form_has_each_layer_with_its_figures() -> None:
     """Blocks by stage; a projection only where there is one."""
-    told = to_json(explained("resnet50"))
-    assert (told["schema_version"], told["name"], told["depth"]) == (1, "resnet50", 50)
-    assert told["cost"]["parameters"] == 25_557_032
-    assert told["parts"]["head"]["parameters"] == 2_049_000
-    first, second, _ = told["stages"][0]["blocks"]
+    document = to_json(explained("resnet50"))
+    assert (document["schema_version"], document["name"], document["depth"]) == (1, "resnet50", 50)
+    assert document["cost"]["parameters"] == 25_557_032
+    assert document["parts"]["head"]["parameters"] == 2_049_000
+    first, second, _ = document["stages"][0]["blocks"]
     assert first["projection"]["name"] == "layer1.0.downsample.0"
     assert (second["projection"], second["skip"]) == (None, "identity")
     assert second["layers"][1] == {
@@ -336,15 +340,15 @@ def test_a_factory_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [
         ({"input_size": 0}, "input_size is 0; expected at least 1 pixel"),
         ({"num_classes": 0}, "num_classes is 0; a classifier needs at least 1 class"),
     ],
 )
-def test_nothing_is_no_size(sizes: dict[str, int], said: str) -> None:
+def test_nothing_is_no_size(sizes: dict[str, int], message: str) -> None:
     """Zero is not taken for the default."""
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         explain_architecture("resnet18", **sizes)
 
 

@@ -166,7 +166,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opset", [13, 17, 20])
-def test_opset_and_ir_version_are_those_asked_for(tmp_path: Path, opset: int) -> None:
+def test_opset_and_ir_version_are_those_requested(tmp_path: Path, opset: int) -> None:
     """The IR version stays at what TensorRT 8.6 reads."""
     output = tmp_path / "net.onnx"
     export_onnx(build_model(slim("resnet20")), replace(CONFIG, opset=opset), output=output)
@@ -452,7 +452,7 @@ def test_probes_reach_the_ends_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize(
-    ("actual", "expected", "share"),
+    ("actual", "expected", "fraction"),
     [
         ([[1.0, -4.0]], [[1.0, -4.0]], 0.0),
         ([[1.0, -3.0], [1.0, 0.0]], [[1.0, -4.0], [1.0, 0.5]], 0.5),
@@ -465,11 +465,11 @@ def test_probes_reach_the_ends_of_the_contract() -> None:
 )
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_differences_are_shares_of_the_largest_logit(
-    actual: list[list[float]], expected: list[list[float]], share: float
+    actual: list[list[float]], expected: list[list[float]], fraction: float
 ) -> None:
     """By hand, row by row; nothing that is not finite passes for equal."""
     found = relative_difference(np.array(actual, np.float32), np.array(expected, np.float32))
-    np.testing.assert_equal(found, share)
+    np.testing.assert_equal(found, fraction)
 
 
 @pytest.mark.shared

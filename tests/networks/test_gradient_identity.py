@@ -57,8 +57,8 @@ CASES = (
 class Terms:
     """Gradients at a block's input: of the loss, and its two parts."""
 
-    whole: Tensor
-    """dL/dx, by autograd through the whole block."""
+    total_gradient: Tensor
+    """dL/dx, by autograd through all of the block."""
     through_f: Tensor
     """dL/dH * dF/dx, by autograd through a copy of the block without its shortcut."""
     through_skip: Tensor
@@ -66,9 +66,9 @@ class Terms:
 
     @property
     def error(self) -> float:
-        """Largest difference between the whole and the sum, relative to the largest value."""
-        difference = self.whole - self.through_f - self.through_skip
-        return float(difference.abs().max() / self.whole.abs().max())
+        """Largest difference between the total and the sum, relative to the largest value."""
+        difference = self.total_gradient - self.through_f - self.through_skip
+        return float(difference.abs().max() / self.total_gradient.abs().max())
 
 
 def block_of(case: Case, seed: int = 0) -> nn.Module:
@@ -102,11 +102,11 @@ def terms(case: Case, block: nn.Module) -> Terms:
     x = torch.randn(3, case.channels, 8, 8, dtype=torch.float64, requires_grad=True)
     total, out = sum_of(block, x)
     loss = (out * torch.randn_like(out)).sum()
-    at_sum, whole = torch.autograd.grad(loss, (total, x), retain_graph=True)
+    at_sum, total_gradient = torch.autograd.grad(loss, (total, x), retain_graph=True)
     residual, _ = sum_of(_without_shortcut(case, block), x)
     (through_f,) = torch.autograd.grad(residual, x, at_sum)
     (through_skip,) = torch.autograd.grad(_shortcut_of(block, x), x, at_sum)
-    return Terms(whole=whole, through_f=through_f, through_skip=through_skip)
+    return Terms(total_gradient=total_gradient, through_f=through_f, through_skip=through_skip)
 
 
 def _without_shortcut(case: Case, block: nn.Module) -> nn.Module:
@@ -150,7 +150,7 @@ def test_the_identity_carries_the_gradient_undiminished(case: Case) -> None:
     block = block_of(case)
     silence(case, block)
     found = terms(case, block)
-    assert torch.equal(found.whole, found.through_skip)
+    assert torch.equal(found.total_gradient, found.through_skip)
     assert float(found.through_f.abs().max()) == 0
 
 
@@ -158,7 +158,7 @@ def test_the_identity_carries_the_gradient_undiminished(case: Case) -> None:
 def test_without_the_second_term_the_identity_fails(case: Case) -> None:
     """The comparison sees a term that is missing or a hundredth too small."""
     found = terms(case, block_of(case))
-    assert replace(found, through_skip=torch.zeros_like(found.whole)).error > 0.1
+    assert replace(found, through_skip=torch.zeros_like(found.total_gradient)).error > 0.1
     assert replace(found, through_skip=0.99 * found.through_skip).error > 100 * TOLERANCE
 
 
@@ -169,9 +169,9 @@ def test_a_plain_block_has_the_first_term_alone() -> None:
     torch.manual_seed(1)
     x = torch.randn(3, 8, 8, 8, dtype=torch.float64, requires_grad=True)
     total, out = sum_of(block, x)
-    at_sum, whole = torch.autograd.grad(out.sin().sum(), (total, x), retain_graph=True)
+    at_sum, total_gradient = torch.autograd.grad(out.sin().sum(), (total, x), retain_graph=True)
     (through_f,) = torch.autograd.grad(total, x, at_sum)
-    assert torch.allclose(whole, through_f, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(total_gradient, through_f, rtol=1e-12, atol=1e-12)
     silence(case, block)
     (gone,) = torch.autograd.grad(sum_of(block, x)[1].sum(), x)
     assert float(gone.abs().max()) == 0

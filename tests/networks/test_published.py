@@ -143,7 +143,7 @@ class FakeWeights(Enum):
         )
 
     def get_state_dict(self, *, progress: bool, check_hash: bool) -> Mapping[str, Tensor]:
-        """Returns weights; the hash must be asked for."""
+        """Returns weights; the hash must be requested."""
         assert check_hash
         return trained_state()
 
@@ -237,22 +237,24 @@ def test_a_publisher_s_name_is_no_factory() -> None:
 
 @pytest.mark.usefixtures("torchvision")
 @pytest.mark.parametrize(
-    ("asked", "name", "resize"),
+    ("requested", "name", "resize"),
     [
         ("torchvision:resnet18", "torchvision:resnet18.IMAGENET1K_V2", 232),
         ("torchvision:resnet18.IMAGENET1K_V1", "torchvision:resnet18.IMAGENET1K_V1", 256),
     ],
 )
-def test_torchvision_s_transforms_become_the_contract(asked: str, name: str, resize: int) -> None:
+def test_torchvision_s_transforms_become_the_contract(
+    requested: str, name: str, resize: int
+) -> None:
     """Those of the weights named, or of the default ones; with the class names."""
-    found = fetch_published(asked)
+    found = fetch_published(requested)
     assert (found.name, found.architecture) == (name, "resnet18")
     assert found.contract == Contract(size=224, resize=resize, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     assert found.classes[999] == "class 999"
 
 
 def test_timm_s_configuration_becomes_the_contract(timm: FakeTimm) -> None:
-    """Size, crop share and filter; the tag that stands by default is named."""
+    """Size, crop fraction and filter; the tag that stands by default is named."""
     found = fetch_published("timm:resnet18")
     assert (found.name, found.contract, found.classes) == ("timm:resnet18.a1_in1k", A1, ())
     assert fetch_published("timm:resnet18.tv_in1k").name == "timm:resnet18.tv_in1k"
@@ -290,7 +292,7 @@ def test_options_come_before_the_library() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("torchvision:resnet18.IMAGENET1K_V3", "has no weights 'IMAGENET1K_V3'. Did you mean"),
         ("timm:resnet18.a2_in1k", "Available: a1_in1k, tv_in1k"),
@@ -301,11 +303,11 @@ def test_options_come_before_the_library() -> None:
     ],
 )
 @pytest.mark.usefixtures("torchvision", "timm")
-def test_what_is_not_published_is_refused(name: str, said: str) -> None:
+def test_what_is_not_published_is_refused(name: str, message: str) -> None:
     """With the nearest and all that there is."""
     with pytest.raises(ConfigError) as refused:
         fetch_published(name)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_without_a_network_the_error_says_how_to_bring_the_file(
@@ -334,10 +336,10 @@ def test_the_options_of_the_error_say_the_contract(
 ) -> None:
     """Typed in as they stand, they make the contract that fetching would have made."""
     timm.fails = OSError("no network")
-    told = refusal("export", "timm:resnet18", "-o", tmp_path / "a.onnx")
+    message = refusal("export", "timm:resnet18", "-o", tmp_path / "a.onnx")
     torch.save(dict(trained_state()), tmp_path / "FILE")
     monkeypatch.chdir(tmp_path)
-    words = told.rpartition("edgeres ")[2].removesuffix(".").split()
+    words = message.rpartition("edgeres ")[2].removesuffix(".").split()
     passed(*words, "-o", "b.onnx")
     assert load_onnx(Path("b.onnx")).artifact.contract == A1
 
@@ -383,7 +385,7 @@ def test_weights_and_a_publisher_s_name_exclude_each_other(tmp_path: Path) -> No
 
 
 def test_explain_describes_the_architecture_not_the_weights() -> None:
-    """The name that it takes is said; a factory is not offered where none is taken."""
+    """The name that it takes is reported; a factory is not offered where none is taken."""
     assert "Pass resnet50." in refusal("explain", "timm:resnet50.a1_in1k", code=2)
     assert "factory" not in refusal("explain", "reznet50", code=2)
 

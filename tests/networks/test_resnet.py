@@ -200,7 +200,7 @@ def test_a_preactivation_block_projects_the_activated_input(inside: int) -> None
 
 
 def test_initial_weights_have_hes_deviation() -> None:
-    """sqrt(2 / fan_out) for a 3x3 convolution to 256 channels; biases, where asked for, are 0."""
+    """sqrt(2 / fan_out) for a 3x3 convolution to 256 channels; biases, where requested, are 0."""
     torch.manual_seed(0)
     conv = build_model(replace(find_spec("resnet18"), conv_bias=True)).get_submodule(
         "layer3.0.conv2"

@@ -114,7 +114,7 @@ def test_a_weight_beyond_fp16_is_refused_by_name(value: float) -> None:
 
 
 def test_the_largest_fp16_is_taken() -> None:
-    """65504 is held, and comes back."""
+    """65504 fits, and comes back."""
     model = with_weight(network("identity"), "main2_b", lambda bias: np.full_like(bias, 65504))
     typed = {t.name: numpy_helper.to_array(t) for t in to_fp16(model).graph.initializer}
     assert (typed["main2_b"] == 65504).all()

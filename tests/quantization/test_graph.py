@@ -50,7 +50,7 @@ def test_how_constants_are_written_does_not_matter(name: str, written: type) -> 
 
 
 def test_every_operator_gets_a_name_of_its_own() -> None:
-    """Empty and equal names are told apart, also from a name that looks like a made one."""
+    """Empty and equal names are distinguished, also from a name that looks like a generated one."""
     model = network("identity")
     for node, name in zip(model.graph.node, ["Conv_2", "same", "", "same"], strict=False):
         node.name = name

@@ -75,7 +75,7 @@ def test_both_placements_find_their_ranges_in_one_table(name: str) -> None:
     assert {graph.root(edge.tensor) for edge in edges} <= set(calibrated_tensors(graph))
 
 
-def test_float_layers_take_the_precision_asked_for() -> None:
+def test_float_layers_take_the_requested_precision() -> None:
     """FP16 around INT8 renames what is float and nothing else."""
     graph = view(network("identity"))
     placement = place_for_tensorrt(graph).with_floats(Precision.FP16)

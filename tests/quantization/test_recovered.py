@@ -240,16 +240,16 @@ MISFITS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("said", MISFITS)
-def test_a_recovery_that_does_not_fit_is_refused(said: str) -> None:
+@pytest.mark.parametrize("message", MISFITS)
+def test_a_recovery_that_does_not_fit_is_refused(message: str) -> None:
     """A table edited by hand ends in a sentence, not in wrong weights."""
     graph = view(network("identity"))
     main = conv(graph, "main").name
     found = {
         part: {name.format(main=main): v for name, v in values.items()}  # type: ignore[attr-defined]
-        for part, values in MISFITS[said].items()
+        for part, values in MISFITS[message].items()
     }
     with pytest.raises(ArtifactError) as caught:
         recovered(graph, table_with(graph, **found), place_for_tensorrt(graph), "tensorrt")
-    assert said.format(main=main) in str(caught.value)
+    assert message.format(main=main) in str(caught.value)
     assert "Run calibrate again." in str(caught.value)

@@ -122,20 +122,20 @@ def squared_error(values: Values, amax: float, levels: int) -> float:
 @pytest.mark.parametrize("grid", [INT8, UINT8])
 def test_entropy_is_the_least_of_the_literal_loop(values: Values, grid: Grid) -> None:
     """No candidate of the literal loop loses less information than the one chosen."""
-    seen = aligned(values)
-    chosen = round(entropy_amax(seen, grid) / seen.bin_width)
-    loop = literal_divergences(seen.counts.astype(float), grid.qmax, step=29)
-    own = literal_divergence(seen.counts.astype(float), chosen, grid.qmax + 1)
+    distribution = aligned(values)
+    chosen = round(entropy_amax(distribution, grid) / distribution.bin_width)
+    loop = literal_divergences(distribution.counts.astype(float), grid.qmax, step=29)
+    own = literal_divergence(distribution.counts.astype(float), chosen, grid.qmax + 1)
     assert own <= min(loop.values()) * (1 + 1e-9) + 1e-12
 
 
 def test_entropy_finds_the_literal_loops_own_candidate() -> None:
     """Over every candidate the argmin is the literal loop's, bin for bin."""
     values = SAMPLES["laplace"](np.random.default_rng(11))[:4000].astype(np.float32)
-    seen = aligned(values)
-    loop = literal_divergences(seen.counts.astype(float), INT8.qmax, step=1)
+    distribution = aligned(values)
+    loop = literal_divergences(distribution.counts.astype(float), INT8.qmax, step=1)
     best = min(sorted(loop), key=lambda bins: loop[bins])
-    assert round(entropy_amax(seen, INT8) / seen.bin_width) == best
+    assert round(entropy_amax(distribution, INT8) / distribution.bin_width) == best
 
 
 def test_entropy_from_calibrations_bins_is_as_good(values: Values) -> None:
@@ -153,62 +153,68 @@ def test_entropy_from_calibrations_bins_is_as_good(values: Values) -> None:
 @pytest.mark.parametrize("grid", [INT8, UINT8])
 def test_mse_is_the_least_of_a_brute_force_search(values: Values, grid: Grid) -> None:
     """On the raw values no threshold of a fine search has an error two per cent smaller."""
-    seen = observed(values)
-    searched = [squared_error(values, seen.amax * i / 400, grid.qmax) for i in range(1, 401)]
-    assert squared_error(values, mse_amax(seen, grid), grid.qmax) <= 1.02 * min(searched)
+    distribution = observed(values)
+    searched = [
+        squared_error(values, distribution.amax * i / 400, grid.qmax) for i in range(1, 401)
+    ]
+    assert squared_error(values, mse_amax(distribution, grid), grid.qmax) <= 1.02 * min(searched)
 
 
 @pytest.mark.parametrize("percentile", [50, 61, 90, 99, 99.9, 99.99])
 def test_percentile_is_numpys(values: Values, percentile: float) -> None:
     """Within one bin of `numpy.percentile` of the magnitudes, zeros counted like the rest."""
-    seen = observed(values)
+    distribution = observed(values)
     # Between two values far apart any threshold leaves the same share unclipped.
     below, above = (
         np.percentile(np.abs(values), percentile, method=side) for side in ("lower", "higher")
     )
-    found = percentile_amax(seen, percentile)
+    found = percentile_amax(distribution, percentile)
     if above == 0:
-        assert found == seen.amax
+        assert found == distribution.amax
     else:
-        assert below - seen.bin_width <= found <= above + seen.bin_width
+        assert below - distribution.bin_width <= found <= above + distribution.bin_width
 
 
 def test_outliers_are_cut_off_by_percentile_and_entropy() -> None:
     """Twenty outliers in 40000 values decide max, weigh on mse and are left out by the others."""
-    seen = observed(SAMPLES["spiky"](np.random.default_rng(3)).astype(np.float32))
-    found = {m: t.s8 for m, t in thresholds(seen, signed=True, percentile=99.9).items()}
-    assert found[Method.MAX] == seen.amax
-    assert max(found[Method.PERCENTILE], found[Method.ENTROPY]) < seen.amax / 10 < found[Method.MSE]
+    distribution = observed(SAMPLES["spiky"](np.random.default_rng(3)).astype(np.float32))
+    found = {m: t.s8 for m, t in thresholds(distribution, signed=True, percentile=99.9).items()}
+    assert found[Method.MAX] == distribution.amax
+    assert (
+        max(found[Method.PERCENTILE], found[Method.ENTROPY])
+        < distribution.amax / 10
+        < found[Method.MSE]
+    )
 
 
 def test_a_share_of_zeros_beyond_the_percentile_clips_nothing() -> None:
     """A tensor that is zero in more than 99.99 % of its values keeps its few others."""
-    seen = observed(np.array([0.0] * 19_999 + [2.5], np.float32))
-    assert percentile_amax(seen, 99.99) == 2.5
+    distribution = observed(np.array([0.0] * 19_999 + [2.5], np.float32))
+    assert percentile_amax(distribution, 99.99) == 2.5
 
 
 def test_a_dead_tensor_has_threshold_zero_and_a_positive_scale() -> None:
     """Nothing but zeros gives 0 by every method, and a scale that a parser accepts."""
-    seen = Distribution(np.zeros(8192, np.int64), 0.0, 100, 0.0)
-    found = thresholds(seen, signed=False, percentile=99.99)
+    distribution = Distribution(np.zeros(8192, np.int64), 0.0, 100, 0.0)
+    found = thresholds(distribution, signed=False, percentile=99.99)
     assert {(t.s8, t.u8) for t in found.values()} == {(0.0, 0.0)}
     assert INT8.scale_from_amax(0.0) == np.float32(1 / 127)
 
 
 def test_a_sample_of_zeros_alone_keeps_the_exact_maximum() -> None:
     """A tensor whose few values the sampled grid missed is not taken for dead."""
-    seen = Distribution(np.zeros(8192, np.int64), 4.0 / 8192, 100, 3.0)
-    found = thresholds(seen, signed=True, percentile=99.99)
+    distribution = Distribution(np.zeros(8192, np.int64), 4.0 / 8192, 100, 3.0)
+    found = thresholds(distribution, signed=True, percentile=99.99)
     assert {t.s8 for t in found.values()} == {3.0}
 
 
 def test_only_a_tensor_without_a_sign_has_the_unsigned_grid() -> None:
     """255 levels are searched where they can be used, and nowhere else."""
-    seen = observed(np.abs(SAMPLES["normal"](np.random.default_rng(0))).astype(np.float32))
-    assert all(t.u8 is None for t in thresholds(seen, signed=True, percentile=99).values())
-    unsigned = thresholds(seen, signed=False, percentile=99)
-    assert unsigned[Method.MSE].u8 == mse_amax(seen, UINT8)
-    assert unsigned[Method.ENTROPY].u8 == entropy_amax(seen, UINT8)
+    distribution = observed(np.abs(SAMPLES["normal"](np.random.default_rng(0))).astype(np.float32))
+    assert all(t.u8 is None for t in thresholds(distribution, signed=True, percentile=99).values())
+    unsigned = thresholds(distribution, signed=False, percentile=99)
+    assert unsigned[Method.MSE].u8 == mse_amax(distribution, UINT8)
+    assert unsigned[Method.ENTROPY].u8 == entropy_amax(distribution, UINT8)
 
 
 @pytest.mark.parametrize("amax", [1e-45, 1e-38, 1e-20, 1.0, 3e38])
@@ -230,10 +236,10 @@ def test_every_threshold_lies_above_zero_and_not_above_the_maximum(
     values: Values, percentile: float
 ) -> None:
     """0 < amax <= max for every method and grid of a tensor that is not dead."""
-    seen = observed(values)
-    found = thresholds(seen, signed=False, percentile=percentile)
+    distribution = observed(values)
+    found = thresholds(distribution, signed=False, percentile=percentile)
     limits = [level for t in found.values() for level in (t.s8, t.u8) if level is not None]
-    assert all(0 < limit <= seen.amax or seen.amax == 0 for limit in limits)
+    assert all(0 < limit <= distribution.amax or distribution.amax == 0 for limit in limits)
 
 
 @settings(max_examples=15, deadline=None)
@@ -241,11 +247,14 @@ def test_every_threshold_lies_above_zero_and_not_above_the_maximum(
 def test_thresholds_scale_with_the_tensor(values: Values, exponent: int) -> None:
     """Twice the values, twice the threshold: exactly, since a power of two rounds nothing."""
     factor = 2.0**exponent
-    seen = observed(values)
+    distribution = observed(values)
     scaled = Distribution(
-        seen.counts, seen.bin_width * factor, seen.zeros, float(seen.amax * factor)
+        distribution.counts,
+        distribution.bin_width * factor,
+        distribution.zeros,
+        float(distribution.amax * factor),
     )
-    before = thresholds(seen, signed=True, percentile=99.9)
+    before = thresholds(distribution, signed=True, percentile=99.9)
     after = thresholds(scaled, signed=True, percentile=99.9)
     assert {m: t.s8 for m, t in after.items()} == {m: t.s8 * factor for m, t in before.items()}
 
@@ -254,24 +263,24 @@ def test_thresholds_scale_with_the_tensor(values: Values, exponent: int) -> None
 @given(_MAGNITUDES)
 def test_percentile_100_is_the_maximum(values: Values) -> None:
     """Nothing is clipped when all is to be kept."""
-    seen = observed(values)
-    assert percentile_amax(seen, 100) == seen.amax
+    distribution = observed(values)
+    assert percentile_amax(distribution, 100) == distribution.amax
 
 
 @settings(deadline=None)
 @given(_MAGNITUDES, st.integers(1, 3000))
 def test_rebinning_keeps_every_count(values: Values, bins: int) -> None:
     """The new bins span [0, amax] and hold as many values below any edge, within one old bin."""
-    seen = observed(values)
-    counts, width = rebinned(seen, bins)
-    if seen.amax == 0:
+    distribution = observed(values)
+    counts, width = rebinned(distribution, bins)
+    if distribution.amax == 0:
         assert (counts.sum(), width) == (0, 0)
         return
     magnitudes = np.abs(values[values != 0])
     below = np.concatenate([[0], np.cumsum(counts)])
     edges = np.arange(bins + 1) * width
-    least = np.searchsorted(np.sort(magnitudes), edges - seen.bin_width)
-    most = np.searchsorted(np.sort(magnitudes), edges + seen.bin_width)
+    least = np.searchsorted(np.sort(magnitudes), edges - distribution.bin_width)
+    most = np.searchsorted(np.sort(magnitudes), edges + distribution.bin_width)
     assert (counts >= 0).all()
     assert (least - 1e-6 <= below).all()
     assert (below <= most + 1e-6).all()

@@ -122,12 +122,12 @@ def test_per_channel_is_per_tensor_for_each_channel(weight: Array, data: st.Data
 
 
 def _plain_mse_share(channel: Array, least: int) -> int:
-    """Returns the best of the shares `least` / 256 to 1, in 256ths, one by one in float64."""
+    """Returns the best of the fractions `least` / 256 to 1, in 256ths, one by one in float64."""
     values = channel.astype(np.float64).ravel()
     largest = float(INT8.scale_from_amax(float(np.abs(values).max())))
 
-    def error(share: int) -> float:
-        scale = largest * share / 256
+    def error(fraction: int) -> float:
+        scale = largest * fraction / 256
         restored = np.clip(np.rint(values / scale), -127, 127) * scale
         return float(np.square(restored - values).sum())
 
@@ -142,8 +142,8 @@ def test_weights_by_mse_are_the_best_of_a_plain_search(taps: int) -> None:
         [generator.standard_normal((12, taps)), generator.standard_t(3, (12, taps))]
     ).astype(np.float32)
     found, largest = mse_weight_scales(weight, axis=0), weight_scales(weight, axis=0)
-    shares = [_plain_mse_share(channel, 232) for channel in weight]
-    plain = (largest * np.array(shares) / 256).astype(np.float32)
+    fractions = [_plain_mse_share(channel, 232) for channel in weight]
+    plain = (largest * np.array(fractions) / 256).astype(np.float32)
     errors = [
         np.square(quantize_weight(weight, scales, 0).values * scales[:, None] - weight).sum(axis=1)
         for scales in (found, plain, largest)
@@ -156,10 +156,10 @@ def test_no_wider_search_finds_better_weights() -> None:
     """Not of thousands of weights with one outlier, which is clipped by 2 % as the formula says."""
     weight = np.random.default_rng(0).uniform(-0.5, 0.5, (8, 4608)).astype(np.float32)
     weight[:, 0] = 1
-    shares = mse_weight_scales(weight, axis=0) / weight_scales(weight, axis=0)
-    assert abs(shares.mean() - 1 / (1 + 4608 / (12 * 127**2))) < 0.01
-    for channel, share in zip(weight, shares, strict=True):
-        assert share * 256 == pytest.approx(_plain_mse_share(channel, 128), abs=1e-3)
+    fractions = mse_weight_scales(weight, axis=0) / weight_scales(weight, axis=0)
+    assert abs(fractions.mean() - 1 / (1 + 4608 / (12 * 127**2))) < 0.01
+    for channel, fraction in zip(weight, fractions, strict=True):
+        assert fraction * 256 == pytest.approx(_plain_mse_share(channel, 128), abs=1e-3)
 
 
 def test_clipped_weights_have_the_scales_they_were_clipped_to() -> None:
