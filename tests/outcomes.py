@@ -33,13 +33,15 @@ def outcomes(reference: list[int], engine: list[int]) -> Outcomes:
     )
 
 
-def accuracy_of(gained: int, lost: int, samples: int, both: int = 0) -> PairedAccuracy:
+def accuracy_of(
+    newly_correct: int, newly_wrong: int, samples: int, both: int = 0
+) -> PairedAccuracy:
     """Returns the accuracy of a pair with these flips and `both` images correct in both."""
-    neither = samples - gained - lost - both
+    neither = samples - newly_correct - newly_wrong - both
     return paired_accuracy(
         outcomes(
-            [1] * gained + [0] * lost + [0] * both + [1] * neither,
-            [0] * gained + [1] * lost + [0] * both + [1] * neither,
+            [1] * newly_correct + [0] * newly_wrong + [0] * both + [1] * neither,
+            [0] * newly_correct + [1] * newly_wrong + [0] * both + [1] * neither,
         )
     )
 

@@ -51,8 +51,8 @@ RUN = PastRun(
 )
 
 
-def with_right(run: PastRun, right: str) -> PastRun:
-    """Returns the run with other images right."""
+def with_correct(run: PastRun, correct: str) -> PastRun:
+    """Returns the run with other images correct."""
     return replace(
-        run, images=replace(run.images, engine=right), top1=right.count("1") / len(right)
+        run, images=replace(run.images, engine=correct), top1=correct.count("1") / len(correct)
     )

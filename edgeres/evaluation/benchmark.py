@@ -91,7 +91,9 @@ class Timings:
         for position in range(count):
             started[position] = self._clock()
             durations[position] = self._measure()
-        self._add(started, durations, [block] * count)
+        self.started_ns += started
+        self.durations_ns += durations
+        self.blocks += [block] * count
 
     def take_as_trtexec(self) -> None:
         """Keeps what trtexec would, in blocks of `BLOCK`."""
@@ -101,15 +103,10 @@ class Timings:
             started.append(self._clock())
             return self._measure()
 
-        durations = trtexec_samples(measure, self._clock)
-        blocks = [number // BLOCK for number in range(len(durations))]
+        self.durations_ns = trtexec_samples(measure, self._clock)
         # Warm-up runs were started too; only the last ones are samples.
-        self._add(started[-len(durations) :], durations, blocks)
-
-    def _add(self, started: list[int], durations: list[int], blocks: list[int]) -> None:
-        self.started_ns += started
-        self.durations_ns += durations
-        self.blocks += blocks
+        self.started_ns = started[-len(self.durations_ns) :]
+        self.blocks = [number // BLOCK for number in range(len(self.durations_ns))]
 
 
 def benchmark_pair(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from past_runs import RUN, latency, series, with_right
+from past_runs import RUN, latency, series, with_correct
 
 from edgeres.core.verdict import PairedLatency, PastRun, Regression
 from edgeres.errors import ConfigError
@@ -46,7 +46,7 @@ def test_the_same_engine_again_passes() -> None:
 def test_accuracy_is_compared_image_by_image() -> None:
     """Six other images newly wrong and two newly correct, with the paired interval and the exact test."""
     correct = "0" * 6 + "1" * 894 + "1" * 2 + "0" * 98
-    result = against(with_right(NEW, correct), RUN).accuracy
+    result = against(with_correct(NEW, correct), RUN).accuracy
     assert (result.gained, result.lost, result.drop_pp) == (2, 6, 0.4)
     low, high = drop_interval(2, 6, 1000)
     assert result.ci95_pp == (100 * low, 100 * high)
@@ -56,7 +56,7 @@ def test_accuracy_is_compared_image_by_image() -> None:
 @pytest.mark.parametrize(("lost", "passes"), [(2, True), (30, False)])
 def test_only_a_significant_drop_fails(lost: int, passes: bool) -> None:
     """Two of 1000 can be chance, thirty cannot; the sentence has the counts."""
-    run = with_right(NEW, "0" * lost + "1" * (900 - lost) + "0" * 100)
+    run = with_correct(NEW, "0" * lost + "1" * (900 - lost) + "0" * 100)
     check = baseline_checks(against(run, RUN), 0.05)[0]
     assert (check.passed, check.exit_code) == (passes, 3)
     assert check.reason.startswith(
@@ -67,7 +67,7 @@ def test_only_a_significant_drop_fails(lost: int, passes: bool) -> None:
 
 def test_a_gain_never_fails() -> None:
     """However significant."""
-    assert verdicts(with_right(NEW, "1" * 1000))["baseline_accuracy"]
+    assert verdicts(with_correct(NEW, "1" * 1000))["baseline_accuracy"]
 
 
 @pytest.mark.parametrize(("engine_ms", "passes"), [(2.05, True), (2.2, False), (1.0, True)])
@@ -159,7 +159,7 @@ def test_other_images_are_refused() -> None:
 
 def engine(name: str, correct: int, ms: float | None) -> PastRun:
     """Returns an engine with so many of 1000 images right, at this latency."""
-    run = with_right(replace(RUN, name=name), "1" * correct + "0" * (1000 - correct))
+    run = with_correct(replace(RUN, name=name), "1" * correct + "0" * (1000 - correct))
     return replace(run, latency=None if ms is None else latency(ms))
 
 

@@ -297,7 +297,6 @@ NAMED = Finding(
 def diagnosis(named: Finding | None) -> Diagnosis:
     """Returns a diagnosis that names these mistakes, or none."""
     return Diagnosis(
-        contract=CONTRACT,
         samples=10,
         correct=4,
         confidence=0.9,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
-from past_runs import RUN, latency, with_right
+from past_runs import RUN, latency, with_correct
 from rich.console import Console
 
 from edgeres.core.verdict import Ranking
@@ -22,7 +22,7 @@ def rendered(ranking: Ranking) -> str:
 
 def test_engines_stand_side_by_side() -> None:
     """One line each, the front marked, and what a test shows of the difference."""
-    slow = with_right(replace(RUN, name="slow[x]", latency=latency(4.0)), "1" * 890 + "0" * 110)
+    slow = with_correct(replace(RUN, name="slow[x]", latency=latency(4.0)), "1" * 890 + "0" * 110)
     simulated = replace(RUN, name="sim", latency=None, joules_per_image=0.0123)
     output = rendered(rank([RUN, slow, simulated]))
     assert [line.split() for line in output.splitlines()[2:5]] == [

@@ -111,9 +111,8 @@ def diagnose(
     findings = tuple(
         confirmation.finding(present, candidate, tries=len(finalists)) for candidate in finalists
     )
-    best = _best(confirmation, findings)
+    best = confirmation.likeliest(findings)
     return Diagnosis(
-        contract=contract,
         samples=len(confirmation.dataset),
         correct=int(confirmation.correct(present).sum()),
         confidence=confirmation.confidence(present),
@@ -199,6 +198,23 @@ class _ImageSet:
             options=options_between(present.contract, candidate.contract),
         )
 
+    def likeliest(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+        """Returns the likeliest proven finding, then those as simple that do not differ from it."""
+        proven = [finding for finding in findings if finding.is_proven]
+        best = max(proven, key=lambda finding: finding.correct, default=None)
+        if best is None:
+            return ()
+        most, equal = self.correct(best.candidate), []
+        for finding in proven:
+            own = self.correct(finding.candidate)
+            if mcnemar_p(int((own & ~most).sum()), int((most & ~own).sum())) >= _DISTINCT_P:
+                equal.append(finding)
+        # Of equally good explanations the simplest is the likeliest: the fewest mistakes, then the
+        # fewest options that repair them, then the order that they are given in.
+        equal.sort(key=lambda finding: finding.complexity)
+        fewest = len(equal[0].candidate.mistakes)
+        return tuple(finding for finding in equal if len(finding.candidate.mistakes) == fewest)
+
     def ranked(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Returns the candidates, those with most correct images and fewest mistakes first."""
         return sorted(candidates, key=lambda c: (-int(self.correct(c).sum()), len(c.mistakes)))
@@ -235,24 +251,3 @@ def gain_p(newly_correct: int, newly_wrong: int) -> float:
     return (
         float(binomtest(newly_correct, flips, 0.5, alternative="greater").pvalue) if flips else 1.0
     )
-
-
-def _best(confirmation: _ImageSet, findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Returns the likeliest proven finding, then those as simple that do not differ from it.
-
-    The fewest mistakes come first, then the fewest options that repair them, then the order that
-    they are given in: of equally good explanations the simplest is the likeliest.
-    """
-    proven = [finding for finding in findings if finding.is_proven]
-    best = max(proven, key=lambda finding: finding.correct, default=None)
-    if best is None:
-        return ()
-    most = confirmation.correct(best.candidate)
-    equal = []
-    for finding in proven:
-        own = confirmation.correct(finding.candidate)
-        if mcnemar_p(int((own & ~most).sum()), int((most & ~own).sum())) >= _DISTINCT_P:
-            equal.append(finding)
-    equal.sort(key=lambda finding: finding.complexity)
-    fewest = len(equal[0].candidate.mistakes)
-    return tuple(finding for finding in equal if len(finding.candidate.mistakes) == fewest)

@@ -105,8 +105,6 @@ class Diagnosis:
         "sentence",
     )
 
-    contract: Contract
-    """The present preprocessing."""
     samples: int
     """Images of the confirmation set, none of which had a part in choosing the candidates."""
     correct: int
