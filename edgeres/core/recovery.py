@@ -57,6 +57,7 @@ class Recovery:
     layers: tuple[LayerError, ...] = ()
 
     def __post_init__(self) -> None:
+        # A table without recovery has None in its place, so that there is one way to say so.
         if self.kind is Recover.NONE:
             raise ValueError("recovery of the kind none, expected bias or adaround")
         # A factor multiplies one weight and divides another, exactly only while FP32 has the digits.

@@ -32,6 +32,7 @@ class DataRecord:
 class Environment:
     """The machine that engine and reference ran on, and what ran each of them."""
 
+    # Flat: the names stand among the machine's own keys, which readers of the JSON know so.
     json_keys = ("machine.*", "engine=engine_name", "reference=reference_name")
 
     machine: Machine

@@ -66,7 +66,8 @@ class SavedVerdict:
 
     def __post_init__(self) -> None:
         if self.latency is not None:
-            # Both are resampled by the blocks in which they took turns.
+            # Both are resampled by the blocks in which they were interleaved, and the ratio of two runs
+            # needs both networks in each block that is drawn.
             both = (self.latency.engine, self.latency.reference)
             engine, reference = (len(set(stats.blocks)) for stats in both)
             if not engine or engine != reference:
