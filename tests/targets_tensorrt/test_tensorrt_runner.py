@@ -342,7 +342,7 @@ def test_the_end_waits_for_inferences_under_way(
     runner = TensorRTRunner(plan)
     with ThreadPoolExecutor(2) as threads:
         with runner:
-            (context,) = runner._opened().pool.contexts
+            (context,) = runner._opened().contexts
             wait = context.stop_timer
 
             def hold() -> None:
@@ -591,7 +591,7 @@ def test_its_images_are_copied(trt: FakeRuntimeModule, plan: EngineArtifact) -> 
         measure = runner.stopwatch(batch, Timing.END_TO_END, ticking())
         batch.fill(np.nan)
         measure()
-        (context,) = runner._opened().pool.contexts
+        (context,) = runner._opened().contexts
         assert np.isfinite(context.logits.host[:2]).all()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,23 +20,13 @@ from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.bench_requests import Timing
 from edgeres.errors import RunnerError
 from edgeres.targets.runner import HostMemory
-from edgeres.targets.tensorrt.context_pool import ContextPool
 from edgeres.targets.tensorrt.cuda_engine import CudaEngine
 from edgeres.targets.tensorrt.preflight import check_plan
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from edgeres.targets.tensorrt.device import PrimaryContext
-    from edgeres.targets.tensorrt.execution_context import ExecutionContext
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _OpenEngine:
-    """What an open runner infers with."""
-
-    primary: PrimaryContext
-    pool: ContextPool
+    from edgeres.targets.tensorrt.context_pool import ContextPool
 
 
 class TensorRTRunner:
@@ -74,7 +63,7 @@ class TensorRTRunner:
         self._graph = graph
         self._memory = memory
         self._resources = contextlib.ExitStack()
-        self._open: _OpenEngine | None = None
+        self._pool: ContextPool | None = None
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the logits, (N, classes) float32, of `images`, (N, 3, H, W) float32.
@@ -112,13 +101,13 @@ class TensorRTRunner:
         if timing in {Timing.END_TO_END, Timing.END_TO_END_GRAPH}:
             return host_time_ns
         # A runner that was closed and opened again has other contexts: the call ends with these.
-        opened = self._opened()
-        with self._borrowed(opened) as context:
+        pool = self._opened()
+        with pool.borrowed() as context:
             context.bindings.check(batch, self.name)
             context.start_timer(batch, timing)
 
         def device_time_ns() -> int:
-            with self._borrowed(opened, context):
+            with pool.borrowed(context):
                 return context.sample()
 
         return device_time_ns
@@ -134,28 +123,14 @@ class TensorRTRunner:
             yield
 
     def _infer(self, images: NDArray[np.float32], *, graph: bool) -> NDArray[np.float32]:
-        with self._borrowed(self._opened()) as context:
+        with self._opened().borrowed() as context:
             context.bindings.check(images, self.name)
             return context.infer(images, graph=graph)
 
-    def _opened(self) -> _OpenEngine:
-        if self._open is None:
+    def _opened(self) -> ContextPool:
+        if self._pool is None:
             raise RunnerError(f"{self.name} is not open. Use it in a with statement.")
-        return self._open
-
-    @contextlib.contextmanager
-    def _borrowed(
-        self, opened: _OpenEngine, requested: ExecutionContext | None = None
-    ) -> Iterator[ExecutionContext]:
-        """Lends the requested execution context, or any, with CUDA's context current."""
-        from edgeres.targets.tensorrt.device import cuda_errors
-
-        with (
-            opened.pool.borrowed(requested) as context,
-            opened.primary.current(),
-            cuda_errors(f"{self.name} failed"),
-        ):
-            yield context
+        return self._pool
 
     def __enter__(self) -> Self:
         """Checks that the plan belongs here, loads it and allocates what inference needs.
@@ -165,6 +140,7 @@ class TensorRTRunner:
             RunnerError: TensorRT or CUDA refused.
         """
         ready = check_plan(self._engine)
+        from edgeres.targets.tensorrt.context_pool import ContextPool
         from edgeres.targets.tensorrt.device import PrimaryContext, cuda_errors
         from edgeres.targets.tensorrt.execution_context import ExecutionContext
 
@@ -196,10 +172,10 @@ class TensorRTRunner:
                     )
                     in_context.callback(context.close)
                     contexts.append(context)
-            pool = ContextPool(contexts, self.name)
+            pool = ContextPool(contexts, primary, self.name)
             self._resources.callback(pool.close)
             undo.pop_all()
-        self._open = _OpenEngine(primary=primary, pool=pool)
+        self._pool = pool
         return self
 
     def __exit__(
@@ -212,4 +188,4 @@ class TensorRTRunner:
         try:
             self._resources.close()
         finally:
-            self._open = None
+            self._pool = None
