@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,7 +15,9 @@ from numpy.typing import NDArray
 from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
+from edgeres.installation import is_installed
 from edgeres.machine.cuda import CudaDevice, find_cuda_device
+from edgeres.targets.tensorrt.module import MODULES
 
 Figures = dict[str, Any]
 
@@ -98,9 +99,9 @@ def lacks(target: str) -> dict[str, str]:
     """Returns what this machine does not have, with the reason. Packages are not imported."""
     device = find_cuda_device()
     missing = {} if isinstance(device, CudaDevice) else {"GPU": f"this machine: {device.reason}"}
-    module = "tensorrt" if target == "tensorrt" else "tensorrt_rtx"
+    module = MODULES[target].name
     for thing, package in (("TensorRT", module), ("pycuda", "pycuda"), ("torch", "torch")):
-        if importlib.util.find_spec(package) is None:
+        if not is_installed(package):
             missing[thing] = f"the Python module {package} is not installed"
     if trtexec() is None:
         missing["trtexec"] = f"not on the PATH, nor in {' or '.join(TRTEXEC_PLACES)}"
