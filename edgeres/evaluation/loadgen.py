@@ -32,22 +32,18 @@ _PLANNED = 2.0
 """LoadGen plans its queries from an expected latency; half of the measured one leaves enough of
 them for an engine that becomes twice as fast under load."""
 
-_METRICS: Mapping[Scenario, tuple[str, str, str, float]] = {
+_METRICS: Mapping[Scenario, tuple[str, str]] = {
     Scenario.SINGLE_STREAM: (
         "early_stopping_latency_ss",
         "90th percentile latency, early stopping",
-        "ms",
-        1e-6,
     ),
     Scenario.MULTI_STREAM: (
         "early_stopping_latency_ms",
         "99th percentile latency of 8 images, early stopping",
-        "ms",
-        1e-6,
     ),
-    Scenario.OFFLINE: ("result_samples_per_second", "throughput", "images/s", 1.0),
+    Scenario.OFFLINE: ("result_samples_per_second", "throughput"),
 }
-"""Key in LoadGen's log, name, unit and factor. Source: MLPerf inference rules, table 2."""
+"""Key in LoadGen's log and name. Source: MLPerf inference rules, table 2."""
 
 
 def check_loadgen() -> None:
@@ -194,7 +190,9 @@ def _result(log: Path, config: LoadGenConfig, logs: Path | None) -> LoadGenResul
             f"LoadGen left no result: {len(values)} keys in its log, none of them result_validity. "
             "Keep its logs with --loadgen-logs and see mlperf_log_detail.txt."
         )
-    key, metric, unit, factor = _METRICS[config.scenario]
+    key, metric = _METRICS[config.scenario]
+    # The log has latencies in nanoseconds.
+    unit, factor = ("images/s", 1.0) if config.scenario is Scenario.OFFLINE else ("ms", 1e-6)
     # Early stopping writes 0 where the queries were too few for the percentile.
     value = float(values.get(key, [0])[-1])
     reasons = [*values.get("result_invalid_reason", ()), *values.get("error_runtime", ())]
