@@ -53,6 +53,7 @@ def choose_thresholds(
         progress: receives each group of tensors that was searched.
     """
     choices: list[Choice] = []
+    # The lowering that decides most comes first: the next starts from the thresholds it chose.
     for lowering in sorted(lowerings(), key=lambda lowering: not lowering.has_unsigned_grid):
         choices.append(_search(lowering, graph, table, evaluator, progress))
         table = with_choices(graph, table, tuple(choices))

@@ -51,7 +51,7 @@ _SPATIAL = "edgeres_spatial_shape"
 
 @dataclass(frozen=True, slots=True)
 class _Observer:
-    """Names of the two extra outputs that measure one tensor."""
+    """The two extra outputs that measure one tensor."""
 
     tensor: str
     squared: bool
@@ -64,6 +64,49 @@ class _Observer:
     @property
     def sample(self) -> str:
         return self.tensor + "/edgeres_sample"
+
+    def nodes(self, graph: Graph) -> list[onnx.NodeProto]:
+        """Returns the operators that compute both outputs.
+
+        Raises:
+            CalibrationError: the size of the tensor is not known.
+        """
+        shape = graph.shapes.get(self.tensor)
+        if not shape:
+            raise CalibrationError(
+                f"The size of activation '{self.tensor}' does not follow from the model's input. "
+                "Export the model with a fixed image size."
+            )
+        nodes, source, stride = [], self.tensor, 1
+        if len(shape) == 3:
+            # The largest odd stride that leaves `SAMPLE_SIZE` values. Odd, to meet both parities:
+            # strided convolutions later read even positions alone, so an even grid is not neutral.
+            channels, height, width = shape
+            while stride < max(height, width):
+                wider = stride + 2
+                if channels * -(-height // wider) * -(-width // wider) < SAMPLE_SIZE:
+                    break
+                stride = wider
+        else:
+            source = self.tensor + "/edgeres_spatial"
+            nodes.append(helper.make_node("Reshape", [self.tensor, _SPATIAL], [source]))
+        measured = source
+        if self.squared:
+            # Abs has no kernel for blocked channels, a product of two tensors has.
+            measured = self.tensor + "/edgeres_square"
+            nodes.append(helper.make_node("Mul", [source] * 2, [measured]))
+        # Both pools read the blocked layout, so no whole activation is reordered.
+        return [
+            *nodes,
+            helper.make_node("GlobalMaxPool", [measured], [self.peak]),
+            helper.make_node(
+                "MaxPool",
+                [source],
+                [self.sample],
+                kernel_shape=[1, 1],
+                strides=[stride, stride],
+            ),
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +151,7 @@ def open_observation(model: onnx.ModelProto, graph: Graph, tensors: Sequence[str
     added = onnx.ModelProto(ir_version=graph.model.ir_version)
     added.graph.initializer.append(numpy_helper.from_array(np.array([0, -1, 1, 1]), _SPATIAL))
     for observer in observers:
-        added.graph.node.extend(_observer_nodes(graph, observer))
+        added.graph.node.extend(observer.nodes(graph))
         added.graph.output.extend(
             helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
             for name in (observer.peak, observer.sample)
@@ -204,40 +247,3 @@ def _check_finite(tensor: str, amax: np.float32) -> None:
             f"Activation '{tensor}' is NaN or infinite on a calibration image. "
             "The FP32 model is broken there: check its weights and the preprocessing contract."
         )
-
-
-def _observer_nodes(graph: Graph, observer: _Observer) -> list[onnx.NodeProto]:
-    shape = graph.shapes.get(observer.tensor)
-    if not shape:
-        raise CalibrationError(
-            f"The size of activation '{observer.tensor}' does not follow from the model's input. "
-            "Export the model with a fixed image size."
-        )
-    nodes, source, stride = [], observer.tensor, 1
-    if len(shape) == 3:
-        # The largest odd stride that leaves `SAMPLE_SIZE` values. Odd, to meet both parities:
-        # strided convolutions later read even positions alone, so an even grid is not neutral.
-        channels, height, width = shape
-        while stride < max(height, width):
-            wider = stride + 2
-            if channels * -(-height // wider) * -(-width // wider) < SAMPLE_SIZE:
-                break
-            stride = wider
-    else:
-        source = observer.tensor + "/edgeres_spatial"
-        nodes.append(helper.make_node("Reshape", [observer.tensor, _SPATIAL], [source]))
-    measured = source
-    if observer.squared:
-        measured = observer.tensor + "/edgeres_square"
-        nodes.append(helper.make_node("Mul", [source] * 2, [measured]))
-    return [
-        *nodes,
-        helper.make_node("GlobalMaxPool", [measured], [observer.peak]),
-        helper.make_node(
-            "MaxPool",
-            [source],
-            [observer.sample],
-            kernel_shape=[1, 1],
-            strides=[stride, stride],
-        ),
-    ]

@@ -24,7 +24,7 @@ from edgeres.quantization.rounding import grid_scales, on_grid, pack
 from edgeres.session import open_session, run_session
 from edgeres.targets.onnxruntime import pixels as pixels_module
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
-from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
+from edgeres.targets.onnxruntime.pixels import pixel_grid, with_pixel_grid
 from edgeres.targets.onnxruntime.placement import place_for_cpu
 
 Array = NDArray[np.float32]
@@ -205,8 +205,8 @@ def test_fitted_rounding_stays_where_the_grid_does(preset: str) -> None:
     weight = parameters_of(graph, stem).weight
     up = np.ones(weight.shape, bool)
     table = replace(table, recovery=replace(EMPTY, rounding={stem.name: pack(up)}))
-    own = with_own_grids(place_for_cpu(graph), pixel_grid(graph, table))
-    changed = recovered(graph, table, own, "onnxruntime")
+    placed = with_pixel_grid(place_for_cpu(graph), pixel_grid(graph, table))
+    changed = recovered(graph, table, placed, "onnxruntime")
     found = initializers(lower_for_cpu(changed, table))[stem.name + "/weight_s8"]
     fitted = on_grid(weight, grid_scales(weight), up)
     nearest = initializers(lower_for_cpu(graph, replace(table, recovery=None)))

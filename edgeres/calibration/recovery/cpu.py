@@ -56,14 +56,14 @@ def cpu_biases(
     names = placement.weighted | placement.joint
     clipped = with_weights(graph, table.weight_method, placement)
     trained = {n.name: parameters_of(clipped, n) for n in clipped.nodes if n.name in names}
-    own = with_parameters(clipped, trained)
+    unshared = with_parameters(clipped, trained)
     rounded = {
         name: Parameters(recovered[name], trained[name].bias)
         if name in recovered
         else nearest_rounding(trained[name])
         for name in placement.weighted
     }
-    rounded |= _jointly_rounded(own, table)
+    rounded |= _jointly_rounded(unshared, table)
     pixels = pixel_grid(graph, table)
     if pixels is not None:
         stem = str(pixels.stem.name)
@@ -72,13 +72,13 @@ def cpu_biases(
         # The image keeps its pixels exactly: nothing rounds it.
         edges = tuple(edge for edge in placement.edges if edge.node != stem)
         placement = replace(placement, edges=edges)
-    quantized = with_parameters(own, rounded)
+    quantized = with_parameters(unshared, rounded)
     replays = ReplayPair(
         float_replay(graph, images),
         quantized_replay(quantized, placement, table, images, unsigned=True),
     )
-    layers = [*layers_of(own, placement), *_joint_layers(own)]
-    layers.sort(key=lambda layer: own.positions[layer.node.output[0]])
+    layers = [*layers_of(unshared, placement), *_joint_layers(unshared)]
+    layers.sort(key=lambda layer: unshared.positions[layer.node.output[0]])
     biases = {}
     for layer in tracked(layers, "Correcting the CPU's biases", progress):
         replays.advance(layer.node)

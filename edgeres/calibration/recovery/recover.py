@@ -217,21 +217,21 @@ def _fit_layers(
     }
     nearest = {name: nearest_rounding(values) for name, values in parameters.items()}
     # Convolutions may share a weight; each gets one of its own, since each is settled alone.
-    own = with_parameters(clipped, parameters)
-    rounded = with_parameters(own, nearest)
+    unshared = with_parameters(clipped, parameters)
+    rounded = with_parameters(unshared, nearest)
     replays = ReplayPair(
         float_replay(base, trained.images),
         quantized_replay(rounded, placement, table, trained.images, unsigned=False),
     )
     fits = {}
-    for layer in tracked(layers_of(own, placement), "Recovering", progress):
+    for layer in tracked(layers_of(unshared, placement), "Recovering", progress):
         name = layer.node.name
         replays.advance(layer.node)
         if config.recover is Recover.BIAS:
             fit = fit_bias(layer, nearest[name], replays, trained.fitted)
         else:
             count = replays.exact.count(trained.fitted)
-            geometry, window = geometry_of(own, layer.node), window_of(own, layer, count)
+            geometry, window = geometry_of(unshared, layer.node), window_of(unshared, layer, count)
             samples = sample(layer, geometry, window, replays, config.seed)
             fit = fit_rounding(
                 samples.part(slice(count)),

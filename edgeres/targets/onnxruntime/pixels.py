@@ -155,7 +155,7 @@ def without_pads(conv: onnx.NodeProto) -> onnx.NodeProto:
     return copied
 
 
-def with_own_grids(placement: Placement, pixels: PixelGrid | None) -> Placement:
+def with_pixel_grid(placement: Placement, pixels: PixelGrid | None) -> Placement:
     """Returns the CPU's placement, with a convolution of pixels among those without a grid of their own.
 
     Its weights take up what a level is worth. Where that is not the same in all channels, the

@@ -11,12 +11,13 @@ from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.lowering import ALL_INTEGER, Lowering, Mix, warn_of_unused_recovery
 from edgeres.quantization.recovered import recovered
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
-from edgeres.targets.onnxruntime.pixels import pixel_grid, with_own_grids
+from edgeres.targets.onnxruntime.pixels import pixel_grid, with_pixel_grid
 from edgeres.targets.onnxruntime.placement import place_for_cpu
 
 
 def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
-    placement = with_own_grids(place_for_cpu(graph), pixel_grid(graph, table))
+    # Which weights keep the grid that rounding was recovered on depends on the image's pixels.
+    placement = with_pixel_grid(place_for_cpu(graph), pixel_grid(graph, table))
     network = recovered(graph, table, placement, LOWERING.name, method)
     return lower_for_cpu(network, table, method)
 
@@ -44,14 +45,12 @@ def quantize_for_cpu(
     """
     graph = view(model.proto).keeping(mix.kept)
     warn_of_unused_recovery(table, method)
-    placement = place_for_cpu(graph)
-    own = with_own_grids(placement, pixel_grid(graph, table))
-    changed = recovered(graph, table, own, LOWERING.name, method)
+    method = method or table.method
     return LoweredNetwork(
-        model=lower_for_cpu(changed, table, method),
+        model=_lowered(graph, table, method),
         source=model.artifact,
-        layers=placement.layers,
+        layers=place_for_cpu(graph).layers,
         table=table,
-        method=method or table.method,
+        method=method,
         search=mix.search,
     )
