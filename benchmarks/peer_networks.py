@@ -41,7 +41,7 @@ class PeerError(Exception):
     """A peer could not be installed, or failed; the message is its own last words."""
 
 
-class Network(Protocol):
+class PeerNetwork(Protocol):
     """A quantized network that is loaded."""
 
     def classes(self, images: Path) -> NDArray[np.int64]:
@@ -144,7 +144,7 @@ class Served:
 
 
 def interleaved(
-    networks: Mapping[str, Network], turns: int = TURNS
+    networks: Mapping[str, PeerNetwork], turns: int = TURNS
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Returns the milliseconds of every network, and why any failed.
 

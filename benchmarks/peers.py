@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from benchmarks.peer_networks import (
     LIMIT_S,
     THREADS,
-    Network,
     PeerError,
+    PeerNetwork,
     Served,
     SessionNetwork,
     interleaved,
@@ -99,7 +99,7 @@ class Work:
         stored: Images = np.load(self.validation, mmap_mode="r")
         return stored[:1].copy()
 
-    def count_correct(self, network: Network) -> int:
+    def count_correct(self, network: PeerNetwork) -> int:
         """Returns how many validation images a network classifies correctly."""
         return int((network.classes(self.validation) == self.labels).sum())
 
@@ -109,7 +109,7 @@ class Attempt:
     """The outcome of a tool's variant; without a network its row has the reason."""
 
     row: Row
-    network: Network | None
+    network: PeerNetwork | None
 
     def close(self) -> None:
         """Ends what the network started."""
@@ -180,13 +180,13 @@ def attempted(work: Work, tool: str, variant: str, python: Path) -> Attempt:
         return Attempt({"note": last_words(str(error))}, None)
 
 
-def evaluated(work: Work, row: Row, network: Network) -> Attempt:
+def evaluated(work: Work, row: Row, network: PeerNetwork) -> Attempt:
     """Returns a network's attempt, with its accuracy added to the row."""
     accuracy = {"right": work.count_correct(network), "samples": len(work.labels)}
     return Attempt({**row, **accuracy}, network)
 
 
-def quantized(work: Work, tool: str, variant: str, python: Path) -> tuple[Row, Network]:
+def quantized(work: Work, tool: str, variant: str, python: Path) -> tuple[Row, PeerNetwork]:
     """Runs a tool and returns what it cost and the network that it wrote, loaded.
 
     Raises:

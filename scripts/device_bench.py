@@ -52,7 +52,7 @@ class Options:
 
 
 @dataclass(slots=True)
-class Network:
+class PreparedNetwork:
     """A model with images to run it on."""
 
     model: Path
@@ -71,7 +71,7 @@ class Bench:
     options: Options
     lacks: Mapping[str, str]
     """What this machine does not have, and why."""
-    networks: dict[str, Network] = field(default_factory=dict)
+    networks: dict[str, PreparedNetwork] = field(default_factory=dict)
     simulated: dict[tuple[str, Precision], NDArray[np.float32]] = field(default_factory=dict)
     engines: dict[tuple[str, Precision], EngineArtifact] = field(default_factory=dict)
 
@@ -81,7 +81,7 @@ class Bench:
         if missing:
             raise LackError(f"lacks {', '.join(missing)}")
 
-    def network(self, name: str) -> Network:
+    def network(self, name: str) -> PreparedNetwork:
         """Returns a network, or ends the step."""
         if name not in self.networks:
             raise LackError(f"the model of {name} was not made")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from device_bench import Bench, FailureError, Figures, LackError, Network, Options, trtexec
+from device_bench import Bench, FailureError, Figures, LackError, Options, PreparedNetwork, trtexec
 from numpy.typing import NDArray
 
 from edgeres.core.bench_requests import Timing
@@ -128,7 +128,7 @@ def prepare(bench: Bench, name: str, model: Path, data: Path, test: Dataset) -> 
     with closing(batches(test, described.contract or table.contract, batch_size=BATCH)) as stream:
         parts = [(batch.images, batch.labels) for batch in stream]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    bench.networks[name] = Network(
+    bench.networks[name] = PreparedNetwork(
         model=model, images=images, labels=labels, table=table, data=data
     )
     return {"model_sha256": described.sha256, "images": len(images), "calibrated_on": table.samples}

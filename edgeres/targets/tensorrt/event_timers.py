@@ -5,22 +5,38 @@ A timer owns its events and streams; the execution context that it times closes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from edgeres.core.bench_requests import Timing
 from edgeres.targets.tensorrt.device import EventPair, Stream
 
-if TYPE_CHECKING:
-    from edgeres.targets.tensorrt.execution_context import ExecutionContext
-
 _NS_PER_MS = 1e6
+
+
+class TimedContext(Protocol):
+    """What a timer needs of the execution context that it times."""
+
+    stream: Stream
+
+    def launcher(self, *, graph: bool, copies: bool) -> Callable[[], None]:
+        """Returns what enqueues the present batch on the stream."""
+        ...
+
+    def upload(self, stream: Stream) -> None:
+        """Enqueues the copy of the images on a stream."""
+        ...
+
+    def download(self, stream: Stream) -> None:
+        """Enqueues the copy of the logits on a stream."""
+        ...
 
 
 class ComputeTimer:
     """The network alone, from one event to the other."""
 
-    def __init__(self, context: ExecutionContext, timing: Timing) -> None:
+    def __init__(self, context: TimedContext, timing: Timing) -> None:
         """Captures the graph where the mode has one."""
         self._launch = context.launcher(graph=timing.graph, copies=False)
         self._stream = context.stream
@@ -47,7 +63,7 @@ class PipelinedTimer:
     sampleOptions.h (defaults); release notes of 11.0.
     """
 
-    def __init__(self, context: ExecutionContext, timing: Timing) -> None:
+    def __init__(self, context: TimedContext, timing: Timing) -> None:
         """Captures the graph where the mode has one, and makes the streams for the copies."""
         copies = timing is Timing.TRTEXEC_10
         self._context = context

@@ -31,7 +31,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
+class TimingCacheDescription:
     """What stands beside a file of timings."""
 
     kind: ClassVar[str] = "edgeres-timing-cache"
@@ -60,7 +60,7 @@ def attach(builder_config: Any, path: Path, origin: Origin, log: TensorRTLog) ->
     # trtexec writes no description: TensorRT's own header in the file decides then.
     if exists and description.exists():
         remedy = f"Delete it with {path.name} to start anew."
-        timings = load_document(description, Timings, remedy=remedy)
+        timings = load_document(description, TimingCacheDescription, remedy=remedy)
         if timings.origin != origin:
             raise MismatchError(
                 f"The timing cache {path} was taken by {timings.origin}, and this build is of "
@@ -91,7 +91,7 @@ def save(builder_config: Any, path: Path, origin: Origin) -> None:
         ArtifactError: the files cannot be written.
     """
     content = bytes(builder_config.get_timing_cache().serialize())
-    timings = Timings(sha256=hashlib.sha256(content).hexdigest(), origin=origin)
+    timings = TimingCacheDescription(sha256=hashlib.sha256(content).hexdigest(), origin=origin)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
         save_json(manifest_path(path), timings)
