@@ -51,6 +51,10 @@ class Target(ABC):
     takes_profile: bool
     """Whether batch and image sizes are fixed when the engine is built, and other options of a
     builder apply."""
+    evaluates_references: bool = False
+    """Whether FP32 references and simulations are evaluated on it: one target does."""
+    is_simulated: bool = False
+    """Whether `bench --simulate` stands for its placement: one target's does."""
 
     @abstractmethod
     def is_installed(self) -> bool:
@@ -203,12 +207,12 @@ def target_of(manifest: Manifest) -> Target:
 
 def cpu_target() -> Target:
     """Returns the target that runs on every machine, and on which references are evaluated."""
-    return next(target for target in targets().values() if not target.uses_gpu)
+    return next(target for target in targets().values() if target.evaluates_references)
 
 
 def simulated_target() -> Target:
     """Returns the target whose placement a simulation on the CPU stands for."""
-    return next(target for target in targets().values() if target.uses_gpu)
+    return next(target for target in targets().values() if target.is_simulated)
 
 
 def lowerings() -> tuple[Lowering, ...]:

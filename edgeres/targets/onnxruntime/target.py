@@ -119,4 +119,5 @@ TARGET = OnnxRuntimeTarget(
     timings=(Timing.END_TO_END,),
     uses_gpu=False,
     takes_profile=False,
+    evaluates_references=True,
 )

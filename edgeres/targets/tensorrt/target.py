@@ -13,7 +13,7 @@ from edgeres.errors import ConfigError
 from edgeres.installation import is_installed
 from edgeres.progress import Progress, silent
 from edgeres.targets.base import Target
-from edgeres.targets.tensorrt.module import MODULES, TENSORRT_RTX
+from edgeres.targets.tensorrt.module import MODULES, TENSORRT, TENSORRT_RTX
 
 if TYPE_CHECKING:
     from edgeres.core.artifacts import EngineArtifact
@@ -121,6 +121,7 @@ TARGETS = tuple(
         timings=tuple(Timing),
         uses_gpu=True,
         takes_profile=True,
+        is_simulated=name == TENSORRT,
     )
     for name, module in MODULES.items()
 )
