@@ -113,6 +113,7 @@ def build_engine(
     request: BuildConfig = BUILD,
     *,
     table: CalibrationTable | None = None,
+    selection_data: str | Path | None = None,
     output: str | Path,
     method: Method | None = None,
     preprocessing: ContractOptions = NO_OPTIONS,
@@ -124,26 +125,28 @@ def build_engine(
         model: the FP32 ONNX file.
         request: target, precision, batch and the builder's options.
         table: thresholds, for INT8.
+        selection_data: labelled images that mixed precision is chosen by; only for that.
         output: the engine file.
         method: which of the table's thresholds; None takes its own.
         preprocessing: only for a model exported elsewhere, which carries none.
-        progress: receives how far NVIDIA's builder is.
+        progress: receives how far a search or NVIDIA's builder is.
 
     Raises:
         EdgeresError: the network cannot be lowered, the target refused it, or layers run in
             another precision than requested.
     """
-    from edgeres.workflows import build_from_model  # onnx
+    from edgeres.workflows import BuildInputs, SelectionData, build_from_model  # onnx
 
-    return build_from_model(
-        Path(model),
-        request,
-        table,
-        method=method,
-        options=preprocessing,
+    images = None if selection_data is None else SelectionData(data=Path(selection_data))
+    inputs = BuildInputs(
+        model=Path(model),
         output=Path(output),
-        progress=progress,
+        table=table,
+        selection=images,
+        method=method,
+        contract=preprocessing,
     )
+    return build_from_model(inputs, request, progress=progress)
 
 
 def bench(

@@ -34,7 +34,13 @@ from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import HostMemory, Runner
 from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.targets.tensorrt.runner import TensorRTRunner
-from edgeres.workflows import Judges, build_from_model, calibrate_model, export_stage
+from edgeres.workflows import (
+    BuildInputs,
+    SelectionData,
+    build_from_model,
+    calibrate_model,
+    export_stage,
+)
 
 BATCH = 16
 SAMPLES = 400
@@ -157,13 +163,15 @@ def build(bench: Bench, name: str, precision: Precision) -> Figures:
         batch=(1, 1, BATCH),
         max_drop_pp=MIXED_DROP_PP if mixed else None,
     )
-    judges = Judges(data=network.data, labelled=False, samples=bench.options.images)
+    selection = SelectionData(data=network.data, labelled=False, samples=bench.options.images)
     engine = build_from_model(
-        network.model,
+        BuildInputs(
+            model=network.model,
+            table=network.table if precision.quantizes else None,
+            selection=selection if mixed else None,
+            output=bench.options.folder / f"{name}.{precision}.plan",
+        ),
         config,
-        network.table if precision.quantizes else None,
-        output=bench.options.folder / f"{name}.{precision}.plan",
-        judges=judges if mixed else None,
     )
     bench.engines[name, precision] = engine
     manifest = engine.manifest

@@ -13,7 +13,7 @@ from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.files import sha256_of
 from edgeres.images import Dataset, embedded_digits, embedded_path
 from edgeres.serialization import save_json
-from edgeres.workflows import build_from_model, calibrate_model, export_stage
+from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
 
 CLASSES = 10
 
@@ -60,7 +60,7 @@ def make_digits(folder: Path) -> Digits:
     )
     stage.export_model(request, output=made.model)
     table = calibrate_model(made.model, made.train, CalibrationConfig(), output=made.table)
-    build_from_model(made.model, BuildConfig(), table, output=made.engine)
+    build_from_model(BuildInputs(model=made.model, table=table, output=made.engine), BuildConfig())
     return made
 
 

@@ -23,7 +23,13 @@ from edgeres.images import batches, load_dataset
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.onnxruntime.runner import network_runner
 from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
-from edgeres.workflows import bench_engine, build_from_model, calibrate_model, export_stage
+from edgeres.workflows import (
+    BuildInputs,
+    bench_engine,
+    build_from_model,
+    calibrate_model,
+    export_stage,
+)
 
 pytestmark = pytest.mark.shared
 
@@ -115,7 +121,9 @@ class Network:
     def verdict(self) -> Verdict:
         """The verdict on its INT8 engine for the CPU."""
         engine = self.folder / "int8.onnx"
-        build_from_model(self.model.path, BuildConfig(), self.table, output=engine)
+        build_from_model(
+            BuildInputs(model=self.model.path, table=self.table, output=engine), BuildConfig()
+        )
         data = self._data / self.case.test
         return bench_engine(BenchInputs(engine=engine, reference=self.model.path, data=data), BRIEF)
 
@@ -174,7 +182,10 @@ def test_a_plan_of_every_precision(network: Network, precision: Precision) -> No
     table = network.table if precision is Precision.INT8 else None
     config = BuildConfig(target="tensorrt-rtx", precision=precision, compute_capability="8.6")
     plan = build_from_model(
-        network.model.path, config, table, output=network.folder / f"{precision}.plan"
+        BuildInputs(
+            model=network.model.path, table=table, output=network.folder / f"{precision}.plan"
+        ),
+        config,
     )
     kinds = Counter(layer.precision for layer in plan.manifest.layers if layer.op_type == "Conv")
     assert set(kinds) == {precision}

@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CLEAN: tuple[str, ...] = (
     "benchmarks",
     "calibration",
+    "cli",
     "evaluation",
+    "help",
     "images",
     "machine",
     "networks",
@@ -33,12 +35,14 @@ CLEAN: tuple[str, ...] = (
     "statistics",
     "targets",
     "training",
+    "workflows",
 )
 """Areas that have none of the words; an area that was cleaned is added here."""
 
 CLEAN_DOCSTRINGS: tuple[str, ...] = (
     "benchmarks",
     "calibration",
+    "cli",
     "evaluation",
     "images",
     "machine",
@@ -47,6 +51,7 @@ CLEAN_DOCSTRINGS: tuple[str, ...] = (
     "statistics",
     "targets",
     "training",
+    "workflows",
 )
 """Areas whose docstrings have none of the phrases either."""
 

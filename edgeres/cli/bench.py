@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from edgeres.cli.options import (
     PATH,
@@ -14,6 +13,7 @@ from edgeres.cli.options import (
     common_options,
     contract_options,
     option_group,
+    was_typed,
 )
 from edgeres.cli.output import command_line, progress_bars, show, show_json
 from edgeres.core.bench_requests import (
@@ -28,20 +28,6 @@ from edgeres.core.bench_requests import (
 from edgeres.core.contract import ContractOptions
 
 DEFAULTS = BenchConfig()
-
-
-def _check_counts(timing: Timing) -> None:
-    """Refuses counts that were typed for a mode that has its own."""
-    source = click.get_current_context().get_parameter_source
-    typed = [f"--{name}" for name in ("iterations", "warmup") if source(name) is _TYPED]
-    if timing.trtexec and typed:
-        raise click.UsageError(
-            f"--timing {timing} takes as many inferences as trtexec does: at least 10, for 3 "
-            f"seconds, after 0.2 seconds of warm-up. Leave {' and '.join(typed)} out."
-        )
-
-
-_TYPED = ParameterSource.COMMANDLINE
 
 
 def _loadgen_config(scenario: Scenario | None, loadgen_seconds: float) -> LoadGenConfig | None:
@@ -63,7 +49,7 @@ _config = option_group(
         type=Names(Decision),
         default=DEFAULTS.decide.value,
         show_default=True,
-        help="What is held against --max-drop: the bound that the images prove, or the drop measured.",
+        help="What is compared with --max-drop: the bound that the images prove, or the drop measured.",
     ),
     click.option(
         "--min-speedup",
@@ -76,40 +62,44 @@ _config = option_group(
         type=float,
         default=DEFAULTS.max_slowdown,
         show_default=True,
-        metavar="PART",
-        help="Largest growth of the latency against --baseline, as a part of it.",
+        metavar="FRACTION",
+        help="Largest growth of the latency compared with --baseline, as a fraction.",
     ),
-    click.option("--samples", type=int, metavar="N", help="Images to judge on. [default: all]"),
+    click.option("--samples", type=int, metavar="N", help="Images to evaluate on. [default: all]"),
     click.option(
-        "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the images drawn."
+        "--seed",
+        type=int,
+        default=DEFAULTS.seed,
+        show_default=True,
+        help="Random seed for sampling images.",
     ),
     click.option(
         "--batch-size",
         type=int,
         default=DEFAULTS.batch_size,
         show_default=True,
-        help="Images at once while accuracy is taken.",
+        help="Images per inference while accuracy is measured.",
     ),
     click.option(
         "--latency-batch",
         type=int,
         default=DEFAULTS.latency_batch,
         show_default=True,
-        help="Images at once while latency is taken.",
+        help="Images per inference while latency is measured.",
     ),
     click.option(
         "--iterations",
         type=int,
         default=DEFAULTS.iterations,
         show_default=True,
-        help="Latencies taken of each engine.",
+        help="Timed inferences of each engine.",
     ),
     click.option(
         "--warmup",
         type=int,
         default=DEFAULTS.warmup,
         show_default=True,
-        help="Inferences of each engine before them.",
+        help="Warm-up runs of each engine.",
     ),
     click.option(
         "--timing",
@@ -121,7 +111,7 @@ _config = option_group(
     click.option(
         "--strict",
         is_flag=True,
-        help="Exit code 7 if the machine did not hold still, or LoadGen's run is INVALID.",
+        help="Exit code 7 if the machine was unstable, or LoadGen's run is INVALID.",
     ),
     click.option(
         "--energy/--no-energy",
@@ -167,7 +157,7 @@ _reports = option_group(
 )
 
 
-@click.command(short_help="Judge an engine against the FP32 reference.")
+@click.command(short_help="Compare an engine with the FP32 reference.")
 @click.argument("engine", type=PATH)
 @click.option("--reference", type=PATH, required=True, help="FP32 ONNX model, or another engine.")
 @click.option("--data", type=PATH, required=True, help="Labelled images.")
@@ -177,7 +167,7 @@ _reports = option_group(
     "--baseline",
     type=PATH,
     metavar="OLD.json",
-    help="What --json said of an earlier engine on these images; this one must not be worse.",
+    help="JSON of an earlier engine on these images, by --json; this one must not be worse.",
 )
 @click.option(
     "--trust",
@@ -188,7 +178,7 @@ _reports = option_group(
 @click.option(
     "--simulate",
     is_flag=True,
-    help="ENGINE is a calibration table: judge TensorRT's placement on this CPU, accuracy only.",
+    help="ENGINE is a calibration table: TensorRT's placement on this CPU, accuracy only.",
 )
 @_reports
 @contract_options
@@ -207,10 +197,10 @@ def bench(
     contract: ContractOptions,
     as_json: bool,
 ) -> None:
-    """Judge ENGINE against the FP32 reference on the same images: accuracy and latency.
+    """Compare ENGINE with the FP32 reference on the same images: accuracy and latency.
 
     Exit codes: 0 pass, 3 accuracy, 4 speed, 5 layers not in INT8, 6 engine, images or labels do
-    not belong together, 7 unsteady machine.
+    not belong together, 7 unstable machine.
 
     \b
     Example:
@@ -221,7 +211,13 @@ def bench(
     """
     from edgeres.workflows import bench_engine  # onnxruntime
 
-    _check_counts(config.timing)
+    # trtexec's modes run by time, so a count that was typed would be dropped in silence.
+    counts = [f"--{name}" for name in ("iterations", "warmup") if was_typed(name)]
+    if config.timing.trtexec and counts:
+        raise click.UsageError(
+            f"--timing {config.timing} takes as many inferences as trtexec does: at least 10, for "
+            f"3 seconds, after 0.2 seconds of warm-up. Leave {' and '.join(counts)} out."
+        )
     inputs = BenchInputs(
         engine=engine,
         reference=reference,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -23,46 +22,15 @@ from edgeres.cli.options import (
     option_group,
     output_option,
 )
-from edgeres.cli.output import progress_bars, say, show, show_json
+from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildConfig
 from edgeres.targets.base import targets
 
-if TYPE_CHECKING:
-    from edgeres.core.artifacts import EngineArtifact
-
 DEFAULTS = BuildConfig()
-
-
-def _check_sources(
-    precision: Precision, calibration: Path | None, calib_data: Path | None, judge_data: Path | None
-) -> None:
-    """Refuses files that exclude each other, and mixed precision without images to judge by."""
-    if calibration is not None and calib_data is not None:
-        raise click.UsageError("Pass --calibration or --calib-data, not both.")
-    if (precision is Precision.MIXED) is (judge_data is None):
-        raise click.UsageError(
-            "--precision mixed needs --judge-data, labelled images to count the drop on."
-            if judge_data is None
-            else "--judge-data is for --precision mixed. Leave it out."
-        )
-
-
-def _tell(engine: EngineArtifact, config: BuildConfig) -> None:
-    """Says what was built, how much of it runs as asked, and what a search weighed."""
-    from edgeres.core.audit import describe_coverage
-    from edgeres.report import mixed_table  # rich
-
-    path, manifest = engine.path, engine.manifest
-    say(f"{path}: {config.precision} for {config.target}, {path.stat().st_size / 1e6:.1f} MB")
-    say(f"{path}.json: its manifest")
-    if manifest.audit is not None:
-        say(describe_coverage(manifest.audit, config.precision))
-    if manifest.search is not None:
-        show(mixed_table(manifest.search))
 
 
 _request = option_group(
@@ -114,7 +82,7 @@ _request = option_group(
         "required_coverage",
         type=float,
         metavar="PERCENT",
-        help="Convolutions and additions that must run in the precision asked for; else exit code 5.",
+        help="Convolutions and additions that must run in the requested precision; else exit code 5.",
     ),
 )
 
@@ -153,10 +121,9 @@ def build_engine(
     """Build an engine from MODEL: for this CPU, for TensorRT, or for TensorRT for RTX.
 
     Precision mixed keeps residual blocks from INT8, those first that cost the most accuracy for
-    the least latency, until --judge-data lose at most --max-drop. Judge on images that neither
-    training nor bench uses.
-    What NVIDIA's version at hand lacks is refused by name; nothing that was asked for is dropped.
-    Exit code 5: fewer layers than --require-coverage run in the precision asked for.
+    the least latency, until --judge-data, images that neither training nor bench should use, lose
+    at most --max-drop. What NVIDIA's version at hand lacks is refused by name, never dropped.
+    Exit code 5: fewer layers than --require-coverage run in the requested precision.
 
     \b
     Example:
@@ -166,42 +133,34 @@ def build_engine(
       edgeres build-engine resnet50.onnx --calibration resnet50.table.json \\
         --precision mixed --max-drop 0.2 --judge-data held_out/ -o resnet50.mixed.onnx
     """
-    from edgeres.core.table import load_table
-    from edgeres.workflows import Judges, build_from_model, calibrate_model, check_build  # onnx
+    from edgeres.core.audit import describe_coverage
+    from edgeres.report import mixed_table  # rich
+    from edgeres.workflows import BuildInputs, SelectionData, build_from_model  # onnx
 
-    _check_sources(request.precision, calibration, calib_data, judge_data)
     # One number is the contract's crop, three are the profile of a plan.
-    if isinstance(input_size, tuple):
-        request = replace(request, options=options, input_size=input_size)
-    else:
-        request = replace(request, options=options)
-        contract = replace(contract, input_size=input_size)
+    profile = input_size if isinstance(input_size, tuple) else None
+    crop = input_size if isinstance(input_size, int) else None
+    request = replace(request, options=options, input_size=profile)
     check_effect(request)
-    given = tuple(path for path in (calibration, calib_data, judge_data) if path is not None)
-    has_ranges = calibration is not None or calib_data is not None
-    check_build(
-        request, has_ranges=has_ranges, method=method, output=output, inputs=(model, *given)
+    inputs = BuildInputs(
+        model=model,
+        output=output,
+        table=calibration,
+        calibration_data=calib_data,
+        selection=None if judge_data is None else SelectionData(data=judge_data),
+        method=method,
+        contract=replace(contract, input_size=crop),
     )
-    table = None if calibration is None else load_table(calibration)
     with progress_bars() as progress:
-        if calib_data is not None:
-            table = calibrate_model(
-                model, calib_data, CalibrationConfig(), contract, progress=progress
-            )
-        judges = None
-        if judge_data is not None:
-            judges = Judges(data=judge_data, labelled=True)
-        engine = build_from_model(
-            model,
-            request,
-            table,
-            method=method,
-            options=contract,
-            output=output,
-            progress=progress,
-            judges=judges,
-        )
+        engine = build_from_model(inputs, request, progress=progress)
+    manifest = engine.manifest
     if as_json:
-        show_json(engine.manifest)
-    else:
-        _tell(engine, request)
+        show_json(manifest)
+        return
+    mb = output.stat().st_size / 1e6
+    show_status(f"{output}: {request.precision} for {request.target}, {mb:.1f} MB")
+    show_status(f"{output}.json: its manifest")
+    if manifest.audit is not None:
+        show_status(describe_coverage(manifest.audit, request.precision))
+    if manifest.search is not None:
+        show(mixed_table(manifest.search))

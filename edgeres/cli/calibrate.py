@@ -14,7 +14,7 @@ from edgeres.cli.options import (
     option_group,
     output_option,
 )
-from edgeres.cli.output import progress_bars, say, show, show_json
+from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.core.contract import ContractOptions
 from edgeres.core.methods import Method, Recover, WeightMethod
 from edgeres.core.requests import CalibrationConfig
@@ -30,10 +30,14 @@ _request = option_group(
         type=int,
         default=DEFAULTS.samples,
         show_default=True,
-        help="Images to use, drawn from --data.",
+        help="Images to use, sampled from --data.",
     ),
     click.option(
-        "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the images drawn."
+        "--seed",
+        type=int,
+        default=DEFAULTS.seed,
+        show_default=True,
+        help="Random seed for sampling images.",
     ),
     click.option(
         "--method",
@@ -59,14 +63,14 @@ _request = option_group(
         type=int,
         default=DEFAULTS.batch_size,
         show_default=True,
-        help="Images at once.",
+        help="Images per inference.",
     ),
     click.option(
         "--recover",
         type=Names(Recover),
         default=DEFAULTS.recover.value,
         show_default=True,
-        help="Win accuracy back: correct biases, or fit the rounding of every weight too (torch).",
+        help="Recover accuracy: correct biases, or fit the rounding of every weight too (torch).",
     ),
     click.option(
         "--recover-iterations",
@@ -81,7 +85,7 @@ _request = option_group(
 )
 
 
-@click.command(short_help="Observe the ranges of a model's activations on images.")
+@click.command(short_help="Collect the ranges of a model's activations on images.")
 @click.argument("model", type=PATH)
 @click.option("--data", type=PATH, required=True, help="Folder of images, or .npz; labels unused.")
 @_request
@@ -111,7 +115,7 @@ def calibrate(
     trt_version: str,
     as_json: bool,
 ) -> None:
-    """Observe the ranges of MODEL's activations on images, by every method in one pass.
+    """Collect the ranges of MODEL's activations on images, by every method in one pass.
 
     Method auto then searches: it holds images out of the ranges, and takes the thresholds with
     which the logits of these images come out best, for the CPU's and for TensorRT's engines.
@@ -123,27 +127,30 @@ def calibrate(
       edgeres calibrate resnet50.onnx --data train/ --method auto --sensitivity -o resnet50.table.json
     """
     from edgeres import workflows  # onnxruntime
+    from edgeres.onnx_file import load_onnx  # onnx
     from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
 
     if emit_trt_cache is not None:
         workflows.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
+    loaded = load_onnx(model)
     with progress_bars() as progress:
         table = workflows.calibrate_model(
-            model, data, request, contract, output=output, progress=progress
+            loaded, data, request, contract, output=output, progress=progress
         )
-    say(
+    # The table is on the disk by now, so it is reported even if the cache is refused below.
+    show_status(
         f"{output}: {len(table.tensors)} activations from {table.samples} images, "
         f"method {table.method}"
     )
     if emit_trt_cache is not None:
-        count = workflows.emit_trt_cache(model, table, trt_version, output=emit_trt_cache)
-        say(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")
+        count = workflows.emit_trt_cache(loaded, table, trt_version, output=emit_trt_cache)
+        show_status(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")
     if as_json:
         show_json(table)
         return
-    for picked in table.choices:
-        say(describe_choice(picked))
+    for choice in table.choices:
+        show_status(describe_choice(choice))
     if table.recovery is not None:
-        say(describe_recovery(table.recovery))
+        show_status(describe_recovery(table.recovery))
     if table.sensitivity is not None:
         show(sensitivity_table(table.sensitivity))

@@ -5,15 +5,11 @@ from __future__ import annotations
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from edgeres.cli.options import PATH, common_options
-from edgeres.cli.output import progress_bars, say, show, show_json
-
-if TYPE_CHECKING:
-    from edgeres.workflows import DemoResult
+from edgeres.cli.output import progress_bars, show, show_json, show_status
 
 
 @click.command(short_help="Run the whole path on handwritten digits, offline.")
@@ -29,9 +25,9 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
     """
     from edgeres.workflows import run_demo  # onnxruntime, torch
 
-    place = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory()
-    with place as folder, progress_bars() as progress:
-        results = run_demo(Path(folder), say=say, progress=progress)
+    folder_of_run = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory()
+    with folder_of_run as folder, progress_bars() as progress:
+        results = run_demo(Path(folder), show_status=show_status, progress=progress)
     if as_json:
         verdicts = {r.engine.manifest.target: r.verdict for r in results}
         show_json({"schema_version": 1, "verdicts": verdicts})
@@ -39,15 +35,16 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
         from edgeres.report import render_verdict
 
         for result in results:
-            show(f"\n{_heading(result)}\n")
+            manifest = result.engine.manifest
+            place = (
+                "evaluated on the CPU, by the same quantized network"
+                if result.simulated
+                else "run here"
+            )
+            show(
+                f"\n[bold]{manifest.target}[/bold]: {manifest.precision} engine, "
+                f"{result.engine_bytes / 1e6:.2f} MB, {place}\n"
+            )
             show(render_verdict(result.verdict))
+    # The worst outcome decides: a script must not pass because the last target did.
     ctx.exit(max(result.verdict.exit_code for result in results))
-
-
-def _heading(result: DemoResult) -> str:
-    manifest = result.engine.manifest
-    where = "judged on the CPU, by the same quantized network" if result.simulated else "run here"
-    return (
-        f"[bold]{manifest.target}[/bold]: {manifest.precision} engine, "
-        f"{result.engine_bytes / 1e6:.2f} MB, {where}"
-    )

@@ -8,10 +8,10 @@ from edgeres.cli.options import common_options
 from edgeres.cli.output import show, show_json
 
 
-@click.command(short_help="Tell what this machine can do, and what to install.")
+@click.command(short_help="Show what this machine can do, and what to install.")
 @common_options
 def doctor(as_json: bool) -> None:
-    """Tell what this machine can do, and what to install or set for the rest.
+    """Show what this machine can do, and what to install or set for the rest.
 
     On a Jetson also its JetPack, power mode, clocks and temperatures; with sudo the memory's
     clock too.
@@ -22,10 +22,10 @@ def doctor(as_json: bool) -> None:
     """
     from edgeres.machine import examine_machine
 
-    found = examine_machine()
+    report = examine_machine()
     if as_json:
-        show_json(found)
+        show_json(report)
         return
     from edgeres.report import render_doctor
 
-    show(render_doctor(found))
+    show(render_doctor(report))

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
-from edgeres.cli.options import Names, option_group
+from edgeres.cli.options import Names, option_group, was_typed
 from edgeres.core.builder_options import OPTIMIZATION_LEVELS, HardwareCompatibility, TensorRTOptions
 from edgeres.core.requests import BuildConfig
 from edgeres.targets.base import find_target
@@ -102,9 +101,3 @@ def check_effect(config: BuildConfig) -> None:
         raise click.UsageError(
             "--float-layers is for int8 and mixed plans of TensorRT. Leave it out."
         )
-
-
-def was_typed(option: str) -> bool:
-    """Returns whether the running command was given an option on its line."""
-    source = click.get_current_context().get_parameter_source(option)
-    return source is ParameterSource.COMMANDLINE

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeres.cli.export import complete_architecture
-from edgeres.cli.options import PATH, Names, common_options
-from edgeres.cli.output import progress_bars, say, show, show_json
+from edgeres.cli.options import PATH, Names, common_options, was_typed
+from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.files import atomic_write, check_writable
 from edgeres.networks.explain import Example, example_block, explain_architecture
-from edgeres.networks.network import BuildingBlock, Network, ratios
+from edgeres.networks.network import Network, ratios
 from edgeres.serialization import to_json
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
-
-@click.command(short_help="Tell what an architecture consists of.")
+@click.command(short_help="Show what an architecture consists of.")
 @click.argument(
     "architecture", metavar="ARCH", required=False, shell_complete=complete_architecture
 )
@@ -52,7 +48,7 @@ def explain(
     svg: Path | None,
     as_json: bool,
 ) -> None:
-    """Tell what an architecture consists of: blocks, parameters, MACs, bytes.
+    """Show what an architecture consists of: blocks, parameters, MACs, bytes.
 
     ARCH may be left out with --block, which needs none. With --gradients the network and its
     counterpart without skip connections, or --against, are trained for some steps.
@@ -65,22 +61,13 @@ def explain(
       edgeres explain wide_resnet50_2 --input-size 160 --svg wide.svg
       edgeres explain resnet56 --gradients --svg gradients.svg
     """
+    # An option that nothing would be done with is refused, never dropped in silence.
     if architecture is None:
         if block is None:
             raise click.UsageError("Missing ARCH. Name an architecture, or pass --block.")
-        need_arch = {
-            "--against": against,
-            "--svg": svg,
-            "--gradients": gradients or None,
-            "--steps": steps,
-            "--input-size": input_size,
-            "--num-classes": num_classes,
-        }
-        for option, value in need_arch.items():
-            if value is not None:
-                raise click.UsageError(
-                    f"{option} needs ARCH. Name an architecture, or leave it out."
-                )
+        needing = ("against", "svg", "gradients", "steps", "input_size", "num_classes")
+        if typed := [f"--{name.replace('_', '-')}" for name in needing if was_typed(name)]:
+            raise click.UsageError(f"{typed[0]} needs ARCH. Name an architecture, or leave it out.")
     if steps is not None and not gradients:
         raise click.UsageError("--steps needs --gradients: nothing else is trained.")
     if gradients and architecture is not None:
@@ -96,19 +83,35 @@ def explain(
     network = None if architecture is None else explain_architecture(architecture, **size)
     other = None if against is None else explain_architecture(against, **size)
     if network is not None and svg is not None:
-        _draw(network, svg)
+        from edgeres.report import draw_network_svg  # rich, as all of report
+
+        _write(svg, draw_network_svg(network))
+        show_status(f"{svg}: drawing of {network.spec.name}")
+    _show_structure(network, other, block, as_json=as_json)
+
+
+def _show_structure(
+    network: Network | None, other: Network | None, block: Example | None, *, as_json: bool
+) -> None:
+    """Prints a network, alone or beside another, and the weights of a kind of block."""
+    from edgeres.report import render_example, render_network, render_side_by_side
+
     if as_json:
-        show_json(_answer(network, other, block))
+        answer = {"schema_version": 1} if network is None else to_json(network)
+        if network is not None and other is not None:
+            answer |= {"against": other, "ratios": ratios(network, other)}
+        if block is not None:
+            answer |= {"block": example_block(block)}
+        show_json(answer)
         return
-    for part in _parts(network, other, block):
-        show(part)
-
-
-def _draw(network: Network, svg: Path) -> None:
-    from edgeres.report import draw_network_svg  # rich, as all of report
-
-    _write(svg, draw_network_svg(network))
-    say(f"{svg}: drawing of {network.spec.name}")
+    if network is not None:
+        show(render_network(network) if other is None else render_side_by_side(network, other))
+    if block is not None:
+        if network is not None:
+            show("")
+        # There are two kinds, and the point of either is what it saves or costs beside the other.
+        (counterpart,) = (each for each in Example if each is not block)
+        show(render_example(example_block(block), example_block(counterpart)))
 
 
 def _write(path: Path, text: str) -> None:
@@ -124,54 +127,25 @@ def _explain_gradients(
     svg: Path | None,
     as_json: bool,
 ) -> None:
+    """Trains a network and its counterpart for some steps, and prints their gradients by depth."""
     from edgeres.report import draw_plot_svg, gradient_plot, render_gradients
     from edgeres.workflows import gradient_stage  # torch
 
+    # Training takes a minute, so a path that cannot be written is refused before it.
     if svg is not None:
         check_writable(svg)
     stage = gradient_stage()
-    given = {"input_size": input_size, "steps": steps}
     request = stage.GradientRequest(
-        architecture=architecture,
-        against=against,
-        **{name: value for name, value in given.items() if value is not None},
+        architecture=architecture, against=against, input_size=input_size
     )
+    if steps is not None:
+        request = replace(request, steps=steps)
     with progress_bars() as progress:
         comparison = stage.compare_gradients(request, progress)
     if svg is not None:
         _write(svg, draw_plot_svg(gradient_plot(comparison)))
-        say(f"{svg}: gradients of {comparison.network.name} and {comparison.other.name}")
+        show_status(f"{svg}: gradients of {comparison.network.name} and {comparison.other.name}")
     if as_json:
         show_json({"schema_version": 1, "gradients": comparison})
     else:
         show(render_gradients(comparison))
-
-
-def _answer(
-    network: Network | None, other: Network | None, example: Example | None
-) -> dict[str, Any]:
-    """Returns the object of `--json`: the network's own, with what else was asked for."""
-    told = {"schema_version": 1} if network is None else to_json(network)
-    if network is not None and other is not None:
-        told |= {"against": other, "ratios": ratios(network, other)}
-    if example is not None:
-        told |= {"block": example_block(example)}
-    return told
-
-
-def _parts(
-    network: Network | None, other: Network | None, example: Example | None
-) -> Iterator[RenderableType]:
-    from edgeres.report import render_example, render_network, render_side_by_side
-
-    if network is not None:
-        yield render_network(network) if other is None else render_side_by_side(network, other)
-    if network is not None and example is not None:
-        yield ""
-    if example is not None:
-        yield render_example(*_with_its_counterpart(example))
-
-
-def _with_its_counterpart(example: Example) -> tuple[BuildingBlock, BuildingBlock]:
-    (other,) = (each for each in Example if each is not example)
-    return example_block(example), example_block(other)

@@ -14,7 +14,7 @@ from edgeres.cli.options import (
     contract_options,
     output_option,
 )
-from edgeres.cli.output import say, show_json
+from edgeres.cli.output import show_json, show_status
 from edgeres.core.contract import ContractOptions
 from edgeres.networks import ARCHITECTURES, is_published
 from edgeres.networks.specification import Shortcut
@@ -94,5 +94,7 @@ def export(
     if as_json:
         show_json(artifact)
         return
-    say(f"{output}: {architecture}, {artifact.num_classes} classes, sha256 {artifact.sha256[:12]}")
-    say(f"preprocessing: {artifact.contract}")
+    show_status(
+        f"{output}: {architecture}, {artifact.num_classes} classes, sha256 {artifact.sha256[:12]}"
+    )
+    show_status(f"preprocessing: {artifact.contract}")

@@ -10,11 +10,11 @@ from edgeres.cli.options import PATH, common_options
 from edgeres.cli.output import show, show_json
 
 
-@click.command(short_help="Tell what a model, table or engine is.")
-@click.argument("artifact", type=PATH)
+@click.command(short_help="Show what a model, table or engine is.")
+@click.argument("path", metavar="ARTIFACT", type=PATH)
 @common_options
-def inspect(artifact: Path, as_json: bool) -> None:
-    """Tell what a model, table or engine is, where it came from, layer by layer.
+def inspect(path: Path, as_json: bool) -> None:
+    """Show what a model, table or engine is, where it came from, layer by layer.
 
     \b
     Example:
@@ -24,8 +24,9 @@ def inspect(artifact: Path, as_json: bool) -> None:
     from edgeres.report import render_artifact
     from edgeres.workflows import inspect_artifact  # onnx
 
-    found = inspect_artifact(artifact)
+    content = inspect_artifact(path)
     if not as_json:
-        show(render_artifact(found))
+        show(render_artifact(content))
         return
-    show_json(found.manifest if isinstance(found, EngineArtifact) else found)
+    # An engine in memory is a path, bytes and this; only this means something elsewhere.
+    show_json(content.manifest if isinstance(content, EngineArtifact) else content)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from edgeres.core.contract import PRESETS, Color, ContractOptions, Interpolation
 from edgeres.names import nearest
@@ -51,6 +52,12 @@ def _resize(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     if not value.isdecimal():
         raise click.BadParameter(f"{value!r} is neither a number of pixels nor 'none'", ctx, param)
     return int(value)
+
+
+def was_typed(option: str) -> bool:
+    """Returns whether the running command was given an option on its line."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is ParameterSource.COMMANDLINE
 
 
 class Names(click.Choice):  # type: ignore[type-arg]  # click 8.1's takes no parameter
@@ -135,7 +142,7 @@ contract_options = option_group(
     *PREPROCESSING,
     click.option("--input-size", type=int, metavar="N", help="Side of the crop in pixels."),
 )
-"""Adds them; the command receives what they say as `contract`."""
+"""Adds them; the command receives their value as `contract`."""
 
 
 def _set_level(ctx: click.Context, param: click.Parameter, value: int) -> int:

@@ -34,7 +34,7 @@ def show_json(value: Any) -> None:
     click.echo(json_text(value), nl=False)
 
 
-def say(line: str) -> None:
+def show_status(line: str) -> None:
     """Prints one line on what is being done on stderr, unless the command is quiet."""
     if not is_quiet():
         click.echo(line, err=True)
@@ -77,13 +77,13 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def is_quiet() -> bool:
-    """Whether the running command was told to be quiet."""
+    """Returns whether the running command has -q."""
     context = click.get_current_context(silent=True)
     return bool(context and context.meta.get("edgeres.quiet"))
 
 
 def log_to_stderr() -> None:
-    """Sends the library's log to stderr; warnings and worse unless -v or -q say otherwise."""
+    """Sends the library's log to stderr; warnings and worse unless -v or -q is given."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("edgeres")

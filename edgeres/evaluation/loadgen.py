@@ -22,6 +22,7 @@ from edgeres.core.bench_requests import LoadGenConfig, Scenario
 from edgeres.core.verdict import LoadGenResult
 from edgeres.errors import ConfigError, DependencyError, RunnerError
 from edgeres.files import make_folder
+from edgeres.installation import install_hint
 from edgeres.targets.runner import Runner
 
 STREAMS = 8
@@ -112,8 +113,8 @@ def _load() -> Any:
         import mlperf_loadgen
     except ImportError as error:
         raise DependencyError(
-            "MLPerf's LoadGen, which runs --scenario, is not installed: pip install "
-            "'.[loadgen]', from a clone of edgeres"
+            "MLPerf's LoadGen, which runs --scenario, is not installed. "
+            + install_hint("mlperf_loadgen")
         ) from error
     return mlperf_loadgen
 

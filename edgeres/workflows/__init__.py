@@ -5,21 +5,21 @@ and `gradients` are apart because they alone need torch.
 """
 
 from edgeres.workflows.bench import bench_engine
-from edgeres.workflows.build import Judges, build_from_model, check_build
+from edgeres.workflows.build import BuildInputs, SelectionData, build_from_model
 from edgeres.workflows.calibrate import calibrate_model, contract_of
 from edgeres.workflows.compare import rank_runs
 from edgeres.workflows.demo import DemoResult, run_demo
 from edgeres.workflows.inspect import inspect_artifact
-from edgeres.workflows.torch_stages import export_stage, gradient_stage
+from edgeres.workflows.torch_modules import export_stage, gradient_stage
 from edgeres.workflows.trt_cache import check_trt_cache, emit_trt_cache
 
 __all__ = [
+    "BuildInputs",
     "DemoResult",
-    "Judges",
+    "SelectionData",
     "bench_engine",
     "build_from_model",
     "calibrate_model",
-    "check_build",
     "check_trt_cache",
     "contract_of",
     "emit_trt_cache",

@@ -7,24 +7,19 @@ from datetime import datetime, timezone
 
 from edgeres.core.bench_requests import BenchConfig, BenchInputs
 from edgeres.core.verdict import (
-    DataRecord,
     Environment,
-    FileRecord,
-    Provenance,
     Verdict,
     load_run,
 )
-from edgeres.errors import ConfigError
 from edgeres.evaluation.compare import paired_accuracy
 from edgeres.evaluation.evaluate import evaluate_pair
-from edgeres.evaluation.loadgen import check_loadgen
 from edgeres.evaluation.regression import check_same_images
 from edgeres.evaluation.verdict import NOT_RUN, build_verdict
 from edgeres.images import batches, check_labels, load_dataset, select
 from edgeres.machine import describe_machine
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.workflows.bench_pair import load_pair
-from edgeres.workflows.measure import drive, measure
+from edgeres.workflows.measure import check_measurable, drive, measure
 from edgeres.workflows.report import check_reports, write_reports
 from edgeres.workflows.validity import check_validity
 
@@ -48,7 +43,7 @@ def bench_engine(
         ArtifactError: files cannot be read or written.
         DependencyError: LoadGen or the HTML report is requested, and its package is missing.
     """
-    _check_measurable(inputs, config)
+    check_measurable(inputs, config)
     check_reports(inputs)
     started = datetime.now(timezone.utc)
     baseline = None if inputs.baseline is None else load_run(inputs.baseline)
@@ -67,30 +62,13 @@ def bench_engine(
         measured = None if inputs.simulate else measure(pair, dataset, config)
         loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs)
         validity = check_validity(pair, labelled, outcomes, config, progress)
-    provenance = Provenance(
-        command=inputs.command,
-        started=started.isoformat(timespec="seconds"),
-        engine=FileRecord(path=str(inputs.engine), sha256=pair.engine.sha256),
-        reference=FileRecord(path=str(inputs.reference), sha256=pair.reference.sha256),
-        model_sha256=pair.engine.model_sha256,
-        table_sha256=pair.engine.table_sha256,
-        data=DataRecord(
-            path=str(inputs.data),
-            fingerprint=outcomes.fingerprint,
-            samples=len(outcomes.labels),
-            seed=config.seed,
-        ),
-        target=pair.engine.target.name,
-        precision=None if pair.engine.precision is None else pair.engine.precision.value,
-        versions=pair.engine.versions,
-    )
     verdict = build_verdict(
         config,
         accuracy=paired_accuracy(outcomes, dataset.image_name),
         environment=Environment(
             machine=describe_machine(), engine_name=engine.name, reference_name=reference.name
         ),
-        provenance=provenance,
+        provenance=pair.provenance(inputs, outcomes, seed=config.seed, started=started),
         latency=None if measured is None else measured.latency,
         stability=None if measured is None else measured.stability,
         energy=NOT_RUN if measured is None else measured.energy,
@@ -103,25 +81,3 @@ def bench_engine(
     )
     write_reports(verdict, inputs, dataset, pair.engine.sensitivity)
     return verdict
-
-
-def _check_measurable(inputs: BenchInputs, config: BenchConfig) -> None:
-    """Refuses what nothing will be measured for, and what cannot be measured, before it begins."""
-    if inputs.simulate and config.strict:
-        raise ConfigError(
-            "--strict is about a measurement, and --simulate makes none. Leave one of them out."
-        )
-    if inputs.simulate and config.min_speedup is not None:
-        raise ConfigError(
-            "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
-        )
-    if inputs.simulate and config.loadgen is not None:
-        raise ConfigError(
-            "--scenario times an engine, and --simulate has none. Leave one of them out."
-        )
-    if config.loadgen is not None:
-        check_loadgen()
-    elif inputs.loadgen_logs is not None:
-        raise ConfigError(
-            "--loadgen-logs keeps the logs of a scenario, and none is requested. Pass --scenario."
-        )

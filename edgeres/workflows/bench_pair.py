@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from edgeres.core.artifacts import (
     EngineArtifact,
@@ -17,9 +18,10 @@ from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.table import load_table
 from edgeres.core.tuning import Sensitivity
-from edgeres.core.verdict import Check
+from edgeres.core.verdict import Check, DataRecord, FileRecord, Provenance
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks
+from edgeres.evaluation.evaluate import Outcomes
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.lowering import check_table
 from edgeres.targets.base import Target, simulated_target, target_of
@@ -81,6 +83,29 @@ class BenchPair:
         """Preprocessing of both."""
         return self.engine.contract
 
+    def provenance(
+        self, inputs: BenchInputs, outcomes: Outcomes, *, seed: int, started: datetime
+    ) -> Provenance:
+        """Returns which files, versions and images a verdict on this pair is about."""
+        engine = self.engine
+        return Provenance(
+            command=inputs.command,
+            started=started.isoformat(timespec="seconds"),
+            engine=FileRecord(path=str(inputs.engine), sha256=engine.sha256),
+            reference=FileRecord(path=str(inputs.reference), sha256=self.reference.sha256),
+            model_sha256=engine.model_sha256,
+            table_sha256=engine.table_sha256,
+            data=DataRecord(
+                path=str(inputs.data),
+                fingerprint=outcomes.fingerprint,
+                samples=len(outcomes.labels),
+                seed=seed,
+            ),
+            target=engine.target.name,
+            precision=None if engine.precision is None else engine.precision.value,
+            versions=engine.versions,
+        )
+
 
 def load_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
     """Returns engine and reference, each file read once.
@@ -92,11 +117,7 @@ def load_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
             mode that the engine's target does not have.
         ArtifactError: a file cannot be read.
     """
-    if is_engine(inputs.reference):
-        pair = _beside_another_engine(inputs, config)
-    else:
-        model = load_onnx(inputs.reference)
-        pair = _simulated(inputs, model) if inputs.simulate else _built(inputs, config, model)
+    pair = _simulated_pair(inputs) if inputs.simulate else _engine_pair(inputs, config)
     if config.timing not in pair.engine.target.timings:
         raise ConfigError(
             f"--timing {config.timing} needs a GPU, and {pair.engine.runner.name} has none. Use "
@@ -111,57 +132,57 @@ def load_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
     return pair
 
 
-def _beside_another_engine(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
-    if inputs.trust and not manifest_path(inputs.engine).exists():
-        raise ConfigError(
-            f"--trust takes the preprocessing of {inputs.engine} from the reference, which has to "
-            "be its ONNX model. Pass that with --reference."
-        )
-    if inputs.simulate:
-        raise ConfigError(
-            f"--simulate lowers the FP32 model, and {inputs.reference} is an engine. Pass the "
-            "ONNX model with --reference."
-        )
-    other = load_engine(inputs.reference)
-    if not inputs.contract.empty:
-        raise ConfigError(
-            f"{inputs.reference} is an engine and carries its own preprocessing contract. "
-            "Leave the preprocessing options out."
-        )
-    return BenchPair(
-        engine=_evaluated(load_engine(inputs.engine), config),
-        reference=Reference(
+def _engine_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
+    """Returns an engine and the model that it was built from, or another engine."""
+    is_unknown_plan = inputs.trust and not manifest_path(inputs.engine).exists()
+    if is_engine(inputs.reference):
+        if is_unknown_plan:
+            raise ConfigError(
+                f"--trust takes the preprocessing of {inputs.engine} from the reference, which has "
+                "to be its ONNX model. Pass that with --reference."
+            )
+        if not inputs.contract.empty:
+            raise ConfigError(
+                f"{inputs.reference} is an engine and carries its own preprocessing contract. "
+                "Leave the preprocessing options out."
+            )
+        other = load_engine(inputs.reference)
+        reference = Reference(
             runner=target_of(other.manifest).open(other),
             contract=other.manifest.contract,
             sha256=other.manifest.engine_sha256,
             model_sha256=other.manifest.model_sha256,
             model=None,
-        ),
-    )
-
-
-def _built(inputs: BenchInputs, config: BenchConfig, model: LoadedModel) -> BenchPair:
-    """Returns an engine beside the model that it was built from."""
+        )
+        # Other weights than the engine's are allowed here: two engines are compared as they are.
+        return BenchPair(engine=_evaluated(load_engine(inputs.engine), config), reference=reference)
+    model = load_onnx(inputs.reference)
     artifact = model.artifact
-    if inputs.trust and not manifest_path(inputs.engine).exists():
+    if is_unknown_plan:
         contract = contract_of(artifact, inputs.contract)
         engine = trusted_plan(inputs.engine, artifact, contract)
     else:
         engine = load_engine(inputs.engine)
-    manifest = engine.manifest
-    if artifact.sha256 != manifest.model_sha256:
+    built_from = engine.manifest.model_sha256
+    if artifact.sha256 != built_from:
         raise MismatchError(
-            f"{inputs.engine} was built from a model with sha256 {manifest.model_sha256[:12]}, but "
+            f"{inputs.engine} was built from a model with sha256 {built_from[:12]}, but "
             f"{inputs.reference} is {artifact.sha256[:12]}: other weights, or exported again since. "
             "Build the engine again from this model, or pass the model that it was built from."
         )
-    contract = contract_of(artifact, inputs.contract, manifest.contract)
+    contract = contract_of(artifact, inputs.contract, engine.manifest.contract)
     return BenchPair(engine=_evaluated(engine, config), reference=_model_reference(model, contract))
 
 
-def _simulated(inputs: BenchInputs, model: LoadedModel) -> BenchPair:
-    """Returns TensorRT's placement, computed on the CPU, beside the model that it is made from."""
-    artifact, table = model.artifact, load_table(inputs.engine)
+def _simulated_pair(inputs: BenchInputs) -> BenchPair:
+    """Returns TensorRT's placement, computed on the CPU, and the model that it is made from."""
+    if is_engine(inputs.reference):
+        raise ConfigError(
+            f"--simulate lowers the FP32 model, and {inputs.reference} is an engine. Pass the "
+            "ONNX model with --reference."
+        )
+    model, table = load_onnx(inputs.reference), load_table(inputs.engine)
+    artifact = model.artifact
     contract = contract_of(artifact, inputs.contract, table.contract)
     check_table(table, artifact, contract)
     network = quantize_for_tensorrt(model, table)

@@ -1,4 +1,4 @@
-"""An ONNX model and its table to an engine."""
+"""An ONNX model and its calibration to an engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from edgeres.core.artifacts import EngineArtifact, manifest_path
 from edgeres.core.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
-from edgeres.core.table import CalibrationTable
+from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.table import CalibrationTable, load_table
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.images import batches, check_labels, load_dataset, select
@@ -20,146 +20,162 @@ from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.quantization.lowering import ALL_INTEGER, Mix, check_table
 from edgeres.targets.base import build_engine, find_target
-from edgeres.workflows.calibrate import contract_of
+from edgeres.workflows.calibrate import calibrate_model, contract_of
+
+_SELECTION_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judges:
-    """Images that mixed precision is chosen by."""
+class SelectionData:
+    """Images by which mixed precision selects what stays out of INT8."""
 
     data: Path
-    labelled: bool
-    """False: every image whose label changes counts as lost."""
+    labelled: bool = True
+    """False: every image whose predicted class changes counts as newly wrong."""
     samples: int | None = 1024
-    """Images to use, drawn with `seed` when there are more; None: all. They are held in memory."""
+    """Images to use, sampled with `seed` when there are more; None: all. They stay in memory."""
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildInputs:
+    """What an engine is built from, and the file that it becomes."""
+
+    model: Path
+    """The FP32 ONNX file."""
+    output: Path
+    """The engine; its manifest is written beside it."""
+    table: CalibrationTable | Path | None = None
+    """Ranges for INT8, or the file that holds them; for FP16 they only show what would overflow."""
+    calibration_data: Path | None = None
+    """Images to calibrate on now, instead of a table."""
+    selection: SelectionData | None = None
+    """Images for mixed precision; None for the others."""
+    method: Method | None = None
+    """Which thresholds of the table; None takes its own."""
+    contract: ContractOptions = NO_OPTIONS
+    """Only for a model without a contract of its own."""
+
+    def __post_init__(self) -> None:
+        if self.table is not None and self.calibration_data is not None:
+            raise ConfigError("Pass --calibration or --calib-data, not both.")
+
+    @property
+    def read_paths(self) -> tuple[Path, ...]:
+        """The files and folders that are read."""
+        table = self.table if isinstance(self.table, Path) else None
+        selection = None if self.selection is None else self.selection.data
+        paths = (self.model, table, self.calibration_data, selection)
+        return tuple(path for path in paths if path is not None)
+
+
 def build_from_model(
-    model: Path,
-    config: BuildConfig,
-    table: CalibrationTable | None = None,
-    *,
-    method: Method | None = None,
-    options: ContractOptions = NO_OPTIONS,
-    output: Path,
-    progress: Progress = silent,
-    judges: Judges | None = None,
+    inputs: BuildInputs, config: BuildConfig, *, progress: Progress = silent
 ) -> EngineArtifact:
-    """Builds an engine from an ONNX model and, for INT8, its calibration table.
+    """Builds an engine from an ONNX model and, for INT8, its calibration; reads each file once.
 
     Args:
-        model: the FP32 file.
-        config: what is to be built.
-        table: ranges, for INT8; for FP16 they only show what would overflow.
-        method: which thresholds of the table; None takes its own.
-        options: preprocessing of a model that carries none.
-        output: the engine.
-        progress: receives how far a search or NVIDIA's builder is.
-        judges: the images that mixed precision is chosen by; None for the others.
+        inputs: model, ranges, images, and the engine to write.
+        config: precision, target and the options of its builder.
+        progress: receives how far calibration, a search or NVIDIA's builder is.
 
     Raises:
-        ConfigError: INT8 without a table, or a table that the precision has no use for; or
-            `output` is what is read.
-        CalibrationError: the table is another model's.
+        ConfigError: INT8 without ranges, ranges, a method or images that the precision has no use
+            for, or an engine, manifest or timing cache in the place of a file that is read.
+        DataError: the images cannot be used.
+        CalibrationError: the table is another model's, or ranges cannot be collected.
         QuantizationError: the network cannot be lowered.
         BuildError: the target refused it.
-        CoverageError: fewer layers than required run in the precision asked for.
+        CoverageError: fewer layers than required run in the requested precision.
         MismatchError: the timing cache is another GPU's or version's.
         DependencyError: the target's package is missing.
         ArtifactError: files cannot be read or written.
     """
-    check_build(config, has_ranges=table is not None, method=method, output=output, inputs=(model,))
-    loaded = load_onnx(model)
-    contract = contract_of(loaded.artifact, options, None if table is None else table.contract)
-    if table is not None:
-        check_table(table, loaded.artifact, contract)
+    # Calibration and the search take minutes: whatever can be refused without them comes first.
+    _check_build(inputs, config)
+    model = load_onnx(inputs.model)
+    if inputs.calibration_data is not None:
+        table: CalibrationTable | None = calibrate_model(
+            model,
+            inputs.calibration_data,
+            CalibrationConfig(),
+            inputs.contract,
+            progress=progress,
+        )
+    else:
+        table = load_table(inputs.table) if isinstance(inputs.table, Path) else inputs.table
+    known = None if table is None else table.contract
+    contract = contract_of(model.artifact, inputs.contract, known)
     mix = ALL_INTEGER
-    if judges is not None and table is not None:
-        mix = _mix(loaded, contract, config, (table, method), judges, progress)
-    network = find_target(config.target).lower(loaded, config, table, method, mix)
-    return build_engine(network, config, contract, output=output, progress=progress)
-
-
-_JUDGED_AT_ONCE = 8
-
-
-def check_build(
-    config: BuildConfig,
-    *,
-    has_ranges: bool,
-    method: Method | None,
-    output: Path,
-    inputs: tuple[Path, ...],
-) -> None:
-    """Checks what can be said of a build before any image is read for it.
-
-    Args:
-        config: what is to be built.
-        has_ranges: whether there is a table, or images to make one from.
-        method: that was asked for.
-        output: the engine.
-        inputs: the files that it is made from.
-
-    Raises:
-        ConfigError: INT8 without ranges, ranges or a method that the precision has no use for,
-            or an engine, manifest or timing cache in the place of an input.
-        ArtifactError: the engine, its manifest or the timing cache cannot be written.
-    """
-    find_target(config.target).check_request(config)
-    if config.precision.quantizes and not has_ranges:
-        raise ConfigError(
-            f"--precision {config.precision} needs ranges. Pass --calibration TABLE.json from edgeres calibrate, "
-            "or --calib-data PATH to calibrate now."
-        )
-    if config.precision is Precision.FP32 and (has_ranges or method is not None):
-        raise ConfigError(
-            f"--precision {config.precision} has no use for calibration. Leave --calibration, "
-            "--calib-data and --method out, or pass --precision int8."
-        )
-    if config.precision is Precision.FP16 and method is not None:
-        raise ConfigError(
-            "--precision fp16 has no use for --method: its ranges only show what would overflow. "
-            "Leave --method out, or pass --precision int8."
-        )
-    check_writable(output, *inputs)
-    check_writable(manifest_path(output), *inputs)
-    if config.options.timing_cache is not None:
-        _check_timing_cache(Path(config.options.timing_cache), output, inputs)
-
-
-def _check_timing_cache(cache: Path, output: Path, inputs: tuple[Path, ...]) -> None:
-    """Refuses a cache, or what is written beside it, in the place of another file of the build."""
-    made = {path.resolve() for path in (output, manifest_path(output))}
-    for path in (cache, manifest_path(cache)):
-        if path.resolve() in made:
-            raise ConfigError(
-                f"--timing-cache {cache} and the engine {output} would write the same file {path}. "
-                "Pass another --timing-cache."
+    if table is not None:
+        check_table(table, model.artifact, contract)
+        if inputs.selection is not None and config.max_drop_pp is not None:
+            request = MixRequest(
+                lowering=find_target(config.target).lowering(),
+                max_drop_pp=config.max_drop_pp,
+                method=inputs.method,
             )
-        check_writable(path, *inputs)
+            mix = _mix(model, table, request, inputs.selection, contract, progress)
+    network = find_target(config.target).lower(model, config, table, inputs.method, mix)
+    return build_engine(network, config, contract, output=inputs.output, progress=progress)
 
 
 def _mix(
     model: LoadedModel,
+    table: CalibrationTable,
+    request: MixRequest,
+    selection: SelectionData,
     contract: Contract,
-    config: BuildConfig,
-    ranges: tuple[CalibrationTable, Method | None],
-    judges: Judges,
     progress: Progress,
 ) -> Mix:
-    """Returns what to keep from INT8 within the budget of `config`."""
-    table, method = ranges
-    budget = config.max_drop_pp
-    assert budget is not None  # mixed precision without one is refused by `config`
-    request = MixRequest(
-        lowering=find_target(config.target).lowering(), max_drop_pp=budget, method=method
-    )
+    """Returns what stays out of INT8, selected on images within the budget of `request`."""
     dataset = select(
-        load_dataset(judges.data, labelled=judges.labelled), judges.samples, judges.seed
+        load_dataset(selection.data, labelled=selection.labelled), selection.samples, selection.seed
     )
-    if judges.labelled:
+    if selection.labelled:
         check_labels(dataset, model.artifact.num_classes)
-    with closing(batches(dataset, contract, batch_size=_JUDGED_AT_ONCE)) as stream:
-        seen = tracked_batches(stream, len(dataset), "Reading", progress)
-        return choose_mix(model, table, request, seen, progress)
+    with closing(batches(dataset, contract, batch_size=_SELECTION_BATCH)) as stream:
+        images = tracked_batches(stream, len(dataset), "Reading", progress)
+        return choose_mix(model, table, request, images, progress)
+
+
+def _check_build(inputs: BuildInputs, config: BuildConfig) -> None:
+    """Refuses inputs that the precision lacks or has no use for, and outputs that replace inputs."""
+    find_target(config.target).check_request(config)
+    precision, method, output = config.precision, inputs.method, inputs.output
+    has_ranges = inputs.table is not None or inputs.calibration_data is not None
+    if (precision is Precision.MIXED) is (inputs.selection is None):
+        raise ConfigError(
+            "--precision mixed needs --judge-data, labelled images to count the drop on."
+            if inputs.selection is None
+            else "--judge-data is for --precision mixed. Leave it out."
+        )
+    if precision.quantizes and not has_ranges:
+        raise ConfigError(
+            f"--precision {precision} needs ranges. Pass --calibration TABLE.json from edgeres "
+            "calibrate, or --calib-data PATH to calibrate now."
+        )
+    if precision is Precision.FP32 and (has_ranges or method is not None):
+        raise ConfigError(
+            f"--precision {precision} has no use for calibration. Leave --calibration, "
+            "--calib-data and --method out, or pass --precision int8."
+        )
+    if precision is Precision.FP16 and method is not None:
+        raise ConfigError(
+            "--precision fp16 has no use for --method: its ranges only show what would overflow. "
+            "Leave --method out, or pass --precision int8."
+        )
+    outputs = [output, manifest_path(output)]
+    engine_files = {path.resolve() for path in outputs}
+    if config.options.timing_cache is not None:
+        cache = Path(config.options.timing_cache)
+        # The cache has a description beside it, named as an engine's manifest is.
+        for path in (cache, manifest_path(cache)):
+            if path.resolve() in engine_files:
+                raise ConfigError(
+                    f"--timing-cache {cache} and the engine {output} would write the same file "
+                    f"{path}. Pass another --timing-cache."
+                )
+            outputs.append(path)
+    for path in outputs:
+        check_writable(path, *inputs.read_paths)

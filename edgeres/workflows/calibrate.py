@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeres.calibration.calibrate import calibrate
 from edgeres.calibration.recovery.recover import IMAGES as RECOVERY_IMAGES
@@ -18,13 +17,13 @@ from edgeres.core.requests import CalibrationConfig
 from edgeres.core.table import CalibrationTable, save_table
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
-from edgeres.images import Dataset, batches, load_dataset, select, take
-from edgeres.onnx_file import load_onnx
+from edgeres.images import batches, load_dataset, select, take
+from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.progress import Progress, silent, tracked_batches
 
 
 def calibrate_model(
-    model: Path,
+    model: Path | LoadedModel,
     data: Path,
     config: CalibrationConfig,
     options: ContractOptions = NO_OPTIONS,
@@ -32,39 +31,45 @@ def calibrate_model(
     output: Path | None = None,
     progress: Progress = silent,
 ) -> CalibrationTable:
-    """Returns the calibration table of an ONNX model, and writes it where `output` says.
+    """Returns the calibration table of an ONNX model.
+
+    Args:
+        model: the FP32 file, or what was read from it.
+        data: images; labels are not used.
+        config: method, sampling, and what to do beyond thresholds.
+        options: preprocessing of a model that carries none.
+        output: file that the table is written to; None: it is not.
+        progress: receives how far calibration, a search and a recovery are.
 
     Raises:
         DataError: the images cannot be used.
-        CalibrationError: ranges cannot be observed, or too few images for a recovery.
+        CalibrationError: ranges cannot be collected, or too few images for a recovery.
         DependencyError: AdaRound without torch.
         ConfigError: no contract in the model and none in `options`, or one in both; or `output`
             is what is read.
         ArtifactError: the model is none, or the table cannot be written.
     """
     if output is not None:
-        check_writable(output, model, data)
-    loaded = load_onnx(model)
+        path = model if isinstance(model, Path) else model.artifact.path
+        check_writable(output, path, data)
+    loaded = load_onnx(model) if isinstance(model, Path) else model
     contract = contract_of(loaded.artifact, options)
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
-        seen = tracked_batches(stream, len(dataset), "Calibrating", progress)
+        images = tracked_batches(stream, len(dataset), "Calibrating", progress)
         table = calibrate(
-            loaded, seen, config, contract=contract, data=str(data), progress=progress
+            loaded, images, config, contract=contract, data=str(data), progress=progress
         )
     if config.recover is not Recover.NONE:
-        images = _images(dataset, contract)
-        table = recover(loaded, table, images, config, progress=progress)
+        few = take(dataset, np.arange(min(len(dataset), RECOVERY_IMAGES)))
+        # Recovery replays layer after layer on the same images, so they are kept in memory;
+        # calibration above streams, since it needs each image once.
+        with closing(batches(few, contract, batch_size=16)) as stream:
+            kept = np.concatenate([batch.images for batch in stream])
+        table = recover(loaded, table, kept, config, progress=progress)
     if output is not None:
         save_table(output, table)
     return table
-
-
-def _images(dataset: Dataset, contract: Contract) -> NDArray[np.float32]:
-    """Returns the images that recovery takes, (N, 3, H, W), preprocessed."""
-    few = take(dataset, np.arange(min(len(dataset), RECOVERY_IMAGES)))
-    with closing(batches(few, contract, batch_size=16)) as stream:
-        return np.concatenate([batch.images for batch in stream])
 
 
 def contract_of(
@@ -74,14 +79,15 @@ def contract_of(
 
     Args:
         artifact: the model.
-        options: what the user said.
-        known: what a table or an engine made from this very model says; taken where the model
-            has none and the user said nothing.
+        options: what the user passed.
+        known: that of a table or an engine made from this very model; used where the model has
+            none and the user passed none.
 
     Raises:
-        ConfigError: nobody says it, or the user does although the model does.
+        ConfigError: it is unknown, or the user passed one although the model has its own.
     """
     if artifact.contract is not None:
+        # Even equal options are refused: a contract is never typed twice, so it cannot diverge.
         if options.empty:
             return artifact.contract
         raise ConfigError(
@@ -93,7 +99,7 @@ def contract_of(
     if options.preset is None:
         raise ConfigError(
             f"{artifact.path} carries no preprocessing contract: it was not exported by edgeres. "
-            f"Say how its images were prepared: --preset {'|'.join(PRESETS)}, with --mean, --std, "
+            f"Describe how its images were prepared: --preset {'|'.join(PRESETS)}, with --mean, --std, "
             "--color, --input-size and --resize where they differ."
         )
     return options.resolve(options.preset)

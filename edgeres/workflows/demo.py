@@ -14,21 +14,18 @@ from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.verdict import Verdict
 from edgeres.files import atomic_write, make_folder
-from edgeres.images import Dataset, embedded_digits, embedded_path
+from edgeres.images import embedded_digits, embedded_path
 from edgeres.progress import Progress, silent
 from edgeres.targets.base import targets
 from edgeres.workflows.bench import bench_engine
-from edgeres.workflows.build import build_from_model
+from edgeres.workflows.build import BuildInputs, build_from_model
 from edgeres.workflows.calibrate import calibrate_model
-from edgeres.workflows.torch_stages import export_stage
+from edgeres.workflows.torch_modules import export_stage
 
 ARCHITECTURE = "resnet20"
 WEIGHTS = "digits_resnet20.safetensors"
 
 _MAX_DROP_PP = 1.0
-
-Say = Callable[[str], None]
-"""Receives one line on what is being done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,23 +39,37 @@ class DemoResult:
     """Whether the accuracy is that of TensorRT's placement on the CPU, without a latency."""
 
 
-def run_demo(folder: Path, *, say: Say, progress: Progress = silent) -> tuple[DemoResult, ...]:
+def run_demo(
+    folder: Path, *, show_status: Callable[[str], None], progress: Progress = silent
+) -> tuple[DemoResult, ...]:
     """Returns the verdict of every target that this machine can build.
 
     Args:
         folder: where the data, the model, the table and the engines are written; made if missing.
-        say: is told of each step.
+        show_status: receives one line on each step.
         progress: receives how far each pass is.
 
     Raises:
         EdgeresError: a step failed.
     """
     make_folder(folder)
-    train, test = _write_digits(folder)
-    weights = _copied(embedded_path(WEIGHTS), folder)
-    model = _exported(weights, folder, say)
+    train, test = folder / "train.npz", folder / "test.npz"
+    for path, dataset in zip((train, test), embedded_digits(), strict=True):
+        images = np.stack([dataset.image(index) for index in range(len(dataset))])
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, images=images, labels=np.asarray(dataset.labels))
+    # A copy, so that a kept folder has all that its commands were run on.
+    weights = folder / WEIGHTS
+    with atomic_write(weights) as temporary:
+        temporary.write_bytes(embedded_path(WEIGHTS).read_bytes())
+    # Imported before the first line is shown: without torch the demo ends with the install line.
+    stage = export_stage()
+    show_status(f"export      {ARCHITECTURE} trained on handwritten digits")
+    digits = ContractOptions(preset="digits")
+    request = stage.ExportRequest(architecture=ARCHITECTURE, weights=weights, contract=digits)
+    model: OnnxArtifact = stage.export_model(request, output=folder / "digits.onnx")
     ranges = CalibrationConfig()
-    say(f"calibrate   {ranges.samples} training images, all methods in one pass")
+    show_status(f"calibrate   {ranges.samples} training images, all methods in one pass")
     table_path = folder / "digits.table.json"
     table = calibrate_model(model.path, train, ranges, output=table_path, progress=progress)
     limits = BenchConfig(max_drop_pp=_MAX_DROP_PP)
@@ -67,55 +78,18 @@ def run_demo(folder: Path, *, say: Say, progress: Progress = silent) -> tuple[De
         config = target.portable_request()
         if config is None:
             continue
-        engine = folder / f"digits.int8{target.suffix}"
-        say(f"build       {config.precision} for {config.target}")
-        built = build_from_model(model.path, config, table, output=engine)
+        output = folder / f"digits.int8{target.suffix}"
+        show_status(f"build       {config.precision} for {config.target}")
+        source = BuildInputs(model=model.path, table=table, output=output)
+        engine = build_from_model(source, config)
+        # A plan for another machine's GPU is built here and cannot be run here.
         simulated = target.uses_gpu
-        request = BenchInputs(
-            engine=table_path if simulated else engine,
-            reference=model.path,
-            data=test,
-            simulate=simulated,
-        )
-        say(f"bench       {'simulated on the CPU' if simulated else 'on this machine'}")
-        verdict = bench_engine(request, limits, progress=progress)
+        subject = table_path if simulated else output
+        files = BenchInputs(engine=subject, reference=model.path, data=test, simulate=simulated)
+        show_status(f"bench       {'simulated on the CPU' if simulated else 'on this machine'}")
+        verdict = bench_engine(files, limits, progress=progress)
+        size = output.stat().st_size
         results.append(
-            DemoResult(
-                engine=built,
-                engine_bytes=engine.stat().st_size,
-                verdict=verdict,
-                simulated=simulated,
-            )
+            DemoResult(engine=engine, engine_bytes=size, verdict=verdict, simulated=simulated)
         )
     return tuple(results)
-
-
-def _write_digits(folder: Path) -> tuple[Path, Path]:
-    train, test = (folder / f"{part}.npz" for part in ("train", "test"))
-    for path, dataset in zip((train, test), embedded_digits(), strict=True):
-        _write_npz(path, dataset)
-    return train, test
-
-
-def _write_npz(path: Path, dataset: Dataset) -> None:
-    images = np.stack([dataset.image(index) for index in range(len(dataset))])
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, images=images, labels=np.asarray(dataset.labels))
-
-
-def _copied(source: Path, folder: Path) -> Path:
-    with atomic_write(folder / source.name) as temporary:
-        temporary.write_bytes(source.read_bytes())
-    return folder / source.name
-
-
-def _exported(weights: Path, folder: Path, say: Say) -> OnnxArtifact:
-    stage = export_stage()
-    say(f"export      {ARCHITECTURE} trained on handwritten digits")
-    request = stage.ExportRequest(
-        architecture=ARCHITECTURE,
-        weights=weights,
-        contract=ContractOptions(preset="digits"),
-    )
-    exported: OnnxArtifact = stage.export_model(request, output=folder / "digits.onnx")
-    return exported

@@ -24,7 +24,7 @@ OpenMeter = Callable[[], Meter | NoMeter]
 def measure_energies(
     reference: Runner, engine: Runner, images: NDArray[np.float32], open_meter: OpenMeter
 ) -> Energies | NoEnergy:
-    """Returns what both networks cost on the same batch, or why that cannot be told.
+    """Returns what both networks cost on the same batch, or why that is unavailable.
 
     Without a meter nothing is run.
 
@@ -37,23 +37,24 @@ def measure_energies(
     Raises:
         RunnerError: inference failed.
     """
+
+    def infer(runner: Runner) -> int:
+        """Infers for `WORK_S` and returns the number of images."""
+        count, end = 0, time.monotonic() + WORK_S
+        while time.monotonic() < end:
+            runner.infer(images)
+            count += len(images)
+        return count
+
     with closing(open_meter()) as meter:
         if isinstance(meter, NoMeter):
             return NoEnergy(reason=meter.reason)
+        # Once, before either works: a chip that has just worked stays warm and draws more.
         idle = idle_watts(meter)
         first, second = (
-            measure_energy(meter, partial(_work, runner, images), idle_watts=idle)
+            measure_energy(meter, partial(infer, runner), idle_watts=idle)
             for runner in (reference, engine)
         )
     if isinstance(first, NoEnergy):
         return first
     return second if isinstance(second, NoEnergy) else Energies(engine=second, reference=first)
-
-
-def _work(runner: Runner, images: NDArray[np.float32]) -> int:
-    """Infers for `WORK_S` and returns the number of images."""
-    count, end = 0, time.monotonic() + WORK_S
-    while time.monotonic() < end:
-        runner.infer(images)
-        count += len(images)
-    return count

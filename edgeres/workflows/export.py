@@ -12,12 +12,12 @@ from edgeres.errors import ArtifactError
 from edgeres.files import check_writable
 from edgeres.networks.load import load_trained
 from edgeres.networks.onnx_export import export_onnx
-from edgeres.networks.specification import ModelSpec, Shortcut, Stem
+from edgeres.networks.specification import Shortcut, Stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
-    """What `export_model` is asked for."""
+    """Which checkpoint `export_model` writes, and what it records with it."""
 
     architecture: str
     """Registry name, `package.module:factory`, or published weights such as `timm:resnet50`."""
@@ -50,33 +50,28 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         bn_eps=request.bn_eps,
         shortcut=request.shortcut,
     )
+    spec, classes = trained.spec, trained.classes
+    if request.labels is not None:
+        try:
+            lines = request.labels.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArtifactError(
+                f"{request.labels} cannot be read: {error}. --labels takes a text file with one "
+                "class name a line."
+            ) from error
+        # An empty file names nothing, so the published names stay.
+        classes = tuple(line.strip() for line in lines if line.strip()) or classes
+    # The preset of an architecture is that of its published checkpoints. Those with the stride in
+    # the first 1x1 convolution descend from Caffe's, which take BGR without division by 255.
+    if spec is not None and spec.stem is Stem.CIFAR:
+        default = "cifar"
+    else:
+        default = "imagenet-caffe" if spec is not None and spec.stride_in_1x1 else "imagenet"
     config = ExportConfig(
-        contract=request.contract.resolve(trained.contract or _preset_of(trained.spec)),
-        classes=_class_names(request.labels) or trained.classes,
+        contract=request.contract.resolve(trained.contract or default),
+        classes=classes,
         architecture=trained.name,
         checkpoint_sha256=trained.checkpoint_sha256,
         opset=request.opset,
     )
     return export_onnx(trained.module, config, output=output)
-
-
-def _preset_of(spec: ModelSpec | None) -> str:
-    """Returns the preset that an architecture's published checkpoints were trained with."""
-    if spec is None:
-        return "imagenet"
-    if spec.stem is Stem.CIFAR:
-        return "cifar"
-    return "imagenet-caffe" if spec.stride_in_1x1 else "imagenet"
-
-
-def _class_names(labels: Path | None) -> tuple[str, ...]:
-    if labels is None:
-        return ()
-    try:
-        lines = labels.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(
-            f"{labels} cannot be read: {error}. --labels takes a text file with one class name "
-            "a line."
-        ) from error
-    return tuple(line.strip() for line in lines if line.strip())

@@ -22,13 +22,13 @@ DIGITS = 10
 BATCH_SIZE = 50
 
 LARGEST_SIZE = 32
-"""Side in pixels that an ImageNet network gets unless the user says otherwise: the digits have 8,
-and a CPU trains on 32 in seconds."""
+"""Side in pixels that an ImageNet network gets by default: the digits have 8, and a CPU trains on 32
+in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientRequest:
-    """What `compare_gradients` is asked for."""
+    """Which networks `compare_gradients` trains, and for how long."""
 
     architecture: str
     against: str | None = None
@@ -76,19 +76,17 @@ def _profile(
     progress: Progress,
 ) -> NetworkGradients:
     order = np.random.default_rng(request.seed)
-    rows = [order.permutation(len(digits)) for _ in range(-(-request.steps // _epoch(digits)))]
-    drawn = take(digits, np.concatenate(rows)[: request.steps * BATCH_SIZE])
+    # Epochs are counted in full batches and rounded up; what is too much is cut off below.
+    epochs = -(-request.steps // (len(digits) // BATCH_SIZE))
+    rows = [order.permutation(len(digits)) for _ in range(epochs)]
+    sampled = take(digits, np.concatenate(rows)[: request.steps * BATCH_SIZE])
     shaped = replace(spec, num_classes=DIGITS, input_size=contract.size)
     first = take(digits, np.arange(BATCH_SIZE))
-    with closing(batches(drawn, contract, batch_size=BATCH_SIZE)) as stream:
-        seen = tracked_batches(stream, len(drawn), f"Training {spec.name}", progress)
+    with closing(batches(sampled, contract, batch_size=BATCH_SIZE)) as stream:
+        training = tracked_batches(stream, len(sampled), f"Training {spec.name}", progress)
+        # Both measurements take the same batch, so that only the weights differ.
         (probe,) = _labelled(batches(first, contract, batch_size=BATCH_SIZE))
-        return profile_gradients(shaped, probe, _labelled(seen), seed=request.seed)
-
-
-def _epoch(digits: Dataset) -> int:
-    """Returns the steps in which all images are taken once."""
-    return len(digits) // BATCH_SIZE
+        return profile_gradients(shaped, probe, _labelled(training), seed=request.seed)
 
 
 def _labelled(stream: Iterator[Batch]) -> Iterator[TrainingBatch]:

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.core.bench_requests import BenchConfig, LoadGenConfig
+from edgeres.core.bench_requests import BenchConfig, BenchInputs, LoadGenConfig
 from edgeres.core.verdict import Energies, LoadGenResult, PairedLatency
-from edgeres.errors import DataError
+from edgeres.errors import ConfigError, DataError
 from edgeres.evaluation.benchmark import benchmark_pair
-from edgeres.evaluation.loadgen import run_loadgen
+from edgeres.evaluation.loadgen import check_loadgen, run_loadgen
 from edgeres.images import Dataset, batches, take
 from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
-from edgeres.targets.runner import Runner
 from edgeres.workflows.bench_pair import BenchPair
 from edgeres.workflows.energy import measure_energies
 
@@ -29,6 +28,33 @@ class Measured:
     latency: PairedLatency
     stability: Stability
     energy: Energies | NoEnergy
+
+
+def check_measurable(inputs: BenchInputs, config: BenchConfig) -> None:
+    """Checks that limits and options go with what is measured, before anything is.
+
+    Raises:
+        ConfigError: a limit or an option that nothing will be measured for.
+        DependencyError: LoadGen is requested and not installed.
+    """
+    if inputs.simulate and config.strict:
+        raise ConfigError(
+            "--strict is about a measurement, and --simulate makes none. Leave one of them out."
+        )
+    if inputs.simulate and config.min_speedup is not None:
+        raise ConfigError(
+            "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
+        )
+    if inputs.simulate and config.loadgen is not None:
+        raise ConfigError(
+            "--scenario times an engine, and --simulate has none. Leave one of them out."
+        )
+    if config.loadgen is not None:
+        check_loadgen()
+    elif inputs.loadgen_logs is not None:
+        raise ConfigError(
+            "--loadgen-logs keeps the logs of a scenario, and none is requested. Pass --scenario."
+        )
 
 
 def measure(pair: BenchPair, dataset: Dataset, config: BenchConfig) -> Measured:
@@ -47,13 +73,19 @@ def measure(pair: BenchPair, dataset: Dataset, config: BenchConfig) -> Measured:
     images = _images(pair, dataset, config.latency_batch)
     on_gpu = pair.engine.target.uses_gpu
     meter = partial(open_meter, gpu=on_gpu)
-    with _alike(pair, config.latency_batch) as reference:
+    # A plan is timed against the FP32 model as a plan: on ONNX Runtime's CPU every GPU would win.
+    model, timed = pair.reference.model, None
+    if model is not None:
+        timed = pair.engine.target.timed_reference(model, pair.contract, batch=config.latency_batch)
+    # The pair's own reference is open already, and stays open for the validity checks.
+    with nullcontext(pair.reference.runner) if timed is None else timed as reference:
+        # Metering comes after the monitor: its pauses would look like an unstable machine.
         with monitor_stability(gpu=open_gpu() if on_gpu else None) as monitor:
             latency = benchmark_pair(reference, pair.engine.runner, images, config)
         energy = (
             measure_energies(reference, pair.engine.runner, images, meter)
             if config.energy
-            else NoEnergy(reason="It was not asked for (--no-energy).")
+            else NoEnergy(reason="It was not requested (--no-energy).")
         )
     return Measured(latency=latency, stability=monitor.stability(), energy=energy)
 
@@ -61,7 +93,7 @@ def measure(pair: BenchPair, dataset: Dataset, config: BenchConfig) -> Measured:
 def drive(
     pair: BenchPair, dataset: Dataset, config: LoadGenConfig | None, logs: Path | None
 ) -> LoadGenResult | None:
-    """Lets LoadGen drive the open engine on images in memory, where that is asked for.
+    """Lets LoadGen drive the open engine on images in memory, where it is requested.
 
     Raises:
         ConfigError: there are too few images for the scenario.
@@ -72,15 +104,6 @@ def drive(
         return None
     images = _images(pair, dataset, min(config.images, len(dataset)))
     return run_loadgen(pair.engine.runner, images, config, logs)
-
-
-def _alike(pair: BenchPair, batch: int) -> nullcontext[Runner] | Runner:
-    """Returns what the engine is timed against: the reference on the engine's own target."""
-    reference, model = nullcontext(pair.reference.runner), pair.reference.model
-    if model is None:
-        return reference
-    timed = pair.engine.target.timed_reference(model, pair.contract, batch=batch)
-    return reference if timed is None else timed
 
 
 def _images(pair: BenchPair, dataset: Dataset, wanted: int) -> NDArray[np.float32]:

@@ -46,7 +46,7 @@ def write_reports(
 
     Args:
         verdict: of the run.
-        inputs: says which reports are wanted, and where.
+        inputs: which reports are wanted, and where.
         dataset: the images that were evaluated.
         sensitivity: of the engine's blocks, where calibration measured it.
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from edgeres.core.table import CalibrationTable
 from edgeres.files import atomic_write, check_writable
-from edgeres.onnx_file import load_onnx
+from edgeres.onnx_file import LoadedModel
 from edgeres.targets.tensorrt.calibration_cache import trt_cache, version_digits
 
 _LOG = logging.getLogger("edgeres.workflows")
 
 
 def check_trt_cache(output: Path, version: str, *inputs: Path) -> None:
-    """Checks what can be said of a cache before any image is read for it.
+    """Checks version and path of a cache, before any image is read for it.
 
     Raises:
         ConfigError: `version` is no version, or `output` is one of `inputs`.
@@ -24,16 +24,18 @@ def check_trt_cache(output: Path, version: str, *inputs: Path) -> None:
     check_writable(output, *inputs)
 
 
-def emit_trt_cache(model: Path, table: CalibrationTable, version: str, *, output: Path) -> int:
+def emit_trt_cache(
+    model: LoadedModel, table: CalibrationTable, version: str, *, output: Path
+) -> int:
     """Writes the cache for a version of TensorRT and returns its number of tensors.
 
     What a recovery changed besides the thresholds does not travel in that file, and is warned of.
 
     Raises:
         ConfigError: `version` is no version, or the table's recovery equalized activations.
-        ArtifactError: files cannot be read or written.
+        ArtifactError: the table lacks thresholds, or the file cannot be written.
     """
-    text = trt_cache(load_onnx(model), table, version)
+    text = trt_cache(model, table, version)
     with atomic_write(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if table.recovery is not None:
@@ -42,4 +44,5 @@ def emit_trt_cache(model: Path, table: CalibrationTable, version: str, *, output
             "in the table, and an engine from the cache has the trained ones",
             table.recovery.kind,
         )
+    # The first line is the head, with the version; each of the others is a tensor.
     return text.count("\n") - 1

@@ -10,14 +10,16 @@ import numpy as np
 from edgeres.calibration.calibrate import observed_ranges
 from edgeres.core.bench_requests import BenchConfig
 from edgeres.evaluation.evaluate import Outcomes, calibration_overlap
-from edgeres.evaluation.mistakes import RangeShift, diagnose, is_suspicious, range_shift
+from edgeres.evaluation.mistakes import diagnose, is_suspicious, range_shift
 from edgeres.evaluation.verdict import Validity
 from edgeres.images import Dataset, batches, select, take
 from edgeres.progress import Progress, silent
 from edgeres.workflows.bench_pair import BenchPair
 
 _RANGE_IMAGES = 64
-"""Evaluated images that ranges are observed on, half of them at a time."""
+"""Evaluated images that ranges are collected from, half of them at a time."""
+
+_RANGE_BATCH = 4
 
 
 def check_validity(
@@ -33,8 +35,8 @@ def check_validity(
         pair: engine and reference, open.
         dataset: labelled images, before any are sampled.
         outcomes: what both networks predicted.
-        config: `diagnose` says whether the usual mistakes are tried; None: where the reference is
-            suspiciously often wrong.
+        config: seed, and `diagnose`: whether the usual mistakes are tried; None: where the
+            reference is suspiciously often wrong.
         progress: receives how far the diagnosis is.
 
     Raises:
@@ -54,26 +56,20 @@ def check_validity(
             ),
             carried=model is None or model.artifact.contract is not None,
         )
+    shift, ranges = None, pair.engine.ranges
+    few = select(dataset, _RANGE_IMAGES, config.seed)
+    # Two halves, so that a shift is known from what sampling other images would change.
+    halves = [take(few, np.arange(start, len(few), 2)) for start in (0, 1)]
+    if model is not None and ranges and all(map(len, halves)):
+        observed = []
+        for half in halves:
+            with closing(batches(half, pair.contract, batch_size=_RANGE_BATCH)) as stream:
+                observed.append(observed_ranges(model, stream))
+        shift = range_shift(ranges, observed, images=len(few))
     return Validity(
         calibration_images=calibration_overlap(outcomes.hashes, pair.engine.calibration_images),
         suspicious=suspicious,
         diagnosis=diagnosis,
-        range_shift=_range_shift(pair, dataset, config.seed),
+        range_shift=shift,
         reference_model_sha256=None if model is not None else pair.reference.model_sha256,
     )
-
-
-def _range_shift(pair: BenchPair, dataset: Dataset, seed: int) -> RangeShift | None:
-    """Compares the calibrated ranges with those of the evaluated images, in two halves."""
-    model, ranges = pair.reference.model, pair.engine.ranges
-    if model is None or not ranges:
-        return None
-    few = select(dataset, _RANGE_IMAGES, seed)
-    halves = [take(few, np.arange(start, len(few), 2)) for start in (0, 1)]
-    if not all(map(len, halves)):
-        return None
-    observed = []
-    for half in halves:
-        with closing(batches(half, pair.contract, batch_size=4)) as stream:
-            observed.append(observed_ranges(model, stream))
-    return range_shift(ranges, observed, images=len(few))

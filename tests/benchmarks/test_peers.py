@@ -29,7 +29,7 @@ from edgeres.evaluation.benchmark import BLOCK, SETTLING
 from edgeres.images import batches, load_dataset, select
 from edgeres.onnx_file import load_onnx
 from edgeres.session import open_session, run_session
-from edgeres.workflows import build_from_model, calibrate_model
+from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(sys.executable)
@@ -186,7 +186,7 @@ def test_edgeres_own_row_is_what_its_commands_make(work: Work, digits: Digits) -
     config = CalibrationConfig(method=Method.MAX, samples=SAMPLES)
     table = calibrate_model(digits.model, digits.train, config)
     expected = work.folder / "expected.onnx"
-    build_from_model(digits.model, BuildConfig(), table, output=expected)
+    build_from_model(BuildInputs(model=digits.model, table=table, output=expected), BuildConfig())
     assert (work.folder / "edgeres max.onnx").read_bytes() == expected.read_bytes()
     assert found.row["peak_mib"] > found.row["beyond_mib"] > 0
     assert "edgeres " in found.row["versions"]

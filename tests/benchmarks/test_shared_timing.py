@@ -11,7 +11,7 @@ import pytest
 
 from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import BuildConfig, CalibrationConfig
-from edgeres.workflows import build_from_model, calibrate_model, export_stage
+from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
 
 pytestmark = pytest.mark.shared
 
@@ -36,7 +36,7 @@ def resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = stage.export_model(request, output=folder / "model.onnx").path
     table = calibrate_model(model, data / "imagenet/calib500", CalibrationConfig(samples=16))
     engine = folder / "int8.onnx"
-    build_from_model(model, BuildConfig(), table, output=engine)
+    build_from_model(BuildInputs(model=model, table=table, output=engine), BuildConfig())
     return engine
 
 

@@ -13,7 +13,7 @@ from edgeres.core.methods import Method
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import load_table
 from edgeres.core.verdict import load_run
-from edgeres.workflows import build_from_model
+from edgeres.workflows import BuildInputs, build_from_model
 
 LINE = "bench {engine} --reference {model} --data {test} --json " + QUICK
 
@@ -31,7 +31,10 @@ def other(digits: Digits, old: Path) -> Path:
     """What bench said of an engine by another method, beside it."""
     engine = old.parent / "max.onnx"
     table = load_table(digits.table)
-    build_from_model(digits.model, BuildConfig(), table, output=engine, method=Method.MAX)
+    build_from_model(
+        BuildInputs(model=digits.model, table=table, method=Method.MAX, output=engine),
+        BuildConfig(),
+    )
     path = old.parent / "max.json"
     path.write_text(passed(*digits.words(LINE.replace("{engine}", str(engine)))))
     return path

@@ -67,7 +67,7 @@ REFUSED = {
     "bench {table} --simulate --reference {model} --data {test} --scenario offline": (
         "--scenario times an engine, and --simulate has none."
     ),
-    BENCH + "--loadgen-logs logs": "none is asked for. Pass --scenario.",
+    BENCH + "--loadgen-logs logs": "none is requested. Pass --scenario.",
     BENCH + "--max-slowdown inf": "--max-slowdown inf is no limit; expected a finite number.",
     BENCH + "--max-drop nan": "--max-drop nan is no limit; expected a finite number.",
     BENCH + "--samples 0": "--samples is 0; at least 1 image is needed.",

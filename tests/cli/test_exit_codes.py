@@ -13,7 +13,7 @@ from digits import QUICK, Digits, gpu_plan
 from edgeres.core.requests import BuildConfig
 from edgeres.core.table import CalibrationTable, Threshold, load_table
 from edgeres.core.verdict import EXIT_ACCURACY, EXIT_PASS, EXIT_SPEED
-from edgeres.workflows import build_from_model
+from edgeres.workflows import BuildInputs, build_from_model
 
 
 def clipped(table: CalibrationTable, share: float) -> CalibrationTable:
@@ -35,7 +35,8 @@ def broken(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An engine whose activations are clipped at a twentieth of what they should reach."""
     path = tmp_path_factory.mktemp("broken") / "digits.onnx"
     build_from_model(
-        digits.model, BuildConfig(), clipped(load_table(digits.table), 0.05), output=path
+        BuildInputs(model=digits.model, table=clipped(load_table(digits.table), 0.05), output=path),
+        BuildConfig(),
     )
     return path
 

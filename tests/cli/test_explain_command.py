@@ -93,7 +93,7 @@ def test_gradients_need_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "edgeres.networks.backward", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     said = refusal("explain", "resnet20", *QUICK)
-    assert said.startswith("Measuring gradients needs torch, which is not installed. pip install")
+    assert said.startswith("Measuring gradients needs torch, which is not installed. In edgeres")
 
 
 @pytest.mark.parametrize(

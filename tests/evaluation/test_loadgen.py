@@ -143,8 +143,8 @@ def test_without_loadgen_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(DependencyError) as refused:
         check_loadgen()
     assert str(refused.value) == (
-        "MLPerf's LoadGen, which runs --scenario, is not installed: pip install '.[loadgen]', from "
-        "a clone of edgeres"
+        "MLPerf's LoadGen, which runs --scenario, is not installed. In edgeres' source folder: "
+        "pip install '.[loadgen]'."
     )
 
 

@@ -20,7 +20,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
 from edgeres.files import sha256_of
 from edgeres.onnx_file import load_onnx, save_model
-from edgeres.workflows import build_from_model
+from edgeres.workflows import BuildInputs, build_from_model
 
 BRIEF = "--samples 200 --iterations 2 --warmup 0 --no-energy"
 """Options of bench for faults that no clock shows."""
@@ -48,7 +48,7 @@ def alarms(verdict: dict[str, Any]) -> list[str]:
 def fp32_engine(model: Path) -> Path:
     """Returns an FP32 engine of the model, built beside it."""
     engine = model.with_suffix(".fp32.onnx")
-    build_from_model(model, BuildConfig(precision=Precision.FP32), output=engine)
+    build_from_model(BuildInputs(model=model, output=engine), BuildConfig(precision=Precision.FP32))
     return engine
 
 

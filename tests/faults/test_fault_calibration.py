@@ -18,7 +18,7 @@ from edgeres.core.recovery import Recovery
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.table import load_table
 from edgeres.onnx_file import LoweredNetwork, load_onnx
-from edgeres.workflows import build_from_model, calibrate_model, export_stage
+from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
 
 FIGURES = re.compile(
     r"The engine was calibrated on images unlike these: its ranges are a factor of "
@@ -177,7 +177,7 @@ def test_a_trained_network_on_photographs_and_noise(
         pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
         data = save_arrays(tmp_path / "noise.npz", pixels, np.zeros(64, np.int64))
     table = calibrate_model(model, data, CalibrationConfig(samples=256))
-    build_from_model(model, BuildConfig(), table, output=engine)
+    build_from_model(BuildInputs(model=model, table=table, output=engine), BuildConfig())
     _, verdict = bench(engine, model, shared / "data/cifar10/test.npz")
     if noisy:
         assert figures(verdict["warnings"]).factor > 1.3

@@ -28,7 +28,7 @@ from edgeres.quantization.shortcuts import float_branches
 from edgeres.targets.base import build_engine
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
 from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
-from edgeres.workflows import build_from_model, calibrate_model
+from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 
 COVERAGE, MISMATCH = 5, 6
 
@@ -241,5 +241,7 @@ def test_every_kind_of_block_raises_no_alarm(name: str, tmp_path: Path) -> None:
     options = ContractOptions(preset="digits", input_size=networks.SIZE, resize=networks.SIZE)
     table = calibrate_model(path, data, CalibrationConfig(), options)
     config = BuildConfig()
-    engine = build_from_model(path, config, table, options=options, output=tmp_path / "e.onnx")
+    engine = build_from_model(
+        BuildInputs(model=path, table=table, contract=options, output=tmp_path / "e.onnx"), config
+    )
     assert coverage_checks(engine) == ()

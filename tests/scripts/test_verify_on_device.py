@@ -20,12 +20,12 @@ from edgeres.core.artifacts import EngineArtifact, Manifest, TensorSpec
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig
-from edgeres.core.table import CalibrationTable
 from edgeres.files import sha256_of
 from edgeres.images import load_dataset, select
 from edgeres.machine.cuda import NoCudaDevice
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
+from edgeres.workflows import BuildInputs
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
@@ -114,17 +114,12 @@ Build = Callable[..., EngineArtifact]
 def builder(change: Callable[[bytes], bytes] = bytes) -> Build:
     """Returns a builder whose plan is the network that TensorRT would be given."""
 
-    def build(
-        model: Path,
-        config: BuildConfig,
-        table: CalibrationTable | None = None,
-        *,
-        output: Path,
-        judges: object = None,
-    ) -> EngineArtifact:
-        assert (judges is not None) is (config.precision is Precision.MIXED)
-        described = load_onnx(model)
-        plan = model.read_bytes()
+    def build(inputs: BuildInputs, config: BuildConfig) -> EngineArtifact:
+        assert (inputs.selection is not None) is (config.precision is Precision.MIXED)
+        table, output = inputs.table, inputs.output
+        assert not isinstance(table, Path)
+        described = load_onnx(inputs.model)
+        plan = described.content
         if table is not None:
             plan = quantize_for_tensorrt(described, table).model.SerializeToString()
         content = change(plan)

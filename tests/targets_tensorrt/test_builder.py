@@ -34,7 +34,7 @@ from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.lowering import float_network
 from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt import builder as tensorrt
-from edgeres.workflows import build_from_model
+from edgeres.workflows import BuildInputs, build_from_model
 
 VERSIONS = {"8.6": tensorrt_8_6, "10.3": tensorrt_10_3, "11.4": tensorrt_11, "RTX": tensorrt_rtx}
 
@@ -56,7 +56,9 @@ class Request:
         """Builds the digits' engine as the command line does."""
         config = BuildConfig(target=target, precision=self.precision, float_layers=self.floats)
         table = load_table(digits.table) if self.precision is Precision.INT8 else None
-        return build_from_model(digits.model, config, table, output=folder / "a.plan")
+        return build_from_model(
+            BuildInputs(model=digits.model, table=table, output=folder / "a.plan"), config
+        )
 
     @property
     def has_fp16(self) -> bool:

@@ -156,5 +156,5 @@ def test_what_does_not_travel_is_warned_of(
     for recovered, messages in ((None, []), (recovery(), ["the cache holds thresholds only"])):
         caplog.clear()
         kept = replace(table, recovery=recovered)
-        emit_trt_cache(identity.artifact.path, kept, "8.6.2", output=tmp_path / "calibration.cache")
+        emit_trt_cache(identity, kept, "8.6.2", output=tmp_path / "calibration.cache")
         assert [message.split(":")[0] for message in caplog.messages] == messages

@@ -23,7 +23,7 @@ from edgeres.networks.specification import ModelSpec, Stem
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
-from edgeres.workflows import build_from_model, calibrate_model
+from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 
 pytestmark = pytest.mark.rtx
 
@@ -57,10 +57,12 @@ def plans(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     folder = tmp_path_factory.mktemp("plans")
     return {
         name: build_from_model(
-            digits.model,
+            BuildInputs(
+                model=digits.model,
+                table=load_table(digits.table) if case.precision is Precision.INT8 else None,
+                output=folder / f"{name}.plan",
+            ),
             replace(RTX, precision=case.precision, float_layers=case.floats),
-            load_table(digits.table) if case.precision is Precision.INT8 else None,
-            output=folder / f"{name}.plan",
         )
         for name, case in CASES.items()
     }
@@ -125,7 +127,7 @@ def calibrated(spec: ModelSpec, folder: Path) -> tuple[Path, CalibrationTable]:
 def test_every_structure_builds_in_int8(spec: ModelSpec, tmp_path: Path) -> None:
     """Whatever blocks, groups, widths and shortcuts an architecture has, NVIDIA reads it."""
     model, table = calibrated(spec, tmp_path)
-    plan = build_from_model(model, RTX, table, output=tmp_path / "a.plan")
+    plan = build_from_model(BuildInputs(model=model, table=table, output=tmp_path / "a.plan"), RTX)
     convolutions = [layer for layer in plan.manifest.layers if layer.op_type == "Conv"]
     assert {layer.precision for layer in convolutions} == {Precision.INT8}
 
@@ -140,7 +142,9 @@ def test_full_depth_builds_in_int8(name: str, tmp_path: Path) -> None:
     spec = replace(slim(ARCHITECTURES[name]), layers=ARCHITECTURES[name].layers)
     model, table = calibrated(spec, tmp_path)
     request = replace(RTX, required_coverage=100.0)
-    audit = build_from_model(model, request, table, output=tmp_path / "a.plan").manifest.audit
+    audit = build_from_model(
+        BuildInputs(model=model, table=table, output=tmp_path / "a.plan"), request
+    ).manifest.audit
     assert audit is not None
     assert Counter(node.op_type for node in audit.nodes) == Counter(
         node.op_type for node in onnx.load(model).graph.node if node.op_type in {"Conv", "Add"}
@@ -152,7 +156,7 @@ def test_an_unsupported_gpu_is_named(capability: str, digits: Digits, tmp_path: 
     """With those that this version of NVIDIA's module builds for."""
     config = replace(RTX, precision=Precision.FP32, compute_capability=capability)
     with pytest.raises(ConfigError) as refused:
-        build_from_model(digits.model, config, output=tmp_path / "a.plan")
+        build_from_model(BuildInputs(model=digits.model, output=tmp_path / "a.plan"), config)
     message = str(refused.value)
     assert (
         f"does not build for compute capability {capability}. Available: 7.5, 8.0, 8.6" in message

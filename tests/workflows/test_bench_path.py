@@ -20,7 +20,7 @@ from edgeres.core.verdict import FileRecord, Verdict
 from edgeres.errors import DataError
 from edgeres.files import sha256_of
 from edgeres.images import embedded_digits, normalise, prepare
-from edgeres.workflows import Judges, bench_engine, build_from_model
+from edgeres.workflows import BuildInputs, SelectionData, bench_engine, build_from_model
 
 QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
 
@@ -138,7 +138,7 @@ def test_the_machine_is_watched_and_energy_explained(digits: Digits) -> None:
     measured = bench(digits, digits.test)
     simulated = bench(digits, digits.test, simulate=True)
     assert measured.stability is not None
-    assert measured.energy_reason == "It was not asked for (--no-energy)."
+    assert measured.energy_reason == "It was not requested (--no-energy)."
     assert simulated.stability is None
     assert simulated.energy_reason == "The engine was not run on its target."
 
@@ -160,11 +160,13 @@ def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path)
     """What was built with a budget has none to keep in bench; its audit finds every layer."""
     engine = tmp_path / "mixed.onnx"
     build_from_model(
-        digits.model,
+        BuildInputs(
+            model=digits.model,
+            table=load_table(digits.table),
+            selection=SelectionData(data=digits.train, labelled=True, samples=64),
+            output=engine,
+        ),
         BuildConfig(precision=Precision.MIXED, max_drop_pp=-1.0),
-        load_table(digits.table),
-        output=engine,
-        judges=Judges(data=digits.train, labelled=True, samples=64),
     )
     kept = [la for la in load_engine(engine).manifest.layers if la.precision is Precision.FP32]
     found = bench_engine(

@@ -45,7 +45,7 @@ def test_without_rtx_the_cpu_engine_is_all(tmp_path: Path, monkeypatch: pytest.M
     """Its steps are told in order, and it is timed."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     told: list[str] = []
-    (result,) = run_demo(tmp_path, say=told.append)
+    (result,) = run_demo(tmp_path, show_status=told.append)
     assert (result.engine.manifest.target, result.simulated) == ("onnxruntime", False)
     assert result.verdict.latency is not None
     assert [line.split()[0] for line in told] == ["export", "calibrate", "build", "bench"]

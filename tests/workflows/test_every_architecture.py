@@ -25,7 +25,7 @@ from edgeres.networks.onnx_export import export_onnx
 from edgeres.networks.resnet import build_model
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 from edgeres.targets.base import engine_runner
-from edgeres.workflows import build_from_model, calibrate_model
+from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 from training.loop import RECIPES, Settings, Training, labelled
 
 IMAGES = 8
@@ -99,7 +99,10 @@ def test_every_architecture_runs_in_int8(member: Member, tmp_path: Path) -> None
     """Random weights: every convolution INT8, logits near those that torch computes in FP32."""
     with torch.inference_mode():
         expected = member.model(torch.from_numpy(member.images)).numpy()
-    engine = build_from_model(member.path, BuildConfig(), member.table, output=tmp_path / "b.onnx")
+    engine = build_from_model(
+        BuildInputs(model=member.path, table=member.table, output=tmp_path / "b.onnx"),
+        BuildConfig(),
+    )
     with engine_runner(engine) as runner:
         found = runner.infer(member.images)
 
@@ -115,7 +118,9 @@ def test_nvidias_builder_takes_every_architecture(member: Member, tmp_path: Path
     """TensorRT for RTX parses and builds INT8 with FP16 around it, all of it in its precision."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     config = BuildConfig(target="tensorrt-rtx", compute_capability="8.6", required_coverage=100.0)
-    engine = build_from_model(member.path, config, member.table, output=tmp_path / "b.plan")
+    engine = build_from_model(
+        BuildInputs(model=member.path, table=member.table, output=tmp_path / "b.plan"), config
+    )
     assert engine.manifest.audit is not None
     assert engine.manifest.audit.coverage == 100
     assert float_convolutions(engine) == []

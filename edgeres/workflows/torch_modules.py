@@ -1,4 +1,4 @@
-"""The stages whose packages are optional."""
+"""The workflows that need torch, imported when one of them is used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from edgeres.errors import DependencyError
+from edgeres.installation import install_hint
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -33,10 +34,9 @@ def _with_torch(module: str, work: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # Any other missing module is a fault of this package, and keeps its traceback.
         if error.name not in {"torch", "safetensors"}:
             raise
         raise DependencyError(
-            f"{work} needs {error.name}, which is not installed. "
-            "pip install 'edgeres[export]' (where torch comes with CUDA by default and none is "
-            "needed, install a CPU build of torch first)."
+            f"{work} needs {error.name}, which is not installed. {install_hint(error.name)}"
         ) from error
