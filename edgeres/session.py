@@ -6,6 +6,7 @@ ever requested, and no session falls back to another.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,10 +51,13 @@ def open_session(
     Raises:
         RunnerError: ONNX Runtime refused the model.
     """
+    # Read while the library loads. Without it version 1.32 on Linux writes an identifier of the
+    # device and a database under HOME and a session file under TMPDIR; the call below does not
+    # prevent that. A user's own setting of the variable stays.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # Takes 0.1 s, and only work with a model needs it.
     import onnxruntime
 
-    # On by default in its builds for Windows.
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from digits import QUICK, Digits
 from networks import images, network
 
 from edgeres.errors import RunnerError
@@ -97,3 +102,44 @@ def test_images_of_another_shape_are_a_runner_error(shape: tuple[int, ...]) -> N
     session = open_session(SERIALIZED)
     with pytest.raises(RunnerError, match="INVALID_ARGUMENT"):
         run_session(session, ["logits"], {"image": np.zeros(shape, np.float32)})
+
+
+LINES = (
+    "calibrate {model} --data {train} --samples 20 -o {out}/table.json",
+    "build-engine {model} --calibration {out}/table.json -o {out}/engine.onnx",
+    "bench {out}/engine.onnx --reference {model} --data {test} " + QUICK,
+)
+
+
+def written_at_home(digits: Digits, folder: Path, **more: str) -> list[str]:
+    """Returns what the commands leave in an empty HOME and TMPDIR."""
+    home, temporary, out = (folder / name for name in ("home", "tmp", "out"))
+    for path in (home, temporary, out):
+        path.mkdir()
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "ORT_DISABLE_TELEMETRY" and not name.startswith("XDG_")
+    }
+    environment |= {"HOME": str(home), "TMPDIR": str(temporary), **more}
+    for line in LINES:
+        words = digits.words(line, out=out)
+        subprocess.run(
+            [sys.executable, "-m", "edgeres", *words],
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+    return [str(path.relative_to(folder)) for part in (home, temporary) for path in part.rglob("*")]
+
+
+def test_nothing_is_written_at_home(digits: Digits, tmp_path: Path) -> None:
+    """No identifier of the device, no database and no session file of ONNX Runtime's telemetry."""
+    assert written_at_home(digits, tmp_path) == []
+
+
+def test_a_user_who_wants_telemetry_keeps_it(digits: Digits, tmp_path: Path) -> None:
+    """The variable is the user's; and without it the test above would see what is written."""
+    if int(onnxruntime.__version__.split(".")[1]) < 32:
+        pytest.skip("earlier versions have no telemetry on Linux")
+    assert written_at_home(digits, tmp_path, ORT_DISABLE_TELEMETRY="0") != []

@@ -6,6 +6,7 @@ once: numpy, onnx, onnxruntime and torch take up to seconds to load.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -19,8 +20,8 @@ from edgeres.cli.doctor import doctor
 from edgeres.cli.explain import explain
 from edgeres.cli.export import export
 from edgeres.cli.inspect import inspect
-from edgeres.cli.output import COMMAND, log_to_stderr
-from edgeres.errors import EdgeresError
+from edgeres.cli.output import COMMAND, checked_stdout, log_to_stderr, show_error
+from edgeres.errors import ArtifactError, EdgeresError
 from edgeres.version import __version__
 
 INTERRUPTED = 130
@@ -30,14 +31,23 @@ INTERRUPTED = 130
 class _Commands(click.Group):
     """Turns an EdgeresError into its message and exit code, whatever command raised it."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Runs a command line; what stdout did not take ends it with an error."""
+        try:
+            with checked_stdout():
+                return super().main(*args, **options)
+        except ArtifactError as error:
+            show_error(f"Error: {error}")
+            sys.exit(error.exit_code)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except EdgeresError as error:
-            click.echo(f"Error: {error}", err=True)
+            show_error(f"Error: {error}")
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("Interrupted: nothing half-written was left behind.", err=True)
+            show_error("Interrupted: nothing half-written was left behind.")
             ctx.exit(INTERRUPTED)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

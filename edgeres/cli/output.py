@@ -1,20 +1,32 @@
-"""Results to stdout, progress and log to stderr."""
+"""Results to stdout, progress and log to stderr. Stdout is checked as any output file is."""
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeres.errors import ArtifactError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import TaskID
+    from typing_extensions import Buffer
 
     from edgeres.progress import Progress
+
+_DEFAULT_WIDTH = 80
+"""Columns where the terminal has none to report."""
+
+_STDOUT = 1
+"""Its file descriptor."""
 
 COMMAND = "edgeres.command"
 """Key of the context's meta that holds the words of the command line."""
@@ -24,7 +36,11 @@ def show(renderable: RenderableType) -> None:
     """Prints a rich table or text on stdout."""
     from rich.console import Console  # 40 ms, only for commands that print a table
 
-    Console(file=sys.stdout, highlight=False, soft_wrap=False).print(renderable)
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=False)
+    # COLUMNS=0, as some CI systems set it, would print nothing at all.
+    if console.width < 1:
+        console.width = _DEFAULT_WIDTH
+    console.print(renderable)
 
 
 def show_json(value: Any) -> None:
@@ -37,7 +53,91 @@ def show_json(value: Any) -> None:
 def show_status(line: str) -> None:
     """Prints one line on what is being done on stderr, unless the command is quiet."""
     if not is_quiet():
+        # A status line that nobody can read is no reason to lose the result.
+        with suppress(OSError):
+            click.echo(line, err=True)
+
+
+def show_error(line: str) -> None:
+    """Prints why the command ends on stderr; where stderr fails too, the exit code says it."""
+    with suppress(OSError):
         click.echo(line, err=True)
+
+
+class _Stdout(io.FileIO):
+    """Standard output, whose errors say what was lost."""
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            # What follows goes nowhere: the error is raised once, and Python's own flush of the
+            # buffer, at exit, does not raise it again.
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), self.fileno())
+            # A reader that has enough, as head does, is no error; click ends quietly with 1.
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise _stdout_error(error) from error
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            raise _stdout_error(error) from error
+
+
+def _stdout_error(error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"The result was not written to stdout, or not all of it: {error.strerror}. Redirect "
+        "stdout to a file or a pipe that takes it, and run again."
+    )
+
+
+@contextmanager
+def checked_stdout() -> Iterator[None]:
+    """Replaces `sys.stdout` by one that reports what it cannot write, flush or close.
+
+    A stream that a caller has put in the place of the process's own is left alone.
+
+    Raises:
+        ArtifactError: something was not written; click's own help and version included.
+    """
+    original = sys.stdout
+    if original is not sys.__stdout__:
+        yield
+        return
+    _reserve_descriptors()
+    # Closing this copy reports what a network file system says only then, and leaves the
+    # descriptor itself open for what libraries in C print.
+    file = _Stdout(os.dup(_STDOUT), "w")
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(file),
+        encoding=None if original is None else original.encoding,
+        # A file name of no valid Unicode is shown with its bytes.
+        errors="backslashreplace",
+        line_buffering=file.isatty(),
+    )
+    try:
+        yield
+    finally:
+        # click hides a stream whose reader has gone, and sets its own in its place.
+        stream, sys.stdout = sys.stdout, original
+        stream.flush()
+        with suppress(BrokenPipeError):
+            stream.close()
+
+
+def _reserve_descriptors() -> None:
+    """Opens those of stdin, stdout and stderr that are closed, so that no file gets their number.
+
+    What a library printed would otherwise end up in, say, the engine. stdout is opened for
+    reading, so that writing to it is still an error.
+    """
+    for descriptor, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        # Of the numbers that are free, the system hands out the lowest.
+        if (opened := os.open(os.devnull, flags)) != descriptor:
+            os.close(opened)
 
 
 def command_line() -> tuple[str, ...]:
