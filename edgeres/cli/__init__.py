@@ -41,11 +41,13 @@ class _Commands(click.Group):
             sys.exit(error.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Here and not around main(), so that click's own errors keep their usage line and code.
         try:
             return super().invoke(ctx)
         except EdgeresError as error:
             show_error(f"Error: {error}")
             ctx.exit(error.exit_code)
+        # click would turn it into `Aborted!` and exit code 1.
         except KeyboardInterrupt:
             show_error("Interrupted: nothing half-written was left behind.")
             ctx.exit(INTERRUPTED)
@@ -73,6 +75,7 @@ def main() -> None:
     Example:
       edgeres demo
     """
+    # Before any command's -v or -q, which change the level that this sets.
     log_to_stderr()
 
 

@@ -119,6 +119,7 @@ _config = option_group(
         show_default=True,
         help="Meter joules where the machine can; takes some 15 seconds.",
     ),
+    # Three states: without either the library decides, by how often the reference is correct.
     click.option(
         "--diagnose/--no-diagnose",
         default=None,
@@ -127,6 +128,7 @@ _config = option_group(
     ),
 )
 
+# Apart from the others' group: without --scenario there is no request to LoadGen at all.
 _loadgen = option_group(
     "loadgen",
     _loadgen_config,
@@ -238,4 +240,5 @@ def bench(
         from edgeres.report import render_verdict
 
         show(render_verdict(verdict))
+    # After the verdict is shown: a failed check is a result, not an error.
     click.get_current_context().exit(verdict.exit_code)

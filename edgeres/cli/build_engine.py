@@ -43,6 +43,7 @@ _request = option_group(
         show_default=True,
         help="Of the convolutions and additions.",
     ),
+    # Read from the targets themselves, so that one that joins is a choice without a change here.
     click.option(
         "--target",
         type=Names(targets()),

@@ -95,6 +95,7 @@ _request = option_group(
     metavar="FILE",
     help="Write TensorRT's own text cache too, for JetPack 5 and 6 and the DLA.",
 )
+# The default is JetPack 6.2's; a cache of another version is refused there.
 @click.option(
     "--trt-version",
     default="10.3.0",
@@ -130,6 +131,7 @@ def calibrate(
     from edgeres.onnx_file import load_onnx  # onnx
     from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
 
+    # A cache that cannot be written is refused before minutes of calibration.
     if emit_trt_cache is not None:
         workflows.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
     loaded = load_onnx(model)

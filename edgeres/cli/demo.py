@@ -25,6 +25,7 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
     """
     from edgeres.workflows import run_demo  # onnxruntime, torch
 
+    # A folder that the user named stays; the temporary one goes with the command.
     folder_of_run = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory()
     with folder_of_run as folder, progress_bars() as progress:
         results = run_demo(Path(folder), show_status=show_status, progress=progress)

@@ -21,6 +21,7 @@ DEFAULTS = BuildConfig()
 def batch_profile(ctx: click.Context, param: click.Parameter, value: str) -> Profile:
     """Returns the smallest, optimal and largest batch of `1:8:32`, or of one number for all."""
     parts = value.split(":")
+    # isdecimal first: int() would accept "-1", " 8" and "1_6" too.
     if len(parts) not in {1, 3} or not all(part.isdecimal() for part in parts):
         raise click.BadParameter(f"{value!r} is not a batch such as 8 or 1:8:32", ctx, param)
     low, best, high = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
@@ -96,8 +97,9 @@ def check_effect(config: BuildConfig) -> None:
         raise click.UsageError(
             "--batch is for TensorRT plans; an onnxruntime engine takes any batch. Leave it out."
         )
-    mixed = for_tensorrt and config.precision.quantizes
-    if was_typed("float_layers") and not mixed:
+    # In an FP16 or FP32 plan nothing is left beside the precision itself.
+    has_float_layers = for_tensorrt and config.precision.quantizes
+    if was_typed("float_layers") and not has_float_layers:
         raise click.UsageError(
             "--float-layers is for int8 and mixed plans of TensorRT. Leave it out."
         )

@@ -73,6 +73,7 @@ def explain(
     if gradients and architecture is not None:
         if block is not None:
             raise click.UsageError("--block and --gradients are two questions. Pass one at a time.")
+        # Training is on the embedded digits, so the classifier's size is theirs.
         if num_classes is not None:
             raise click.UsageError(
                 "--num-classes does not go with --gradients: the digits are ten."

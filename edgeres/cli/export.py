@@ -27,6 +27,7 @@ def complete_architecture(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Returns the registered architectures whose names begin like the word being typed."""
+    # Imported when a shell completes a word, not whenever a command runs.
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(name) for name in ARCHITECTURES if name.startswith(incomplete)]
@@ -75,6 +76,7 @@ def export(
       edgeres export torchvision:resnet50 -o resnet50.onnx
       edgeres export timm:resnet50.a1_in1k -o resnet50.onnx
     """
+    # Before torch is imported, which takes seconds.
     if weights is None and not is_published(architecture):
         raise click.UsageError("Missing option '--weights'. Pass the checkpoint of ARCH.")
     from edgeres.workflows import export_stage  # torch

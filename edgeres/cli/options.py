@@ -27,6 +27,7 @@ def _triple(
     if value is None:
         return None
     try:
+        # Unpacking checks how many there are, as float() checks each.
         first, second, third = (float(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(
@@ -40,6 +41,7 @@ def _fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     if value is None:
         return None
     try:
+        # 1/255 has no short decimal, and typing 0.00392 would change every pixel.
         return float(Fraction(value))
     except (ValueError, ZeroDivisionError, OverflowError):
         raise click.BadParameter(f"{value!r} is no number such as 1/255", ctx, param) from None
@@ -47,6 +49,7 @@ def _fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 def _resize(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
     """Returns the number of pixels of a text, or `none` as it is."""
+    # None: the option is absent, and the preset's resize stays; 'none' switches it off.
     if value is None or value == "none":
         return value
     if not value.isdecimal():
@@ -56,6 +59,7 @@ def _resize(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 
 def was_typed(option: str) -> bool:
     """Returns whether the running command was given an option on its line."""
+    # The value alone does not show it: a default may have been typed too.
     source = click.get_current_context().get_parameter_source(option)
     return source is ParameterSource.COMMANDLINE
 
@@ -65,6 +69,7 @@ class Names(click.Choice):  # type: ignore[type-arg]  # click 8.1's takes no par
 
     def __init__(self, names: Iterable[str], *, case_sensitive: bool = False) -> None:
         """Takes names, or an enumeration of them."""
+        # click 8.1 takes texts only; 8.2 takes enumerations, and would show their members' names.
         super().__init__([str(name) for name in names], case_sensitive=case_sensitive)
         self._members = {str(name): name for name in names}
 
@@ -73,6 +78,7 @@ class Names(click.Choice):  # type: ignore[type-arg]  # click 8.1's takes no par
         try:
             return self._members[super().convert(value, param, ctx)]
         except click.BadParameter as error:
+            # click's own message lists every choice; the nearest is most likely meant.
             hint = nearest(value, self.choices)
             raise click.BadParameter(error.message + hint, ctx, param) from None
 
@@ -92,10 +98,12 @@ def option_group(
         def declared() -> None:
             """Carries the options, so that their names can be read."""
 
+        # click keeps the options of a function in an attribute until it becomes a command.
         for option in options:
             declared = option(declared)  # type: ignore[arg-type]
         own = [parameter.name for parameter in declared.__click_params__]  # type: ignore[attr-defined]
 
+        # wraps() also hands on the options that `command` has so far, so groups can be stacked.
         @functools.wraps(command)
         def with_value(*positional: object, **given: object) -> object:
             value = build(**{key: given.pop(key) for key in own})
@@ -147,6 +155,7 @@ contract_options = option_group(
 
 def _set_level(ctx: click.Context, param: click.Parameter, value: int) -> int:
     step = logging.DEBUG if value > 1 else logging.INFO
+    # click calls this for -v and for -q, with 0 where one was not typed: that must change nothing.
     if value:
         level = logging.ERROR if param.name == "quiet" else step
         logging.getLogger("edgeres").setLevel(level)

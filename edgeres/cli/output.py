@@ -36,6 +36,7 @@ def show(renderable: RenderableType) -> None:
     """Prints a rich table or text on stdout."""
     from rich.console import Console  # 40 ms, only for commands that print a table
 
+    # Without highlighting: rich would colour every number, and colour here has a meaning.
     console = Console(file=sys.stdout, highlight=False, soft_wrap=False)
     # COLUMNS=0, as some CI systems set it, would print nothing at all.
     if console.width < 1:
@@ -47,6 +48,7 @@ def show_json(value: Any) -> None:
     """Prints the JSON object of a dataclass or a mapping on stdout."""
     from edgeres.serialization import json_text  # msgspec, only for commands that print JSON
 
+    # The text ends its own last line.
     click.echo(json_text(value), nl=False)
 
 
@@ -162,11 +164,13 @@ def progress_bars() -> Iterator[Progress]:
         TextColumn("{task.fields[note]}"),
     )
     console = Console(stderr=True)
+    # In a log file every redrawn bar would be another line.
     hidden = is_quiet() or not console.is_terminal
     with Bars(*columns, console=console, transient=True, disable=hidden) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: float, total: float, note: str = "") -> None:
+            # A stage that goes back has begun anew, such as the evaluation of the next target.
             if stage not in tasks or done < bars.tasks[-1].completed:
                 for task in tasks.values():
                     bars.update(task, visible=False)
@@ -184,6 +188,7 @@ def is_quiet() -> bool:
 
 def log_to_stderr() -> None:
     """Sends the library's log to stderr; warnings and worse unless -v or -q is given."""
+    # Made anew for each command: sys.stderr may be another stream than when this was imported.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("edgeres")

@@ -45,10 +45,13 @@ def bench_engine(
     """
     check_measurable(inputs, config)
     check_reports(inputs)
+    # In UTC, so that runs of machines in several time zones can be put in order.
     started = datetime.now(timezone.utc)
+    # Read before anything is run, so that a damaged baseline costs no minutes.
     baseline = None if inputs.baseline is None else load_run(inputs.baseline)
     pair = load_pair(inputs, config)
     labelled = load_dataset(inputs.data)
+    # All labels, not only those that are sampled: whether bench accepts data depends on no seed.
     check_labels(labelled, pair.engine.num_classes)
     dataset = select(labelled, config.samples, config.seed)
     with pair.reference.runner as reference, pair.engine.runner as engine:

@@ -163,6 +163,7 @@ def _engine_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
         engine = trusted_plan(inputs.engine, artifact, contract)
     else:
         engine = load_engine(inputs.engine)
+    # With other weights the drop would be more than what quantization costs.
     built_from = engine.manifest.model_sha256
     if artifact.sha256 != built_from:
         raise MismatchError(
@@ -191,6 +192,7 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
         contract=contract,
         target=simulated_target(),
         precision=Precision.INT8,
+        # There is no engine file; the table is what decides all of the simulated network.
         sha256=table.sha256,
         model_sha256=artifact.sha256,
         table_sha256=table.sha256,
@@ -229,6 +231,7 @@ def _evaluated(engine: EngineArtifact, config: BenchConfig) -> EvaluatedEngine:
         model_sha256=manifest.model_sha256,
         table_sha256=manifest.table_sha256,
         versions=manifest.versions,
+        # None is a dynamic dimension; 0 classes is then refused with the labels.
         num_classes=manifest.output.shape[-1] or 0,
         classes=manifest.classes,
         layers=manifest.layers,

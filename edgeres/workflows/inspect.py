@@ -21,6 +21,7 @@ def inspect_artifact(path: Path) -> OnnxArtifact | CalibrationTable | EngineArti
     if is_engine(path):
         return load_engine(path)
     if path.suffix == ".json":
+        # `a.plan.json` is the manifest of `a.plan`, and means that engine.
         engine = path.with_suffix("")
         named = engine.exists() and is_engine(engine)
         return load_engine(engine) if named else load_table(path)

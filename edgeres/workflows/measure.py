@@ -37,18 +37,15 @@ def check_measurable(inputs: BenchInputs, config: BenchConfig) -> None:
         ConfigError: a limit or an option that nothing will be measured for.
         DependencyError: LoadGen is requested and not installed.
     """
-    if inputs.simulate and config.strict:
-        raise ConfigError(
-            "--strict is about a measurement, and --simulate makes none. Leave one of them out."
-        )
-    if inputs.simulate and config.min_speedup is not None:
-        raise ConfigError(
-            "--min-speedup needs a latency, and --simulate measures none. Leave one of them out."
-        )
-    if inputs.simulate and config.loadgen is not None:
-        raise ConfigError(
-            "--scenario times an engine, and --simulate has none. Leave one of them out."
-        )
+    has_limit, has_scenario = config.min_speedup is not None, config.loadgen is not None
+    conflicts = {
+        "--strict is about a measurement, and --simulate makes none": config.strict,
+        "--min-speedup needs a latency, and --simulate measures none": has_limit,
+        "--scenario times an engine, and --simulate has none": has_scenario,
+    }
+    for conflict, is_requested in conflicts.items():
+        if inputs.simulate and is_requested:
+            raise ConfigError(f"{conflict}. Leave one of them out.")
     if config.loadgen is not None:
         check_loadgen()
     elif inputs.loadgen_logs is not None:
@@ -79,7 +76,7 @@ def measure(pair: BenchPair, dataset: Dataset, config: BenchConfig) -> Measured:
         timed = pair.engine.target.timed_reference(model, pair.contract, batch=config.latency_batch)
     # The pair's own reference is open already, and stays open for the validity checks.
     with nullcontext(pair.reference.runner) if timed is None else timed as reference:
-        # Metering comes after the monitor: its pauses would look like an unstable machine.
+        # The monitor's samples cover the timing alone, and metering comes after it.
         with monitor_stability(gpu=open_gpu() if on_gpu else None) as monitor:
             latency = benchmark_pair(reference, pair.engine.runner, images, config)
         energy = (
@@ -102,6 +99,7 @@ def drive(
     """
     if config is None:
         return None
+    # LoadGen draws from its images with repetition, so fewer than it could have are enough.
     images = _images(pair, dataset, min(config.images, len(dataset)))
     return run_loadgen(pair.engine.runner, images, config, logs)
 

@@ -29,6 +29,7 @@ def check_reports(inputs: BenchInputs) -> None:
         DependencyError: the HTML report's package is missing.
     """
     wanted = inputs.reports.wanted
+    # Absolute, since `a.html` and `./a.html` are one file; it need not exist yet.
     if len({path.absolute() for path in wanted}) < len(wanted):
         raise ConfigError(
             f"Two reports would be written to {wanted[0]}. Give each a path of its own."
@@ -57,6 +58,7 @@ def write_reports(
     """
     files = inputs.reports
     if files.html is not None:
+        # Only the images that the page shows are decoded once more, at their full size.
         images = {f.index: dataset.image(f.index) for f in shown_flips(verdict.accuracy)}
         page = render_html(
             verdict,

@@ -20,6 +20,7 @@ def check_trt_cache(output: Path, version: str, *inputs: Path) -> None:
         ConfigError: `version` is no version, or `output` is one of `inputs`.
         ArtifactError: `output` cannot be written.
     """
+    # Called for its refusal; the digits are needed when the cache is written.
     version_digits(version)
     check_writable(output, *inputs)
 

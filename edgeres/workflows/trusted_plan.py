@@ -26,6 +26,7 @@ def trusted_plan(path: Path, model: OnnxArtifact, contract: Contract) -> EngineA
             "with edgeres build-engine."
         )
     content = read_bytes(path)
+    # TensorRT's plans and those of TensorRT for RTX are distinguished by their first bytes.
     target = next(target for target in targets().values() if target.recognizes(content))
     manifest = Manifest(
         target=target.name,
@@ -35,6 +36,7 @@ def trusted_plan(path: Path, model: OnnxArtifact, contract: Contract) -> EngineA
         table_sha256=None,
         method=None,
         edgeres_version=__version__,
+        # A plan's own header names versions and GPU, but its layout is undocumented.
         versions={},
         gpu=None,
         compute_capability=None,
