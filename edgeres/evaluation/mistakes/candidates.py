@@ -191,7 +191,8 @@ def assigned_mappings(
 
 def _both(first: Candidate, second: Candidate) -> Candidate:
     """Returns two mistakes at once; the second was derived from the first one's contract."""
-    return replace(second, mistakes=(*first.mistakes, *second.mistakes))
+    # Only the first may read the labels another way: the second was derived without them.
+    return replace(second, labels=first.labels, mistakes=(*first.mistakes, *second.mistakes))
 
 
 def _color_candidates(contract: Contract, *, as_typed: bool = True) -> Iterator[Candidate]:

@@ -102,7 +102,9 @@ def diagnose(
     )
     contracts = (present, *candidate_contracts(contract, sides))
     candidates = [read for each in contracts for read in with_mappings(each, mappings)]
-    for leading in screening.ranked(candidates)[:_LEADING]:
+    # A mapping of the labels was tried with every single contract just now, the geometry's too.
+    images_only = [candidate for candidate in candidates if candidate.labels is None]
+    for leading in screening.ranked(images_only)[:_LEADING]:
         candidates += with_geometry(leading, sides)
     ranked = [candidate for candidate in screening.ranked(candidates) if candidate.mistakes]
     single = [candidate for candidate in ranked if len(candidate.mistakes) == 1]

@@ -127,6 +127,15 @@ def test_two_mistakes_come_with_both_their_names() -> None:
     assert with_geometry(pair, SIDES) == ()
 
 
+def test_a_geometry_keeps_the_labels_of_what_it_is_added_to() -> None:
+    """Else a pair would name two mistakes and correct one."""
+    (low, *_) = label_mappings(10, (), ())
+    mapped = Candidate(contract=IMAGENET, labels=low, mistakes=(low.mistake,))
+    beside = with_geometry(mapped, SIDES)
+    assert beside
+    assert {(s.labels, s.mistakes[0]) for s in beside} == {(low, low.mistake)}
+
+
 def test_a_resize_that_changes_nothing_has_no_filter() -> None:
     """Images of the correct size are the same by every filter, and cannot be cropped larger."""
     candidates = candidate_contracts(PRESETS["digits"], ShortSides(shortest=32, longest=32))

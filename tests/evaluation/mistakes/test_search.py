@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from worlds import COLORS, RIGHT, Painter, labelled, plain_colors
+from worlds import COLORS, RIGHT, Painter, framed_colors, labelled, plain_colors
 
 from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.errors import DataError, RunnerError
@@ -27,6 +27,7 @@ from edgeres.testing import FakeRunner
 
 BGR = replace(RIGHT, color=Color.BGR)
 BARE = replace(RIGHT, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+CROPPED = replace(RIGHT, resize=37)
 COUNT = SCREENING + CONFIRMATION
 
 
@@ -103,6 +104,49 @@ def test_a_mistake_in_the_labels_beside_one_in_the_images_is_named() -> None:
     mistakes = named(diagnosis_of(BARE, shifted))
     assert mistakes[0].startswith("mean and std are missing")
     assert mistakes[1].startswith("the labels are one too high")
+
+
+@pytest.mark.parametrize("margin", [6, 10, 12])
+@pytest.mark.parametrize(
+    ("shift", "words"), [(1, "the labels are one too high"), (0, None)], ids=["shifted", "correct"]
+)
+def test_labels_and_crop_are_named_together(margin: int, shift: int, words: str | None) -> None:
+    """A frame that should be cropped off, and labels that count from 1; either alone is no cure."""
+    data = framed_colors(400, margin=margin)
+    assert data.labels is not None
+    data = replace(data, labels=data.labels + shift)
+    runner = Painter(trained_on=CROPPED).runner()
+    diagnosis = diagnose(runner, data, replace(CROPPED, resize=32))
+    mistakes = named(diagnosis)
+    assert mistakes[0].startswith(("no margin is cropped off", "images are resized"))
+    assert [mistake.startswith(words) for mistake in mistakes[1:] if words] == [True] * shift
+    assert diagnosis.named is not None
+    assert diagnosis.named.correct == CONFIRMATION
+
+
+@pytest.mark.parametrize("margin", [6, 8])
+def test_colours_and_crop_are_named_together_beside_an_order_of_labels(margin: int) -> None:
+    """Four classes that swap in pairs look like another order of labels, which takes no place."""
+    runner = Painter(trained_on=CROPPED).runner()
+    fed = replace(CROPPED, resize=32, color=Color.BGR)
+    diagnosis = diagnose(runner, framed_colors(400, margin=margin, classes=10), fed)
+    assert len(named(diagnosis)) == 2
+    assert named(diagnosis)[0] == "red and blue are swapped, the network takes RGB"
+    assert named(diagnosis)[1].startswith(("no margin is cropped off", "images are resized"))
+
+
+def test_every_candidate_reads_the_labels_as_it_says() -> None:
+    """One that names a mistake in the labels has the mapping that repairs it, and no other has."""
+    data = framed_colors(400, margin=10)
+    assert data.labels is not None
+    diagnosis = diagnose(
+        Painter(trained_on=CROPPED).runner(),
+        replace(data, labels=data.labels + 1),
+        replace(CROPPED, resize=32),
+    )
+    for candidate in (finding.candidate for finding in diagnosis.findings):
+        mapped = candidate.labels is not None
+        assert mapped == any("the labels" in mistake for mistake in candidate.mistakes)
 
 
 def test_an_order_of_labels_that_nobody_wrote_down_is_read_off_the_answers() -> None:

@@ -58,6 +58,17 @@ def plain_colors(count: int, *, noise: float = 10.0, seed: int = 0) -> Dataset:
     return labelled(np.repeat(pixels, 32 * 32, axis=0).reshape(count, 32, 32, 3), labels)
 
 
+def framed_colors(count: int, *, margin: int, classes: int = 9) -> Dataset:
+    """Returns images of 74 x 74 of some classes, each in a frame of a colour of any class."""
+    generator = np.random.default_rng(1)
+    labels, frames = (generator.integers(0, most, count) for most in (classes, len(COLORS)))
+    pixels = np.empty((count, 74, 74, 3), np.uint8)
+    pixels[:] = COLORS[frames][:, None, None]
+    inner = slice(margin, -margin)
+    pixels[:, inner, inner] = COLORS[labels][:, None, None]
+    return labelled(pixels, labels)
+
+
 def labelled(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Dataset:
     """Returns a data set of these images, (N, H, W, 3), in memory."""
     images = ImageArray(file="colors.npz", pixels=pixels, rows=np.arange(len(pixels)))
