@@ -79,9 +79,10 @@ class PretendCuda:
         integrated: bool = False,
         memory: int = _GIB,
         driver: int = 12060,
+        bus: int = 1,
     ) -> None:
         """Says what the machine has."""
-        numbers = (devices, capability, int(integrated), memory, driver)
+        numbers = (devices, capability, int(integrated), memory, driver, bus)
         self.library.pretend_device(name.encode(), *map(ctypes.c_long, numbers))
 
     def fail(self, function: str, *, after: int = 0, code: int = LAUNCH_FAILED) -> None:

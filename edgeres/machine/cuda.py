@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ _SUCCESS = 0
 _INTEGRATED = 18
 """CU_DEVICE_ATTRIBUTE_INTEGRATED. Source: cuda.h, CUdevice_attribute."""
 _NAME_BYTES = 256
+_BUS_ID_BYTES = 32
+"""Source: cuda.h, 13 characters; nvml.h, NVML_DEVICE_PCI_BUS_ID_BUFFER_SIZE, has longer domains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +55,7 @@ def find_cuda_device() -> CudaDevice | NoCudaDevice:
     if driver is None:
         return NoCudaDevice(reason=f"it has no NVIDIA driver (no {LIBRARY})")
 
-    def call(function: str, *arguments: Any) -> None:
-        if code := getattr(driver, function)(*arguments):
-            raise _RefusedError(f"{error_name(driver, code)} to {function}")
-
+    call = partial(_call, driver)
     count, handle, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     major, minor, integrated = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     memory, name = ctypes.c_size_t(), ctypes.create_string_buffer(_NAME_BYTES)
@@ -83,6 +83,25 @@ def find_cuda_device() -> CudaDevice | NoCudaDevice:
     )
 
 
+def find_pci_bus_id() -> str | NoCudaDevice:
+    """Returns the PCI bus id of the first GPU, such as `0000:41:00.0`, or why it is not known.
+
+    The driver itself applies CUDA_VISIBLE_DEVICES, whether it has indices, UUIDs or a MIG instance,
+    whose id is that of the GPU that it is an instance of.
+    """
+    driver = load_driver()
+    if driver is None:
+        return NoCudaDevice(reason=f"it has no NVIDIA driver (no {LIBRARY})")
+    handle, bus_id = ctypes.c_int(), ctypes.create_string_buffer(_BUS_ID_BYTES)
+    try:
+        _call(driver, "cuInit", 0)
+        _call(driver, "cuDeviceGet", ctypes.byref(handle), 0)
+        _call(driver, "cuDeviceGetPCIBusId", bus_id, _BUS_ID_BYTES, handle)
+    except _RefusedError as error:
+        return NoCudaDevice(reason=f"its NVIDIA driver answers {error}")
+    return bus_id.value.decode()
+
+
 def system_versions(device: CudaDevice, root: Path = Path("/")) -> dict[str, str]:
     """Returns what a plan's manifest keeps of the system that it was built on.
 
@@ -108,6 +127,11 @@ def error_name(driver: ctypes.CDLL, code: int) -> str:
     if driver.cuGetErrorName(code, ctypes.byref(name)) != _SUCCESS or name.value is None:
         return f"error {code}"
     return name.value.decode()
+
+
+def _call(driver: ctypes.CDLL, function: str, *arguments: Any) -> None:
+    if code := getattr(driver, function)(*arguments):
+        raise _RefusedError(f"{error_name(driver, code)} to {function}")
 
 
 class _RefusedError(Exception):

@@ -6,13 +6,15 @@ NVML is read with NVIDIA's `nvidia-ml-py` where that is installed; nothing is gu
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgeres.installation import install_hint
-from edgeres.machine.sysfs import number_of
+from edgeres.machine.cuda import find_pci_bus_id
+from edgeres.machine.sysfs import number_of, temperature
 
 REASONS: Mapping[int, str] = {
     0x01: "idle",
@@ -130,7 +132,9 @@ class NvmlGpu:
         return GpuState(
             mhz=self._call(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
             max_mhz=self._call(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
-            temperature_c=self._call(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+            temperature_c=temperature(
+                self._call(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU)
+            ),
             reasons=tuple(name for bit, name in REASONS.items() if bits & bit),
         )
 
@@ -145,12 +149,11 @@ class NvmlGpu:
             return None
 
 
-def open_gpu(root: Path = Path("/"), *, pci_bus_id: str | None = None) -> GpuProbe:
-    """Returns the probe of the GPU that a measurement runs on; `UnavailableGpu` without one.
+def open_gpu(root: Path = Path("/")) -> GpuProbe:
+    """Returns the probe of the GPU that CUDA runs on; `UnavailableGpu` where it is not known.
 
     Args:
         root: where a Jetson's files are looked for; with NVML only the real machine answers.
-        pci_bus_id: of the GPU, such as `0000:01:00.0`; None takes the first one.
     """
     if folder := jetson_gpu_folder(root):
         return JetsonGpu(folder=folder)
@@ -161,7 +164,9 @@ def open_gpu(root: Path = Path("/"), *, pci_bus_id: str | None = None) -> GpuPro
             f"Python module for NVML is not installed. {install_hint('pynvml')}"
         )
     try:
-        return NvmlGpu(nvml, open_nvml(nvml, pci_bus_id))
+        return NvmlGpu(nvml, open_nvml(nvml))
+    except UnknownGpuError as error:
+        return UnavailableGpu(unavailable=str(error))
     except nvml.NVMLError as error:
         return UnavailableGpu(
             unavailable=f"NVML does not report on the GPU: {error}. Check it with nvidia-smi."
@@ -176,21 +181,38 @@ def load_nvml() -> Any:
         return None
 
 
-def open_nvml(nvml: Any, pci_bus_id: str | None) -> Any:
-    """Initialises NVML and returns the handle of a GPU by its PCI bus id, or of the first one.
+class UnknownGpuError(Exception):
+    """NVML reports on several GPUs and CUDA cannot report which one runs; a sentence."""
 
-    Who opens shuts down: NVML counts both. Where it raises its `NVMLError`, nothing is open.
+
+def open_nvml(nvml: Any) -> Any:
+    """Initialises NVML and returns the handle of the GPU that CUDA runs on.
+
+    Who opens shuts down: NVML counts both. Where this raises, nothing is open.
+
+    Raises:
+        NVMLError: the module's own, where NVML does not know the GPU.
+        UnknownGpuError: there are several, and CUDA cannot be asked.
     """
+    # NVML counts in the order of the bus, CUDA by its own and CUDA_VISIBLE_DEVICES: only the bus id
+    # names the same GPU in both.
+    bus_id = find_pci_bus_id()
     nvml.nvmlInit()
     try:
-        # NVML counts in the order of the bus, CUDA by its own and CUDA_VISIBLE_DEVICES: only the
-        # bus id names the same GPU in both.
-        if pci_bus_id is None:
+        if isinstance(bus_id, str):
+            return nvml.nvmlDeviceGetHandleByPciBusId(bus_id)
+        count = nvml.nvmlDeviceGetCount()
+        if count <= 1:
             return nvml.nvmlDeviceGetHandleByIndex(0)
-        return nvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id)
     except nvml.NVMLError:
         nvml.nvmlShutdown()
         raise
+    nvml.nvmlShutdown()
+    raise UnknownGpuError(
+        f"NVML reports on {count} GPUs, and which of them runs is not known: CUDA cannot be asked "
+        f"on this machine, {bus_id.reason}. Check CUDA_VISIBLE_DEVICES "
+        f"({os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}) and the driver."
+    )
 
 
 def nvml_name(nvml: Any, handle: Any) -> str:

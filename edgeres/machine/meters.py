@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgeres.installation import install_hint
-from edgeres.machine.gpu import load_nvml, nvml_name, open_nvml
+from edgeres.machine.gpu import UnknownGpuError, load_nvml, nvml_name, open_nvml
 from edgeres.machine.rails import Rail, find_rails
 from edgeres.machine.sysfs import number_of, text_of
 
@@ -191,8 +192,8 @@ class NvmlMeter:
         self.scope = (nvml_name(nvml, handle),)
 
     @classmethod
-    def open(cls, pci_bus_id: str | None) -> NvmlMeter | NoMeter:
-        """Returns the meter of a GPU by its PCI bus id, None for the first, or why there is none."""
+    def open(cls) -> NvmlMeter | NoMeter:
+        """Returns the meter of the GPU that CUDA runs on, or why there is none."""
         nvml = load_nvml()
         if nvml is None:
             return NoMeter(
@@ -200,11 +201,23 @@ class NvmlMeter:
                 f"for it is not installed. {install_hint('pynvml')}"
             )
         try:
-            handle = open_nvml(nvml, pci_bus_id)
+            handle = open_nvml(nvml)
+        except UnknownGpuError as error:
+            return NoMeter(reason=str(error))
         except nvml.NVMLError as error:
             reason = f"NVML does not answer: {error}. Check the driver with nvidia-smi."
             return NoMeter(reason=reason)
         meter = cls(nvml, handle)
+        # A GPU without MIG refuses the question. The counter is the whole GPU's, while the clocks
+        # and what throttles them are the same for every instance.
+        with suppress(nvml.NVMLError):
+            if nvml.nvmlDeviceGetMigMode(handle)[0]:
+                meter.close()
+                return NoMeter(
+                    reason=f"{meter.scope[0]} is divided into MIG instances, and its energy "
+                    "counter has the sum of them all. Switch MIG off to meter it: sudo nvidia-smi "
+                    "-mig 0."
+                )
         # NVML has no query for support: a GPU without a counter refuses the first reading.
         try:
             meter.joules()
@@ -231,9 +244,7 @@ class NvmlMeter:
         self._nvml.nvmlShutdown()
 
 
-def open_meter(
-    root: Path = Path("/"), *, gpu: bool, pci_bus_id: str | None = None
-) -> Meter | NoMeter:
+def open_meter(root: Path = Path("/"), *, gpu: bool) -> Meter | NoMeter:
     """Returns the meter of what a measurement runs on.
 
     A Jetson's rails feed both its processors and its GPU. Elsewhere a GPU's meter is NVML's and a
@@ -241,9 +252,8 @@ def open_meter(
 
     Args:
         root: where the machine's /sys is read; with NVML only the real machine answers.
-        gpu: whether the GPU is measured, not the CPU.
-        pci_bus_id: of the GPU, such as `0000:01:00.0`; None takes the first one.
+        gpu: whether the GPU that CUDA runs on is measured, not the CPU.
     """
     if rails := find_rails(root):
         return RailMeter(rails)
-    return NvmlMeter.open(pci_bus_id) if gpu else RaplMeter.open(root)
+    return NvmlMeter.open() if gpu else RaplMeter.open(root)

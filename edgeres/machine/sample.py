@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.machine.gpu import GpuProbe, GpuState
-from edgeres.machine.sysfs import number_of, text_of, total_of
+from edgeres.machine.sysfs import number_of, temperature, text_of, total_of
 
 MAX_POLICIES = 16
 """Frequency policies that are read. x86 has one a processor, and older kernels wait 10 ms at
@@ -253,4 +253,4 @@ def _counter(path: Path, name: str) -> int | None:
 def _celsius(path: Path) -> float | None:
     """Returns a file in thousandths of a degree in degrees; None while the sensor is off."""
     millidegrees = number_of(path)
-    return None if millidegrees is None else millidegrees / 1000
+    return None if millidegrees is None else temperature(millidegrees / 1000)

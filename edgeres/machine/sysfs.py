@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+LOWEST_C, HIGHEST_C = -55.0, 150.0
+"""Temperatures at which a board can work. Chosen: the military range of silicon, and what its
+junctions do not survive; industrial Jetsons are rated from -40."""
+
 
 def text_of(path: Path) -> str | None:
     """Returns a file's text without the NUL that ends a device tree's; None if unreadable."""
@@ -22,6 +26,14 @@ def number_of(path: Path) -> int | None:
         return int(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def temperature(celsius: float | None) -> float | None:
+    """Returns degrees that silicon can have; None for what a sensor answers without a reading."""
+    # A Jetson's zones of what is switched off hold -256000; others answer with 0 K or 255 degrees.
+    if celsius is None or not LOWEST_C <= celsius <= HIGHEST_C:
+        return None
+    return celsius
 
 
 def fields_of(path: Path) -> dict[str, list[str]]:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgeres.machine.sysfs import temperature
+
 # `RAM 534/3964MB`, used and all.
 _MEMORY = r"\b{name} (\d+)/(\d+)MB"
 _CPU = re.compile(r"\bCPU \[([^\]]*)\](?:@(\d+))?")
@@ -83,7 +85,11 @@ def parse_tegrastats(line: str) -> TegraStats | None:
         emc_mhz=emc_mhz[0] if emc_mhz else None,
         gpu_percent=gpu_percent,
         gpu_mhz=gpu_mhz,
-        temperatures_c={name: float(value) for name, value in _TEMPERATURE.findall(line)},
+        temperatures_c={
+            name: celsius
+            for name, value in _TEMPERATURE.findall(line)
+            if (celsius := temperature(float(value))) is not None
+        },
         power_mw={name: int(value) for name, value in _POWER.findall(line)},
     )
 

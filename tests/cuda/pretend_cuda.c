@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -53,8 +54,8 @@ static __thread context *stack[MAX_DEPTH];
 static __thread int depth, capturing;
 static int initialized;
 
-static struct { long devices, major, minor, integrated, memory, driver; char name[128]; } device =
-  {1, 8, 7, 0, 1L << 30, 12060, "Pretend GPU"};
+static struct { long devices, major, minor, integrated, memory, driver, bus; char name[128]; } device =
+  {1, 8, 7, 0, 1L << 30, 12060, 1, "Pretend GPU"};
 static struct { char name[64]; long after; int code; } faults[MAX_FAULTS];
 
 __attribute__((constructor)) static void start(void) {
@@ -122,6 +123,9 @@ API(cuDeviceGet, int *handle, int ordinal) {
   return ordinal < 0 || ordinal >= device.devices ? INVALID_DEVICE : OK;
 }
 API(cuDeviceGetName, char *name, int size, int handle) { (void)handle; strncpy(name, device.name, size); return OK; }
+API(cuDeviceGetPCIBusId, char *id, int size, int handle) {
+  (void)handle; FAULTS("cuDeviceGetPCIBusId"); snprintf(id, size, "0000:%02lX:00.0", device.bus); return OK;
+}
 API(cuDeviceTotalMem_v2, size_t *bytes, int handle) { (void)handle; *bytes = device.memory; return OK; }
 API(cuDeviceComputeCapability, int *major, int *minor, int handle) {
   (void)handle; *major = (int)device.major; *minor = (int)device.minor; return OK;
@@ -392,11 +396,11 @@ __attribute__((visibility("default"))) void pretend_counts(counts *found) {
 }
 /* Sets the device: how many there are, its capability, whether it shares the host's memory, bytes, driver. */
 __attribute__((visibility("default"))) void pretend_device(
-    const char *name, long devices, long capability, long integrated, long memory, long driver) {
+    const char *name, long devices, long capability, long integrated, long memory, long driver, long bus) {
   memset(device.name, 0, sizeof device.name);
   strncpy(device.name, name, sizeof device.name - 1);
   device.devices = devices; device.major = capability / 10; device.minor = capability % 10;
-  device.integrated = integrated; device.memory = memory; device.driver = driver;
+  device.integrated = integrated; device.memory = memory; device.driver = driver; device.bus = bus;
 }
 /* Makes the call of that name fail once, after it has worked `after` times; returns 0 where no place is left. */
 __attribute__((visibility("default"))) int pretend_fault(const char *name, long after, int code) {

@@ -11,6 +11,9 @@ from types import ModuleType
 
 import pytest
 
+from edgeres.machine import gpu
+from edgeres.machine.cuda import NoCudaDevice
+
 
 class NVMLError(Exception):
     """What every call of NVML raises."""
@@ -24,6 +27,10 @@ class FakeNvml:
     mhz: int = 1980
     reasons: int = 0
     energy_mj: int = 0
+    celsius: int = 55
+    count: int = 1
+    """GPUs of the machine."""
+    mig: bool = False
     unsupported: frozenset[str] = frozenset()
     """Names of calls that this device refuses."""
     is_open: int = 0
@@ -44,6 +51,17 @@ class FakeNvml:
         """Counts."""
         self.is_open -= 1
 
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        """Returns the GPUs of the machine, whatever CUDA is shown of them."""
+        return self.count
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:  # noqa: N802
+        """Returns the present and the pending mode; what cannot be divided refuses."""
+        assert handle == "handle"
+        if not self.mig:
+            raise NVMLError("Not Supported")
+        return [1, 1]
+
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
         """Returns a handle."""
         self._check("nvmlDeviceGetHandleByIndex")
@@ -52,6 +70,7 @@ class FakeNvml:
 
     def nvmlDeviceGetHandleByPciBusId(self, bus_id: str) -> str:  # noqa: N802
         """Returns a handle."""
+        self._check("nvmlDeviceGetHandleByPciBusId")
         self.asked.append(bus_id)
         return "handle"
 
@@ -74,7 +93,7 @@ class FakeNvml:
         """Returns degrees."""
         assert (handle, sensor) == ("handle", self.NVML_TEMPERATURE_GPU)
         self._check("nvmlDeviceGetTemperature")
-        return 55
+        return self.celsius
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:  # noqa: N802
         """Returns the bits."""
@@ -92,8 +111,20 @@ class FakeNvml:
             raise NVMLError("Not Supported")
 
 
-def install(monkeypatch: pytest.MonkeyPatch, nvml: object | None) -> None:
-    """Makes `import pynvml` give a module, or fail as where it is not installed."""
+NO_CUDA = NoCudaDevice(reason="it has no NVIDIA driver (no libcuda.so.1)")
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch, nvml: object | None, bus_id: str | NoCudaDevice = NO_CUDA
+) -> None:
+    """Makes `import pynvml` give a module, or fail as where it is not installed.
+
+    Args:
+        monkeypatch: pytest's.
+        nvml: the module; None where it is not installed.
+        bus_id: what CUDA answers when it is asked for the GPU that runs.
+    """
+    monkeypatch.setattr(gpu, "find_pci_bus_id", lambda: bus_id)
     real = importlib.import_module
 
     def import_module(name: str, package: str | None = None) -> ModuleType | object:

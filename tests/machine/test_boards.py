@@ -192,6 +192,13 @@ def test_every_form_of_load_and_clock(
     assert (stats.emc_percent, stats.emc_mhz) == emc
 
 
+def test_what_is_switched_off_has_no_temperature() -> None:
+    """Though tegrastats prints one."""
+    stats = parse_tegrastats("RAM 1/2MB CV0@-256C CPU@47.9C CV1@-256.000C/-256C PMIC@100C tj@255C")
+    assert stats is not None
+    assert stats.temperatures_c == {"CPU": 47.9, "PMIC": 100.0}
+
+
 def test_processors_with_one_clock_for_all() -> None:
     """As lines of L4T 28 and idle Thors have it."""
     stats = parse_tegrastats("RAM 1/2MB CPU [0%,5%,off]@2601")

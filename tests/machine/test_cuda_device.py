@@ -8,7 +8,13 @@ import pytest
 from pretend_cuda import OUT_OF_MEMORY, PretendCuda
 
 from edgeres.machine import cuda as driver
-from edgeres.machine.cuda import CudaDevice, NoCudaDevice, find_cuda_device, system_versions
+from edgeres.machine.cuda import (
+    CudaDevice,
+    NoCudaDevice,
+    find_cuda_device,
+    find_pci_bus_id,
+    system_versions,
+)
 from edgeres.machine.l4t import l4t_version
 
 
@@ -60,6 +66,25 @@ def test_whatever_the_driver_refuses_is_told(call: str, cuda: PretendCuda) -> No
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("bus", [0x01, 0x41, 0xC1])
+def test_the_bus_of_the_gpu_that_runs(bus: int, cuda: PretendCuda) -> None:
+    """As the driver writes it, in hexadecimal, which NVML reads."""
+    cuda.set_device(bus=bus)
+    assert find_pci_bus_id() == f"0000:{bus:02X}:00.0"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("call", ["cuInit", "cuDeviceGetPCIBusId"])
+def test_a_bus_that_the_driver_does_not_name(call: str, cuda: PretendCuda) -> None:
+    """Its own name for the reason; and without any GPU there is none."""
+    cuda.fail(call, code=OUT_OF_MEMORY)
+    reason = f"its NVIDIA driver answers CUDA_ERROR_OUT_OF_MEMORY to {call}"
+    assert find_pci_bus_id() == NoCudaDevice(reason=reason)
+    cuda.set_device(devices=0)
+    assert isinstance(find_pci_bus_id(), NoCudaDevice)
+
+
+@pytest.mark.cuda
 def test_an_unknown_error_has_its_number(cuda: PretendCuda) -> None:
     """A driver may know errors that it has no name for."""
     cuda.fail("cuInit", code=9999)
@@ -71,7 +96,8 @@ def test_an_unknown_error_has_its_number(cuda: PretendCuda) -> None:
 def test_no_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library that is missing is named; nothing is loaded."""
     monkeypatch.setattr(driver, "LIBRARY", "libcuda.so.none")
-    assert find_cuda_device() == NoCudaDevice(reason="it has no NVIDIA driver (no libcuda.so.none)")
+    missing = NoCudaDevice(reason="it has no NVIDIA driver (no libcuda.so.none)")
+    assert find_cuda_device() == find_pci_bus_id() == missing
 
 
 @pytest.mark.parametrize(

@@ -288,8 +288,8 @@ def test_a_virtual_machine_has_no_counter(tmp_path: Path) -> None:
 def test_a_gpus_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Millijoules since the driver was loaded; NVML is shut down at the end."""
     nvml = FakeNvml(energy_mj=123_000)
-    install(monkeypatch, nvml)
-    meter = open_meter(tmp_path, gpu=True, pci_bus_id="0000:01:00.0")
+    install(monkeypatch, nvml, "0000:01:00.0")
+    meter = open_meter(tmp_path, gpu=True)
     assert isinstance(meter, NvmlMeter)
     assert (meter.scope, nvml.asked) == (("NVIDIA Test GPU",), ["0000:01:00.0"])
     nvml.energy_mj += 4_250
@@ -316,6 +316,19 @@ def test_a_gpu_without_a_counter(
     nvml = FakeNvml(unsupported=frozenset({unsupported}))
     install(monkeypatch, nvml)
     assert open_meter(tmp_path, gpu=True) == NoMeter(reason=reason)
+    assert nvml.is_open == 0
+
+
+def test_the_energy_of_a_mig_instance_is_not_that_of_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its neighbours' would be in it; the reason, and nothing stays open."""
+    nvml = FakeNvml(mig=True)
+    install(monkeypatch, nvml, "0000:41:00.0")
+    assert open_meter(tmp_path, gpu=True) == NoMeter(
+        reason="NVIDIA Test GPU is divided into MIG instances, and its energy counter has the sum "
+        "of them all. Switch MIG off to meter it: sudo nvidia-smi -mig 0."
+    )
     assert nvml.is_open == 0
 
 

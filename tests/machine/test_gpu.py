@@ -9,6 +9,7 @@ from fake_nvml import FakeNvml, install
 from machine_files import lay_out
 
 from edgeres.installation import install_hint
+from edgeres.machine import NoMeter, open_meter
 from edgeres.machine.gpu import REASONS, THROTTLING, GpuState, JetsonGpu, open_gpu
 
 
@@ -28,12 +29,52 @@ def test_a_gpu_through_nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert nvml.is_open == 0
 
 
-def test_one_of_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_that_runs_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its bus id, which CUDA and NVML agree on; older modules give names as bytes."""
-    nvml = FakeNvml(name=b"Tesla T4")
-    install(monkeypatch, nvml)
-    assert open_gpu(tmp_path, pci_bus_id="0000:41:00.0").name == "Tesla T4 through NVML"
+    nvml = FakeNvml(name=b"Tesla T4", count=4)
+    install(monkeypatch, nvml, "0000:41:00.0")
+    assert open_gpu(tmp_path).name == "Tesla T4 through NVML"
     assert nvml.asked == ["0000:41:00.0"]
+
+
+@pytest.mark.parametrize("visible", ["1", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", None])
+def test_which_of_several_gpus_runs_is_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None
+) -> None:
+    """Where CUDA cannot be asked the first one may be another's; the reason is given, not figures."""
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    nvml = FakeNvml(count=2)
+    install(monkeypatch, nvml)
+    sentence = (
+        "NVML reports on 2 GPUs, and which of them runs is not known: CUDA cannot be asked on this "
+        "machine, it has no NVIDIA driver (no libcuda.so.1). Check CUDA_VISIBLE_DEVICES "
+        f"({visible or 'not set'}) and the driver."
+    )
+    assert open_gpu(tmp_path).unavailable == sentence
+    assert open_meter(tmp_path, gpu=True) == NoMeter(reason=sentence)
+    assert (nvml.asked, nvml.is_open) == ([], 0)
+
+
+def test_a_gpu_that_nvml_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one at the first index is no substitute for it."""
+    nvml = FakeNvml(unsupported=frozenset({"nvmlDeviceGetHandleByPciBusId"}))
+    install(monkeypatch, nvml, "0000:41:00.0")
+    assert open_gpu(tmp_path).unavailable is not None
+    assert (nvml.asked, nvml.is_open) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("celsius", "read"), [(-256, None), (-273, None), (151, None), (255, None), (-40, -40)]
+)
+def test_no_temperature_that_silicon_cannot_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, celsius: int, read: float | None
+) -> None:
+    """A sensor without a reading answers with one all the same."""
+    install(monkeypatch, FakeNvml(celsius=celsius))
+    assert open_gpu(tmp_path).read().temperature_c == read
 
 
 def test_what_a_device_does_not_support_is_none(

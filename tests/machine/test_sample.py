@@ -10,6 +10,7 @@ from machine_files import CALM, CPU, THERMAL, lay_out
 
 from edgeres.machine.gpu import GpuState, open_gpu
 from edgeres.machine.sample import MAX_POLICIES, CpuState, CpuTicks, Probe, Sample
+from edgeres.machine.stability import stability_of
 from edgeres.serialization import to_json
 
 
@@ -86,6 +87,35 @@ def test_a_sensor_that_is_switched_off(tmp_path: Path) -> None:
     sample = sample_of(root)
     assert set(sample.temperatures_c) == {"cpu-thermal", "x86_pkg_temp"}
     assert sample.headroom_c == 50.5
+
+
+@pytest.mark.parametrize("without", [-256000, -273150, -273000, -2147483648, 150001, 255000])
+def test_a_sensor_without_a_reading_is_no_temperature(tmp_path: Path, without: int) -> None:
+    """Neither is it shown, nor is the machine far from heat for it."""
+    root = lay_out(tmp_path, CALM)
+    (root / THERMAL / "thermal_zone1/temp").write_text(f"{without}\n")
+    sample = sample_of(root)
+    assert set(sample.temperatures_c) == {"cpu-thermal", "x86_pkg_temp"}
+    assert sample.headroom_c == 50.5
+
+
+@pytest.mark.parametrize("millidegrees", [-40000, 0, 104500, 150000])
+def test_hot_and_cold_boards_are_read(tmp_path: Path, millidegrees: int) -> None:
+    """From an industrial board in winter to a junction at its end."""
+    root = lay_out(tmp_path, CALM)
+    (root / THERMAL / "thermal_zone1/temp").write_text(f"{millidegrees}\n")
+    assert millidegrees / 1000 in sample_of(root).temperatures_c.values()
+
+
+def test_sensors_that_all_lack_a_reading_are_unavailable(tmp_path: Path) -> None:
+    """Silence never passes for a cool machine."""
+    root = lay_out(tmp_path, CALM)
+    for zone in (root / THERMAL).glob("thermal_zone*/temp"):
+        zone.write_text("-256000\n")
+    sample = sample_of(root)
+    assert (dict(sample.temperatures_c), sample.headroom_c) == ({}, None)
+    unavailable = stability_of([sample, sample]).unavailable
+    assert {"temperatures", "the temperature at which clocks are lowered"} <= set(unavailable)
 
 
 def test_clocks_without_a_choice_are_fixed(tmp_path: Path) -> None:
