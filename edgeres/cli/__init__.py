@@ -1,25 +1,18 @@
 """The command line: a thin shell over `edgeres.workflows`. Nothing imports it.
 
-Commands import the pipeline when they run, not before, so that help and completion answer at
-once: numpy, onnx, onnxruntime and torch take up to seconds to load.
+A command's module is loaded when the command is named, and what it runs when it runs, so that help
+and completion answer at once: numpy, onnx, onnxruntime and torch take up to seconds to load.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
-from edgeres.cli.bench import bench
-from edgeres.cli.build_engine import build_engine
-from edgeres.cli.calibrate import calibrate
-from edgeres.cli.compare import compare
-from edgeres.cli.demo import demo
-from edgeres.cli.doctor import doctor
-from edgeres.cli.explain import explain
-from edgeres.cli.export import export
-from edgeres.cli.inspect import inspect
 from edgeres.cli.output import COMMAND, checked_stdout, log_to_stderr, show_error
 from edgeres.errors import ArtifactError, EdgeresError
 from edgeres.version import __version__
@@ -28,8 +21,45 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""
 
 
+SHORT_HELP = {
+    "export": "Write a trained checkpoint as ONNX.",
+    "calibrate": "Collect the ranges of a model's activations on images.",
+    "build-engine": "Build an INT8, FP16, FP32 or mixed engine.",
+    "bench": "Compare an engine with the FP32 reference.",
+    "compare": "Set engines side by side: accuracy against latency.",
+    "inspect": "Show what a model, table or engine is.",
+    "explain": "Show what an architecture consists of.",
+    "doctor": "Show what this machine can do, and what to install.",
+    "demo": "Run the whole path on handwritten digits, offline.",
+}
+"""What each command is for, in the order of the path; `edgeres --help` loads no command for it."""
+
+
+class _LazyCommands(Mapping[str, click.Command]):
+    """The commands by name, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in SHORT_HELP:
+            raise KeyError(name)
+        attribute = name.replace("-", "_")
+        command: click.Command = getattr(
+            importlib.import_module(f"edgeres.cli.{attribute}"), attribute
+        )
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SHORT_HELP)
+
+    def __len__(self) -> int:
+        return len(SHORT_HELP)
+
+
 class _Commands(click.Group):
     """Turns an EdgeresError into its message and exit code, whatever command raised it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.commands = _LazyCommands()  # type: ignore[assignment]  # click only reads it
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Runs a command line; what stdout did not take ends it with an error."""
@@ -61,6 +91,11 @@ class _Commands(click.Group):
         """Lists the commands in the order of the path, not of the alphabet."""
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands' purposes, which click would load every command for."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SHORT_HELP.items()))
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="edgeres")
@@ -77,7 +112,3 @@ def main() -> None:
     """
     # Before any command's -v or -q, which change the level that this sets.
     log_to_stderr()
-
-
-for _command in (export, calibrate, build_engine, bench, compare, inspect, explain, doctor, demo):
-    main.add_command(_command)

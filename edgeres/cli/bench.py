@@ -159,7 +159,7 @@ _reports = option_group(
 )
 
 
-@click.command(short_help="Compare an engine with the FP32 reference.")
+@click.command()
 @click.argument("engine", type=PATH)
 @click.option("--reference", type=PATH, required=True, help="FP32 ONNX model, or another engine.")
 @click.option("--data", type=PATH, required=True, help="Labelled images.")

@@ -90,7 +90,7 @@ _request = option_group(
 _contract = option_group("contract", ContractOptions, *PREPROCESSING)
 
 
-@click.command("build-engine", short_help="Build an INT8, FP16, FP32 or mixed engine.")
+@click.command("build-engine")
 @click.argument("model", type=PATH)
 @_request
 @click.option(

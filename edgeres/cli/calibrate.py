@@ -85,7 +85,7 @@ _request = option_group(
 )
 
 
-@click.command(short_help="Collect the ranges of a model's activations on images.")
+@click.command()
 @click.argument("model", type=PATH)
 @click.option("--data", type=PATH, required=True, help="Folder of images, or .npz; labels unused.")
 @_request

@@ -10,7 +10,7 @@ from edgeres.cli.options import PATH, common_options
 from edgeres.cli.output import show, show_json
 
 
-@click.command(short_help="Set engines side by side: accuracy against latency.")
+@click.command()
 @click.argument("verdicts", type=PATH, nargs=-1, required=True)
 @common_options
 def compare(verdicts: tuple[Path, ...], as_json: bool) -> None:

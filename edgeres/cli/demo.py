@@ -12,7 +12,7 @@ from edgeres.cli.options import PATH, common_options
 from edgeres.cli.output import progress_bars, show, show_json, show_status
 
 
-@click.command(short_help="Run the whole path on handwritten digits, offline.")
+@click.command()
 @click.option("--keep", type=PATH, help="Folder to leave data, model, table and engines in.")
 @common_options
 @click.pass_context

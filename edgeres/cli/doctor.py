@@ -8,7 +8,7 @@ from edgeres.cli.options import common_options
 from edgeres.cli.output import show, show_json
 
 
-@click.command(short_help="Show what this machine can do, and what to install.")
+@click.command()
 @common_options
 def doctor(as_json: bool) -> None:
     """Show what this machine can do, and what to install or set for the rest.

@@ -16,7 +16,7 @@ from edgeres.networks.network import Network, ratios
 from edgeres.serialization import to_json
 
 
-@click.command(short_help="Show what an architecture consists of.")
+@click.command()
 @click.argument(
     "architecture", metavar="ARCH", required=False, shell_complete=complete_architecture
 )

@@ -33,7 +33,7 @@ def complete_architecture(
     return [CompletionItem(name) for name in ARCHITECTURES if name.startswith(incomplete)]
 
 
-@click.command(short_help="Write a trained checkpoint as ONNX.")
+@click.command()
 @click.argument("architecture", metavar="ARCH", shell_complete=complete_architecture)
 @click.option("--weights", type=PATH, help="Checkpoint: .pth, .pt, .th, .safetensors.")
 @contract_options

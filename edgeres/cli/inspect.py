@@ -10,7 +10,7 @@ from edgeres.cli.options import PATH, common_options
 from edgeres.cli.output import show, show_json
 
 
-@click.command(short_help="Show what a model, table or engine is.")
+@click.command()
 @click.argument("path", metavar="ARTIFACT", type=PATH)
 @common_options
 def inspect(path: Path, as_json: bool) -> None:
