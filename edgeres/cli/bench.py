@@ -30,10 +30,6 @@ from edgeres.core.contract import ContractOptions
 DEFAULTS = BenchConfig()
 
 
-def _loadgen_config(scenario: Scenario | None, loadgen_seconds: float) -> LoadGenConfig | None:
-    return None if scenario is None else LoadGenConfig(scenario=scenario, seconds=loadgen_seconds)
-
-
 _config = option_group(
     "config",
     BenchConfig,
@@ -131,7 +127,9 @@ _config = option_group(
 # Apart from the others' group: without --scenario there is no request to LoadGen at all.
 _loadgen = option_group(
     "loadgen",
-    _loadgen_config,
+    lambda scenario, loadgen_seconds: (
+        None if scenario is None else LoadGenConfig(scenario=scenario, seconds=loadgen_seconds)
+    ),
     click.option(
         "--scenario",
         type=Names(Scenario),

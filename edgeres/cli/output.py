@@ -61,13 +61,13 @@ def show_status(line: str) -> None:
 
 
 def show_error(line: str) -> None:
-    """Prints why the command ends on stderr; where stderr fails too, the exit code says it."""
+    """Prints why the command ends on stderr; where stderr fails too, the exit code is what remains."""
     with suppress(OSError):
         click.echo(line, err=True)
 
 
 class _Stdout(io.FileIO):
-    """Standard output, whose errors say what was lost."""
+    """Standard output, whose errors explain that a result was lost."""
 
     def write(self, data: Buffer, /) -> int:
         try:
@@ -133,7 +133,7 @@ def checked_stdout() -> Iterator[None]:
 def _reserve_descriptors() -> None:
     """Opens those of stdin, stdout and stderr that are closed, so that no file gets their number.
 
-    What a library printed would otherwise end up in, say, the engine. stdout is opened for
+    What a library prints could otherwise end up in the engine, for one. stdout is opened for
     reading, so that writing to it is still an error.
     """
     for descriptor, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
