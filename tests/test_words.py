@@ -36,6 +36,8 @@ CLEAN: tuple[str, ...] = (
     "targets",
     "training",
     "workflows",
+    "core",
+    "edgeres",
 )
 """Areas that have none of the words; an area that was cleaned is added here."""
 
@@ -52,6 +54,8 @@ CLEAN_DOCSTRINGS: tuple[str, ...] = (
     "targets",
     "training",
     "workflows",
+    "core",
+    "edgeres",
 )
 """Areas whose docstrings have none of the phrases either."""
 

@@ -182,6 +182,6 @@ def load_engine(path: Path) -> EngineArtifact:
     if actual != manifest.engine_sha256:
         raise ArtifactError(
             f"{path} was changed or truncated after it was built: sha256 {actual[:12]}, its "
-            f"manifest says {manifest.engine_sha256[:12]}. Run build-engine again."
+            f"manifest has {manifest.engine_sha256[:12]}. Run build-engine again."
         )
     return EngineArtifact(path=path, manifest=manifest, content=content)

@@ -97,7 +97,7 @@ class BenchConfig:
     latency_batch: int = 1
     """Images per inference while latency is taken."""
     iterations: int = 700
-    """Timed inferences of each of the two; MLPerf asks for 662 to speak of a 99th percentile."""
+    """Timed inferences of each of the two; MLPerf requires 662 for a 99th percentile."""
     warmup: int = 20
     """Warm-up runs of each."""
     decide: Decision = Decision.BOUND

@@ -3,7 +3,7 @@
 torch's exporter names an operator by its type behind the modules around it, where a module of a
 sequence repeats the sequence's name: `/layer2/layer2.0/downsample/downsample.0/Conv`. A state
 dict has the same module as `layer2.0.downsample.0`. Knows names only: whether a block really
-ends in an addition is the graph's to say (`edgeres.quantization.units`).
+ends in an addition is decided by the graph (`edgeres.quantization.units`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _INDEX = re.compile(r"\.\d+$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlace:
-    """What an operator's name says of its place in the network."""
+    """Place of an operator in the network, read from its name."""
 
     module: str
     """Path of its module as a state dict has it; empty where the name is no path."""
@@ -50,11 +50,11 @@ def locate(name: str, op_type: str) -> NodePlace:
             modules.pop()
         modules.append(part)
     path = ".".join(modules)
-    found = _BLOCK.search(path)
-    own = path if found is None else path[found.end() :]
+    match = _BLOCK.search(path)
+    own = path if match is None else path[match.end() :]
     return NodePlace(
         module=path if is_path else "",
-        stage=found["stage"] if found else "",
-        block=found["block"] if found else "",
+        stage=match["stage"] if match else "",
+        block=match["block"] if match else "",
         layer=_INDEX.sub("", own).rpartition(".")[2] or op_type,
     )

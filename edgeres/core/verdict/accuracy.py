@@ -204,7 +204,7 @@ class PairedAccuracy:
     flips: tuple[Flip, ...] = ()
     """Every image that the two label differently, in the order evaluated."""
     by_class: tuple[ClassDifference, ...] = ()
-    """Classes with a gained or lost image, the smallest q value first."""
+    """Classes with a newly wrong or newly correct image, the smallest q value first."""
     images: ImageRecord
 
     @property

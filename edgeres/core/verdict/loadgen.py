@@ -1,4 +1,4 @@
-"""What MLPerf's LoadGen said of an engine."""
+"""What MLPerf's LoadGen reported of an engine."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ EXIT_UNSTABLE = 7
 _FIRST_APPLIES = (EXIT_MISMATCH, EXIT_UNSTABLE, EXIT_COVERAGE, EXIT_ACCURACY, EXIT_SPEED)
 
 
-class FoundMistakes(Protocol):
+class LikelyMistakes(Protocol):
     """What trying the usual mistakes in preprocessing and labels came to."""
 
     @property
@@ -126,7 +126,7 @@ class Verdict:
     """None where no scenario was requested."""
     regression: Regression | None = None
     """None where no earlier run was given to compare with."""
-    diagnosis: FoundMistakes | None = None
+    diagnosis: LikelyMistakes | None = None
     """None where it was not requested and the reference is accurate enough."""
 
     @property
