@@ -167,7 +167,8 @@ _reports = option_group(
     "--baseline",
     type=PATH,
     metavar="OLD.json",
-    help="JSON of an earlier engine on these images, by --json; this one must not be worse.",
+    help="JSON of an earlier engine on these images, by --json; this one must not be worse. Exit "
+    "code 7 if other load or throttling disturbed a latency that would pass.",
 )
 @click.option(
     "--trust",

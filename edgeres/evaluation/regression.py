@@ -1,6 +1,6 @@
 """Later runs compared with earlier ones, and engines with each other: by test, not by eye.
 
-Knows verdicts and nothing else. Accuracy is compared image by image, latency relative to the
+Knows verdicts and the stability of a machine. Accuracy is compared image by image, latency relative to the
 reference that each run timed interleaved with its engine.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from edgeres.core.verdict import (
     EXIT_ACCURACY,
     EXIT_SPEED,
+    EXIT_UNSTABLE,
     AccuracyChange,
     Check,
     ImageRecord,
@@ -23,6 +24,7 @@ from edgeres.core.verdict import (
     Standing,
 )
 from edgeres.errors import ConfigError
+from edgeres.machine import Stability
 from edgeres.statistics import (
     FEWEST_BLOCKS,
     BlockBootstrap,
@@ -96,12 +98,15 @@ def against_baseline(
     )
 
 
-def baseline_checks(regression: Regression, max_slowdown: float) -> tuple[Check, ...]:
+def baseline_checks(
+    regression: Regression, max_slowdown: float, stability: Stability | None
+) -> tuple[Check, ...]:
     """Returns the checks against the baseline: nothing significant may have become worse.
 
     Args:
         regression: this run against the baseline.
         max_slowdown: fraction by which the latency may grow, such as 0.05.
+        stability: of the machine during this run; None where the engine was only simulated.
     """
     change, latency = regression.accuracy, regression.latency
     low, high = change.ci95_pp
@@ -123,16 +128,23 @@ def baseline_checks(regression: Regression, max_slowdown: float) -> tuple[Check,
         limit = 1 + max_slowdown
         # The lower end: only a run that is significantly slower fails.
         passed = (latency.ratio if latency.ci95 is None else latency.ci95[0]) <= limit
+        disturbances = stability.disturbances if passed and stability is not None else ()
         ends = "" if latency.ci95 is None else f" ({latency.ci95[0]:.3f} to {latency.ci95[1]:.3f})"
         checks.append(
             Check(
                 name="baseline_latency",
                 limit=limit,
                 value=latency.ratio,
-                passed=passed,
-                exit_code=EXIT_SPEED,
+                # Both networks slow down under load, and not alike; the wider interval of such a
+                # run would let a slower engine pass.
+                passed=passed and not disturbances,
+                exit_code=EXIT_UNSTABLE if disturbances else EXIT_SPEED,
                 reason=f"latency {latency.ratio:.3f} times that of {regression.baseline}{ends}, "
-                f"{'not significantly above' if passed else 'above'} the limit of {limit:g}",
+                f"{'not significantly above' if passed else 'above'} the limit of {limit:g}"
+                + "".join(
+                    f"; not to be trusted: {finding.sentence.removesuffix('.')}"
+                    for finding in disturbances
+                ),
             )
         )
     return tuple(checks)

@@ -86,7 +86,8 @@ def build_verdict(
         environment: machine and runtimes.
         provenance: files, images and versions.
         latency: None where the engine was not run on its target, as is `stability`.
-        stability: of the machine meanwhile; a check with `config.strict`.
+        stability: of the machine meanwhile; a check with `config.strict`, and part of the one of
+            the latency against the baseline.
         energy: of both networks, or why there is none.
         loadgen: a check with `config.strict`.
         coverage: checks of the layers that run in INT8.
@@ -154,7 +155,7 @@ def _checks(
     if config.strict and loadgen is not None:
         yield loadgen_check(loadgen)
     if regression is not None:
-        yield from baseline_checks(regression, config.max_slowdown)
+        yield from baseline_checks(regression, config.max_slowdown, stability)
 
 
 def _warnings(

@@ -39,6 +39,21 @@ MIN_HEADROOM_C = 5.0
 Jetson is 3 to 9 degrees. Source: L4T's nvfancontrol.conf."""
 
 
+DISTURBANCES = frozenset(
+    {
+        "other_load",
+        "steal",
+        "cpu_quota",
+        "cpu_throttled",
+        "gpu_throttled",
+        "thermal_throttled",
+        "over_current",
+    }
+)
+"""Findings that took processor time or clock from the measurement, by other load or throttling:
+they come and go between two runs, which a comparison of the runs would take for the engine's."""
+
+
 class Severity(Name):
     """What a finding means for the figures."""
 
@@ -75,6 +90,15 @@ class Stability:
     def stable(self) -> bool:
         """Whether no finding makes the figures another machine's."""
         return all(finding.severity is not Severity.UNSTABLE for finding in self.findings)
+
+    @property
+    def disturbances(self) -> tuple[StabilityFinding, ...]:
+        """Other load and throttling that make two runs incomparable."""
+        return tuple(
+            finding
+            for finding in self.findings
+            if finding.severity is Severity.UNSTABLE and finding.name in DISTURBANCES
+        )
 
     @property
     def seconds(self) -> float:

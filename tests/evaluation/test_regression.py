@@ -11,10 +11,14 @@ from past_runs import RUN, latency, series, with_correct
 from edgeres.core.verdict import PairedLatency, PastRun, Regression
 from edgeres.errors import ConfigError
 from edgeres.evaluation.regression import against_baseline, baseline_checks, rank
+from edgeres.machine import Severity, Stability, StabilityFinding
 from edgeres.serialization import to_json
 from edgeres.statistics import drop_interval, mcnemar_p
 
 NEW = RUN
+
+
+CALM = Stability(samples=(), findings=(), unavailable=())
 
 
 def against(run: PastRun, baseline: PastRun) -> Regression:
@@ -30,7 +34,7 @@ def against(run: PastRun, baseline: PastRun) -> Regression:
 
 def verdicts(run: PastRun, max_slowdown: float = 0.05) -> dict[str, bool]:
     """Returns which checks against the baseline pass."""
-    checks = baseline_checks(against(run, RUN), max_slowdown)
+    checks = baseline_checks(against(run, RUN), max_slowdown, CALM)
     return {check.name: check.passed for check in checks}
 
 
@@ -57,7 +61,7 @@ def test_accuracy_is_compared_image_by_image() -> None:
 def test_only_a_significant_drop_fails(lost: int, passes: bool) -> None:
     """Two of 1000 can be chance, thirty cannot; the sentence has the counts."""
     run = with_correct(NEW, "0" * lost + "1" * (900 - lost) + "0" * 100)
-    check = baseline_checks(against(run, RUN), 0.05)[0]
+    check = baseline_checks(against(run, RUN), 0.05, CALM)[0]
     assert (check.passed, check.exit_code) == (passes, 3)
     assert check.reason.startswith(
         f"{lost} images newly wrong and 0 newly correct compared with old, "
@@ -115,9 +119,59 @@ def test_the_interval_holds_the_true_ratio() -> None:
 def test_few_blocks_have_no_interval_and_are_decided_by_the_ratio() -> None:
     """The check says no interval where there is none."""
     run = replace(NEW, latency=latency(3.0, count=40))
-    check = baseline_checks(against(run, RUN), 0.05)[1]
+    check = baseline_checks(against(run, RUN), 0.05, CALM)[1]
     assert (check.passed, check.exit_code) == (False, 4)
     assert check.reason == "latency 1.500 times that of old, above the limit of 1.05"
+
+
+def disturbed(name: str, severity: Severity, sentence: str) -> Stability:
+    """Returns a measurement with one finding."""
+    finding = StabilityFinding(name=name, severity=severity, sentence=sentence)
+    return replace(CALM, findings=(finding,))
+
+
+@pytest.mark.parametrize(
+    ("name", "fact"),
+    [
+        ("other_load", "Other programs took 80% of the processors' time"),
+        ("steal", "The hypervisor gave 9.0% of the processors' time to other guests"),
+        ("cpu_quota", "The container's CPU quota stopped this program in 7 scheduling periods"),
+        ("gpu_throttled", "The GPU slowed itself down (temperature, by hardware)"),
+        ("thermal_throttled", "The kernel lowered clocks against heat (thermal-cpufreq-0)"),
+    ],
+)
+def test_a_latency_of_a_disturbed_machine_does_not_pass(name: str, fact: str) -> None:
+    """It is not called slower either: code 7, the fact and what to do."""
+    stability = disturbed(name, Severity.UNSTABLE, f"{fact}. Stop it.")
+    accuracy, check = baseline_checks(against(NEW, RUN), 0.05, stability)
+    assert (accuracy.passed, check.passed, check.exit_code) == (True, False, 7)
+    assert check.reason == (
+        "latency 1.000 times that of old (1.000 to 1.000), not significantly above the limit of "
+        f"1.05; not to be trusted: {fact}. Stop it"
+    )
+
+
+def test_a_slower_engine_fails_on_a_disturbed_machine_too() -> None:
+    """By the limit on speed, and its reason is that alone."""
+    stability = disturbed("other_load", Severity.UNSTABLE, "Other programs took 80%.")
+    run = replace(NEW, latency=latency(3.0))
+    check = baseline_checks(against(run, RUN), 0.05, stability)[1]
+    assert (check.passed, check.exit_code) == (False, 4)
+    assert check.reason.endswith("above the limit of 1.05")
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"),
+    [
+        ("other_load", Severity.WARNING),
+        ("gpu_power_limit", Severity.WARNING),
+        ("cpu_clock", Severity.UNSTABLE),
+    ],
+)
+def test_what_neither_loads_nor_throttles_leaves_the_latency(name: str, severity: Severity) -> None:
+    """Clocks that both networks see alike cancel; --strict refuses them."""
+    stability = disturbed(name, severity, "It was so.")
+    assert all(c.passed for c in baseline_checks(against(NEW, RUN), 0.05, stability))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +196,7 @@ def test_latencies_of_other_conditions_are_not_compared(run: PastRun, reason: st
     """The reason is reported, and no check is made of them."""
     result = against(run, RUN)
     assert (result.latency, result.latency_reason) == (None, reason)
-    assert [check.name for check in baseline_checks(result, 0.05)] == ["baseline_accuracy"]
+    assert [check.name for check in baseline_checks(result, 0.05, CALM)] == ["baseline_accuracy"]
 
 
 def test_other_images_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,26 @@ def test_throttled_clocks(
     assert finding["sentence"].startswith(expected)
     assert [reason for reason in reasons(verdict, "stability") if expected not in reason] == []
     assert len(reasons(verdict, "stability")) == len(options)
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "code"),
+    [("0", ("1000",), 0), ("2", ("1000",), UNSTABLE), ("2", ("1000", "--strict"), UNSTABLE)],
+)
+def test_a_baseline_beside_throttled_clocks(
+    digits: Digits, machine: Path, tmp_path: Path, state: str, options: tuple[str, ...], code: int
+) -> None:
+    """An engine compared with itself passes where clocks hold, and not where they do not."""
+    _, calm = bench(digits.engine, digits.model, digits.test)
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(calm))
+    (machine / COOLING / "cur_state").write_text(state)
+    options = ("--baseline", str(old), "--max-slowdown", *options)
+    result, verdict = bench(digits.engine, digits.model, digits.test, *options)
+    assert (result.exit_code, verdict["passed"]) == (code, code == 0)
+    (check,) = (one for one in verdict["checks"] if one["name"] == "baseline_latency")
+    disturbed = "not to be trusted: The kernel lowered clocks against heat" in check["reason"]
+    assert (check["passed"], disturbed) == (code == 0, code != 0)
 
 
 def test_too_few_images_to_decide(digits: Digits) -> None:

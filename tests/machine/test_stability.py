@@ -149,6 +149,16 @@ def test_a_disturbance_is_named(name: str) -> None:
     assert not stability(change).stable
 
 
+@pytest.mark.parametrize("name", UNSTABLE)
+def test_other_load_and_throttling_are_disturbances(name: str) -> None:
+    """A clock or a power mode that somebody set, and memory, are not."""
+    settings = {"gpu_clock", "cpu_clock", "power_mode", "memory_pressure"}
+    change, _ = UNSTABLE[name]
+    assert [finding.name for finding in stability(change).disturbances] == [name] * (
+        name not in settings
+    )
+
+
 @pytest.mark.parametrize(("last_s", "names"), [(0.2, []), (0.99, []), (1.0, ["other_load"])])
 def test_a_few_ticks_are_not_compared(last_s: float, names: list[str]) -> None:
     """Below a second the load is unavailable, not calm: its ticks are too coarse."""
