@@ -33,6 +33,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 TARGETS = ("onnxruntime", "tensorrt")
 """Folders of `edgeres.targets`, of which none knows another."""
 
+TARGET_NAMES = (*TARGETS, "tensorrt-rtx")
+
+PACKAGE_NAMES_IN = ("edgeres.installation", "edgeres.machine", "edgeres.report.doctor")
+"""Where the same words are names of Python and Debian packages, not of targets."""
+
+MAX_TARGET_MENTIONS = 10
+"""Modules outside `edgeres.targets` and the command line that know a certain target, each counted
+once for each that it knows. A new target must need none; the number only goes down."""
+
 OWNERS: Mapping[str, tuple[str, ...]] = {
     "torch": ("edgeres.networks", "edgeres.calibration.recovery.adaround"),
     "safetensors": ("edgeres.networks",),
@@ -133,6 +142,22 @@ def target(name: str) -> str | None:
         if parts[:2] == ["edgeres", "targets"] and parts[2:3] and parts[2] in TARGETS
         else None
     )
+
+
+def target_mentions(sources: Mapping[str, str]) -> list[str]:
+    """Returns `module: target` for each module that imports a target's folder or spells its name."""
+    found: dict[str, None] = {}
+    for module, source in sources.items():
+        if module.startswith(("edgeres.targets", "edgeres.cli", *PACKAGE_NAMES_IN)):
+            continue
+        spelled = (
+            node.value
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Constant) and node.value in TARGET_NAMES
+        )
+        imported = filter(None, map(target, imports(source)))
+        found |= dict.fromkeys(f"{module}: {name}" for name in (*imported, *spelled))
+    return list(found)
 
 
 def misplaced_libraries(sources: Mapping[str, str]) -> list[str]:
@@ -261,6 +286,27 @@ def test_a_relative_import_and_an_unknown_module_are_found() -> None:
 def test_every_layer_exists() -> None:
     """The table names nothing that the package no longer has."""
     assert {part(module) for module in modules()} == {name for parts in LAYERS for name in parts}
+
+
+def test_few_modules_know_a_certain_target() -> None:
+    """Everything above the targets asks the registry; whoever needs one name less lowers the limit."""
+    assert len(target_mentions(modules())) == MAX_TARGET_MENTIONS
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "expected"),
+    [
+        ("edgeres.workflows.build", "if t.name == 'tensorrt-rtx': pass", ["tensorrt-rtx"]),
+        ("edgeres.evaluation.a", "from edgeres.targets.onnxruntime.b import c, d", ["onnxruntime"]),
+        ("edgeres.evaluation.a", "def f():\n import edgeres.targets.tensorrt", ["tensorrt"]),
+        ("edgeres.evaluation.a", '"""For tensorrt."""\nfrom edgeres.targets.base import x', []),
+        ("edgeres.machine.a", "PACKAGES = ('tensorrt',)", []),
+        ("edgeres.targets.base", "'tensorrt'", []),
+    ],
+)
+def test_a_mention_of_a_target_is_found(module: str, source: str, expected: list[str]) -> None:
+    """As a string or an import, wherever in the source; in prose and as a package it is none."""
+    assert target_mentions({module: source}) == [f"{module}: {name}" for name in expected]
 
 
 def test_libraries_stay_with_their_owners() -> None:

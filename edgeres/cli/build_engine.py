@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,6 +34,18 @@ from edgeres.targets.base import targets
 DEFAULTS = BuildConfig()
 
 
+class _TargetNames(click.ParamType):  # type: ignore[type-arg]  # as Names
+    """Names of the targets that there are when the command runs, not when it was imported."""
+
+    name = "target"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Names(targets()).convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return Names(targets()).get_metavar(param, ctx)
+
+
 _request = option_group(
     "request",
     BuildConfig,
@@ -46,7 +59,7 @@ _request = option_group(
     # Read from the targets themselves, so that one that joins is a choice without a change here.
     click.option(
         "--target",
-        type=Names(targets()),
+        type=_TargetNames(),
         default=DEFAULTS.target,
         show_default=True,
         help="What runs the engine.",

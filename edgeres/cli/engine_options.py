@@ -95,7 +95,7 @@ def check_effect(config: BuildConfig) -> None:
     for_tensorrt = find_target(config.target).takes_profile
     if was_typed("batch") and not for_tensorrt:
         raise click.UsageError(
-            "--batch is for TensorRT plans; an onnxruntime engine takes any batch. Leave it out."
+            f"--batch is for TensorRT plans; an engine for {config.target} takes any batch. Leave it out."
         )
     # In an FP16 or FP32 plan nothing is left beside the precision itself.
     has_float_layers = for_tensorrt and config.precision.quantizes
