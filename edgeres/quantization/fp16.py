@@ -42,8 +42,9 @@ def half_scale(scale: NDArray[np.float32] | np.float32) -> NDArray[np.float32] |
             f"A scale of {np.max(scale):g} overflows FP16 (largest {LARGEST_FP16}). "
             "Keep the float layers in FP32: --float-layers fp32."
         )
-    rounded = np.maximum(np.asarray(scale).astype(np.float16), _SMALLEST)
-    return rounded.astype(np.float32)
+    halves = np.maximum(np.asarray(scale).astype(np.float16), _SMALLEST)
+    rounded: NDArray[np.float32] | np.float32 = halves.astype(np.float32)
+    return rounded
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -32,7 +32,8 @@ class Grid:
         A tensor or channel that is always zero gets 1 / qmax: it has no influence on any result,
         but TensorRT's parser refuses a scale of zero.
         """
-        return np.float32((amax if amax > _LEAST_AMAX else 1.0) / self.qmax)
+        scale: np.float32 = np.float32((amax if amax > _LEAST_AMAX else 1.0) / self.qmax)
+        return scale
 
     def nearest(self, steps: NDArray[_Float]) -> NDArray[_Float]:
         """Returns the integers nearest to values in units of the scale, as floats; half to even."""

@@ -67,7 +67,8 @@ def mse_weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.floa
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     largest = weight_scales(weight, axis)
     # One pass over the weights for each fraction: all at once would take 25 times their memory.
-    best, least = largest.copy(), np.full(len(rows), np.inf, np.float32)
+    best: NDArray[np.float32] = largest.copy()
+    least = np.full(len(rows), np.inf, np.float32)
     for fraction in _FRACTIONS:
         scales = largest * fraction
         steps = (rows / scales[:, None]).astype(np.float32)

@@ -55,7 +55,10 @@ class FoldedStem:
         )
         margins = [(0, 0), (0, 0), *zip(self.leading, trailing, strict=True)]
         split = np.pad(weight, margins).reshape(outputs, channels, rows, FOLD, columns, FOLD)
-        return split.transpose(0, 3, 5, 1, 2, 4).reshape(outputs, -1, rows, columns)
+        folded: NDArray[np.int8] = split.transpose(0, 3, 5, 1, 2, 4).reshape(
+            outputs, -1, rows, columns
+        )
+        return folded
 
 
 def folded_stem(graph: Graph) -> FoldedStem | None:

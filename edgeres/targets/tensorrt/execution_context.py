@@ -79,7 +79,8 @@ class ExecutionContext:
         self.images.host[:batch] = images
         self.launcher(graph=graph, copies=True)()
         self.stream.synchronize()
-        return self.logits.host[:batch].copy()
+        logits: NDArray[np.float32] = self.logits.host[:batch].copy()
+        return logits
 
     def set_batch(self, batch: int) -> None:
         """Sets the input's shape, where the batch is another than the last one.
