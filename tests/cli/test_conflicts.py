@@ -30,6 +30,9 @@ REFUSED = {
         "Leave --calibration, --calib-data and --method out, or pass --precision int8."
     ),
     INT8 + "--calib-data {train}": "Pass --calibration or --calib-data, not both.",
+    INT8
+    + "--precision mixed --max-drop 1": "--precision mixed needs --judge-data, labelled images",
+    INT8 + "--judge-data {train}": "--judge-data is for --precision mixed. Leave it out.",
     BUILD: "--precision int8 needs ranges. Pass --calibration TABLE.json",
     BUILD + "--precision fp16": "ONNX Runtime's CPU has no FP16 convolutions",
     INT8 + "--compute-capability 8.6": "8.6 needs --target tensorrt-rtx; onnxruntime builds for",
