@@ -38,6 +38,7 @@ def export(
     bn_eps: float | None = None,
     shortcut: Shortcut | None = None,
     opset: int = 17,
+    weights_key: str | None = None,
 ) -> OnnxArtifact:
     """Writes a trained checkpoint as ONNX, with its preprocessing inside. Needs the extra `export`.
 
@@ -52,6 +53,8 @@ def export(
         bn_eps: epsilon of batch normalisation, where the checkpoint's differs.
         shortcut: of a CIFAR network.
         opset: ONNX operator set, 13 to 20.
+        weights_key: key of the set of weights in the checkpoint, such as `state_dict`; None: the
+            averaged one where there is one.
 
     Raises:
         EdgeresError: the checkpoint cannot be read, trusted or fitted, the file would not compute
@@ -69,6 +72,7 @@ def export(
         bn_eps=bn_eps,
         shortcut=shortcut,
         opset=opset,
+        weights_key=weights_key,
     )
     artifact: OnnxArtifact = stage.export_model(request, output=Path(output))
     return artifact

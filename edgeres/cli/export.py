@@ -16,7 +16,7 @@ from edgeres.cli.options import (
 )
 from edgeres.cli.output import show_json, show_status
 from edgeres.core.contract import ContractOptions
-from edgeres.networks import ARCHITECTURES, is_published
+from edgeres.networks import ARCHITECTURES, equal_shapes, is_published
 from edgeres.networks.specification import Shortcut
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ def complete_architecture(
 @click.command()
 @click.argument("architecture", metavar="ARCH", shell_complete=complete_architecture)
 @click.option("--weights", type=PATH, help="Checkpoint: .pth, .pt, .th, .safetensors.")
+@click.option(
+    "--weights-key",
+    metavar="NAME",
+    help="Set of weights in the file.  [default: the averaged one, if any]",
+)
 @contract_options
 @click.option("--num-classes", type=int, metavar="N", help="Checked against the classifier.")
 @click.option("--labels", type=PATH, help="Text file with one class name a line.")
@@ -53,6 +58,7 @@ def complete_architecture(
 def export(
     architecture: str,
     weights: Path | None,
+    weights_key: str | None,
     contract: ContractOptions,
     num_classes: int | None,
     labels: Path | None,
@@ -91,6 +97,7 @@ def export(
         bn_eps=bn_eps,
         shortcut=shortcut,
         opset=opset,
+        weights_key=weights_key,
     )
     artifact = stage.export_model(request, output=output)
     if as_json:
@@ -100,3 +107,8 @@ def export(
         f"{output}: {architecture}, {artifact.num_classes} classes, sha256 {artifact.sha256[:12]}"
     )
     show_status(f"preprocessing: {artifact.contract}")
+    if others := equal_shapes(architecture):
+        show_status(
+            f"also of these shapes: {', '.join(others)}. A stride and a shortcut of option A have "
+            "no weights: where the accuracy is low, export that one."
+        )

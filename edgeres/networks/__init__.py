@@ -6,9 +6,10 @@ The registry loads without torch; `resnet`, `factory`, `checkpoint` and `publish
 from edgeres.networks.registry import (
     ARCHITECTURES,
     PUBLISHED,
+    equal_shapes,
     find_spec,
     is_factory,
     is_published,
 )
 
-__all__ = ["ARCHITECTURES", "PUBLISHED", "find_spec", "is_factory", "is_published"]
+__all__ = ["ARCHITECTURES", "PUBLISHED", "equal_shapes", "find_spec", "is_factory", "is_published"]

@@ -1,76 +1,46 @@
 """Trained weights from a file into a network, or a sentence on why they do not fit.
 
-Files of torch.save are read with `weights_only=True` alone: a pickle can run code, weights
-cannot. Names are brought to torchvision's form on both sides (file and network), so that a
-wrapper, a `module.` prefix or a classifier called `linear` is no obstacle.
+Names are brought to torchvision's form on both sides (file and network), so that a wrapper, a
+framework's prefix or a classifier called `linear` is no obstacle.
 """
 
 from __future__ import annotations
 
-import pickle
+import logging
 import re
-import struct
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from edgeres.errors import CheckpointError, ConfigError
 from edgeres.files import sha256_of
+from edgeres.networks.naming import (
+    COUNTERS,
+    CanonicalNames,
+    Shape,
+    canonical_names,
+    match_by_order,
+)
 from edgeres.networks.registry import ARCHITECTURES
 from edgeres.networks.resnet import ResNet, build_model
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
+from edgeres.networks.weights_file import read_weights
 
-_WRAPPERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "model_ema",
-    "state_dict_ema",
-    "net",
-)
-"""Keys under which training scripts put the weights, in the order they are looked for. Source:
-the ImageNet example of PyTorch, torchvision's references, timm, kuangliu/pytorch-cifar."""
-
-_WRAPPER_DEPTH = 3
-"""Wrappers in wrappers that are opened, such as a training state that holds an EMA's."""
-
-_COUNTERS = ("num_batches_tracked", "n_averaged")
-"""Endings of integers that training keeps beside the weights and inference does not read."""
-
-_SAVED_BY_TORCH = (b"PK\x03\x04", b"\x80\x02")
-"""First bytes of torch.save's zip archive and of its older pickle stream."""
-
-_PICKLE = b"\x80"
-"""First byte of a pickle of protocol 2 or later."""
-
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What torch.load's restricted reader raises on bytes that it does not understand."""
+_LOG = logging.getLogger("edgeres.networks")
 
 _LISTED = 3
 """Names that a message lists before it says `...`."""
 
 _NEAR = 0.5
 """Fraction of tensors that must fit before an architecture is called the nearest."""
+
+_NO_NAMES = CanonicalNames(by_key={}, prefix="", classifier="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,35 +51,29 @@ class Checkpoint:
     sha256: str
     """Of the file, or of the safetensors form of weights that a library fetched."""
     tensors: Mapping[str, Tensor] = field(repr=False)
-    """float32, by torchvision's key name."""
+    """float32, by torchvision's key name, in the order of the file."""
+    names: CanonicalNames = field(default=_NO_NAMES, repr=False)
+    """The file's own names, and what was taken off them."""
+    other_sets: tuple[str, ...] = ()
+    """Keys of further sets of weights in the file."""
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, weights_key: str | None = None) -> Checkpoint:
     """Reads a `.safetensors` file, or any other as one that torch.save wrote.
 
     Args:
-        path: a state dict, bare or under one of the usual wrapper keys.
+        path: a state dict, bare or under a key, alone or beside others.
+        weights_key: the key of the set to take; None: the averaged one where there is one.
 
     Raises:
         CheckpointError: no such file, no checkpoint, truncated, a pickle that would run code,
-            or weights that no inference can use.
+            sets of weights of which none is known to be meant, or weights that no inference can
+            use.
+        ConfigError: the file has no set of weights at that key.
     """
-    if not path.is_file():
-        raise CheckpointError(f"No checkpoint at {path}. Check the path given with --weights.")
-    stored = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for _ in range(_WRAPPER_DEPTH):
-        if isinstance(stored, Mapping):
-            wrapped = (stored[k] for k in _WRAPPERS if isinstance(stored.get(k), Mapping))
-            stored = next(wrapped, stored)
-    entries = stored if isinstance(stored, Mapping) else {}
-    weights = {str(key): value for key, value in entries.items() if isinstance(value, Tensor)}
-    if not weights:
-        content = ", ".join(map(str, entries)) or type(stored).__name__
-        raise CheckpointError(
-            f"{path} holds no weights, only: {content}. Expected tensors by name, bare or under "
-            f"one of: {', '.join(_WRAPPERS)}. Save model.state_dict() alone."
-        )
-    return Checkpoint(path=path, sha256=sha256_of(path), tensors=_checked(path, weights))
+    stored = read_weights(path, weights_key)
+    checkpoint = _checked(path, sha256_of(path), stored.tensors)
+    return replace(checkpoint, other_sets=stored.others)
 
 
 def checkpoint_from_weights(name: str, weights: Mapping[str, Tensor]) -> Checkpoint:
@@ -122,10 +86,9 @@ def checkpoint_from_weights(name: str, weights: Mapping[str, Tensor]) -> Checkpo
     Raises:
         CheckpointError: no inference can use them.
     """
-    tensors = _checked(Path(name), weights)
     # safetensors refuses a tensor that is not contiguous.
     stored = safetensors.torch.save({key: value.contiguous() for key, value in weights.items()})
-    return Checkpoint(path=Path(name), sha256=sha256(stored).hexdigest(), tensors=tensors)
+    return _checked(Path(name), sha256(stored).hexdigest(), weights)
 
 
 def spec_from_checkpoint(
@@ -168,12 +131,17 @@ def spec_from_checkpoint(
     if shortcut is None:
         shortcut = spec.shortcut
         if has_choice and spec.stem is Stem.CIFAR:
-            projects = any(".downsample." in key for key in tensors)
+            # By shape: other codebases have other names for a projection.
+            projects = any(tensor.shape[2:] == (1, 1) for tensor in tensors.values())
             shortcut = Shortcut.B if projects else Shortcut.A
     return replace(
         spec,
         num_classes=stored or num_classes or spec.num_classes,
-        conv_bias=any(re.search(r"(conv\d|downsample\.0)\.bias$", key) for key in tensors),
+        conv_bias=any(
+            tensor.ndim == 4 and key.removesuffix("weight") + "bias" in tensors
+            for key, tensor in tensors.items()
+            if not key.startswith("fc.")
+        ),
         shortcut=shortcut,
     )
 
@@ -199,10 +167,34 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, name: str) -> nn.M
         CheckpointError: keys are missing, unexpected or of another shape; with the registered
             architecture whose shapes they are.
     """
-    expected, tensors = _shapes(model), checkpoint.tensors
+    state = _weights_of(model)
+    names = canonical_names({key: tuple(value.shape) for key, value in state.items()})
+    expected = {names.by_key[key]: tuple(value.shape) for key, value in state.items()}
+    tensors, by_order = checkpoint.tensors, ""
+    missing = [key for key in expected if key not in tensors]
+    unexpected = [key for key in tensors if key not in expected]
+    # The order of registration is known of edgeres' own networks, and no other's are matched.
+    if isinstance(model, ResNet) and missing and len(missing) == len(unexpected):
+        shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+        matched, obstacle = match_by_order(shapes, expected)
+        if matched:
+            first = missing[0]
+            _LOG.warning(
+                "%s names its layers in another way: all %d tensors were matched to %s by order "
+                "and shape (%s is %s).",
+                checkpoint.path,
+                len(matched),
+                name,
+                matched[first],
+                first,
+            )
+            tensors = {ours: tensors[theirs] for ours, theirs in matched.items()}
+            missing = unexpected = []
+        else:
+            by_order = f" Nor do its layers fit by order and shape: {obstacle}."
     parts = (
-        _listed([key for key in expected if key not in tensors], "missing"),
-        _listed([key for key in tensors if key not in expected], "unexpected"),
+        _listed(missing, "missing"),
+        _listed(unexpected, "unexpected"),
         _listed(
             [
                 f"{key} is {tuple(tensors[key].shape)}, expected {shape}"
@@ -213,93 +205,46 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, name: str) -> nn.M
         ),
     )
     if any(parts):
+        others = ", ".join(checkpoint.other_sets)
         raise CheckpointError(
-            f"{checkpoint.path} does not fit {name}: {', '.join(filter(None, parts))}. "
+            f"{checkpoint.path} does not fit {name}: {', '.join(filter(None, parts))}.{by_order} "
             f"{_nearest_architecture(checkpoint)}"
+            + (f" The file also holds {others}: --weights-key takes another set." if others else "")
         )
-    state = model.state_dict()
+    if checkpoint.names.prefix != names.prefix:
+        _LOG.warning(
+            "%s: the prefix '%s' was taken off the names of its weights.",
+            checkpoint.path,
+            checkpoint.names.prefix,
+        )
+    if checkpoint.names.classifier != names.classifier:
+        _LOG.warning(
+            "%s: its one linear layer, %s, is read as the classifier fc.",
+            checkpoint.path,
+            checkpoint.names.classifier,
+        )
     # Training's counters are in the network's state and not in the checkpoint's.
-    model.load_state_dict({key: tensors.get(_canonical(key), state[key]) for key in state})
+    filled = {key: tensors[names.by_key[key]] for key in state}
+    model.load_state_dict({**model.state_dict(), **filled})
     return model.eval()
 
 
-def _read_torch(path: Path) -> Any:
-    """Returns what torch.save stored, as long as it is data and no code."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Check it.") from error
-    try:
-        with warnings.catch_warnings():
-            # What torch warns of here (TorchScript, an odd protocol) is refused below.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = str(error)
-        if code := re.search(r"GLOBAL (\S+)", reason):
-            refusal = (
-                f"was refused: reading it would run code ({code[1]}). Nothing was run. Expected "
-                "plain weights: if you trust its origin, load it there and save "
-                "model.state_dict() alone."
-            )
-        elif "TorchScript" in reason:
-            refusal = (
-                "is a TorchScript archive, a program. Save the state_dict() of the model instead."
-            )
-        elif head.startswith(_SAVED_BY_TORCH):
-            refusal = "is truncated, damaged or not from torch.save. Copy or download it again."
-        elif head.startswith(_PICKLE):
-            refusal = (
-                "was refused: it is a pickle that torch.save did not write, and a pickle can run "
-                "code. Nothing was run. Save the weights with torch.save or as .safetensors."
-            )
-        else:
-            refusal = (
-                "is no checkpoint. Expected a file of torch.save (.pth, .pt, .th) or a "
-                ".safetensors file: check the path given with --weights."
-            )
-        raise CheckpointError(f"{path} {refusal}") from error
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Check it.") from error
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is truncated or no safetensors file ({error}). Copy or download it again."
-        ) from error
-    return tensors
-
-
-def _canonical(key: str) -> str:
-    """Returns torchvision's name of a weight.
-
-    `module.` comes from DataParallel, `_orig_mod.` from torch.compile, `linear` and `shortcut`
-    from the CIFAR nets of akamaster and kuangliu.
-    """
-    bare = re.sub(r"^(?:module\.|_orig_mod\.)+", "", key)
-    return re.sub(r"^linear\.", "fc.", bare).replace(".shortcut.", ".downsample.")
-
-
-def _checked(path: Path, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _checked(path: Path, file_hash: str, weights: Mapping[str, Tensor]) -> Checkpoint:
     """Returns the weights in float32 by canonical name, without training's counters.
 
     Raises:
         CheckpointError: no inference can use them.
     """
+    kept = {key: tensor for key, tensor in weights.items() if not key.endswith(COUNTERS)}
+    names = canonical_names({key: tuple(tensor.shape) for key, tensor in kept.items()})
     tensors: dict[str, Tensor] = {}
-    for key, tensor in weights.items():
-        if key.endswith(_COUNTERS):
-            continue
+    for key, tensor in kept.items():
         if not tensor.is_floating_point():
             raise CheckpointError(
                 f"{path} stores {key} as {tensor.dtype}; expected floating point. "
                 "Pass the checkpoint from before it was quantized."
             )
-        name = _canonical(key)
+        name = names.by_key[key]
         # `fc.weight` beside `module.fc.weight`: two networks in one file, and no telling which.
         if name in tensors:
             raise CheckpointError(
@@ -312,13 +257,27 @@ def _checked(path: Path, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "or FP16 storage overflowed: take an earlier epoch or a file in FP32."
         )
     # The epsilon hides a zero: the network runs, and its channel is 1 / sqrt(eps) too large.
-    variances = {k: v for k, v in tensors.items() if k.endswith("running_var")}
-    if broken := [k for k, v in variances.items() if (v <= 0).any()]:
+    variances = [k for k in tensors if k.endswith("running_var")]
+    if broken := [k for k in variances if not _usable_variance(k, tensors)]:
         raise CheckpointError(
             f"{path} has a zero or negative variance in {_listed(broken, 'tensors')}. "
-            "Expected running_var > 0: the statistics are damaged, or underflowed in FP16 storage."
+            "Expected running_var > 0, or 0 in channels whose weights are 0: the statistics are "
+            "damaged, or underflowed in FP16 storage."
         )
-    return tensors
+    return Checkpoint(path=path, sha256=file_hash, tensors=tensors, names=names)
+
+
+def _usable_variance(key: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a running_var is positive but for channels that were pruned to zero."""
+    variance, module = tensors[key], key.removesuffix(".running_var")
+    pruned = torch.zeros_like(variance, dtype=torch.bool)
+    # A gamma of 0, or a kernel of 0 in the convolution before: the channel is constant.
+    before = re.sub(r"(?:bn|norm)(?=[^.]*$)", "conv", module)
+    for name in (module, re.sub(r"\.1$", ".0", before)):
+        weight = tensors.get(f"{name}.weight")
+        if weight is not None and len(weight) == len(variance):
+            pruned |= weight.flatten(1).eq(0).all(1) if weight.ndim > 1 else weight.eq(0)
+    return bool((variance.gt(0) | (variance.eq(0) & pruned)).all())
 
 
 def _listed(names: Sequence[str], what: str) -> str:
@@ -327,10 +286,8 @@ def _listed(names: Sequence[str], what: str) -> str:
     return f"{len(names)} {what} ({', '.join(shown)})" if names else ""
 
 
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every weight by canonical name."""
-    state = model.state_dict()
-    return {_canonical(k): tuple(v.shape) for k, v in state.items() if not k.endswith(_COUNTERS)}
+def _weights_of(model: nn.Module) -> dict[str, Tensor]:
+    return {k: v for k, v in model.state_dict().items() if not k.endswith(COUNTERS)}
 
 
 def _nearest_architecture(checkpoint: Checkpoint) -> str:
@@ -354,7 +311,7 @@ def _nearest_architecture(checkpoint: Checkpoint) -> str:
 
 
 @cache
-def _spec_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    # The meta device has shapes and no storage.
+def _spec_shapes(spec: ModelSpec) -> dict[str, Shape]:
+    # The meta device has shapes and no storage. A ResNet's names are torchvision's already.
     with torch.device("meta"):
-        return _shapes(ResNet(spec))
+        return {key: tuple(value.shape) for key, value in _weights_of(ResNet(spec)).items()}

@@ -44,6 +44,7 @@ def load_trained(
     num_classes: int | None = None,
     bn_eps: float | None = None,
     shortcut: Shortcut | None = None,
+    weights_key: str | None = None,
 ) -> TrainedModel:
     """Returns the network of that name with trained weights.
 
@@ -54,6 +55,8 @@ def load_trained(
         num_classes: compared with the classifier in the file.
         bn_eps: epsilon of batch normalisation; None: the architecture's.
         shortcut: option A or B; None: as the file has it.
+        weights_key: key of the set of weights in the checkpoint; None: the averaged one where
+            there is one.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, fetched, trusted or fitted.
@@ -68,14 +71,15 @@ def load_trained(
                 "factory decides them. Leave them out."
             )
         path = _required(architecture, weights)
-        module, checkpoint = load_factory(architecture), load_checkpoint(path)
+        module = load_factory(architecture)
+        checkpoint = load_checkpoint(path, weights_key=weights_key)
         return TrainedModel(
             name=architecture,
             module=load_weights(module, checkpoint, name=architecture),
             spec=None,
             checkpoint_sha256=checkpoint.sha256,
         )
-    trained = _trained_weights(architecture, weights)
+    trained = _trained_weights(architecture, weights, weights_key)
     spec = find_spec(trained.architecture)
     if bn_eps is not None:
         spec = replace(spec, bn_eps=bn_eps)
@@ -92,7 +96,9 @@ def load_trained(
     )
 
 
-def _trained_weights(architecture: str, weights: Path | None) -> TrainedWeights:
+def _trained_weights(
+    architecture: str, weights: Path | None, weights_key: str | None
+) -> TrainedWeights:
     """Returns the weights of a registered architecture, fetched or from a file."""
     if is_published(architecture):
         if weights is not None:
@@ -100,10 +106,15 @@ def _trained_weights(architecture: str, weights: Path | None) -> TrainedWeights:
                 f"{architecture} names published weights, and --weights {weights} others. Leave "
                 "--weights out to fetch the published ones, or name the architecture alone."
             )
+        if weights_key is not None:
+            raise ConfigError(
+                f"--weights-key {weights_key} chooses among the sets of weights in a file, and "
+                f"{architecture} is fetched as one set. Leave it out."
+            )
         return fetch_published(architecture)
     # Before the file is read: a misspelt name is reported at once.
     find_spec(architecture)
-    checkpoint = load_checkpoint(_required(architecture, weights))
+    checkpoint = load_checkpoint(_required(architecture, weights), weights_key=weights_key)
     return TrainedWeights(name=architecture, architecture=architecture, checkpoint=checkpoint)
 
 

@@ -89,6 +89,23 @@ PUBLISHED = tuple(
 """Architectures whose weights both publishers have, under the same name as here."""
 
 
+def equal_shapes(name: str) -> tuple[str, ...]:
+    """Returns the other architectures with tensors of the same names and shapes.
+
+    A stride has no weights (v1 and v1.5), and neither has option A or a plain net's missing
+    shortcut: a checkpoint does not show which of them it was trained as.
+    """
+
+    def shapes(spec: ModelSpec) -> ModelSpec:
+        shortcut = Shortcut.NONE if spec.shortcut is Shortcut.A else spec.shortcut
+        return replace(spec, name="", stride_in_1x1=False, shortcut=shortcut)
+
+    if name not in ARCHITECTURES:
+        return ()
+    own = shapes(ARCHITECTURES[name])
+    return tuple(k for k, spec in ARCHITECTURES.items() if k != name and shapes(spec) == own)
+
+
 def is_published(name: str) -> bool:
     """Whether a name asks for published weights, such as `timm:resnet50.a1_in1k`."""
     return any(name.startswith(f"{publisher}:") for publisher in Publisher)

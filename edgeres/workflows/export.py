@@ -30,6 +30,8 @@ class ExportRequest:
     bn_eps: float | None = None
     shortcut: Shortcut | None = None
     opset: int = 17
+    weights_key: str | None = None
+    """Key of the set of weights in the checkpoint; None: the averaged one where there is one."""
 
 
 def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
@@ -49,6 +51,7 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         num_classes=request.num_classes,
         bn_eps=request.bn_eps,
         shortcut=request.shortcut,
+        weights_key=request.weights_key,
     )
     spec, classes = trained.spec, trained.classes
     if request.labels is not None:

@@ -309,7 +309,7 @@ def test_a_truncated_safetensors_file_is_refused(tmp_path: Path, kept: int) -> N
     ("content", "contents"),
     [
         ({"weights": {"a": 1}, "epoch": 3}, "weights, epoch"),
-        ({"state_dict": {}}, "dict"),
+        ({"state_dict": {}}, "state_dict"),
         (torch.zeros(3), "Tensor"),
         ([1, 2], "list"),
     ],
@@ -344,6 +344,71 @@ def test_a_variance_that_is_not_positive_is_named(tmp_path: Path, value: float) 
     path = saved(tmp_path / "net.pth", state)
     assert refusal(path).startswith(
         f"{path} has a zero or negative variance in 1 tensors (layer1.0.bn2.running_var)."
+    )
+
+
+PRUNED = {
+    "gamma": ("layer1.0.bn1.running_var", "layer1.0.bn1.weight"),
+    "kernel": ("layer1.0.bn2.running_var", "layer1.0.conv2.weight"),
+    "stem's kernel": ("bn1.running_var", "conv1.weight"),
+    "projection's kernel": ("layer2.0.downsample.1.running_var", "layer2.0.downsample.0.weight"),
+}
+
+
+@pytest.mark.parametrize(("variance", "weight"), PRUNED.values(), ids=PRUNED)
+def test_a_variance_of_zero_is_read_where_the_channel_was_pruned(
+    tmp_path: Path, variance: str, weight: str
+) -> None:
+    """The network computes what torch computes with these weights."""
+    spec = replace(SMALL, shortcut=Shortcut.B)
+    original = build_model(spec).eval()
+    for key in (variance, weight):
+        original.state_dict()[key][2] = 0
+    checkpoint = load_checkpoint(saved(tmp_path / "net.pth", original.state_dict()))
+    logits = model_from_checkpoint(spec, checkpoint)(images := torch.randn(2, 3, 8, 8))
+    assert torch.equal(logits, original(images))
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("variance", "weight", "value"),
+    [
+        ("layer1.0.bn1.running_var", "layer1.0.bn1.weight", -1e-3),
+        ("layer1.0.bn1.running_var", "layer1.0.conv2.weight", 0.0),
+        ("layer1.0.bn1.running_var", "layer1.0.bn1.bias", 0.0),
+    ],
+    ids=["negative", "another layer's kernel", "beta"],
+)
+def test_a_variance_of_zero_elsewhere_is_refused(
+    tmp_path: Path, variance: str, weight: str, value: float
+) -> None:
+    """No pruning explains it."""
+    state = weights()
+    state[weight][2], state[variance][2] = 0, value
+    assert "has a zero or negative variance in 1 tensors" in (
+        refusal(saved(tmp_path / "net.pth", state))
+    )
+
+
+def test_one_pruned_channel_excuses_no_other(tmp_path: Path) -> None:
+    """Channel 1 has a gamma of 0, channel 3 none."""
+    state = weights()
+    state["bn1.weight"][1] = 0
+    state["bn1.running_var"][[1, 3]] = 0
+    assert "variance in 1 tensors (bn1.running_var)" in (
+        refusal(saved(tmp_path / "net.pth", state))
+    )
+
+
+@pytest.mark.parametrize("key", ["bn1.running_mean", "bn1.running_var"])
+def test_statistics_that_are_nan_are_refused_in_a_pruned_channel_too(
+    tmp_path: Path, key: str
+) -> None:
+    """A gamma of 0 does not hide a NaN."""
+    state = weights()
+    state["bn1.weight"][1], state[key][1] = 0, float("nan")
+    assert f"has NaN or infinite values in 1 tensors ({key})" in (
+        refusal(saved(tmp_path / "net.pth", state))
     )
 
 

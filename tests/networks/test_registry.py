@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from edgeres.errors import ConfigError
-from edgeres.networks import ARCHITECTURES, find_spec, is_factory
+from edgeres.networks import ARCHITECTURES, equal_shapes, find_spec, is_factory
+from edgeres.networks.resnet import ResNet
 from edgeres.networks.specification import BlockKind, Shortcut, Stem
 
 IMAGENET = [
@@ -73,6 +75,21 @@ def test_plain_nets_differ_from_residual_ones_in_the_shortcut_alone() -> None:
     plain, residual = find_spec("plain34"), find_spec("resnet34")
     assert plain.shortcut is Shortcut.NONE
     assert (plain.block, plain.layers) == (residual.block, residual.layers)
+
+
+def test_architectures_of_equal_shapes_are_those_whose_tensors_are_equal() -> None:
+    """Compared with the state dicts of all registered networks."""
+    shapes = {}
+    with torch.device("meta"):
+        for name, spec in ARCHITECTURES.items():
+            state = ResNet(spec).state_dict()
+            shapes[name] = {key: value.shape for key, value in state.items()}
+    for name in ARCHITECTURES:
+        expected = [other for other in shapes if other != name and shapes[other] == shapes[name]]
+        assert list(equal_shapes(name)) == expected
+    assert equal_shapes("resnet50") == ("resnet50_v1",)
+    assert equal_shapes("plain20") == ("resnet20",)
+    assert equal_shapes("resnet18") == equal_shapes("package.module:factory") == ()
 
 
 def test_an_unknown_architecture_is_refused_with_the_nearest_name() -> None:

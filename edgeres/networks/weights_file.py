@@ -1,0 +1,319 @@
+"""What a checkpoint file stores, read as data alone, and the set of weights taken from it.
+
+Files of torch.save are read with `weights_only=True` alone: a pickle can run code, weights
+cannot. The values that training scripts keep beside their weights are replaced by plain ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import logging
+import pickle
+import re
+import struct
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from edgeres.errors import CheckpointError, ConfigError
+from edgeres.names import nearest
+from edgeres.networks.naming import COUNTERS
+
+_LOG = logging.getLogger("edgeres.networks")
+
+_AVERAGED = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema_model",
+    "model_ema_state_dict",
+    "ema",
+    "params_ema",
+    "swa_state_dict",
+    "model_swa",
+)
+"""Keys of weights averaged over training, in the order they are taken. Source: timm's
+`load_state_dict` (use_ema) for the first two; torchvision's references, BasicSR, ema-pytorch."""
+
+_TRAINED = ("state_dict", "model", "model_state_dict", "net")
+"""Keys under which training scripts put the weights of the last step, in the order they are
+taken. Source: the ImageNet example of PyTorch, torchvision's references, kuangliu/pytorch-cifar."""
+
+WRAPPERS = (*_TRAINED, *_AVERAGED)
+"""Keys that are searched for weights before any other."""
+
+_COPIES = (*_AVERAGED, "encoder_q", "encoder_k", "teacher", "student")
+"""First parts of names under which one state dict holds a network beside a copy of it. Source:
+Lightning modules with an averaged copy, MoCo, DINO."""
+
+_DEPTH = 3
+"""Mappings in mappings that are opened, such as a training state that holds an EMA's."""
+
+_SAVED_BY_TORCH = (b"PK\x03\x04", b"\x80\x02")
+"""First bytes of torch.save's zip archive and of its older pickle stream."""
+
+_PICKLE = b"\x80"
+"""First byte of a pickle of protocol 2 or later."""
+
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What torch.load's restricted reader raises on bytes that it does not understand."""
+
+
+def _plain_dict(*_: object) -> dict[Any, Any]:
+    # torch sets items in dict and OrderedDict alone, so a defaultdict is read as a dict.
+    return {}
+
+
+_scalar: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
+
+SAFE_VALUES: tuple[tuple[Callable[..., Any], str], ...] = (
+    (argparse.Namespace, "argparse.Namespace"),
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    (np.dtype, "numpy.dtype"),
+    # A dtype's state is set on an object of the dtype's own class.
+    *(
+        (type(np.dtype(c)), f"numpy.dtypes.{type(np.dtype(c)).__name__}")
+        for c in "?bBhHiIlLqQefdSUMm"
+    ),
+    # Python 3.13 moved the classes. A Windows path can be constructed on Windows alone, its pure
+    # form anywhere; neither touches a file.
+    *(
+        (kind, f"{module}.{prefix}{name}")
+        for module in ("pathlib", "pathlib._local")
+        for kind, name in ((PurePosixPath, "PosixPath"), (PureWindowsPath, "WindowsPath"))
+        for prefix in ("", "Pure")
+    ),
+    (_plain_dict, "collections.defaultdict"),
+    *((kind, f"builtins.{kind.__name__}") for kind in (list, dict, int, float)),
+    *(
+        (kind, f"datetime.{kind.__name__}")
+        for kind in (
+            datetime.datetime,
+            datetime.date,
+            datetime.time,
+            datetime.timedelta,
+            datetime.timezone,
+        )
+    ),
+    # Dictionaries of configuration, known by name: nothing of these packages is imported.
+    *(
+        (OrderedDict, name)
+        for name in (
+            "pytorch_lightning.utilities.parsing.AttributeDict",
+            "lightning.pytorch.utilities.parsing.AttributeDict",
+            "lightning_fabric.utilities.data.AttributeDict",
+            "lightning.fabric.utilities.data.AttributeDict",
+            "easydict.EasyDict",
+            "addict.addict.Dict",
+            "yacs.config.CfgNode",
+            "fvcore.common.config.CfgNode",
+            "mmcv.utils.config.ConfigDict",
+            "mmengine.config.config.ConfigDict",
+        )
+    ),
+)
+"""Classes and functions that a checkpoint may name beside torch's own, by their full name: each
+makes a value and does nothing else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSet:
+    """One network's weights, as the file names them."""
+
+    key: str
+    """Where they stand in the file, such as `state_dict_ema`; empty for the file itself."""
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    others: tuple[str, ...]
+    """Keys of the further sets in the file."""
+
+
+def read_weights(path: Path, key: str | None = None) -> WeightSet:
+    """Returns the set of weights at `key`; without one, the averaged set where there is one.
+
+    Raises:
+        CheckpointError: no such file, no checkpoint, truncated, a pickle that would run code, or
+            no weights; or several sets under names that do not show which to take.
+        ConfigError: the file has no set of weights at `key`.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"No checkpoint at {path}. Check the path given with --weights.")
+    stored = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    sets = dict(_weight_sets(stored, ""))
+    named = tuple(name for name in sets if name)
+    if key is not None and key not in sets:
+        # A branch of names, such as `encoder_q` in a state dict that holds more than one network.
+        branches = (_branches(name, tensors) for name, tensors in sets.items())
+        sets |= {name: part for each in branches for name, part in each.items()}
+    if not sets:
+        entries = stored if isinstance(stored, Mapping) else {}
+        content = ", ".join(map(str, entries)) or type(stored).__name__
+        raise CheckpointError(
+            f"{path} holds no weights, only: {content}. Expected tensors by name, bare or under "
+            f"one of: {', '.join(WRAPPERS)}. Save model.state_dict() alone."
+        )
+    if key is not None and (key not in sets or not key):
+        available = f"Available: {', '.join(named)}." if named else "Leave --weights-key out."
+        bare = " Its weights stand under no key." if "" in sets else ""
+        raise ConfigError(
+            f"{path} has no set of weights '{key}'.{bare}{nearest(key, named)} {available}"
+        )
+    chosen = key
+    if chosen is None:
+        by_rank = sorted(sets, key=_rank)
+        chosen = by_rank[0]
+        equal = [name for name in by_rank if _rank(name) == _rank(chosen)]
+        if len(equal) > 1:
+            raise CheckpointError(
+                f"{path} holds {len(equal)} sets of weights, {', '.join(equal)}, and their "
+                "names do not show which network is meant. Choose one with --weights-key."
+            )
+        _log_choice(path, stored, chosen, by_rank[1:])
+    others = tuple(name for name in named if name != chosen)
+    return WeightSet(key=chosen, tensors=sets[chosen], others=others)
+
+
+def _log_choice(path: Path, stored: Any, chosen: str, others: list[str]) -> None:
+    averaged = _rank(chosen)[0] < len(_AVERAGED)
+    if others:
+        reason = ", averaged over training" if averaged else ""
+        names = ", ".join(name or "bare tensors" for name in (chosen, *others))
+        _LOG.warning(
+            "%s holds %d sets of weights (%s); %s is used%s. --weights-key NAME takes another.",
+            path,
+            len(others) + 1,
+            names,
+            chosen or "the bare one",
+            reason,
+        )
+    # A list of averages without names, as torch_ema stores it, fits no network.
+    unread = [name for name in _AVERAGED if isinstance(stored, Mapping) and stored.get(name)]
+    if unread and not averaged:
+        _LOG.warning(
+            "%s holds %s, but no tensors by name in it: %s is used, which is not averaged over "
+            "training. Save the averaged model's state_dict() where its accuracy counts.",
+            path,
+            ", ".join(unread),
+            chosen or "the bare set",
+        )
+
+
+def _weight_sets(stored: Any, key: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yields key and tensors of each mapping that holds a network's weights, outermost first."""
+    if not isinstance(stored, Mapping):
+        return
+    tensors = {
+        name: value
+        for name, value in stored.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    # A network has matrices or kernels; vectors alone are class weights, scores or counters.
+    if any(tensor.ndim > 1 for tensor in tensors.values()):
+        branches = _branches(key, tensors)
+        shapes = {
+            name: {rest: tensor.shape for rest, tensor in part.items()}
+            for name, part in branches.items()
+        }
+        copies = [name for name in shapes if list(shapes.values()).count(shapes[name]) > 1]
+        if any(name.rpartition(".")[2] in _COPIES for name in copies):
+            yield from ((name, branches[name]) for name in copies)
+        else:
+            yield key, tensors
+    if key.count(".") + 1 == _DEPTH:
+        return
+    for name, value in stored.items():
+        # An optimizer's moments have the shapes of the weights and are none.
+        if isinstance(name, str) and "optim" not in name:
+            yield from _weight_sets(value, f"{key}.{name}" if key else name)
+
+
+def _branches(key: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Returns the tensors by the first part of their names, as sets of their own."""
+    branches: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        first, _, rest = name.removeprefix("module.").partition(".")
+        if rest and not name.endswith(COUNTERS):
+            branches.setdefault(f"{key}.{first}" if key else first, {})[rest] = tensor
+    return branches
+
+
+def _rank(key: str) -> tuple[int, int]:
+    """Returns the place of a set in the order they are taken: averaged, trained, bare, unknown."""
+    order = (*_AVERAGED, *_TRAINED, "")
+    places = [order.index(part) for part in key.split(".") if part in order]
+    # Of two under the same name, the outer one; unknown names have no order at all.
+    return (min(places), key.count(".")) if places else (len(order), 0)
+
+
+def _read_torch(path: Path) -> Any:
+    """Returns what torch.save stored, as long as it is data and no code."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Check it.") from error
+    # torch takes off its list at the end what was put on it, the caller's own included.
+    listed = torch.serialization.get_safe_globals()
+    safe: list[Any] = [value for value in SAFE_VALUES if value not in listed]
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(safe):
+            # What torch warns of here (TorchScript, an odd protocol) is refused below.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = str(error)
+        if code := re.search(r"GLOBAL (\S+)", reason):
+            refusal = (
+                f"was refused: reading it would run code ({code[1]}). Nothing was run. Expected "
+                "plain weights: if you trust its origin, load it there and save "
+                "model.state_dict() alone."
+            )
+        elif "TorchScript" in reason:
+            refusal = (
+                "is a TorchScript archive, a program. Save the state_dict() of the model instead."
+            )
+        elif head.startswith(_SAVED_BY_TORCH):
+            refusal = "is truncated, damaged or not from torch.save. Copy or download it again."
+        elif head.startswith(_PICKLE):
+            refusal = (
+                "was refused: it is a pickle that torch.save did not write, and a pickle can run "
+                "code. Nothing was run. Save the weights with torch.save or as .safetensors."
+            )
+        else:
+            refusal = (
+                "is no checkpoint. Expected a file of torch.save (.pth, .pt, .th) or a "
+                ".safetensors file: check the path given with --weights."
+            )
+        raise CheckpointError(f"{path} {refusal}") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Check it.") from error
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is truncated or no safetensors file ({error}). Copy or download it again."
+        ) from error
+    return tensors
