@@ -15,6 +15,9 @@ from edgeres.core.tuning import Choice, Sensitivity
 from edgeres.errors import ArtifactError
 from edgeres.serialization import SCHEMA_VERSION, json_text, load_document, save_json
 
+FEW_CALIBRATION_IMAGES = 64
+"""A calibration on fewer distinct images has a warning."""
+
 _LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
 
@@ -62,6 +65,16 @@ class DataLineage:
         hashes = tuple(image_hashes)
         fingerprint = hashlib.sha256("".join(hashes).encode("ascii")).hexdigest()
         return cls(path=path, fingerprint=fingerprint, image_hashes=hashes)
+
+
+def few_images_note(distinct: int) -> str:
+    """Returns what a calibration on so few distinct images risks, for a warning."""
+    return (
+        f"Calibration used {distinct} distinct images, fewer than {FEW_CALIBRATION_IMAGES}: the "
+        "ranges of activations are those of these few, other images may lie outside and are "
+        "clipped, and another choice of images would give another accuracy. Calibrate on at least "
+        f"{FEW_CALIBRATION_IMAGES}, better some hundred, images of all classes."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,6 +174,12 @@ def evaluate_pair(
     return outcomes
 
 
+def take_outcomes(outcomes: Outcomes, rows: NDArray[np.int64]) -> Outcomes:
+    """Returns what both networks predict for the images in these rows, in that order."""
+    taken: Outcomes = _taken(outcomes, rows)
+    return taken
+
+
 def calibration_overlap(hashes: Iterable[str], calibration_hashes: Iterable[str]) -> int:
     """Returns how many of the images hashed in `hashes` were also used for calibration."""
     known = frozenset(calibration_hashes)
@@ -251,3 +257,16 @@ def _joined(parts: Sequence[Any]) -> Any:
         return column
     # What is no sequence, the number of classes, is the same in every batch.
     return tuple(chain.from_iterable(parts)) if isinstance(first, tuple) else first
+
+
+def _taken(column: Any, rows: NDArray[np.int64]) -> Any:
+    """Returns the rows of results, or of one column of them, its arrays read-only."""
+    if is_dataclass(column):
+        kind: Any = type(column)
+        names = [field.name for field in fields(column)]
+        return kind(**{name: _taken(getattr(column, name), rows) for name in names})
+    if isinstance(column, np.ndarray):
+        taken = column[rows]
+        taken.flags.writeable = False
+        return taken
+    return tuple(column[row] for row in rows) if isinstance(column, tuple) else column

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.table import FEW_CALIBRATION_IMAGES, few_images_note
 from edgeres.core.verdict import (
     Check,
     Energies,
@@ -46,6 +47,10 @@ NOT_RUN = NoEnergy(reason="The engine was not run on its target.")
 class Validity:
     """What weakens a verdict, or invalidates it: wrong images, wrong preprocessing, wrong model."""
 
+    data_notes: tuple[str, ...] = ()
+    """How the data was corrected before it was used, in sentences."""
+    calibrated_on: int | None = None
+    """Distinct images that the engine was calibrated on; None where not known, and without INT8."""
     calibration_images: int = 0
     """Evaluated images that calibration used too."""
     suspicious: bool = False
@@ -168,6 +173,9 @@ def _warnings(
 ) -> Iterator[str]:
     """Yields a sentence on everything that weakens the verdict."""
     samples, diagnosis = accuracy.engine.samples, validity.diagnosis
+    yield from validity.data_notes
+    if validity.calibrated_on is not None and validity.calibrated_on < FEW_CALIBRATION_IMAGES:
+        yield few_images_note(validity.calibrated_on)
     if validity.calibration_images:
         yield (
             f"{validity.calibration_images} of the {samples} images were also used for "

@@ -3,7 +3,16 @@
 Knows Pillow and numpy, and nothing of networks or runtimes.
 """
 
-from edgeres.images.dataset import Dataset, ImageArray, check_labels, select, take
+from edgeres.images.dataset import (
+    Dataset,
+    ImageArray,
+    check_labels,
+    class_order_note,
+    order_classes,
+    select,
+    take,
+)
+from edgeres.images.distinct import DistinctImages, distinct_images, without_copies
 from edgeres.images.embedded import embedded_digits, embedded_path
 from edgeres.images.load import load_dataset
 from edgeres.images.prepare import normalise, prepare
@@ -13,16 +22,21 @@ from edgeres.images.thumbnail import thumbnail
 __all__ = [
     "Batch",
     "Dataset",
+    "DistinctImages",
     "ImageArray",
     "batches",
     "check_labels",
+    "class_order_note",
+    "distinct_images",
     "embedded_digits",
     "embedded_path",
     "image_hash",
     "load_dataset",
     "normalise",
+    "order_classes",
     "prepare",
     "select",
     "take",
     "thumbnail",
+    "without_copies",
 ]

@@ -5,6 +5,10 @@ Decoded images are (H, W, 3) uint8 RGB. Nothing here knows what a network wants 
 
 from __future__ import annotations
 
+import logging
+import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +18,9 @@ from numpy.typing import NDArray
 
 from edgeres.errors import ConfigError, DataError
 from edgeres.images.decode import decode
+
+_LOG = logging.getLogger("edgeres.images")
+_NAMES_SHOWN = 5
 
 
 class Images(Protocol):
@@ -162,8 +169,67 @@ def select(dataset: Dataset, samples: int | None, seed: int) -> Dataset:
     return take(dataset, np.sort(order[(np.arange(samples) * count + start) // samples]))
 
 
-def check_labels(dataset: Dataset, num_classes: int) -> None:
+def order_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """Returns class folders in the order of a network's classes, where they are named so.
+
+    Names are equal without regard to case, to `_`, `-` and spaces, and to how accents are composed.
+    Folders in another order than the classes are matched by name, with a line in the log; with other
+    names their place in sorted order stays their index.
+
+    Args:
+        dataset: the images; without class folders it is returned as it is.
+        names: of the network's classes in order; empty where not known.
+
+    Raises:
+        DataError: some folders have names of the network's classes, but by their place they would
+            be other ones.
+    """
+    own = [_comparable(name) for name in names]
+    present = [_comparable(name) for name in dataset.classes]
+    if len(own) != len(present) or own == present or dataset.labels is None:
+        return dataset
+    if len(set(own)) == len(own) and sorted(own) == sorted(present):
+        index = np.array([own.index(name) for name in present], np.int64)
+        _LOG.warning("%s", class_order_note(dataset))
+        return replace(dataset, classes=tuple(names), labels=index[dataset.labels])
+    # A class may have the name of another one, as ImageNet's two `crane`.
+    for place, name in enumerate(present):
+        if name in own and own[place] != name:
+            unknown = [text for text in dataset.classes if _comparable(text) not in own]
+            raise DataError(
+                f"The class folder {dataset.classes[place]} of {dataset.path} is number {place} in "
+                f"sorted order, and the network's class of that name is number {own.index(name)}; "
+                f"no classes of the network have the names {_listed(unknown)}. Name every folder "
+                f"as one of {_listed(names)}, or write a labels.csv (file,class_index)."
+            )
+    return dataset
+
+
+def class_order_note(dataset: Dataset) -> str:
+    """Returns what `order_classes` did, for a warning."""
+    return (
+        f"The class folders of {dataset.path} have the names of the network's classes, which are "
+        "in another order: each was matched by its name, not by its place."
+    )
+
+
+def _comparable(name: str) -> str:
+    # macOS decomposes the accents in the names of files.
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def check_labels(dataset: Dataset, num_classes: int, names: Sequence[str] = ()) -> None:
     """Checks that the labels are indices of a network's `num_classes` classes.
+
+    Args:
+        dataset: labelled images.
+        num_classes: of the network.
+        names: of its classes; empty where not known.
 
     Raises:
         DataError: there are no labels, a label is outside the classes, or there are fewer or
@@ -177,10 +243,19 @@ def check_labels(dataset: Dataset, num_classes: int) -> None:
             if len(dataset.classes) + 1 == num_classes
             else ""
         )
+        # Where no folder has a class's name, as with ImageNet's synsets, names tell nothing.
+        present, own = set(map(_comparable, dataset.classes)), set(map(_comparable, names))
+        lacking = [name for name in names if _comparable(name) not in present]
+        unknown = [name for name in dataset.classes if _comparable(name) not in own]
+        named = (
+            f" Classes without a folder: {_listed(lacking)}." if present & own and lacking else ""
+        )
+        if present & own and unknown:
+            named += f" Folders that are no class of the network: {_listed(unknown)}."
         raise DataError(
             f"{dataset.path} has {len(dataset.classes)} classes, the network {num_classes}. A "
             "class folder's place in sorted order is its index, so there must be one for each "
-            f"class of the network. Use a labels.csv (file,class_index) instead.{background}"
+            f"class of the network.{named} Use a labels.csv (file,class_index) instead.{background}"
         )
     outside = np.flatnonzero(dataset.labels >= num_classes)
     if outside.size:

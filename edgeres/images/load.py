@@ -22,14 +22,27 @@ _FORMS = (
     "with images and labels"
 )
 
+_SYSTEM_FOLDERS = frozenset(
+    {
+        "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "lost+found",
+        "system volume information",
+    }
+)  # fmt: skip
+"""Folders, in lower case, that NAS boxes, archives and file systems leave beside what users put
+there; Synology's `@eaDir` has a thumbnail of every photo. Hidden ones are left out anyway."""
+
+_FolderId = tuple[int, int]
+"""Device and inode: the same for a folder and every link to it."""
+
 
 def load_dataset(path: Path, *, labelled: bool = True) -> Dataset:
     """Returns the data set at a path; its images are decoded only when they are read.
 
     A folder with `labels.csv` holds its images beside that file or under `images/`; images that
     the file does not name are not used. A folder of class folders takes all images in or below
-    each of them; the sorted names are the classes. Hidden files and files whose name is not an
-    image's (`decode.SUFFIXES`) are ignored. An `.npz` has `images` uint8 (N, H, W, 3) RGB and
+    each of them; the sorted names are the classes. Links are followed, each real folder once. Hidden
+    files, what systems leave (`@eaDir`, `__MACOSX`), and files whose name is not an image's
+    (`decode.SUFFIXES`) are ignored. An `.npz` has `images` uint8 (N, H, W, 3) RGB and
     `labels` (N,); other arrays in it are ignored.
 
     Args:
@@ -62,7 +75,7 @@ def _from_folder(path: Path, labelled: bool) -> Dataset:
     """Returns the images of class folders, or those that lie in the folder itself."""
     loose = tuple(sorted(entry.name for entry in path.iterdir() if _is_image(entry)))
     folders = sorted(
-        (p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")),
+        (entry for entry in path.iterdir() if _is_data_folder(entry)),
         key=lambda folder: folder.name,
     )
     if loose and folders:
@@ -79,7 +92,17 @@ def _from_folder(path: Path, labelled: bool) -> Dataset:
         )
     if loose:
         return Dataset(name=path.name, path=path, images=ImageFiles(root=path, files=loose))
-    images = [sorted(_images_below(folder)) for folder in folders]
+    ids = [_folder_id(folder) for folder in folders]
+    for index, own in enumerate(ids):
+        if (first := ids.index(own)) < index:
+            raise DataError(
+                f"{folders[first].name} and {folders[index].name} of {path} are one folder by a "
+                "link, so that each image would have two labels. Remove the link, or make it lead "
+                "to the images of that class."
+            )
+    # A link in a class folder to another class, or to a folder above, adds no image of the class.
+    above = {_folder_id(folder) for folder in (path, *path.resolve().parents)}
+    images = [sorted(_images_below(folder, {*ids, *above})) for folder in folders]
     empty = [folder.name for folder, inside in zip(folders, images, strict=True) if not inside]
     if empty:
         raise DataError(
@@ -97,13 +120,28 @@ def _from_folder(path: Path, labelled: bool) -> Dataset:
     )
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
-        # Links are followed, as subsets are often made of them.
-        if entry.is_dir() and not entry.name.startswith("."):
-            yield from _images_below(entry)
+def _images_below(folder: Path, walked: set[_FolderId]) -> Iterator[Path]:
+    """Yields the images in and below a folder; adds the folders to those already `walked`."""
+    # In sorted order, so that of two ways to a folder the same one is taken on every file system.
+    for entry in sorted(folder.iterdir()):
+        # Links are followed, as subsets are often made of them; one to a folder above never ends.
+        if _is_data_folder(entry):
+            own = _folder_id(entry)
+            if own not in walked:
+                walked.add(own)
+                yield from _images_below(entry, walked)
         elif _is_image(entry):
             yield entry
+
+
+def _is_data_folder(path: Path) -> bool:
+    name = path.name.lower()
+    return path.is_dir() and not name.startswith(".") and name not in _SYSTEM_FOLDERS
+
+
+def _folder_id(path: Path) -> _FolderId:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_image(path: Path) -> bool:
@@ -116,12 +154,25 @@ def _from_labels_file(path: Path) -> Dataset:
     """Returns the images that a folder's labels.csv names, in its order."""
     labels = read_labels(path / LABELS_FILE)
     files, missing = [], []
+    # The first name of each file: `./a.png` and `sub/../a.png` are the file `a.png` again.
+    names: dict[Path, str] = {}
+    folders: dict[Path, Path] = {}
     for name in labels:
         candidates = (file for file in (name, f"images/{name}") if (path / file).is_file())
         if (file := next(candidates, None)) is None:
             missing.append(name)
-        else:
-            files.append(file)
+            continue
+        # Only the folder is resolved, once for all its files: a file that is a link keeps its name,
+        # and is found to be a copy by its pixels.
+        folder = (path / file).parent
+        if folder not in folders:
+            folders[folder] = folder.resolve()
+        if (first := names.setdefault(folders[folder] / Path(file).name, name)) != name:
+            raise DataError(
+                f"{path / LABELS_FILE} names one file twice, as {first} and as {name}, which would "
+                "count it twice. Take one of the rows out."
+            )
+        files.append(file)
     if missing:
         raise DataError(
             f"{path / LABELS_FILE} names {len(labels)} images but {len(missing)} are missing "

@@ -12,10 +12,18 @@ from edgeres.core.verdict import (
     load_run,
 )
 from edgeres.evaluation.compare import paired_accuracy
-from edgeres.evaluation.evaluate import evaluate_pair
+from edgeres.evaluation.evaluate import evaluate_pair, take_outcomes
 from edgeres.evaluation.regression import check_same_images
 from edgeres.evaluation.verdict import NOT_RUN, build_verdict
-from edgeres.images import batches, check_labels, load_dataset, select
+from edgeres.images import (
+    batches,
+    check_labels,
+    class_order_note,
+    distinct_images,
+    load_dataset,
+    order_classes,
+    select,
+)
 from edgeres.machine import describe_machine
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.workflows.bench_pair import load_pair
@@ -50,21 +58,27 @@ def bench_engine(
     # Read before anything is run, so that a damaged baseline costs no minutes.
     baseline = None if inputs.baseline is None else load_run(inputs.baseline)
     pair = load_pair(inputs, config)
-    labelled = load_dataset(inputs.data)
+    as_stored = load_dataset(inputs.data)
+    labelled = order_classes(as_stored, pair.engine.classes)
+    notes = [] if labelled is as_stored else [class_order_note(labelled)]
     # All labels, not only those that are sampled: whether bench accepts data depends on no seed.
-    check_labels(labelled, pair.engine.num_classes)
+    check_labels(labelled, pair.engine.num_classes, pair.engine.classes)
     dataset = select(labelled, config.samples, config.seed)
     with pair.reference.runner as reference, pair.engine.runner as engine:
         with closing(batches(dataset, pair.contract, batch_size=config.batch_size)) as stream:
             outcomes = evaluate_pair(
                 reference, engine, tracked_batches(stream, len(dataset), "Evaluating", progress)
             )
+        distinct = distinct_images(outcomes.hashes, outcomes.labels)
+        if not distinct.all_used:
+            outcomes = take_outcomes(outcomes, distinct.rows)
+            notes.append(distinct.sentence(dataset.image_name))
         # Before minutes of timing: a baseline on other images ends the run here.
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
         measured = None if inputs.simulate else measure(pair, dataset, config)
         loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs)
-        validity = check_validity(pair, labelled, outcomes, config, progress)
+        validity = check_validity(pair, labelled, outcomes, config, tuple(notes), progress)
     verdict = build_verdict(
         config,
         accuracy=paired_accuracy(outcomes, dataset.image_name),

@@ -15,7 +15,14 @@ from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.table import CalibrationTable, load_table
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
-from edgeres.images import batches, check_labels, load_dataset, select
+from edgeres.images import (
+    batches,
+    check_labels,
+    load_dataset,
+    order_classes,
+    select,
+    without_copies,
+)
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.quantization.lowering import ALL_INTEGER, Mix, check_table
@@ -129,11 +136,12 @@ def _mix(
     progress: Progress,
 ) -> Mix:
     """Returns what stays out of INT8, selected on images within the budget of `request`."""
-    dataset = select(
-        load_dataset(selection.data, labelled=selection.labelled), selection.samples, selection.seed
-    )
+    dataset, names = load_dataset(selection.data, labelled=selection.labelled), model.artifact.classes
     if selection.labelled:
-        check_labels(dataset, model.artifact.num_classes)
+        dataset = order_classes(dataset, names)
+        check_labels(dataset, model.artifact.num_classes, names)
+    # A copy would count twice in the drop, and be inferred twice by each candidate.
+    dataset = without_copies(select(dataset, selection.samples, selection.seed))
     with closing(batches(dataset, contract, batch_size=_SELECTION_BATCH)) as stream:
         images = tracked_batches(stream, len(dataset), "Reading", progress)
         return choose_mix(model, table, request, images, progress)

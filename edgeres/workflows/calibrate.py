@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from pathlib import Path
 
@@ -14,12 +15,19 @@ from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import NO_OPTIONS, PRESETS, Contract, ContractOptions
 from edgeres.core.methods import Recover
 from edgeres.core.requests import CalibrationConfig
-from edgeres.core.table import CalibrationTable, save_table
+from edgeres.core.table import (
+    FEW_CALIBRATION_IMAGES,
+    CalibrationTable,
+    few_images_note,
+    save_table,
+)
 from edgeres.errors import ConfigError
 from edgeres.files import check_writable
 from edgeres.images import batches, load_dataset, select, take
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.progress import Progress, silent, tracked_batches
+
+_LOG = logging.getLogger("edgeres.workflows")
 
 
 def calibrate_model(
@@ -60,6 +68,15 @@ def calibrate_model(
         table = calibrate(
             loaded, images, config, contract=contract, data=str(data), progress=progress
         )
+    distinct = len(set(table.data.image_hashes))
+    if distinct < table.samples:
+        _LOG.warning(
+            "Of %d calibration images %d are distinct: copies add weight to a picture, and no "
+            "range. Take the copies out of %s.",
+            table.samples, distinct, data,
+        )  # fmt: skip
+    if distinct < FEW_CALIBRATION_IMAGES:
+        _LOG.warning("%s", few_images_note(distinct))
     if config.recover is not Recover.NONE:
         few = take(dataset, np.arange(min(len(dataset), RECOVERY_IMAGES)))
         # Recovery replays layer after layer on the same images, so they are kept in memory;

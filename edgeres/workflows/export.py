@@ -56,7 +56,8 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
     spec, classes = trained.spec, trained.classes
     if request.labels is not None:
         try:
-            lines = request.labels.read_text(encoding="utf-8").splitlines()
+            # Windows' editors put a byte order mark before the first name: `utf-8-sig` drops it.
+            lines = request.labels.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ArtifactError(
                 f"{request.labels} cannot be read: {error}. --labels takes a text file with one "

@@ -27,6 +27,7 @@ def check_validity(
     dataset: Dataset,
     outcomes: Outcomes,
     config: BenchConfig,
+    data_notes: tuple[str, ...],
     progress: Progress = silent,
 ) -> Validity:
     """Returns what weakens a verdict.
@@ -37,6 +38,7 @@ def check_validity(
         outcomes: what both networks predicted.
         config: seed, and `diagnose`: whether the usual mistakes are tried; None: where the
             reference is suspiciously often wrong.
+        data_notes: how the data was corrected, in sentences.
         progress: receives how far the diagnosis is.
 
     Raises:
@@ -66,7 +68,10 @@ def check_validity(
             with closing(batches(half, pair.contract, batch_size=_RANGE_BATCH)) as stream:
                 observed.append(observed_ranges(model, stream))
         shift = range_shift(ranges, observed, images=len(few))
+    calibrated_on = set(pair.engine.calibration_images)
     return Validity(
+        data_notes=data_notes,
+        calibrated_on=len(calibrated_on) or None,
         calibration_images=calibration_overlap(outcomes.hashes, pair.engine.calibration_images),
         suspicious=suspicious,
         diagnosis=diagnosis,

@@ -21,6 +21,7 @@ from edgeres.evaluation.evaluate import (
     calibration_overlap,
     evaluate,
     evaluate_pair,
+    take_outcomes,
 )
 from edgeres.testing import FakeRunner
 
@@ -104,6 +105,25 @@ def test_a_pair_keeps_every_image_in_the_order_of_the_batches() -> None:
     assert result.hashes == tuple(f"h{i}" for i in range(11))
     assert result.reference.top1.tolist() == first.argmax(1).tolist()
     assert result.engine.top1.tolist() == second.argmax(1).tolist()
+
+
+def test_taken_outcomes_are_those_of_these_images_alone() -> None:
+    """As if no other image had been evaluated; the positions stay those of the data set."""
+    first, second = random_logits(9, 10, seed=2), random_logits(9, 10, seed=3)
+    labels, rows = [3, 1, 4, 1, 5, 9, 2, 6, 5], np.array([0, 4, 5, 8])
+    every = evaluate_pair(runner_of(first), runner_of(second), batches_of(labels, 4))
+    few = [labels[row] for row in rows]
+    alone = evaluate_pair(runner_of(first[rows]), runner_of(second[rows]), batches_of(few, 4))
+    taken = take_outcomes(every, rows)
+    assert taken.indices.tolist() == rows.tolist()
+    assert taken.hashes == ("h0", "h4", "h5", "h8")
+    for name in ("reference", "engine"):
+        own, other = getattr(taken, name), getattr(alone, name)
+        assert own.accuracy == other.accuracy
+        assert own.confidence.tolist() == other.confidence.tolist()
+    assert taken.newly_wrong.tolist() == alone.newly_wrong.tolist()
+    assert taken.distances.cosine.tolist() == alone.distances.cosine.tolist()
+    assert not taken.labels.flags.writeable
 
 
 def test_flips_are_the_images_that_one_network_alone_has_correct() -> None:

@@ -357,6 +357,19 @@ def test_a_reference_of_another_model_warns(sha256: str | None, warns: bool) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("images", "warns"), [(8, True), (63, True), (64, False), (500, False), (None, False)]
+)
+def test_a_calibration_on_few_images_warns(images: int | None, warns: bool) -> None:
+    """Below 64 distinct ones the verdict says what that risks; where not known it says nothing."""
+    warnings = verdict_of(
+        accuracy_of(0, 0, 10), BenchConfig(), validity=Validity(calibrated_on=images)
+    ).warnings
+    assert [text.startswith(f"Calibration used {images} distinct") for text in warnings] == (
+        [True] * warns
+    )
+
+
 def test_everything_has_its_place() -> None:
     """Checks and warnings come in one order, which reports and JSON keep."""
     before = replace(
@@ -368,6 +381,8 @@ def test_everything_has_its_place() -> None:
     latency = replace(latency_of(2.0, 1.0), overhead_ms=1.0, speedup_ci95=(0.4, 0.6))
     uncovered = Check(name="int8_coverage", limit=0, value=1, passed=False, exit_code=5)
     validity = Validity(
+        data_notes=("Put right.",),
+        calibrated_on=8,
         calibration_images=3,
         suspicious=True,
         diagnosis=diagnosis(None),
@@ -401,6 +416,8 @@ def test_everything_has_its_place() -> None:
     assert verdict.regression is not None
     assert verdict.regression.baseline == "old"
     begins = (
+        "Put right.",
+        "Calibration used 8 distinct images, fewer than 64",
         "3 of the 10 images were also used for calibration: ",
         "The clock and the loop take 1 ms",
         "The reference itself is correct on only 0.0%",

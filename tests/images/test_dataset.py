@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeres.errors import ConfigError, DataError
-from edgeres.images.dataset import Dataset, ImageArray, ImageFiles, check_labels, select, take
+from edgeres.images.dataset import (
+    Dataset,
+    ImageArray,
+    ImageFiles,
+    check_labels,
+    class_order_note,
+    order_classes,
+    select,
+    take,
+)
 
 
 def dataset(count: int, labels: list[int] | None = None, classes: tuple[str, ...] = ()) -> Dataset:
@@ -140,3 +149,82 @@ def test_labels_that_do_not_belong_to_the_network_are_refused(data: Dataset, mes
     """An accuracy against foreign indices would be a number without a meaning."""
     with pytest.raises(DataError, match=message):
         check_labels(data, 10)
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (("bird", "cat", "dog"), ("dog", "bird", "cat")),
+        (("Bird", "CAT", "dog"), ("dog", "bird", "cat")),
+        (("hot_dog", "ice-cream", "tea"), ("tea", "hot dog", "ice cream")),
+        (("cafe\u0301", "tee"), ("tee", "caf\u00e9")),
+        (("1", "10", "2"), ("1", "2", "10")),
+    ],
+    ids=["order", "case", "separators", "accents", "numbers"],
+)
+def test_class_folders_are_matched_by_name(
+    folders: tuple[str, ...], names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each image has the index of the network's class of its folder's name, and the log says so."""
+    labels = [2, 0, 1, 0] if len(folders) == 3 else [1, 0, 1, 0]
+    given_data = dataset(4, labels, folders)
+    matched = order_classes(given_data, names)
+    assert matched.labels is not None
+    plain = [folders[label].lower().translate(str.maketrans("_-", "  ")) for label in labels]
+    assert [names[label] for label in matched.labels] == [
+        text.replace("e\u0301", "\u00e9") for text in plain
+    ]
+    assert matched.classes == names
+    assert caplog.messages == [class_order_note(given_data)]
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (("cat", "dog"), ("cat", "dog")),
+        (("cat", "dog"), ()),
+        (("cat", "dog"), ("tench", "goldfish")),
+        (("cat", "dog"), ("cat", "hound")),
+        (("cat", "dog"), ("dog", "cat", "bird")),
+        ((), ("dog", "cat")),
+        (("crane", "tench"), ("crane", "crane")),
+    ],
+    ids=["same", "unknown", "others", "one-differs", "count", "no-folders", "twice"],
+)
+def test_other_class_folders_keep_their_place(
+    folders: tuple[str, ...], names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where names say nothing against the sorted order, it stays the index."""
+    given_data = dataset(2, [0, 1], folders)
+    assert order_classes(given_data, names) is given_data
+    assert caplog.messages == []
+
+
+def test_names_at_other_places_are_refused_where_not_all_match() -> None:
+    """By place a folder would be another class than its name says."""
+    with pytest.raises(DataError) as refused:
+        order_classes(dataset(3, [0, 1, 2], ("bird", "car", "cat")), ("automobile", "bird", "cat"))
+    assert str(refused.value) == (
+        "The class folder bird of rows.npz is number 0 in sorted order, and the network's class of "
+        "that name is number 1; no classes of the network have the names car. Name every folder "
+        "as one of automobile, bird, cat, or write a labels.csv (file,class_index)."
+    )
+
+
+def test_missing_class_folders_are_named() -> None:
+    """With the network's names known the message has what lacks and what is none of them."""
+    data = dataset(2, [0, 1], ("bird", "hound"))
+    with pytest.raises(DataError) as refused:
+        check_labels(data, 7, ("bird", "a", "b", "c", "d", "e", "f"))
+    assert (
+        "has 2 classes, the network 7. A class folder's place in sorted order is its index, so "
+        "there must be one for each class of the network. Classes without a folder: a, b, c, d, e "
+        "and 1 more. Folders that are no class of the network: hound. Use a labels.csv"
+    ) in str(refused.value)
+
+
+def test_names_of_another_kind_are_not_listed() -> None:
+    """Synset folders beside English names: no folder is known to be missing."""
+    with pytest.raises(DataError) as refused:
+        check_labels(dataset(2, [0, 1], ("n01", "n02")), 3, ("tench", "goldfish", "shark"))
+    assert "without a folder" not in str(refused.value)

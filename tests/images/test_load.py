@@ -66,6 +66,64 @@ def test_a_linked_class_folder_counts(tmp_path: Path) -> None:
     assert len(load_dataset(tmp_path / "few")) == 2
 
 
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("cat/self", "cat"),
+        ("cat/sub/up", "cat"),
+        ("cat/root", ""),
+        ("cat/above", ".."),
+        ("cat/other", "dog"),
+        ("cat/again", "cat/sub"),
+    ],
+)
+def test_each_real_folder_is_walked_once(tmp_path: Path, link: str, target: str) -> None:
+    """A link to itself, to a folder above, to another class or to the same images adds nothing."""
+    root = tmp_path / "data"
+    draw(root / "cat" / "a.png", 1)
+    draw(root / "cat" / "sub" / "b.png", 2)
+    draw(root / "dog" / "c.png", 3)
+    (root / link).symlink_to(root / target)
+    data = load_dataset(root)
+    assert data.labels is not None
+    assert (len(data), data.labels.tolist()) == (3, [0, 0, 1])
+
+
+def test_links_that_lead_to_each_other_end(tmp_path: Path) -> None:
+    """Two folders outside the data, each with a link to the other, are walked once each."""
+    for name, other in (("x", "y"), ("y", "x")):
+        draw(tmp_path / name / f"{name}.png")
+        (tmp_path / name / "next").symlink_to(tmp_path / other)
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    (tmp_path / "data" / "cat" / "x").symlink_to(tmp_path / "x")
+    data = load_dataset(tmp_path / "data")
+    names = [data.image_name(row) for row in range(len(data))]
+    assert names == ["cat/x/next/y.png", "cat/x/x.png"]
+
+
+def test_two_class_folders_that_are_one_are_refused(tmp_path: Path) -> None:
+    """A link would give each of the images two labels."""
+    draw(tmp_path / "cat" / "a.png")
+    (tmp_path / "kitten").symlink_to(tmp_path / "cat")
+    with pytest.raises(DataError, match=r"cat and kitten of .* are one folder by a link.*Remove"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["@eaDir", "__MACOSX", ".thumbnails", "$RECYCLE.BIN", "#recycle", "System Volume Information"],
+)
+def test_what_systems_leave_is_no_image(tmp_path: Path, name: str) -> None:
+    """Neither as a class folder nor in one nor beside loose images."""
+    draw(tmp_path / "cat" / "a.png")
+    draw(tmp_path / "cat" / "._a.png")
+    draw(tmp_path / "cat" / name / "a.png")
+    draw(tmp_path / name / "a.png")
+    data = load_dataset(tmp_path)
+    assert (len(data), data.classes) == (1, ("cat",))
+    assert len(load_dataset(tmp_path / "cat", labelled=False)) == 1
+
+
 @pytest.mark.parametrize("folder", ["", "images"])
 def test_labels_csv_names_images_beside_it_or_under_images(tmp_path: Path, folder: str) -> None:
     """The order is the file's, and images that it does not name are not used."""
@@ -139,6 +197,29 @@ def test_a_malformed_labels_csv_is_refused(
     write_labels(tmp_path, *rows, header=header)
     with pytest.raises(DataError, match=message):
         load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "other", ["./a.png", "sub/../a.png", "link/a.png", "images/../a.png", "sub//../a.png"]
+)
+def test_one_file_under_two_names_is_refused(tmp_path: Path, other: str) -> None:
+    """It would count twice; the message has both names."""
+    draw(tmp_path / "a.png")
+    for folder in ("sub", "images"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    write_labels(tmp_path, "a.png,0", f"{other},0")
+    with pytest.raises(DataError) as refused:
+        load_dataset(tmp_path)
+    assert f"names one file twice, as a.png and as {other}" in str(refused.value)
+
+
+def test_files_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    """Only the real path decides, and a folder by a link holds what it leads to."""
+    draw(tmp_path / "one" / "a.png", 1)
+    draw(tmp_path / "two" / "a.png", 2)
+    write_labels(tmp_path, "one/a.png,0", "./two/a.png,1")
+    assert len(load_dataset(tmp_path)) == 2
 
 
 def test_a_labels_csv_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -9,18 +9,26 @@ import numpy as np
 import onnxruntime
 import pytest
 from digits import CLASSES, Digits
+from PIL import Image
 
 from edgeres.core.artifacts import load_engine
 from edgeres.core.bench_requests import BenchConfig, BenchInputs, LoadGenConfig, Scenario
-from edgeres.core.contract import preset
+from edgeres.core.contract import ContractOptions, preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.table import load_table
 from edgeres.core.verdict import FileRecord, Verdict
 from edgeres.errors import DataError
 from edgeres.files import sha256_of
 from edgeres.images import embedded_digits, normalise, prepare
-from edgeres.workflows import BuildInputs, SelectionData, bench_engine, build_from_model
+from edgeres.workflows import (
+    BuildInputs,
+    SelectionData,
+    bench_engine,
+    build_from_model,
+    calibrate_model,
+    export_stage,
+)
 
 QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
 
@@ -71,6 +79,121 @@ def test_they_are_found_in_other_files_too(digits: Digits, tmp_path: Path) -> No
     np.savez(tmp_path / "mixed.npz", images=images, labels=labels)
     (warning,) = bench(digits, tmp_path / "mixed.npz", simulate=True).warnings
     assert warning.startswith(f"{load_table(digits.table).samples} of the 1020 images were also")
+
+
+def save_rows(source: Path, rows: list[int], output: Path) -> None:
+    """Writes these rows of an .npz as another one."""
+    with np.load(source) as arrays:
+        np.savez(output, images=arrays["images"][rows], labels=arrays["labels"][rows])
+
+
+def test_copies_change_no_statistic(digits: Digits, tmp_path: Path) -> None:
+    """Each image 41 times, in two orders: accuracy, interval and fingerprint are those of one."""
+    once = list(range(100))
+    save_rows(digits.test, once, tmp_path / "once.npz")
+    single = bench(digits, tmp_path / "once.npz", simulate=True)
+    for name, rows in (
+        ("sorted", [row for row in once for _ in range(41)]),
+        ("behind", once * 41),
+    ):
+        save_rows(digits.test, rows, tmp_path / f"{name}.npz")
+        found = bench(digits, tmp_path / f"{name}.npz", simulate=True)
+        assert found.accuracy.engine == single.accuracy.engine
+        assert found.accuracy.ci95_pp == single.accuracy.ci95_pp
+        assert found.accuracy.images == single.accuracy.images
+        assert found.provenance.data.samples == 100
+        assert found.warnings == (
+            "Of 4100 images 100 are distinct: pixels that occur again, in copies or behind links, "
+            "count once, and the figures rest on 100 images. Take the copies out of the data.",
+        )
+    assert single.warnings == ()
+
+
+def test_equal_images_of_two_labels_are_left_out(digits: Digits, tmp_path: Path) -> None:
+    """One with another label is named and not counted; when all are, nothing can be measured."""
+    with np.load(digits.test) as arrays:
+        images, labels = arrays["images"][:50], arrays["labels"][:50]
+    wrong = (labels + 1) % CLASSES
+    np.savez(
+        tmp_path / "some.npz",
+        images=np.concatenate([images, images[7:8]]),
+        labels=np.concatenate([labels, wrong[7:8]]),
+    )
+    found = bench(digits, tmp_path / "some.npz", simulate=True)
+    assert found.accuracy.engine.samples == 49
+    assert "(first: some.npz[7] and some.npz[50])" in found.warnings[0]
+    np.savez(
+        tmp_path / "all.npz",
+        images=np.concatenate([images, images]),
+        labels=np.concatenate([labels, wrong]),
+    )
+    with pytest.raises(DataError, match="Each of the 50 distinct images"):
+        bench(digits, tmp_path / "all.npz", simulate=True)
+
+
+def test_class_folders_are_matched_by_the_names_in_the_model(
+    digits: Digits, tmp_path: Path
+) -> None:
+    """Digits by their English names, whose sorted order is another; the names have a BOM."""
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    (tmp_path / "names.txt").write_text("\ufeff" + "\n".join(names), encoding="utf-8")
+    model, stage = tmp_path / "named.onnx", export_stage()
+    request = stage.ExportRequest(
+        architecture="resnet20",
+        weights=digits.weights,
+        contract=ContractOptions(preset="digits"),
+        labels=tmp_path / "names.txt",
+    )
+    assert stage.export_model(request, output=model).classes == tuple(names)
+    engine = tmp_path / "named.fp32.onnx"
+    build_from_model(
+        BuildInputs(model=model, output=engine), BuildConfig(precision=Precision.FP32)
+    )
+    _, test = embedded_digits()
+    assert test.labels is not None
+    for row in range(100):
+        path = tmp_path / "folders" / names[test.labels[row]] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(test.image(row)).save(path)
+    save_rows(digits.test, list(range(100)), tmp_path / "rows.npz")
+    by_name, by_index = (
+        bench_engine(BenchInputs(engine=engine, reference=model, data=tmp_path / data), QUICK)
+        for data in ("folders", "rows.npz")
+    )
+    assert by_name.accuracy.engine == by_index.accuracy.engine
+    assert by_index.warnings == ()
+    assert by_name.warnings == (
+        f"The class folders of {tmp_path / 'folders'} have the names of the network's classes, "
+        "which are in another order: each was matched by its name, not by its place.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (list(range(8)), ["Calibration used 8 distinct images, fewer than 64"]),
+        (list(range(64)), []),
+        (
+            list(range(40)) * 2,
+            ["Of 80 calibration images 40 are distinct", "Calibration used 40 distinct images"],
+        ),
+        ([*range(64), 0], ["Of 65 calibration images 64 are distinct"]),
+    ],
+    ids=["few", "enough", "copies", "one-copy"],
+)
+def test_few_or_equal_calibration_images_are_logged(
+    digits: Digits,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    rows: list[int],
+    expected: list[str],
+) -> None:
+    """Distinct images are counted; 64 are enough."""
+    save_rows(digits.train, rows, tmp_path / "few.npz")
+    calibrate_model(digits.model, tmp_path / "few.npz", CalibrationConfig())
+    assert len(caplog.messages) == len(expected)
+    for message, start in zip(caplog.messages, expected, strict=True):
+        assert message.startswith(start)
 
 
 def test_a_simulation_has_no_latency(digits: Digits) -> None:
@@ -175,3 +298,24 @@ def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path)
     assert any(layer.reason.startswith("kept from INT8 for the accuracy") for layer in kept)
     assert found.provenance.precision == "mixed"
     assert found.checks == ()
+
+
+def test_copies_among_the_selection_images_count_once(digits: Digits, tmp_path: Path) -> None:
+    """Which blocks stay out of INT8 and the drops on the way are those of the distinct images."""
+    searches = []
+    for name, rows in (("once", list(range(48))), ("copied", [*range(48), *range(24)] * 2)):
+        save_rows(digits.test, rows, tmp_path / f"{name}.npz")
+        engine = tmp_path / f"{name}.onnx"
+        build_from_model(
+            BuildInputs(
+                model=digits.model,
+                table=load_table(digits.table),
+                selection=SelectionData(data=tmp_path / f"{name}.npz", labelled=True),
+                output=engine,
+            ),
+            BuildConfig(precision=Precision.MIXED, max_drop_pp=-1.0),
+        )
+        mixed = load_engine(engine).manifest.mixed
+        assert mixed is not None
+        searches.append([(point.kept, point.drop_pp) for point in mixed.points])
+    assert searches[0] == searches[1]

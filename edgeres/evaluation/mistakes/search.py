@@ -33,7 +33,7 @@ from edgeres.evaluation.mistakes.values import (
     Finding,
     options_between,
 )
-from edgeres.images import Dataset, batches, select, take
+from edgeres.images import Dataset, batches, select, take, without_copies
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.statistics import drop_interval, mcnemar_p
 from edgeres.targets.runner import Runner
@@ -225,7 +225,8 @@ class _ImageSet:
 def _split(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Returns screening and confirmation set: a fifth of each class, and the rest."""
     # One seed: a diagnosis must not change from run to run.
-    sampled = select(dataset, SCREENING + CONFIRMATION, seed=0)
+    # A copy on both sides would confirm what it was chosen by.
+    sampled = without_copies(select(dataset, SCREENING + CONFIRMATION, seed=0))
     if len(sampled) < 2:
         raise DataError(
             f"{dataset.path} has {len(sampled)} image; a diagnosis needs some to choose by and "

@@ -19,7 +19,7 @@ from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.evaluate import Predictions
 from edgeres.evaluation.mistakes import Diagnosis, diagnose, is_suspicious, search
 from edgeres.evaluation.mistakes.search import CONFIRMATION, SCREENING, gain_p
-from edgeres.images import Batch, Dataset
+from edgeres.images import Batch, Dataset, take
 from edgeres.progress import Progress
 from edgeres.serialization import to_json
 from edgeres.statistics import drop_interval
@@ -200,6 +200,14 @@ def test_images_that_choose_do_not_confirm(monkeypatch: pytest.MonkeyPatch) -> N
         CONFIRMATION: 256,
     }
     assert not shown[SCREENING] & shown[CONFIRMATION]
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+def test_copies_prove_nothing(copies: int) -> None:
+    """A diagnosis on copied images is that of the images: none confirms what it was chosen by."""
+    few = plain_colors(60)
+    rows = np.tile(np.arange(60), copies)
+    assert diagnosis_of(BGR, take(few, rows)) == diagnosis_of(BGR, few)
 
 
 def random_answers(images: NDArray[np.float32]) -> NDArray[np.float32]:
