@@ -136,7 +136,10 @@ def _mix(
     progress: Progress,
 ) -> Mix:
     """Returns what stays out of INT8, selected on images within the budget of `request`."""
-    dataset, names = load_dataset(selection.data, labelled=selection.labelled), model.artifact.classes
+    dataset, names = (
+        load_dataset(selection.data, labelled=selection.labelled),
+        model.artifact.classes,
+    )
     if selection.labelled:
         dataset = order_classes(dataset, names)
         check_labels(dataset, model.artifact.num_classes, names)

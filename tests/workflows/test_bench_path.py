@@ -146,9 +146,7 @@ def test_class_folders_are_matched_by_the_names_in_the_model(
     )
     assert stage.export_model(request, output=model).classes == tuple(names)
     engine = tmp_path / "named.fp32.onnx"
-    build_from_model(
-        BuildInputs(model=model, output=engine), BuildConfig(precision=Precision.FP32)
-    )
+    build_from_model(BuildInputs(model=model, output=engine), BuildConfig(precision=Precision.FP32))
     _, test = embedded_digits()
     assert test.labels is not None
     for row in range(100):
@@ -301,7 +299,7 @@ def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path)
 
 
 def test_copies_among_the_selection_images_count_once(digits: Digits, tmp_path: Path) -> None:
-    """Which blocks stay out of INT8 and the drops on the way are those of the distinct images."""
+    """The drop and the noise of the all-integer engine are those of the distinct images."""
     searches = []
     for name, rows in (("once", list(range(48))), ("copied", [*range(48), *range(24)] * 2)):
         save_rows(digits.test, rows, tmp_path / f"{name}.npz")
@@ -313,9 +311,10 @@ def test_copies_among_the_selection_images_count_once(digits: Digits, tmp_path: 
                 selection=SelectionData(data=tmp_path / f"{name}.npz", labelled=True),
                 output=engine,
             ),
-            BuildConfig(precision=Precision.MIXED, max_drop_pp=-1.0),
+            BuildConfig(precision=Precision.MIXED, max_drop_pp=100.0),
         )
-        mixed = load_engine(engine).manifest.mixed
-        assert mixed is not None
-        searches.append([(point.kept, point.drop_pp) for point in mixed.points])
+        search = load_engine(engine).manifest.search
+        assert search is not None
+        searches.append((search.images, search.points[0].drop_pp, search.points[0].sqnr_db))
     assert searches[0] == searches[1]
+    assert searches[0][0] == 48

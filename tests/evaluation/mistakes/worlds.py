@@ -66,6 +66,8 @@ def framed_colors(count: int, *, margin: int, classes: int = 9) -> Dataset:
     pixels[:] = COLORS[frames][:, None, None]
     inner = slice(margin, -margin)
     pixels[:, inner, inner] = COLORS[labels][:, None, None]
+    # A number in a corner of the frame: copies of an image would count once.
+    pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = np.arange(count) % 256, np.arange(count) // 256
     return labelled(pixels, labels)
 
 
