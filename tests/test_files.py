@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeres.errors import ArtifactError
-from edgeres.files import atomic_write
+from edgeres.files import atomic_write, check_outputs, write_report
 from edgeres.serialization import save_json
 
 
@@ -183,3 +187,170 @@ def test_numbers_that_json_does_not_have_are_not_written(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="not JSON compliant"):
         save_json(tmp_path / "x.json", {"amax": float("nan")})
     assert leaves(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o664, 0o755])
+def test_a_replaced_file_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    """And what is being written is never more open than the file that it replaces."""
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    path.chmod(mode)
+    with atomic_write(path) as temporary:
+        assert temporary.stat().st_mode & 0o777 == mode
+        temporary.write_text("new")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", mode)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+@needs_root
+def test_a_replaced_file_keeps_its_owner(tmp_path: Path) -> None:
+    """Under sudo a user's file stays the user's."""
+    path = tmp_path / "x.json"
+    path.touch()
+    os.chown(path, 1234, 5678)
+    save_json(path, {})
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 5678)
+
+
+@pytest.fixture
+def another_user() -> Iterator[Path]:
+    """A folder for all, in which this process is nobody until the test ends."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        (Path(folder) / "x").write_text("old")
+        yield Path(folder)
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def become_nobody() -> None:
+    """Gives up root, for the file system."""
+    os.setegid(65534)
+    os.seteuid(65534)
+
+
+@needs_root
+def test_a_group_that_cannot_be_kept_gives_no_rights_to_another(another_user: Path) -> None:
+    """What the old group had, the new one has only if all have it."""
+    path = another_user / "x"
+    os.chown(path, 65534, 5678)
+    path.chmod(0o664)
+    become_nobody()
+    save_json(path, {})
+    assert (path.stat().st_gid, path.stat().st_mode & 0o777) == (65534, 0o644)
+
+
+@needs_root
+def test_a_write_protected_file_is_not_replaced(another_user: Path) -> None:
+    """A rename would need no permission on it."""
+    path = another_user / "x"
+    os.chown(path, 65534, 65534)
+    path.chmod(0o444)
+    become_nobody()
+    with pytest.raises(ArtifactError, match=r"x was not written: Permission denied\."):
+        save_json(path, {})
+    with pytest.raises(ArtifactError, match=r"x was not written: Permission denied\."):
+        check_outputs([path])
+    assert (path.read_text(), leaves(another_user)) == ("old", ["x"])
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("links", [1, 3])
+def test_a_link_stays_and_its_file_is_written(tmp_path: Path, links: int, exists: bool) -> None:
+    """Through several links too, and where the file is new."""
+    (tmp_path / "real").mkdir()
+    path = tmp_path / "real" / "x.json"
+    if exists:
+        path.write_text("old")
+    for index in range(links):
+        (link := tmp_path / f"link{index}").symlink_to(path)
+        path = link
+    save_json(path, {"new": True})
+    assert path.is_symlink()
+    assert json.loads((tmp_path / "real" / "x.json").read_text()) == {"new": True}
+    assert leaves(tmp_path / "real") == ["x.json"]
+
+
+def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    """To itself, to a folder that is missing, to a folder and to a device."""
+    for name, target in {"a": "a", "b": "no/x", "c": ".", "d": "/dev/null"}.items():
+        (path := tmp_path / name).symlink_to(target)
+        with pytest.raises(ArtifactError, match="was not written: "):
+            save_json(path, {})
+        with pytest.raises(ArtifactError, match="was not written: "):
+            check_outputs([path])
+        assert path.is_symlink()
+    assert leaves(tmp_path) == ["a", "b", "c", "d"]
+
+
+def test_a_report_into_a_pipe(tmp_path: Path) -> None:
+    """The reader gets all of it, and the pipe stays; the check does not end its input."""
+    os.mkfifo(path := tmp_path / "pipe")
+    received: list[str] = []
+    text = "a report \udcff\n" * 20_000
+    reader = threading.Thread(target=lambda: received.append(path.read_text()), daemon=True)
+    reader.start()
+    check_outputs([], reports=[path])
+    while reader.is_alive() and not received:
+        # Until the reader has opened it.
+        with suppress(ArtifactError):
+            write_report(path, text)
+            break
+    reader.join(10)
+    assert received == [text.replace("\udcff", r"\udcff")]
+    assert path.is_fifo()
+
+
+def test_a_pipe_that_nobody_reads_is_an_error(tmp_path: Path) -> None:
+    """And does not hang."""
+    os.mkfifo(path := tmp_path / "pipe")
+    with pytest.raises(ArtifactError, match="pipe was not written: "):
+        write_report(path, "text")
+    assert path.is_fifo()
+
+
+def test_devices_take_a_report_or_refuse_it() -> None:
+    """None of them is replaced."""
+    write_report(Path("/dev/null"), "text")
+    with pytest.raises(ArtifactError, match="/dev/full was not written: no space left"):
+        write_report(Path("/dev/full"), "text")
+    assert Path("/dev/null").is_char_device()
+    assert Path("/dev/full").is_char_device()
+
+
+REPORT = (
+    "import sys; from pathlib import Path; from edgeres.files import check_outputs, write_report; "
+    "path = Path(sys.argv[1]); check_outputs([], reports=[path]); write_report(path, 'report ')"
+)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "{link}"])
+@pytest.mark.parametrize("redirected", ["| cat", "> {file}; cat {file}", ">> {file}; cat {file}"])
+def test_a_report_to_stdout(name: str, redirected: str, tmp_path: Path) -> None:
+    """Between what else is written there, into a pipe, a new file or the end of an old one."""
+    (link := tmp_path / "link").symlink_to("/dev/stdout")
+    (file := tmp_path / "file").write_text("old ")
+    script = f"(echo -n 'before '; '{sys.executable}' -c \"{REPORT}\" {name}; echo after)"
+    line = f"{script} {redirected}".format(link=link, file=file)
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    old = "old " if ">>" in redirected else ""
+    assert (ended.stdout, ended.stderr) == (f"{old}before report after\n", "")
+    assert leaves(tmp_path) == ["file", "link"]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+def test_what_is_no_report_does_not_go_to_stdout(name: str, tmp_path: Path) -> None:
+    """Nor does it replace the file that a shell has opened."""
+    code = "from edgeres.serialization import save_json; from pathlib import Path; " + (
+        f"save_json(Path('{name}'), dict())"
+    )
+    ended = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -c \"{code}\" > {tmp_path / 'x'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{name} was not written: It is a device or pipe, not a file." in ended.stderr
+    assert (tmp_path / "x").read_text() == ""

@@ -31,7 +31,7 @@ from torch import nn
 
 from edgeres.core.contract import Contract, preset
 from edgeres.errors import ConfigError, EdgeresError
-from edgeres.files import atomic_write, check_writable
+from edgeres.files import atomic_write, check_outputs
 from edgeres.images import embedded_digits, load_dataset
 from edgeres.networks import find_spec
 from edgeres.networks.checkpoint import load_checkpoint, model_from_checkpoint
@@ -128,7 +128,7 @@ def run(options: argparse.Namespace) -> None:
     """
     base, settings = find_spec(options.architecture, factories=False), settings_from(options)
     make_deterministic(options.threads)
-    check_writable(options.output)
+    check_outputs([options.output])
     training_data, test_data = data_from(options, settings.contract)
     spec = replace(base, num_classes=training_data.classes)
     training = Training(spec, training_data, settings)

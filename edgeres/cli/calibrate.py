@@ -133,7 +133,7 @@ def calibrate(
 
     # A cache that cannot be written is refused before minutes of calibration.
     if emit_trt_cache is not None:
-        workflows.check_trt_cache(emit_trt_cache, trt_version, model, data, output)
+        workflows.check_trt_cache(emit_trt_cache, trt_version, table=output, inputs=[model, data])
     loaded = load_onnx(model)
     with progress_bars() as progress:
         table = workflows.calibrate_model(

@@ -10,7 +10,7 @@ import click
 from edgeres.cli.export import complete_architecture
 from edgeres.cli.options import PATH, Names, common_options, was_typed
 from edgeres.cli.output import progress_bars, show, show_json, show_status
-from edgeres.files import atomic_write, check_writable
+from edgeres.files import check_outputs, write_report
 from edgeres.networks.explain import Example, example_block, explain_architecture
 from edgeres.networks.network import Network, ratios
 from edgeres.serialization import to_json
@@ -86,7 +86,7 @@ def explain(
     if network is not None and svg is not None:
         from edgeres.report import draw_network_svg  # rich, as all of report
 
-        _write(svg, draw_network_svg(network))
+        write_report(svg, draw_network_svg(network))
         show_status(f"{svg}: drawing of {network.spec.name}")
     _show_structure(network, other, block, as_json=as_json)
 
@@ -115,11 +115,6 @@ def _show_structure(
         show(render_example(example_block(block), example_block(counterpart)))
 
 
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _explain_gradients(
     architecture: str,
     against: str | None,
@@ -134,7 +129,7 @@ def _explain_gradients(
 
     # Training takes a minute, so a path that cannot be written is refused before it.
     if svg is not None:
-        check_writable(svg)
+        check_outputs([], reports=[svg])
     stage = gradient_stage()
     request = stage.GradientRequest(
         architecture=architecture, against=against, input_size=input_size
@@ -144,7 +139,7 @@ def _explain_gradients(
     with progress_bars() as progress:
         comparison = stage.compare_gradients(request, progress)
     if svg is not None:
-        _write(svg, draw_plot_svg(gradient_plot(comparison)))
+        write_report(svg, draw_plot_svg(gradient_plot(comparison)))
         show_status(f"{svg}: gradients of {comparison.network.name} and {comparison.other.name}")
     if as_json:
         show_json({"schema_version": 1, "gradients": comparison})

@@ -23,14 +23,6 @@ from PIL import Image, UnidentifiedImageError
 
 from edgeres.errors import DataError
 
-SUFFIXES = frozenset(
-    {
-        ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-        ".jxl", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-    }
-)  # fmt: skip
-"""Files whose names end so, in any case, are images. One that cannot be decoded is an error."""
-
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 """Pillow's decoders in use; none of them starts another program, as EPS would."""
 

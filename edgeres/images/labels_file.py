@@ -8,7 +8,6 @@ from pathlib import Path
 
 from edgeres.errors import DataError
 
-LABELS_FILE = "labels.csv"
 COLUMNS = ("file", "class_index")
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from edgeres.errors import DataError
+from edgeres.files import IMAGE_SUFFIXES, LABELS_FILE
 from edgeres.images.dataset import Dataset, ImageArray, ImageFiles
-from edgeres.images.decode import SUFFIXES
-from edgeres.images.labels_file import LABELS_FILE, read_labels
+from edgeres.images.labels_file import read_labels
 from edgeres.images.npz import load_arrays
 
 _FORMS = (
@@ -42,7 +42,7 @@ def load_dataset(path: Path, *, labelled: bool = True) -> Dataset:
     the file does not name are not used. A folder of class folders takes all images in or below
     each of them; the sorted names are the classes. Links are followed, each real folder once. Hidden
     files, what systems leave (`@eaDir`, `__MACOSX`), and files whose name is not an image's
-    (`decode.SUFFIXES`) are ignored. An `.npz` has `images` uint8 (N, H, W, 3) RGB and
+    (`IMAGE_SUFFIXES`) are ignored. An `.npz` has `images` uint8 (N, H, W, 3) RGB and
     `labels` (N,); other arrays in it are ignored.
 
     Args:
@@ -146,7 +146,7 @@ def _folder_id(path: Path) -> _FolderId:
 
 def _is_image(path: Path) -> bool:
     # macOS leaves a hidden `._photo.jpg` beside each photo.jpg that it copies.
-    named_so = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    named_so = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     return named_so and not path.is_dir()
 
 

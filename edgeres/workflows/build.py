@@ -14,7 +14,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildConfig, CalibrationConfig
 from edgeres.core.table import CalibrationTable, load_table
 from edgeres.errors import ConfigError
-from edgeres.files import check_writable
+from edgeres.files import check_outputs
 from edgeres.images import (
     batches,
     check_labels,
@@ -177,16 +177,8 @@ def _check_build(inputs: BuildInputs, config: BuildConfig) -> None:
             "Leave --method out, or pass --precision int8."
         )
     outputs = [output, manifest_path(output)]
-    engine_files = {path.resolve() for path in outputs}
     if config.options.timing_cache is not None:
         cache = Path(config.options.timing_cache)
         # The cache has a description beside it, named as an engine's manifest is.
-        for path in (cache, manifest_path(cache)):
-            if path.resolve() in engine_files:
-                raise ConfigError(
-                    f"--timing-cache {cache} and the engine {output} would write the same file "
-                    f"{path}. Pass another --timing-cache."
-                )
-            outputs.append(path)
-    for path in outputs:
-        check_writable(path, *inputs.read_paths)
+        outputs += [cache, manifest_path(cache)]
+    check_outputs(outputs, inputs.read_paths)

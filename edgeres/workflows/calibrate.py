@@ -22,7 +22,7 @@ from edgeres.core.table import (
     save_table,
 )
 from edgeres.errors import ConfigError
-from edgeres.files import check_writable
+from edgeres.files import check_outputs
 from edgeres.images import batches, load_dataset, select, take
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.progress import Progress, silent, tracked_batches
@@ -59,7 +59,7 @@ def calibrate_model(
     """
     if output is not None:
         path = model if isinstance(model, Path) else model.artifact.path
-        check_writable(output, path, data)
+        check_outputs([output], [path, data])
     loaded = load_onnx(model) if isinstance(model, Path) else model
     contract = contract_of(loaded.artifact, options)
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)

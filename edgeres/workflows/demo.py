@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edgeres.core.artifacts import EngineArtifact, OnnxArtifact
+from edgeres.core.artifacts import EngineArtifact, OnnxArtifact, manifest_path
 from edgeres.core.bench_requests import BenchConfig, BenchInputs
 from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import CalibrationConfig
 from edgeres.core.verdict import Verdict
-from edgeres.files import atomic_write, make_folder
+from edgeres.errors import ConfigError
+from edgeres.files import atomic_write, make_folder, sha256_of
 from edgeres.images import embedded_digits, embedded_path
 from edgeres.progress import Progress, silent
 from edgeres.targets.base import targets
@@ -50,18 +52,21 @@ def run_demo(
         progress: receives how far each pass is.
 
     Raises:
+        ConfigError: the folder has files of these names that no earlier run has written.
         EdgeresError: a step failed.
     """
+    _check_folder(folder)
     make_folder(folder)
+    # A copy, so that a kept folder has all that its commands were run on. Written first, since it
+    # marks the folder as one of this command's, which a later run may overwrite.
+    weights = folder / WEIGHTS
+    with atomic_write(weights) as temporary:
+        temporary.write_bytes(embedded_path(WEIGHTS).read_bytes())
     train, test = folder / "train.npz", folder / "test.npz"
     for path, dataset in zip((train, test), embedded_digits(), strict=True):
         images = np.stack([dataset.image(index) for index in range(len(dataset))])
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, images=images, labels=np.asarray(dataset.labels))
-    # A copy, so that a kept folder has all that its commands were run on.
-    weights = folder / WEIGHTS
-    with atomic_write(weights) as temporary:
-        temporary.write_bytes(embedded_path(WEIGHTS).read_bytes())
     # Imported before the first line is shown: without torch the demo ends with the install line.
     stage = export_stage()
     show_status(f"export      {ARCHITECTURE} trained on handwritten digits")
@@ -93,3 +98,19 @@ def run_demo(
             DemoResult(engine=engine, engine_bytes=size, verdict=verdict, simulated=simulated)
         )
     return tuple(results)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder whose files would be lost; an earlier run's are known by their weights."""
+    weights = folder / WEIGHTS
+    if weights.is_file() and sha256_of(weights) == sha256_of(embedded_path(WEIGHTS)):
+        return
+    engines = [f"digits.int8{target.suffix}" for target in targets().values()]
+    manifests = [manifest_path(Path(engine)).name for engine in engines]
+    written = [WEIGHTS, "train.npz", "test.npz", "digits.onnx", "digits.table.json"]
+    for name in (*written, *engines, *manifests):
+        if os.path.lexists(folder / name):
+            raise ConfigError(
+                f"{folder / name} was not written by edgeres demo, and would be lost. Pass a new "
+                "folder."
+            )

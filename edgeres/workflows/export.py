@@ -9,7 +9,7 @@ from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import ExportConfig
 from edgeres.errors import ArtifactError
-from edgeres.files import check_writable
+from edgeres.files import check_outputs
 from edgeres.networks.load import load_trained
 from edgeres.networks.onnx_export import export_onnx
 from edgeres.networks.specification import Shortcut, Stem
@@ -44,7 +44,8 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         ExportError: the file would not compute what the network computes.
         ArtifactError: the file cannot be written.
     """
-    check_writable(output, *([] if request.weights is None else [request.weights]))
+    read = (request.weights, request.labels)
+    check_outputs([output], [path for path in read if path is not None])
     trained = load_trained(
         request.architecture,
         request.weights,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from edgeres.core.artifacts import manifest_path
 from edgeres.core.bench_requests import BenchInputs
 from edgeres.core.tuning import Sensitivity
 from edgeres.core.verdict import Verdict
-from edgeres.errors import ConfigError
-from edgeres.files import atomic_write, check_writable
+from edgeres.files import check_outputs, write_report
 from edgeres.images import Dataset, thumbnail
 from edgeres.report import (
     Picture,
@@ -28,14 +26,11 @@ def check_reports(inputs: BenchInputs) -> None:
         ArtifactError: a file cannot be written there.
         DependencyError: the HTML report's package is missing.
     """
-    wanted = inputs.reports.wanted
-    # Absolute, since `a.html` and `./a.html` are one file; it need not exist yet.
-    if len({path.absolute() for path in wanted}) < len(wanted):
-        raise ConfigError(
-            f"Two reports would be written to {wanted[0]}. Give each a path of its own."
-        )
-    for path in wanted:
-        check_writable(path, inputs.engine, inputs.reference, inputs.data)
+    read = [inputs.engine, inputs.reference, inputs.data]
+    read += [manifest_path(engine) for engine in (inputs.engine, inputs.reference)]
+    if inputs.baseline is not None:
+        read.append(inputs.baseline)
+    check_outputs([], read, reports=inputs.reports.wanted)
     if inputs.reports.html is not None:
         check_html()
 
@@ -68,14 +63,8 @@ def write_reports(
             },
             sensitivity=None if sensitivity is None else sensitivity.gains_db,
         )
-        _save(files.html, page)
+        write_report(files.html, page)
     if files.markdown is not None:
-        _save(files.markdown, render_markdown(verdict))
+        write_report(files.markdown, render_markdown(verdict))
     if files.junit is not None:
-        _save(files.junit, render_junit(verdict))
-
-
-def _save(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        # A file name that is no Unicode text is written with its bytes in \udc.. form.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_report(files.junit, render_junit(verdict))

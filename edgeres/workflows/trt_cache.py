@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeres.core.table import CalibrationTable
-from edgeres.files import atomic_write, check_writable
+from edgeres.files import atomic_write, check_outputs
 from edgeres.onnx_file import LoadedModel
 from edgeres.targets.tensorrt.calibration_cache import trt_cache, version_digits
 
 _LOG = logging.getLogger("edgeres.workflows")
 
 
-def check_trt_cache(output: Path, version: str, *inputs: Path) -> None:
+def check_trt_cache(output: Path, version: str, *, table: Path, inputs: Sequence[Path]) -> None:
     """Checks version and path of a cache, before any image is read for it.
 
+    Args:
+        output: the cache.
+        version: of the TensorRT that reads it.
+        table: file that the table is written to.
+        inputs: files and folders that are read.
+
     Raises:
-        ConfigError: `version` is no version, or `output` is one of `inputs`.
-        ArtifactError: `output` cannot be written.
+        ConfigError: `version` is no version, or `output` is one of `inputs` or `table`.
+        ArtifactError: one of the two cannot be written.
     """
     # Called for its refusal; the digits are needed when the cache is written.
     version_digits(version)
-    check_writable(output, *inputs)
+    check_outputs([table, output], inputs)
 
 
 def emit_trt_cache(

@@ -117,7 +117,7 @@ def test_a_timing_cache_in_the_place_of_the_engine_is_refused(
     """Or of its manifest; neither would survive the other."""
     line = BUILD + "--timing-cache {cache}"
     asked = digits.words(line, plan=tmp_path / "a.plan", cache=tmp_path / cache)
-    assert "would write the same file" in refusal(*asked, code=2)
+    assert "Two outputs would be the same file" in refusal(*asked, code=2)
     assert list(tmp_path.iterdir()) == []
 
 

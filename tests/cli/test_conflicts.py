@@ -121,7 +121,7 @@ def test_no_image_is_read_for_a_build_that_is_refused(option: str, digits: Digit
 def test_an_output_in_the_place_of_an_input_is_refused(line: str, digits: Digits) -> None:
     """Nothing that is read gets lost by a slip of the keyboard."""
     before = {path: path.read_bytes() for path in vars(digits).values()}
-    assert refusal(*digits.words(line), code=2).endswith("would be lost. Pass another -o.")
+    assert refusal(*digits.words(line), code=2).endswith("would be lost. Pass another path.")
     assert before == {path: path.read_bytes() for path in vars(digits).values()}
 
 

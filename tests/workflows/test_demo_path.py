@@ -68,3 +68,34 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         f"The folder {tmp_path / 'a'} cannot be created: File exists. Pass one that you may write."
     )
     assert refusal("demo", "--keep", tmp_path / "a") == said
+
+
+@pytest.mark.parametrize(
+    "name", ["train.npz", "digits.onnx", "digits.int8.onnx.json", "digits.table.json", demo.WEIGHTS]
+)
+def test_files_of_the_user_are_not_overwritten(name: str, tmp_path: Path) -> None:
+    """`--keep .` where files of these names are; a link to nowhere is one too."""
+    (tmp_path / name).write_text("mine")
+    said = refusal("demo", "--keep", tmp_path, code=2)
+    assert said == (
+        f"{tmp_path / name} was not written by edgeres demo, and would be lost. Pass a new folder."
+    )
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("nowhere")
+    assert refusal("demo", "--keep", tmp_path, code=2) == said
+
+
+def test_a_folder_of_an_earlier_run_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one that was interrupted: its mark is written first."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "embedded_digits", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(tmp_path, show_status=print)
+    assert [path.name for path in tmp_path.iterdir()] == [demo.WEIGHTS]

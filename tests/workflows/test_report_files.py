@@ -102,7 +102,7 @@ def test_nothing_is_measured_for_a_report_that_cannot_be_written(
     """A missing folder, a report over another, and one over what is read, said before any work."""
     with pytest.raises(ArtifactError, match=r"the folder .* does not exist"):
         check_reports(inputs_of(digits, junit=tmp_path / "no" / "a.xml"))
-    with pytest.raises(ConfigError, match="Two reports would be written"):
+    with pytest.raises(ConfigError, match="Two outputs would be the same file"):
         check_reports(inputs_of(digits, html=tmp_path / "a", markdown=tmp_path / "a"))
     with pytest.raises(ConfigError, match="would be lost"):
         check_reports(inputs_of(digits, html=digits.engine))
