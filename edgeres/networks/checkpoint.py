@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -54,6 +55,8 @@ class Checkpoint:
     """float32, by torchvision's key name, in the order of the file."""
     names: CanonicalNames = field(default=_NO_NAMES, repr=False)
     """The file's own names, and what was taken off them."""
+    weights_key: str = ""
+    """Of the set that was taken; empty for bare weights."""
     other_sets: tuple[str, ...] = ()
     """Keys of further sets of weights in the file."""
 
@@ -73,7 +76,7 @@ def load_checkpoint(path: Path, *, weights_key: str | None = None) -> Checkpoint
     """
     stored = read_weights(path, weights_key)
     checkpoint = _checked(path, sha256_of(path), stored.tensors)
-    return replace(checkpoint, other_sets=stored.others)
+    return replace(checkpoint, weights_key=stored.key, other_sets=stored.others)
 
 
 def checkpoint_from_weights(name: str, weights: Mapping[str, Tensor]) -> Checkpoint:
@@ -205,19 +208,18 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, name: str) -> nn.M
         ),
     )
     if any(parts):
-        others = ", ".join(checkpoint.other_sets)
         raise CheckpointError(
             f"{checkpoint.path} does not fit {name}: {', '.join(filter(None, parts))}.{by_order} "
-            f"{_nearest_architecture(checkpoint)}"
-            + (f" The file also holds {others}: --weights-key takes another set." if others else "")
+            f"{_remedy(checkpoint, expected)}"
         )
-    if checkpoint.names.prefix != names.prefix:
+    # A network of the user's own may have the same prefix, and then nothing was changed.
+    if checkpoint.names.prefix not in ("", names.prefix):
         _LOG.warning(
             "%s: the prefix '%s' was taken off the names of its weights.",
             checkpoint.path,
             checkpoint.names.prefix,
         )
-    if checkpoint.names.classifier != names.classifier:
+    if checkpoint.names.classifier not in ("", names.classifier):
         _LOG.warning(
             "%s: its one linear layer, %s, is read as the classifier fc.",
             checkpoint.path,
@@ -290,21 +292,49 @@ def _weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {k: v for k, v in model.state_dict().items() if not k.endswith(COUNTERS)}
 
 
+def _remedy(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> str:
+    """Returns what to do with weights that do not fit: another set, or another architecture."""
+    if checkpoint.other_sets:
+        others = ", ".join(checkpoint.other_sets)
+        other_sets = f" The file also holds {others}: --weights-key takes another set."
+    else:
+        other_sets = ""
+    # Another network or a loss beside it in one state dict, such as `online.` and `target.`.
+    body = [key for key in expected if not key.startswith("fc.")]
+    branches = [
+        first
+        for first in dict.fromkeys(key.partition(".")[0] for key in checkpoint.tensors)
+        if body and all(f"{first}.{key}" in checkpoint.tensors for key in body)
+    ]
+    if branches and not checkpoint.names.prefix:
+        key = f"{checkpoint.weights_key}.{branches[0]}".removeprefix(".")
+        return f"Below {', '.join(branches)} its names fit: pass --weights-key {key}.{other_sets}"
+    return _nearest_architecture(checkpoint) + other_sets
+
+
 def _nearest_architecture(checkpoint: Checkpoint) -> str:
     """Returns a sentence on the registered architectures that the shapes belong to."""
     stored = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}.items()
-    overlaps = {}
+    sizes = Counter(shape for _, shape in stored)
+    overlaps, equal = {}, []
     for name, spec in ARCHITECTURES.items():
         expected = _spec_shapes(spec_from_checkpoint(spec, checkpoint)).items()
         # Of the tensors of both sides together, so that neither a deeper net nor a shallower one
         # is near because it has the other's as a part.
         overlaps[name] = len(expected & stored) / len(expected | stored)
+        if Counter(shape for _, shape in expected) == sizes:
+            equal.append(name)
     best = max(overlaps.values())
     names = " or ".join(name for name, overlap in overlaps.items() if overlap == best)
     if best == 1:
         return f"These are the shapes of {names}: export that architecture instead."
     if best >= _NEAR:
         return f"The nearest architecture is {names}, with {best:.0%} of the tensors."
+    if equal:
+        return (
+            f"Under other names these are the shapes of {' or '.join(equal)}: export that "
+            "architecture instead, or save the weights under torchvision's names."
+        )
     return (
         "No architecture of edgeres comes near; pass package.module:factory for a net of your own."
     )

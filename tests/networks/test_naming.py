@@ -245,7 +245,7 @@ def test_convolutions_with_biases_are_matched(tmp_path: Path) -> None:
     assert torch.equal(loaded(tmp_path / "net.pth", content)(IMAGES), original(IMAGES))
 
 
-def foreign_refusal(path: Path, content: dict[str, Tensor]) -> str:
+def foreign_refusal(path: Path, content: dict[str, Any]) -> str:
     """Returns the message that weights of other names are refused with."""
     with pytest.raises(CheckpointError) as refused:
         loaded(path, content)
@@ -331,3 +331,29 @@ def test_a_name_that_both_have_keeps_its_meaning(tmp_path: Path) -> None:
     swap = {"layer1.0": "layer1.1", "layer1.1": "layer1.0", "layer2.0": "other"}
     content = {swap.get(k[:8], k[:8]) + k[8:]: v for k, v in state.items()}
     assert "would become layer1.0" in foreign_refusal(tmp_path / "net.pth", content)
+
+
+@pytest.mark.parametrize("wrapper", ["", "state_dict"])
+@pytest.mark.parametrize("beside", ["target.conv1.weight", "criterion.weight", "mean"])
+def test_a_network_beside_something_else_is_named_and_can_be_chosen(
+    tmp_path: Path, wrapper: str, beside: str
+) -> None:
+    """Neither is dropped in silence; the message has the option that takes the network."""
+    original = trained(build_model(SMALL))
+    state = {**renamed(original, lambda key: f"online.{key}"), beside: torch.ones(3)}
+    key = ".".join(filter(None, (wrapper, "online")))
+    path = tmp_path / "net.pth"
+    message = foreign_refusal(path, {wrapper: state} if wrapper else state)
+    assert message.endswith(f"Below online its names fit: pass --weights-key {key}.")
+    checkpoint = load_checkpoint(path, weights_key=key)
+    model = model_from_checkpoint(spec_from_checkpoint(SMALL, checkpoint), checkpoint)
+    assert torch.equal(model(IMAGES), original(IMAGES))
+
+
+def test_another_architecture_under_other_names_is_named(tmp_path: Path) -> None:
+    """By its shapes: resnet32's weights for resnet20."""
+    content = renamed(build_model(find_spec("resnet32")), lambda key: key.replace("layer", "stage"))
+    with pytest.raises(
+        CheckpointError, match="these are the shapes of resnet32 or plain32: export"
+    ):
+        loaded(tmp_path / "net.pth", content, find_spec("resnet20"))
