@@ -83,6 +83,7 @@ def test_each_real_folder_is_walked_once(tmp_path: Path, link: str, target: str)
     draw(root / "cat" / "a.png", 1)
     draw(root / "cat" / "sub" / "b.png", 2)
     draw(root / "dog" / "c.png", 3)
+    draw(tmp_path / "beside" / "d.png", 4)
     (root / link).symlink_to(root / target)
     data = load_dataset(root)
     assert data.labels is not None
