@@ -26,8 +26,8 @@ from edgeres.quantization.graph import Graph, skeleton, view
 from edgeres.quantization.grids import INT8
 from edgeres.quantization.recovered import with_weights
 from edgeres.quantization.thresholds import Distribution, merged, mse_amax, thresholds
+from edgeres.targets.base import simulated_target
 from edgeres.targets.onnxruntime.strides import thinned_out
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
 from edgeres.version import __version__
 
 _VALIDATION_EVERY = 8
@@ -135,7 +135,9 @@ def _searched(
     evaluator = LogitEvaluator.of(model.proto, graph, [batch.images for batch in validation])
     if config.method is Method.AUTO:
         # Requested weights by mse are clipped once, not in each trial of the search.
-        clipped = with_weights(graph, table.weight_method, place_for_tensorrt(graph))
+        clipped = with_weights(
+            graph, table.weight_method, simulated_target().lowering().place(graph)
+        )
         by_max = replace(search_table, weight_method=WeightMethod.MAX)
         choices = choose_thresholds(clipped, by_max, evaluator, progress)
         if config.weight_method is None:

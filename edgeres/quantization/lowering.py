@@ -18,7 +18,7 @@ from edgeres.errors import CalibrationError
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.placement import float_layers
+from edgeres.quantization.placement import Placement, float_layers
 
 _LOG = logging.getLogger("edgeres.quantization")
 
@@ -31,6 +31,8 @@ class Lowering:
     """As tables have it: the name of the first target that lowers so."""
     lower: Callable[[Graph, CalibrationTable, Method], onnx.ModelProto]
     """Returns a network that ONNX Runtime computes on the CPU as the target would."""
+    place: Callable[[Graph], Placement]
+    """Returns which inputs it quantizes."""
     has_cpu_kernels: bool
     """Whether ONNX Runtime computes it on integer kernels, so that its latency can be measured;
     else on rounded floats, which for signed activations are faster there and give the same values

@@ -49,7 +49,6 @@ from edgeres.quantization.recovered import (
 )
 from edgeres.quantization.rounding import pack
 from edgeres.targets.base import cpu_target, lowerings, simulated_target
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 Array = NDArray[np.float32]
 
@@ -147,7 +146,7 @@ class _TrainedNetwork:
         graph, fitted = view(model), len(images) - len(images) // _VALIDATION_SHARE
         parts = [images[i : i + _BATCH] for i in range(fitted, len(images), _BATCH)]
         evaluator = LogitEvaluator.of(model, graph, parts)
-        return cls(graph, place_for_tensorrt(graph), images, fitted, evaluator)
+        return cls(graph, simulated_target().lowering().place(graph), images, fitted, evaluator)
 
     def qualities(self, table: CalibrationTable) -> dict[str, float]:
         """Returns the quality of the logits of the trained network by each lowering of a table."""

@@ -22,7 +22,9 @@ def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.Mode
     return lower_for_cpu(network, table, method)
 
 
-LOWERING = Lowering("onnxruntime", _lowered, has_cpu_kernels=True, has_unsigned_grid=True)
+LOWERING = Lowering(
+    "onnxruntime", _lowered, place_for_cpu, has_cpu_kernels=True, has_unsigned_grid=True
+)
 
 
 def quantize_for_cpu(

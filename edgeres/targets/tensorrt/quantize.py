@@ -22,7 +22,9 @@ def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.Mode
     return lower_for_tensorrt(network, placement, table, method)
 
 
-LOWERING = Lowering("tensorrt", _lowered, has_cpu_kernels=False, has_unsigned_grid=False)
+LOWERING = Lowering(
+    "tensorrt", _lowered, place_for_tensorrt, has_cpu_kernels=False, has_unsigned_grid=False
+)
 
 
 def quantize_for_tensorrt(
