@@ -160,6 +160,7 @@ def bench(
     request: BenchConfig = BENCH,
     *,
     simulate: bool = False,
+    quantized_reference: bool = False,
     preprocessing: ContractOptions = NO_OPTIONS,
     baseline: str | Path | None = None,
     trust: bool = False,
@@ -173,6 +174,8 @@ def bench(
         data: labelled images.
         request: limits, and how is measured.
         simulate: evaluate TensorRT's placement on the CPU, from a table; accuracy alone.
+        quantized_reference: whether `reference` is an ONNX file that was quantized or lowered
+            elsewhere.
         preprocessing: only for a reference that carries none.
         baseline: JSON of an earlier run on the same images, which this one must not be worse than.
         trust: run a plan that has no manifest; a plan is code.
@@ -188,6 +191,7 @@ def bench(
         reference=Path(reference),
         data=Path(data),
         simulate=simulate,
+        quantized_reference=quantized_reference,
         contract=preprocessing,
         baseline=None if baseline is None else Path(baseline),
         trust=trust,

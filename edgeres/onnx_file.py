@@ -21,6 +21,8 @@ from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
 from edgeres.errors import ArtifactError
 from edgeres.files import atomic_write, read_bytes
+from edgeres.graph_checks import check_one_image, low_precision
+from edgeres.graph_names import free_added_names
 from edgeres.serialization import from_json, parse_json, to_json
 from edgeres.version import __version__
 
@@ -89,7 +91,7 @@ class LoadedModel:
     content: bytes = field(repr=False)
     """The file's bytes."""
     proto: onnx.ModelProto
-    """What they hold; no stage changes it."""
+    """What they hold, with the names that quantization adds free; no stage changes it."""
 
 
 def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:
@@ -125,12 +127,33 @@ def load_onnx(path: Path) -> LoadedModel:
     """Reads an ONNX file once: contents, input, output, contract, classes and lineage.
 
     Raises:
-        ArtifactError: unreadable, or not a network from one image tensor to one row of logits.
+        ArtifactError: unreadable, not a network from one image tensor to one row of logits, or
+            one whose logits are not a function of one image.
     """
     serialized = read_bytes(path)
     proto = parse_model(path, serialized)
     sha256 = hashlib.sha256(serialized).hexdigest()
-    return LoadedModel(artifact=_described(path, proto, sha256), content=serialized, proto=proto)
+    artifact = _described(path, proto, sha256)
+    check_one_image(path, proto)
+    free_added_names(path, proto)
+    return LoadedModel(artifact=artifact, content=serialized, proto=proto)
+
+
+def load_fp32(path: Path) -> LoadedModel:
+    """Reads an ONNX file as `load_onnx` does, and refuses one that was quantized or lowered.
+
+    Raises:
+        ArtifactError: the file is none, or holds less than FP32.
+    """
+    model = load_onnx(path)
+    if lowered := low_precision(model.proto):
+        raise ArtifactError(
+            f"{path} is no FP32 model: it has {lowered}. Scales of rounded weights, and a "
+            "comparison with them, would show nothing of what quantization costs. Pass the FP32 "
+            "ONNX file that it was made from; bench takes this one as the baseline with "
+            "--quantized-reference."
+        )
+    return model
 
 
 def parse_model(path: Path, serialized: bytes) -> onnx.ModelProto:
@@ -175,7 +198,8 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
     if len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
         raise ArtifactError(
             f"{path} maps {inputs[0].shape} to {outputs[0].shape}; edgeres takes classifiers "
-            "from (N, 3, H, W) to (N, classes)."
+            "from (N, 3, H, W) to (N, classes). Bring the output to two dimensions before the "
+            "export, such as with torch.flatten(logits, 1)."
         )
     if {inputs[0].dtype, outputs[0].dtype} != {"float32"}:
         raise ArtifactError(
@@ -194,6 +218,12 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
                 ) from error
     metadata = from_json(raw, Metadata, source=source, remedy="Export the model again.")
     logits = outputs[0].shape[-1]
+    if logits is not None and logits < 2:
+        raise ArtifactError(
+            f"{path} gives {logits} value an image; edgeres evaluates classifiers by their highest "
+            "logit, so 2 classes are needed at least. Give a network with one output a second "
+            "logit, such as with torch.cat((torch.zeros_like(logit), logit), 1)."
+        )
     if metadata.classes and logits is not None and len(metadata.classes) != logits:
         raise ArtifactError(
             f"{source} ({len(metadata.classes)} classes for {logits} logits). Export the model "

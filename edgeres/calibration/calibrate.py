@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from edgeres.batch_independence import IMAGES, check_batch_independence
 from edgeres.calibration.auto import choose_thresholds, choose_weights, with_choices
 from edgeres.calibration.observe import (
     Observation,
@@ -26,6 +27,7 @@ from edgeres.quantization.graph import Graph, skeleton, view
 from edgeres.quantization.grids import INT8
 from edgeres.quantization.recovered import with_weights
 from edgeres.quantization.thresholds import Distribution, merged, mse_amax, thresholds
+from edgeres.session import run_session
 from edgeres.targets.base import simulated_target
 from edgeres.targets.onnxruntime.strides import thinned_out
 from edgeres.version import __version__
@@ -64,14 +66,17 @@ def calibrate(
         CalibrationError: no images, an activation that is NaN or infinite, a network with
             nothing to quantize, or too few images to hold some out.
         QuantizationError: the model's opset is too old.
-        RunnerError: ONNX Runtime refused the model.
+        RunnerError: ONNX Runtime refused the model, or its logits depend on the batch.
     """
     graph, observation = _observation(model)
     hashes: list[str] = []
     validation: list[HashedBatch] = []
     most = _VALIDATION_IMAGES if config.searches else 0
     search_ranges = ranges = observe(
-        observation, _without_validation(batches, validation, hashes, most=most)
+        observation,
+        _without_validation(
+            _independent(model, graph, observation, batches), validation, hashes, most=most
+        ),
     )
     if validation:
         added = observe(observation, validation)
@@ -93,6 +98,23 @@ def calibrate(
         search_table = replace(table, tensors=_ranges(graph, search_ranges, config.percentile))
         table = _searched(model, table, search_table, validation, config, progress)
     return table
+
+
+def _independent(
+    model: LoadedModel, graph: Graph, observation: Observation, batches: Iterable[HashedBatch]
+) -> Iterator[HashedBatch]:
+    """Yields the batches; after the first the model has shown that its images do not mix."""
+    for index, batch in enumerate(batches):
+        yield batch
+        # On the session that is open anyway, and behind what `observe` has to say of the images.
+        if index == 0 and model.artifact.input.shape[0] is None:
+            check_batch_independence(
+                lambda images: run_session(
+                    observation.session, [graph.output], {observation.input: images}
+                )[0],
+                batch.images[:IMAGES],
+                name=str(model.artifact.path),
+            )
 
 
 def _without_validation(

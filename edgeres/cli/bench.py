@@ -161,6 +161,11 @@ _reports = option_group(
 @click.argument("engine", type=PATH)
 @click.option("--reference", type=PATH, required=True, help="FP32 ONNX model, or another engine.")
 @click.option("--data", type=PATH, required=True, help="Labelled images.")
+@click.option(
+    "--quantized-reference",
+    is_flag=True,
+    help="The reference is an ONNX file that was quantized or lowered elsewhere.",
+)
 @_config
 @_loadgen
 @click.option(
@@ -188,6 +193,7 @@ def bench(
     engine: Path,
     reference: Path,
     data: Path,
+    quantized_reference: bool,
     config: BenchConfig,
     loadgen: LoadGenConfig | None,
     baseline: Path | None,
@@ -223,6 +229,7 @@ def bench(
         engine=engine,
         reference=reference,
         data=data,
+        quantized_reference=quantized_reference,
         simulate=simulate,
         baseline=baseline,
         loadgen_logs=loadgen_logs,

@@ -165,6 +165,8 @@ class BenchInputs:
     """Evaluate TensorRT's placement on the CPU, from a table."""
     contract: ContractOptions = NO_OPTIONS
     """Only for a reference without a contract of its own."""
+    quantized_reference: bool = False
+    """Whether `reference` may be an ONNX file that is quantized or of less than FP32."""
     trust: bool = False
     """Run a plan that has no manifest: it is code, and the user vouches for it."""
     loadgen_logs: Path | None = None

@@ -36,7 +36,7 @@ class Predictions:
     rank: NDArray[np.int64]
     """(N,), number of classes placed before the label: 0 where the network is correct."""
     confidence: NDArray[np.float32]
-    """(N,), softmax probability of `top1`, in (0, 1]."""
+    """(N,), probability of `top1`, in (0, 1]."""
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -121,8 +121,15 @@ class Outcomes:
         return self.reference.correct & ~self.engine.correct
 
 
-def evaluate(runner: Runner, batches: Iterable[EvaluationBatch]) -> Predictions:
+def evaluate(
+    runner: Runner, batches: Iterable[EvaluationBatch], *, probabilities: bool = False
+) -> Predictions:
     """Returns what one network predicts.
+
+    Args:
+        runner: the network, open.
+        batches: labelled images.
+        probabilities: whether the network ends in Softmax or Sigmoid.
 
     Raises:
         DataError: there are no images, or they have no labels.
@@ -130,15 +137,25 @@ def evaluate(runner: Runner, batches: Iterable[EvaluationBatch]) -> Predictions:
         RunnerError: inference failed, or a logit is NaN or infinite.
     """
     predictions: Predictions = _joined(
-        [_predictions(_logits(runner, batch), _labels(batch)) for batch in batches]
+        [_predictions(_logits(runner, batch), _labels(batch), probabilities) for batch in batches]
     )
     return predictions
 
 
 def evaluate_pair(
-    reference: Runner, engine: Runner, batches: Iterable[EvaluationBatch]
+    reference: Runner,
+    engine: Runner,
+    batches: Iterable[EvaluationBatch],
+    *,
+    probabilities: bool = False,
 ) -> Outcomes:
     """Returns what both networks predict for the same decoded batches.
+
+    Args:
+        reference: the baseline, open.
+        engine: what is compared with it, open.
+        batches: labelled images.
+        probabilities: whether both networks end in Softmax or Sigmoid.
 
     Raises:
         DataError: there are no images, or they have no labels.
@@ -165,8 +182,8 @@ def evaluate_pair(
                 indices=np.asarray(batch.indices),
                 labels=labels,
                 hashes=tuple(batch.hashes),
-                reference=_predictions(from_reference, labels),
-                engine=_predictions(from_engine, labels),
+                reference=_predictions(from_reference, labels, probabilities),
+                engine=_predictions(from_engine, labels, probabilities),
                 distances=Distances.between(from_reference, from_engine),
             )
         )
@@ -224,17 +241,23 @@ def _logits(runner: Runner, batch: EvaluationBatch) -> NDArray[np.float32]:
     return logits
 
 
-def _predictions(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Predictions:
+def _predictions(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], probabilities: bool
+) -> Predictions:
     own = np.take_along_axis(logits, labels[:, np.newaxis], axis=1)
     # A stable descending sort: an equal logit counts as higher where its class has a lower index.
     earlier = np.arange(logits.shape[1]) < labels[:, np.newaxis]
+    highest = logits.max(axis=1, keepdims=True)
     # softmax of the highest logit, 1 / sum(exp(x - max)): in float64, so that it never overflows.
-    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    # Of log-probabilities that is the probability as well: the log-sum that they lack cancels.
+    softmax = 1 / np.exp(logits.astype(np.float64) - highest).sum(axis=1)
+    # Another softmax of probabilities would make every network look unsure.
+    confidence = np.clip(highest[:, 0], 0, 1) if probabilities else softmax
     return Predictions(
         classes=logits.shape[1],
         top1=logits.argmax(axis=1),
         rank=((logits > own) | ((logits == own) & earlier)).sum(axis=1),
-        confidence=(1 / np.exp(below).sum(axis=1)).astype(np.float32),
+        confidence=confidence.astype(np.float32),
     )
 
 

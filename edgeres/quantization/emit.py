@@ -24,6 +24,7 @@ class Emitter:
         self._graph = graph
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
+        self._names = {node.name for node in graph.nodes}
 
     def constant(self, name: str, value: NDArray[np.generic] | np.generic) -> str:
         """Adds an initializer, unless there is one of that name, and returns the name."""
@@ -39,8 +40,14 @@ class Emitter:
         self, op_type: str, inputs: Iterable[str], output: str, *, name: str = "", **attributes: Any
     ) -> str:
         """Adds a new operator, by default named after its output, and returns the output."""
+        if not name:
+            name = output
+            # An operator of the old graph may be called like a tensor.
+            while name in self._names:
+                name += "_"
+            self._names.add(name)
         self._nodes.append(
-            helper.make_node(op_type, list(inputs), [output], name=name or output, **attributes)
+            helper.make_node(op_type, list(inputs), [output], name=name, **attributes)
         )
         return output
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import datetime, timezone
 
+import numpy as np
+
+from edgeres.batch_independence import IMAGES, check_batch_independence
 from edgeres.core.bench_requests import BenchConfig, BenchInputs
 from edgeres.core.verdict import (
     Environment,
@@ -16,6 +19,7 @@ from edgeres.evaluation.evaluate import evaluate_pair, take_outcomes
 from edgeres.evaluation.regression import check_same_images
 from edgeres.evaluation.verdict import NOT_RUN, build_verdict
 from edgeres.images import (
+    Dataset,
     batches,
     check_labels,
     class_order_note,
@@ -23,10 +27,11 @@ from edgeres.images import (
     load_dataset,
     order_classes,
     select,
+    take,
 )
 from edgeres.machine import describe_machine
 from edgeres.progress import Progress, silent, tracked_batches
-from edgeres.workflows.bench_pair import load_pair
+from edgeres.workflows.bench_pair import BenchPair, load_pair
 from edgeres.workflows.measure import check_measurable, drive, measure
 from edgeres.workflows.report import check_reports, write_reports
 from edgeres.workflows.validity import check_validity
@@ -45,7 +50,7 @@ def bench_engine(
     Raises:
         MismatchError: the engine does not belong to the reference, the images or this machine.
         DataError: the images or labels cannot be used.
-        RunnerError: inference failed or gave NaN.
+        RunnerError: inference failed or gave NaN, or the reference's logits depend on the batch.
         ConfigError: a limit that nothing will be measured for, or a report in the place of a file
             that is read.
         ArtifactError: files cannot be read or written.
@@ -65,9 +70,13 @@ def bench_engine(
     check_labels(labelled, pair.engine.num_classes, pair.engine.classes)
     dataset = select(labelled, config.samples, config.seed)
     with pair.reference.runner as reference, pair.engine.runner as engine:
+        _check_reference(pair, dataset)
         with closing(batches(dataset, pair.contract, batch_size=config.batch_size)) as stream:
             outcomes = evaluate_pair(
-                reference, engine, tracked_batches(stream, len(dataset), "Evaluating", progress)
+                reference,
+                engine,
+                tracked_batches(stream, len(dataset), "Evaluating", progress),
+                probabilities=pair.reference.gives_probabilities,
             )
         distinct = distinct_images(outcomes.hashes, outcomes.labels)
         if not distinct.all_used:
@@ -98,3 +107,15 @@ def bench_engine(
     )
     write_reports(verdict, inputs, dataset, pair.engine.sensitivity)
     return verdict
+
+
+def _check_reference(pair: BenchPair, dataset: Dataset) -> None:
+    """Checks that an FP32 model, open, gives an image the same logits in every batch."""
+    model = pair.reference.model
+    # A static batch has no other size to be compared with.
+    if model is None or model.artifact.input.shape[0] is not None:
+        return
+    few = take(dataset, np.arange(min(IMAGES, len(dataset))))
+    with closing(batches(few, pair.contract, batch_size=IMAGES)) as stream:
+        images = np.concatenate([batch.images for batch in stream])
+    check_batch_independence(pair.reference.runner.infer, images, name=str(model.artifact.path))

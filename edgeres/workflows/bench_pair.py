@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from edgeres.core.artifacts import (
@@ -22,14 +23,17 @@ from edgeres.core.verdict import Check, DataRecord, FileRecord, Provenance
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks
 from edgeres.evaluation.evaluate import Outcomes
-from edgeres.onnx_file import LoadedModel, load_onnx
+from edgeres.graph_checks import final_activation, low_precision
+from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx, parse_model
 from edgeres.quantization.lowering import check_table
 from edgeres.targets.base import Target, simulated_target, target_of
 from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import Runner
 from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
-from edgeres.workflows.calibrate import contract_of
+from edgeres.workflows.calibrate import contract_of, warn_of_activation
 from edgeres.workflows.trusted_plan import trusted_plan
+
+_LOG = logging.getLogger("edgeres.bench")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +46,15 @@ class Reference:
     model_sha256: str
     """Of the model that it is, or was built from."""
     model: LoadedModel | None
-    """None where it is an engine."""
+    """The FP32 model; None where it is an engine, or quantized."""
+    activation: str
+    """Operator that a network ends in, such as Softmax; empty for logits, and for a plan."""
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether its outputs, and the engine's, are probabilities and no logits."""
+        # The softmax of log-probabilities gives the probabilities, as that of logits does.
+        return self.activation in {"Softmax", "Sigmoid"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +130,7 @@ def load_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
         ArtifactError: a file cannot be read.
     """
     pair = _simulated_pair(inputs) if inputs.simulate else _engine_pair(inputs, config)
+    warn_of_activation(inputs.reference, pair.reference.activation)
     if config.timing not in pair.engine.target.timings:
         raise ConfigError(
             f"--timing {config.timing} needs a GPU, and {pair.engine.runner.name} has none. Use "
@@ -147,16 +160,27 @@ def _engine_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
                 "Leave the preprocessing options out."
             )
         other = load_engine(inputs.reference)
+        target = target_of(other.manifest)
         reference = Reference(
-            runner=target_of(other.manifest).open(other),
+            runner=target.open(other),
             contract=other.manifest.contract,
             sha256=other.manifest.engine_sha256,
             model_sha256=other.manifest.model_sha256,
             model=None,
+            # Nothing shows how a plan ends.
+            activation=""
+            if target.uses_gpu
+            else final_activation(parse_model(other.path, other.content)),
         )
         # Other weights than the engine's are allowed here: two engines are compared as they are.
         return BenchPair(engine=_evaluated(load_engine(inputs.engine), config), reference=reference)
-    model = load_onnx(inputs.reference)
+    model = (load_onnx if inputs.quantized_reference else load_fp32)(inputs.reference)
+    quantized = low_precision(model.proto)
+    if inputs.quantized_reference and not quantized:
+        raise ConfigError(
+            "--quantized-reference is for a model that was quantized or lowered, and "
+            f"{inputs.reference} is in FP32. Leave it out."
+        )
     artifact = model.artifact
     if is_unknown_plan:
         contract = contract_of(artifact, inputs.contract)
@@ -165,14 +189,19 @@ def _engine_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
         engine = load_engine(inputs.engine)
     # With other weights the drop would be more than what quantization costs.
     built_from = engine.manifest.model_sha256
-    if artifact.sha256 != built_from:
+    # What was quantized elsewhere is another file by its nature, and has a warning instead.
+    if artifact.sha256 != built_from and not quantized:
         raise MismatchError(
             f"{inputs.engine} was built from a model with sha256 {built_from[:12]}, but "
             f"{inputs.reference} is {artifact.sha256[:12]}: other weights, or exported again since. "
             "Build the engine again from this model, or pass the model that it was built from."
         )
     contract = contract_of(artifact, inputs.contract, engine.manifest.contract)
-    return BenchPair(engine=_evaluated(engine, config), reference=_model_reference(model, contract))
+    reference = _model_reference(model, contract)
+    if quantized:
+        _LOG.warning("%s is the baseline with %s: it is no FP32 model", inputs.reference, quantized)
+        reference = replace(reference, model=None)
+    return BenchPair(engine=_evaluated(engine, config), reference=reference)
 
 
 def _simulated_pair(inputs: BenchInputs) -> BenchPair:
@@ -182,7 +211,7 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
             f"--simulate lowers the FP32 model, and {inputs.reference} is an engine. Pass the "
             "ONNX model with --reference."
         )
-    model, table = load_onnx(inputs.reference), load_table(inputs.engine)
+    model, table = load_fp32(inputs.reference), load_table(inputs.engine)
     artifact = model.artifact
     contract = contract_of(artifact, inputs.contract, table.contract)
     check_table(table, artifact, contract)
@@ -215,6 +244,7 @@ def _model_reference(model: LoadedModel, contract: Contract) -> Reference:
         sha256=sha256,
         model_sha256=sha256,
         model=model,
+        activation=final_activation(model.proto),
     )
 
 

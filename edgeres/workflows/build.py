@@ -23,7 +23,7 @@ from edgeres.images import (
     select,
     without_copies,
 )
-from edgeres.onnx_file import LoadedModel, load_onnx
+from edgeres.onnx_file import LoadedModel, load_fp32
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.quantization.lowering import ALL_INTEGER, Mix, check_table
 from edgeres.targets.base import build_engine, find_target
@@ -100,7 +100,7 @@ def build_from_model(
     """
     # Calibration and the search take minutes: whatever can be refused without them comes first.
     _check_build(inputs, config)
-    model = load_onnx(inputs.model)
+    model = load_fp32(inputs.model)
     if inputs.calibration_data is not None:
         table: CalibrationTable | None = calibrate_model(
             model,

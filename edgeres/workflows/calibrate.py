@@ -23,8 +23,9 @@ from edgeres.core.table import (
 )
 from edgeres.errors import ConfigError
 from edgeres.files import check_outputs
+from edgeres.graph_checks import final_activation
 from edgeres.images import batches, load_dataset, select, take
-from edgeres.onnx_file import LoadedModel, load_onnx
+from edgeres.onnx_file import LoadedModel, load_fp32
 from edgeres.progress import Progress, silent, tracked_batches
 
 _LOG = logging.getLogger("edgeres.workflows")
@@ -60,8 +61,9 @@ def calibrate_model(
     if output is not None:
         path = model if isinstance(model, Path) else model.artifact.path
         check_outputs([output], [path, data])
-    loaded = load_onnx(model) if isinstance(model, Path) else model
+    loaded = load_fp32(model) if isinstance(model, Path) else model
     contract = contract_of(loaded.artifact, options)
+    warn_of_activation(loaded.artifact.path, final_activation(loaded.proto))
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
         images = tracked_batches(stream, len(dataset), "Calibrating", progress)
@@ -87,6 +89,18 @@ def calibrate_model(
     if output is not None:
         save_table(output, table)
     return table
+
+
+def warn_of_activation(path: Path, activation: str) -> None:
+    """Warns of a model whose outputs are no logits."""
+    if activation:
+        _LOG.warning(
+            "%s ends in %s: its outputs are taken for probabilities, and SQNR and cosine are of "
+            "these, not of logits; export it without %s to compare logits",
+            path,
+            activation,
+            activation,
+        )
 
 
 def contract_of(

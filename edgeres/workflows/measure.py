@@ -42,6 +42,9 @@ def check_measurable(inputs: BenchInputs, config: BenchConfig) -> None:
         "--strict is about a measurement, and --simulate makes none": config.strict,
         "--min-speedup needs a latency, and --simulate measures none": has_limit,
         "--scenario times an engine, and --simulate has none": has_scenario,
+        "--simulate lowers an FP32 model, and --quantized-reference is for none": (
+            inputs.quantized_reference
+        ),
     }
     for conflict, is_requested in conflicts.items():
         if inputs.simulate and is_requested:

@@ -54,6 +54,7 @@ def check_validity(
                 dataset,
                 pair.contract,
                 names=pair.engine.classes,
+                probabilities=pair.reference.gives_probabilities,
                 progress=progress,
             ),
             carried=model is None or model.artifact.contract is not None,

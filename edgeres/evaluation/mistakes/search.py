@@ -71,6 +71,7 @@ def diagnose(
     contract: Contract,
     *,
     names: Sequence[str] = (),
+    probabilities: bool = False,
     progress: Progress = silent,
 ) -> Diagnosis:
     """Returns what trying the usual mistakes in preprocessing and labels gives.
@@ -84,6 +85,7 @@ def diagnose(
         dataset: labelled images.
         contract: the present preprocessing.
         names: the network's classes in order; empty where not known.
+        probabilities: whether the network ends in Softmax or Sigmoid.
         progress: receives how far a pass over the images is.
 
     Raises:
@@ -93,7 +95,9 @@ def diagnose(
     sets = _split(dataset)
     shorts = [min(images.image(row).shape[:2]) for images in sets for row in range(len(images))]
     sides = ShortSides(shortest=min(shorts), longest=max(shorts))
-    screening, confirmation = (_ImageSet(runner, images, progress) for images in sets)
+    screening, confirmation = (
+        _ImageSet(runner, images, progress, probabilities) for images in sets
+    )
     present = Candidate(contract=contract)
     predictions = screening.evaluate(contract)
     mappings = (
@@ -133,6 +137,7 @@ class _ImageSet:
     runner: Runner
     dataset: Dataset
     progress: Progress
+    probabilities: bool
     _predictions: dict[Contract, Predictions | None] = field(default_factory=dict)
 
     @property
@@ -153,7 +158,7 @@ class _ImageSet:
         """
         with closing(batches(self.dataset, contract, batch_size=16)) as stream:
             tracked = tracked_batches(stream, len(self.dataset), "Diagnosing", self.progress)
-            predictions = evaluate(self.runner, tracked)
+            predictions = evaluate(self.runner, tracked, probabilities=self.probabilities)
         self._predictions[contract] = predictions
         return predictions
 

@@ -178,7 +178,9 @@ class _CpuLowering:
         source = node.input[0]
         grid, (channels, *size) = self._grid(source), self._graph.shapes[source]
         pixels = int(np.prod(size))
-        out, root = self._out, node.name
+        # A tensor may have the operator's name, and then adds names of its own after it.
+        out = self._out
+        root = node.name + "/mean" if node.name in self._graph.producers else node.name
         # MatMulInteger sums over the last axis but one: a row of ones times (pixels, channels).
         rows = out.node("Transpose", [self._integer[source]], root + "/nhwc", perm=(0, 2, 3, 1))
         rows = out.node("Reshape", [rows, out.shape(0, pixels, channels)], root + "/rows")
