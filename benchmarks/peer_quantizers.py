@@ -71,7 +71,7 @@ def with_edgeres(request: Request) -> None:
     """Calibrates by the method that the variant names and writes the CPU's INT8 engine."""
     from edgeres.calibration.calibrate import calibrate
     from edgeres.core.methods import Method
-    from edgeres.core.requests import BuildConfig, CalibrationConfig
+    from edgeres.core.requests import BuildRequest, CalibrationRequest
     from edgeres.onnx_file import load_onnx
     from edgeres.targets.base import build_engine
     from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
@@ -80,10 +80,10 @@ def with_edgeres(request: Request) -> None:
     contract = model.artifact.contract
     if contract is None:
         raise SystemExit(f"{request.model} carries no contract. Export it with edgeres.")
-    config = CalibrationConfig(method=Method(request.variant), samples=len(request.images))
+    config = CalibrationRequest(method=Method(request.variant), samples=len(request.images))
     stored = (Stored(part, ("",) * len(part)) for part in parts(request.images, config.batch_size))
     table = calibrate(model, stored, config, contract=contract, data="memory")
-    build_engine(quantize_for_cpu(model, table), BuildConfig(), contract, output=request.output)
+    build_engine(quantize_for_cpu(model, table), BuildRequest(), contract, output=request.output)
 
 
 def with_onnxruntime(request: Request) -> None:

@@ -34,7 +34,7 @@ from benchmarks.peers import OWN, Limits, peer_rows
 from benchmarks.results import CASES, Case, edgeres
 from edgeres.calibration.calibrate import calibrate
 from edgeres.core.methods import Method
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 from edgeres.images import batches, load_dataset, select
 from edgeres.machine import describe_machine
 from edgeres.onnx_file import load_onnx
@@ -176,7 +176,7 @@ def cost(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
         dataset = select(load_dataset(shared / case.calibration, labelled=False), 512, 0)
         stored = [
             Stored(batch.images, batch.hashes)
-            for batch in batches(dataset, contract, batch_size=CalibrationConfig().batch_size)
+            for batch in batches(dataset, contract, batch_size=CalibrationRequest().batch_size)
         ]
         images = np.concatenate([part.images for part in stored])
         session = open_session(path)
@@ -187,7 +187,7 @@ def cost(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
         for _ in range(ROUNDS):
             plain.append(inference_time(session, model.artifact, images, best))
             begin = time.perf_counter()
-            calibrate(model, stored, CalibrationConfig(), contract=contract, data="memory")
+            calibrate(model, stored, CalibrationRequest(), contract=contract, data="memory")
             calibrated.append(time.perf_counter() - begin)
         yield {
             "network": case.name,

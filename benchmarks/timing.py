@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.artifacts import load_engine
-from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.bench_requests import BenchRequest
 from edgeres.evaluation.benchmark import benchmark_pair
 from edgeres.targets.onnxruntime.runner import OnnxRuntimeRunner
 
@@ -71,7 +71,7 @@ def one_round(
     runner: OpenRunner, images: NDArray[np.float32], count: int, turn: int
 ) -> tuple[float, float, float]:
     """Returns the medians of bench and of the loop in ms, and the overhead as a fraction of bench's."""
-    config = BenchConfig(iterations=count, warmup=5)
+    config = BenchRequest(iterations=count, warmup=5)
     # The order alternates, so that a machine that warms up favours neither.
     if turn % 2:
         loop_ms = plain_loop(runner, images, count)

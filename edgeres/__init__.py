@@ -10,7 +10,7 @@ Example::
     table = edgeres.calibrate("resnet50.onnx", "train-sample")
     edgeres.build_engine("resnet50.onnx", table=table, output="resnet50.int8.onnx")
     verdict = edgeres.bench(
-        "resnet50.int8.onnx", "resnet50.onnx", "val", edgeres.BenchConfig(max_drop_pp=0.5)
+        "resnet50.int8.onnx", "resnet50.onnx", "val", edgeres.BenchRequest(max_drop_pp=0.5)
     )
     print(verdict.passed, verdict.accuracy.drop_pp)
 """
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from edgeres.api import compare as compare
     from edgeres.api import export as export
     from edgeres.api import inspect as inspect
-    from edgeres.core.bench_requests import BenchConfig as BenchConfig
+    from edgeres.core.bench_requests import BenchRequest as BenchRequest
     from edgeres.core.contract import ContractOptions as ContractOptions
-    from edgeres.core.requests import BuildConfig as BuildConfig
-    from edgeres.core.requests import CalibrationConfig as CalibrationConfig
+    from edgeres.core.requests import BuildRequest as BuildRequest
+    from edgeres.core.requests import CalibrationRequest as CalibrationRequest
     from edgeres.errors import EdgeresError as EdgeresError
 
 _MODULES = {
-    "BenchConfig": "edgeres.core.bench_requests",
-    "BuildConfig": "edgeres.core.requests",
-    "CalibrationConfig": "edgeres.core.requests",
+    "BenchRequest": "edgeres.core.bench_requests",
+    "BuildRequest": "edgeres.core.requests",
+    "CalibrationRequest": "edgeres.core.requests",
     "ContractOptions": "edgeres.core.contract",
     "EdgeresError": "edgeres.errors",
     "bench": "edgeres.api",
@@ -50,9 +50,9 @@ _MODULES = {
 }
 
 __all__ = [
-    "BenchConfig",
-    "BuildConfig",
-    "CalibrationConfig",
+    "BenchRequest",
+    "BuildRequest",
+    "CalibrationRequest",
     "ContractOptions",
     "EdgeresError",
     "bench",

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.core.bench_requests import BenchConfig, BenchInputs
+from edgeres.core.bench_requests import BenchInputs, BenchRequest
 from edgeres.core.contract import NO_OPTIONS, ContractOptions
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from edgeres.core.verdict import Ranking, Verdict
     from edgeres.networks.specification import Shortcut
 
-CALIBRATION = CalibrationConfig()
-BUILD = BuildConfig()
-BENCH = BenchConfig()
+CALIBRATION = CalibrationRequest()
+BUILD = BuildRequest()
+BENCH = BenchRequest()
 
 
 def export(
@@ -81,7 +81,7 @@ def export(
 def calibrate(
     model: str | Path,
     data: str | Path,
-    request: CalibrationConfig = CALIBRATION,
+    request: CalibrationRequest = CALIBRATION,
     *,
     preprocessing: ContractOptions = NO_OPTIONS,
     output: str | Path | None = None,
@@ -114,7 +114,7 @@ def calibrate(
 
 def build_engine(
     model: str | Path,
-    request: BuildConfig = BUILD,
+    request: BuildRequest = BUILD,
     *,
     table: CalibrationTable | None = None,
     selection_data: str | Path | None = None,
@@ -157,7 +157,7 @@ def bench(
     engine: str | Path,
     reference: str | Path,
     data: str | Path,
-    request: BenchConfig = BENCH,
+    request: BenchRequest = BENCH,
     *,
     simulate: bool = False,
     quantized_reference: bool = False,

@@ -26,7 +26,7 @@ from edgeres.calibration.observe import calibrated_tensors
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, ExportConfig
+from edgeres.core.requests import BuildRequest, OnnxExportRequest
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange, Threshold
 from edgeres.errors import BuildError, EdgeresError
 from edgeres.networks import ARCHITECTURES
@@ -77,7 +77,7 @@ def random_model(spec: ModelSpec, folder: Path) -> LoadedModel:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, _BATCH_NORM_GAIN)
-    config = ExportConfig(contract=Contract(size=spec.input_size))
+    config = OnnxExportRequest(contract=Contract(size=spec.input_size))
     path = folder / f"{spec.name}.onnx"
     export_onnx(network, config, output=path)
     return load_onnx(path)
@@ -119,7 +119,7 @@ def lowered(model: LoadedModel, table: CalibrationTable, precision: Precision) -
 
 def build(network: LoweredNetwork, precision: Precision, capability: str, folder: Path) -> Outcome:
     """Builds one plan for one compute capability and returns the outcome."""
-    config = BuildConfig(
+    config = BuildRequest(
         target="tensorrt-rtx",
         precision=precision,
         compute_capability=capability,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgeres.core.bench_requests import Timing
 from edgeres.core.contract import ContractOptions, preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, CalibrationConfig, ExportConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest, OnnxExportRequest
 from edgeres.images import (
     Dataset,
     batches,
@@ -113,7 +113,7 @@ def random_resnet50(bench: Bench) -> Path:
     from edgeres.networks.resnet import build_model
 
     torch.manual_seed(0)
-    config = ExportConfig(contract=preset("imagenet"), architecture="resnet50")
+    config = OnnxExportRequest(contract=preset("imagenet"), architecture="resnet50")
     output = bench.options.folder / "resnet50.onnx"
     return export_onnx(build_model(find_spec("resnet50")), config, output=output).path
 
@@ -129,7 +129,7 @@ def random_images(path: Path, count: int) -> Path:
 def prepare(bench: Bench, name: str, model: Path, data: Path, test: Dataset) -> Figures:
     """Calibrates on the data and keeps the test images as the network takes them."""
     described = load_onnx(model).artifact
-    samples = CalibrationConfig(samples=min(bench.options.images, 512))
+    samples = CalibrationRequest(samples=min(bench.options.images, 512))
     table = calibrate_model(model, data, samples)
     with closing(batches(test, described.contract or table.contract, batch_size=BATCH)) as stream:
         parts = [(batch.images, batch.labels) for batch in stream]
@@ -157,7 +157,7 @@ def build(bench: Bench, name: str, precision: Precision) -> Figures:
     bench.need("GPU", "TensorRT")
     network = bench.network(name)
     mixed = precision is Precision.MIXED
-    config = BuildConfig(
+    config = BuildRequest(
         target=bench.options.target,
         precision=precision,
         batch=(1, 1, BATCH),

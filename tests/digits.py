@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeres.core.artifacts import Manifest, load_engine, manifest_path
 from edgeres.core.contract import ContractOptions
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.files import sha256_of
 from edgeres.images import Dataset, embedded_digits, embedded_path
 from edgeres.serialization import save_json
@@ -59,8 +59,8 @@ def make_digits(folder: Path) -> Digits:
         architecture="resnet20", weights=made.weights, contract=ContractOptions(preset="digits")
     )
     stage.export_model(request, output=made.model)
-    table = calibrate_model(made.model, made.train, CalibrationConfig(), output=made.table)
-    build_from_model(BuildInputs(model=made.model, table=table, output=made.engine), BuildConfig())
+    table = calibrate_model(made.model, made.train, CalibrationRequest(), output=made.table)
+    build_from_model(BuildInputs(model=made.model, table=table, output=made.engine), BuildRequest())
     return made
 
 

@@ -20,7 +20,7 @@ def test_importing_it_loads_no_library() -> None:
     """Neither does touching a request or a function."""
     script = (
         "import sys, edgeres\n"
-        "edgeres.BuildConfig(), edgeres.bench\n"
+        "edgeres.BuildRequest(), edgeres.bench\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run(
@@ -52,7 +52,7 @@ def test_it_does_what_the_commands_do(digits: Digits, tmp_path: Path) -> None:
     line = "build-engine {model} --calibration {table} -o {out}"
     passed(*digits.words(line, table=tmp_path / "table.json", out=tmp_path / "other.onnx"))
     assert engine.content == (tmp_path / "other.onnx").read_bytes()
-    quick = edgeres.BenchConfig(samples=100, iterations=2, warmup=0, energy=False, max_drop_pp=5)
+    quick = edgeres.BenchRequest(samples=100, iterations=2, warmup=0, energy=False, max_drop_pp=5)
     verdict = edgeres.bench(engine.path, digits.model, digits.test, quick)
     assert verdict.passed
     assert verdict.accuracy.engine.samples == 100

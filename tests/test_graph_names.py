@@ -19,7 +19,7 @@ from edgeres.calibration.observe import calibrated_tensors, open_observation
 from edgeres.core.contract import preset
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable
 from edgeres.errors import ArtifactError
 from edgeres.graph_names import ADDED, free_added_names
@@ -61,7 +61,7 @@ def loaded(path: Path, model: onnx.ModelProto) -> LoadedModel:
 
 def table_of(model: LoadedModel) -> CalibrationTable:
     """Returns a table by method max, made as `edgeres calibrate` makes it."""
-    config = CalibrationConfig(method=Method.MAX)
+    config = CalibrationRequest(method=Method.MAX)
     batches = [Images(images(8))]
     return calibrate(model, batches, config, contract=preset("cifar"), data="images")
 

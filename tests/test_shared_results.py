@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from edgeres.core.artifacts import OnnxArtifact
-from edgeres.core.bench_requests import BenchConfig, BenchInputs, Decision
+from edgeres.core.bench_requests import BenchInputs, BenchRequest, Decision
 from edgeres.core.contract import ContractOptions
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import CalibrationTable
 from edgeres.core.verdict import Accuracy, Verdict
 from edgeres.evaluation.evaluate import evaluate
@@ -34,7 +34,7 @@ from edgeres.workflows import (
 pytestmark = pytest.mark.shared
 
 MAX_DROP_PP = 0.3
-BRIEF = BenchConfig(
+BRIEF = BenchRequest(
     max_drop_pp=MAX_DROP_PP, decide=Decision.POINT, iterations=1, warmup=0, energy=False
 )
 
@@ -115,14 +115,14 @@ class Network:
     def table(self) -> CalibrationTable:
         """Its table, by the default method."""
         images = self._data / self.case.calibration
-        return calibrate_model(self.model.path, images, CalibrationConfig())
+        return calibrate_model(self.model.path, images, CalibrationRequest())
 
     @cached_property
     def verdict(self) -> Verdict:
         """The verdict on its INT8 engine for the CPU."""
         engine = self.folder / "int8.onnx"
         build_from_model(
-            BuildInputs(model=self.model.path, table=self.table, output=engine), BuildConfig()
+            BuildInputs(model=self.model.path, table=self.table, output=engine), BuildRequest()
         )
         data = self._data / self.case.test
         return bench_engine(BenchInputs(engine=engine, reference=self.model.path, data=data), BRIEF)
@@ -180,7 +180,7 @@ def test_the_tensorrt_placement_keeps_the_accuracy(network: Network) -> None:
 def test_a_plan_of_every_precision(network: Network, precision: Precision) -> None:
     """NVIDIA's parser and builder take the network for 8.6 without a GPU."""
     table = network.table if precision is Precision.INT8 else None
-    config = BuildConfig(target="tensorrt-rtx", precision=precision, compute_capability="8.6")
+    config = BuildRequest(target="tensorrt-rtx", precision=precision, compute_capability="8.6")
     plan = build_from_model(
         BuildInputs(
             model=network.model.path, table=table, output=network.folder / f"{precision}.plan"

@@ -18,7 +18,7 @@ from edgeres.calibration.sensitivity import measure_sensitivity
 from edgeres.core.batches import HashedBatch, ImageBatch
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method, WeightMethod
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange
 from edgeres.errors import CalibrationError
 from edgeres.onnx_file import LoadedModel
@@ -43,7 +43,7 @@ thresholds by group: 1.6 dB on these, 1.9 on others), few enough to run dozens o
 def calibrate(
     model: LoadedModel,
     batches: Iterable[HashedBatch],
-    config: CalibrationConfig,
+    config: CalibrationRequest,
     *,
     contract: Contract,
     data: str,
@@ -138,7 +138,7 @@ def _searched(
     table: CalibrationTable,
     search_table: CalibrationTable,
     validation: list[HashedBatch],
-    config: CalibrationConfig,
+    config: CalibrationRequest,
     progress: Progress,
 ) -> CalibrationTable:
     """Returns the table with what only the logits can decide or measure, as requested.

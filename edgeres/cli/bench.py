@@ -17,22 +17,22 @@ from edgeres.cli.options import (
 )
 from edgeres.cli.output import command_line, progress_bars, show, show_json
 from edgeres.core.bench_requests import (
-    BenchConfig,
     BenchInputs,
+    BenchRequest,
     Decision,
-    LoadGenConfig,
+    LoadGenRequest,
     ReportFiles,
     Scenario,
     Timing,
 )
 from edgeres.core.contract import ContractOptions
 
-DEFAULTS = BenchConfig()
+DEFAULTS = BenchRequest()
 
 
 _config = option_group(
     "config",
-    BenchConfig,
+    BenchRequest,
     click.option(
         "--max-drop",
         "max_drop_pp",
@@ -128,7 +128,7 @@ _config = option_group(
 _loadgen = option_group(
     "loadgen",
     lambda scenario, loadgen_seconds: (
-        None if scenario is None else LoadGenConfig(scenario=scenario, seconds=loadgen_seconds)
+        None if scenario is None else LoadGenRequest(scenario=scenario, seconds=loadgen_seconds)
     ),
     click.option(
         "--scenario",
@@ -138,7 +138,7 @@ _loadgen = option_group(
     click.option(
         "--loadgen-seconds",
         type=float,
-        default=LoadGenConfig(scenario=Scenario.SINGLE_STREAM).seconds,
+        default=LoadGenRequest(scenario=Scenario.SINGLE_STREAM).seconds,
         show_default=True,
         help="How long LoadGen runs; a submission to MLPerf takes 600.",
     ),
@@ -194,8 +194,8 @@ def bench(
     reference: Path,
     data: Path,
     quantized_reference: bool,
-    config: BenchConfig,
-    loadgen: LoadGenConfig | None,
+    config: BenchRequest,
+    loadgen: LoadGenRequest | None,
     baseline: Path | None,
     trust: bool,
     loadgen_logs: Path | None,

@@ -28,10 +28,10 @@ from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.targets.base import targets
 
-DEFAULTS = BuildConfig()
+DEFAULTS = BuildRequest()
 
 
 class _TargetNames(click.ParamType):  # type: ignore[type-arg]  # as Names
@@ -48,7 +48,7 @@ class _TargetNames(click.ParamType):  # type: ignore[type-arg]  # as Names
 
 _request = option_group(
     "request",
-    BuildConfig,
+    BuildRequest,
     click.option(
         "--precision",
         type=Names(Precision),
@@ -125,7 +125,7 @@ def build_engine(
     calib_data: Path | None,
     judge_data: Path | None,
     method: Method | None,
-    request: BuildConfig,
+    request: BuildRequest,
     options: TensorRTOptions,
     contract: ContractOptions,
     input_size: int | Profile | None,

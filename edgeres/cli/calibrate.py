@@ -17,14 +17,14 @@ from edgeres.cli.options import (
 from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.core.contract import ContractOptions
 from edgeres.core.methods import Method, Recover, WeightMethod
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 
-DEFAULTS = CalibrationConfig()
+DEFAULTS = CalibrationRequest()
 
 
 _request = option_group(
     "request",
-    CalibrationConfig,
+    CalibrationRequest,
     click.option(
         "--samples",
         type=int,
@@ -109,7 +109,7 @@ _request = option_group(
 def calibrate(
     model: Path,
     data: Path,
-    request: CalibrationConfig,
+    request: CalibrationRequest,
     contract: ContractOptions,
     output: Path,
     emit_trt_cache: Path | None,

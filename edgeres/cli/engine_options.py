@@ -9,13 +9,13 @@ import click
 
 from edgeres.cli.options import Names, option_group, was_typed
 from edgeres.core.builder_options import OPTIMIZATION_LEVELS, HardwareCompatibility, TensorRTOptions
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.targets.base import find_target
 
 F = TypeVar("F", bound=Callable[..., Any])
 Profile = tuple[int, int, int]
 
-DEFAULTS = BuildConfig()
+DEFAULTS = BuildRequest()
 
 
 def batch_profile(ctx: click.Context, param: click.Parameter, value: str) -> Profile:
@@ -90,7 +90,7 @@ engine_options = option_group(
 """Adds the options of NVIDIA's builder; the command receives them as `options`."""
 
 
-def check_effect(config: BuildConfig) -> None:
+def check_effect(config: BuildRequest) -> None:
     """Refuses an option that was typed and would have no effect on this target or precision."""
     for_tensorrt = find_target(config.target).takes_profile
     if was_typed("batch") and not for_tensorrt:

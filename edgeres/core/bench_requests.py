@@ -64,7 +64,7 @@ class Scenario(Name):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadGenConfig:
+class LoadGenRequest:
     """How MLPerf's LoadGen drives an engine."""
 
     scenario: Scenario
@@ -82,7 +82,7 @@ class LoadGenConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchConfig:
+class BenchRequest:
     """How engine and reference are measured, and where the limits are."""
 
     max_drop_pp: float | None = None
@@ -106,7 +106,7 @@ class BenchConfig:
     """Whether a measurement on an unstable machine fails."""
     energy: bool = True
     """Whether energy is metered where the machine can; it takes some 15 seconds."""
-    loadgen: LoadGenConfig | None = None
+    loadgen: LoadGenRequest | None = None
     """Scenario of MLPerf's LoadGen to run too; None: none."""
     max_slowdown: float = 0.05
     """Fraction by which the latency may grow compared with a baseline."""

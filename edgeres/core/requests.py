@@ -17,7 +17,7 @@ ends at 20. TensorRT 8.6 reads up to 17, 10.3 up to 20."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportConfig:
+class OnnxExportRequest:
     """What an exported model carries, and in which ONNX opset it is written."""
 
     contract: Contract
@@ -36,7 +36,7 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationConfig:
+class CalibrationRequest:
     """How ranges are observed and thresholds chosen."""
 
     method: Method = Method.MSE
@@ -78,7 +78,7 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuildConfig:
+class BuildRequest:
     """What engine to build."""
 
     target: str = "onnxruntime"

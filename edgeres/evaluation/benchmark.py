@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.verdict import (
     Drift,
     Interval,
@@ -113,7 +113,7 @@ def benchmark_pair(
     reference: Runner,
     engine: Runner,
     images: NDArray[np.float32],
-    config: BenchConfig,
+    config: BenchRequest,
     *,
     clock: Clock = time.perf_counter_ns,
 ) -> PairedLatency:

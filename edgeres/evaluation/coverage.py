@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeres.core.artifacts import EngineArtifact, Manifest
 from edgeres.core.audit import describe_missed
-from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import EXIT_COVERAGE, Check
 from edgeres.errors import MismatchError
@@ -18,7 +18,7 @@ from edgeres.targets.base import target_of
 _LISTED = 5
 
 
-def check_profile(engine: Path, manifest: Manifest, config: BenchConfig) -> None:
+def check_profile(engine: Path, manifest: Manifest, config: BenchRequest) -> None:
     """Checks that the engine takes the batches that bench is to feed it.
 
     Raises:

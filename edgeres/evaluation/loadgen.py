@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.core.bench_requests import LoadGenConfig, Scenario
+from edgeres.core.bench_requests import LoadGenRequest, Scenario
 from edgeres.core.verdict import LoadGenResult
 from edgeres.errors import ConfigError, DependencyError, RunnerError
 from edgeres.files import make_folder
@@ -57,7 +57,7 @@ def check_loadgen() -> None:
 
 
 def run_loadgen(
-    runner: Runner, images: NDArray[np.float32], config: LoadGenConfig, logs: Path | None = None
+    runner: Runner, images: NDArray[np.float32], config: LoadGenRequest, logs: Path | None = None
 ) -> LoadGenResult:
     """Returns what LoadGen measures of an engine that is open.
 
@@ -145,7 +145,7 @@ class _System:
             self.loadgen.QuerySamplesComplete(done)
 
 
-def _settings(system: _System, config: LoadGenConfig) -> Any:
+def _settings(system: _System, config: LoadGenRequest) -> Any:
     """Returns LoadGen's settings, planned by the shortest time of a few inferences."""
     # A batch may be larger than the images in memory, which then repeat.
     indices = [number % len(system.images) for number in range(system.batch)]
@@ -177,7 +177,7 @@ def _nothing(indices: Sequence[int] = ()) -> None:
     """Loads, unloads or flushes: the images are in memory, and answers are complete at once."""
 
 
-def _result(log: Path, config: LoadGenConfig, logs: Path | None) -> LoadGenResult:
+def _result(log: Path, config: LoadGenRequest, logs: Path | None) -> LoadGenResult:
     """Returns the outcome of a run from LoadGen's detailed log, a JSON object a line."""
     values: dict[str, list[Any]] = {}
     for line in log.read_text(encoding="utf-8").splitlines():

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeres.core.artifacts import LayerPrecision
-from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.table import FEW_CALIBRATION_IMAGES, few_images_note
 from edgeres.core.verdict import (
     Check,
@@ -68,7 +68,7 @@ VALID = Validity()
 
 
 def build_verdict(
-    config: BenchConfig,
+    config: BenchRequest,
     *,
     accuracy: PairedAccuracy,
     environment: Environment,
@@ -131,7 +131,7 @@ def build_verdict(
 
 
 def _checks(
-    config: BenchConfig,
+    config: BenchRequest,
     accuracy: PairedAccuracy,
     latency: PairedLatency | None,
     stability: Stability | None,
@@ -164,7 +164,7 @@ def _checks(
 
 
 def _warnings(
-    config: BenchConfig,
+    config: BenchRequest,
     accuracy: PairedAccuracy,
     provenance: Provenance,
     latency: PairedLatency | None,

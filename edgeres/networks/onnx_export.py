@@ -29,7 +29,7 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, not
 
 from edgeres.core.artifacts import OnnxArtifact, TensorSpec
 from edgeres.core.contract import Contract
-from edgeres.core.requests import ExportConfig
+from edgeres.core.requests import OnnxExportRequest
 from edgeres.errors import ConfigError, ExportError, RunnerError
 from edgeres.onnx_file import IR_VERSION, save_model
 from edgeres.session import open_session, run_session
@@ -58,7 +58,7 @@ _LARGE = 10
 _Arrays = dict[str, NDArray[np.float32]]
 
 
-def export_onnx(model: nn.Module, config: ExportConfig, *, output: Path) -> OnnxArtifact:
+def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) -> OnnxArtifact:
     """Writes `model` as an ONNX file and returns what was written.
 
     The input is `input`, (N, 3, size, size) float32 with a dynamic N; the output is `logits`,
@@ -154,7 +154,7 @@ def _torch_logits(model: nn.Module, images: NDArray[np.float32]) -> NDArray[np.f
     return array
 
 
-def _traced(model: nn.Module, config: ExportConfig) -> onnx.ModelProto:
+def _traced(model: nn.Module, config: OnnxExportRequest) -> onnx.ModelProto:
     """Returns torch's ONNX of the network, one node an operation."""
     size = config.contract.size
     buffer = io.BytesIO()

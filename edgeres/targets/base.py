@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeres.core.audit import Audit
     from edgeres.core.contract import Contract
     from edgeres.core.methods import Method
-    from edgeres.core.requests import BuildConfig
+    from edgeres.core.requests import BuildRequest
     from edgeres.core.table import CalibrationTable
     from edgeres.onnx_file import LoadedModel, LoweredNetwork
     from edgeres.quantization.lowering import Lowering, Mix
@@ -61,7 +61,7 @@ class Target(ABC):
         """Returns whether the package that builds for it is there, without loading it."""
 
     @abstractmethod
-    def check_request(self, request: BuildConfig) -> None:
+    def check_request(self, request: BuildRequest) -> None:
         """Checks that the target can serve a request, whatever the network.
 
         Raises:
@@ -76,7 +76,7 @@ class Target(ABC):
     def lower(
         self,
         model: LoadedModel,
-        request: BuildConfig,
+        request: BuildRequest,
         table: CalibrationTable | None,
         method: Method | None,
         mix: Mix,
@@ -100,7 +100,7 @@ class Target(ABC):
     def build(
         self,
         network: LoweredNetwork,
-        request: BuildConfig,
+        request: BuildRequest,
         contract: Contract,
         *,
         output: Path,
@@ -165,7 +165,7 @@ class Target(ABC):
         """Returns whether an engine without a manifest is one of this target's."""
 
     @abstractmethod
-    def portable_request(self) -> BuildConfig | None:
+    def portable_request(self) -> BuildRequest | None:
         """Returns a request for an INT8 engine that this machine can build; None without one."""
 
 
@@ -222,7 +222,7 @@ def lowerings() -> tuple[Lowering, ...]:
 
 def build_engine(
     network: LoweredNetwork,
-    request: BuildConfig,
+    request: BuildRequest,
     contract: Contract,
     *,
     output: Path,

@@ -12,7 +12,7 @@ from edgeres.core.artifacts import EngineArtifact, Manifest, manifest_path
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.files import atomic_write
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.serialization import save_json
@@ -35,7 +35,7 @@ class Built:
 
 
 def save_engine(
-    built: Built, network: LoweredNetwork, config: BuildConfig, contract: Contract, output: Path
+    built: Built, network: LoweredNetwork, config: BuildRequest, contract: Contract, output: Path
 ) -> EngineArtifact:
     """Writes the engine and `output`.json beside it, both or neither.
 

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from edgeres.batch_independence import IMAGES, check_batch_independence
-from edgeres.core.bench_requests import BenchConfig, BenchInputs
+from edgeres.core.bench_requests import BenchInputs, BenchRequest
 from edgeres.core.verdict import (
     Environment,
     Verdict,
@@ -38,7 +38,7 @@ from edgeres.workflows.validity import check_validity
 
 
 def bench_engine(
-    inputs: BenchInputs, config: BenchConfig, *, progress: Progress = silent
+    inputs: BenchInputs, config: BenchRequest, *, progress: Progress = silent
 ) -> Verdict:
     """Returns the verdict on an engine: accuracy and latency against the reference.
 

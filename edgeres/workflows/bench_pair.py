@@ -14,7 +14,7 @@ from edgeres.core.artifacts import (
     load_engine,
     manifest_path,
 )
-from edgeres.core.bench_requests import BenchConfig, BenchInputs, Timing
+from edgeres.core.bench_requests import BenchInputs, BenchRequest, Timing
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.table import load_table
@@ -119,7 +119,7 @@ class BenchPair:
         )
 
 
-def load_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
+def load_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
     """Returns engine and reference, each file read once.
 
     Raises:
@@ -145,7 +145,7 @@ def load_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
     return pair
 
 
-def _engine_pair(inputs: BenchInputs, config: BenchConfig) -> BenchPair:
+def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
     """Returns an engine and the model that it was built from, or another engine."""
     is_unknown_plan = inputs.trust and not manifest_path(inputs.engine).exists()
     if is_engine(inputs.reference):
@@ -248,7 +248,7 @@ def _model_reference(model: LoadedModel, contract: Contract) -> Reference:
     )
 
 
-def _evaluated(engine: EngineArtifact, config: BenchConfig) -> EvaluatedEngine:
+def _evaluated(engine: EngineArtifact, config: BenchRequest) -> EvaluatedEngine:
     manifest = engine.manifest
     check_profile(engine.path, manifest, config)
     target = target_of(manifest)

@@ -11,7 +11,7 @@ from edgeres.core.artifacts import EngineArtifact, manifest_path
 from edgeres.core.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import CalibrationTable, load_table
 from edgeres.errors import ConfigError
 from edgeres.files import check_outputs
@@ -77,7 +77,7 @@ class BuildInputs:
 
 
 def build_from_model(
-    inputs: BuildInputs, config: BuildConfig, *, progress: Progress = silent
+    inputs: BuildInputs, config: BuildRequest, *, progress: Progress = silent
 ) -> EngineArtifact:
     """Builds an engine from an ONNX model and, for INT8, its calibration; reads each file once.
 
@@ -105,7 +105,7 @@ def build_from_model(
         table: CalibrationTable | None = calibrate_model(
             model,
             inputs.calibration_data,
-            CalibrationConfig(),
+            CalibrationRequest(),
             inputs.contract,
             progress=progress,
         )
@@ -150,7 +150,7 @@ def _mix(
         return choose_mix(model, table, request, images, progress)
 
 
-def _check_build(inputs: BuildInputs, config: BuildConfig) -> None:
+def _check_build(inputs: BuildInputs, config: BuildRequest) -> None:
     """Refuses inputs that the precision lacks or has no use for, and outputs that replace inputs."""
     find_target(config.target).check_request(config)
     precision, method, output = config.precision, inputs.method, inputs.output

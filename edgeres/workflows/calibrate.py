@@ -14,7 +14,7 @@ from edgeres.calibration.recovery.recover import recover
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import NO_OPTIONS, PRESETS, Contract, ContractOptions
 from edgeres.core.methods import Recover
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import (
     FEW_CALIBRATION_IMAGES,
     CalibrationTable,
@@ -34,7 +34,7 @@ _LOG = logging.getLogger("edgeres.workflows")
 def calibrate_model(
     model: Path | LoadedModel,
     data: Path,
-    config: CalibrationConfig,
+    config: CalibrationRequest,
     options: ContractOptions = NO_OPTIONS,
     *,
     output: Path | None = None,

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from edgeres.core.artifacts import EngineArtifact, OnnxArtifact, manifest_path
-from edgeres.core.bench_requests import BenchConfig, BenchInputs
+from edgeres.core.bench_requests import BenchInputs, BenchRequest
 from edgeres.core.contract import ContractOptions
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 from edgeres.core.verdict import Verdict
 from edgeres.errors import ConfigError
 from edgeres.files import atomic_write, make_folder, sha256_of
@@ -73,11 +73,11 @@ def run_demo(
     digits = ContractOptions(preset="digits")
     request = stage.ExportRequest(architecture=ARCHITECTURE, weights=weights, contract=digits)
     model: OnnxArtifact = stage.export_model(request, output=folder / "digits.onnx")
-    ranges = CalibrationConfig()
+    ranges = CalibrationRequest()
     show_status(f"calibrate   {ranges.samples} training images, all methods in one pass")
     table_path = folder / "digits.table.json"
     table = calibrate_model(model.path, train, ranges, output=table_path, progress=progress)
-    limits = BenchConfig(max_drop_pp=_MAX_DROP_PP)
+    limits = BenchRequest(max_drop_pp=_MAX_DROP_PP)
     results = []
     for target in targets().values():
         config = target.portable_request()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import ContractOptions
-from edgeres.core.requests import ExportConfig
+from edgeres.core.requests import OnnxExportRequest
 from edgeres.errors import ArtifactError
 from edgeres.files import check_outputs
 from edgeres.networks.load import load_trained
@@ -72,7 +72,7 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         default = "cifar"
     else:
         default = "imagenet-caffe" if spec is not None and spec.stride_in_1x1 else "imagenet"
-    config = ExportConfig(
+    config = OnnxExportRequest(
         contract=request.contract.resolve(trained.contract or default),
         classes=classes,
         architecture=trained.name,

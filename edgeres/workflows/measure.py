@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.core.bench_requests import BenchConfig, BenchInputs, LoadGenConfig
+from edgeres.core.bench_requests import BenchInputs, BenchRequest, LoadGenRequest
 from edgeres.core.verdict import Energies, LoadGenResult, PairedLatency
 from edgeres.errors import ConfigError, DataError
 from edgeres.evaluation.benchmark import benchmark_pair
@@ -30,7 +30,7 @@ class Measured:
     energy: Energies | NoEnergy
 
 
-def check_measurable(inputs: BenchInputs, config: BenchConfig) -> None:
+def check_measurable(inputs: BenchInputs, config: BenchRequest) -> None:
     """Checks that limits and options go with what is measured, before anything is.
 
     Raises:
@@ -57,7 +57,7 @@ def check_measurable(inputs: BenchInputs, config: BenchConfig) -> None:
         )
 
 
-def measure(pair: BenchPair, dataset: Dataset, config: BenchConfig) -> Measured:
+def measure(pair: BenchPair, dataset: Dataset, config: BenchRequest) -> Measured:
     """Times both networks while the machine is monitored, then meters them.
 
     Args:
@@ -91,7 +91,7 @@ def measure(pair: BenchPair, dataset: Dataset, config: BenchConfig) -> Measured:
 
 
 def drive(
-    pair: BenchPair, dataset: Dataset, config: LoadGenConfig | None, logs: Path | None
+    pair: BenchPair, dataset: Dataset, config: LoadGenRequest | None, logs: Path | None
 ) -> LoadGenResult | None:
     """Lets LoadGen drive the open engine on images in memory, where it is requested.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgeres.calibration.calibrate import observed_ranges
-from edgeres.core.bench_requests import BenchConfig
+from edgeres.core.bench_requests import BenchRequest
 from edgeres.evaluation.evaluate import Outcomes, calibration_overlap
 from edgeres.evaluation.mistakes import diagnose, is_suspicious, range_shift
 from edgeres.evaluation.verdict import Validity
@@ -26,7 +26,7 @@ def check_validity(
     pair: BenchPair,
     dataset: Dataset,
     outcomes: Outcomes,
-    config: BenchConfig,
+    config: BenchRequest,
     data_notes: tuple[str, ...],
     progress: Progress = silent,
 ) -> Validity:

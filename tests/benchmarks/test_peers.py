@@ -24,7 +24,7 @@ from benchmarks.peer_quantizers import serve
 from benchmarks.peers import COLUMNS, FLOAT, PINNED, Limits, Work, attempted, compared, environments
 from benchmarks.results import Case
 from edgeres.core.methods import Method
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.evaluation.benchmark import BLOCK, SETTLING
 from edgeres.images import batches, load_dataset, select
 from edgeres.onnx_file import load_onnx
@@ -183,10 +183,10 @@ def test_edgeres_own_row_is_what_its_commands_make(work: Work, digits: Digits) -
     """Byte for byte the engine of the same table, with its cost and versions."""
     found = attempted(work, "edgeres", "max", PYTHON)
     assert "note" not in found.row, found.row
-    config = CalibrationConfig(method=Method.MAX, samples=SAMPLES)
+    config = CalibrationRequest(method=Method.MAX, samples=SAMPLES)
     table = calibrate_model(digits.model, digits.train, config)
     expected = work.folder / "expected.onnx"
-    build_from_model(BuildInputs(model=digits.model, table=table, output=expected), BuildConfig())
+    build_from_model(BuildInputs(model=digits.model, table=table, output=expected), BuildRequest())
     assert (work.folder / "edgeres max.onnx").read_bytes() == expected.read_bytes()
     assert found.row["peak_mib"] > found.row["beyond_mib"] > 0
     assert "edgeres " in found.row["versions"]

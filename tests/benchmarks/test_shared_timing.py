@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeres.core.contract import ContractOptions
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
 
 pytestmark = pytest.mark.shared
@@ -34,9 +34,9 @@ def resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         bn_eps=1e-3,
     )
     model = stage.export_model(request, output=folder / "model.onnx").path
-    table = calibrate_model(model, data / "imagenet/calib500", CalibrationConfig(samples=16))
+    table = calibrate_model(model, data / "imagenet/calib500", CalibrationRequest(samples=16))
     engine = folder / "int8.onnx"
-    build_from_model(BuildInputs(model=model, table=table, output=engine), BuildConfig())
+    build_from_model(BuildInputs(model=model, table=table, output=engine), BuildRequest())
     return engine
 
 

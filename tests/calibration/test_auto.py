@@ -24,7 +24,7 @@ from edgeres.calibration.quality import LogitEvaluator
 from edgeres.core.contract import preset
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.precision import Precision
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.core.tuning import Choice
 from edgeres.errors import CalibrationError
@@ -140,7 +140,7 @@ def test_ranges_are_those_of_all_images(tmp_path: Path) -> None:
     loud = [Images(images(4, seed) * (5 if seed == 7 else 1)) for seed in range(16)]
 
     def table(method: Method) -> CalibrationTable:
-        config = CalibrationConfig(method=method, batch_size=4)
+        config = CalibrationRequest(method=method, batch_size=4)
         return calibrate(model, loud, config, contract=preset("cifar"), data="images")
 
     auto, plain = table(Method.AUTO), table(Method.MSE)
@@ -193,7 +193,7 @@ def test_requested_weights_are_not_chosen(tmp_path: Path) -> None:
     onnx.save(network("identity"), path)
     stream = [Images(images(4, seed)) for seed in range(16)]
     for requested in (None, WeightMethod.MAX, WeightMethod.MSE):
-        config = CalibrationConfig(method=Method.AUTO, weight_method=requested, batch_size=4)
+        config = CalibrationRequest(method=Method.AUTO, weight_method=requested, batch_size=4)
         table = calibrate(load_onnx(path), stream, config, contract=preset("cifar"), data="images")
         assert requested in (None, table.weight_method)
         assert all(bool(choice.weights_db) is (requested is None) for choice in table.choices)
@@ -206,7 +206,7 @@ def test_the_file_is_read_once(tmp_path: Path) -> None:
     model = load_onnx(path)
     path.unlink()
     stream = [Images(images(4, seed)) for seed in range(16)]
-    config = CalibrationConfig(method=Method.AUTO, sensitivity=True, batch_size=4)
+    config = CalibrationRequest(method=Method.AUTO, sensitivity=True, batch_size=4)
     table = calibrate(model, stream, config, contract=preset("cifar"), data="images")
     assert table.sensitivity is not None
     for lowered in (quantize_for_cpu(model, table), quantize_for_tensorrt(model, table)):
@@ -223,7 +223,7 @@ def test_too_few_images_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
         calibrate(
             load_onnx(path),
             few,
-            CalibrationConfig(method=Method.AUTO, batch_size=4),
+            CalibrationRequest(method=Method.AUTO, batch_size=4),
             contract=preset("cifar"),
             data="images",
         )

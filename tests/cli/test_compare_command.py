@@ -10,7 +10,7 @@ from commands import passed, refusal, run
 from digits import QUICK, Digits
 
 from edgeres.core.methods import Method
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
 from edgeres.core.verdict import load_run
 from edgeres.workflows import BuildInputs, build_from_model
@@ -33,7 +33,7 @@ def other(digits: Digits, old: Path) -> Path:
     table = load_table(digits.table)
     build_from_model(
         BuildInputs(model=digits.model, table=table, method=Method.MAX, output=engine),
-        BuildConfig(),
+        BuildRequest(),
     )
     path = old.parent / "max.json"
     path.write_text(passed(*digits.words(LINE.replace("{engine}", str(engine)))))

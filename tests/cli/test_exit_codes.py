@@ -10,7 +10,7 @@ from click.testing import Result
 from commands import passed, refusal, run
 from digits import QUICK, Digits, gpu_plan
 
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.core.table import CalibrationTable, Threshold, load_table
 from edgeres.core.verdict import EXIT_ACCURACY, EXIT_PASS, EXIT_SPEED
 from edgeres.workflows import BuildInputs, build_from_model
@@ -36,7 +36,7 @@ def broken(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("broken") / "digits.onnx"
     build_from_model(
         BuildInputs(model=digits.model, table=clipped(load_table(digits.table), 0.05), output=path),
-        BuildConfig(),
+        BuildRequest(),
     )
     return path
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeres.core.bench_requests import BenchConfig, Timing
+from edgeres.core.bench_requests import BenchRequest, Timing
 from edgeres.core.verdict import Drift, LatencyIntervals, Outliers
 from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.benchmark import BLOCK, SETTLING, benchmark_pair
@@ -49,7 +49,7 @@ def bench() -> Bench:
 
 def test_a_constant_latency_comes_out_exactly(bench: Bench) -> None:
     """Every sample, every percentile and the speed-up."""
-    config = BenchConfig(iterations=25, warmup=3)
+    config = BenchRequest(iterations=25, warmup=3)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     assert latency.reference.samples_ms == (4.0,) * 25
     assert latency.engine.samples_ms == (1.0,) * 25
@@ -60,7 +60,7 @@ def test_a_constant_latency_comes_out_exactly(bench: Bench) -> None:
 
 def test_the_two_are_warmed_up_and_then_alternate_in_blocks(bench: Bench) -> None:
     """Warm-up of each; then blocks, the engine going first in every second turn."""
-    config = BenchConfig(iterations=2 * BLOCK + 3, warmup=2)
+    config = BenchRequest(iterations=2 * BLOCK + 3, warmup=2)
     benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     full, rest = SETTLING + BLOCK, SETTLING + 3
     assert bench.calls == [
@@ -79,7 +79,7 @@ def test_the_inference_after_a_switch_is_not_a_sample(bench: Bench) -> None:
             bench.clock.advance(50 * MS)
 
     bench.before_each = cold_after_a_switch
-    config = BenchConfig(iterations=40, warmup=1)
+    config = BenchRequest(iterations=40, warmup=1)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     assert set(latency.reference.samples_ms) == {4.0}
     assert set(latency.engine.samples_ms) == {1.0}
@@ -92,7 +92,7 @@ def test_samples_stay_in_the_order_taken(bench: Bench) -> None:
         bench.engine.latency_ns += 1000 * (bench.calls[-1] == "engine")
 
     bench.before_each = slower
-    config = BenchConfig(iterations=BLOCK, warmup=5)
+    config = BenchRequest(iterations=BLOCK, warmup=5)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     first = 1 + 0.001 * (5 + SETTLING)
     expected = [first + 0.001 * i for i in range(BLOCK)]
@@ -108,7 +108,7 @@ def test_a_machine_that_slows_down_hits_both_alike(bench: Bench) -> None:
         bench.engine.latency_ns = round(MS * factor)
 
     bench.before_each = drift
-    config = BenchConfig(iterations=400, warmup=20)
+    config = BenchRequest(iterations=400, warmup=20)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     assert latency.engine.samples_ms[-1] > 1.8 * latency.engine.samples_ms[0]
     assert latency.speedup == pytest.approx(4.0, rel=0.01)
@@ -123,7 +123,7 @@ def test_percentiles_are_linear_between_the_samples(bench: Bench) -> None:
         bench.engine.latency_ns = max(1, following - SETTLING * (block + 1)) * MS
 
     bench.before_each = next_latency
-    config = BenchConfig(iterations=100, warmup=0)
+    config = BenchRequest(iterations=100, warmup=0)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     stats = latency.engine
     assert stats.samples_ms == tuple(float(ms) for ms in range(1, 101))
@@ -136,7 +136,7 @@ def test_garbage_collection_is_off_while_timing_and_restored(bench: Bench, enabl
     """It returns to what it was, on or off, also when a runner fails."""
     enabled_while_timed: list[bool] = []
     bench.before_each = lambda: enabled_while_timed.append(gc.isenabled())
-    config = BenchConfig(iterations=2, warmup=1)
+    config = BenchRequest(iterations=2, warmup=1)
     was = gc.isenabled()
     try:
         (gc.enable if enabled else gc.disable)()
@@ -159,7 +159,7 @@ def interrupt() -> None:
 def test_a_batch_of_another_size_is_refused(bench: Bench) -> None:
     """The size requested and the size given are named, and nothing is run."""
     with pytest.raises(DataError) as refused:
-        benchmark_pair(bench.reference, bench.engine, IMAGES, BenchConfig(latency_batch=8))
+        benchmark_pair(bench.reference, bench.engine, IMAGES, BenchRequest(latency_batch=8))
     assert bench.calls == []
     assert str(refused.value) == (
         "The latency batch is 8, but 1 images are given. Pass as many images as the batch has, or "
@@ -170,7 +170,7 @@ def test_a_batch_of_another_size_is_refused(bench: Bench) -> None:
 def test_throughput_counts_the_images_of_a_batch(bench: Bench) -> None:
     """Eight images in 1 ms are 8000 a second."""
     images = np.zeros((8, 3, 4, 4), np.float32)
-    config = BenchConfig(latency_batch=8, iterations=3, warmup=0)
+    config = BenchRequest(latency_batch=8, iterations=3, warmup=0)
     latency = benchmark_pair(bench.reference, bench.engine, images, config, clock=bench.clock)
     assert latency.batch_size == 8
     assert latency.images_per_s(latency.engine) == 8000.0
@@ -179,7 +179,7 @@ def test_throughput_counts_the_images_of_a_batch(bench: Bench) -> None:
 def test_a_clock_that_stands_still_is_refused(bench: Bench) -> None:
     """No ratio is made of durations of zero."""
     bench.engine.latency_ns = 0
-    config = BenchConfig(iterations=12, warmup=0)
+    config = BenchRequest(iterations=12, warmup=0)
     with pytest.raises(RunnerError) as refused:
         benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     assert str(refused.value) == (
@@ -190,7 +190,7 @@ def test_a_clock_that_stands_still_is_refused(bench: Bench) -> None:
 
 def test_the_default_clock_gives_positive_samples(bench: Bench) -> None:
     """With `time.perf_counter_ns`, as many samples as iterations."""
-    config = BenchConfig(iterations=15, warmup=1)
+    config = BenchRequest(iterations=15, warmup=1)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config)
     assert len(latency.engine.samples_ms) == len(latency.reference.samples_ms) == 15
     assert min(latency.engine.samples_ms) > 0
@@ -198,7 +198,7 @@ def test_the_default_clock_gives_positive_samples(bench: Bench) -> None:
 
 def test_samples_know_when_they_began_and_in_which_turn(bench: Bench) -> None:
     """By hand: warm-up and settling pass before the first, and the other's block in between."""
-    config = BenchConfig(iterations=BLOCK + 1, warmup=1)
+    config = BenchRequest(iterations=BLOCK + 1, warmup=1)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     reference, engine = latency.reference, latency.engine
     assert reference.started_ms[:2] == (0.0, 4.0)
@@ -211,7 +211,7 @@ def test_samples_know_when_they_began_and_in_which_turn(bench: Bench) -> None:
 
 def test_a_constant_latency_has_no_uncertainty(bench: Bench) -> None:
     """Intervals of no width, no trend, no outlier, no overhead on a clock that stands."""
-    config = BenchConfig(iterations=700, warmup=0)
+    config = BenchRequest(iterations=700, warmup=0)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     stats, one = latency.engine, (1.0, 1.0)
     assert stats.ci95 == LatencyIntervals(
@@ -239,7 +239,7 @@ def test_a_known_distribution_comes_out_to_the_sample(bench: Bench) -> None:
             bench.engine.latency_ns = next(queue)
 
     bench.before_each = next_latency
-    config = BenchConfig(iterations=400, warmup=0)
+    config = BenchRequest(iterations=400, warmup=0)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     stats, samples = latency.engine, given / 1e6
     assert stats.samples_ms == tuple(samples.tolist())
@@ -259,7 +259,7 @@ def test_a_known_distribution_comes_out_to_the_sample(bench: Bench) -> None:
 
 def test_few_blocks_make_no_interval(bench: Bench) -> None:
     """What would rest on a handful of blocks is left out, not guessed."""
-    config = BenchConfig(iterations=(FEWEST_BLOCKS - 1) * BLOCK, warmup=0)
+    config = BenchRequest(iterations=(FEWEST_BLOCKS - 1) * BLOCK, warmup=0)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     assert (latency.speedup_ci95, latency.engine.ci95, latency.engine.drift) == (None, None, None)
 
@@ -271,7 +271,7 @@ def test_a_trend_is_found(bench: Bench) -> None:
         bench.engine.latency_ns += 1000 * (bench.calls[-1] == "engine")
 
     bench.before_each = slower
-    config = BenchConfig(iterations=400, warmup=0)
+    config = BenchRequest(iterations=400, warmup=0)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     assert latency.engine.drift is not None
     assert latency.reference.drift == Drift(change=0.0, p_value=1.0)
@@ -287,7 +287,7 @@ def test_outliers_are_counted_and_kept(bench: Bench) -> None:
         bench.engine.latency_ns = 10 * MS if bench.calls.count("engine") % 110 == 0 else MS
 
     bench.before_each = hiccup
-    config = BenchConfig(iterations=400, warmup=0)
+    config = BenchRequest(iterations=400, warmup=0)
     latency = benchmark_pair(bench.reference, bench.engine, IMAGES, config, clock=bench.clock)
     assert latency.engine.outliers == Outliers(limit_ms=1.0, count=4, largest_ms=10.0)
     assert latency.engine.samples_ms.count(10.0) == 4
@@ -303,7 +303,7 @@ def test_the_overhead_is_below_a_hundredth(bench: Bench) -> None:
 
     bench.before_each = busy
     latency = benchmark_pair(
-        bench.reference, bench.engine, IMAGES, BenchConfig(iterations=20, warmup=0)
+        bench.reference, bench.engine, IMAGES, BenchRequest(iterations=20, warmup=0)
     )
     assert latency.overhead_ms is not None
     assert 0 < latency.overhead_ms < 0.01 * latency.engine.p50_ms
@@ -330,7 +330,7 @@ def test_trtexecs_counts_are_taken_one_network_after_the_other() -> None:
     pair = [
         DeviceRunner(logits=lambda images: images, name=name, clock=clock) for name in ("a", "b")
     ]
-    config = BenchConfig(timing=Timing.TRTEXEC_11)
+    config = BenchRequest(timing=Timing.TRTEXEC_11)
     latency = benchmark_pair(pair[0], pair[1], IMAGES, config, clock=clock)
     assert latency.mode == "trtexec-11, batch 1: b against a"
     assert latency.reference.samples_ms == latency.engine.samples_ms == (20.0,) * 100

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeres.core.bench_requests import LoadGenConfig, Scenario
+from edgeres.core.bench_requests import LoadGenRequest, Scenario
 from edgeres.errors import ConfigError, DependencyError, RunnerError
 from edgeres.evaluation import loadgen
 from edgeres.evaluation.loadgen import check_loadgen, run_loadgen
@@ -21,7 +21,7 @@ from edgeres.statistics import samples_needed
 from edgeres.testing import FakeRunner
 
 IMAGES = np.arange(12, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 2, 2), np.float32)
-BRIEF = LoadGenConfig(scenario=Scenario.SINGLE_STREAM, seconds=0.5, batch_size=4)
+BRIEF = LoadGenRequest(scenario=Scenario.SINGLE_STREAM, seconds=0.5, batch_size=4)
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is not installed"
@@ -152,4 +152,4 @@ def test_without_loadgen_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch) 
 def test_a_duration_is_positive(seconds: float) -> None:
     """Anything else is a usage error."""
     with pytest.raises(ConfigError, match=r"--loadgen-seconds is .*; expected a positive number"):
-        LoadGenConfig(scenario=Scenario.OFFLINE, seconds=seconds)
+        LoadGenRequest(scenario=Scenario.OFFLINE, seconds=seconds)

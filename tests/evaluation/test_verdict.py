@@ -9,7 +9,7 @@ from outcomes import accuracy_of, latency_of
 from past_runs import RUN
 from verdict_parts import ENVIRONMENT, PROVENANCE
 
-from edgeres.core.bench_requests import BenchConfig, Decision
+from edgeres.core.bench_requests import BenchRequest, Decision
 from edgeres.core.contract import PRESETS
 from edgeres.core.verdict import (
     Check,
@@ -28,7 +28,7 @@ from edgeres.statistics import drop_bound, images_needed
 
 def verdict_of(
     accuracy: PairedAccuracy,
-    config: BenchConfig,
+    config: BenchRequest,
     *,
     latency: PairedLatency | None = None,
     stability: Stability | None = None,
@@ -52,9 +52,9 @@ def verdict_of(
     )
 
 
-def by_point(limit: float) -> BenchConfig:
+def by_point(limit: float) -> BenchRequest:
     """Returns a limit that the measured drop itself is compared with."""
-    return BenchConfig(max_drop_pp=limit, decide=Decision.POINT)
+    return BenchRequest(max_drop_pp=limit, decide=Decision.POINT)
 
 
 def test_a_drop_at_the_limit_passes() -> None:
@@ -79,7 +79,7 @@ def test_an_engine_that_is_more_often_correct_passes_any_limit() -> None:
     assert (verdict.accuracy.drop_pp, verdict.passed) == (-0.5, True)
 
 
-def reason_of(accuracy: PairedAccuracy, config: BenchConfig) -> str:
+def reason_of(accuracy: PairedAccuracy, config: BenchRequest) -> str:
     """Returns the sentence of the check on accuracy."""
     return verdict_of(accuracy, config).checks[0].reason
 
@@ -100,7 +100,7 @@ def test_the_measured_drop_is_reported_with_its_limit() -> None:
 
 def test_images_that_show_a_small_drop_pass() -> None:
     """By default the bound is compared with the limit, and is reported with the drop."""
-    verdict = verdict_of(accuracy_of(20, 24, 10000), BenchConfig(max_drop_pp=0.3))
+    verdict = verdict_of(accuracy_of(20, 24, 10000), BenchRequest(max_drop_pp=0.3))
     (check,) = verdict.checks
     assert check.value == 100 * drop_bound(20, 24, 10000)
     assert (check.rule, check.passed, check.images_needed) == ("bound", True, None)
@@ -112,7 +112,7 @@ def test_images_that_show_a_small_drop_pass() -> None:
 
 def test_a_gain_is_reported_with_the_drop_that_it_may_be() -> None:
     """The bound is one of the drop, although what was measured is a gain."""
-    told = reason_of(accuracy_of(24, 20, 10000), BenchConfig(max_drop_pp=0.3))
+    told = reason_of(accuracy_of(24, 20, 10000), BenchRequest(max_drop_pp=0.3))
     assert told == (
         "accuracy gain 0.04 pp, a drop of at most 0.0712 pp with 95 % confidence: below the drop "
         "limit of 0.3 pp"
@@ -121,7 +121,7 @@ def test_a_gain_is_reported_with_the_drop_that_it_may_be() -> None:
 
 def test_images_that_show_a_large_drop_fail() -> None:
     """No further image is requested."""
-    (check,) = verdict_of(accuracy_of(5, 60, 1000), BenchConfig(max_drop_pp=1.0)).checks
+    (check,) = verdict_of(accuracy_of(5, 60, 1000), BenchRequest(max_drop_pp=1.0)).checks
     assert (check.passed, check.images_needed, check.exit_code) == (False, None, 3)
     assert check.reason == (
         "accuracy drop 5.5 pp, at least 4.29 pp with 95 % confidence: over the drop limit of 1 pp"
@@ -130,7 +130,7 @@ def test_images_that_show_a_large_drop_fail() -> None:
 
 def test_too_few_images_to_decide_report_how_many_would_do() -> None:
     """The engine fails, with the number that would show it to be good or bad."""
-    (below,) = verdict_of(accuracy_of(9, 12, 1300), BenchConfig(max_drop_pp=0.5)).checks
+    (below,) = verdict_of(accuracy_of(9, 12, 1300), BenchRequest(max_drop_pp=0.5)).checks
     assert (below.passed, below.exit_code) == (False, 3)
     assert below.images_needed == images_needed(9, 12, 1300, 0.005)
     assert below.reason == (
@@ -138,13 +138,13 @@ def test_too_few_images_to_decide_report_how_many_would_do() -> None:
         "on each side, and the drop limit of 0.5 pp is within; about 14203 images in all, 12903 "
         "more, would show that it is below"
     )
-    over = reason_of(accuracy_of(2, 12, 1300), BenchConfig(max_drop_pp=0.5))
+    over = reason_of(accuracy_of(2, 12, 1300), BenchRequest(max_drop_pp=0.5))
     assert over.endswith("more, would show that it is over")
 
 
 def test_a_drop_at_the_limit_cannot_be_decided() -> None:
     """No number of images is promised."""
-    assert reason_of(accuracy_of(5, 15, 1000), BenchConfig(max_drop_pp=1.0)).endswith(
+    assert reason_of(accuracy_of(5, 15, 1000), BenchRequest(max_drop_pp=1.0)).endswith(
         "; the drop is too close to the limit for any number to decide"
     )
 
@@ -153,7 +153,7 @@ def test_the_bound_must_be_below_the_limit() -> None:
     """Without a flip the bound is known, and a limit of just that is not kept."""
     bound = 100 * drop_bound(0, 0, 1000)
     for limit, passed in ((bound, False), (bound + 1e-9, True)):
-        verdict = verdict_of(accuracy_of(0, 0, 1000), BenchConfig(max_drop_pp=limit))
+        verdict = verdict_of(accuracy_of(0, 0, 1000), BenchRequest(max_drop_pp=limit))
         assert verdict.passed is passed
 
 
@@ -186,7 +186,7 @@ def test_an_unstable_machine_fails_when_that_is_requested(strict: bool) -> None:
     """Exit code 7, with what was found, before any other code; in the verdict in any case."""
     unstable = stability(Severity.WARNING, Severity.UNSTABLE)
     verdict = verdict_of(
-        accuracy_of(0, 50, 1000), BenchConfig(max_drop_pp=0.1, strict=strict), stability=unstable
+        accuracy_of(0, 50, 1000), BenchRequest(max_drop_pp=0.1, strict=strict), stability=unstable
     )
     assert verdict.stability is unstable
     assert verdict.exit_code == (7 if strict else 3)
@@ -197,7 +197,7 @@ def test_an_unstable_machine_fails_when_that_is_requested(strict: bool) -> None:
 def test_a_warning_does_not_fail() -> None:
     """Only what makes the figures another machine's does."""
     verdict = verdict_of(
-        accuracy_of(0, 0, 10), BenchConfig(strict=True), stability=stability(Severity.WARNING)
+        accuracy_of(0, 0, 10), BenchRequest(strict=True), stability=stability(Severity.WARNING)
     )
     assert verdict.passed
     assert verdict.checks[0].reason == "the machine was stable during the measurement"
@@ -212,7 +212,7 @@ def test_what_loadgen_calls_invalid_is_passed_on(
 ) -> None:
     """As a warning, and with `strict` as a failure."""
     result = loadgen(*reasons)
-    verdict = verdict_of(accuracy_of(0, 0, 10), BenchConfig(strict=strict), loadgen=result)
+    verdict = verdict_of(accuracy_of(0, 0, 10), BenchRequest(strict=strict), loadgen=result)
     reason = "LoadGen calls its offline run INVALID: Too short"
     assert (verdict.loadgen, verdict.exit_code) == (result, code)
     assert verdict.warnings == ((f"{reason}.",) if reasons else ())
@@ -223,15 +223,15 @@ def test_what_loadgen_calls_invalid_is_passed_on(
 def test_speed_is_the_ratio_of_the_medians() -> None:
     """Three times as fast keeps a limit of 3 and misses one of 3.1."""
     accuracy, latency = accuracy_of(0, 0, 10), latency_of(2.0, 6.0)
-    kept = verdict_of(accuracy, BenchConfig(min_speedup=3.0), latency=latency)
-    missed = verdict_of(accuracy, BenchConfig(min_speedup=3.1), latency=latency)
+    kept = verdict_of(accuracy, BenchRequest(min_speedup=3.0), latency=latency)
+    missed = verdict_of(accuracy, BenchRequest(min_speedup=3.1), latency=latency)
     assert (kept.checks[0].name, kept.checks[0].value) == ("speedup", 3.0)
     assert (kept.exit_code, missed.exit_code) == (0, 4)
 
 
 def test_accuracy_decides_the_exit_code_before_speed() -> None:
     """Both limits missed: the code of accuracy."""
-    config = BenchConfig(max_drop_pp=0.1, min_speedup=9.0)
+    config = BenchRequest(max_drop_pp=0.1, min_speedup=9.0)
     verdict = verdict_of(accuracy_of(0, 50, 1000), config, latency=latency_of(1.0, 2.0))
     assert [(c.name, c.passed) for c in verdict.checks] == [
         ("accuracy_drop", False),
@@ -245,7 +245,7 @@ def test_an_overhead_of_more_than_a_hundredth_warns(overhead_ms: float, warns: b
     """Of the engine's 2 ms."""
     latency = replace(latency_of(2.0, 6.0), overhead_ms=overhead_ms)
     assert (
-        verdict_of(accuracy_of(0, 0, 10), BenchConfig(), latency=latency).warnings
+        verdict_of(accuracy_of(0, 0, 10), BenchRequest(), latency=latency).warnings
         == (
             "The clock and the loop take 0.03 ms, 1.5% of the engine's median latency, and are in it. "
             "Take a larger --latency-batch.",
@@ -268,7 +268,7 @@ def test_an_engine_significantly_slower_than_the_reference_warns(
 ) -> None:
     """By the whole interval, and not where a limit on speed has its own sentence."""
     latency = replace(latency_of(8.0, 6.0), speedup_ci95=ends)
-    verdict = verdict_of(accuracy_of(0, 0, 10), BenchConfig(min_speedup=limit), latency=latency)
+    verdict = verdict_of(accuracy_of(0, 0, 10), BenchRequest(min_speedup=limit), latency=latency)
     assert (
         verdict.warnings
         == (
@@ -311,7 +311,7 @@ def test_a_proven_mistake_fails_before_everything_else() -> None:
     """Exit code 6, with the number of mistakes and the sentence that names them."""
     given = diagnosis(NAMED)
     verdict = verdict_of(
-        accuracy_of(0, 50, 1000), BenchConfig(max_drop_pp=0.1), validity=Validity(diagnosis=given)
+        accuracy_of(0, 50, 1000), BenchRequest(max_drop_pp=0.1), validity=Validity(diagnosis=given)
     )
     check = verdict.checks[0]
     assert (check.name, check.value, check.passed, verdict.exit_code) == (
@@ -328,7 +328,7 @@ def test_a_proven_mistake_fails_before_everything_else() -> None:
 def test_a_reference_that_is_rarely_correct_warns(named: Finding | None, warns: bool) -> None:
     """Unless the reason is named."""
     validity = Validity(suspicious=True, diagnosis=diagnosis(named))
-    verdict = verdict_of(accuracy_of(0, 0, 10, both=4), BenchConfig(), validity=validity)
+    verdict = verdict_of(accuracy_of(0, 0, 10, both=4), BenchRequest(), validity=validity)
     assert (
         verdict.warnings
         == (
@@ -347,7 +347,7 @@ def test_a_reference_of_another_model_warns(sha256: str | None, warns: bool) -> 
     """An engine as reference may be one of another network."""
     validity = Validity(reference_model_sha256=sha256)
     assert (
-        verdict_of(accuracy_of(0, 0, 10), BenchConfig(), validity=validity).warnings
+        verdict_of(accuracy_of(0, 0, 10), BenchRequest(), validity=validity).warnings
         == (
             "The reference was built from another model, sha256 9f9f9f9f9f9f, than the engine, "
             "2b2b2b2b2b2b: the drop is one between two networks, not what quantization costs. Pass the "
@@ -363,7 +363,7 @@ def test_a_reference_of_another_model_warns(sha256: str | None, warns: bool) -> 
 def test_a_calibration_on_few_images_warns(images: int | None, warns: bool) -> None:
     """Below 64 distinct ones the verdict says what that risks; where not known it says nothing."""
     warnings = verdict_of(
-        accuracy_of(0, 0, 10), BenchConfig(), validity=Validity(calibrated_on=images)
+        accuracy_of(0, 0, 10), BenchRequest(), validity=Validity(calibrated_on=images)
     ).warnings
     assert [text.startswith(f"Calibration used {images} distinct") for text in warnings] == (
         [True] * warns
@@ -389,7 +389,7 @@ def test_everything_has_its_place() -> None:
         range_shift=range_shift({"a": 9.0}, ({"a": 1.0}, {"a": 1.0}), images=8),
         reference_model_sha256="9f" * 32,
     )
-    limits = BenchConfig(max_drop_pp=1.0, min_speedup=0.1, strict=True)
+    limits = BenchRequest(max_drop_pp=1.0, min_speedup=0.1, strict=True)
     verdict, unlimited = (
         verdict_of(
             ACCURACY,
@@ -401,7 +401,7 @@ def test_everything_has_its_place() -> None:
             baseline=before,
             coverage=(uncovered,),
         )
-        for config in (limits, BenchConfig())
+        for config in (limits, BenchRequest())
     )
     assert [check.name for check in verdict.checks] == [
         "likely_mistakes",
@@ -434,7 +434,7 @@ def test_everything_has_its_place() -> None:
 def test_energy_is_there_or_its_reason_is(reason: str | None) -> None:
     """An engine that was not run has a reason of its own."""
     verdict = build_verdict(
-        BenchConfig(),
+        BenchRequest(),
         accuracy=ACCURACY,
         environment=ENVIRONMENT,
         provenance=PROVENANCE,
@@ -446,7 +446,7 @@ def test_energy_is_there_or_its_reason_is(reason: str | None) -> None:
 
 def test_no_limits_make_no_checks() -> None:
     """Without limits there is nothing to miss; the environment is passed on."""
-    verdict = verdict_of(accuracy_of(0, 9, 10), BenchConfig())
+    verdict = verdict_of(accuracy_of(0, 9, 10), BenchRequest())
     assert (verdict.checks, verdict.exit_code, verdict.warnings) == ((), 0, ())
     assert verdict.environment == ENVIRONMENT
 
@@ -454,7 +454,7 @@ def test_no_limits_make_no_checks() -> None:
 def test_a_speed_limit_without_a_measurement_is_refused() -> None:
     """It does not pass in silence."""
     with pytest.raises(ConfigError) as refused:
-        verdict_of(accuracy_of(0, 0, 10), BenchConfig(min_speedup=2.5))
+        verdict_of(accuracy_of(0, 0, 10), BenchRequest(min_speedup=2.5))
     assert str(refused.value) == (
         "--min-speedup 2.5 cannot be checked: no latency was measured, because the engine was "
         "not run on its target. Run bench there, or leave --min-speedup out."

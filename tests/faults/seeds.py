@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from edgeres.core.artifacts import load_engine
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.files import sha256_of
 from edgeres.onnx_file import load_onnx, save_model
 from edgeres.workflows import BuildInputs, build_from_model
@@ -48,7 +48,9 @@ def alarms(verdict: dict[str, Any]) -> list[str]:
 def fp32_engine(model: Path) -> Path:
     """Returns an FP32 engine of the model, built beside it."""
     engine = model.with_suffix(".fp32.onnx")
-    build_from_model(BuildInputs(model=model, output=engine), BuildConfig(precision=Precision.FP32))
+    build_from_model(
+        BuildInputs(model=model, output=engine), BuildRequest(precision=Precision.FP32)
+    )
     return engine
 
 

@@ -15,7 +15,7 @@ from seeds import alarms, arrays, bench, save_arrays
 from edgeres.core.contract import ContractOptions
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Recovery
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import load_table
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
@@ -121,7 +121,7 @@ def test_a_simulation_from_noise_is_reported(digits: Digits, tmp_path: Path) -> 
     images = chance.normal(127, 40, (64, 8, 8, 3)).clip(0, 255).astype(np.uint8)
     noise = save_arrays(tmp_path / "noise.npz", images, np.zeros(64, np.int64))
     table = tmp_path / "noise.table.json"
-    calibrate_model(digits.model, noise, CalibrationConfig(), output=table)
+    calibrate_model(digits.model, noise, CalibrationRequest(), output=table)
     _, verdict = bench(table, digits.model, digits.test, "--simulate", brief="--samples 100")
     assert figures(verdict["warnings"]).factor > 1.3
 
@@ -180,8 +180,8 @@ def test_a_trained_network_on_photographs_and_noise(
     if noisy:
         pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
         data = save_arrays(tmp_path / "noise.npz", pixels, np.zeros(64, np.int64))
-    table = calibrate_model(model, data, CalibrationConfig(samples=256))
-    build_from_model(BuildInputs(model=model, table=table, output=engine), BuildConfig())
+    table = calibrate_model(model, data, CalibrationRequest(samples=256))
+    build_from_model(BuildInputs(model=model, table=table, output=engine), BuildRequest())
     _, verdict = bench(engine, model, shared / "data/cifar10/test.npz")
     if noisy:
         assert figures(verdict["warnings"]).factor > 1.3

@@ -19,7 +19,7 @@ from edgeres.core.artifacts import load_engine
 from edgeres.core.audit import Audit, AuditedNode, EngineLayer, Source
 from edgeres.core.contract import ContractOptions
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import load_table
 from edgeres.errors import CoverageError
 from edgeres.evaluation.coverage import coverage_checks
@@ -71,7 +71,7 @@ def test_qdq_missing_on_the_shortcut_is_not_built(digits: Digits, tmp_path: Path
         network, model=without_pair(network.model, name, shortcut(network.model, name)[0])
     )
     contract = load_engine(digits.engine).manifest.contract
-    config = BuildConfig(required_coverage=100)
+    config = BuildRequest(required_coverage=100)
     with pytest.raises(CoverageError, match=rf"Add {name} \(ran in fp32\)") as refused:
         build_engine(bare, config, contract, output=tmp_path / "never.onnx")
     assert refused.value.exit_code == COVERAGE
@@ -239,8 +239,8 @@ def test_every_kind_of_block_raises_no_alarm(name: str, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
     data = save_arrays(tmp_path / "images.npz", pixels, np.zeros(8, np.int64))
     options = ContractOptions(preset="digits", input_size=networks.SIZE, resize=networks.SIZE)
-    table = calibrate_model(path, data, CalibrationConfig(), options)
-    config = BuildConfig()
+    table = calibrate_model(path, data, CalibrationRequest(), options)
+    config = BuildRequest()
     engine = build_from_model(
         BuildInputs(model=path, table=table, contract=options, output=tmp_path / "e.onnx"), config
     )

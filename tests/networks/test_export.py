@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeres.core.contract import Color, Contract, Interpolation, preset
-from edgeres.core.requests import ExportConfig
+from edgeres.core.requests import OnnxExportRequest
 from edgeres.errors import ArtifactError, ConfigError, ExportError
 from edgeres.networks import ARCHITECTURES, find_spec
 from edgeres.networks import onnx_export as export
@@ -38,7 +38,7 @@ from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 from edgeres.onnx_file import IR_VERSION, load_model, load_onnx
 
 CONTRACT = Contract(size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-CONFIG = ExportConfig(contract=CONTRACT)
+CONFIG = OnnxExportRequest(contract=CONTRACT)
 
 
 def slim(name: str) -> ModelSpec:
@@ -90,7 +90,7 @@ def test_every_architecture_exports_what_torch_computes(tmp_path: Path, name: st
     model = randomised(build_model(spec)).eval()
     size = 64 if spec.stem is Stem.IMAGENET else 16
     output = tmp_path / f"{name}.onnx"
-    export_onnx(model, ExportConfig(contract=replace(CONTRACT, size=size)), output=output)
+    export_onnx(model, OnnxExportRequest(contract=replace(CONTRACT, size=size)), output=output)
     images = np.random.default_rng(5).standard_normal((4, 3, size, size)).astype(np.float32)
     with torch.inference_mode():
         expected = model.double()(torch.from_numpy(images).double()).numpy()
@@ -149,7 +149,7 @@ def test_initializers_keep_the_names_of_the_weights(tmp_path: Path) -> None:
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     """Contract, classes and lineage are read back as they were given."""
-    config = ExportConfig(
+    config = OnnxExportRequest(
         contract=Contract(
             size=16, resize=20, interpolation=Interpolation.BICUBIC, color=Color.BGR, scale=1.0
         ),
@@ -179,7 +179,7 @@ def test_opset_and_ir_version_are_those_requested(tmp_path: Path, opset: int) ->
 def test_other_opsets_are_refused(opset: int) -> None:
     """Before 13 there is no per-channel Q/DQ, after 20 no exporter by tracing."""
     with pytest.raises(ConfigError) as refused:
-        ExportConfig(contract=CONTRACT, opset=opset)
+        OnnxExportRequest(contract=CONTRACT, opset=opset)
     assert str(refused.value) == (
         f"Opset {opset} is not supported; expected 13 to 20. Use 17, the newest that TensorRT 8.6 "
         "reads, unless a consumer needs another."
@@ -316,7 +316,7 @@ def test_an_error_within_torchs_exporter_is_explained(tmp_path: Path) -> None:
 
 def test_an_input_that_is_too_small_is_named(tmp_path: Path) -> None:
     """The network itself refuses it, before any export."""
-    config = ExportConfig(contract=Contract(size=2))
+    config = OnnxExportRequest(contract=Contract(size=2))
     with pytest.raises(ExportError, match=r"does not take images of the shape \(1, 3, 2, 2\): "):
         export_onnx(Network(torch.relu), config, output=tmp_path / "net.onnx")
 
@@ -486,7 +486,7 @@ def test_trained_cifar_nets_keep_every_decision(
     """The whole test set of CIFAR-10, normalised by hand: PyTorch's number to the image."""
     checkpoint = load_checkpoint(shared / "data" / "cifar10-resnets" / file)
     spec = spec_from_checkpoint(find_spec(name), checkpoint)
-    config = ExportConfig(contract=preset("cifar-imagenet-norm"))
+    config = OnnxExportRequest(contract=preset("cifar-imagenet-norm"))
     output = tmp_path / "net.onnx"
     export_onnx(model_from_checkpoint(spec, checkpoint), config, output=output)
     with np.load(shared / "data" / "cifar10" / "test.npz") as data:
@@ -507,7 +507,9 @@ def test_a_keras_resnet50_exports(shared: Path, tmp_path: Path) -> None:
     path = shared / "data" / "resnet50-imagenet" / "resnet50_v1_keras_fp16.pt"
     checkpoint = load_checkpoint(path)
     spec = spec_from_checkpoint(replace(find_spec("resnet50_v1"), bn_eps=1e-3), checkpoint)
-    config = ExportConfig(contract=preset("imagenet-caffe"), checkpoint_sha256=checkpoint.sha256)
+    config = OnnxExportRequest(
+        contract=preset("imagenet-caffe"), checkpoint_sha256=checkpoint.sha256
+    )
     output = tmp_path / "net.onnx"
     artifact = export_onnx(model_from_checkpoint(spec, checkpoint), config, output=output)
     assert (spec.conv_bias, artifact.num_classes) == (True, 1000)

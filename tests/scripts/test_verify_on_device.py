@@ -19,7 +19,7 @@ from pretend_cuda import PretendCuda
 from edgeres.core.artifacts import EngineArtifact, Manifest, TensorSpec
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.files import sha256_of
 from edgeres.images import load_dataset, select
 from edgeres.machine.cuda import NoCudaDevice
@@ -114,7 +114,7 @@ Build = Callable[..., EngineArtifact]
 def builder(change: Callable[[bytes], bytes] = bytes) -> Build:
     """Returns a builder whose plan is the network that TensorRT would be given."""
 
-    def build(inputs: BuildInputs, config: BuildConfig) -> EngineArtifact:
+    def build(inputs: BuildInputs, config: BuildRequest) -> EngineArtifact:
         assert (inputs.selection is not None) is (config.precision is Precision.MIXED)
         table, output = inputs.table, inputs.output
         assert not isinstance(table, Path)

@@ -9,11 +9,11 @@ import pytest
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.audit import Audit, AuditedNode, EngineLayer, Source
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import CoverageError
 from edgeres.targets.coverage import audited_nodes, check_coverage, requested_precision
 
-INT8 = BuildConfig(target="tensorrt", precision=Precision.INT8)
+INT8 = BuildRequest(target="tensorrt", precision=Precision.INT8)
 
 
 def audit(covered: int, missed: int) -> Audit:

@@ -15,14 +15,14 @@ from digits import Digits
 from edgeres.core.artifacts import EngineArtifact, load_engine, manifest_path
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import ArtifactError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.lowering import float_network
 from edgeres.serialization import json_text
 from edgeres.targets.engine_files import Built, save_engine
 
-CONFIG = BuildConfig(target="tensorrt", precision=Precision.FP32)
+CONFIG = BuildRequest(target="tensorrt", precision=Precision.FP32)
 OLD = Built(engine=b"old engine", versions={"tensorrt": "10.3.0"})
 NEW = replace(OLD, engine=b"new engine", flags=("STRONGLY_TYPED",))
 

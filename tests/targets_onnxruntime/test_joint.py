@@ -15,7 +15,7 @@ from tables import table_from_images, table_of
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.quantization.graph import view
 from edgeres.targets.onnxruntime.build import audit_of_graph, optimized_model
@@ -24,7 +24,7 @@ from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.placement import place_for_cpu
 
 Exact = NDArray[np.float64]
-INT8 = BuildConfig(precision=Precision.INT8)
+INT8 = BuildRequest(precision=Precision.INT8)
 
 
 def test_the_joint_weight_reads_stored_integers() -> None:

@@ -15,7 +15,7 @@ from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.audit import Source
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
 from edgeres.errors import BuildError, CoverageError, RunnerError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
@@ -25,7 +25,7 @@ from edgeres.targets.onnxruntime.build import audit_of_graph, check_integer, opt
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
 from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
-INT8 = BuildConfig(precision=Precision.INT8)
+INT8 = BuildRequest(precision=Precision.INT8)
 
 
 INTEGER_FORMS = {
@@ -169,7 +169,7 @@ def test_a_required_coverage_decides(seeded: LoweredNetwork, tmp_path: Path) -> 
 def test_an_fp32_engine_is_the_model_itself(digits: Digits, tmp_path: Path) -> None:
     """Nothing is lowered, and nothing is checked to be integer."""
     network = float_network(load_onnx(digits.model), Precision.FP32)
-    config = BuildConfig(precision=Precision.FP32)
+    config = BuildRequest(precision=Precision.FP32)
     engine = build_engine(network, config, preset("digits"), output=tmp_path / "a.onnx")
     assert onnx.load(engine.path).graph == onnx.load(digits.model).graph
     assert {layer.precision for layer in engine.manifest.layers} == {Precision.FP32}

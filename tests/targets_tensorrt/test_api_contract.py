@@ -21,7 +21,7 @@ from qdq import unit_table
 from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.lowering import float_network
@@ -69,7 +69,7 @@ class Case:
         trt.answers.inspected = '{"Layers": []}'
         is_rtx = self.version == "rtx"
         cache = None if is_rtx else str(folder / "timings")
-        config = BuildConfig(
+        config = BuildRequest(
             target="tensorrt-rtx" if is_rtx else "tensorrt",
             precision=self.precision,
             compute_capability=self.capability,

@@ -10,7 +10,7 @@ from onnx import parser
 
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError
 from edgeres.machine.cuda import CudaDevice
 from edgeres.targets.tensorrt.build_memory import (
@@ -68,9 +68,9 @@ NEEDS = BuildMemory(weights_mib=100, activations_mib=50)
 """350 MiB."""
 
 
-def config(workspace: int | None) -> BuildConfig:
+def config(workspace: int | None) -> BuildRequest:
     """Returns a request with this workspace."""
-    return BuildConfig(
+    return BuildRequest(
         target="tensorrt",
         options=TensorRTOptions(workspace_mib=workspace),
     )

@@ -26,7 +26,7 @@ from pretend_cuda import PretendCuda
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
 from edgeres.errors import BuildError, ConfigError, DependencyError
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, system_versions
@@ -38,7 +38,7 @@ from edgeres.workflows import BuildInputs, build_from_model
 
 VERSIONS = {"8.6": tensorrt_8_6, "10.3": tensorrt_10_3, "11.4": tensorrt_11, "RTX": tensorrt_rtx}
 
-FP32 = BuildConfig(target="tensorrt", precision=Precision.FP32)
+FP32 = BuildRequest(target="tensorrt", precision=Precision.FP32)
 
 ORIN = CudaDevice(
     name="Orin", compute_capability="8.7", memory_mib=7620, integrated=False, cuda="12.6"
@@ -54,7 +54,7 @@ class Request:
 
     def build(self, digits: Digits, target: str, folder: Path) -> EngineArtifact:
         """Builds the digits' engine as the command line does."""
-        config = BuildConfig(target=target, precision=self.precision, float_layers=self.floats)
+        config = BuildRequest(target=target, precision=self.precision, float_layers=self.floats)
         table = load_table(digits.table) if self.precision is Precision.INT8 else None
         return build_from_model(
             BuildInputs(model=digits.model, table=table, output=folder / "a.plan"), config
@@ -94,12 +94,12 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeTensorRT], FakeTensorR
 Use = Callable[[FakeTensorRT], FakeTensorRT]
 
 
-def build(network: LoweredNetwork, config: BuildConfig, folder: Path) -> EngineArtifact:
+def build(network: LoweredNetwork, config: BuildRequest, folder: Path) -> EngineArtifact:
     """Builds into a folder."""
     return build_engine(network, config, preset("digits"), output=folder / "a.plan")
 
 
-def refusal(network: LoweredNetwork, config: BuildConfig, folder: Path) -> str:
+def refusal(network: LoweredNetwork, config: BuildRequest, folder: Path) -> str:
     """Returns the sentence that a build is refused with; no file may be left."""
     with pytest.raises(BuildError) as refused:
         build(network, config, folder)
@@ -182,14 +182,14 @@ def test_the_profile_has_the_requested_batches(
 ) -> None:
     """Smallest, optimal and largest, with the image's own shape."""
     trt = use(tensorrt_10_3())
-    config = BuildConfig(target="tensorrt", precision=Precision.FP32, batch=(1, 8, 32))
+    config = BuildRequest(target="tensorrt", precision=Precision.FP32, batch=(1, 8, 32))
     build(network, config, tmp_path)
     (profile,) = trt.record.profiles
     assert profile == {"input": ((1, 3, 32, 32), (8, 3, 32, 32), (32, 3, 32, 32))}
 
 
 RTX = {
-    capability: BuildConfig(
+    capability: BuildRequest(
         target="tensorrt-rtx", precision=Precision.FP32, compute_capability=capability
     )
     for capability in ("8.6", "12.0", "9.0", "86", "1.20", "ENT")
@@ -219,7 +219,7 @@ def test_without_a_name_the_gpu_of_this_machine_is_meant(
 ) -> None:
     """Nothing is set, which is the builder's word for it; the manifest names the GPU."""
     trt = use(tensorrt_rtx())
-    config = BuildConfig(target="tensorrt-rtx", precision=Precision.FP32)
+    config = BuildRequest(target="tensorrt-rtx", precision=Precision.FP32)
     manifest = build(network, config, tmp_path).manifest
     assert trt.record.settings.keys() == {"profiling_verbosity", "progress_monitor"}
     assert trt.record.capabilities == {}
@@ -319,7 +319,7 @@ def test_without_a_gpu_nvidia_is_not_called(
     """Its builder would end the process on such a machine; the sentence says what works."""
     trt = use(fake())
     monkeypatch.setattr(tensorrt, "has_nvidia_gpu", lambda: False)
-    config = BuildConfig(target=target, precision=Precision.FP32)
+    config = BuildRequest(target=target, precision=Precision.FP32)
     assert refusal(network, config, tmp_path) == message
     assert trt.record.creation_flags is None
 
@@ -345,7 +345,7 @@ def test_a_missing_module_is_named_with_what_to_do(
 ) -> None:
     """The pip line, or where the board's own comes from."""
     monkeypatch.setitem(sys.modules, module, None)
-    config = BuildConfig(target=target, precision=Precision.FP32)
+    config = BuildRequest(target=target, precision=Precision.FP32)
     with pytest.raises(DependencyError) as refused:
         build(network, config, tmp_path)
     message = str(refused.value)

@@ -19,7 +19,7 @@ from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError, ConfigError, EdgeresError
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
@@ -62,17 +62,17 @@ def saved(model: onnx.ModelProto, folder: Path) -> LoweredNetwork:
     return float_network(load_onnx(folder / "m.onnx"), Precision.FP32)
 
 
-def config(target: str = "tensorrt", **options: Any) -> BuildConfig:
+def config(target: str = "tensorrt", **options: Any) -> BuildRequest:
     """Returns a request in FP16."""
-    return BuildConfig(target=target, precision=Precision.FP16, options=TensorRTOptions(**options))
+    return BuildRequest(target=target, precision=Precision.FP16, options=TensorRTOptions(**options))
 
 
-def build(request: BuildConfig, lowered: LoweredNetwork, folder: Path) -> EngineArtifact:
+def build(request: BuildRequest, lowered: LoweredNetwork, folder: Path) -> EngineArtifact:
     """Builds into a folder."""
     return build_engine(lowered, request, CONTRACT, output=folder / "a.plan")
 
 
-def refusal(request: BuildConfig, lowered: LoweredNetwork, folder: Path) -> str:
+def refusal(request: BuildRequest, lowered: LoweredNetwork, folder: Path) -> str:
     """Returns the sentence of a refusal that leaves no plan."""
     with pytest.raises(EdgeresError) as refused:
         build(request, lowered, folder)
@@ -458,6 +458,6 @@ def test_a_request_that_no_builder_takes_is_no_request() -> None:
     """Checked where it is made."""
     with pytest.raises(ConfigError, match="--optimization-level is -1; expected 0 to 5"):
         TensorRTOptions(optimization_level=-1)
-    request = BuildConfig(options=TensorRTOptions(refit=True))
+    request = BuildRequest(options=TensorRTOptions(refit=True))
     with pytest.raises(ConfigError, match="--refit: for TensorRT plans alone"):
         find_target(request.target).check_request(request)

@@ -16,7 +16,7 @@ from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.audit import Source
 from edgeres.core.contract import Contract, preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
 from edgeres.errors import CoverageError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
@@ -27,8 +27,8 @@ from edgeres.targets.tensorrt.parsed_audit import NOTE, audit_of_network
 from edgeres.targets.tensorrt.placement import place_for_tensorrt
 from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
-RTX = BuildConfig(target="tensorrt-rtx", compute_capability="8.6", required_coverage=100.0)
-INT8 = BuildConfig(target="tensorrt-rtx", precision=Precision.INT8)
+RTX = BuildRequest(target="tensorrt-rtx", compute_capability="8.6", required_coverage=100.0)
+INT8 = BuildRequest(target="tensorrt-rtx", precision=Precision.INT8)
 
 
 def layers(**kinds: str) -> tuple[LayerPrecision, ...]:

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.contract import Contract, preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, CalibrationConfig, ExportConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest, OnnxExportRequest
 from edgeres.core.table import CalibrationTable, load_table
 from edgeres.errors import BuildError, ConfigError
 from edgeres.networks import ARCHITECTURES
@@ -27,7 +27,7 @@ from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 
 pytestmark = pytest.mark.rtx
 
-RTX = BuildConfig(target="tensorrt-rtx", compute_capability="8.6")
+RTX = BuildRequest(target="tensorrt-rtx", compute_capability="8.6")
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ def calibrated(spec: ModelSpec, folder: Path) -> tuple[Path, CalibrationTable]:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.constant_(module.weight, 0.1)  # or dozens of random blocks overflow
-    export_onnx(network, ExportConfig(contract=Contract(size=size)), output=model)
+    export_onnx(network, OnnxExportRequest(contract=Contract(size=size)), output=model)
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     np.savez(data, images=images)
-    return model, calibrate_model(model, data, CalibrationConfig())
+    return model, calibrate_model(model, data, CalibrationRequest())
 
 
 @pytest.mark.parametrize("spec", STRUCTURES, ids=STRUCTURES.values())

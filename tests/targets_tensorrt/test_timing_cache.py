@@ -15,7 +15,7 @@ from networks import SIZE, network
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import ArtifactError, MismatchError
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
@@ -46,7 +46,7 @@ def build(lowered: LoweredNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for name, value in answers.items():
             setattr(trt.answers, name, value)
         options = TensorRTOptions(timing_cache=str(tmp_path / "timings"))
-        config = BuildConfig(target="tensorrt", precision=Precision.FP16, options=options)
+        config = BuildRequest(target="tensorrt", precision=Precision.FP16, options=options)
         output = tmp_path / "a.plan"
         build_engine(lowered, config, Contract(size=SIZE), output=output)
         return trt

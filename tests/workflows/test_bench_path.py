@@ -12,10 +12,10 @@ from digits import CLASSES, Digits
 from PIL import Image
 
 from edgeres.core.artifacts import load_engine
-from edgeres.core.bench_requests import BenchConfig, BenchInputs, LoadGenConfig, Scenario
+from edgeres.core.bench_requests import BenchInputs, BenchRequest, LoadGenRequest, Scenario
 from edgeres.core.contract import ContractOptions, preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, CalibrationConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import load_table
 from edgeres.core.verdict import FileRecord, Verdict
 from edgeres.errors import DataError
@@ -30,11 +30,11 @@ from edgeres.workflows import (
     export_stage,
 )
 
-QUICK = BenchConfig(iterations=2, warmup=0, energy=False)
+QUICK = BenchRequest(iterations=2, warmup=0, energy=False)
 
 
 def bench(
-    digits: Digits, data: Path, *, simulate: bool = False, config: BenchConfig = QUICK
+    digits: Digits, data: Path, *, simulate: bool = False, config: BenchRequest = QUICK
 ) -> Verdict:
     """Returns the verdict on the digits' engine, or on its table."""
     request = BenchInputs(
@@ -146,7 +146,9 @@ def test_class_folders_are_matched_by_the_names_in_the_model(
     )
     assert stage.export_model(request, output=model).classes == tuple(names)
     engine = tmp_path / "named.fp32.onnx"
-    build_from_model(BuildInputs(model=model, output=engine), BuildConfig(precision=Precision.FP32))
+    build_from_model(
+        BuildInputs(model=model, output=engine), BuildRequest(precision=Precision.FP32)
+    )
     _, test = embedded_digits()
     assert test.labels is not None
     for row in range(100):
@@ -188,7 +190,7 @@ def test_few_or_equal_calibration_images_are_logged(
 ) -> None:
     """Distinct images are counted; 64 are enough."""
     save_rows(digits.train, rows, tmp_path / "few.npz")
-    calibrate_model(digits.model, tmp_path / "few.npz", CalibrationConfig())
+    calibrate_model(digits.model, tmp_path / "few.npz", CalibrationRequest())
     assert len(caplog.messages) == len(expected)
     for message, start in zip(caplog.messages, expected, strict=True):
         assert message.startswith(start)
@@ -214,14 +216,14 @@ def test_the_environment_is_in_the_verdict(digits: Digits) -> None:
 
 def test_a_latency_batch_larger_than_the_data_is_refused(digits: Digits) -> None:
     """Images are never repeated to fill it."""
-    config = BenchConfig(samples=3, latency_batch=4, iterations=1, warmup=0, energy=False)
+    config = BenchRequest(samples=3, latency_batch=4, iterations=1, warmup=0, energy=False)
     with pytest.raises(DataError, match=r"A latency batch of 4 needs as many images; the data has"):
         bench(digits, digits.test, config=config)
 
 
 def test_the_draw_is_by_class_and_by_seed(digits: Digits) -> None:
     """A tenth of the images has a tenth of each class, and the same seed draws the same."""
-    config = BenchConfig(samples=10 * CLASSES, iterations=1, warmup=0, energy=False, seed=3)
+    config = BenchRequest(samples=10 * CLASSES, iterations=1, warmup=0, energy=False, seed=3)
     first, second = (bench(digits, digits.test, config=config).accuracy for _ in range(2))
     assert first == second
     assert first.reference.samples == 100
@@ -267,7 +269,7 @@ def test_the_machine_is_watched_and_energy_explained(digits: Digits) -> None:
 def test_loadgen_drives_the_engine(digits: Digits, tmp_path: Path) -> None:
     """Its logs are kept and its word is in the verdict."""
     pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is not installed")
-    scenario = LoadGenConfig(scenario=Scenario.MULTI_STREAM, seconds=0.2)
+    scenario = LoadGenRequest(scenario=Scenario.MULTI_STREAM, seconds=0.2)
     request = BenchInputs(
         engine=digits.engine, reference=digits.model, data=digits.test, loadgen_logs=tmp_path
     )
@@ -287,7 +289,7 @@ def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path)
             selection=SelectionData(data=digits.train, labelled=True, samples=64),
             output=engine,
         ),
-        BuildConfig(precision=Precision.MIXED, max_drop_pp=-1.0),
+        BuildRequest(precision=Precision.MIXED, max_drop_pp=-1.0),
     )
     kept = [la for la in load_engine(engine).manifest.layers if la.precision is Precision.FP32]
     found = bench_engine(
@@ -311,7 +313,7 @@ def test_copies_among_the_selection_images_count_once(digits: Digits, tmp_path: 
                 selection=SelectionData(data=tmp_path / f"{name}.npz", labelled=True),
                 output=engine,
             ),
-            BuildConfig(precision=Precision.MIXED, max_drop_pp=100.0),
+            BuildRequest(precision=Precision.MIXED, max_drop_pp=100.0),
         )
         search = load_engine(engine).manifest.search
         assert search is not None

@@ -11,7 +11,7 @@ import pytest
 from commands import refusal, run
 
 from edgeres.core.artifacts import load_engine, manifest_path
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import load_table
 from edgeres.onnx_file import load_onnx
 from edgeres.workflows import demo, run_demo
@@ -49,8 +49,8 @@ def test_without_rtx_the_cpu_engine_is_all(tmp_path: Path, monkeypatch: pytest.M
     assert (result.engine.manifest.target, result.simulated) == ("onnxruntime", False)
     assert result.verdict.latency is not None
     assert [line.split()[0] for line in told] == ["export", "calibrate", "build", "bench"]
-    assert f" {CalibrationConfig().samples} training images" in told[1]
-    assert load_table(tmp_path / "digits.table.json").samples == CalibrationConfig().samples
+    assert f" {CalibrationRequest().samples} training images" in told[1]
+    assert load_table(tmp_path / "digits.table.json").samples == CalibrationRequest().samples
 
 
 def test_nothing_is_left_without_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

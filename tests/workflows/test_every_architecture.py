@@ -17,7 +17,7 @@ from torch import nn
 from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.contract import Contract, preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig, CalibrationConfig, ExportConfig
+from edgeres.core.requests import BuildRequest, CalibrationRequest, OnnxExportRequest
 from edgeres.core.table import CalibrationTable
 from edgeres.images import embedded_digits, normalise
 from edgeres.networks import ARCHITECTURES, find_spec
@@ -89,8 +89,8 @@ def member(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     shape = (IMAGES, spec.input_size, spec.input_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.savez(folder / "a.npz", images=pixels, labels=np.arange(IMAGES))
-    exported = export_onnx(model, ExportConfig(contract=contract), output=folder / "a.onnx")
-    config = CalibrationConfig(samples=IMAGES, batch_size=IMAGES)
+    exported = export_onnx(model, OnnxExportRequest(contract=contract), output=folder / "a.onnx")
+    config = CalibrationRequest(samples=IMAGES, batch_size=IMAGES)
     table = calibrate_model(exported.path, folder / "a.npz", config)
     return Member(model, normalise(pixels, contract), exported.path, table)
 
@@ -101,7 +101,7 @@ def test_every_architecture_runs_in_int8(member: Member, tmp_path: Path) -> None
         expected = member.model(torch.from_numpy(member.images)).numpy()
     engine = build_from_model(
         BuildInputs(model=member.path, table=member.table, output=tmp_path / "b.onnx"),
-        BuildConfig(),
+        BuildRequest(),
     )
     with engine_runner(engine) as runner:
         found = runner.infer(member.images)
@@ -117,7 +117,7 @@ def test_every_architecture_runs_in_int8(member: Member, tmp_path: Path) -> None
 def test_nvidias_builder_takes_every_architecture(member: Member, tmp_path: Path) -> None:
     """TensorRT for RTX parses and builds INT8 with FP16 around it, all of it in its precision."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    config = BuildConfig(target="tensorrt-rtx", compute_capability="8.6", required_coverage=100.0)
+    config = BuildRequest(target="tensorrt-rtx", compute_capability="8.6", required_coverage=100.0)
     engine = build_from_model(
         BuildInputs(model=member.path, table=member.table, output=tmp_path / "b.plan"), config
     )

@@ -17,7 +17,7 @@ from pretend_cuda import PretendCuda
 from edgeres.core.artifacts import EngineArtifact, Manifest, load_engine
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.files import sha256_of
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.quantization.lowering import float_network
@@ -34,14 +34,14 @@ def trt(cuda: PretendCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> F
 
 
 @pytest.fixture
-def built(trt: FakeRuntimeModule, monkeypatch: pytest.MonkeyPatch) -> list[BuildConfig]:
+def built(trt: FakeRuntimeModule, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
     """What was asked of the builder, which writes the model itself as the plan."""
-    asked: list[BuildConfig] = []
+    asked: list[BuildRequest] = []
 
     def build(
         target: TensorRTTarget,
         network: LoweredNetwork,
-        config: BuildConfig,
+        config: BuildRequest,
         contract: Contract,
         *,
         output: Path,
@@ -88,7 +88,9 @@ def bench(digits: Digits, plan: Path, *more: object, quick: str = QUICK) -> dict
     return verdict
 
 
-def test_the_verdict_is_the_cpu_s(built: Sequence[BuildConfig], digits: Digits, plan: Path) -> None:
+def test_the_verdict_is_the_cpu_s(
+    built: Sequence[BuildRequest], digits: Digits, plan: Path
+) -> None:
     """The same engine, so the same images are right; who ran where is told."""
     found = bench(digits, plan)
     other = bench(digits, digits.engine)
@@ -101,7 +103,7 @@ def test_the_verdict_is_the_cpu_s(built: Sequence[BuildConfig], digits: Digits, 
 
 @pytest.mark.parametrize("timing", ["end-to-end", "end-to-end-graph", "compute", "compute-graph"])
 def test_the_mode_is_named(
-    timing: str, built: Sequence[BuildConfig], digits: Digits, plan: Path
+    timing: str, built: Sequence[BuildRequest], digits: Digits, plan: Path
 ) -> None:
     """And both networks are timed on the GPU, each by its plan."""
     latency = bench(digits, plan, "--timing", timing)["latency"]
@@ -113,7 +115,7 @@ def test_the_mode_is_named(
 
 
 def test_the_reference_engine_is_built_once(
-    built: Sequence[BuildConfig], digits: Digits, plan: Path, tmp_path: Path
+    built: Sequence[BuildRequest], digits: Digits, plan: Path, tmp_path: Path
 ) -> None:
     """In FP32, for the batch that is timed, and kept; one that was damaged is built anew."""
     for _ in range(2):
@@ -130,7 +132,7 @@ def test_the_reference_engine_is_built_once(
 
 
 def test_another_gpu_has_another_reference(
-    built: Sequence[BuildConfig], digits: Digits, plan: Path, cuda: PretendCuda, tmp_path: Path
+    built: Sequence[BuildRequest], digits: Digits, plan: Path, cuda: PretendCuda, tmp_path: Path
 ) -> None:
     """What one GPU runs fastest is no reference for the next."""
     bench(digits, plan)
@@ -165,7 +167,7 @@ def test_a_mode_of_the_gpu_s_is_refused_on_the_cpu(digits: Digits) -> None:
 
 
 def test_a_plan_without_a_manifest_needs_trust(
-    built: Sequence[BuildConfig], digits: Digits, plan: Path
+    built: Sequence[BuildRequest], digits: Digits, plan: Path
 ) -> None:
     """A plan is code. With the user's word it runs as one of the reference's model."""
     with_manifest = bench(digits, plan)

@@ -16,7 +16,7 @@ from commands import run
 from digits import QUICK, Digits
 from PIL import Image
 
-from edgeres.core.bench_requests import BenchConfig, BenchInputs, ReportFiles
+from edgeres.core.bench_requests import BenchInputs, BenchRequest, ReportFiles
 from edgeres.core.verdict import Answer, Flip, Verdict
 from edgeres.errors import ArtifactError, ConfigError, DependencyError
 from edgeres.images import load_dataset, select
@@ -25,7 +25,7 @@ from edgeres.workflows.report import check_reports, write_reports
 
 pytest.importorskip("jinja2", reason="jinja2, which renders the page, is not installed")
 
-QUICK_CONFIG = BenchConfig(samples=50, seed=3, iterations=2, warmup=0, energy=False)
+QUICK_CONFIG = BenchRequest(samples=50, seed=3, iterations=2, warmup=0, energy=False)
 
 
 def inputs_of(digits: Digits, **reports: Path) -> BenchInputs:

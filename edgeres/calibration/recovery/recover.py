@@ -32,7 +32,7 @@ from edgeres.calibration.recovery.layers import (
 from edgeres.calibration.recovery.replay import ReplayPair, float_replay, quantized_replay
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, LayerError, Recovery
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.installation import install_hint
@@ -71,7 +71,7 @@ def recover(
     model: LoadedModel,
     table: CalibrationTable,
     images: Array,
-    config: CalibrationConfig,
+    config: CalibrationRequest,
     *,
     progress: Progress = silent,
 ) -> CalibrationTable:
@@ -194,7 +194,7 @@ def _fit_layers(
     trained: _TrainedNetwork,
     base: Graph,
     table: CalibrationTable,
-    config: CalibrationConfig,
+    config: CalibrationRequest,
     progress: Progress,
 ) -> dict[str, Fitted]:
     """Returns each quantized convolution as fitted, by name, in topological order."""

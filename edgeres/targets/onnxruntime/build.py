@@ -19,7 +19,7 @@ from edgeres.core.artifacts import EngineArtifact, LayerPrecision
 from edgeres.core.audit import Audit, EngineLayer, Source
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import ArtifactError, CoverageError
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.session import open_session
@@ -59,7 +59,7 @@ _Operator = tuple[str, str]
 
 
 def build(
-    network: LoweredNetwork, config: BuildConfig, contract: Contract, *, output: Path
+    network: LoweredNetwork, config: BuildRequest, contract: Contract, *, output: Path
 ) -> EngineArtifact:
     """Writes the network as an ONNX file, after ONNX Runtime has shown how it runs it.
 

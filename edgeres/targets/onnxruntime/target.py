@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgeres.core.bench_requests import Timing
 from edgeres.core.builder_options import NO_BUILDER_OPTIONS, changed_options
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import ConfigError
 from edgeres.progress import Progress, silent
 from edgeres.targets.base import Target
@@ -31,7 +31,7 @@ class OnnxRuntimeTarget(Target):
     def is_installed(self) -> bool:
         return importlib.util.find_spec("onnxruntime") is not None
 
-    def check_request(self, request: BuildConfig) -> None:
+    def check_request(self, request: BuildRequest) -> None:
         if request.options != NO_BUILDER_OPTIONS:
             raise ConfigError(
                 f"{', '.join(changed_options(request.options))}: for TensorRT plans alone, and the "
@@ -62,7 +62,7 @@ class OnnxRuntimeTarget(Target):
     def lower(
         self,
         model: LoadedModel,
-        request: BuildConfig,
+        request: BuildRequest,
         table: CalibrationTable | None,
         method: Method | None,
         mix: Mix,
@@ -77,7 +77,7 @@ class OnnxRuntimeTarget(Target):
     def build(
         self,
         network: LoweredNetwork,
-        request: BuildConfig,
+        request: BuildRequest,
         contract: Contract,
         *,
         output: Path,
@@ -108,8 +108,8 @@ class OnnxRuntimeTarget(Target):
     def recognizes(self, engine: bytes) -> bool:
         return False
 
-    def portable_request(self) -> BuildConfig | None:
-        return BuildConfig(target=self.name, precision=Precision.INT8)
+    def portable_request(self) -> BuildRequest | None:
+        return BuildRequest(target=self.name, precision=Precision.INT8)
 
 
 TARGET = OnnxRuntimeTarget(

@@ -13,7 +13,7 @@ import onnx
 
 from edgeres.core.cost import VALUE_BYTES
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError
 from edgeres.machine.cuda import CudaDevice
 from edgeres.quantization.cost import peak_activations
@@ -61,7 +61,7 @@ def estimate_build_memory(
 
 
 def workspace_limit_mib(
-    needed: BuildMemory, config: BuildConfig, device: CudaDevice | None, free_mib: int | None
+    needed: BuildMemory, config: BuildRequest, device: CudaDevice | None, free_mib: int | None
 ) -> int | None:
     """Returns the workspace limit to set; None leaves TensorRT's own, all of the GPU's memory.
 

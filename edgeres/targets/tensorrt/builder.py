@@ -16,7 +16,7 @@ from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import HardwareCompatibility
 from edgeres.core.contract import Contract
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError, ConfigError
 from edgeres.machine import describe_machine, has_nvidia_gpu
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, find_cuda_device, system_versions
@@ -46,7 +46,7 @@ _LOG = logging.getLogger("edgeres.targets")
 
 def build(
     network: LoweredNetwork,
-    config: BuildConfig,
+    config: BuildRequest,
     contract: Contract,
     *,
     output: Path,
@@ -97,7 +97,7 @@ def build(
     return save_engine(built, network, config, contract, output)
 
 
-def _device(config: BuildConfig) -> CudaDevice | None:
+def _device(config: BuildRequest) -> CudaDevice | None:
     """Returns the GPU to build on and for; None where the plan is for a named compute capability."""
     options = config.options
     if not has_nvidia_gpu():
@@ -151,7 +151,7 @@ class _BuildSteps:
     trt: Any
     """`tensorrt` or `tensorrt_rtx`."""
     network: LoweredNetwork
-    config: BuildConfig
+    config: BuildRequest
     device: CudaDevice | None
     """None where the plan is for a GPU that is not in this machine."""
     log: TensorRTLog

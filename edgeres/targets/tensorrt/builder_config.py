@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError, ConfigError
 from edgeres.targets.tensorrt.module import is_strongly_typed
 
@@ -107,7 +107,7 @@ FEATURES = (
 """The options that a module may lack."""
 
 
-def check_features(trt: Any, config: BuildConfig) -> None:
+def check_features(trt: Any, config: BuildRequest) -> None:
     """Checks that the module has every requested option.
 
     Raises:
@@ -168,7 +168,7 @@ def check_dla(builder: Any, definition: Any, builder_config: Any, options: Tenso
         )
 
 
-def builder_flags(trt: Any, config: BuildConfig) -> tuple[str, ...]:
+def builder_flags(trt: Any, config: BuildRequest) -> tuple[str, ...]:
     """Returns the names of the BuilderFlags that a build sets."""
     options = config.options
     # A strongly typed network carries its types itself, and TensorRT refuses the flags beside it.
@@ -186,7 +186,7 @@ def builder_flags(trt: Any, config: BuildConfig) -> tuple[str, ...]:
 
 
 def set_options(
-    trt: Any, builder_config: Any, config: BuildConfig, workspace_mib: int | None
+    trt: Any, builder_config: Any, config: BuildRequest, workspace_mib: int | None
 ) -> None:
     """Sets every requested option on an IBuilderConfig, and reads each back.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeres.core.contract import Contract
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import ConfigError
 
 Shape = tuple[int, ...]
@@ -14,7 +14,7 @@ _DYNAMIC = -1
 
 
 def profile_shapes(
-    declared: Shape, config: BuildConfig, contract: Contract, path: Path
+    declared: Shape, config: BuildRequest, contract: Contract, path: Path
 ) -> tuple[Shape, Shape, Shape]:
     """Returns the smallest, optimal and largest shape of the image tensor.
 
@@ -31,7 +31,7 @@ def profile_shapes(
     if declared[0] != _DYNAMIC:
         fixed = (declared[0],) * 3
         # The default profile was not requested, so it gives way to the model's own batch.
-        if batch not in {fixed, BuildConfig().batch}:
+        if batch not in {fixed, BuildRequest().batch}:
             raise ConfigError(
                 f"{path} takes batches of {declared[0]} alone, and --batch is "
                 f"{':'.join(map(str, batch))}. Export it with a dynamic batch, or pass --batch "

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import ArtifactError
 from edgeres.files import make_folder
 from edgeres.machine.cuda import CudaDevice, find_cuda_device
@@ -66,7 +66,7 @@ def reference_engine(
     except ArtifactError:
         # Absent, or half of it lost: either way it is built anew.
         make_folder(folder)
-    config = BuildConfig(
+    config = BuildRequest(
         target=target.name, precision=Precision.FP32, batch=(1, batch, max(batch, _LARGEST_BATCH))
     )
     network = target.lower(model, config, None, None, ALL_INTEGER)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.core.bench_requests import Timing
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildConfig
+from edgeres.core.requests import BuildRequest
 from edgeres.errors import ConfigError
 from edgeres.installation import is_installed
 from edgeres.progress import Progress, silent
@@ -39,7 +39,7 @@ class TensorRTTarget(Target):
     def is_installed(self) -> bool:
         return is_installed(self.module)
 
-    def check_request(self, request: BuildConfig) -> None:
+    def check_request(self, request: BuildRequest) -> None:
         if request.compute_capability is not None and self.name != TENSORRT_RTX:
             raise ConfigError(
                 f"--compute-capability {request.compute_capability} needs --target {TENSORRT_RTX}; "
@@ -54,7 +54,7 @@ class TensorRTTarget(Target):
     def lower(
         self,
         model: LoadedModel,
-        request: BuildConfig,
+        request: BuildRequest,
         table: CalibrationTable | None,
         method: Method | None,
         mix: Mix,
@@ -76,7 +76,7 @@ class TensorRTTarget(Target):
     def build(
         self,
         network: LoweredNetwork,
-        request: BuildConfig,
+        request: BuildRequest,
         contract: Contract,
         *,
         output: Path,
@@ -106,10 +106,10 @@ class TensorRTTarget(Target):
     def recognizes(self, engine: bytes) -> bool:
         return engine.startswith(_RTX_MAGIC) is (self.name == TENSORRT_RTX)
 
-    def portable_request(self) -> BuildConfig | None:
+    def portable_request(self) -> BuildRequest | None:
         if self.name != TENSORRT_RTX or not self.is_installed():
             return None
-        return BuildConfig(target=self.name, precision=Precision.INT8, compute_capability="8.6")
+        return BuildRequest(target=self.name, precision=Precision.INT8, compute_capability="8.6")
 
 
 TARGETS = tuple(

@@ -21,7 +21,7 @@ from edgeres.calibration.recovery.equalize import equalization_of
 from edgeres.calibration.recovery.recover import recover
 from edgeres.core.methods import Method, Recover
 from edgeres.core.precision import Precision
-from edgeres.core.requests import CalibrationConfig
+from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable, load_table
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.onnx_file import LoadedModel, load_onnx
@@ -33,7 +33,7 @@ from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 S = TypeVar("S", bound=Sized)
 
 CONFIGS = {
-    kind: CalibrationConfig(recover=kind, recover_iterations=40, method=Method.MAX)
+    kind: CalibrationRequest(recover=kind, recover_iterations=40, method=Method.MAX)
     for kind in (Recover.BIAS, Recover.ADAROUND)
 }
 
