@@ -152,14 +152,13 @@ def command_line() -> tuple[str, ...]:
 def progress_bars() -> Iterator[Progress]:
     """Shows a bar with the time left on stderr for each stage that reports to what it yields."""
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("left"),
+        TextColumn("{task.fields[count]} done, left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
@@ -168,14 +167,18 @@ def progress_bars() -> Iterator[Progress]:
     hidden = is_quiet() or not console.is_terminal
     with Bars(*columns, console=console, transient=True, disable=hidden) as bars:
         tasks: dict[str, TaskID] = {}
+        reached: dict[str, float] = {}
 
         def show(stage: str, done: float, total: float, note: str = "") -> None:
+            # A search reports a fraction, a pass over images or layers their number.
+            count = f"{done:.0f}/{total:.0f}" if total > 1 else f"{done / total:.0%}"
             # A stage that goes back has begun anew, such as the evaluation of the next target.
-            if stage not in tasks or done < bars.tasks[-1].completed:
+            if stage not in tasks or done < reached[stage]:
                 for task in tasks.values():
                     bars.update(task, visible=False)
-                tasks[stage] = bars.add_task(stage, total=total, note=note)
-            bars.update(tasks[stage], completed=done, total=total, note=note)
+                tasks[stage] = bars.add_task(stage, total=total, note=note, count=count)
+            reached[stage] = done
+            bars.update(tasks[stage], completed=done, total=total, note=note, count=count)
 
         yield show
 
