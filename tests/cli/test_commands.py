@@ -93,7 +93,7 @@ def test_every_command_has_the_common_options(name: str) -> None:
     ("words", "hint"),
     [
         (["exprot"], "Did you mean 'export'?"),
-        (["bench", "--markdwn", "a"], "Did you mean '--markdown'?"),
+        (["bench", "--simulat", "a"], "Did you mean '--simulate'?"),
         (["export", "reznet50", "--weights", "a", "-o", "b"], "Did you mean 'resnet50'?"),
         (["export", "a", "--preset", "imagnet"], "Did you mean 'imagenet'?"),
         (["calibrate", "a", "--method", "entropie"], "Did you mean 'entropy'?"),
