@@ -56,6 +56,8 @@ CLEAN_DOCSTRINGS: tuple[str, ...] = (
     "workflows",
     "core",
     "edgeres",
+    "networks",
+    "scripts",
 )
 """Areas whose docstrings have none of the phrases either."""
 

@@ -36,7 +36,7 @@ from edgeres.networks.weights_file import read_weights
 _LOG = logging.getLogger("edgeres.networks")
 
 _LISTED = 3
-"""Names that a message lists before it says `...`."""
+"""Names that a message lists before `...`."""
 
 _NEAR = 0.5
 """Fraction of tensors that must fit before an architecture is called the nearest."""
@@ -108,7 +108,7 @@ def spec_from_checkpoint(
         checkpoint: the weights that will fill it.
         num_classes: requested classes, compared with the file's; None: as the file has it.
         shortcut: requested kind; None: a CIFAR net of basic blocks has option B where the file
-            has projections and A where it has none, any other net what `spec` says.
+            has projections and A where it has none, any other net that of `spec`.
 
     Raises:
         CheckpointError: the file has another number of classes than was requested.

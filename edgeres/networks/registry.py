@@ -107,7 +107,7 @@ def equal_shapes(name: str) -> tuple[str, ...]:
 
 
 def is_published(name: str) -> bool:
-    """Whether a name asks for published weights, such as `timm:resnet50.a1_in1k`."""
+    """Whether a name stands for published weights, such as `timm:resnet50.a1_in1k`."""
     return any(name.startswith(f"{publisher}:") for publisher in Publisher)
 
 

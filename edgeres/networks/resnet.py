@@ -100,7 +100,7 @@ class Bottleneck(nn.Module):
     v1.5 strides in the 3x3, as torchvision does; v1 in the first 1x1. `groups` and
     `width_per_group` make it ResNeXt's or Wide ResNet's.
 
-    Source: He et al. 2016a, figure 5 right; Xie et al. 2017, figure 3c.
+    Source: He et al. 2016a, figure 5 (bottleneck); Xie et al. 2017, figure 3c.
     """
 
     def __init__(self, spec: ModelSpec, inside: int, planes: int, stride: int) -> None:
