@@ -57,10 +57,6 @@ class _LazyCommands(Mapping[str, click.Command]):
 class _Commands(click.Group):
     """Turns an EdgeresError into its message and exit code, whatever command raised it."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.commands = _LazyCommands()  # type: ignore[assignment]  # click only reads it
-
     def main(self, *args: Any, **options: Any) -> Any:
         """Runs a command line; what stdout did not take ends it with an error."""
         try:
@@ -97,7 +93,11 @@ class _Commands(click.Group):
             formatter.write_dl(list(SHORT_HELP.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    commands=_LazyCommands(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, "-V", "--version", prog_name="edgeres")
 def main() -> None:
     """Take a trained ResNet to an INT8 or FP16 engine, and prove what it cost and won.
