@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from digits import QUICK, Digits
 from networks import images, network
@@ -111,7 +110,7 @@ LINES = (
 )
 
 
-def written_at_home(digits: Digits, folder: Path, **more: str) -> list[str]:
+def written_at_home(digits: Digits, folder: Path) -> list[str]:
     """Returns what the commands leave in an empty HOME and TMPDIR."""
     home, temporary, out = (folder / name for name in ("home", "tmp", "out"))
     for path in (home, temporary, out):
@@ -121,7 +120,7 @@ def written_at_home(digits: Digits, folder: Path, **more: str) -> list[str]:
         for name, value in os.environ.items()
         if name != "ORT_DISABLE_TELEMETRY" and not name.startswith("XDG_")
     }
-    environment |= {"HOME": str(home), "TMPDIR": str(temporary), **more}
+    environment |= {"HOME": str(home), "TMPDIR": str(temporary)}
     for line in LINES:
         words = digits.words(line, out=out)
         subprocess.run(
@@ -138,8 +137,38 @@ def test_nothing_is_written_at_home(digits: Digits, tmp_path: Path) -> None:
     assert written_at_home(digits, tmp_path) == []
 
 
-def test_a_user_who_wants_telemetry_keeps_it(digits: Digits, tmp_path: Path) -> None:
-    """The variable is the user's; and without it the test above would see what is written."""
-    if int(onnxruntime.__version__.split(".")[1]) < 32:
-        pytest.skip("earlier versions have no telemetry on Linux")
-    assert written_at_home(digits, tmp_path, ORT_DISABLE_TELEMETRY="0") != []
+READ_WHILE_LOADING = """
+import builtins, os, sys
+import edgeres.session
+
+load = builtins.__import__
+def importing(name, *more):
+    if name == "onnxruntime" and name not in sys.modules:
+        print(os.environ.get("ORT_DISABLE_TELEMETRY"))
+    return load(name, *more)
+builtins.__import__ = importing
+
+try:
+    edgeres.session.open_session(b"")
+except edgeres.session.RunnerError:
+    pass
+"""
+
+
+@pytest.mark.parametrize(("users", "read"), [(None, "1"), ("0", "0"), ("1", "1")])
+def test_telemetry_is_off_before_the_library_loads_unless_the_user_set_it(
+    users: str | None, read: str
+) -> None:
+    """ONNX Runtime reads the variable while it loads; what it then writes depends on the machine.
+
+    So the variable is what can be checked everywhere, at that very moment.
+    """
+    environment = {name: text for name, text in os.environ.items() if "ORT_" not in name}
+    run = subprocess.run(
+        [sys.executable, "-c", READ_WHILE_LOADING],
+        env=environment | ({} if users is None else {"ORT_DISABLE_TELEMETRY": users}),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.split() == [read]
