@@ -12,6 +12,7 @@ from edgeres.images.dataset import (
     select,
     take,
 )
+from edgeres.images.decode import decode, rgb_pixels
 from edgeres.images.distinct import DistinctImages, distinct_images, without_copies
 from edgeres.images.embedded import embedded_digits, embedded_path
 from edgeres.images.load import load_dataset
@@ -27,6 +28,7 @@ __all__ = [
     "batches",
     "check_labels",
     "class_order_note",
+    "decode",
     "distinct_images",
     "embedded_digits",
     "embedded_path",
@@ -35,6 +37,7 @@ __all__ = [
     "normalise",
     "order_classes",
     "prepare",
+    "rgb_pixels",
     "select",
     "take",
     "thumbnail",
