@@ -34,9 +34,9 @@ from edgeres.networks.specification import ModelSpec
 from edgeres.onnx_file import LoadedModel, LoweredNetwork, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import Mix, float_network
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.units import blocks
 from edgeres.targets.base import build_engine
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.MIXED)

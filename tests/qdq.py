@@ -9,8 +9,8 @@ from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange, Threshold
 from edgeres.quantization.graph import view
-from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
+from edgeres.quantization.qdq.lowering import lower_for_tensorrt
+from edgeres.quantization.qdq.placement import place_for_tensorrt
 
 
 def unit_table(model: onnx.ModelProto) -> CalibrationTable:

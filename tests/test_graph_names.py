@@ -26,10 +26,10 @@ from edgeres.graph_names import ADDED, free_added_names
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import float_network
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.recovered import parameters_of, with_parameters
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
 from edgeres.targets.onnxruntime.strides import thinned_out
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from edgeres.core.verdict import Accuracy, Verdict
 from edgeres.evaluation.evaluate import evaluate
 from edgeres.images import batches, load_dataset
 from edgeres.onnx_file import load_onnx
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.onnxruntime.runner import network_runner
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.workflows import (
     BuildInputs,
     bench_engine,

@@ -39,7 +39,7 @@ TARGET_NAMES = (*TARGETS, "tensorrt-rtx")
 PACKAGE_NAMES_IN = ("edgeres.installation", "edgeres.machine", "edgeres.report.doctor")
 """Where the same words are names of Python and Debian packages, not of targets."""
 
-MAX_TARGET_MENTIONS = 8
+MAX_TARGET_MENTIONS = 7
 """Modules outside `edgeres.targets` and the command line that know a certain target, each counted
 once for each that it knows. A new target must need none; the number only goes down."""
 

@@ -1,6 +1,6 @@
 """What every target's placement shares: which operators can be integer, and why the others cannot.
 
-Pure decisions over the graph. Each target's own placement stands in its folder.
+Pure decisions over the graph. Each placement stands with its lowering.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ from edgeres.evaluation.evaluate import Outcomes
 from edgeres.graph_checks import final_activation, low_precision
 from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx, parse_model
 from edgeres.quantization.lowering import check_table
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import Target, simulated_target, target_of
 from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import Runner
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.workflows.calibrate import contract_of, warn_of_activation
 from edgeres.workflows.trusted_plan import trusted_plan
 

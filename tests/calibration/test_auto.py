@@ -32,12 +32,12 @@ from edgeres.onnx_file import load_onnx
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.lowering import float_network
+from edgeres.quantization.qdq.network import LOWERING as TENSORRT_LOWERING
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.thresholds import merged
 from edgeres.serialization import from_json, to_json
 from edgeres.targets.onnxruntime.quantize import LOWERING as CPU_LOWERING
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
-from edgeres.targets.tensorrt.quantize import LOWERING as TENSORRT_LOWERING
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from edgeres.errors import CalibrationError
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import Mix
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.units import quantizable
 from edgeres.serialization import from_json, to_json
 from edgeres.targets.base import find_target
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from edgeres.core.methods import Method
 from edgeres.onnx_file import load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import Lowering
+from edgeres.quantization.qdq.network import LOWERING as TENSORRT_LOWERING
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.onnxruntime.quantize import LOWERING as CPU_LOWERING
 from edgeres.targets.onnxruntime.runner import network_runner
-from edgeres.targets.tensorrt.quantize import LOWERING as TENSORRT_LOWERING
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 
 def test_the_ratio_is_of_centred_logits_in_decibels() -> None:

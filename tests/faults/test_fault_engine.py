@@ -24,10 +24,10 @@ from edgeres.core.table import load_table
 from edgeres.errors import CoverageError
 from edgeres.evaluation.coverage import coverage_checks
 from edgeres.onnx_file import load_model, load_onnx, save_model
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.shortcuts import float_branches
 from edgeres.targets.base import build_engine
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 
 COVERAGE, MISMATCH = 5, 6

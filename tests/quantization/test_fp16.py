@@ -18,8 +18,8 @@ from tables import table_from_images
 from edgeres.errors import QuantizationError
 from edgeres.quantization.fp16 import QDQ_OPSET, half_scale, to_fp16
 from edgeres.quantization.graph import opset_of, view
-from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
+from edgeres.quantization.qdq.lowering import lower_for_tensorrt
+from edgeres.quantization.qdq.placement import place_for_tensorrt
 
 Array = NDArray[np.float32]
 

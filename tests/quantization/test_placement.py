@@ -12,8 +12,8 @@ from edgeres.calibration.observe import calibrated_tensors
 from edgeres.core.precision import Precision
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement, float_layers
+from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.targets.onnxruntime.placement import place_for_cpu
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 
 def test_every_network_has_a_case() -> None:

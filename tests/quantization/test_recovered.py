@@ -18,6 +18,8 @@ from edgeres.core.table import CalibrationTable
 from edgeres.errors import ArtifactError
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement
+from edgeres.quantization.qdq.lowering import lower_for_tensorrt
+from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.quantization.recovered import (
     equalizable,
     equalized_parameters,
@@ -29,8 +31,6 @@ from edgeres.quantization.rounding import grid_scales, in_steps, pack
 from edgeres.quantization.weights import mse_weight_scales, quantize_weight, weight_scales
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.placement import place_for_cpu
-from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 NOTHING = Placement((), frozenset(), ())
 """All layers in float."""

@@ -13,9 +13,9 @@ from edgeres.core.methods import Method
 from edgeres.core.tuning import Sensitivity, UnitSensitivity
 from edgeres.progress import silent
 from edgeres.quantization.graph import view
+from edgeres.quantization.qdq.network import LOWERING as TENSORRT_LOWERING
 from edgeres.quantization.units import blocks, layers, quantizable
 from edgeres.serialization import from_json, to_json
-from edgeres.targets.tensorrt.quantize import LOWERING as TENSORRT_LOWERING
 
 
 def named(name: str) -> dict[str, set[str]]:

@@ -24,7 +24,7 @@ from edgeres.files import sha256_of
 from edgeres.images import load_dataset, select
 from edgeres.machine.cuda import NoCudaDevice
 from edgeres.onnx_file import load_onnx
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.workflows import BuildInputs
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"

@@ -8,8 +8,8 @@ from placements import CASES, Case, edges_of, reasons_of
 
 from edgeres.quantization.graph import view
 from edgeres.quantization.placement import CLASSIFIER_REASON
+from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.targets.onnxruntime.placement import joined_convolutions, place_for_cpu
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

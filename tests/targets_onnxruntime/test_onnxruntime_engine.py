@@ -20,10 +20,10 @@ from edgeres.core.table import load_table
 from edgeres.errors import BuildError, CoverageError, RunnerError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.lowering import float_network
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import build_engine
 from edgeres.targets.onnxruntime.build import audit_of_graph, check_integer, optimized_model
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 INT8 = BuildRequest(precision=Precision.INT8)
 

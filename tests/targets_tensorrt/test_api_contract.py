@@ -25,8 +25,8 @@ from edgeres.core.requests import BuildRequest
 from edgeres.machine.cuda import CudaDevice
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.lowering import float_network
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import build_engine
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 DEVICE = CudaDevice(
     name="GPU", compute_capability="8.6", memory_mib=8192, integrated=False, cuda="12.6"

@@ -22,10 +22,10 @@ from edgeres.errors import CoverageError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import view
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
+from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.targets.base import build_engine
 from edgeres.targets.tensorrt.parsed_audit import NOTE, audit_of_network
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 RTX = BuildRequest(target="tensorrt-rtx", compute_capability="8.6", required_coverage=100.0)
 INT8 = BuildRequest(target="tensorrt-rtx", precision=Precision.INT8)

@@ -21,8 +21,8 @@ from edgeres.errors import BuildError, ConfigError
 from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec, Stem
 from edgeres.onnx_file import LoweredNetwork, load_onnx
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import build_engine
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 
 pytestmark = pytest.mark.rtx

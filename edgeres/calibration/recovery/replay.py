@@ -19,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeres.core.table import CalibrationTable
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.placement import Placement
+from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.recovered import Parameters
 from edgeres.session import open_session, run_session
-from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
 
 Array = NDArray[np.float32]
 

@@ -19,8 +19,8 @@ from edgeres.onnx_file import LoadedModel
 from edgeres.quantization.fp16 import LARGEST_FP16
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.grids import INT8
+from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.quantization.weights import weight_scales
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 _LOG = logging.getLogger("edgeres.targets.tensorrt")
 

@@ -47,7 +47,7 @@ class TensorRTTarget(Target):
             )
 
     def lowering(self) -> Lowering:
-        from edgeres.targets.tensorrt.quantize import LOWERING
+        from edgeres.quantization.qdq.network import LOWERING
 
         return LOWERING
 
@@ -60,9 +60,9 @@ class TensorRTTarget(Target):
         mix: Mix,
     ) -> LoweredNetwork:
         from edgeres.quantization.lowering import float_network
+        from edgeres.quantization.qdq.network import quantize_for_tensorrt
         from edgeres.targets.tensorrt.module import is_strongly_typed, load_backend
         from edgeres.targets.tensorrt.overflow import check_fp16_range
-        from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
         # Before TensorRT 10.0 types stay FP32, and the builder chooses FP16 where it is allowed to.
         typed = is_strongly_typed(load_backend(self.name))

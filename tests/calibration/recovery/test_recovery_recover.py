@@ -26,9 +26,9 @@ from edgeres.core.table import CalibrationTable, load_table
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.recovered import equalized_parameters, with_parameters
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
-from edgeres.targets.tensorrt.quantize import quantize_for_tensorrt
 
 S = TypeVar("S", bound=Sized)
 

@@ -11,9 +11,9 @@ from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.lowering import ALL_INTEGER, Lowering, Mix, warn_of_unused_recovery
+from edgeres.quantization.qdq.lowering import lower_for_tensorrt
+from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.quantization.recovered import recovered
-from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
 
 
 def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:

@@ -17,8 +17,8 @@ from edgeres.core.table import CalibrationTable
 from edgeres.errors import ArtifactError, QuantizationError
 from edgeres.quantization.fp16 import to_fp16
 from edgeres.quantization.graph import view
-from edgeres.targets.tensorrt.lowering import lower_for_tensorrt
-from edgeres.targets.tensorrt.placement import place_for_tensorrt
+from edgeres.quantization.qdq.lowering import lower_for_tensorrt
+from edgeres.quantization.qdq.placement import place_for_tensorrt
 
 Array = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from placements import CASES, REST, Case, edges_of, reasons_of
 
 from edgeres.quantization.graph import view
 from edgeres.quantization.placement import CLASSIFIER_REASON
-from edgeres.targets.tensorrt.placement import place_for_tensorrt, shortcut_index
+from edgeres.quantization.qdq.placement import place_for_tensorrt, shortcut_index
 
 
 @pytest.mark.parametrize("order", [lambda model: model, swapped], ids=["as is", "swapped"])
