@@ -14,12 +14,12 @@ from typing import ClassVar
 
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
-from edgeres.core.contract import Contract
+from edgeres.core.contract import PRESETS, Contract, ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch, Sensitivity
-from edgeres.errors import ArtifactError
+from edgeres.errors import ArtifactError, ConfigError
 from edgeres.files import read_bytes
 from edgeres.serialization import SCHEMA_VERSION, load_document, load_json
 
@@ -59,6 +59,39 @@ class OnnxArtifact:
     def num_classes(self) -> int:
         """Length of the logits."""
         return self.output.shape[-1] or 0
+
+
+def contract_of(
+    artifact: OnnxArtifact, options: ContractOptions, known: Contract | None = None
+) -> Contract:
+    """Returns a model's preprocessing, from its metadata or, where it has none, from `options`.
+
+    Args:
+        artifact: the model.
+        options: what the user passed.
+        known: that of a table or an engine made from this very model; used where the model has
+            none and the user passed none.
+
+    Raises:
+        ConfigError: it is unknown, or the user passed one although the model has its own.
+    """
+    if artifact.contract is not None:
+        # Even equal options are refused: a contract is never typed twice, so it cannot diverge.
+        if options.empty:
+            return artifact.contract
+        raise ConfigError(
+            f"{artifact.path} carries its own preprocessing contract ({artifact.contract}). Leave "
+            "the preprocessing options out, or export the model again with them."
+        )
+    if options.empty and known is not None:
+        return known
+    if options.preset is None:
+        raise ConfigError(
+            f"{artifact.path} carries no preprocessing contract: it was not exported by edgeres. "
+            f"Describe how its images were prepared: --preset {'|'.join(PRESETS)}, with --mean, --std, "
+            "--color, --input-size and --resize where they differ."
+        )
+    return options.resolve(options.preset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ and `gradients` are apart because they alone need torch.
 
 from edgeres.workflows.bench import bench_engine
 from edgeres.workflows.build import BuildInputs, SelectionData, build_from_model
-from edgeres.workflows.calibrate import calibrate_model, contract_of
+from edgeres.workflows.calibrate import calibrate_model
 from edgeres.workflows.compare import rank_runs
 from edgeres.workflows.demo import DemoResult, run_demo
 from edgeres.workflows.inspect import inspect_artifact
@@ -21,7 +21,6 @@ __all__ = [
     "build_from_model",
     "calibrate_model",
     "check_trt_cache",
-    "contract_of",
     "emit_trt_cache",
     "export_stage",
     "gradient_stage",

@@ -10,6 +10,7 @@ from datetime import datetime
 from edgeres.core.artifacts import (
     EngineArtifact,
     LayerPrecision,
+    contract_of,
     is_engine,
     load_engine,
     manifest_path,
@@ -30,7 +31,7 @@ from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import Target, simulated_target, target_of
 from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import Runner
-from edgeres.workflows.calibrate import contract_of, warn_of_activation
+from edgeres.workflows.calibrate import warn_of_activation
 from edgeres.workflows.trusted_plan import trusted_plan
 
 _LOG = logging.getLogger("edgeres.bench")

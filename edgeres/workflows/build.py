@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.calibration.mixed import MixRequest, choose_mix
-from edgeres.core.artifacts import EngineArtifact, manifest_path
+from edgeres.core.artifacts import EngineArtifact, contract_of, manifest_path
 from edgeres.core.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
@@ -27,7 +27,7 @@ from edgeres.onnx_file import LoadedModel, load_fp32
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.quantization.lowering import ALL_INTEGER, Mix, check_table
 from edgeres.targets.base import build_engine, find_target
-from edgeres.workflows.calibrate import calibrate_model, contract_of
+from edgeres.workflows.calibrate import calibrate_model
 
 _SELECTION_BATCH = 8
 

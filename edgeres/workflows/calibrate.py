@@ -11,8 +11,8 @@ import numpy as np
 from edgeres.calibration.calibrate import calibrate
 from edgeres.calibration.recovery.recover import IMAGES as RECOVERY_IMAGES
 from edgeres.calibration.recovery.recover import recover
-from edgeres.core.artifacts import OnnxArtifact
-from edgeres.core.contract import NO_OPTIONS, PRESETS, Contract, ContractOptions
+from edgeres.core.artifacts import contract_of
+from edgeres.core.contract import NO_OPTIONS, ContractOptions
 from edgeres.core.methods import Recover
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import (
@@ -21,7 +21,6 @@ from edgeres.core.table import (
     few_images_note,
     save_table,
 )
-from edgeres.errors import ConfigError
 from edgeres.files import check_outputs
 from edgeres.graph_checks import final_activation
 from edgeres.images import batches, load_dataset, select, take
@@ -101,36 +100,3 @@ def warn_of_activation(path: Path, activation: str) -> None:
             activation,
             activation,
         )
-
-
-def contract_of(
-    artifact: OnnxArtifact, options: ContractOptions, known: Contract | None = None
-) -> Contract:
-    """Returns a model's preprocessing, from its metadata or, where it has none, from `options`.
-
-    Args:
-        artifact: the model.
-        options: what the user passed.
-        known: that of a table or an engine made from this very model; used where the model has
-            none and the user passed none.
-
-    Raises:
-        ConfigError: it is unknown, or the user passed one although the model has its own.
-    """
-    if artifact.contract is not None:
-        # Even equal options are refused: a contract is never typed twice, so it cannot diverge.
-        if options.empty:
-            return artifact.contract
-        raise ConfigError(
-            f"{artifact.path} carries its own preprocessing contract ({artifact.contract}). Leave "
-            "the preprocessing options out, or export the model again with them."
-        )
-    if options.empty and known is not None:
-        return known
-    if options.preset is None:
-        raise ConfigError(
-            f"{artifact.path} carries no preprocessing contract: it was not exported by edgeres. "
-            f"Describe how its images were prepared: --preset {'|'.join(PRESETS)}, with --mean, --std, "
-            "--color, --input-size and --resize where they differ."
-        )
-    return options.resolve(options.preset)
