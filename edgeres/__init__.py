@@ -31,36 +31,45 @@ if TYPE_CHECKING:
     from edgeres.api import inspect as inspect
     from edgeres.core.bench_requests import BenchRequest as BenchRequest
     from edgeres.core.contract import ContractOptions as ContractOptions
+    from edgeres.core.predictions import Prediction as Prediction
     from edgeres.core.requests import BuildRequest as BuildRequest
     from edgeres.core.requests import CalibrationRequest as CalibrationRequest
     from edgeres.errors import EdgeresError as EdgeresError
+    from edgeres.runtime import Classifier as Classifier
+    from edgeres.runtime import load as load
 
 _MODULES = {
     "BenchRequest": "edgeres.core.bench_requests",
     "BuildRequest": "edgeres.core.requests",
     "CalibrationRequest": "edgeres.core.requests",
+    "Classifier": "edgeres.runtime",
     "ContractOptions": "edgeres.core.contract",
     "EdgeresError": "edgeres.errors",
+    "Prediction": "edgeres.core.predictions",
     "bench": "edgeres.api",
     "build_engine": "edgeres.api",
     "calibrate": "edgeres.api",
     "compare": "edgeres.api",
     "export": "edgeres.api",
     "inspect": "edgeres.api",
+    "load": "edgeres.runtime",
 }
 
 __all__ = [
     "BenchRequest",
     "BuildRequest",
     "CalibrationRequest",
+    "Classifier",
     "ContractOptions",
     "EdgeresError",
+    "Prediction",
     "bench",
     "build_engine",
     "calibrate",
     "compare",
     "export",
     "inspect",
+    "load",
 ]
 
 

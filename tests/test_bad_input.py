@@ -346,10 +346,6 @@ ENGINES: dict[str, tuple[Damage, str]] = {
         lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\0"),
         "was changed or truncated after it was built: sha256 ",
     ),
-    "no manifest": (
-        lambda path: manifest_path(path).unlink(),
-        "has no manifest: engine.onnx.json is not beside it. An engine is code, so one of unknown",
-    ),
     "a manifest that is none": (
         lambda path: manifest_path(path).write_text("[]"),
         "engine.onnx.json is no edgeres-engine file: its kind is 'list'. Check the path.",

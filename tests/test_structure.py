@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("onnx_file", "testing"),
     ("images", "networks", "quantization"),
     ("targets",),
+    ("runtime",),
     ("calibration", "evaluation"),
     ("report",),
     ("workflows",),

@@ -26,6 +26,7 @@ SHORT_HELP = {
     "calibrate": "Collect the ranges of a model's activations on images.",
     "build-engine": "Build an INT8, FP16, FP32 or mixed engine.",
     "bench": "Compare an engine with the FP32 reference.",
+    "predict": "Classify images with an engine.",
     "compare": "Set engines side by side: accuracy against latency.",
     "inspect": "Show what a model, table or engine is.",
     "explain": "Show what an architecture consists of.",

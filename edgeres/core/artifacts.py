@@ -26,6 +26,9 @@ from edgeres.serialization import SCHEMA_VERSION, load_document, load_json
 TRUSTED = "TRUSTED"
 """Flag of a plan that has no manifest and is run on the user's word."""
 
+FOREIGN = "FOREIGN"
+"""Flag of an ONNX file that has no manifest: what quantized it, if anything, is not known."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
@@ -35,6 +38,19 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     """None stands for a dynamic dimension."""
     dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPrecision:
+    """Precision that one operator of the network was lowered to, and why."""
+
+    name: str
+    op_type: str
+    precision: Precision
+    reason: str = ""
+    """Why the operator is not in the requested precision; empty where it is."""
+    joined: str = ""
+    """The layer whose convolution computes this one with others; empty where it has its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +70,12 @@ class OnnxArtifact:
     classes: tuple[str, ...] = ()
     architecture: str | None = None
     checkpoint_sha256: str | None = None
+    precision: Precision | None = None
+    """Of a file that is quantized or of less than FP32, where it was inspected; else None."""
+    layers: tuple[LayerPrecision, ...] = ()
+    """Its layers, as the file has them; empty where it was not inspected."""
+    audit: Audit | None = None
+    """Layers that ONNX Runtime really runs; None where it was not inspected."""
 
     @property
     def num_classes(self) -> int:
@@ -92,19 +114,6 @@ def contract_of(
             "--color, --input-size and --resize where they differ."
         )
     return options.resolve(options.preset)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerPrecision:
-    """Precision that one operator of the network was lowered to, and why."""
-
-    name: str
-    op_type: str
-    precision: Precision
-    reason: str = ""
-    """Why the operator is not in the requested precision; empty where it is."""
-    joined: str = ""
-    """The layer whose convolution computes this one with others; empty where it has its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeres.core.artifacts import EngineArtifact, Manifest
+from edgeres.core.artifacts import FOREIGN, EngineArtifact, Manifest
 from edgeres.core.audit import describe_missed
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.precision import Precision
@@ -49,7 +49,7 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
         ArtifactError: the engine is no ONNX file although its manifest calls it one.
     """
     manifest = engine.manifest
-    if manifest.precision is None or not manifest.precision.quantizes:
+    if manifest.precision is None or not manifest.precision.quantizes or FOREIGN in manifest.flags:
         return ()
     target = target_of(manifest)
     audit = target.audit(engine)
@@ -81,4 +81,33 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
             f"lowered to INT8 do not run in it ({audit.source}): {'; '.join(listed)}{more}. Build "
             "the engine again for this machine and version",
         ),
+    )
+
+
+def foreign_notes(engine: EngineArtifact) -> tuple[str, ...]:
+    """Returns what an engine of another tool runs in INT8, in a sentence; nothing for others.
+
+    Another tool's placement is a choice and no request to edgeres, so nothing of it fails a check.
+
+    Raises:
+        RunnerError: the runtime refused the engine.
+    """
+    manifest = engine.manifest
+    if FOREIGN not in manifest.flags or manifest.precision is None:
+        return ()
+    audit = target_of(manifest).audit(engine) if manifest.precision.quantizes else None
+    if audit is None:
+        return ()
+    quantized = [node for node in audit.nodes if node.ran is Precision.INT8]
+    floats = [node.name for node in audit.nodes if node.ran is not Precision.INT8]
+    reasons = {layer.name: layer.reason for layer in manifest.layers}
+    listed = "; ".join(
+        f"{name} ({reasons.get(name) or 'quantized, but without an integer kernel in this place'})"
+        for name in floats[:_LISTED]
+    )
+    more = f"; and {len(floats) - _LISTED} more" if len(floats) > _LISTED else ""
+    return (
+        f"{engine.path.name} has no manifest of edgeres: another tool quantized it. "
+        f"{len(quantized)} of {len(audit.nodes)} convolutions and additions run in INT8 "
+        f"({audit.source})" + (f"; in float: {listed}{more}." if floats else "."),
     )

@@ -15,7 +15,8 @@ from edgeres.images.dataset import (
 from edgeres.images.decode import decode, rgb_pixels
 from edgeres.images.distinct import DistinctImages, distinct_images, without_copies
 from edgeres.images.embedded import embedded_digits, embedded_path
-from edgeres.images.load import load_dataset
+from edgeres.images.frames import Frame, frame_pixels, states_color
+from edgeres.images.load import image_files, load_dataset
 from edgeres.images.prepare import normalise, prepare
 from edgeres.images.stream import Batch, batches, image_hash
 from edgeres.images.thumbnail import thumbnail
@@ -24,6 +25,7 @@ __all__ = [
     "Batch",
     "Dataset",
     "DistinctImages",
+    "Frame",
     "ImageArray",
     "batches",
     "check_labels",
@@ -32,6 +34,8 @@ __all__ = [
     "distinct_images",
     "embedded_digits",
     "embedded_path",
+    "frame_pixels",
+    "image_files",
     "image_hash",
     "load_dataset",
     "normalise",
@@ -39,6 +43,7 @@ __all__ = [
     "prepare",
     "rgb_pixels",
     "select",
+    "states_color",
     "take",
     "thumbnail",
     "without_copies",

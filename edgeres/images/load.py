@@ -134,6 +134,24 @@ def _images_below(folder: Path, walked: set[_FolderId]) -> Iterator[Path]:
             yield entry
 
 
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """Returns the image files in and below a folder, in sorted order, by the rules of a data set.
+
+    Raises:
+        DataError: the folder cannot be listed, or has no images.
+    """
+    above = {_folder_id(each) for each in (folder, *folder.resolve().parents)}
+    try:
+        files = tuple(sorted(_images_below(folder, above)))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder} cannot be listed: {error.strerror}. Check its permissions."
+        ) from error
+    if not files:
+        raise DataError(f"{folder} has no images, nor has any folder in it. Check the path.")
+    return files
+
+
 def _is_data_folder(path: Path) -> bool:
     name = path.name.lower()
     return path.is_dir() and not name.startswith(".") and name not in _SYSTEM_FOLDERS

@@ -12,6 +12,7 @@ from edgeres.report.html import Picture, check_html, render_html, shown_flips
 from edgeres.report.inspection import render_artifact
 from edgeres.report.junit import render_junit
 from edgeres.report.markdown import render_markdown
+from edgeres.report.predictions import render_predictions
 from edgeres.report.ranking import render_ranking
 from edgeres.report.table import render_verdict
 from edgeres.report.tuning import (
@@ -40,6 +41,7 @@ __all__ = [
     "render_junit",
     "render_markdown",
     "render_network",
+    "render_predictions",
     "render_ranking",
     "render_side_by_side",
     "render_verdict",

@@ -36,7 +36,12 @@ def _(model: OnnxArtifact) -> RenderableType:
         "output": f"{model.output.name} {_shape(model.output.shape)}",
         "preprocessing": _contract(model.contract),
     }
-    return fact_grid(facts.items(), name_style="bold")
+    if model.precision is not None:
+        facts["kind"] = f"ONNX model in {model.precision}, without a manifest of edgeres"
+    parts: list[RenderableType] = [fact_grid(facts.items(), name_style="bold")]
+    if model.audit is not None and model.precision is not None:
+        parts += render_audit(model.audit, model.precision)
+    return Group(*parts)
 
 
 @render_artifact.register

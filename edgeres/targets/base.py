@@ -24,7 +24,7 @@ from edgeres.names import nearest
 from edgeres.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from edgeres.core.artifacts import EngineArtifact, Manifest
+    from edgeres.core.artifacts import EngineArtifact, LayerPrecision, Manifest
     from edgeres.core.audit import Audit
     from edgeres.core.contract import Contract
     from edgeres.core.methods import Method
@@ -163,6 +163,28 @@ class Target(ABC):
     @abstractmethod
     def recognizes(self, engine: bytes) -> bool:
         """Returns whether an engine without a manifest is one of this target's."""
+
+    def precisions_of(self, model: LoadedModel) -> tuple[tuple[LayerPrecision, ...], Precision]:
+        """Returns what each layer of an ONNX file of another tool is to run in, and the file.
+
+        Only the target that runs ONNX files as they are can answer.
+        """
+        raise NotImplementedError(f"{self.name} runs no ONNX files")
+
+    def audit_model(
+        self, model: bytes, layers: tuple[LayerPrecision, ...], precision: Precision
+    ) -> Audit:
+        """Returns what an ONNX file of another tool runs in which precision.
+
+        Args:
+            model: the file's bytes.
+            layers: of `precisions_of`.
+            precision: the file's.
+
+        Raises:
+            RunnerError: the runtime refused it.
+        """
+        raise NotImplementedError(f"{self.name} runs no ONNX files")
 
     @abstractmethod
     def portable_request(self) -> BuildRequest | None:

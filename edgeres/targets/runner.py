@@ -66,6 +66,15 @@ class Runner(Protocol):
 
 
 @runtime_checkable
+class BatchLimited(Protocol):
+    """What a runner offers besides whose engine knows its batch sizes itself."""
+
+    @property
+    def batch_limits(self) -> tuple[int, int]:
+        """Images in the smallest and in the largest batch; known while it is open."""
+
+
+@runtime_checkable
 class DeviceTimed(Protocol):
     """What a runner offers besides that has a device with a clock of its own."""
 

@@ -10,12 +10,14 @@ from edgeres.workflows.calibrate import calibrate_model
 from edgeres.workflows.compare import rank_runs
 from edgeres.workflows.demo import DemoResult, run_demo
 from edgeres.workflows.inspect import inspect_artifact
+from edgeres.workflows.predict import PredictInputs, predict_images
 from edgeres.workflows.torch_modules import export_stage, gradient_stage
 from edgeres.workflows.trt_cache import check_trt_cache, emit_trt_cache
 
 __all__ = [
     "BuildInputs",
     "DemoResult",
+    "PredictInputs",
     "SelectionData",
     "bench_engine",
     "build_from_model",
@@ -25,6 +27,7 @@ __all__ = [
     "export_stage",
     "gradient_stage",
     "inspect_artifact",
+    "predict_images",
     "rank_runs",
     "run_demo",
 ]

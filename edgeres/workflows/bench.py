@@ -65,7 +65,9 @@ def bench_engine(
     pair = load_pair(inputs, config)
     as_stored = load_dataset(inputs.data)
     labelled = order_classes(as_stored, pair.engine.classes)
-    notes = [] if labelled is as_stored else [class_order_note(labelled)]
+    notes = list(pair.engine.notes)
+    if labelled is not as_stored:
+        notes.append(class_order_note(labelled))
     # All labels, not only those that are sampled: whether bench accepts data depends on no seed.
     check_labels(labelled, pair.engine.num_classes, pair.engine.classes)
     dataset = select(labelled, config.samples, config.seed)

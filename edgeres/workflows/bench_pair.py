@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from edgeres.core.artifacts import (
+    FOREIGN,
     EngineArtifact,
     LayerPrecision,
     contract_of,
     is_engine,
     load_engine,
-    manifest_path,
 )
 from edgeres.core.bench_requests import BenchInputs, BenchRequest, Timing
 from edgeres.core.contract import Contract
@@ -22,17 +22,17 @@ from edgeres.core.table import load_table
 from edgeres.core.tuning import Sensitivity
 from edgeres.core.verdict import Check, DataRecord, FileRecord, Provenance
 from edgeres.errors import ConfigError, MismatchError
-from edgeres.evaluation.coverage import check_profile, coverage_checks
+from edgeres.evaluation.coverage import check_profile, coverage_checks, foreign_notes
 from edgeres.evaluation.evaluate import Outcomes
 from edgeres.graph_checks import final_activation, low_precision
 from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx, parse_model
 from edgeres.quantization.lowering import check_table
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import Target, simulated_target, target_of
+from edgeres.targets.loading import load_any_engine
 from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import Runner
 from edgeres.workflows.calibrate import warn_of_activation
-from edgeres.workflows.trusted_plan import trusted_plan
 
 _LOG = logging.getLogger("edgeres.bench")
 
@@ -82,6 +82,8 @@ class EvaluatedEngine:
     sensitivity: Sensitivity | None
     checks: tuple[Check, ...] = ()
     """Of what it runs, before it is run."""
+    notes: tuple[str, ...] = ()
+    """What is known of an engine that another tool made, in sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,13 +150,7 @@ def load_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
 
 def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
     """Returns an engine and the model that it was built from, or another engine."""
-    is_unknown_plan = inputs.trust and not manifest_path(inputs.engine).exists()
     if is_engine(inputs.reference):
-        if is_unknown_plan:
-            raise ConfigError(
-                f"--trust takes the preprocessing of {inputs.engine} from the reference, which has "
-                "to be its ONNX model. Pass that with --reference."
-            )
         if not inputs.contract.empty:
             raise ConfigError(
                 f"{inputs.reference} is an engine and carries its own preprocessing contract. "
@@ -174,7 +170,8 @@ def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             else final_activation(parse_model(other.path, other.content)),
         )
         # Other weights than the engine's are allowed here: two engines are compared as they are.
-        return BenchPair(engine=_evaluated(load_engine(inputs.engine), config), reference=reference)
+        engine = load_any_engine(inputs.engine, reference=other.manifest, trust=inputs.trust)
+        return BenchPair(engine=_evaluated(engine, config), reference=reference)
     model = (load_onnx if inputs.quantized_reference else load_fp32)(inputs.reference)
     quantized = low_precision(model.proto)
     if inputs.quantized_reference and not quantized:
@@ -183,11 +180,9 @@ def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             f"{inputs.reference} is in FP32. Leave it out."
         )
     artifact = model.artifact
-    if is_unknown_plan:
-        contract = contract_of(artifact, inputs.contract)
-        engine = trusted_plan(inputs.engine, artifact, contract)
-    else:
-        engine = load_engine(inputs.engine)
+    engine = load_any_engine(
+        inputs.engine, reference=artifact, options=inputs.contract, trust=inputs.trust
+    )
     # With other weights the drop would be more than what quantization costs.
     built_from = engine.manifest.model_sha256
     # What was quantized elsewhere is another file by its nature, and has a warning instead.
@@ -199,6 +194,7 @@ def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
         )
     contract = contract_of(artifact, inputs.contract, engine.manifest.contract)
     reference = _model_reference(model, contract)
+    _check_heads(engine, reference)
     if quantized:
         _LOG.warning("%s is the baseline with %s: it is no FP32 model", inputs.reference, quantized)
         reference = replace(reference, model=None)
@@ -237,6 +233,22 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
     return BenchPair(engine=engine, reference=_model_reference(model, contract))
 
 
+def _check_heads(engine: EngineArtifact, reference: Reference) -> None:
+    """Refuses an engine of another tool that ends in probabilities where its reference does not."""
+    if FOREIGN not in engine.manifest.flags:
+        return
+    ends = final_activation(parse_model(engine.path, engine.content))
+    if ends != reference.activation:
+        shown = [
+            f"in {activation}" if activation else "in logits"
+            for activation in (ends, reference.activation)
+        ]
+        raise MismatchError(
+            f"{engine.path} ends {shown[0]}, {reference.runner.name} ends {shown[1]}: their outputs "
+            "cannot be compared. Export both with the same head."
+        )
+
+
 def _model_reference(model: LoadedModel, contract: Contract) -> Reference:
     sha256 = model.artifact.sha256
     return Reference(
@@ -270,4 +282,5 @@ def _evaluated(engine: EngineArtifact, config: BenchRequest) -> EvaluatedEngine:
         calibration_images=manifest.calibration_images,
         sensitivity=manifest.sensitivity,
         checks=coverage_checks(engine),
+        notes=foreign_notes(engine),
     )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgeres.core.artifacts import EngineArtifact, OnnxArtifact, is_engine, load_engine
 from edgeres.core.table import CalibrationTable, load_table
+from edgeres.graph_checks import low_precision
 from edgeres.onnx_file import load_onnx
+from edgeres.targets.base import cpu_target
 
 
 def inspect_artifact(path: Path) -> OnnxArtifact | CalibrationTable | EngineArtifact:
     """Returns what `path` holds, checked against its hashes.
 
     An engine is known by the manifest beside it, and may be named by that manifest; a table
-    by its `.json`; anything else has to be an ONNX model.
+    by its `.json`; anything else has to be an ONNX model. One that another tool quantized comes
+    with the precision of its layers and what this machine's ONNX Runtime makes of them.
 
     Raises:
         ArtifactError: it is none of the three, or damaged.
@@ -25,4 +29,13 @@ def inspect_artifact(path: Path) -> OnnxArtifact | CalibrationTable | EngineArti
         engine = path.with_suffix("")
         named = engine.exists() and is_engine(engine)
         return load_engine(engine) if named else load_table(path)
-    return load_onnx(path).artifact
+    model, target = load_onnx(path), cpu_target()
+    if not low_precision(model.proto):
+        return model.artifact
+    layers, precision = target.precisions_of(model)
+    return replace(
+        model.artifact,
+        precision=precision,
+        layers=layers,
+        audit=target.audit_model(model.content, layers, precision),
+    )

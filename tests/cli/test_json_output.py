@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import passed, run
 from digits import CLASSES, QUICK, Digits
+from PIL import Image
 
 from edgeres.cli import main
 from edgeres.core.artifacts import load_engine, manifest_path
@@ -21,6 +23,7 @@ LINES = {
     "calibrate": "calibrate {model} --data {train} --samples 20 -o {output}",
     "build-engine": "build-engine {model} --calib-data {train} -o {output}",
     "bench": "bench {engine} --reference {model} --data {test} " + QUICK,
+    "predict": "predict {engine} {picture}",
     "compare": "compare {output}.new.json {output}.old.json",
     "inspect": "inspect {engine}",
     "explain": "explain resnet20",
@@ -36,7 +39,8 @@ def words_of(name: str, digits: Digits, folder: Path) -> list[str]:
         verdict = passed(*digits.words(LINES["bench"]), "--json")
         for path in (folder / "a.new.json", folder / "a.old.json"):
             path.write_text(verdict)
-    return digits.words(LINES[name], output=folder / "a")
+    Image.fromarray(np.load(digits.test)["images"][0]).save(folder / "picture.png")
+    return digits.words(LINES[name], output=folder / "a", picture=folder / "picture.png")
 
 
 def answer(capfd: pytest.CaptureFixture[str], *line: object) -> dict[str, Any]:
@@ -68,7 +72,9 @@ def test_quiet_silences_progress(name: str, digits: Digits, tmp_path: Path) -> N
     """Nothing on standard error; what the command is for is still on standard output."""
     quiet = run(*words_of(name, digits, tmp_path), "-q")
     assert (quiet.exit_code, quiet.stderr) == (0, "")
-    assert bool(quiet.stdout) == (name in {"bench", "compare", "inspect", "explain", "doctor"})
+    assert bool(quiet.stdout) == (
+        name in {"bench", "predict", "compare", "inspect", "explain", "doctor"}
+    )
 
 
 @pytest.mark.parametrize("name", ["export", "calibrate", "build-engine"])

@@ -30,6 +30,7 @@ LINES = (
     "--timing-cache {timing_cache}",
     "bench {engine} --reference {reference} --data {data} --baseline {baseline} --report {html} "
     "--markdown {markdown} --junit {junit}",
+    "predict {engine} {images} --reference {reference} --csv {csv}",
     "compare {verdicts}",
     "inspect {path}",
     "explain resnet18 --svg {svg}",
@@ -37,7 +38,7 @@ LINES = (
 """Command lines that have every option which takes a file, under the name of its parameter."""
 
 OUTPUTS = frozenset(
-    {"output", "emit_trt_cache", "timing_cache", "html", "markdown", "junit", "svg"}
+    {"output", "emit_trt_cache", "timing_cache", "html", "markdown", "junit", "svg", "csv"}
 )
 
 FOLDERS = frozenset({("bench", "loadgen_logs"), ("demo", "keep")})

@@ -192,17 +192,22 @@ def test_trust_does_not_overrule_a_manifest(
     assert "it is for compute capability 8.7, this machine has 7.2 (Xavier)" in said
 
 
-def test_trust_needs_the_model(
-    digits: Digits, plan: Path, tmp_path: Path, trt: FakeRuntimeModule
+def test_trust_takes_the_contract_of_the_reference(
+    built: Sequence[BuildRequest], digits: Digits, plan: Path, tmp_path: Path
 ) -> None:
-    """Its contract is the plan's; an engine as reference has none to lend, an ONNX is no plan."""
+    """Of its model, or of another engine. An ONNX file is no plan, and runs without."""
     bare = tmp_path / "bare.plan"
     bare.write_bytes(plan.read_bytes())
     line = digits.words(
-        "bench {bare} --reference {plan} --data {test} --trust", bare=bare, plan=plan
+        f"bench {{bare}} --reference {{plan}} --data {{test}} {QUICK} --trust --json",
+        bare=bare,
+        plan=plan,
     )
-    assert refusal(*line, code=2).endswith("Pass that with --reference.")
+    verdict = json.loads(passed(*line))
+    assert verdict["accuracy"]["engine"] == verdict["accuracy"]["reference"]
     model = tmp_path / "bare.onnx"
     model.write_bytes(digits.model.read_bytes())
     line = digits.words("bench {bare} --reference {model} --data {test} --trust", bare=model)
-    assert refusal(*line, code=2).startswith("--trust is for TensorRT plans, and ")
+    said = refusal(*line, code=2)
+    assert said.startswith("--trust is for TensorRT plans, and ")
+    assert said.endswith("is an ONNX file, which is run without. Leave --trust out.")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import onnx
 
-from edgeres.core.artifacts import EngineArtifact, LayerPrecision
+from edgeres.core.artifacts import FOREIGN, EngineArtifact, LayerPrecision
 from edgeres.core.audit import Audit, EngineLayer, Source
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
@@ -25,6 +25,7 @@ from edgeres.onnx_file import LoweredNetwork
 from edgeres.session import open_session
 from edgeres.targets.coverage import audited_nodes, check_coverage
 from edgeres.targets.engine_files import Built, save_engine
+from edgeres.targets.onnxruntime.foreign import with_names
 
 _FLOAT_FORMS = {
     "Conv": {"Conv", "FusedConv", "NhwcFusedConv"},
@@ -93,8 +94,24 @@ def audit_engine(engine: EngineArtifact) -> Audit:
             f"{engine.path} cannot be audited: the requested precision is not known. Build it "
             "again with build-engine."
         )
+    if FOREIGN in manifest.flags:
+        return audit_model(engine.content, manifest.layers, manifest.precision)
     optimized = optimized_model(engine.content)
     return audit_of_graph(optimized, manifest.layers, manifest.precision)
+
+
+def audit_model(
+    serialized: bytes, layers: tuple[LayerPrecision, ...], requested: Precision
+) -> Audit:
+    """Returns what this machine's ONNX Runtime makes of a serialised model of another tool.
+
+    Raises:
+        RunnerError: ONNX Runtime refused it.
+    """
+    model = onnx.load_model_from_string(serialized)
+    if (named := with_names(model)) is not model:
+        serialized = named.SerializeToString()
+    return audit_of_graph(optimized_model(serialized), layers, requested)
 
 
 def optimized_model(serialized: bytes) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from edgeres.progress import Progress, silent
 from edgeres.targets.base import Target
 
 if TYPE_CHECKING:
-    from edgeres.core.artifacts import EngineArtifact
+    from edgeres.core.artifacts import EngineArtifact, LayerPrecision
     from edgeres.core.audit import Audit
     from edgeres.core.contract import Contract
     from edgeres.core.methods import Method
@@ -107,6 +107,18 @@ class OnnxRuntimeTarget(Target):
 
     def recognizes(self, engine: bytes) -> bool:
         return False
+
+    def precisions_of(self, model: LoadedModel) -> tuple[tuple[LayerPrecision, ...], Precision]:
+        from edgeres.targets.onnxruntime.foreign import precisions_of
+
+        return precisions_of(model)
+
+    def audit_model(
+        self, model: bytes, layers: tuple[LayerPrecision, ...], precision: Precision
+    ) -> Audit:
+        from edgeres.targets.onnxruntime.build import audit_model
+
+        return audit_model(model, layers, precision)
 
     def portable_request(self) -> BuildRequest | None:
         return BuildRequest(target=self.name, precision=Precision.INT8)

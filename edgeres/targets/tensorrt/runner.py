@@ -112,6 +112,16 @@ class TensorRTRunner:
 
         return device_time_ns
 
+    @property
+    def batch_limits(self) -> tuple[int, int]:
+        """Images in the smallest and in the largest batch of the plan's profile.
+
+        Raises:
+            RunnerError: the runner is not open.
+        """
+        with self._opened().borrowed() as context:
+            return context.bindings.smallest, context.bindings.largest
+
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
         """Makes CUDA's primary context current in this thread, for the caller's own use of it.

@@ -1,0 +1,78 @@
+"""`edgeres predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeres.cli.options import PATH, common_options, contract_options
+from edgeres.cli.output import progress_bars, show, show_error, show_json
+from edgeres.core.contract import ContractOptions
+
+
+@click.command()
+@click.argument("engine", type=PATH)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--top", type=int, default=5, show_default=True, metavar="N", help="Classes for each image."
+)
+@click.option(
+    "--csv", type=PATH, metavar="OUT.csv", help="Write a row for each class of each image."
+)
+@click.option(
+    "--reference",
+    type=PATH,
+    help="ONNX model or engine that lends preprocessing and class names to an ENGINE without.",
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
+)
+@contract_options
+@common_options
+def predict(
+    engine: Path,
+    images: tuple[str, ...],
+    top: int,
+    csv: Path | None,
+    reference: Path | None,
+    trust: bool,
+    contract: ContractOptions,
+    as_json: bool,
+) -> None:
+    """Classify images with an engine: files, folders, or patterns in quotes.
+
+    ENGINE is an engine with its manifest, an ONNX file of any tool, or with --trust a plan that
+    trtexec built. Images are prepared by the contract that it carries; the options describe it
+    where it carries none. An image that cannot be read is named, and the exit code is 1.
+
+    \b
+    Example:
+      edgeres predict resnet50.int8.onnx cat.jpg photos/
+      edgeres predict quantized.onnx 'photos/*.png' --reference resnet50.onnx --top 1 --csv out.csv
+      edgeres predict resnet50.plan cat.jpg --trust --preset imagenet --json
+    """
+    from edgeres.workflows import PredictInputs, predict_images  # onnxruntime
+
+    inputs = PredictInputs(
+        engine=engine,
+        images=images,
+        top=top,
+        reference=reference,
+        contract=contract,
+        trust=trust,
+        csv=csv,
+    )
+    with progress_bars() as progress:
+        run = predict_images(inputs, progress=progress)
+    if as_json:
+        show_json(run)
+    else:
+        from edgeres.report import render_predictions
+
+        show(render_predictions(run))
+        for failed in run.failed:
+            show_error(f"Error: {failed.error}")
+    click.get_current_context().exit(run.exit_code)
