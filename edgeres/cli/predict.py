@@ -13,7 +13,7 @@ from edgeres.core.contract import ContractOptions
 
 @click.command()
 @click.argument("engine", type=PATH)
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @click.option(
     "--top", type=int, default=5, show_default=True, metavar="N", help="Classes for each image."
 )
@@ -34,7 +34,7 @@ from edgeres.core.contract import ContractOptions
 @common_options
 def predict(
     engine: Path,
-    images: tuple[str, ...],
+    images: tuple[Path, ...],
     top: int,
     csv: Path | None,
     reference: Path | None,
@@ -58,7 +58,7 @@ def predict(
 
     inputs = PredictInputs(
         engine=engine,
-        images=images,
+        images=tuple(map(str, images)),
         top=top,
         reference=reference,
         contract=contract,
