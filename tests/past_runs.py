@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgeres.core.verdict import ImageRecord, LatencyStats, PairedLatency, PastRun
+from edgeres.core.verdict import ImageRecord, LatencyStats, Outcome, PairedLatency, PastRun
 
 
 def series(samples_ms: Sequence[float], block: int = 20) -> LatencyStats:
@@ -39,6 +39,7 @@ RUN = PastRun(
     target="onnxruntime",
     precision="int8",
     passed=True,
+    outcome=Outcome.PASS,
     samples=1000,
     top1=0.9,
     drop_pp=0.0,
@@ -47,6 +48,7 @@ RUN = PastRun(
     reference_sha256="a" * 64,
     machine="a processor",
     latency=latency(2.0),
+    disturbances=(),
     joules_per_image=None,
 )
 

@@ -107,7 +107,7 @@ _config = option_group(
     click.option(
         "--strict",
         is_flag=True,
-        help="Exit code 7 if the machine was unstable, or LoadGen's run is INVALID.",
+        help="INCONCLUSIVE, exit code 7, if the machine was unstable or LoadGen's run is INVALID.",
     ),
     click.option(
         "--energy/--no-energy",
@@ -172,8 +172,8 @@ _reports = option_group(
     "--baseline",
     type=PATH,
     metavar="OLD.json",
-    help="JSON of an earlier engine on these images, by --json; this one must not be worse. Exit "
-    "code 7 if other load or throttling disturbed a latency that would pass.",
+    help="JSON of an earlier engine on these images, by --json; this one must not be worse. "
+    "INCONCLUSIVE, exit code 7, if other load or throttling disturbed either latency.",
 )
 @click.option(
     "--trust",
@@ -206,8 +206,9 @@ def bench(
 ) -> None:
     """Compare ENGINE with the FP32 reference on the same images: accuracy and latency.
 
-    Exit codes: 0 pass, 3 accuracy, 4 speed, 5 layers not in INT8, 6 engine, images or labels do
-    not belong together, 7 unstable machine.
+    PASS: every limit was kept; MEASURED: none was set; FAIL; or INCONCLUSIVE: the images (3) or the
+    machine (7) cannot decide. Exit codes: 0 pass or measured, 3 accuracy, 4 speed, 5 layers not in
+    INT8, 6 engine, images or labels do not belong together, 7 timing undecided.
 
     \b
     Example:

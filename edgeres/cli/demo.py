@@ -23,6 +23,7 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
     Example:
       edgeres demo --keep demo/
     """
+    from edgeres.core.verdict import conclude
     from edgeres.workflows import run_demo  # onnxruntime, torch
 
     # A folder that the user named stays; the temporary one goes with the command.
@@ -47,5 +48,5 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
                 f"{result.engine_bytes / 1e6:.2f} MB, {place}\n"
             )
             show(render_verdict(result.verdict))
-    # The worst outcome decides: a script must not pass because the last target did.
-    ctx.exit(max(result.verdict.exit_code for result in results))
+    # All targets together: a script must not pass because the last one did.
+    ctx.exit(conclude(check for one in results for check in one.verdict.checks).exit_code)

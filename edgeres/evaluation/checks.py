@@ -10,6 +10,7 @@ from edgeres.core.verdict import (
     EXIT_UNSTABLE,
     Check,
     LoadGenResult,
+    Outcome,
     PairedAccuracy,
     PairedLatency,
 )
@@ -17,7 +18,10 @@ from edgeres.evaluation.mistakes import Diagnosis
 from edgeres.machine import Severity, Stability
 from edgeres.statistics import GATE_CONFIDENCE, drop_bound, images_needed
 
-_CONFIDENCE = f"{100 * GATE_CONFIDENCE:g} % confidence"
+ACCURACY_DROP = "accuracy_drop"
+"""Name of the check on top-1 accuracy."""
+
+_BOUND = f"one-sided {100 * GATE_CONFIDENCE:g} % bound"
 
 
 def accuracy_check(accuracy: PairedAccuracy, limit: float, decision: Decision) -> Check:
@@ -27,50 +31,59 @@ def accuracy_check(accuracy: PairedAccuracy, limit: float, decision: Decision) -
         accuracy: of both networks.
         limit: largest accepted drop in percentage points.
         decision: what is compared with it: `POINT`, the measured drop; `BOUND`, its one-sided
-            upper confidence bound, so that too few images fail.
+            upper confidence bound, so that too few images leave it undecided.
     """
     drop, samples = accuracy.drop_pp, accuracy.engine.samples
     value = format_against_limit(drop, limit)
     # A negative drop is reported as a gain, without its minus sign.
     measured = f"accuracy gain {value[1:]} pp" if drop < 0 else f"accuracy drop {value} pp"
-    compared, needed = drop, None
     if decision is Decision.POINT:
-        passed = drop <= limit
-        reason = f"{measured}, {'within' if passed else 'over'} the drop limit of {limit:g} pp"
+        kept = drop <= limit
+        return Check(
+            name=ACCURACY_DROP,
+            limit=limit,
+            value=drop,
+            outcome=Outcome.of(kept),
+            exit_code=EXIT_ACCURACY,
+            reason=f"{measured}, {'within' if kept else 'over'} the drop limit of {limit:g} pp",
+            rule=decision.value,
+        )
+    upper = 100 * drop_bound(accuracy.gained, accuracy.lost, samples)
+    # The upper bound of the gain, with its sign reversed, is the lower bound of the drop.
+    lower = -100 * drop_bound(accuracy.lost, accuracy.gained, samples)
+    needed, next_step = None, ""
+    # Not at the limit: a bound there leaves a drop of just that possible.
+    if upper < limit or lower > limit:
+        outcome = Outcome.of(upper < limit)
+        side, bound, relation = (
+            ("at most", upper, "below") if upper < limit else ("at least", lower, "over")
+        )
+        reason = (
+            f"{measured}, {'a drop of ' if drop < 0 else ''}{side} "
+            f"{format_against_limit(bound, limit)} pp ({_BOUND}): {relation} the drop limit of "
+            f"{limit:g} pp"
+        )
     else:
-        compared = upper = 100 * drop_bound(accuracy.gained, accuracy.lost, samples)
-        # The upper bound of the gain, with its sign reversed, is the lower bound of the drop.
-        lower = -100 * drop_bound(accuracy.lost, accuracy.gained, samples)
-        # Not at the limit: a bound there leaves a drop of just that possible.
-        passed = upper < limit
-        if passed or lower > limit:
-            side, bound, relation = "at most", upper, "below"
-            if not passed:
-                side, bound, relation = "at least", lower, "over"
-            reason = (
-                f"{measured}, {'a drop of ' if drop < 0 else ''}{side} "
-                f"{format_against_limit(bound, limit)} pp with {_CONFIDENCE}: {relation} the drop "
-                f"limit of {limit:g} pp"
-            )
-        else:
-            needed = images_needed(accuracy.gained, accuracy.lost, samples, limit / 100)
-            reason = (
-                f"{samples} images cannot decide: {measured}, {lower:.2f} to {upper:.2f} pp with "
-                f"{_CONFIDENCE} on each side, and the drop limit of {limit:g} pp is within"
-            )
-            reason += (
-                "; the drop is too close to the limit for any number to decide"
-                if needed is None
-                else f"; about {needed} images in all, {needed - samples} more, would show that it "
-                f"is {'over' if drop > limit else 'below'}"
-            )
+        outcome = Outcome.INCONCLUSIVE
+        needed = images_needed(accuracy.gained, accuracy.lost, samples, limit / 100)
+        reason = (
+            f"{samples} images cannot decide: {measured}, {lower:.2f} to {upper:.2f} pp "
+            f"({_BOUND}s), and the drop limit of {limit:g} pp is within"
+        )
+        next_step = (
+            "the drop is too close to the limit for any number of images to decide"
+            if needed is None
+            else f"{needed - samples:,} more images, about {needed:,} in all, would show that the "
+            f"drop is {'over' if drop > limit else 'below'} the limit"
+        )
     return Check(
-        name="accuracy_drop",
+        name=ACCURACY_DROP,
         limit=limit,
-        value=compared,
-        passed=passed,
+        value=upper,
+        outcome=outcome,
         exit_code=EXIT_ACCURACY,
         reason=reason,
+        next_step=next_step,
         rule=decision.value,
         images_needed=needed,
     )
@@ -78,27 +91,27 @@ def accuracy_check(accuracy: PairedAccuracy, limit: float, decision: Decision) -
 
 def speedup_check(latency: PairedLatency, limit: float) -> Check:
     """Returns whether the engine is faster than the reference by at least a factor of `limit`."""
-    value, passed = latency.speedup, latency.speedup >= limit
+    value, kept = latency.speedup, latency.speedup >= limit
     return Check(
         name="speedup",
         limit=limit,
         value=value,
-        passed=passed,
+        outcome=Outcome.of(kept),
         exit_code=EXIT_SPEED,
         reason=f"{format_against_limit(value, limit)} times as fast, "
-        f"{'at least' if passed else 'short of'} the {limit:g} requested",
+        f"{'at least' if kept else 'short of'} the {limit:g} requested",
     )
 
 
 def stability_check(stability: Stability) -> Check:
-    """Returns whether the machine was stable while it was measured on."""
+    """Returns whether the machine was stable while it was measured on; if not, nothing is decided."""
     # A warning weakens the figures; only instability makes them those of another machine.
     unstable = [f.sentence for f in stability.findings if f.severity is Severity.UNSTABLE]
     return Check(
         name="stability",
         limit=0,
         value=len(unstable),
-        passed=stability.stable,
+        outcome=Outcome.INCONCLUSIVE if unstable else Outcome.PASS,
         exit_code=EXIT_UNSTABLE,
         reason="the measurement cannot be trusted: " + " ".join(unstable).removesuffix(".")
         if unstable
@@ -115,7 +128,7 @@ def loadgen_check(result: LoadGenResult) -> Check:
         name="loadgen",
         limit=1,
         value=int(result.valid),
-        passed=result.valid,
+        outcome=Outcome.PASS if result.valid else Outcome.INCONCLUSIVE,
         exit_code=EXIT_UNSTABLE,
         reason=reason,
     )
@@ -128,7 +141,7 @@ def diagnosis_check(diagnosis: Diagnosis) -> Check:
         name="likely_mistakes",
         limit=0,
         value=mistakes,
-        passed=not mistakes,
+        outcome=Outcome.of(not mistakes),
         exit_code=EXIT_MISMATCH,
         reason=diagnosis.sentence.removesuffix("."),
     )

@@ -9,7 +9,7 @@ from edgeres.core.artifacts import FOREIGN, EngineArtifact, Manifest
 from edgeres.core.audit import describe_missed
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.precision import Precision
-from edgeres.core.verdict import EXIT_COVERAGE, Check
+from edgeres.core.verdict import EXIT_COVERAGE, Check, Outcome
 from edgeres.errors import MismatchError
 from edgeres.onnx_file import parse_model
 from edgeres.quantization.shortcuts import float_branches
@@ -75,7 +75,7 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
             name="int8_coverage",
             limit=0,
             value=len(missed),
-            passed=False,
+            outcome=Outcome.FAIL,
             exit_code=EXIT_COVERAGE,
             reason=f"{len(missed)} of {len(audit.nodes)} convolutions and additions that were "
             f"lowered to INT8 do not run in it ({audit.source}): {'; '.join(listed)}{more}. Build "

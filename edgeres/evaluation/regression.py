@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from edgeres.core.verdict import (
     EXIT_ACCURACY,
     EXIT_SPEED,
-    EXIT_UNSTABLE,
     AccuracyChange,
     Check,
     ImageRecord,
     Interval,
     LatencyChange,
+    Outcome,
     PairedLatency,
     PastRun,
     Ranking,
@@ -92,6 +92,7 @@ def against_baseline(
             )
     return Regression(
         baseline=baseline.name,
+        baseline_disturbances=baseline.disturbances,
         accuracy=_accuracy_change(images, baseline.images),
         latency=change,
         latency_reason=reason,
@@ -117,7 +118,7 @@ def baseline_checks(
             name="baseline_accuracy",
             limit=0,
             value=change.drop_pp,
-            passed=unchanged,
+            outcome=Outcome.of(unchanged),
             exit_code=EXIT_ACCURACY,
             reason=f"{change.lost} images newly wrong and {change.gained} newly correct compared "
             f"with {regression.baseline}, {'no' if unchanged else 'a'} significant drop: "
@@ -127,24 +128,28 @@ def baseline_checks(
     if latency is not None:
         limit = 1 + max_slowdown
         # The lower end: only a run that is significantly slower fails.
-        passed = (latency.ratio if latency.ci95 is None else latency.ci95[0]) <= limit
-        disturbances = stability.disturbances if passed and stability is not None else ()
+        kept = (latency.ratio if latency.ci95 is None else latency.ci95[0]) <= limit
+        own = () if stability is None else stability.disturbances
+        # Both networks slow down under load, and not alike; the wider interval of such a run, and
+        # the slower engine of such a baseline, would let a slower engine pass.
+        disturbed = [f"not to be trusted: {one.sentence.removesuffix('.')}" for one in own]
+        disturbed += [
+            f"{regression.baseline} is not to be trusted: {sentence.removesuffix('.')}; "
+            "make the baseline again"
+            for sentence in regression.baseline_disturbances
+        ]
+        undecided = kept and bool(disturbed)
         ends = "" if latency.ci95 is None else f" ({latency.ci95[0]:.3f} to {latency.ci95[1]:.3f})"
         checks.append(
             Check(
                 name="baseline_latency",
                 limit=limit,
                 value=latency.ratio,
-                # Both networks slow down under load, and not alike; the wider interval of such a
-                # run would let a slower engine pass.
-                passed=passed and not disturbances,
-                exit_code=EXIT_UNSTABLE if disturbances else EXIT_SPEED,
+                outcome=Outcome.INCONCLUSIVE if undecided else Outcome.of(kept),
+                exit_code=EXIT_SPEED,
                 reason=f"latency {latency.ratio:.3f} times that of {regression.baseline}{ends}, "
-                f"{'not significantly above' if passed else 'above'} the limit of {limit:g}"
-                + "".join(
-                    f"; not to be trusted: {finding.sentence.removesuffix('.')}"
-                    for finding in disturbances
-                ),
+                f"{'not significantly above' if kept else 'above'} the limit of {limit:g}"
+                + "".join(f"; {words}" for words in disturbed if kept),
             )
         )
     return tuple(checks)

@@ -118,7 +118,9 @@ def build_verdict(
         environment=environment,
         provenance=provenance,
         checks=tuple(checks),
-        warnings=tuple(_warnings(config, accuracy, provenance, latency, loadgen, validity)),
+        warnings=tuple(
+            _warnings(config, accuracy, provenance, latency, stability, loadgen, validity)
+        ),
         stability=stability,
         energy=None if isinstance(energy, NoEnergy) else energy,
         energy_reason=energy.reason if isinstance(energy, NoEnergy) else None,
@@ -168,6 +170,7 @@ def _warnings(
     accuracy: PairedAccuracy,
     provenance: Provenance,
     latency: PairedLatency | None,
+    stability: Stability | None,
     loadgen: LoadGenResult | None,
     validity: Validity,
 ) -> Iterator[str]:
@@ -205,6 +208,11 @@ def _warnings(
             f"The reference was built from another model, sha256 {other[:12]}, than the engine, "
             f"{own[:12]}: the drop is one between two networks, not what quantization costs. Pass "
             "the engine's own model as --reference."
+        )
+    if config.min_speedup is not None and not config.strict and stability and not stability.stable:
+        yield (
+            f"--min-speedup {config.min_speedup:g} was checked although the machine was unstable. "
+            "Pass --strict to have such a run end INCONCLUSIVE, with exit code 7."
         )
     # With a limit on speed its check says this already.
     limited = config.min_speedup is not None

@@ -10,7 +10,7 @@ from edgeres.machine.machine import Machine, describe_machine, has_nvidia_gpu, i
 from edgeres.machine.meters import Meter, NoMeter, open_meter
 from edgeres.machine.monitor import StabilityMonitor, monitor_stability
 from edgeres.machine.sample import CpuState, Sample
-from edgeres.machine.stability import Severity, Stability, StabilityFinding
+from edgeres.machine.stability import Severity, Stability, StabilityFinding, disturbing
 
 __all__ = [
     "Advice",
@@ -29,6 +29,7 @@ __all__ = [
     "StabilityFinding",
     "StabilityMonitor",
     "describe_machine",
+    "disturbing",
     "examine_machine",
     "has_nvidia_gpu",
     "idle_watts",

@@ -6,7 +6,7 @@ not report is listed as unavailable, so that silence never passes for stability.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeres.machine.gpu import THROTTLING
@@ -74,6 +74,13 @@ class StabilityFinding:
     """The fact with its values, and what to do."""
 
 
+def disturbing(findings: Iterable[StabilityFinding]) -> tuple[StabilityFinding, ...]:
+    """Returns the findings that make two runs incomparable."""
+    return tuple(
+        one for one in findings if one.severity is Severity.UNSTABLE and one.name in DISTURBANCES
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stability:
     """Whether the machine was stable during one measurement."""
@@ -94,11 +101,7 @@ class Stability:
     @property
     def disturbances(self) -> tuple[StabilityFinding, ...]:
         """Other load and throttling that make two runs incomparable."""
-        return tuple(
-            finding
-            for finding in self.findings
-            if finding.severity is Severity.UNSTABLE and finding.name in DISTURBANCES
-        )
+        return disturbing(self.findings)
 
     @property
     def seconds(self) -> float:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.bench_requests import Decision
 from edgeres.core.verdict import (
-    Check,
     ClassDifference,
     Energies,
     Flip,
@@ -26,7 +25,6 @@ from edgeres.core.verdict import (
     Regression,
     Verdict,
 )
-from edgeres.evaluation.checks import format_against_limit
 from edgeres.machine import Severity, Stability
 from edgeres.report.words import (
     class_name,
@@ -58,38 +56,8 @@ FLIP_NAMES: Mapping[FlipKind, str] = {
 }
 """What a changed label did, the worst first."""
 
-NO_LIMIT = "no limit was set, so none could be missed"
-
-_CHECK_UNITS: Mapping[str, tuple[str, str]] = {
-    Decision.BOUND.value: ("bound below ", " pp"),
-    Decision.POINT.value: ("at most ", " pp"),
-    "speedup": ("at least ", " x"),
-    "stability": ("at most ", " disturbances"),
-    "loadgen": ("at least ", " valid run"),
-    "baseline_accuracy": ("not significantly above ", " pp"),
-    "baseline_latency": ("not significantly above ", " x"),
-}
-"""How the limit of a check binds, by its rule or name, and the unit of its value."""
-
 Facts = Iterator[tuple[str, str]]
 """Names, each with a sentence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckWords:
-    """One check as a row of a table."""
-
-    title: str
-    limit: str
-    value: str
-    passed: bool
-    reason: str
-    """Why it came out so, to be joined with others."""
-
-    @property
-    def sentence(self) -> str:
-        """The reason as a sentence of its own."""
-        return as_sentence(self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,31 +78,6 @@ class Top1Change:
     def words(self) -> str:
         """Value and interval in one cell of a row that is about top-1."""
         return f"{'' if self.is_gain else 'drop '}{self.value}, 95 % interval {self.interval}"
-
-
-def as_sentence(words: str) -> str:
-    """Returns words with a capital at the beginning and one full stop at the end."""
-    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
-
-
-def check_words(check: Check) -> CheckWords:
-    """Returns a check in words."""
-    # The rule is how the limit binds where there is a choice of rules, else the check's name.
-    relation, unit = _CHECK_UNITS.get(check.rule or check.name, ("", ""))
-    return CheckWords(
-        title=check.name.replace("_", " "),
-        limit=f"{relation}{check.limit:g}{unit}",
-        value=format_against_limit(check.value, check.limit) + unit,
-        passed=check.passed,
-        reason=check.reason or f"{check.name} {'passed' if check.passed else 'failed'}",
-    )
-
-
-def reasons(verdict: Verdict) -> tuple[str, ...]:
-    """Returns why the verdict is what it is: the checks that failed, or else all that passed."""
-    # Where one check failed, that others passed explains nothing.
-    decisive = (check for check in verdict.checks if check.passed == verdict.passed)
-    return tuple(check_words(check).reason for check in decisive) or (NO_LIMIT,)
 
 
 def top1_change(drop_pp: float, ci95_pp: Interval) -> Top1Change:
@@ -203,7 +146,16 @@ def accuracy_facts(verdict: Verdict) -> Facts:
         if check.rule == Decision.POINT.value and low <= check.limit < high
     ]
     yield change.name, f"{change.value}{better}"
-    yield "95 % interval", change.interval + "".join(inside)
+    bounds = [
+        f"drop of at most {points(check.value)} (one-sided): what the limit is compared with"
+        for check in verdict.checks
+        if check.rule == Decision.BOUND.value
+    ]
+    # Both are called 95 %, and the one-sided bound lies inside of the two-sided interval.
+    sides = " (two-sided)" if bounds else ""
+    yield "95 % interval", change.interval + sides + "".join(inside)
+    for words in bounds:
+        yield "95 % bound", words
     yield "flips", flip_counts(accuracy)
     yield "p value", f"{probability(accuracy.p_value)}: {significance(accuracy)}"
     yield "agreement", f"{percent(accuracy.agreement)} of the images get the same label"

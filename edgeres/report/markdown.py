@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from edgeres.core.verdict import Verdict
+from edgeres.core.verdict import Outcome, Verdict
 from edgeres.report.facts import (
     FLIP_NAMES,
-    as_sentence,
-    check_words,
     flip_counts,
     flips_by_kind,
     loadgen_value,
-    reasons,
     speedup_words,
     top1_change,
 )
-from edgeres.report.words import class_name, count, milliseconds, percent, probability
+from edgeres.report.outcomes import check_words, next_steps, reasons
+from edgeres.report.words import as_sentence, class_name, count, milliseconds, percent, probability
 
 FLIPS_SHOWN = 10
+
+MARKS: Mapping[Outcome, str] = {
+    Outcome.PASS: "✅",
+    Outcome.FAIL: "❌",
+    Outcome.INCONCLUSIVE: "⚠️",
+    Outcome.MEASURED: "📏",
+}
+"""Sign before each outcome, since Markdown has no colour."""
 
 # `-` and `.` are signs only where they begin a list; `://` makes a link of a bare address.
 _SIGNS = re.compile(r"[\\`*_{}\[\]<>()#+!|~&@$]|[-.](?=\s)|://")
@@ -33,15 +39,16 @@ _SIGNS = re.compile(r"[\\`*_{}\[\]<>()#+!|~&@$]|[-.](?=\s)|://")
 def render_markdown(verdict: Verdict) -> str:
     """Returns the text."""
     environment, provenance = verdict.environment, verdict.provenance
-    mark = "✅ PASS" if verdict.passed else "❌ FAIL"
     parts = [
-        f"### {mark}: {_plain(environment.engine_name)}",
-        "\n".join(f"- {_plain(as_sentence(reason))}" for reason in reasons(verdict)),
+        f"### {MARKS[verdict.outcome]} {verdict.outcome}: {_plain(environment.engine_name)}",
+        "\n".join(
+            f"- {_plain(as_sentence(words))}" for words in (*reasons(verdict), *next_steps(verdict))
+        ),
         _table(("", "reference", "engine", "difference"), _rows(verdict)),
     ]
     if verdict.checks:
         words = map(check_words, verdict.checks)
-        rows = ((c.title, c.limit, c.value, "pass" if c.passed else "**FAIL**") for c in words)
+        rows = ((c.title, c.limit, c.value, _outcome(c.outcome)) for c in words)
         parts.append(_table(("check", "limit", "value", "outcome"), rows))
     parts += [f"> **Warning:** {_plain(sentence)}" for sentence in verdict.warnings]
     if verdict.accuracy.flips:
@@ -60,6 +67,10 @@ def render_markdown(verdict: Verdict) -> str:
         folded += f"\n\n{fence}\n{line}\n{fence}"
     parts.append(_folded("Provenance", folded))
     return "\n\n".join(parts) + "\n"
+
+
+def _outcome(outcome: Outcome) -> str:
+    return "pass" if outcome is Outcome.PASS else f"**{outcome}**"
 
 
 def _rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:

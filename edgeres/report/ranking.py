@@ -7,6 +7,7 @@ from rich.text import Text
 
 from edgeres.core.verdict import Ranking
 from edgeres.report.facts import top1_change
+from edgeres.report.table import STYLES
 from edgeres.report.tables import plain, ruled_table
 from edgeres.report.words import probability
 
@@ -16,35 +17,37 @@ def render_ranking(ranking: Ranking) -> Group:
     first, *_ = ranking.standings
     metered = any(standing.run.joules_per_image is not None for standing in ranking.standings)
     energy = ("J/image",) if metered else ()
-    table = ruled_table("engine", "front", "top-1", "drop pp, 95 %", "p50 ms", "x", *energy)
+    headers = ("outcome", "top-1", "change pp", "p50 ms", "images/s", "x", *energy)
+    table = ruled_table("engine", *headers, gap=0)
     remarks = []
     for standing in ranking.standings:
         run, latency, joules = standing.run, standing.run.latency, standing.run.joules_per_image
-        low, high = run.ci95_pp
+        change = top1_change(run.drop_pp, run.ci95_pp)
         cells = [
-            "*" if standing.on_front else "",
+            "-" if run.outcome is None else Text(run.outcome, STYLES[run.outcome]),
             f"{100 * run.top1:.2f}",
-            f"{run.drop_pp:.2f}, {low:.2f} to {high:.2f}",
+            # Of accuracy, so that a gain is positive; a zero has no sign.
+            f"{-round(run.drop_pp, 2):+.2f}" if round(run.drop_pp, 2) else "0.00",
             "-" if latency is None else f"{latency.engine.p50_ms:.3g}",
+            "-" if latency is None else f"{latency.images_per_s(latency.engine):.1f}",
             "-" if latency is None else f"{latency.speedup:.2f}",
         ]
         if metered:
             cells.append("-" if joules is None else f"{joules:.3g}")
-        table.add_row(Text(run.name), *cells)
-        facts = []
+        table.add_row(Text(f"{run.name} *" if standing.on_front else run.name), *cells)
+        facts = [f"{'top-1 ' * change.is_gain}{change.words} against its reference"]
         if standing.dominated_by is not None:
             facts.append(f"dominated by {standing.dominated_by}")
-        if (change := standing.against_first) is not None:
-            words = top1_change(change.drop_pp, change.ci95_pp).words
-            p_value = probability(change.p_value)
+        if (other := standing.against_first) is not None:
+            words = top1_change(other.drop_pp, other.ci95_pp).words
+            p_value = probability(other.p_value)
             facts.append(f"top-1 compared with {first.run.name}: {words}, p {p_value}")
-        if facts:
-            remarks.append(f"{run.name}: {'; '.join(facts)}")
+        remarks.append(f"{run.name}: {'; '.join(facts)}")
     remarks += [f"Warning: {warning}" for warning in ranking.warnings]
     front = ", ".join(standing.run.name for standing in ranking.standings if standing.on_front)
     return Group(
         table,
         Text(),
-        Text(f"Pareto front, accuracy against latency: {front or 'no engine was timed'}"),
+        Text(f"* Pareto front, accuracy against latency: {front or 'no engine was timed'}"),
         *map(plain, remarks),
     )

@@ -6,35 +6,41 @@ runner and no file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.core.verdict import PairedLatency, Verdict
+from edgeres.core.verdict import Outcome, PairedLatency, Verdict
 from edgeres.machine import Severity
 from edgeres.report.facts import (
     accuracy_facts,
-    check_words,
     energy_words,
     latency_facts,
     loadgen_value,
-    reasons,
 )
+from edgeres.report.outcomes import CheckWords, check_words, next_steps, reasons
 from edgeres.report.tables import fact_grid, plain, ruled_table
-from edgeres.report.words import milliseconds, percent
+from edgeres.report.words import as_sentence, milliseconds, percent
 
 NAME_WIDTH = 13
 """Columns of the names at the left, so that tables and sentences line up below each other."""
 
-_PASS, _FAIL, _WARNING = "bold green", "bold red", "yellow"
+STYLES: Mapping[Outcome, str] = {
+    Outcome.PASS: "bold green",
+    Outcome.FAIL: "bold red",
+    Outcome.INCONCLUSIVE: "bold yellow",
+    Outcome.MEASURED: "bold",
+}
+"""Colour of each outcome: green is only what kept a limit."""
+
+_UNSTABLE, _WARNING = "bold red", "yellow"
 
 
 def render_verdict(verdict: Verdict) -> Group:
     """Returns what a rich Console prints: the verdict, then what it rests on."""
     names = verdict.environment
-    outcome = ("PASS", _PASS) if verdict.passed else ("FAIL", _FAIL)
     accuracy = _numbers("accuracy", "top-1", "top-5", "correct", "images")
     for role, one in (
         ("reference", verdict.accuracy.reference),
@@ -45,7 +51,10 @@ def render_verdict(verdict: Verdict) -> Group:
             role, plain(percent(one.top1)), plain(top5), str(one.correct), str(one.samples)
         )
     parts: list[RenderableType] = [
-        Text.assemble(outcome, f"  {'; '.join(reasons(verdict))}."),
+        Text.assemble(
+            (verdict.outcome, STYLES[verdict.outcome]), f"  {'; '.join(reasons(verdict))}."
+        ),
+        *(_sentences(("to decide", as_sentence(step))) for step in next_steps(verdict)),
         Text(),
         _sentences(("reference", names.reference_name), ("engine", names.engine_name)),
         Text(),
@@ -65,18 +74,24 @@ def render_verdict(verdict: Verdict) -> Group:
     if verdict.checks:
         checks = _numbers("check", "limit", "value", "verdict")
         for words in map(check_words, verdict.checks):
-            outcome = ("pass", _PASS) if words.passed else ("FAIL", _FAIL)
-            checks.add_row(Text(words.title), words.limit, words.value, Text(*outcome))
+            checks.add_row(Text(words.title), words.limit, words.value, _mark(words))
         parts += [Text(), checks]
     # What weakens the verdict stands last, where a terminal stops scrolling.
     remarks = [("Warning: ", _WARNING, sentence) for sentence in verdict.warnings]
     for finding in () if verdict.stability is None else verdict.stability.findings:
         unstable = finding.severity is Severity.UNSTABLE
-        label, style = ("Unstable: ", _FAIL) if unstable else ("Warning: ", _WARNING)
+        label, style = ("Unstable: ", _UNSTABLE) if unstable else ("Warning: ", _WARNING)
         remarks.append((label, style, finding.sentence))
     for label, style, sentence in remarks:
         parts += [Text(), Text.assemble((label, style), sentence)]
     return Group(*parts)
+
+
+def _mark(words: CheckWords) -> Text:
+    """Returns the outcome of one check; a sound measurement keeps no limit and has no colour."""
+    if words.outcome is not Outcome.PASS:
+        return Text(words.outcome, STYLES[words.outcome])
+    return Text("pass", STYLES[Outcome.PASS] if words.is_limit else "")
 
 
 def _latency_part(latency: PairedLatency) -> Iterator[RenderableType]:

@@ -10,6 +10,11 @@ _UNITS = {"mib": "MiB", "ms": "ms", "w": "W", "j": "J", "mj": "mJ", "c": "°C", 
 _NAMES = {"cpu": "CPU", "gpu": "GPU", "gpus": "GPUs", "os": "OS", "simd": "SIMD"}
 
 
+def as_sentence(words: str) -> str:
+    """Returns words with a capital at the beginning and one full stop at the end."""
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+
+
 def percent(fraction: float, digits: int = 2) -> str:
     """Returns a fraction in percent, with a space that does not break before the sign."""
     return f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"

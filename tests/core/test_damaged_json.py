@@ -28,7 +28,7 @@ from edgeres.core.tuning import Choice, MixedPoint, MixedSearch, Sensitivity, Un
 from edgeres.core.verdict import Energies, PairedLatency, load_run
 from edgeres.errors import EdgeresError
 from edgeres.evaluation.regression import against_baseline, rank
-from edgeres.machine import Energy
+from edgeres.machine import Energy, Severity, StabilityFinding
 from edgeres.onnx_file import load_onnx, save_model
 from edgeres.report import render_artifact
 from edgeres.serialization import json_text, to_json
@@ -179,8 +179,13 @@ def test_a_damaged_manifest(tmp_path: Path) -> None:
     check(to_json(ENGINE), use)
 
 
-READ = ("schema_version", "kind", "passed", "accuracy", "latency", "energy", "environment")
-"""Keys of a verdict that a later run is compared with, beside its provenance."""
+READ = (
+    *("schema_version", "kind", "outcome", "passed", "accuracy", "latency", "energy"),
+    *("environment", "provenance"),
+)
+"""Keys of a verdict that a later run is compared with, beside the findings on its stability."""
+
+FINDING = StabilityFinding(name="steal", severity=Severity.UNSTABLE, sentence="It was shared.")
 
 
 def test_a_damaged_verdict(tmp_path: Path) -> None:
@@ -201,7 +206,8 @@ def test_a_damaged_verdict(tmp_path: Path) -> None:
         )
         rank((before, run))
 
-    check({key: to_json(VERDICT)[key] for key in (*READ, "provenance")}, use)
+    document = {key: to_json(VERDICT)[key] for key in READ}
+    check(document | {"stability": {"findings": [to_json(FINDING)]}}, use)
 
 
 def test_damaged_metadata(tmp_path: Path) -> None:

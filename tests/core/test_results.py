@@ -13,11 +13,8 @@ from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import (
     EXIT_ACCURACY,
-    EXIT_COVERAGE,
-    EXIT_MISMATCH,
     EXIT_PASS,
     EXIT_SPEED,
-    EXIT_UNSTABLE,
     Accuracy,
     Answer,
     Check,
@@ -31,6 +28,7 @@ from edgeres.core.verdict import (
     LatencyIntervals,
     LatencyStats,
     LogitError,
+    Outcome,
     Outliers,
     PairedAccuracy,
     PairedLatency,
@@ -94,12 +92,12 @@ DROP = Check(
     name="accuracy_drop",
     limit=0.3,
     value=12.5,
-    passed=False,
+    outcome=Outcome.FAIL,
     exit_code=EXIT_ACCURACY,
     reason="too few",
     images_needed=900,
 )
-SPEEDUP = Check(name="speedup", limit=2.0, value=2.5, passed=True, exit_code=EXIT_SPEED)
+SPEEDUP = Check(name="speedup", limit=2.0, value=2.5, outcome=Outcome.PASS, exit_code=EXIT_SPEED)
 COMPARISON = Verdict(
     accuracy=ACCURACY,
     latency=LATENCY,
@@ -286,35 +284,17 @@ def test_what_was_not_measured_is_null() -> None:
     assert raw["accuracy"]["reference"] == {"top1": 0.75, "top5": None, "correct": 6}
 
 
-@pytest.mark.parametrize(
-    ("drop_passes", "speed_passes", "code"),
-    [
-        (True, True, EXIT_PASS),
-        (False, True, EXIT_ACCURACY),
-        (True, False, EXIT_SPEED),
-        (False, False, EXIT_ACCURACY),
-    ],
-)
-def test_the_exit_code_is_that_of_the_first_failed_check(
-    drop_passes: bool, speed_passes: bool, code: int
-) -> None:
-    """Accuracy before speed, in whatever order the checks stand."""
-    checks = (replace(SPEEDUP, passed=speed_passes), replace(DROP, passed=drop_passes))
-    for order in (checks, checks[::-1]):
-        verdict = replace(COMPARISON, checks=order)
-        assert (verdict.exit_code, verdict.passed) == (code, code == EXIT_PASS)
-
-
-def test_no_checks_pass() -> None:
-    """Where no limit was set none is missed."""
-    verdict = replace(COMPARISON, checks=())
-    assert (verdict.passed, verdict.exit_code) == (True, EXIT_PASS)
-
-
-def test_the_gravest_failure_gives_the_code() -> None:
-    """6 before 7 before 5 before 3 before 4, in whatever order the checks stand."""
-    codes = [EXIT_SPEED, EXIT_ACCURACY, EXIT_COVERAGE, EXIT_UNSTABLE, EXIT_MISMATCH]
-    for last in range(len(codes)):
-        failed = tuple(replace(DROP, exit_code=code) for code in codes[: last + 1])
-        for order in (failed, failed[::-1]):
-            assert replace(COMPARISON, checks=order).exit_code == codes[last]
+def test_outcome_and_code_follow_from_the_checks() -> None:
+    """Both are in the JSON, beside whether the code is 0."""
+    undecided = replace(DROP, outcome=Outcome.INCONCLUSIVE)
+    cases = {
+        (SPEEDUP,): (Outcome.PASS, True, EXIT_PASS),
+        (SPEEDUP, DROP): (Outcome.FAIL, False, EXIT_ACCURACY),
+        (undecided, SPEEDUP): (Outcome.INCONCLUSIVE, False, EXIT_ACCURACY),
+        (): (Outcome.MEASURED, True, EXIT_PASS),
+    }
+    for checks, (outcome, passed, code) in cases.items():
+        verdict = replace(COMPARISON, checks=checks)
+        assert (verdict.outcome, verdict.passed, verdict.exit_code) == (outcome, passed, code)
+        raw = to_json(verdict)
+        assert (raw["outcome"], raw["passed"], raw["exit_code"]) == (outcome.value, passed, code)

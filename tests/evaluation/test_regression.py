@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from past_runs import RUN, latency, series, with_correct
 
-from edgeres.core.verdict import PairedLatency, PastRun, Regression
+from edgeres.core.verdict import PairedLatency, PastRun, Regression, conclude
 from edgeres.errors import ConfigError
 from edgeres.evaluation.regression import against_baseline, baseline_checks, rank
 from edgeres.machine import Severity, Stability, StabilityFinding
@@ -141,14 +141,30 @@ def disturbed(name: str, severity: Severity, sentence: str) -> Stability:
     ],
 )
 def test_a_latency_of_a_disturbed_machine_does_not_pass(name: str, fact: str) -> None:
-    """It is not called slower either: code 7, the fact and what to do."""
+    """It is not called slower either: undecided, with the fact and what to do."""
     stability = disturbed(name, Severity.UNSTABLE, f"{fact}. Stop it.")
     accuracy, check = baseline_checks(against(NEW, RUN), 0.05, stability)
-    assert (accuracy.passed, check.passed, check.exit_code) == (True, False, 7)
+    assert (accuracy.outcome, check.outcome) == ("PASS", "INCONCLUSIVE")
+    concluded = conclude((accuracy, check))
+    assert (concluded.outcome, concluded.exit_code) == ("INCONCLUSIVE", 7)
     assert check.reason == (
         "latency 1.000 times that of old (1.000 to 1.000), not significantly above the limit of "
         f"1.05; not to be trusted: {fact}. Stop it"
     )
+
+
+@pytest.mark.parametrize("stability", [CALM, None])
+def test_a_baseline_that_was_disturbed_lets_nothing_pass(stability: Stability | None) -> None:
+    """Its engine may have been slowed down more than its reference, whatever this run is like."""
+    slow = replace(RUN, disturbances=("Other programs took 80% of the processors' time. Stop it.",))
+    check = baseline_checks(against(NEW, slow), 0.05, stability)[1]
+    assert check.outcome == "INCONCLUSIVE"
+    assert check.reason.endswith(
+        "; old is not to be trusted: Other programs took 80% of the processors' time. Stop it; "
+        "make the baseline again"
+    )
+    slower = baseline_checks(against(replace(NEW, latency=latency(3.0)), slow), 0.05, stability)[1]
+    assert slower.outcome == "FAIL"
 
 
 def test_a_slower_engine_fails_on_a_disturbed_machine_too() -> None:

@@ -14,6 +14,7 @@ from edgeres.core.contract import PRESETS
 from edgeres.core.verdict import (
     Check,
     LoadGenResult,
+    Outcome,
     PairedAccuracy,
     PairedLatency,
     PastRun,
@@ -105,7 +106,7 @@ def test_images_that_show_a_small_drop_pass() -> None:
     assert check.value == 100 * drop_bound(20, 24, 10000)
     assert (check.rule, check.passed, check.images_needed) == ("bound", True, None)
     assert check.reason == (
-        "accuracy drop 0.04 pp, at most 0.154 pp with 95 % confidence: below the drop limit of "
+        "accuracy drop 0.04 pp, at most 0.154 pp (one-sided 95 % bound): below the drop limit of "
         "0.3 pp"
     )
 
@@ -114,8 +115,8 @@ def test_a_gain_is_reported_with_the_drop_that_it_may_be() -> None:
     """The bound is one of the drop, although what was measured is a gain."""
     told = reason_of(accuracy_of(24, 20, 10000), BenchRequest(max_drop_pp=0.3))
     assert told == (
-        "accuracy gain 0.04 pp, a drop of at most 0.0712 pp with 95 % confidence: below the drop "
-        "limit of 0.3 pp"
+        "accuracy gain 0.04 pp, a drop of at most 0.0712 pp (one-sided 95 % bound): below "
+        "the drop limit of 0.3 pp"
     )
 
 
@@ -124,28 +125,34 @@ def test_images_that_show_a_large_drop_fail() -> None:
     (check,) = verdict_of(accuracy_of(5, 60, 1000), BenchRequest(max_drop_pp=1.0)).checks
     assert (check.passed, check.images_needed, check.exit_code) == (False, None, 3)
     assert check.reason == (
-        "accuracy drop 5.5 pp, at least 4.29 pp with 95 % confidence: over the drop limit of 1 pp"
+        "accuracy drop 5.5 pp, at least 4.29 pp (one-sided 95 % bound): over the drop limit of 1 pp"
     )
 
 
 def test_too_few_images_to_decide_report_how_many_would_do() -> None:
-    """The engine fails, with the number that would show it to be good or bad."""
-    (below,) = verdict_of(accuracy_of(9, 12, 1300), BenchRequest(max_drop_pp=0.5)).checks
-    assert (below.passed, below.exit_code) == (False, 3)
-    assert below.images_needed == images_needed(9, 12, 1300, 0.005)
+    """Neither passed nor failed, and the number that would decide stands by itself."""
+    verdict = verdict_of(accuracy_of(9, 12, 1300), BenchRequest(max_drop_pp=0.5))
+    (below,) = verdict.checks
+    assert (verdict.outcome, verdict.exit_code) == ("INCONCLUSIVE", 3)
+    assert (below.outcome, below.passed) == ("INCONCLUSIVE", False)
+    assert below.images_needed == images_needed(9, 12, 1300, 0.005) == 14203
     assert below.reason == (
-        "1300 images cannot decide: accuracy drop 0.231 pp, -0.37 to 0.86 pp with 95 % confidence "
-        "on each side, and the drop limit of 0.5 pp is within; about 14203 images in all, 12903 "
-        "more, would show that it is below"
+        "1300 images cannot decide: accuracy drop 0.231 pp, -0.37 to 0.86 pp (one-sided 95 % "
+        "bounds), and the drop limit of 0.5 pp is within"
     )
-    over = reason_of(accuracy_of(2, 12, 1300), BenchRequest(max_drop_pp=0.5))
-    assert over.endswith("more, would show that it is over")
+    assert below.next_step == (
+        "12,903 more images, about 14,203 in all, would show that the drop is below the limit"
+    )
+    (over,) = verdict_of(accuracy_of(2, 12, 1300), BenchRequest(max_drop_pp=0.5)).checks
+    assert over.next_step.endswith(" in all, would show that the drop is over the limit")
 
 
 def test_a_drop_at_the_limit_cannot_be_decided() -> None:
     """No number of images is promised."""
-    assert reason_of(accuracy_of(5, 15, 1000), BenchRequest(max_drop_pp=1.0)).endswith(
-        "; the drop is too close to the limit for any number to decide"
+    (check,) = verdict_of(accuracy_of(5, 15, 1000), BenchRequest(max_drop_pp=1.0)).checks
+    assert (check.outcome, check.images_needed) == ("INCONCLUSIVE", None)
+    assert check.next_step == (
+        "the drop is too close to the limit for any number of images to decide"
     )
 
 
@@ -181,17 +188,52 @@ def loadgen(*reasons: str) -> LoadGenResult:
     )
 
 
+UNSTABLE = stability(Severity.WARNING, Severity.UNSTABLE)
+
+
 @pytest.mark.parametrize("strict", [True, False])
-def test_an_unstable_machine_fails_when_that_is_requested(strict: bool) -> None:
-    """Exit code 7, with what was found, before any other code; in the verdict in any case."""
-    unstable = stability(Severity.WARNING, Severity.UNSTABLE)
-    verdict = verdict_of(
-        accuracy_of(0, 50, 1000), BenchRequest(max_drop_pp=0.1, strict=strict), stability=unstable
-    )
-    assert verdict.stability is unstable
-    assert verdict.exit_code == (7 if strict else 3)
+def test_an_unstable_machine_decides_nothing_when_that_is_requested(strict: bool) -> None:
+    """Exit code 7 with what was found; in the verdict in any case."""
+    config = BenchRequest(max_drop_pp=0.5, strict=strict)
+    verdict = verdict_of(accuracy_of(0, 0, 1000), config, stability=UNSTABLE)
+    assert verdict.stability is UNSTABLE
+    assert (verdict.outcome, verdict.exit_code) == (("INCONCLUSIVE", 7) if strict else ("PASS", 0))
     reasons = [check.reason for check in verdict.checks if check.name == "stability"]
     assert reasons == ["the measurement cannot be trusted: It was unstable"] * strict
+
+
+def test_what_failed_comes_before_what_is_undecided() -> None:
+    """An engine that lost accuracy is bad on any machine."""
+    config = BenchRequest(max_drop_pp=0.1, strict=True)
+    verdict = verdict_of(accuracy_of(0, 50, 1000), config, stability=UNSTABLE)
+    assert (verdict.outcome, verdict.exit_code) == ("FAIL", 3)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_speed_on_an_unstable_machine_is_marked(strict: bool) -> None:
+    """Without `strict` the limit counts, and a warning says how to have it undecided."""
+    config = BenchRequest(min_speedup=2.0, strict=strict)
+    verdict = verdict_of(
+        accuracy_of(0, 0, 10), config, latency=latency_of(1.0, 3.0), stability=UNSTABLE
+    )
+    assert verdict.exit_code == (7 if strict else 0)
+    assert verdict.warnings == (
+        "--min-speedup 2 was checked although the machine was unstable. Pass --strict to have such "
+        "a run end INCONCLUSIVE, with exit code 7.",
+    ) * (not strict)
+
+
+def test_a_sound_measurement_alone_is_no_pass() -> None:
+    """`strict` limits the machine, a diagnosis the images: neither limits the engine."""
+    verdict = verdict_of(
+        accuracy_of(0, 50, 1000),
+        BenchRequest(strict=True),
+        stability=stability(),
+        loadgen=loadgen(),
+        validity=Validity(diagnosis=diagnosis(None)),
+    )
+    assert [check.passed for check in verdict.checks] == [True] * 3
+    assert (verdict.outcome, verdict.exit_code) == ("MEASURED", 0)
 
 
 def test_a_warning_does_not_fail() -> None:
@@ -210,7 +252,7 @@ def test_a_warning_does_not_fail() -> None:
 def test_what_loadgen_calls_invalid_is_passed_on(
     reasons: tuple[str, ...], strict: bool, code: int
 ) -> None:
-    """As a warning, and with `strict` as a failure."""
+    """As a warning, and with `strict` as what is undecided."""
     result = loadgen(*reasons)
     verdict = verdict_of(accuracy_of(0, 0, 10), BenchRequest(strict=strict), loadgen=result)
     reason = "LoadGen calls its offline run INVALID: Too short"
@@ -379,7 +421,7 @@ def test_everything_has_its_place() -> None:
         reference_sha256=PROVENANCE.reference.sha256,
     )
     latency = replace(latency_of(2.0, 1.0), overhead_ms=1.0, speedup_ci95=(0.4, 0.6))
-    uncovered = Check(name="int8_coverage", limit=0, value=1, passed=False, exit_code=5)
+    uncovered = Check(name="int8_coverage", limit=0, value=1, outcome=Outcome.FAIL, exit_code=5)
     validity = Validity(
         data_notes=("Put right.",),
         calibrated_on=8,

@@ -70,6 +70,7 @@ def test_clocks_that_hold_are_trusted(digits: Digits, machine: Path) -> None:
     """Strictly, too."""
     result, verdict = bench(digits.engine, digits.model, digits.test, "--strict")
     assert (result.exit_code, verdict["stability"]["stable"]) == (0, True)
+    assert verdict["outcome"] == "MEASURED"
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 0), (("--strict",), UNSTABLE)])
@@ -79,7 +80,7 @@ def test_throttled_clocks(
     """Labelled always, refused where --strict asks for it."""
     (machine / COOLING / "cur_state").write_text("2\n")
     result, verdict = bench(digits.engine, digits.model, digits.test, *options)
-    assert result.exit_code == code
+    assert (result.exit_code, verdict["outcome"]) == (code, "INCONCLUSIVE" if code else "MEASURED")
     assert not verdict["stability"]["stable"]
     (finding,) = verdict["stability"]["findings"]
     assert finding["name"] == "thermal_throttled"
@@ -109,6 +110,20 @@ def test_a_baseline_beside_throttled_clocks(
     assert (check["passed"], disturbed) == (code == 0, code != 0)
 
 
+def test_a_baseline_that_was_throttled(digits: Digits, machine: Path, tmp_path: Path) -> None:
+    """It stays one that nothing is compared with, also where clocks hold now."""
+    old = tmp_path / "old.json"
+    (machine / COOLING / "cur_state").write_text("2\n")
+    old.write_text(json.dumps(bench(digits.engine, digits.model, digits.test)[1]))
+    (machine / COOLING / "cur_state").write_text("0\n")
+    options = ("--baseline", str(old), "--max-slowdown", "1000")
+    result, verdict = bench(digits.engine, digits.model, digits.test, *options)
+    assert (result.exit_code, verdict["outcome"]) == (UNSTABLE, "INCONCLUSIVE")
+    (check,) = (one for one in verdict["checks"] if one["name"] == "baseline_latency")
+    assert "; old is not to be trusted: The kernel lowered clocks" in check["reason"]
+    assert check["reason"].endswith("make the baseline again")
+
+
 def test_too_few_images_to_decide(digits: Digits) -> None:
     """Fifty cannot show that a drop is below half a point, and it is said how many could."""
     few = "--samples 50 --iterations 2 --warmup 0 --no-energy"
@@ -118,7 +133,8 @@ def test_too_few_images_to_decide(digits: Digits) -> None:
     assert reason.startswith("50 images cannot decide: accuracy ")
     (check,) = verdict["checks"]
     assert check["images_needed"] > 50
-    assert f"about {check['images_needed']} images in all" in reason
+    assert f"about {check['images_needed']:,} in all" in check["next_step"]
+    assert verdict["outcome"] == "INCONCLUSIVE"
 
 
 def test_enough_images_decide(digits: Digits) -> None:

@@ -29,6 +29,7 @@ from edgeres.core.verdict import (
     LatencyStats,
     LoadGenResult,
     LogitError,
+    Outcome,
     Outliers,
     PairedAccuracy,
     PairedLatency,
@@ -147,20 +148,30 @@ DROP = Check(
     name="accuracy_drop",
     limit=0.5,
     value=0.91,
-    passed=False,
+    outcome=Outcome.INCONCLUSIVE,
     exit_code=EXIT_ACCURACY,
-    reason="1300 images cannot decide: accuracy drop 0.231 pp, -0.42 to 0.91 pp with 95% "
-    "confidence on each side, and the drop limit of 0.5 pp is within; about 9800 images in all, "
-    "8500 more, would show that it is below",
+    reason="1300 images cannot decide: accuracy drop 0.231 pp, -0.42 to 0.91 pp (one-sided 95 % "
+    "bounds), and the drop limit of 0.5 pp is within",
+    next_step="8,500 more images, about 9,800 in all, would show that the drop is below the limit",
     rule="bound",
     images_needed=9800,
+)
+
+LOST = replace(
+    DROP,
+    outcome=Outcome.FAIL,
+    limit=0.1,
+    reason="accuracy drop 0.231 pp, at least 0.12 pp (one-sided 95 % bound): over the drop limit of "
+    "0.1 pp",
+    next_step="",
+    images_needed=None,
 )
 
 SPEEDUP = Check(
     name="speedup",
     limit=2.0,
     value=LATENCY.speedup,
-    passed=True,
+    outcome=Outcome.PASS,
     exit_code=EXIT_SPEED,
     reason="2.97 times as fast, at least the 2 requested",
 )
@@ -203,6 +214,8 @@ VERDICT = Verdict(
 
 PASSED = replace(VERDICT, checks=(SPEEDUP,))
 
+FAILED = replace(VERDICT, checks=(LOST, SPEEDUP))
+
 SHAKEN = replace(
     VERDICT,
     stability=replace(
@@ -221,6 +234,7 @@ METERED = replace(
 
 REGRESSION = Regression(
     baseline="last_week",
+    baseline_disturbances=(),
     accuracy=AccuracyChange(
         gained=2, lost=6, drop_pp=100 * 4 / 1300, ci95_pp=(-0.14, 0.81), p_value=0.289
     ),

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from sample_verdict import ACCURACY, LATENCY, VERDICT, flips
+from sample_verdict import ACCURACY, DROP, LATENCY, LOST, PASSED, SPEEDUP, VERDICT, flips
 
 from edgeres.core.verdict import Drift, FlipKind
-from edgeres.report import facts, render_html, render_markdown, render_verdict
+from edgeres.report import facts, outcomes, render_html, render_markdown, render_verdict
 from edgeres.statistics import drop_interval, mcnemar_p
 
 
@@ -93,9 +93,21 @@ def test_a_drift_is_a_trend_by_one_rule(drift: Drift, word: str, is_brief: bool)
 
 
 def test_reasons_are_those_of_the_checks_that_decided() -> None:
-    """The failed ones alone; without a limit, that there was none."""
-    assert facts.reasons(VERDICT) == (VERDICT.checks[0].reason,)
-    assert facts.reasons(replace(VERDICT, checks=())) == (facts.NO_LIMIT,)
+    """The failed ones alone, or the undecided; without a limit, that there was none."""
+    assert outcomes.reasons(VERDICT) == (DROP.reason,)
+    assert outcomes.reasons(replace(VERDICT, checks=(SPEEDUP, DROP, LOST))) == (LOST.reason,)
+    assert outcomes.reasons(PASSED) == (SPEEDUP.reason,)
+    assert outcomes.reasons(replace(VERDICT, checks=())) == (outcomes.NO_LIMIT,)
+
+
+def test_a_one_sided_bound_beside_a_two_sided_interval_is_called_so() -> None:
+    """Each by its name where both stand; alone, the interval needs none."""
+    both = dict(facts.accuracy_facts(VERDICT))
+    assert both["95 % interval"].endswith(" (two-sided)")
+    assert both["95 % bound"].startswith("drop of at most 0.91\N{NO-BREAK SPACE}pp (one-sided)")
+    alone = dict(facts.accuracy_facts(PASSED))
+    assert "sided" not in alone["95 % interval"]
+    assert "95 % bound" not in alone
 
 
 def test_a_terminal_is_given_no_space_that_a_search_would_miss() -> None:

@@ -16,8 +16,11 @@ from sample_verdict import (
     ACCURACY,
     BARE,
     CLASSES,
+    DROP,
+    FAILED,
     LATENCY,
     LOADGEN,
+    LOST,
     METERED,
     PASSED,
     REGRESSION,
@@ -30,7 +33,7 @@ from sample_verdict import (
 )
 from verdict_parts import ENVIRONMENT, MACHINE
 
-from edgeres.core.verdict import ClassDifference, Verdict
+from edgeres.core.verdict import EXIT_UNSTABLE, Check, ClassDifference, Outcome, Verdict
 from edgeres.errors import DependencyError
 from edgeres.report import Picture, render_html, shown_flips
 from edgeres.report.html.flips import SHOWN
@@ -118,17 +121,53 @@ def test_names_are_written_as_they_are_and_never_run() -> None:
     assert f"{HOSTILE}.jpg" in page.text
 
 
-def test_a_failed_verdict_says_why_first(page: Page) -> None:
-    """The word, then the sentence of the check that failed, with the numbers that would decide."""
+def test_each_outcome_has_its_word_and_its_colour() -> None:
+    """In the title, in the badge and on the card; green is only where a limit was kept."""
+    cases = {
+        "PASS": (PASSED, True),
+        "FAIL": (replace(VERDICT, checks=(LOST,)), False),
+        "INCONCLUSIVE": (replace(VERDICT, checks=(DROP,)), False),
+        "MEASURED": (replace(VERDICT, checks=()), False),
+    }
+    for word, (verdict, green) in cases.items():
+        page = Page(rendered(verdict))
+        assert f"<title>{word}: " in page.source
+        assert f'<div class="badge">{word}</div>' in page.source
+        assert len(page.with_class(word.lower())) == 1
+        assert bool(page.with_class("mark-pass")) is green
+
+
+def test_a_sound_machine_is_not_green() -> None:
+    """It keeps no limit of the engine's: neither its check nor its section has the colour."""
+    stable = Check(
+        name="stability", limit=0, value=0, outcome=Outcome.PASS, exit_code=EXIT_UNSTABLE
+    )
+    page = Page(rendered(replace(VERDICT, checks=(stable,))))
+    assert "stability at most 0 disturbances 0 disturbances ✓ pass" in page.text
+    assert page.with_class("mark-pass") == page.with_class("pass") == []
+
+
+def test_a_failed_verdict_says_why_first() -> None:
+    """The word, then the sentence of the check that failed."""
+    page = Page(rendered(FAILED))
     words = page.text
     start = words.index("FAIL", words.index("Verdict"))
-    assert words[start:].startswith(
-        "FAIL 1300 images cannot decide: accuracy drop 0.231 pp, -0.42 to 0.91 pp with 95% "
-        "confidence on each side"
-    )
-    assert len(page.with_class("fail")) == 1
-    assert "accuracy drop bound below 0.5 pp 0.91 pp ✗ FAIL" in words
+    assert words[start:].startswith("FAIL Accuracy drop 0.231 pp, at least 0.12 pp (one-sided 95 %")
+    assert "accuracy drop bound below 0.1 pp 0.91 pp ✗ FAIL" in words
     assert "speedup at least 2 x 2.97 x ✓ pass" in words
+
+
+def test_an_undecided_verdict_says_what_would_decide(page: Page) -> None:
+    """The number of further images stands by itself, beside the reason."""
+    words = page.text
+    start = words.index("INCONCLUSIVE", words.index("Verdict"))
+    assert words[start:].startswith(
+        "INCONCLUSIVE 1300 images cannot decide: accuracy drop 0.231 pp, -0.42 to 0.91 pp"
+    )
+    needed = "8,500 more images, about 9,800 in all, would show that the drop is below the limit."
+    assert len(page.with_class("next-step")) == 1
+    assert f"To decide: {needed}" in words
+    assert "accuracy drop bound below 0.5 pp 0.91 pp ? INCONCLUSIVE" in words
     assert "Warning: 12 of the 1300 images were also used for calibration." in words
 
 
@@ -143,7 +182,7 @@ def test_what_is_missing_is_stated() -> None:
     """A simulated engine without limits: every section stands, with the reason why it is empty."""
     page = Page(rendered(BARE))
     for sentence in (
-        "PASS No limit was set, so none could be missed.",
+        "MEASURED No limit was set: the figures stand for themselves.",
         "21 images changed sides; which ones was not recorded.",
         "No class has a newly wrong or newly correct image.",
         "Not measured: the engine was not run on its target, its accuracy was simulated",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from sample_verdict import BARE, VERDICT, named
+from sample_verdict import BARE, FAILED, LATENCY, PASSED, SHAKEN, VERDICT, named
 from verdict_parts import PROVENANCE
 
 from edgeres.core.verdict import Verdict
@@ -23,6 +23,7 @@ REQUIRED: Mapping[str, frozenset[str]] = {
     "property": frozenset({"name", "value"}),
     "testcase": frozenset({"name", "classname", "time"}),
     "failure": frozenset({"message", "type"}),
+    "error": frozenset({"message", "type"}),
     "system-out": frozenset(),
     "system-err": frozenset(),
 }
@@ -55,7 +56,8 @@ def broken_rules(root: ElementTree.Element) -> list[str]:
 
 def test_the_schema_is_kept() -> None:
     """Elements, attributes, their order and the form of the time."""
-    assert broken_rules(rendered(VERDICT)) == []
+    for verdict in (VERDICT, FAILED, PASSED, SHAKEN, BARE):
+        assert broken_rules(rendered(verdict)) == []
 
 
 def test_a_broken_rule_would_be_found() -> None:
@@ -69,23 +71,58 @@ def test_a_broken_rule_would_be_found() -> None:
 
 def test_each_check_is_a_case_and_failures_carry_the_sentence() -> None:
     """Counts agree with the cases."""
-    (suite,) = rendered(VERDICT)
+    (suite,) = rendered(FAILED)
     cases = suite.findall("testcase")
     assert [case.get("name") for case in cases] == ["accuracy_drop", "speedup"]
-    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert [suite.get(name) for name in ("tests", "failures", "errors")] == ["2", "1", "0"]
     failure = cases[0].find("failure")
     assert failure is not None
-    assert failure.get("message", "").startswith("1300 images cannot decide")
-    assert (failure.text or "").endswith("limit: bound below 0.5 pp\nvalue: 0.91 pp")
-    assert cases[1].find("failure") is None
+    assert failure.get("message", "").startswith("Accuracy drop 0.231 pp, at least 0.12 pp")
+    assert (failure.text or "").endswith("limit: bound below 0.1 pp\nvalue: 0.91 pp")
+    assert list(cases[1]) == []
 
 
-def test_warnings_and_names_are_kept() -> None:
-    """Warnings are the suite's output; the networks are its properties."""
+def test_what_is_undecided_is_an_error() -> None:
+    """No CI shows it green, and none calls it a failure; the number of images is a line of its own."""
+    (suite,) = rendered(VERDICT)
+    assert [suite.get(name) for name in ("tests", "failures", "errors")] == ["2", "0", "1"]
+    error = suite.findall("testcase")[0].find("error")
+    assert error is not None
+    assert error.get("message", "").startswith("1300 images cannot decide")
+    assert (error.text or "").splitlines()[-1] == (
+        "to decide: 8,500 more images, about 9,800 in all, would show that the drop is below the "
+        "limit"
+    )
+
+
+def test_warnings_and_figures_are_kept() -> None:
+    """Warnings are the suite's output; networks, outcome and figures are its properties."""
     (suite,) = rendered(VERDICT)
     assert suite.findtext("system-out") == VERDICT.warnings[0]
     properties = {one.get("name"): one.get("value") for one in suite.iter("property")}
-    assert properties == {"engine": "engine", "reference": "reference"}
+    assert properties == {
+        "engine": "engine",
+        "reference": "reference",
+        "outcome": "INCONCLUSIVE",
+        "top1": f"{1051 / 1300:.6f}",
+        "top1_drop_pp": "0.2308",
+        "engine_p50_ms": f"{LATENCY.engine.p50_ms:.6f}",
+        "engine_p99_ms": f"{LATENCY.engine.p99_ms:.6f}",
+        "reference_p50_ms": f"{LATENCY.reference.p50_ms:.6f}",
+        "speedup": f"{LATENCY.reference.p50_ms / LATENCY.engine.p50_ms:.4f}",
+        "machine": "stable",
+    }
+
+
+def test_an_unstable_machine_is_marked() -> None:
+    """As a property and with its sentences; the suite's time is that of the measurement."""
+    (suite,) = rendered(SHAKEN)
+    properties = {one.get("name"): one.get("value") for one in suite.iter("property")}
+    assert properties["machine"] == "unstable"
+    assert suite.findtext("system-err") == "Unstable: The clocks fell."
+    assert suite.get("time") == "12.300"
+    (calm,) = rendered(VERDICT)
+    assert not calm.findtext("system-err")
 
 
 def test_without_limits_there_is_no_case() -> None:

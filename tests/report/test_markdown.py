@@ -11,6 +11,7 @@ from sample_verdict import (
     ACCURACY,
     BARE,
     CLASSES,
+    FAILED,
     LOADGEN,
     PASSED,
     REGRESSION,
@@ -50,9 +51,24 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def test_a_failure_comes_first() -> None:
     """The word and the engine, then the sentence of the check that failed."""
-    lines = rendered(VERDICT).splitlines()
+    lines = rendered(FAILED).splitlines()
     assert lines[0] == "### ❌ FAIL: a.onnx on cpu"
+    assert lines[2].startswith("- Accuracy drop 0.231 pp, at least 0.12 pp")
+
+
+def test_what_is_undecided_comes_first() -> None:
+    """With the number of images that would decide on a line of its own."""
+    lines = rendered(VERDICT).splitlines()
+    assert lines[0] == "### ⚠️ INCONCLUSIVE: a.onnx on cpu"
     assert lines[2].startswith("- 1300 images cannot decide: accuracy drop 0.231 pp")
+    assert lines[3].startswith("- 8,500 more images, about 9,800 in all, would show")
+
+
+def test_what_was_only_measured_does_not_pass() -> None:
+    """No limit, no mark of a pass."""
+    lines = rendered(BARE).splitlines()
+    assert lines[0] == "### 📏 MEASURED: a.onnx on cpu"
+    assert "✅" not in rendered(BARE)
 
 
 def test_a_pass_comes_first() -> None:
@@ -83,7 +99,7 @@ def test_checks_are_a_table() -> None:
             "accuracy drop",
             "bound below 0.5 pp",
             "0.91 pp",
-            "**FAIL**",
+            "**INCONCLUSIVE**",
         ],
         ["speedup", "at least 2 x", "2.97 x", "pass"],
     ]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from past_runs import RUN, latency, with_correct
 from rich.console import Console
 
-from edgeres.core.verdict import Ranking
+from edgeres.core.verdict import Outcome, Ranking
 from edgeres.evaluation.regression import rank
 from edgeres.report import render_ranking
 
@@ -22,18 +22,27 @@ def rendered(ranking: Ranking) -> str:
 
 def test_engines_stand_side_by_side() -> None:
     """One line each, the front marked, and what a test shows of the difference."""
-    slow = with_correct(replace(RUN, name="slow[x]", latency=latency(4.0)), "1" * 890 + "0" * 110)
-    simulated = replace(RUN, name="sim", latency=None, joules_per_image=0.0123)
+    slow = with_correct(
+        replace(RUN, name="slow[x]", outcome=Outcome.FAIL, latency=latency(4.0)),
+        "1" * 890 + "0" * 110,
+    )
+    slow = replace(slow, drop_pp=1.0, ci95_pp=(0.54, 1.83))
+    simulated = replace(
+        RUN, name="sim", outcome=None, drop_pp=-0.13, latency=None, joules_per_image=0.0123
+    )
     output = rendered(rank([RUN, slow, simulated]))
     assert [line.split() for line in output.splitlines()[2:5]] == [
-        ["old", "*", "90.00", "0.00,", "-0.50", "to", "0.50", "2", "2.00", "-"],
-        ["slow[x]", "89.00", "0.00,", "-0.50", "to", "0.50", "4", "1.00", "-"],
-        ["sim", "90.00", "0.00,", "-0.50", "to", "0.50", "-", "-", "0.0123"],
+        ["old", "*", "PASS", "90.00", "0.00", "2", "500.0", "2.00", "-"],
+        ["slow[x]", "FAIL", "89.00", "-1.00", "4", "250.0", "1.00", "-"],
+        ["sim", "-", "90.00", "+0.13", "-", "-", "-", "0.0123"],
     ]
     assert "J/image" in output
     assert "J/image" not in rendered(rank([RUN, slow]))
     text = " ".join(output.split())
-    assert "Pareto front, accuracy against latency: old slow[x]: dominated by old; top-1" in text
+    assert "Pareto front, accuracy against latency: old old: " in text
+    assert "slow[x]: drop 1.00 pp, 95 % interval 0.54 to 1.83 pp against its reference; " in text
+    assert "sim: top-1 +0.13 pp, 95 % interval -0.50 to +0.50 pp against its reference" in text
+    assert "; dominated by old; top-1" in text
     assert "compared with old: drop 1.00 pp, 95 % interval 0.54 to 1.83 pp, p 0.00195" in text
     assert max(map(len, output.splitlines())) <= 80
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from verdict_parts import ENVIRONMENT, PROVENANCE
 from edgeres.core.verdict import (
     EXIT_ACCURACY,
     EXIT_SPEED,
+    EXIT_UNSTABLE,
     Accuracy,
     Check,
     ClassDifference,
@@ -25,6 +27,7 @@ from edgeres.core.verdict import (
     LatencyStats,
     LoadGenResult,
     LogitError,
+    Outcome,
     Outliers,
     PairedAccuracy,
     PairedLatency,
@@ -67,7 +70,7 @@ DROP = Check(
     name="accuracy_drop",
     limit=0.3,
     value=ACCURACY.drop_pp,
-    passed=True,
+    outcome=Outcome.PASS,
     exit_code=EXIT_ACCURACY,
     reason="accuracy drop 0.231 pp, within the drop limit of 0.3 pp",
     rule="point",
@@ -76,10 +79,21 @@ SPEEDUP = Check(
     name="speedup",
     limit=2.8,
     value=LATENCY.speedup,
-    passed=True,
+    outcome=Outcome.PASS,
     exit_code=EXIT_SPEED,
     reason="2.98 times as fast, at least the 2.8 requested",
 )
+LOST = replace(DROP, outcome=Outcome.FAIL)
+UNDECIDED = replace(
+    DROP,
+    outcome=Outcome.INCONCLUSIVE,
+    limit=0.5,
+    value=0.91,
+    rule="bound",
+    reason="1300 images cannot decide",
+    next_step="8,500 more images would show it",
+)
+STABLE = Check(name="stability", limit=0, value=0, outcome=Outcome.PASS, exit_code=EXIT_UNSTABLE)
 VERDICT = Verdict(
     accuracy=ACCURACY,
     latency=LATENCY,
@@ -173,8 +187,8 @@ def test_names_are_not_taken_for_markup() -> None:
 
 def test_a_failure_gives_its_reasons_and_no_others() -> None:
     """Only the checks that failed stand in the first line."""
-    failed = replace(DROP, passed=False, reason="too much was lost")
-    slow = replace(SPEEDUP, passed=False, reason="too slow")
+    failed = replace(DROP, outcome=Outcome.FAIL, reason="too much was lost")
+    slow = replace(SPEEDUP, outcome=Outcome.FAIL, reason="too slow")
     first = rendered(replace(VERDICT, checks=(failed, SPEEDUP))).splitlines()[0]
     assert first == "FAIL  too much was lost."
     both = rendered(replace(VERDICT, checks=(failed, slow))).splitlines()[0]
@@ -183,7 +197,7 @@ def test_a_failure_gives_its_reasons_and_no_others() -> None:
 
 def test_a_near_miss_is_not_rounded_onto_its_limit() -> None:
     """As many digits as tell value and limit apart."""
-    near = replace(SPEEDUP, value=2.799996, passed=False)
+    near = replace(SPEEDUP, value=2.799996, outcome=Outcome.FAIL)
     text = rendered(replace(VERDICT, checks=(near,)))
     assert ["speedup", "at", "least", "2.8", "x", "2.799996", "x", "FAIL"] in words(text)
 
@@ -197,9 +211,9 @@ def test_a_check_by_the_bound_says_so() -> None:
 
 def test_a_check_of_another_kind_is_shown_too() -> None:
     """By its name where it has no reason."""
-    other = Check(name="energy", limit=2.0, value=1.5, passed=True, exit_code=4)
+    other = Check(name="energy", limit=2.0, value=1.5, outcome=Outcome.PASS, exit_code=4)
     text = rendered(replace(VERDICT, checks=(other,)))
-    assert text.splitlines()[0] == "PASS  energy passed."
+    assert text.splitlines()[0] == "PASS  energy: PASS."
 
 
 def words(text: str) -> list[list[str]]:
@@ -317,11 +331,34 @@ def test_what_disturbed_the_measurement_is_shown() -> None:
     assert last == ["Unstable: The GPU was hot.", "", "Warning: The governor is free."]
 
 
-def test_a_pass_without_limits_says_so() -> None:
+def test_without_limits_nothing_passes() -> None:
     """Nothing was asked, and no table of checks is shown."""
     text = rendered(replace(VERDICT, checks=()))
-    assert text.splitlines()[0] == "PASS  no limit was set, so none could be missed."
+    assert text.splitlines()[0] == "MEASURED  no limit was set: the figures stand for themselves."
     assert "verdict" not in text
+
+
+@pytest.mark.parametrize(
+    ("check", "colour"),
+    [(DROP, "32"), (LOST, "31"), (UNDECIDED, "33"), (STABLE, None)],
+)
+def test_only_a_limit_that_was_kept_is_green(
+    check: Check, colour: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red failed, yellow is undecided; a stable machine and a run without limits have no colour."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    text = rendered(replace(VERDICT, checks=(check,), warnings=()), terminal=True)
+    colours = set(re.findall(r"\x1b\[1;(3\d)m", text))
+    assert colours == ({colour} if colour else set())
+
+
+def test_what_would_decide_stands_below_the_first_sentence() -> None:
+    """The number of further images has its own line."""
+    text = rendered(replace(VERDICT, checks=(UNDECIDED,)))
+    assert text.startswith("INCONCLUSIVE  1300 images cannot decide.\n")
+    assert text.splitlines()[1] == "to decide      8,500 more images would show it."
+    assert ["0.91", "pp", "INCONCLUSIVE"] in [line[-3:] for line in words(text)]
 
 
 @pytest.mark.parametrize(

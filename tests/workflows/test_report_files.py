@@ -46,7 +46,7 @@ def verdict(digits: Digits) -> Verdict:
 
 def test_bench_writes_every_report_asked_for(digits: Digits, tmp_path: Path) -> None:
     """Beside the JSON on standard output; the exit code is the verdict's."""
-    line = "bench {engine} --reference {model} --data {test} --max-drop -1 --json " + QUICK
+    line = "bench {engine} --reference {model} --data {test} --max-drop -9 --json " + QUICK
     reports = "--report {folder}/a.html --markdown {folder}/a.md --junit {folder}/a.xml"
     done = run(*digits.words(f"{line} {reports}", folder=tmp_path))
     assert done.exit_code == 3

@@ -21,6 +21,18 @@ from edgeres.core.verdict.latency import (
     TailCount,
 )
 from edgeres.core.verdict.loadgen import LoadGenResult
+from edgeres.core.verdict.outcome import (
+    EXIT_ACCURACY,
+    EXIT_COVERAGE,
+    EXIT_MISMATCH,
+    EXIT_PASS,
+    EXIT_SPEED,
+    EXIT_UNSTABLE,
+    Check,
+    Conclusion,
+    Outcome,
+    conclude,
+)
 from edgeres.core.verdict.past import PastRun, processors_of
 from edgeres.core.verdict.provenance import DataRecord, Environment, FileRecord, Provenance
 from edgeres.core.verdict.regression import (
@@ -31,17 +43,7 @@ from edgeres.core.verdict.regression import (
     Standing,
 )
 from edgeres.core.verdict.saved import load_run
-from edgeres.core.verdict.verdict import (
-    EXIT_ACCURACY,
-    EXIT_COVERAGE,
-    EXIT_MISMATCH,
-    EXIT_PASS,
-    EXIT_SPEED,
-    EXIT_UNSTABLE,
-    Check,
-    Energies,
-    Verdict,
-)
+from edgeres.core.verdict.verdict import Energies, Verdict
 
 __all__ = [
     "EXIT_ACCURACY",
@@ -55,6 +57,7 @@ __all__ = [
     "Answer",
     "Check",
     "ClassDifference",
+    "Conclusion",
     "Confidence",
     "DataRecord",
     "Drift",
@@ -70,6 +73,7 @@ __all__ = [
     "LatencyStats",
     "LoadGenResult",
     "LogitError",
+    "Outcome",
     "Outliers",
     "PairedAccuracy",
     "PairedLatency",
@@ -80,6 +84,7 @@ __all__ = [
     "Standing",
     "TailCount",
     "Verdict",
+    "conclude",
     "load_run",
     "processors_of",
 ]

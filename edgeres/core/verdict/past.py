@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgeres.core.verdict.accuracy import ImageRecord
 from edgeres.core.verdict.latency import Interval, PairedLatency
+from edgeres.core.verdict.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,8 @@ class PastRun:
     target: str
     precision: str | None
     passed: bool
+    outcome: Outcome | None
+    """None where it was written before there were outcomes."""
     samples: int
     top1: float
     drop_pp: float
@@ -30,6 +33,8 @@ class PastRun:
     """Processor and GPUs that it ran on."""
     latency: PairedLatency | None
     """None where the engine was only simulated."""
+    disturbances: tuple[str, ...]
+    """What other load or throttling took from its measurement, in sentences."""
     joules_per_image: float | None
     """None where there was no meter."""
 

@@ -41,6 +41,8 @@ class Regression:
 
     baseline: str
     """Name of the earlier run."""
+    baseline_disturbances: tuple[str, ...]
+    """What other load or throttling took from the earlier run's measurement, in sentences."""
     accuracy: AccuracyChange
     latency: LatencyChange | None
     latency_reason: str | None
@@ -57,6 +59,7 @@ class Standing:
         "run.engine",
         "run.target",
         "run.precision",
+        "run.outcome",
         "run.passed",
         "run.samples",
         "run.top1",

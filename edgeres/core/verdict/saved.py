@@ -11,9 +11,11 @@ from typing import ClassVar
 
 from edgeres.core.verdict.accuracy import ImageRecord
 from edgeres.core.verdict.latency import Interval, PairedLatency
+from edgeres.core.verdict.outcome import Outcome
 from edgeres.core.verdict.past import PastRun, processors_of
 from edgeres.core.verdict.provenance import Provenance
 from edgeres.core.verdict.verdict import Energies, Verdict
+from edgeres.machine import StabilityFinding, disturbing
 from edgeres.serialization import SCHEMA_VERSION, load_document
 
 
@@ -51,6 +53,13 @@ class SavedMachine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SavedStability:
+    """What disturbed the measurement."""
+
+    findings: tuple[StabilityFinding, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SavedVerdict:
     """Those parts of a verdict that a later one is compared with."""
 
@@ -63,6 +72,9 @@ class SavedVerdict:
     energy: Energies | None
     environment: SavedMachine
     provenance: Provenance
+    stability: SavedStability | None
+    outcome: Outcome | None = None
+    """None where it was written before there were outcomes."""
 
     def __post_init__(self) -> None:
         if self.latency is not None:
@@ -85,12 +97,14 @@ def load_run(path: Path) -> PastRun:
     remedy = f"Run it again: edgeres bench ... --json > {path.name}"
     verdict = load_document(path, SavedVerdict, remedy=remedy, partial=True)
     accuracy, provenance, energy = verdict.accuracy, verdict.provenance, verdict.energy
+    findings = () if verdict.stability is None else verdict.stability.findings
     return PastRun(
         name=path.stem,
         engine=Path(provenance.engine.path).name,
         target=provenance.target,
         precision=provenance.precision,
         passed=verdict.passed,
+        outcome=verdict.outcome,
         samples=accuracy.samples,
         top1=accuracy.engine.top1,
         drop_pp=accuracy.drop_pp,
@@ -99,5 +113,6 @@ def load_run(path: Path) -> PastRun:
         reference_sha256=provenance.reference.sha256,
         machine=processors_of(verdict.environment.cpu, verdict.environment.gpus),
         latency=verdict.latency,
+        disturbances=tuple(one.sentence for one in disturbing(findings)),
         joules_per_image=None if energy is None else energy.engine.joules_per_image,
     )

@@ -1,4 +1,4 @@
-"""The verdict: all results, the limits on them, and the exit code that follows."""
+"""The verdict: all results, the limits on them, and the outcome that follows."""
 
 from __future__ import annotations
 
@@ -12,21 +12,11 @@ from edgeres.core.precision import Precision
 from edgeres.core.verdict.accuracy import PairedAccuracy
 from edgeres.core.verdict.latency import PairedLatency
 from edgeres.core.verdict.loadgen import LoadGenResult
+from edgeres.core.verdict.outcome import EXIT_PASS, Check, Outcome, conclude
 from edgeres.core.verdict.provenance import Environment, Provenance
 from edgeres.core.verdict.regression import Regression
 from edgeres.machine import Energy, Stability
 from edgeres.serialization import SCHEMA_VERSION
-
-EXIT_PASS = 0
-EXIT_ACCURACY = 3
-EXIT_SPEED = 4
-EXIT_COVERAGE = 5
-EXIT_MISMATCH = 6
-EXIT_UNSTABLE = 7
-
-# A wrong engine makes every figure meaningless, an unstable machine those of time; what was lowered
-# to another precision explains what accuracy and speed then show.
-_FIRST_APPLIES = (EXIT_MISMATCH, EXIT_UNSTABLE, EXIT_COVERAGE, EXIT_ACCURACY, EXIT_SPEED)
 
 
 class LikelyMistakes(Protocol):
@@ -44,28 +34,6 @@ class Energies:
 
     engine: Energy
     reference: Energy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One limit and whether the engine keeps it."""
-
-    # Without the exit code: CI reads the verdict's, which has the failed checks in their order.
-    json_keys = ("name", "limit", "value", "passed", "reason", "rule", "images_needed")
-
-    name: str
-    limit: float
-    value: float
-    """What is compared with the limit; where the bound decides, the bound."""
-    passed: bool
-    exit_code: int
-    """Exit code of bench when this check fails."""
-    reason: str = ""
-    """The outcome in a sentence, with its figures and, where it failed, what to do."""
-    rule: str | None = None
-    """How it was decided, where there is a choice: `bound` or `point`."""
-    images_needed: int | None = None
-    """Images in all that would decide; None where these did, or no number would."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +55,7 @@ class Verdict:
     json_keys = (
         "schema_version",
         "kind",
+        "outcome",
         "passed",
         "exit_code",
         "accuracy",
@@ -130,15 +99,19 @@ class Verdict:
     """None where it was not requested and the reference is accurate enough."""
 
     @property
-    def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
+    def outcome(self) -> Outcome:
+        """What the checks together come to."""
+        return conclude(self.checks).outcome
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the gravest failed check: 6, 7, 5, 3, 4 in this order; 0 when all passed."""
-        failed = {check.exit_code for check in self.checks if not check.passed}
-        return next((code for code in _FIRST_APPLIES if code in failed), EXIT_PASS)
+        """Exit code of bench: of the gravest check that failed or is undecided, else 0."""
+        return conclude(self.checks).exit_code
+
+    @property
+    def passed(self) -> bool:
+        """Whether the exit code is 0: nothing failed and nothing is undecided."""
+        return self.exit_code == EXIT_PASS
 
     @property
     def network(self) -> NetworkPrecisions:

@@ -18,7 +18,7 @@ from edgeres.core.blocks import locate
 from edgeres.core.verdict import LatencyStats, PairedAccuracy, PairedLatency, Verdict
 from edgeres.errors import DependencyError
 from edgeres.installation import install_hint, is_installed
-from edgeres.report import facts, words
+from edgeres.report import facts, outcomes, words
 from edgeres.report.html.flips import Picture, flip_groups
 from edgeres.report.html.interval import Gate, draw_interval
 from edgeres.report.html.latency import MARKED, Timed, draw_ecdf, draw_histogram, draw_time_line
@@ -66,8 +66,9 @@ def render_html(
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.globals["facts"] = facts
+    environment.globals.update(facts=facts, outcomes=outcomes)
     environment.filters.update(
+        sentence=words.as_sentence,
         percent=words.percent,
         pp=words.points,
         ms=words.milliseconds,
