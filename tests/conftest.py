@@ -47,6 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
     # The pretend driver stays loaded, and NVIDIA's libraries must not meet it.
     items.sort(key=lambda item: item.get_closest_marker("cuda") is not None)
+    for item in items:
+        # A worker takes a file whole, so that what its tests share is made once.
+        group = "cuda" if item.get_closest_marker("cuda") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
