@@ -89,9 +89,11 @@ class LoadedModel:
 
     artifact: OnnxArtifact
     content: bytes = field(repr=False)
-    """The file's bytes."""
+    """The bytes that are run: the file's, or those of the form that it was brought to."""
     proto: onnx.ModelProto
     """What they hold, with the names that quantization adds free; no stage changes it."""
+    is_normalized: bool = False
+    """Whether it is known to have the form that `export` writes."""
 
 
 def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:
@@ -182,6 +184,16 @@ def parse_model(path: Path, serialized: bytes) -> onnx.ModelProto:
             f"onnx.save(onnx.load('{path.name}'), 'whole.onnx')"
         )
     return model
+
+
+def is_own_export(model: onnx.ModelProto) -> bool:
+    """Whether edgeres wrote the file."""
+    return any(prop.key == f"{_PREFIX}version" for prop in model.metadata_props)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Returns the version of the standard operator set that a model uses."""
+    return next(int(o.version) for o in model.opset_import if o.domain in _STANDARD_DOMAINS)
 
 
 def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:

@@ -36,6 +36,7 @@ def open_session(
     optimized: Path | None = None,
     memory_pattern: bool = True,
     integer: bool = True,
+    portable: bool = False,
 ) -> Any:
     """Returns an `onnxruntime.InferenceSession` of a serialised model or a file.
 
@@ -47,6 +48,7 @@ def open_session(
             giving back each; where many must be kept at once, the block is far larger than they.
         integer: run what stands between DequantizeLinear and QuantizeLinear on integer kernels
             where there is one; False computes in float32 between the roundings.
+        portable: leave out the fusions to operators of ONNX Runtime's own.
 
     Raises:
         RunnerError: ONNX Runtime refused the model.
@@ -67,6 +69,8 @@ def open_session(
     options.enable_mem_pattern = memory_pattern
     if not integer:
         options.add_session_config_entry(_NO_INTEGERS, "1")
+    if portable:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     source = str(model) if isinstance(model, Path) else model

@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core", "session", "graph_names"),
     ("graph_checks", "batch_independence"),
     ("onnx_file", "testing"),
+    ("normalization",),
     ("images", "networks", "quantization"),
     ("targets",),
     ("runtime",),

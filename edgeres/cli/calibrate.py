@@ -128,13 +128,12 @@ def calibrate(
       edgeres calibrate resnet50.onnx --data train/ --method auto --sensitivity -o resnet50.table.json
     """
     from edgeres import workflows  # onnxruntime
-    from edgeres.onnx_file import load_fp32  # onnx
     from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
 
     # A cache that cannot be written is refused before minutes of calibration.
     if emit_trt_cache is not None:
         workflows.check_trt_cache(emit_trt_cache, trt_version, table=output, inputs=[model, data])
-    loaded = load_fp32(model)
+    loaded = workflows.load_normalized(model, contract)
     with progress_bars() as progress:
         table = workflows.calibrate_model(
             loaded, data, request, contract, output=output, progress=progress

@@ -70,6 +70,8 @@ class OnnxArtifact:
     classes: tuple[str, ...] = ()
     architecture: str | None = None
     checkpoint_sha256: str | None = None
+    batch: int | None = None
+    """The one batch that the file was exported for; None where it takes any."""
     precision: Precision | None = None
     """Of a file that is quantized or of less than FP32, where it was inspected; else None."""
     layers: tuple[LayerPrecision, ...] = ()

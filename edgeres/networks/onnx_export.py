@@ -1,10 +1,8 @@
 """A torch network to an ONNX file that provably computes the same.
 
 The graph is traced, its constants are evaluated and batch normalisation is folded into the
-convolutions in float64: W' = W * g, b' = (b - mean) * g + beta with
-g = gamma / sqrt(variance + eps). Then ONNX Runtime must agree with torch on random and on
-extreme inputs, at two batch sizes; only after that does a file appear.
-Source: Jacob et al. 2018 (arXiv 1712.05877), section 3.2.
+convolutions. Then ONNX Runtime must agree with torch on random and on extreme inputs, at two
+batch sizes; only after that does a file appear.
 
 Knows nothing of architectures, checkpoints, quantization or targets.
 """
@@ -14,8 +12,6 @@ from __future__ import annotations
 import copy
 import io
 import warnings
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,6 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, not in __all__
 
@@ -31,6 +26,12 @@ from edgeres.core.artifacts import OnnxArtifact, TensorSpec
 from edgeres.core.contract import Contract
 from edgeres.core.requests import OnnxExportRequest
 from edgeres.errors import ConfigError, ExportError, RunnerError
+from edgeres.normalization import (
+    evaluate_constants,
+    fold_batch_norms,
+    relative_difference,
+    unify_global_means,
+)
 from edgeres.onnx_file import IR_VERSION, save_model
 from edgeres.session import open_session, run_session
 
@@ -45,9 +46,6 @@ architecture with random weights and three trained nets; an epsilon of 1e-5 for 
 """
 
 _BATCH = "N"
-_DEFAULT_EPSILON = 1e-5
-"""Source: ONNX operator BatchNormalization, version 15."""
-
 _TRACED_BATCH = 2
 _PROBE_BATCH = 3
 """Another one than was traced, and than the 1 of the other probes."""
@@ -97,8 +95,12 @@ def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) ->
     )
     exported = _traced(frozen, config)
     # Constants first: a weight behind an Identity, as torch writes shared ones, cannot be folded.
-    evaluate_constants(exported)
+    try:
+        evaluate_constants(exported)
+    except RunnerError as error:
+        raise ExportError(f"The exported model cannot be run: {error}") from error
     fold_batch_norms(exported)
+    unify_global_means(exported)
     try:
         onnx.checker.check_model(exported, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -192,101 +194,6 @@ def _traced(model: nn.Module, config: OnnxExportRequest) -> onnx.ModelProto:
     return exported
 
 
-def evaluate_constants(model: onnx.ModelProto) -> None:
-    """Replaces, in place, every node that no input reaches by its value.
-
-    A zero padding reaches ONNX as a dozen nodes that compute its widths; this leaves one Pad.
-
-    Raises:
-        ExportError: ONNX Runtime cannot evaluate such a node.
-    """
-    graph = model.graph
-    known = {"", *(tensor.name for tensor in graph.initializer)}
-    constant, live = [], []
-    for node in graph.node:
-        # A subgraph may read tensors that the node's own inputs do not name.
-        nested = any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute)
-        if nested or not known.issuperset(node.input):
-            live.append(node)
-        else:
-            constant.append(node)
-            known.update(node.output)
-    if not constant:
-        return
-    read = {name for node in live for name in node.input} | {out.name for out in graph.output}
-    wanted = [name for node in constant for name in node.output if name in read]
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    _replace(probe.graph.node, constant)
-    _replace(probe.graph.input, [])
-    _replace(probe.graph.output, [onnx.ValueInfoProto(name=name) for name in wanted])
-    values = _session(probe).run(wanted, {})
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    evaluated = [numpy_helper.from_array(v, n) for n, v in zip(wanted, values, strict=True)]
-    _replace(graph.node, live)
-    _replace(graph.initializer, kept + evaluated)
-
-
-def _replace(field: Any, values: Iterable[Any]) -> None:
-    """Puts `values` in the place of a repeated protobuf field."""
-    # Copied first: `values` may be parts of the field.
-    copied = [copy.deepcopy(value) for value in values]
-    del field[:]
-    field.extend(copied)
-
-
-def fold_batch_norms(model: onnx.ModelProto) -> None:
-    """Folds, in place and in float64, each BatchNormalization into the Conv that it follows.
-
-    Left as they are: one that follows anything else (the Add of a pre-activation block), and
-    a convolution whose output or weights something else reads too.
-    """
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    producers = {name: node for node in graph.node for name in node.output}
-    readers = Counter(name for node in graph.node for name in node.input)
-    folded: dict[str, str] = {}
-    for norm in graph.node:
-        conv = producers.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
-        if conv is None or conv.op_type != "Conv":
-            continue
-        own = [conv.output[0], *conv.input[1:]]
-        if all(readers[name] == 1 for name in own) and constants.keys() >= set(own[1:]):
-            _fold(conv, norm, constants)
-            folded[norm.output[0]] = conv.output[0]
-    # What read a normalisation reads its convolution instead; both have the same shape.
-    for node in graph.node:
-        _replace(node.input, [folded.get(name, name) for name in node.input])
-    _replace(graph.node, [node for node in graph.node if node.output[0] not in folded])
-    read = {name for node in graph.node for name in node.input}
-    _replace(graph.initializer, [tensor for name, tensor in constants.items() if name in read])
-
-
-def _fold(
-    conv: onnx.NodeProto, norm: onnx.NodeProto, constants: dict[str, onnx.TensorProto]
-) -> None:
-    """Writes the folded weight and bias of `conv` into `constants`."""
-    # In float64, so that a product is rounded once, to the float32 that is stored.
-    gamma, beta, mean, variance = (_float64(constants[name]) for name in norm.input[1:])
-    epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), _DEFAULT_EPSILON)
-    gain = gamma / np.sqrt(variance + epsilon)
-    weight_name, *bias_names = conv.input[1:]
-    weight = _float64(constants[weight_name])
-    bias = _float64(constants[bias_names[0]]) if bias_names else np.zeros_like(mean)
-    bias_name = bias_names[0] if bias_names else weight_name.removesuffix(".weight") + ".bias"
-    values = {
-        weight_name: weight * gain.reshape(-1, *[1] * (weight.ndim - 1)),
-        bias_name: (bias - mean) * gain + beta,
-    }
-    for name, value in values.items():
-        constants[name] = numpy_helper.from_array(value.astype(np.float32), name)
-    _replace(conv.input, [conv.input[0], weight_name, bias_name])
-
-
-def _float64(tensor: onnx.TensorProto) -> NDArray[np.float64]:
-    return numpy_helper.to_array(tensor).astype(np.float64)
-
-
 def _session(model: onnx.ModelProto) -> Any:
     try:
         return open_session(model.SerializeToString())
@@ -315,19 +222,3 @@ def _check_equal(model: onnx.ModelProto, images: _Arrays, expected: _Arrays) -> 
                 "A trace keeps one branch of an `if` on tensor values and one batch size: make "
                 "the network's forward free of both."
             )
-
-
-def relative_difference(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Returns the largest |actual - expected| of a row as a fraction of its largest |expected|.
-
-    Both are (N, classes). NaN on either side gives NaN; a row of zeros gives 0 where it is met
-    and infinity where not.
-    """
-    if actual.shape != expected.shape:
-        return float("inf")
-    difference = np.abs(actual - expected).max(axis=1)
-    largest = np.abs(expected).max(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # 0 / 0 of a row of zeros that is met would be NaN.
-        fraction = np.where(difference == 0, 0, difference / largest)
-    return float(fraction.max())

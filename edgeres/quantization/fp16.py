@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array, to_array
 
 from edgeres.errors import QuantizationError
-from edgeres.quantization.graph import normalized, opset_of
+from edgeres.onnx_file import opset_of
+from edgeres.quantization.graph import normalized
 
 QDQ_OPSET = 19
 """First opset whose QuantizeLinear takes FP16. Source: ONNX operator QuantizeLinear."""

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeres.errors import QuantizationError
+from edgeres.normalization import MIN_OPSET
+from edgeres.onnx_file import opset_of
 
 PASS_THROUGH = frozenset(
     {"MaxPool", "Slice", "Pad", "Flatten", "Reshape", "Transpose", "Identity", "Squeeze"}
 )
 """Operators whose output holds values of their input (and zeros): both share one scale."""
-
-MIN_OPSET = 13
-"""First opset with a per-channel scale. Source: ONNX operator QuantizeLinear, version 13."""
 
 _LEAST_IR_VERSION = 4
 """First ONNX IR whose initializers need not be graph inputs too. Source: ONNX versioning table."""
@@ -145,11 +144,6 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         for tensor in source.initializer
     )
     return copied
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Returns the version of the standard operator set that a model uses."""
-    return next(int(o.version) for o in model.opset_import if o.domain in {"", "ai.onnx"})
 
 
 def attribute(node: onnx.NodeProto, name: str) -> object:

@@ -6,7 +6,7 @@ and `gradients` are apart because they alone need torch.
 
 from edgeres.workflows.bench import bench_engine
 from edgeres.workflows.build import BuildInputs, SelectionData, build_from_model
-from edgeres.workflows.calibrate import calibrate_model
+from edgeres.workflows.calibrate import calibrate_model, load_normalized
 from edgeres.workflows.compare import rank_runs
 from edgeres.workflows.demo import DemoResult, run_demo
 from edgeres.workflows.inspect import inspect_artifact
@@ -27,6 +27,7 @@ __all__ = [
     "export_stage",
     "gradient_stage",
     "inspect_artifact",
+    "load_normalized",
     "predict_images",
     "rank_runs",
     "run_demo",

@@ -25,6 +25,7 @@ from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks, foreign_notes
 from edgeres.evaluation.evaluate import Outcomes
 from edgeres.graph_checks import final_activation, low_precision
+from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx, parse_model
 from edgeres.quantization.lowering import check_table
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
@@ -193,6 +194,7 @@ def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             "Build the engine again from this model, or pass the model that it was built from."
         )
     contract = contract_of(artifact, inputs.contract, engine.manifest.contract)
+    model = normalize(model, contract)
     reference = _model_reference(model, contract)
     _check_heads(engine, reference)
     if quantized:
@@ -212,6 +214,7 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
     artifact = model.artifact
     contract = contract_of(artifact, inputs.contract, table.contract)
     check_table(table, artifact, contract)
+    model = normalize(model, contract)
     network = quantize_for_tensorrt(model, table)
     engine = EvaluatedEngine(
         runner=network_runner(network, f"TensorRT's placement, {table.method}, simulated"),

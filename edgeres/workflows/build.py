@@ -23,6 +23,7 @@ from edgeres.images import (
     select,
     without_copies,
 )
+from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.quantization.lowering import ALL_INTEGER, Mix, check_table
@@ -101,18 +102,19 @@ def build_from_model(
     # Calibration and the search take minutes: whatever can be refused without them comes first.
     _check_build(inputs, config)
     model = load_fp32(inputs.model)
+    table = load_table(inputs.table) if isinstance(inputs.table, Path) else inputs.table
+    known = None if table is None else table.contract
+    contract = contract_of(model.artifact, inputs.contract, known)
+    # A plan of several image sizes takes them where the model leaves its size open.
+    model = normalize(model, contract, fix_sizes=config.input_size is None)
     if inputs.calibration_data is not None:
-        table: CalibrationTable | None = calibrate_model(
+        table = calibrate_model(
             model,
             inputs.calibration_data,
             CalibrationRequest(),
             inputs.contract,
             progress=progress,
         )
-    else:
-        table = load_table(inputs.table) if isinstance(inputs.table, Path) else inputs.table
-    known = None if table is None else table.contract
-    contract = contract_of(model.artifact, inputs.contract, known)
     mix = ALL_INTEGER
     if table is not None:
         check_table(table, model.artifact, contract)

@@ -24,6 +24,7 @@ from edgeres.core.table import (
 from edgeres.files import check_outputs
 from edgeres.graph_checks import final_activation
 from edgeres.images import batches, load_dataset, select, take
+from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32
 from edgeres.progress import Progress, silent, tracked_batches
 
@@ -62,6 +63,7 @@ def calibrate_model(
         check_outputs([output], [path, data])
     loaded = load_fp32(model) if isinstance(model, Path) else model
     contract = contract_of(loaded.artifact, options)
+    loaded = normalize(loaded, contract)
     warn_of_activation(loaded.artifact.path, final_activation(loaded.proto))
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
@@ -88,6 +90,17 @@ def calibrate_model(
     if output is not None:
         save_table(output, table)
     return table
+
+
+def load_normalized(path: Path, options: ContractOptions = NO_OPTIONS) -> LoadedModel:
+    """Reads an FP32 model for calibration, in the form that quantization takes.
+
+    Raises:
+        ArtifactError: the file is none, or cannot be brought to that form.
+        ConfigError: its preprocessing is unknown, given twice or of another image size.
+    """
+    model = load_fp32(path)
+    return normalize(model, contract_of(model.artifact, options))
 
 
 def warn_of_activation(path: Path, activation: str) -> None:

@@ -25,16 +25,10 @@ from edgeres.networks.checkpoint import (
     model_from_checkpoint,
     spec_from_checkpoint,
 )
-from edgeres.networks.onnx_export import (
-    TOLERANCE,
-    evaluate_constants,
-    export_onnx,
-    fold_batch_norms,
-    probes,
-    relative_difference,
-)
+from edgeres.networks.onnx_export import TOLERANCE, export_onnx, probes
 from edgeres.networks.resnet import build_model
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
+from edgeres.normalization import fold_batch_norms, relative_difference
 from edgeres.onnx_file import IR_VERSION, load_model, load_onnx
 
 CONTRACT = Contract(size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -355,87 +349,6 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         export_onnx(Network(torch.relu), CONFIG, output=tmp_path / "absent" / "net.onnx")
 
 
-def graph(text: str) -> onnx.ModelProto:
-    """Returns a model from ONNX text."""
-    return onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17]>\n' + text)
-
-
-FOLDED = """
-net (float[N, 2, 5, 5] x) => (float[N, 2, 5, 5] y)
-<float[2, 1, 1, 1] w = {3, -2}, float[2] b = {1, 2}, float[2] gamma = {2, 4},
- float[2] beta = {5, 6}, float[2] mean = {7, 8}, float[2] var = {3, 15}>
-{
-    c = Conv <group = 2> (x, w, b)
-    n = BatchNormalization <epsilon = 1.0> (c, gamma, beta, mean, var)
-    y = Relu (n)
-}
-"""
-
-
-def test_batch_normalisation_folds_to_the_values_computed_by_hand() -> None:
-    """Gains are 2/2 and 4/4: weights stay, biases become 1 - 7 + 5 and 2 - 8 + 6."""
-    model = graph(FOLDED)
-    fold_batch_norms(model)
-    assert [node.op_type for node in model.graph.node] == ["Conv", "Relu"]
-    values = {t.name: onnx.numpy_helper.to_array(t).ravel() for t in model.graph.initializer}
-    assert {name: value.tolist() for name, value in values.items()} == {
-        "w": [3, -2],
-        "b": [-1, 0],
-    }
-    assert model.graph.node[1].input[0] == "c"
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("y = Relu (n)", "y = Add (n, c)"),
-        ("y = Relu (n)", "d = Conv <group = 2> (n, w)\n y = Relu (d)"),
-        ("c = Conv <group = 2> (x, w, b)", "c = Relu (x)"),
-        ("float[2, 1, 1, 1] w = {3, -2}", "float[2, 1, 1, 1] v = {3, -2}"),
-    ],
-    ids=["output read twice", "weight read twice", "no convolution", "weight not constant"],
-)
-def test_batch_normalisation_stays_where_folding_would_be_wrong(before: str, after: str) -> None:
-    """A value that something else reads, and what is no convolution of constants."""
-    text = FOLDED.replace(before, after)
-    if "v =" in text:
-        text = text.replace("c = Conv", "w = Relu (v)\n c = Conv")
-    model = graph(text)
-    expected = model.SerializeToString()
-    fold_batch_norms(model)
-    unused = onnx.load_model_from_string(expected)
-    assert [n.SerializeToString() for n in model.graph.node] == [
-        n.SerializeToString() for n in unused.graph.node
-    ]
-
-
-def test_batch_normalisation_without_epsilon_has_onnxs_default() -> None:
-    """The gain is gamma / sqrt(variance + 1e-5)."""
-    model = graph(FOLDED.replace(" <epsilon = 1.0>", ""))
-    fold_batch_norms(model)
-    (weight,) = (t for t in model.graph.initializer if t.name == "w")
-    gains = np.array([2, 4]) / np.sqrt(np.array([3, 15]) + 1e-5)
-    expected = (np.array([3, -2]) * gains).astype(np.float32)
-    assert np.array_equal(onnx.numpy_helper.to_array(weight).ravel(), expected)
-
-
-def test_nodes_on_constants_alone_are_evaluated() -> None:
-    """2 + 3 is 5; what depends on the input stays, and unread constants go."""
-    model = graph("""
-    net (float[N, 2] x) => (float[N, 2] y)
-    <float[1] two = {2}, float[1] unread = {9}>
-    {
-        three = Constant <value = float[1] {3}> ()
-        five = Add (two, three)
-        y = Mul (x, five)
-    }
-    """)
-    evaluate_constants(model)
-    assert [node.op_type for node in model.graph.node] == ["Mul"]
-    values = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in model.graph.initializer}
-    assert values == {"five": [5.0]}
-
-
 def test_probes_reach_the_ends_of_the_contract() -> None:
     """Black and white as Caffe's contract has them: BGR minus the mean, unscaled."""
     images = probes(replace(preset("imagenet-caffe"), size=4, resize=None))
@@ -449,27 +362,6 @@ def test_probes_reach_the_ends_of_the_contract() -> None:
     assert (random >= black).all()
     assert (random <= white).all()
     assert {x.dtype for x in images.values()} == {np.dtype(np.float32)}
-
-
-@pytest.mark.parametrize(
-    ("actual", "expected", "fraction"),
-    [
-        ([[1.0, -4.0]], [[1.0, -4.0]], 0.0),
-        ([[1.0, -3.0], [1.0, 0.0]], [[1.0, -4.0], [1.0, 0.5]], 0.5),
-        ([[0.0, 0.0]], [[0.0, 0.0]], 0.0),
-        ([[0.0, 0.1]], [[0.0, 0.0]], np.inf),
-        ([[1.0, 2.0]], [[1.0, 2.0, 3.0]], np.inf),
-        ([[np.nan, 1.0]], [[np.nan, 1.0]], np.nan),
-        ([[np.inf, 1.0]], [[np.inf, 1.0]], np.nan),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_differences_are_shares_of_the_largest_logit(
-    actual: list[list[float]], expected: list[list[float]], fraction: float
-) -> None:
-    """By hand, row by row; nothing that is not finite passes for equal."""
-    found = relative_difference(np.array(actual, np.float32), np.array(expected, np.float32))
-    np.testing.assert_equal(found, fraction)
 
 
 @pytest.mark.shared

@@ -16,8 +16,9 @@ from onnx.reference import ReferenceEvaluator
 from tables import table_from_images
 
 from edgeres.errors import QuantizationError
+from edgeres.onnx_file import opset_of
 from edgeres.quantization.fp16 import QDQ_OPSET, half_scale, to_fp16
-from edgeres.quantization.graph import opset_of, view
+from edgeres.quantization.graph import view
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import place_for_tensorrt
 

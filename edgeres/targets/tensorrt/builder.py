@@ -73,7 +73,7 @@ def build(
         builder = steps.create_builder()
         definition = steps.parse(builder)
         image = definition.get_input(0)
-        shapes = profile_shapes(tuple(image.shape), config, contract, network.source.path)
+        shapes = profile_shapes(tuple(image.shape), config, contract, network.source)
         builder_config = steps.configure(builder, image.name, shapes)
         check_dla(builder, definition, builder_config, config.options)
         plan = steps.serialize(builder, definition, builder_config, progress)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import Contract
 from edgeres.core.requests import BuildRequest
 from edgeres.errors import ConfigError
@@ -14,7 +13,7 @@ _DYNAMIC = -1
 
 
 def profile_shapes(
-    declared: Shape, config: BuildRequest, contract: Contract, path: Path
+    declared: Shape, config: BuildRequest, contract: Contract, model: OnnxArtifact
 ) -> tuple[Shape, Shape, Shape]:
     """Returns the smallest, optimal and largest shape of the image tensor.
 
@@ -22,12 +21,15 @@ def profile_shapes(
         declared: NVIDIA's, (N, 3, H, W), with -1 for what the model leaves open.
         config: batch sizes and image sizes.
         contract: its size is the image's where the model leaves it open.
-        path: the model, for the message.
+        model: what the network was made from. A file of one batch size gets a plan for that batch
+            unless another one is requested, although its graph takes any by now.
 
     Raises:
         ConfigError: the model takes no other batch or size than its own.
     """
-    batch, sizes = config.batch, config.input_size
+    batch, sizes, path = config.batch, config.input_size, model.path
+    if model.batch is not None and batch == BuildRequest().batch:
+        batch = (model.batch,) * 3
     if declared[0] != _DYNAMIC:
         fixed = (declared[0],) * 3
         # The default profile was not requested, so it gives way to the model's own batch.

@@ -1,0 +1,97 @@
+"""Batch normalisation folded into the convolution before it.
+
+W' = W * g, b' = (b - mean) * g + beta with g = gamma / sqrt(variance + eps).
+Source: Jacob et al. 2018 (arXiv 1712.05877), section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgeres.normalization.constants import put
+
+_DEFAULT_EPSILON = 1e-5
+"""Source: ONNX operator BatchNormalization, version 15."""
+
+
+def fold_batch_norms(model: onnx.ModelProto) -> int:
+    """Folds, in place and in float64, each BatchNormalization that can be; returns how many.
+
+    Left as they are: one that follows anything but a Conv (the Add of a pre-activation block),
+    and a convolution whose output or weights something else reads too.
+    """
+    graph = model.graph
+    pairs = list(foldable(model))
+    if not pairs:
+        return 0
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    folded: dict[str, str] = {}
+    for conv, norm in pairs:
+        _fold(conv, norm, constants, taken)
+        folded[norm.output[0]] = conv.output[0]
+    # What read a normalisation reads its convolution instead; both have the same shape.
+    for node in graph.node:
+        put(node.input, [folded.get(name, name) for name in node.input])
+    put(graph.node, [node for node in graph.node if node.output[0] not in folded])
+    read = {name for node in graph.node for name in node.input}
+    put(graph.initializer, [tensor for name, tensor in constants.items() if name in read])
+    return len(folded)
+
+
+def foldable(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
+    """Yields each convolution with the normalisation that can be folded into it."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    producers = {name: node for node in graph.node for name in node.output}
+    readers = Counter(name for node in graph.node for name in node.input)
+    outputs = {value.name for value in graph.output}
+    # An output of the graph is read outside of it.
+    readers.update(outputs)
+    for norm in graph.node:
+        if norm.op_type != "BatchNormalization" or norm.output[0] in outputs:
+            continue
+        conv = producers.get(norm.input[0])
+        if conv is None or conv.op_type != "Conv" or not constants.issuperset(norm.input[1:]):
+            continue
+        own = [conv.output[0], *(name for name in conv.input[1:] if name)]
+        if all(readers[name] == 1 for name in own) and constants.issuperset(own[1:]):
+            yield conv, norm
+
+
+def _fold(
+    conv: onnx.NodeProto,
+    norm: onnx.NodeProto,
+    constants: dict[str, onnx.TensorProto],
+    taken: set[str],
+) -> None:
+    """Writes the folded weight and bias of `conv` into `constants`."""
+    # In float64, so that a product is rounded once, to the float32 that is stored.
+    gamma, beta, mean, variance = (_float64(constants[name]) for name in norm.input[1:])
+    epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), _DEFAULT_EPSILON)
+    gain = gamma / np.sqrt(variance + epsilon)
+    weight_name, bias_name = conv.input[1], "".join(conv.input[2:])
+    weight = _float64(constants[weight_name])
+    bias = _float64(constants[bias_name]) if bias_name else np.zeros_like(mean)
+    if not bias_name:
+        bias_name = weight_name.removesuffix(".weight") + ".bias"
+        while bias_name in taken:
+            bias_name += "_"
+        taken.add(bias_name)
+    values = {
+        weight_name: weight * gain.reshape(-1, *[1] * (weight.ndim - 1)),
+        bias_name: (bias - mean) * gain + beta,
+    }
+    for name, value in values.items():
+        constants[name] = numpy_helper.from_array(value.astype(np.float32), name)
+    put(conv.input, [conv.input[0], weight_name, bias_name])
+
+
+def _float64(tensor: onnx.TensorProto) -> NDArray[np.float64]:
+    return numpy_helper.to_array(tensor).astype(np.float64)

@@ -1,0 +1,286 @@
+"""The steps of normalization in their order, and the comparison with the file that ends them."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx.version_converter
+from numpy.typing import NDArray
+
+from edgeres.core.contract import Contract
+from edgeres.errors import ArtifactError, ConfigError, RunnerError
+from edgeres.graph_checks import low_precision
+from edgeres.graph_names import free_added_names
+from edgeres.normalization.constants import evaluate_constants, is_constant, put
+from edgeres.normalization.folding import fold_batch_norms, foldable
+from edgeres.normalization.interface import (
+    dims_of,
+    feed_image_alone,
+    fix_size,
+    image_input,
+    is_channels_last,
+    open_batch,
+    take_channels_first,
+)
+from edgeres.normalization.pools import global_means, unify_global_means
+from edgeres.onnx_file import LoadedModel, is_own_export, opset_of, parse_model
+from edgeres.session import open_session, run_session
+
+_LOG = logging.getLogger("edgeres.normalization")
+
+MIN_OPSET = 13
+"""First opset with a per-channel scale. Source: ONNX operator QuantizeLinear, version 13."""
+
+_OPSET = 17
+"""What an older one is raised to: the newest that TensorRT 8.6's parser reads, as exports have."""
+
+TOLERANCE = 1e-4
+"""Largest accepted difference of a logit as a fraction of the image's largest: that of an export."""
+
+_PLAIN = frozenset(
+    {"Conv", "Relu", "Clip", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Gemm", "Pad"}
+    | {"Slice", "Concat", "Flatten", "Reshape", "BatchNormalization", "Softmax", "LogSoftmax"}
+)
+"""Operators that no optimization of ONNX Runtime's takes out of a network that is folded."""
+
+_WINDOWS = frozenset(["Conv", "MaxPool", "AveragePool"])
+
+_PROBES = 3
+"""Images of the comparison; a batch that is opened is compared with these, and with one."""
+
+_Array = NDArray[np.float32]
+
+
+def normalize(model: LoadedModel, contract: Contract, *, fix_sizes: bool = True) -> LoadedModel:
+    """Returns a model in the form that `export` writes, or the same one where it has it already.
+
+    A quantized model keeps its operators, since other ones would round elsewhere: its batch, its
+    image size and the place of its channels alone are brought to that form.
+
+    Args:
+        model: as it was read.
+        contract: its size is the image's where the model leaves it open.
+        fix_sizes: False keeps an open height and width, for a plan of several image sizes.
+
+    Raises:
+        ConfigError: the model takes images of another size than the contract makes.
+        ArtifactError: it cannot be brought to that form, or computes something else in it.
+    """
+    if model.is_normalized:
+        return model
+    path, graph = model.artifact.path, model.proto.graph
+    channels_last = is_channels_last(graph)
+    dims = dims_of(image_input(graph))
+    own = dims[1:3] if channels_last else dims[2:]
+    size = (contract.size, contract.size)
+    if any(a not in {None, b} for a, b in zip(own, size, strict=True)):
+        raise ConfigError(
+            f"{path} takes images of {own[0]}x{own[1]} pixels, and the preprocessing makes them "
+            f"{size[0]}x{size[1]}. Pass --input-size {own[0]}, or the --preset of this model."
+        )
+    is_fixed = None not in dims[1:] or not fix_sizes
+    quantized = bool(low_precision(model.proto))
+    if (
+        dims[0] is None
+        and is_fixed
+        and not channels_last
+        and (quantized or _has_plain_operators(model.proto))
+    ):
+        return replace(model, is_normalized=fix_sizes)
+    proto = parse_model(path, model.content)
+    feed_image_alone(proto)
+    try:
+        steps = [] if quantized else _raise_opset(path, proto)
+        steps += _change_interface(proto.graph, size if fix_sizes else None, channels_last)
+        if not quantized:
+            # Shapes that are computed from constants have to be known before the batch is opened.
+            steps += _change_operators(proto)
+        if dims[0] is not None:
+            open_batch(proto.graph)
+            steps.append(f"opened the batch of {dims[0]}")
+        if not quantized:
+            proto = _optimized(path, proto, steps)
+        if not steps:
+            return replace(model, is_normalized=fix_sizes)
+        logits = _check_equal(model, proto, steps, size, channels_last=channels_last)
+    except RunnerError as error:
+        raise ArtifactError(
+            f"{path} is not in the form that quantization takes, and cannot be brought to it: "
+            f"{' '.join(str(error).split())} Export it with opset {_OPSET}, a dynamic batch and "
+            "constant folding."
+        ) from error
+    artifact = model.artifact
+    described = replace(
+        artifact,
+        input=replace(artifact.input, shape=dims_of(image_input(proto.graph))),
+        output=replace(artifact.output, shape=(None, logits)),
+        batch=dims[0],
+    )
+    content = proto.SerializeToString()
+    free_added_names(path, proto)
+    return LoadedModel(artifact=described, content=content, proto=proto, is_normalized=fix_sizes)
+
+
+def _has_plain_operators(model: onnx.ModelProto) -> bool:
+    """Whether no step would change an operator: true of every export of edgeres."""
+    graph = model.graph
+    stored = {"", *(tensor.name for tensor in graph.initializer)}
+    if (
+        opset_of(model) < MIN_OPSET
+        or model.functions
+        or any(is_constant(node, stored) for node in graph.node)
+        or any(foldable(model))
+    ):
+        return False
+    return is_own_export(model) or not (unusual_operators(graph) or any(global_means(model)))
+
+
+def unusual_operators(graph: onnx.GraphProto) -> Counter[str]:
+    """Counts the operators that ONNX Runtime's optimizations may take out of a folded network."""
+    stored = {tensor.name for tensor in graph.initializer}
+    windowed = {node.input[0] for node in graph.node if node.op_type in _WINDOWS}
+    return Counter(
+        node.op_type
+        for node in graph.node
+        if node.op_type not in _PLAIN
+        # A bias beside its convolution; a padding beside its window.
+        or (node.op_type == "Add" and not stored.isdisjoint(node.input))
+        or (node.op_type == "Pad" and node.output[0] in windowed)
+    )
+
+
+def _raise_opset(path: Path, model: onnx.ModelProto) -> list[str]:
+    """Brings operators of an older version, and functions, to ONNX's operators of today."""
+    steps = []
+    if model.functions:
+        model.CopyFrom(onnx.inliner.inline_local_functions(model))
+        steps.append("inlined functions")
+    if (opset := opset_of(model)) < MIN_OPSET:
+        try:
+            model.CopyFrom(onnx.version_converter.convert_version(model, _OPSET))
+        except (RuntimeError, ValueError) as error:
+            raise RunnerError(f"ONNX's converter cannot raise opset {opset}: {error}.") from error
+        steps.append(f"raised opset {opset} to {_OPSET}")
+    return steps
+
+
+def _change_interface(
+    graph: onnx.GraphProto, size: tuple[int, int] | None, channels_last: bool
+) -> list[str]:
+    """Puts the channels first and fixes the image size, unless that is None."""
+    steps = []
+    if channels_last:
+        take_channels_first(graph)
+        steps.append("put the channels first")
+    if size is not None and None in dims_of(image_input(graph))[1:]:
+        fix_size(graph, *size)
+        steps.append(f"fixed the image size at {size[0]}x{size[1]}")
+    return steps
+
+
+def _change_operators(model: onnx.ModelProto) -> list[str]:
+    """Evaluates constants, folds batch normalisation and unifies global means."""
+    # Constants first: a weight behind an operator can be folded only then.
+    counts = {
+        "evaluated {} operators on constants": evaluate_constants(model),
+        "folded {} BatchNormalization": fold_batch_norms(model),
+        "wrote {} mean over height and width as GlobalAveragePool": unify_global_means(model),
+    }
+    return [step.format(count) for step, count in counts.items() if count]
+
+
+def _optimized(path: Path, model: onnx.ModelProto, steps: list[str]) -> onnx.ModelProto:
+    """Returns a model without the operators that change nothing, by ONNX Runtime's optimizer."""
+    before = unusual_operators(model.graph)
+    if not before:
+        return model
+    with tempfile.TemporaryDirectory(prefix="edgeres-") as folder:
+        file = Path(folder) / "optimized.onnx"
+        open_session(model.SerializeToString(), optimized=file, portable=True)
+        optimized = parse_model(path, file.read_bytes())
+    used = {node.domain or "" for node in optimized.graph.node}
+    # It lists every set of operators that it knows, and older parsers refuse those they do not.
+    kept = [entry for entry in optimized.opset_import if entry.domain in used | {""}]
+    put(optimized.opset_import, kept)
+    optimized.ir_version = model.ir_version
+    removed = before - unusual_operators(optimized.graph)
+    if not removed or used - {node.domain or "" for node in model.graph.node}:
+        return model
+    listed = ", ".join(f"{count} {kind}" for kind, count in removed.items())
+    steps.append(f"merged {listed} with what they stand beside")
+    steps.extend(_change_operators(optimized))
+    return optimized
+
+
+def _check_equal(
+    model: LoadedModel,
+    changed: onnx.ModelProto,
+    steps: list[str],
+    size: tuple[int, int],
+    *,
+    channels_last: bool,
+) -> int:
+    """Checks that a changed model computes what its file does; returns the number of its logits.
+
+    Raises:
+        ArtifactError: it does not.
+        RunnerError: ONNX Runtime refused one of them.
+    """
+    original, spec = model.proto.graph, model.artifact
+    channels = dims_of(image_input(changed.graph))[1] or 3
+    random = np.random.default_rng(0).standard_normal((_PROBES, channels, *size))
+    # What networks take: values around 0, or those of pixels.
+    images = (random * np.array([1, 0.3, 64])[:, None, None, None]).astype(np.float32)
+    images[-1] += 128
+    batch = dims_of(image_input(original))[0] or _PROBES
+    session = open_session(model.content)
+    fed = images.transpose(0, 2, 3, 1) if channels_last else images
+    # Filled up to whole batches of the size that the file takes.
+    rows = np.resize(np.arange(_PROBES), -(-_PROBES // batch) * batch)
+    expected = np.concatenate(
+        [
+            run_session(session, [spec.output.name], {spec.input.name: fed[part]})[0]
+            for part in rows.reshape(-1, batch)
+        ]
+    )[:_PROBES]
+    session = open_session(changed.SerializeToString())
+    for part in (images, images[:1]):
+        logits = run_session(session, [spec.output.name], {spec.input.name: part})[0]
+        difference = relative_difference(logits, expected[: len(part)])
+        # Not `difference > TOLERANCE`, which NaN is not.
+        if not difference <= TOLERANCE:
+            raise ArtifactError(
+                f"{spec.path} is not in the form that quantization takes, and computes something "
+                f"else in it: with {len(part)} images, logits differ by {difference:.1e} of the "
+                f"largest, where rounding explains {TOLERANCE:.0e} ({', '.join(steps)}). Export "
+                f"it with opset {_OPSET}, a dynamic batch and constant folding."
+            )
+    _LOG.warning(
+        "%s is normalized: %s. Its logits are the same within rounding.",
+        spec.path,
+        ", ".join(steps),
+    )
+    return int(expected.shape[1])
+
+
+def relative_difference(actual: _Array, expected: _Array) -> float:
+    """Returns the largest |actual - expected| of a row as a fraction of its largest |expected|.
+
+    Both are (N, classes). NaN on either side gives NaN; a row of zeros gives 0 where it is met
+    and infinity where not.
+    """
+    if actual.shape != expected.shape:
+        return float("inf")
+    difference = np.abs(actual - expected).max(axis=1)
+    largest = np.abs(expected).max(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # 0 / 0 of a row of zeros that is met would be NaN.
+        fraction = np.where(difference == 0, 0, difference / largest)
+    return float(fraction.max())
