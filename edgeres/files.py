@@ -1,4 +1,4 @@
-"""Atomic writes: a file appears with all of its content or not at all. And hashes of files.
+"""Atomic writes: a file appears with all of its content or not at all.
 
 An output is a regular file or a new name, reached through links or not. What is written as text
 for people may also be a stream: /dev/stdout, a named pipe, a terminal.
@@ -7,7 +7,6 @@ for people may also be a stream: /dev/stdout, a named pipe, a terminal.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import secrets
 import stat
@@ -27,36 +26,6 @@ IMAGE_SUFFIXES = frozenset(
     }
 )  # fmt: skip
 """Files whose names end so, in any case, are images. One that cannot be decoded is an error."""
-
-_READ_BLOCK = 1 << 20
-
-
-def read_bytes(path: Path) -> bytes:
-    """Returns the contents of a file.
-
-    Raises:
-        ArtifactError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the hexadecimal SHA-256 of a file.
-
-    Raises:
-        ArtifactError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_READ_BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
-    return digest.hexdigest()
 
 
 @contextmanager

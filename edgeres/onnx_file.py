@@ -20,9 +20,10 @@ from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
 from edgeres.errors import ArtifactError
-from edgeres.files import atomic_write, read_bytes
+from edgeres.files import atomic_write
 from edgeres.graph_checks import check_one_image, low_precision
 from edgeres.graph_names import free_added_names
+from edgeres.input_files import MODEL, read_bytes
 from edgeres.serialization import from_json, parse_json, to_json
 from edgeres.version import __version__
 
@@ -122,7 +123,7 @@ def load_model(path: Path) -> onnx.ModelProto:
     Raises:
         ArtifactError: the file is unreadable or no ONNX model.
     """
-    return parse_model(path, read_bytes(path))
+    return parse_model(path, read_bytes(path, MODEL))
 
 
 def load_onnx(path: Path) -> LoadedModel:
@@ -132,7 +133,7 @@ def load_onnx(path: Path) -> LoadedModel:
         ArtifactError: unreadable, not a network from one image tensor to one row of logits, or
             one whose logits are not a function of one image.
     """
-    serialized = read_bytes(path)
+    serialized = read_bytes(path, MODEL)
     proto = parse_model(path, serialized)
     sha256 = hashlib.sha256(serialized).hexdigest()
     artifact = _described(path, proto, sha256)

@@ -29,6 +29,7 @@ import msgspec
 
 from edgeres.errors import ArtifactError
 from edgeres.files import atomic_write
+from edgeres.input_files import JSON, read_bytes
 
 SCHEMA_VERSION = 1
 """Version of the JSON forms written here; a file of another version is refused."""
@@ -182,10 +183,10 @@ def load_json(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         ArtifactError: unreadable, not JSON, another kind of file or another schema version.
     """
+    content = read_bytes(path, JSON)
     try:
-        raw = parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+        # Windows' editors put a byte order mark before the text.
+        raw = parse_json(content.decode("utf-8-sig"))
     except ValueError as error:
         raise ArtifactError(f"{path} is not JSON ({error}); expected an {kind} file.") from error
     if not isinstance(raw, dict) or raw.get("kind") != kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,12 +11,17 @@ import numpy as np
 from edgeres.core.artifacts import Manifest, load_engine, manifest_path
 from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import BuildRequest, CalibrationRequest
-from edgeres.files import sha256_of
 from edgeres.images import Dataset, embedded_digits, embedded_path
 from edgeres.serialization import save_json
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
 
 CLASSES = 10
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the hexadecimal SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
 
 QUICK = "--samples 100 --iterations 2 --warmup 0 --no-energy"
 """Options of bench that keep it short where the figures do not matter."""

@@ -12,10 +12,11 @@ import pytest
 from networks import network
 from onnx import TensorProto, helper
 
-from edgeres import __version__
+from edgeres import __version__, onnx_file
 from edgeres.core.artifacts import OnnxArtifact, TensorSpec
 from edgeres.core.contract import preset
 from edgeres.errors import ArtifactError
+from edgeres.input_files import InputKind, read_bytes
 from edgeres.onnx_file import load_model, load_onnx, save_model
 from edgeres.serialization import to_json
 
@@ -54,12 +55,11 @@ def test_a_file_is_hashed_by_the_bytes_that_were_parsed(
     save_model(path, network("identity"), DESCRIBED)
     reads = []
 
-    def counted(opened: Path) -> bytes:
+    def counted(opened: Path, kind: InputKind) -> bytes:
         reads.append(opened)
-        with opened.open("rb") as file:
-            return file.read()
+        return read_bytes(opened, kind)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(onnx_file, "read_bytes", counted)
     loaded = load_onnx(path)
     assert reads == [path]
     assert loaded.artifact.sha256 == hashlib.sha256(loaded.proto.SerializeToString()).hexdigest()

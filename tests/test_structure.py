@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("version", "errors"),
     ("installation", "names", "files", "progress", "statistics"),
+    ("input_files",),
     ("serialization",),
     ("machine",),
     ("core", "session", "graph_names"),

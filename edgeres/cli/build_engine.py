@@ -171,7 +171,7 @@ def build_engine(
     if as_json:
         show_json(manifest)
         return
-    mb = output.stat().st_size / 1e6
+    mb = len(engine.content) / 1e6
     show_status(f"{output}: {request.precision} for {request.target}, {mb:.1f} MB")
     show_status(f"{output}.json: its manifest")
     if manifest.audit is not None:

@@ -20,7 +20,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch, Sensitivity
 from edgeres.errors import ArtifactError, ConfigError
-from edgeres.files import read_bytes
+from edgeres.input_files import ENGINE, JSON, exists, read_bytes
 from edgeres.serialization import SCHEMA_VERSION, load_document, load_json
 
 TRUSTED = "TRUSTED"
@@ -192,7 +192,7 @@ def manifest_path(engine: Path) -> Path:
 def is_engine(path: Path) -> bool:
     """Returns whether an engine's manifest stands beside `path`, and not a table of that name."""
     beside = manifest_path(path)
-    if not beside.exists():
+    if not exists(beside, JSON):
         return False
     # Any file may be called `net.json`, a calibration table beside its model `net` too.
     try:
@@ -209,11 +209,11 @@ def load_engine(path: Path) -> EngineArtifact:
         ArtifactError: no manifest, a damaged one, or an engine changed or truncated since.
     """
     beside = manifest_path(path)
-    if not path.exists():
+    if not exists(path, ENGINE):
         raise ArtifactError(
             f"{path} does not exist. Check the path, or build the engine with build-engine."
         )
-    if not beside.exists():
+    if not exists(beside, JSON):
         raise ArtifactError(
             f"{path} has no manifest: {beside.name} is not beside it. An engine is code, so one "
             "of unknown origin is not run. Copy both files, or build it with build-engine; bench "
@@ -221,7 +221,7 @@ def load_engine(path: Path) -> EngineArtifact:
         )
     manifest = load_document(beside, Manifest, remedy="Run build-engine again.")
     # Hash and engine are of one reading: a file replaced in between cannot be run unchecked.
-    content = read_bytes(path)
+    content = read_bytes(path, ENGINE)
     actual = hashlib.sha256(content).hexdigest()
     if actual != manifest.engine_sha256:
         raise ArtifactError(

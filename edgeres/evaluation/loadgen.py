@@ -6,7 +6,6 @@ images in memory, and its log is read. Knows runners by their interface alone.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,9 @@ from edgeres.core.bench_requests import LoadGenRequest, Scenario
 from edgeres.core.verdict import LoadGenResult
 from edgeres.errors import ConfigError, DependencyError, RunnerError
 from edgeres.files import make_folder
+from edgeres.input_files import JSON, read_text
 from edgeres.installation import install_hint
+from edgeres.serialization import parse_json
 from edgeres.targets.runner import Runner
 
 STREAMS = 8
@@ -180,11 +181,11 @@ def _nothing(indices: Sequence[int] = ()) -> None:
 def _result(log: Path, config: LoadGenRequest, logs: Path | None) -> LoadGenResult:
     """Returns the outcome of a run from LoadGen's detailed log, a JSON object a line."""
     values: dict[str, list[Any]] = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
+    for line in read_text(log, JSON).splitlines():
         # Lines of other libraries may stand between those of the log.
         marker, _, text = line.partition(":::MLLOG ")
         if not marker and text:
-            entry = json.loads(text)
+            entry = parse_json(text)
             values.setdefault(entry["key"], []).append(entry["value"])
     if "result_validity" not in values:
         raise RunnerError(

@@ -14,9 +14,8 @@ except where those lose what is in the file:
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edgeres.errors import DataError
+from edgeres.input_files import IMAGE, foreign_parser, open_input, reason_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 """Pillow's decoders in use; none of them starts another program, as EPS would."""
@@ -32,8 +32,6 @@ MAX_PIXELS = 89_478_485
 """Larger images are refused unread. Source: Pillow's `Image.MAX_IMAGE_PIXELS`, 256 MiB of RGB."""
 
 _FORMATS_OF_16_BIT = ("PNG", "PPM")
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""What Pillow's decoders raise at damaged files."""
 
 
 def decode(path: Path) -> NDArray[np.uint8]:
@@ -43,15 +41,12 @@ def decode(path: Path) -> NDArray[np.uint8]:
         DataError: the file is missing, empty, truncated, corrupt or no image, is larger than
             `MAX_PIXELS`, has transparent pixels, or holds numbers without a range.
     """
-    with _explained_errors(str(path)):
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                return rgb_pixels(image, str(path))
-        except UnidentifiedImageError as error:
-            raise DataError(
-                f"{path} is no image that can be decoded ({path.stat().st_size} bytes); expected "
-                f"{', '.join(FORMATS)}. Replace the file or take it out of the data."
-            ) from error
+    with (
+        open_input(path, IMAGE) as file,
+        foreign_parser(partial(_undecodable, f"{path}", os.fstat(file.fileno()).st_size)),
+        Image.open(file, formats=FORMATS) as image,
+    ):
+        return rgb_pixels(image, str(path))
 
 
 def rgb_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
@@ -65,7 +60,7 @@ def rgb_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
         DataError: it cannot be decoded, is larger than `MAX_PIXELS`, has transparent pixels, or
             holds numbers without a range.
     """
-    with _explained_errors(name):
+    with foreign_parser(partial(_undecodable, name, None)):
         # Opening reads the header alone: nothing large is allocated before this check.
         if image.width * image.height > MAX_PIXELS:
             raise _too_large(name, f"{image.width} x {image.height} pixels")
@@ -92,19 +87,17 @@ def rgb_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-@contextmanager
-def _explained_errors(name: str) -> Iterator[None]:
-    """Turns what Pillow's decoders raise into a DataError."""
-    try:
-        yield
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, str(error)) from error
-    except _UNREADABLE as error:
-        # An OSError's text repeats the path; a decoder's has no strerror.
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{name} cannot be decoded: {reason}. Replace the file or take it out of the data."
-        ) from error
+def _undecodable(name: str, size: int | None, error: Exception) -> DataError:
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(
+            f"{name} is no image that can be decoded ({size} bytes); expected "
+            f"{', '.join(FORMATS)}. Replace the file or take it out of the data."
+        )
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return _too_large(name, str(error))
+    return DataError(
+        f"{name} cannot be decoded: {reason_of(error)}. Replace the file or take it out of the data."
+    )
 
 
 def _too_large(name: str, fact: str) -> DataError:

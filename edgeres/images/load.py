@@ -16,6 +16,7 @@ from edgeres.files import IMAGE_SUFFIXES, LABELS_FILE
 from edgeres.images.dataset import Dataset, ImageArray, ImageFiles
 from edgeres.images.labels_file import read_labels
 from edgeres.images.npz import load_arrays
+from edgeres.input_files import ARRAYS, exists, is_folder, reason_of
 
 _FORMS = (
     "expected a folder of class folders, a folder with labels.csv (file,class_index), or an .npz "
@@ -53,16 +54,16 @@ def load_dataset(path: Path, *, labelled: bool = True) -> Dataset:
     Raises:
         DataError: there are no images, or the set contradicts itself: the message names the place.
     """
-    if not path.exists():
+    if not exists(path, ARRAYS):
         raise DataError(f"{path} does not exist; {_FORMS}. Check the path.")
-    if path.is_dir():
+    if is_folder(path, ARRAYS):
         try:
             if (path / LABELS_FILE).is_file():
                 return _from_labels_file(path)
             return _from_folder(path, labelled)
         except OSError as error:
             raise DataError(
-                f"{error.filename or path} cannot be listed: {error.strerror}. Check its permissions."
+                f"{error.filename or path} cannot be listed: {reason_of(error)}. Check its permissions."
             ) from error
     if path.suffix.lower() == ".npz":
         pixels, labels = load_arrays(path, labelled=labelled)
@@ -123,13 +124,18 @@ def _from_folder(path: Path, labelled: bool) -> Dataset:
 def _images_below(folder: Path, walked: set[_FolderId]) -> Iterator[Path]:
     """Yields the images in and below a folder; adds the folders to those already `walked`."""
     # In sorted order, so that of two ways to a folder the same one is taken on every file system.
-    for entry in sorted(folder.iterdir()):
+    # A list of what is open, since folders may be nested deeper than Python's calls.
+    pending = [iter(sorted(folder.iterdir()))]
+    while pending:
+        entry = next(pending[-1], None)
+        if entry is None:
+            pending.pop()
         # Links are followed, as subsets are often made of them; one to a folder above never ends.
-        if _is_data_folder(entry):
+        elif _is_data_folder(entry):
             own = _folder_id(entry)
             if own not in walked:
                 walked.add(own)
-                yield from _images_below(entry, walked)
+                pending.append(iter(sorted(entry.iterdir())))
         elif _is_image(entry):
             yield entry
 

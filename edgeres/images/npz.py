@@ -5,26 +5,26 @@ Arrays are read as plain numbers: a pickled object is refused, never loaded.
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
-import zlib
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.errors import DataError
+from edgeres.input_files import ARRAYS, foreign_parser, open_input, reason_of
 
 _LOCAL_HEADER = 30
 """Bytes of a zip entry's header before its name; the lengths of name and extra field are the
 two words at 26. Source: PKWARE's APPNOTE.TXT, section 4.3.7."""
 
 _EXPECTED = "expected images uint8 (N, H, W, 3) RGB and labels, integers (N,)"
-_UNREADABLE = (
-    OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error
-)  # fmt: skip
-"""What zipfile and numpy raise at damaged files."""
+MAX_UNPACKED = 4 << 30
+"""Bytes that a compressed array may have in memory; what is stored uncompressed is mapped."""
 
 
 class _Header(NamedTuple):
@@ -49,40 +49,45 @@ def load_arrays(
     Raises:
         DataError: the file is damaged, or an array is missing or has another type or shape.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-            missing = {"images", "labels"} - names if labelled else {"images"} - names
-            if missing:
-                raise DataError(
-                    f"{path} has no array {' and no array '.join(sorted(missing))}; it has "
-                    f"{', '.join(sorted(names)) or 'none'}. {_EXPECTED.capitalize()}."
-                )
-            images = _images(path, archive)
-            labels = None
-            if "labels" in names:
-                header = _header(archive, "labels")
-                if header.dtype.kind not in "iu" or header.shape != (len(images),):
-                    raise DataError(
-                        f"labels of {path} is {header.dtype} {header.shape}; expected integers of "
-                        f"shape ({len(images)},), one for each image."
-                    )
-                labels = _array(archive, "labels").astype(np.int64)
-                if labels.min() < 0:
-                    row = int(np.argmax(labels < 0))
-                    raise DataError(
-                        f"labels of {path} has {labels[row]} in row {row}; expected class indices "
-                        "from 0. Take images without a class out."
-                    )
-    except _UNREADABLE as error:
-        raise DataError(
-            f"{path} cannot be read: {error}. It may be truncated: copy it again, or write it "
-            "with numpy.savez."
-        ) from error
+    with open_input(path, ARRAYS) as file, foreign_parser(partial(_unreadable, path)):
+        archive = zipfile.ZipFile(file)
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+        missing = {"images", "labels"} - names if labelled else {"images"} - names
+        if missing:
+            raise DataError(
+                f"{path} has no array {' and no array '.join(sorted(missing))}; it has "
+                f"{', '.join(sorted(names)) or 'none'}. {_EXPECTED.capitalize()}."
+            )
+        images = _images(path, archive, file)
+        labels = _labels(path, archive, len(images)) if "labels" in names else None
     return images, labels
 
 
-def _images(path: Path, archive: zipfile.ZipFile) -> NDArray[np.uint8]:
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read: {reason_of(error)}. It may be truncated: copy it again, or write "
+        "it with numpy.savez."
+    )
+
+
+def _labels(path: Path, archive: zipfile.ZipFile, count: int) -> NDArray[np.int64]:
+    header = _header(archive, "labels")
+    if header.dtype.kind not in "iu" or header.shape != (count,):
+        raise DataError(
+            f"labels of {path} is {header.dtype} {header.shape}; expected integers of "
+            f"shape ({count},), one for each image."
+        )
+    labels = _array(path, archive, "labels", header).astype(np.int64)
+    if labels.min() < 0:
+        row = int(np.argmax(labels < 0))
+        raise DataError(
+            f"labels of {path} has {labels[row]} in row {row}; expected class indices "
+            "from 0. Take images without a class out."
+        )
+    return labels
+
+
+def _images(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> NDArray[np.uint8]:
     header = _header(archive, "images")
     shape = header.shape
     if header.dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3:
@@ -100,15 +105,15 @@ def _images(path: Path, archive: zipfile.ZipFile) -> NDArray[np.uint8]:
         raise DataError(f"{path} has no images: its array is {shape}. Check how it was written.")
     entry = archive.getinfo("images.npy")
     if entry.compress_type != zipfile.ZIP_STORED:
-        images: NDArray[np.uint8] = _array(archive, "images")
+        images: NDArray[np.uint8] = _array(path, archive, "images", header)
         return images
-    with path.open("rb") as file:
-        file.seek(entry.header_offset)
-        # The local header is read, not the central directory: their extra fields may differ.
-        name, extra = struct.unpack_from("<HH", file.read(_LOCAL_HEADER), 26)
+    _check_claim(path, entry, header)
+    file.seek(entry.header_offset)
+    # The local header is read, not the central directory: their extra fields may differ.
+    name, extra = struct.unpack_from("<HH", file.read(_LOCAL_HEADER), 26)
     offset = entry.header_offset + _LOCAL_HEADER + name + extra + header.offset
     order: Literal["C", "F"] = "F" if header.fortran_order else "C"
-    return np.asarray(np.memmap(path, np.uint8, "r", offset, shape, order))
+    return np.asarray(np.memmap(file, np.uint8, "r", offset, shape, order))
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> _Header:
@@ -123,8 +128,37 @@ def _header(archive: zipfile.ZipFile, name: str) -> _Header:
         return _Header(*read(file), offset=file.tell())
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with archive.open(f"{name}.npy") as file:
+def _check_claim(path: Path, entry: zipfile.ZipInfo, header: _Header) -> int:
+    """Returns the bytes that an array's header claims, which have to be those of its entry.
+
+    Raises:
+        DataError: they are others.
+    """
+    # In Python's integers, which do not wrap.
+    claimed = math.prod(header.shape) * header.dtype.itemsize
+    if header.offset + claimed != entry.file_size:
+        raise DataError(
+            f"{entry.filename} of {path} is {header.dtype} {header.shape}, {claimed} bytes, and "
+            f"its archive has {entry.file_size - header.offset}. Write it again with numpy.savez."
+        )
+    return claimed
+
+
+def _array(path: Path, archive: zipfile.ZipFile, name: str, header: _Header) -> NDArray[Any]:
+    """Returns an array that fits into memory.
+
+    Raises:
+        DataError: it does not, or its archive and its own header claim different sizes.
+    """
+    entry = archive.getinfo(f"{name}.npy")
+    claimed = _check_claim(path, entry, header)
+    if claimed > MAX_UNPACKED:
+        raise DataError(
+            f"{name} of {path} has {claimed} bytes, unpacked from {entry.compress_size}; at "
+            f"most {MAX_UNPACKED} are unpacked. Write it with numpy.savez, uncompressed: then it "
+            "is mapped from the file."
+        )
+    with archive.open(entry) as file:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     array.flags.writeable = False
     return array

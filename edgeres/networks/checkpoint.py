@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from edgeres.errors import CheckpointError, ConfigError
-from edgeres.files import sha256_of
 from edgeres.networks.naming import (
     COUNTERS,
     CanonicalNames,
@@ -75,7 +74,7 @@ def load_checkpoint(path: Path, *, weights_key: str | None = None) -> Checkpoint
         ConfigError: the file has no set of weights at that key.
     """
     stored = read_weights(path, weights_key)
-    checkpoint = _checked(path, sha256_of(path), stored.tensors)
+    checkpoint = _checked(path, stored.sha256, stored.tensors)
     return replace(checkpoint, weights_key=stored.key, other_sets=stored.others)
 
 
@@ -277,7 +276,7 @@ def _usable_variance(key: str, tensors: Mapping[str, Tensor]) -> bool:
     before = re.sub(r"(?:bn|norm)(?=[^.]*$)", "conv", module)
     for name in (module, re.sub(r"\.1$", ".0", before)):
         weight = tensors.get(f"{name}.weight")
-        if weight is not None and len(weight) == len(variance):
+        if weight is not None and weight.shape[:1] == variance.shape[:1]:
             pruned |= weight.flatten(1).eq(0).all(1) if weight.ndim > 1 else weight.eq(0)
     return bool((variance.gt(0) | (variance.eq(0) & pruned)).all())
 

@@ -9,23 +9,32 @@ from __future__ import annotations
 import argparse
 import datetime
 import logging
-import pickle
+import os
 import re
-import struct
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from edgeres.errors import CheckpointError, ConfigError
+from edgeres.input_files import (
+    CHECKPOINT,
+    foreign_parser,
+    is_file,
+    open_input,
+    reason_of,
+    sha256_of_open,
+)
 from edgeres.names import nearest
 from edgeres.networks.naming import COUNTERS
 
@@ -65,19 +74,12 @@ _SAVED_BY_TORCH = (b"PK\x03\x04", b"\x80\x02")
 _PICKLE = b"\x80"
 """First byte of a pickle of protocol 2 or later."""
 
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What torch.load's restricted reader raises on bytes that it does not understand."""
+
+_ENTRIES = 1_000_000
+"""Entries of mappings in mappings that are looked at."""
+
+_COMPRESSED = 64 << 20
+"""Bytes that an archive may unpack to beyond its size: TorchScript compresses its code."""
 
 
 def _plain_dict(*_: object) -> dict[Any, Any]:
@@ -146,6 +148,8 @@ class WeightSet:
     tensors: Mapping[str, Tensor] = field(repr=False)
     others: tuple[str, ...]
     """Keys of the further sets in the file."""
+    sha256: str
+    """Of the file that they were read from."""
 
 
 def read_weights(path: Path, key: str | None = None) -> WeightSet:
@@ -156,10 +160,14 @@ def read_weights(path: Path, key: str | None = None) -> WeightSet:
             no weights; or several sets under names that do not show which to take.
         ConfigError: the file has no set of weights at `key`.
     """
-    if not path.is_file():
+    if not is_file(path, CHECKPOINT):
         raise CheckpointError(f"No checkpoint at {path}. Check the path given with --weights.")
-    stored = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    sets = dict(_weight_sets(stored, ""))
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
+    with open_input(path, CHECKPOINT) as file:
+        # Of one opening: a file that is replaced meanwhile is neither hashed nor read in part.
+        sha256 = sha256_of_open(path, CHECKPOINT, file)
+        stored = read(path, file)
+    sets = dict(_weight_sets(path, stored, "", iter(range(_ENTRIES))))
     named = tuple(name for name in sets if name)
     if key is not None and key not in sets:
         # A branch of names, such as `encoder_q` in a state dict that holds more than one network.
@@ -167,7 +175,9 @@ def read_weights(path: Path, key: str | None = None) -> WeightSet:
         sets |= {name: part for each in branches for name, part in each.items()}
     if not sets:
         entries = stored if isinstance(stored, Mapping) else {}
-        content = ", ".join(map(str, entries)) or type(stored).__name__
+        # The text of a tuple of tuples may be longer than any memory.
+        keys = (key if isinstance(key, str) else type(key).__name__ for key in entries)
+        content = ", ".join(keys) or type(stored).__name__
         raise CheckpointError(
             f"{path} holds no weights, only: {content}. Expected tensors by name, bare or under "
             f"one of: {', '.join(WRAPPERS)}. Save model.state_dict() alone."
@@ -190,7 +200,31 @@ def read_weights(path: Path, key: str | None = None) -> WeightSet:
             )
         _log_choice(path, stored, chosen, by_rank[1:])
     others = tuple(name for name in named if name != chosen)
-    return WeightSet(key=chosen, tensors=sets[chosen], others=others)
+    _check_stored(path, sets[chosen])
+    return WeightSet(key=chosen, tensors=sets[chosen], others=others, sha256=sha256)
+
+
+def _check_stored(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Checks that tensors are dense, and that each value of them is in the file.
+
+    Raises:
+        CheckpointError: one is not, such as a view of strides 0 that claims terabytes.
+    """
+    for name, tensor in tensors.items():
+        plain = tensor.layout is torch.strided and not tensor.is_quantized
+        if not plain or tensor.device.type != "cpu":
+            raise CheckpointError(
+                f"{path} stores {name} as {tensor.layout} {tensor.dtype} on {tensor.device}; "
+                "expected dense floating point. Save the state_dict() of the trained model, on "
+                "the CPU and before it was quantized or made sparse."
+            )
+        claimed = tensor.numel() * tensor.element_size()
+        if claimed > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path} has {tensor.untyped_storage().nbytes()} bytes for {name}, which claims "
+                f"{claimed} as {tuple(tensor.shape)}: it is a view that repeats its values. Save "
+                "it with .contiguous()."
+            )
 
 
 def _log_choice(path: Path, stored: Any, chosen: str, others: list[str]) -> None:
@@ -218,10 +252,18 @@ def _log_choice(path: Path, stored: Any, chosen: str, others: list[str]) -> None
         )
 
 
-def _weight_sets(stored: Any, key: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _weight_sets(
+    path: Path, stored: Any, key: str, budget: Iterator[int]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yields key and tensors of each mapping that holds a network's weights, outermost first."""
     if not isinstance(stored, Mapping):
         return
+    # One mapping may stand under a thousand keys, and itself hold another under a thousand.
+    if sum(1 for _ in zip(stored, budget, strict=False)) < len(stored):
+        raise CheckpointError(
+            f"{path} has more than {_ENTRIES} entries in its mappings; no network has as many. "
+            "Save model.state_dict() alone."
+        )
     tensors = {
         name: value
         for name, value in stored.items()
@@ -244,7 +286,7 @@ def _weight_sets(stored: Any, key: str) -> Iterator[tuple[str, dict[str, Tensor]
     for name, value in stored.items():
         # An optimizer's moments have the shapes of the weights and are none.
         if isinstance(name, str) and "optim" not in name:
-            yield from _weight_sets(value, f"{key}.{name}" if key else name)
+            yield from _weight_sets(path, value, f"{key}.{name}" if key else name, budget)
 
 
 def _branches(key: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -265,55 +307,77 @@ def _rank(key: str) -> tuple[int, int]:
     return (min(places), key.count(".")) if places else (len(order), 0)
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, file: BinaryIO) -> Any:
     """Returns what torch.save stored, as long as it is data and no code."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Check it.") from error
+    head = file.read(4)
+    _check_archive(path, file)
     # torch takes off its list at the end what was put on it, the caller's own included.
     listed = torch.serialization.get_safe_globals()
     safe: list[Any] = [value for value in SAFE_VALUES if value not in listed]
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(safe):
-            # What torch warns of here (TorchScript, an odd protocol) is refused below.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = str(error)
-        if code := re.search(r"GLOBAL (\S+)", reason):
-            refusal = (
-                f"was refused: reading it would run code ({code[1]}). Nothing was run. Expected "
-                "plain weights: if you trust its origin, load it there and save "
-                "model.state_dict() alone."
-            )
-        elif "TorchScript" in reason:
-            refusal = (
-                "is a TorchScript archive, a program. Save the state_dict() of the model instead."
-            )
-        elif head.startswith(_SAVED_BY_TORCH):
-            refusal = "is truncated, damaged or not from torch.save. Copy or download it again."
-        elif head.startswith(_PICKLE):
-            refusal = (
-                "was refused: it is a pickle that torch.save did not write, and a pickle can run "
-                "code. Nothing was run. Save the weights with torch.save or as .safetensors."
-            )
-        else:
-            refusal = (
-                "is no checkpoint. Expected a file of torch.save (.pth, .pt, .th) or a "
-                ".safetensors file: check the path given with --weights."
-            )
-        raise CheckpointError(f"{path} {refusal}") from error
+    with (
+        foreign_parser(partial(_refused, path, head)),
+        warnings.catch_warnings(),
+        torch.serialization.safe_globals(safe),
+    ):
+        # What torch warns of here (TorchScript, an odd protocol) is refused below.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Check it.") from error
-    except safetensors.SafetensorError as error:
+def _check_archive(path: Path, file: BinaryIO) -> None:
+    """Checks that a zip archive unpacks to about its size, and sets the file to its start.
+
+    torch.save compresses nothing, so more is no checkpoint, and would fill the memory.
+
+    Raises:
+        CheckpointError: it claims more.
+    """
+    size = file.seek(0, os.SEEK_END)
+    claimed = 0
+    # torch itself says what is wrong with an archive that cannot be listed.
+    with suppress(Exception), zipfile.ZipFile(file) as archive:
+        claimed = sum(entry.file_size for entry in archive.infolist())
+    file.seek(0)
+    if claimed > size + _COMPRESSED:
         raise CheckpointError(
-            f"{path} is truncated or no safetensors file ({error}). Copy or download it again."
-        ) from error
+            f"{path} has {size} bytes and claims to unpack to {claimed}; torch.save compresses "
+            "nothing. Save it again with torch.save."
+        )
+
+
+def _refused(path: Path, head: bytes, error: Exception) -> CheckpointError:
+    """Returns why torch did not read a file, from its own words and the file's first bytes."""
+    reason = str(error)
+    if code := re.search(r"GLOBAL (\S+)", reason):
+        refusal = (
+            f"was refused: reading it would run code ({code[1]}). Nothing was run. Expected "
+            "plain weights: if you trust its origin, load it there and save "
+            "model.state_dict() alone."
+        )
+    elif "TorchScript" in reason:
+        refusal = "is a TorchScript archive, a program. Save the state_dict() of the model instead."
+    elif head.startswith(_SAVED_BY_TORCH):
+        refusal = "is truncated, damaged or not from torch.save. Copy or download it again."
+    elif head.startswith(_PICKLE):
+        refusal = (
+            "was refused: it is a pickle that torch.save did not write, and a pickle can run "
+            "code. Nothing was run. Save the weights with torch.save or as .safetensors."
+        )
+    else:
+        refusal = (
+            "is no checkpoint. Expected a file of torch.save (.pth, .pt, .th) or a "
+            ".safetensors file: check the path given with --weights."
+        )
+    return CheckpointError(f"{path} {refusal}")
+
+
+def _read_safetensors(path: Path, file: BinaryIO) -> dict[str, Tensor]:
+    def refused(error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"{path} is truncated or no safetensors file ({reason_of(error)}). Copy or download "
+            "it again."
+        )
+
+    with foreign_parser(refused):
+        tensors: dict[str, Tensor] = safetensors.torch.load(file.read())
     return tensors

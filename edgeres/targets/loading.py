@@ -22,7 +22,7 @@ from edgeres.core.artifacts import (
 )
 from edgeres.core.contract import NO_OPTIONS, Contract, ContractOptions
 from edgeres.errors import ConfigError
-from edgeres.files import read_bytes
+from edgeres.input_files import ENGINE, exists, read_bytes
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.base import cpu_target, targets
 from edgeres.version import __version__
@@ -51,7 +51,7 @@ def load_any_engine(
         ArtifactError: the file cannot be read, does not match its manifest, is no classifier, or
             is a plan without a manifest that is not to be trusted.
     """
-    if path.suffix == ONNX_SUFFIX and path.exists() and not is_engine(path):
+    if path.suffix == ONNX_SUFFIX and exists(path, ENGINE) and not is_engine(path):
         if trust:
             raise ConfigError(
                 f"--trust is for TensorRT plans, and {path} is an ONNX file, which is run without. "
@@ -107,7 +107,7 @@ def _trusted_plan(
     path: Path, reference: OnnxArtifact | Manifest | None, options: ContractOptions
 ) -> EngineArtifact:
     """Returns a plan that has no manifest, on the user's word."""
-    content = read_bytes(path)
+    content = read_bytes(path, ENGINE)
     # TensorRT's plans and those of TensorRT for RTX are distinguished by their first bytes.
     target = next(target for target in targets().values() if target.recognizes(content))
     sha256 = hashlib.sha256(content).hexdigest()

@@ -15,8 +15,9 @@ from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.verdict import Verdict
 from edgeres.errors import ConfigError
-from edgeres.files import atomic_write, make_folder, sha256_of
+from edgeres.files import atomic_write, make_folder
 from edgeres.images import embedded_digits, embedded_path
+from edgeres.input_files import CHECKPOINT, is_file, read_bytes
 from edgeres.progress import Progress, silent
 from edgeres.targets.base import targets
 from edgeres.workflows.bench import bench_engine
@@ -61,7 +62,7 @@ def run_demo(
     # marks the folder as one of this command's, which a later run may overwrite.
     weights = folder / WEIGHTS
     with atomic_write(weights) as temporary:
-        temporary.write_bytes(embedded_path(WEIGHTS).read_bytes())
+        temporary.write_bytes(read_bytes(embedded_path(WEIGHTS), CHECKPOINT))
     train, test = folder / "train.npz", folder / "test.npz"
     for path, dataset in zip((train, test), embedded_digits(), strict=True):
         images = np.stack([dataset.image(index) for index in range(len(dataset))])
@@ -93,9 +94,13 @@ def run_demo(
         files = BenchInputs(engine=subject, reference=model.path, data=test, simulate=simulated)
         show_status(f"bench       {'simulated on the CPU' if simulated else 'on this machine'}")
         verdict = bench_engine(files, limits, progress=progress)
-        size = output.stat().st_size
         results.append(
-            DemoResult(engine=engine, engine_bytes=size, verdict=verdict, simulated=simulated)
+            DemoResult(
+                engine=engine,
+                engine_bytes=len(engine.content),
+                verdict=verdict,
+                simulated=simulated,
+            )
         )
     return tuple(results)
 
@@ -103,8 +108,10 @@ def run_demo(
 def _check_folder(folder: Path) -> None:
     """Refuses a folder whose files would be lost; an earlier run's are known by their weights."""
     weights = folder / WEIGHTS
-    if weights.is_file() and sha256_of(weights) == sha256_of(embedded_path(WEIGHTS)):
-        return
+    if is_file(weights, CHECKPOINT):
+        own = read_bytes(embedded_path(WEIGHTS), CHECKPOINT)
+        if read_bytes(weights, CHECKPOINT) == own:
+            return
     engines = [f"digits.int8{target.suffix}" for target in targets().values()]
     manifests = [manifest_path(Path(engine)).name for engine in engines]
     written = [WEIGHTS, "train.npz", "test.npz", "digits.onnx", "digits.table.json"]

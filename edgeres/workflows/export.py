@@ -8,8 +8,8 @@ from pathlib import Path
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract import ContractOptions
 from edgeres.core.requests import OnnxExportRequest
-from edgeres.errors import ArtifactError
 from edgeres.files import check_outputs
+from edgeres.input_files import CLASS_NAMES, read_text
 from edgeres.networks.load import load_trained
 from edgeres.networks.onnx_export import export_onnx
 from edgeres.networks.specification import Shortcut, Stem
@@ -56,14 +56,7 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
     )
     spec, classes = trained.spec, trained.classes
     if request.labels is not None:
-        try:
-            # Windows' editors put a byte order mark before the first name: `utf-8-sig` drops it.
-            lines = request.labels.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ArtifactError(
-                f"{request.labels} cannot be read: {error}. --labels takes a text file with one "
-                "class name a line."
-            ) from error
+        lines = read_text(request.labels, CLASS_NAMES).splitlines()
         # An empty file names nothing, so the published names stay.
         classes = tuple(line.strip() for line in lines if line.strip()) or classes
     # The preset of an architecture is that of its published checkpoints. Those with the stride in

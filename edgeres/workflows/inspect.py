@@ -8,6 +8,7 @@ from pathlib import Path
 from edgeres.core.artifacts import EngineArtifact, OnnxArtifact, is_engine, load_engine
 from edgeres.core.table import CalibrationTable, load_table
 from edgeres.graph_checks import low_precision
+from edgeres.input_files import ENGINE, exists
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.base import cpu_target
 
@@ -27,7 +28,7 @@ def inspect_artifact(path: Path) -> OnnxArtifact | CalibrationTable | EngineArti
     if path.suffix == ".json":
         # `a.plan.json` is the manifest of `a.plan`, and means that engine.
         engine = path.with_suffix("")
-        named = engine.exists() and is_engine(engine)
+        named = exists(engine, ENGINE) and is_engine(engine)
         return load_engine(engine) if named else load_table(path)
     model, target = load_onnx(path), cpu_target()
     if not low_precision(model.proto):

@@ -21,6 +21,7 @@ from edgeres.core.predictions import FailedImage, ImagePrediction, PredictionRun
 from edgeres.errors import ConfigError, DataError
 from edgeres.files import check_outputs, write_report
 from edgeres.images import image_files
+from edgeres.input_files import IMAGE, exists, is_folder
 from edgeres.progress import Progress, silent
 from edgeres.runtime import BATCH, Classifier, load
 
@@ -113,7 +114,12 @@ def _listed(images: Sequence[str]) -> tuple[list[Path], list[FailedImage]]:
     for name in images:
         path = Path(name)
         # A file may have the characters of a pattern in its name. `Path.glob` takes no absolute one.
-        matches = [path] if path.exists() else sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207
+        try:
+            known = exists(path, IMAGE)
+        except DataError as refused:
+            failed.append(FailedImage(image=name, error=str(refused)))
+            continue
+        matches = [path] if known else sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207
         if not matches:
             error = f"{name} does not exist, and no file matches it as a pattern. Check the path."
             failed.append(FailedImage(image=name, error=error))
@@ -129,7 +135,7 @@ def _listed(images: Sequence[str]) -> tuple[list[Path], list[FailedImage]]:
 def _images_of(path: Path) -> tuple[Path, ...] | DataError:
     """Returns a file itself, the images of a folder, or why there are none."""
     try:
-        return image_files(path) if path.is_dir() else (path,)
+        return image_files(path) if is_folder(path, IMAGE) else (path,)
     except DataError as error:
         return error
 

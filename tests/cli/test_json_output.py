@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import passed, run
-from digits import CLASSES, QUICK, Digits
+from digits import CLASSES, QUICK, Digits, sha256_of
 from PIL import Image
 
 from edgeres.cli import main
 from edgeres.core.artifacts import load_engine, manifest_path
 from edgeres.core.table import load_table
-from edgeres.files import sha256_of
 
 LINES = {
     "export": "export resnet20 --weights {weights} --preset digits -o {output}",

@@ -29,7 +29,6 @@ from edgeres.core.table import (
     save_table,
 )
 from edgeres.errors import ArtifactError
-from edgeres.files import sha256_of
 from edgeres.serialization import load_json, save_json, to_json
 
 TABLE = CalibrationTable(
@@ -86,30 +85,6 @@ def engine(tmp_path: Path) -> Path:
     path.write_bytes(b"plan")
     save_json(manifest_path(path), MANIFEST)
     return path
-
-
-@pytest.mark.parametrize(
-    ("content", "digest"),
-    [
-        (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
-        (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-        (b"a" * 10**6, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
-        (b"a" * (3 << 20), hashlib.sha256(b"a" * (3 << 20)).hexdigest()),
-    ],
-    ids=["empty", "short", "a million", "more than one read"],
-)
-def test_a_file_is_hashed_whole(tmp_path: Path, content: bytes, digest: str) -> None:
-    """Against the examples of FIPS 180-2, and beyond one read."""
-    (tmp_path / "x").write_bytes(content)
-    assert sha256_of(tmp_path / "x") == digest
-
-
-def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    """Absent or a folder: the path and the reason."""
-    with pytest.raises(ArtifactError, match=r"x cannot be read: No such file or directory\."):
-        sha256_of(tmp_path / "x")
-    with pytest.raises(ArtifactError, match=r"cannot be read: Is a directory\. Check the path\."):
-        sha256_of(tmp_path)
 
 
 def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:

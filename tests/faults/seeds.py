@@ -11,14 +11,13 @@ import numpy as np
 import onnx
 from click.testing import Result
 from commands import run
-from digits import Digits, save_manifest
+from digits import Digits, save_manifest, sha256_of
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeres.core.artifacts import load_engine
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
-from edgeres.files import sha256_of
 from edgeres.onnx_file import load_onnx, save_model
 from edgeres.workflows import BuildInputs, build_from_model
 

@@ -212,7 +212,7 @@ def test_a_png_with_a_broken_chunk_is_named(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A file that went away after it was listed."""
-    with pytest.raises(DataError, match=r"gone\.jpg cannot be decoded: No such file or directory"):
+    with pytest.raises(DataError, match=r"gone\.jpg cannot be read: No such file or directory"):
         decode(tmp_path / "gone.jpg")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -226,7 +228,7 @@ def test_files_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
 def test_a_labels_csv_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """A file in another encoding is named."""
     (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(DataError, match=r"labels\.csv cannot be read: .*Expected UTF-8"):
+    with pytest.raises(DataError, match=r"labels\.csv is no UTF-8 text: byte 0 is 0xff"):
         load_dataset(tmp_path)
 
 
@@ -324,3 +326,25 @@ def test_the_imagenet_images_are_found_with_their_labels(shared: Path) -> None:
     assert data.labels is not None
     assert (len(data), data.image(0).shape) == (1300, (227, 227, 3))
     assert (data.image_name(0), data.labels[0]) == ("images/ILSVRC2012_val_00000347.JPEG", 472)
+
+
+def test_folders_nested_deeper_than_python_calls(tmp_path: Path) -> None:
+    """A list holds what is open, not the interpreter's stack."""
+    draw(tmp_path / "cat" / Path(*["n"] * 300) / "a.png")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        assert len(load_dataset(tmp_path)) == 1
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b"], ids=["long", "null byte"])
+def test_a_name_that_no_file_can_have(name: str, tmp_path: Path) -> None:
+    """As the data set itself, and in a labels.csv."""
+    with pytest.raises(DataError, match=r"cannot be read: (File name too long|embedded null byte)"):
+        load_dataset(tmp_path / name)
+    draw(tmp_path / "a.png")
+    write_labels(tmp_path, "a.png,0", f"{name},1")
+    with pytest.raises(DataError, match=r"(cannot be listed|missing|line contains NUL)"):
+        load_dataset(tmp_path)

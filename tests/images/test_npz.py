@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeres.errors import DataError
+from edgeres.images import npz
 from edgeres.images.dataset import ImageArray
 from edgeres.images.load import load_dataset
 
@@ -145,3 +150,93 @@ def test_damaged_content_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"flip\.npz cannot be read"):
         load_dataset(path)
+
+
+def header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
+    """Returns the header of an .npy that claims a shape."""
+    file = io.BytesIO()
+    claim = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, claim)
+    return file.getvalue()
+
+
+def archived(path: Path, *, compressed: bool = True, **entries: bytes) -> Path:
+    """Writes an .npz of entries that may be anything."""
+    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+    return path
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "claimed"),
+    [
+        ((10**6, 64, 64, 3), 12288000000),
+        ((1 << 62, 4, 4, 3), 221360928884514619392),
+        ((7, 6, 5, 3), 630),
+    ],
+    ids=["12 GB", "more than 64 bits", "a little more"],
+)
+def test_what_an_array_claims_is_checked_before_it_is_unpacked(
+    tmp_path: Path, shape: tuple[int, ...], claimed: int, compressed: bool
+) -> None:
+    """Or mapped: what stands behind it in the file is not its images."""
+    path = archived(tmp_path / "a.npz", compressed=compressed, images=header(shape) + bytes(600))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError) as refused:
+            load_dataset(path, labelled=False)
+        assert f"is uint8 {shape}, {claimed} bytes, and its archive has 600." in str(refused.value)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_budget_is_what_refuses_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array just as large as it is unpacked, a byte more is not."""
+    np.savez_compressed(tmp_path / "a.npz", images=IMAGES)
+    monkeypatch.setattr(npz, "MAX_UNPACKED", IMAGES.size)
+    assert len(load_dataset(tmp_path / "a.npz", labelled=False)) == 7
+    monkeypatch.setattr(npz, "MAX_UNPACKED", IMAGES.size - 1)
+    with pytest.raises(
+        DataError, match=r"Write it with numpy\.savez, uncompressed: then it is map"
+    ):
+        load_dataset(tmp_path / "a.npz", labelled=False)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"\x93NUMPY\x01\x00\xff\xff",
+        b"\x93NUMPY\x09\x00" + header((7, 6, 5, 3))[8:],
+        header((7, 6, 5, 3)).replace(b"(7,", b"((" * 40),
+        header((7, 6, 5, 3), descr="|O"),
+        header((7, 6, 5, -3)),
+        header(()),
+        header((0, 6, 5, 3)),
+        header((7, 6, 5, 3)).replace(b"'descr'", b"'d\xff\x00cr'"),
+    ],
+)
+def test_a_damaged_header_is_a_data_error(tmp_path: Path, head: bytes) -> None:
+    """Whatever numpy raises at it."""
+    path = archived(tmp_path / "a.npz", images=head + bytes(630))
+    with pytest.raises(DataError, match=r"a\.npz"):
+        load_dataset(path, labelled=False)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_archive_is_a_data_error(tmp_path: Path, seed: int, compressed: bool) -> None:
+    """Bytes changed, taken out or doubled anywhere: images or a sentence, nothing else."""
+    path = tmp_path / "a.npz"
+    (np.savez_compressed if compressed else np.savez)(path, images=IMAGES, labels=LABELS)
+    content, random = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    for _ in range(random.integers(1, 4)):
+        at, length = int(random.integers(len(content))), int(random.integers(1, 9))
+        content[at : at + length] = random.bytes(int(random.integers(0, 2 * length)))
+    path.write_bytes(content)
+    with contextlib.suppress(DataError):
+        load_dataset(path).image(0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import builtins
 import collections
+import contextlib
 import datetime
 import logging
 import os
 import pathlib
 import pickle
 import subprocess
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgeres.errors import CheckpointError, ConfigError
@@ -325,3 +328,90 @@ def test_one_set_is_taken_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFi
     content = {"model": RAW, "class_weights": torch.ones(10), "best": torch.tensor(3.0)}
     assert same(load_checkpoint(saved(tmp_path / "net.pth", content)).tensors, RAW)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        (
+            torch.zeros(1).expand(10**6, 10**6),
+            "has 4 bytes for stem.conv.weight, which claims 4000000000000 as (1000000, 1000000)",
+        ),
+        (
+            torch.zeros(4)[:2].as_strided((4, 4), (1, 0)),
+            "has 16 bytes for stem.conv.weight, which ",
+        ),
+        (
+            torch.zeros(3, 3).to_sparse(),
+            "stores stem.conv.weight as torch.sparse_coo torch.float32",
+        ),
+        (
+            torch.zeros(3, 3, device="meta"),
+            "stores stem.conv.weight as torch.strided torch.float32",
+        ),
+    ],
+    ids=["stride 0", "overlapping", "sparse", "meta"],
+)
+def test_values_that_are_not_in_the_file_are_refused(
+    tmp_path: Path, tensor: Tensor, said: str
+) -> None:
+    """A few bytes that claim terabytes are refused before they are copied."""
+    path = saved(tmp_path / "net.pth", {**RAW, "stem.conv.weight": tensor})
+    assert path.stat().st_size < 100_000
+    with pytest.raises(CheckpointError) as refused:
+        load_checkpoint(path)
+    assert str(refused.value).startswith(f"{path} {said}")
+
+
+def test_tied_weights_are_in_the_file(tmp_path: Path) -> None:
+    """Two tensors may share one storage, and one may be a part of it."""
+    shared = torch.arange(64.0).reshape(8, 8)
+    content = {"a.weight": shared, "b.weight": shared, "c.weight": shared[2:4].T}
+    assert same(load_checkpoint(saved(tmp_path / "net.pth", content)).tensors, content)
+
+
+def test_an_archive_that_unpacks_to_more_than_its_size_is_refused(tmp_path: Path) -> None:
+    """torch.save compresses nothing: 200 kB are no 100 MB."""
+    path = tmp_path / "net.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data/0", bytes(200 << 20))
+    with pytest.raises(CheckpointError, match=r"\d{6} bytes and claims to unpack to 209715200; to"):
+        load_checkpoint(path)
+
+
+def test_mappings_that_hold_each_other_end(tmp_path: Path) -> None:
+    """One under 2,000 keys of another, three deep, would be 8 billion; one in itself has no end."""
+    inner: dict[str, Any] = {f"c{number}": number for number in range(2000)}
+    middle = {f"b{number}": inner for number in range(2000)}
+    path = saved(tmp_path / "net.pth", {f"a{number}": middle for number in range(2000)})
+    with pytest.raises(CheckpointError, match="has more than 1000000 entries in its mappings"):
+        load_checkpoint(path)
+    itself: dict[str, Any] = dict(RAW)
+    itself["best"] = itself
+    assert same(load_checkpoint(saved(path, itself)).tensors, RAW)
+
+
+def test_keys_whose_text_has_no_end_are_not_written_out(tmp_path: Path) -> None:
+    """A tuple of two tuples of two tuples, 60 deep."""
+    key: Any = ()
+    for _ in range(60):
+        key = (key, key)
+    with pytest.raises(CheckpointError, match="holds no weights, only: list"):
+        load_checkpoint(saved(tmp_path / "net.pth", [key]))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_file_is_a_checkpoint_error(tmp_path: Path, suffix: str, seed: int) -> None:
+    """Bytes changed, taken out or doubled anywhere: weights or a sentence, nothing else."""
+    path = tmp_path / f"net{suffix}"
+    save_file(RAW, path) if suffix == ".safetensors" else saved(path, {"state_dict": RAW})
+    content, random = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    # Most of a file are weights, of which any value will do: the frame is at both ends.
+    for _ in range(random.integers(1, 4)):
+        at = int(random.choice([random.integers(1200), len(content) - 1 - random.integers(1200)]))
+        length = int(random.integers(1, 9))
+        content[at : at + length] = random.bytes(int(random.integers(0, 2 * length)))
+    path.write_bytes(content)
+    with contextlib.suppress(CheckpointError):
+        load_checkpoint(path)

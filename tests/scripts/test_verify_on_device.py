@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from digits import Digits, save_manifest
+from digits import Digits, save_manifest, sha256_of
 from fake_runtime import put_in_place
 from pretend_cuda import PretendCuda
 
@@ -20,7 +20,6 @@ from edgeres.core.artifacts import EngineArtifact, Manifest, TensorSpec
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
-from edgeres.files import sha256_of
 from edgeres.images import load_dataset, select
 from edgeres.machine.cuda import NoCudaDevice
 from edgeres.onnx_file import load_onnx

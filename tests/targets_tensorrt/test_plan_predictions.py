@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import passed, refusal
-from digits import Digits, save_manifest
+from digits import Digits, save_manifest, sha256_of
 from fake_runtime import LARGEST, FakeRuntimeModule, put_in_place
 from PIL import Image
 from pretend_cuda import PretendCuda
@@ -20,7 +20,6 @@ from pretend_cuda import PretendCuda
 import edgeres
 from edgeres.core.artifacts import load_engine
 from edgeres.errors import RunnerError
-from edgeres.files import sha256_of
 
 pytestmark = pytest.mark.cuda
 

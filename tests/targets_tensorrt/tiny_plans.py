@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import networks
+from digits import sha256_of
 
 from edgeres.core.artifacts import EngineArtifact, Manifest, TensorSpec
 from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
-from edgeres.files import sha256_of
 
 MANIFEST = Manifest(
     target="tensorrt",

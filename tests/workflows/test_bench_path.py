@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from digits import CLASSES, Digits
+from digits import CLASSES, Digits, sha256_of
 from PIL import Image
 
 from edgeres.core.artifacts import load_engine
@@ -20,7 +20,6 @@ from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import load_table
 from edgeres.core.verdict import FileRecord, Verdict
 from edgeres.errors import DataError
-from edgeres.files import sha256_of
 from edgeres.images import embedded_digits, normalise, prepare
 from edgeres.workflows import (
     BuildInputs,

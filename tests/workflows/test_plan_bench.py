@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from commands import passed, refusal
-from digits import QUICK, Digits, save_manifest
+from digits import QUICK, Digits, save_manifest, sha256_of
 from fake_runtime import FakeRuntimeModule, put_in_place
 from pretend_cuda import PretendCuda
 
@@ -18,7 +18,6 @@ from edgeres.core.artifacts import EngineArtifact, Manifest, load_engine
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
-from edgeres.files import sha256_of
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.quantization.lowering import float_network
 from edgeres.targets.tensorrt.target import TensorRTTarget

@@ -21,6 +21,7 @@ from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.errors import ArtifactError, CoverageError
+from edgeres.input_files import MODEL, read_bytes
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.session import open_session
 from edgeres.targets.coverage import audited_nodes, check_coverage
@@ -119,7 +120,7 @@ def optimized_model(serialized: bytes) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory(prefix="edgeres-") as folder:
         path = Path(folder) / "optimized.onnx"
         open_session(serialized, optimized=path)
-        return onnx.load(path)
+        return onnx.load_model_from_string(read_bytes(path, MODEL))
 
 
 def audit_of_graph(

@@ -9,7 +9,6 @@ IEngineInspector Usage from TensorRT 10.x to 11.x".
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.audit import Audit, EngineLayer, Source
 from edgeres.core.precision import Precision
 from edgeres.errors import BuildError
+from edgeres.serialization import parse_json
 from edgeres.targets.coverage import audited_nodes
 
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
@@ -51,7 +51,7 @@ def audit_of_inspector(text: str, layers: Iterable[LayerPrecision], precision: P
         BuildError: the text is not the inspector's JSON.
     """
     try:
-        raw_layers = list(json.loads(text)["Layers"])
+        raw_layers = list(parse_json(text)["Layers"])
     except (ValueError, KeyError, TypeError) as error:
         raise BuildError(
             f"TensorRT's engine inspector returned no list of layers ({error!r}): {text[:80]!r}. "

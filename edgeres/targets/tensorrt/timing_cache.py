@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from edgeres.core.artifacts import manifest_path
 from edgeres.errors import ArtifactError, MismatchError
-from edgeres.files import atomic_write, sha256_of
+from edgeres.files import atomic_write
+from edgeres.input_files import ENGINE, JSON, exists, read_bytes
 from edgeres.serialization import SCHEMA_VERSION, load_document, save_json
 from edgeres.targets.tensorrt.logger import TensorRTLog
 
@@ -56,9 +57,10 @@ def attach(builder_config: Any, path: Path, origin: Origin, log: TensorRTLog) ->
         MismatchError: the timings were taken by another version or on another GPU.
         ArtifactError: the file is unreadable or changed since.
     """
-    exists, description = path.exists(), manifest_path(path)
+    known, description = exists(path, ENGINE), manifest_path(path)
+    content = read_bytes(path, ENGINE) if known else b""
     # trtexec writes no description: TensorRT's own header in the file decides then.
-    if exists and description.exists():
+    if known and exists(description, JSON):
         remedy = f"Delete it with {path.name} to start anew."
         timings = load_document(description, TimingCacheDescription, remedy=remedy)
         if timings.origin != origin:
@@ -66,17 +68,17 @@ def attach(builder_config: Any, path: Path, origin: Origin, log: TensorRTLog) ->
                 f"The timing cache {path} was taken by {timings.origin}, and this build is of "
                 f"{origin}, for which its timings do not hold. Pass another --timing-cache."
             )
-        if sha256_of(path) != timings.sha256:
+        if hashlib.sha256(content).hexdigest() != timings.sha256:
             raise ArtifactError(
                 f"The timing cache {path} was changed or truncated after it was written. Delete "
                 "it to start anew."
             )
     messages_before = len(log.errors) + len(log.warnings)
-    cache = builder_config.create_timing_cache(path.read_bytes() if exists else b"")
+    cache = builder_config.create_timing_cache(content)
     accepted = cache is not None and builder_config.set_timing_cache(cache, False)
     # TensorRT takes a file that it cannot read for an empty cache and only warns of it.
     warned = len(log.errors) + len(log.warnings) > messages_before
-    if not accepted or (exists and warned):
+    if not accepted or (known and warned):
         raise MismatchError(
             f"The timing cache {path} is none that {origin} can use: "
             f"{' '.join((*log.errors, *log.warnings)) or 'another version or GPU wrote it.'} "
