@@ -33,7 +33,7 @@ def pytest_report_header() -> list[str]:
     return ["edgeres with " + ", ".join(found), f"shared data: {_shared_root() or 'absent'}"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skips, with the reason, what this machine lacks."""
     absent = {
         "shared": "the shared data folder is absent" if _shared_root() is None else None,
@@ -47,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
     # The pretend driver stays loaded, and NVIDIA's libraries must not meet it.
     items.sort(key=lambda item: item.get_closest_marker("cuda") is not None)
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     for item in items:
         # A worker takes a file whole, so that what its tests share is made once.
         group = "cuda" if item.get_closest_marker("cuda") else str(item.path)
