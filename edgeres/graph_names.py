@@ -17,7 +17,7 @@ from edgeres.errors import ArtifactError
 
 ADDED = re.compile(
     r"scales?|zero_points?|q|dq\d*|u8|float|fp16|pads|padded|shift|shifted|steps|folded|pixels"
-    r"|joint|nhwc|rows|sum|unit|mean|thinned\d*|(?:weight|bias)(?:_s\d+|_scale|_zero)?"
+    r"|cast|exact|half|joint|nhwc|rows|sum|unit|mean|thinned\d*|(?:weight|bias)(?:_s\d+|_scale|_zero)?"
     r"|recovered_(?:weight|bias)|edgeres_(?:peak|sample|spatial|square)"
 )
 """What stands behind the last slash of an added name."""

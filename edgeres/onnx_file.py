@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
-from edgeres.core.artifacts import LayerPrecision, OnnxArtifact, TensorSpec
+from edgeres.core.artifacts import Fp16Layer, LayerPrecision, OnnxArtifact, TensorSpec
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
@@ -61,6 +61,8 @@ class LoweredNetwork:
     """The table's method that was used."""
     search: MixedSearch | None = None
     """What mixed precision chose among; None for the others."""
+    fp16: tuple[Fp16Layer, ...] = ()
+    """Layers whose exponent was moved for FP16, or that lose levels in it."""
 
     @property
     def ranges(self) -> dict[str, float]:

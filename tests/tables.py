@@ -63,9 +63,17 @@ def table_by_every_method(graph: Graph, images: NDArray[np.float32]) -> Calibrat
     return table_of(ranges)
 
 
-def table_from_amax(graph: Graph, amax: Mapping[str, float]) -> CalibrationTable:
-    """Returns a table with these thresholds, and 1 for every tensor that is not named."""
-    ranges = {}
+def table_from_amax(
+    graph: Graph, amax: Mapping[str, float], bounded: Mapping[str, float] | None = None
+) -> CalibrationTable:
+    """Returns a table with these thresholds, and 1 for every tensor that is not named.
+
+    What is `bounded` has a range and no threshold, as logits have.
+    """
+    ranges = {
+        name: TensorRange(amax=value, signed=True, thresholds={})
+        for name, value in (bounded or {}).items()
+    }
     for name in calibrated_tensors(graph):
         signed = not graph.is_non_negative(name)
         value = amax.get(name, 1.0)

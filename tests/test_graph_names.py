@@ -24,6 +24,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.errors import ArtifactError
 from edgeres.graph_names import ADDED, free_added_names
 from edgeres.onnx_file import LoadedModel, load_onnx
+from edgeres.quantization.fp16.computed import computed_in_fp32
 from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import float_network
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
@@ -77,6 +78,7 @@ def all_lowered(model: LoadedModel, table: CalibrationTable) -> dict[str, onnx.M
         "cpu": quantize_for_cpu(model, table).model,
         "tensorrt": quantize_for_tensorrt(model, table).model,
         "fp16": float_network(model, Precision.FP16).model,
+        "computed": computed_in_fp32(float_network(model, Precision.FP16).model),
         "recovered": with_parameters(graph, trained).model,
         "thinned": thinned_out(model.proto),
         "observed": onnx.ModelProto(
@@ -101,7 +103,8 @@ def with_factors(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
     last = next(node for node in graph.node if "logits" in node.output)
     last.output[0] = "before"
     for index, name in enumerate(names):
-        value = np.array(1 + index / 97, np.float32)
+        # Every second one is a quotient, so that the product of hundreds stays finite.
+        value = np.array((1 + index / 97) ** (-1) ** index, np.float32)
         graph.initializer.append(numpy_helper.from_array(value, name))
         graph.node.append(helper.make_node("Mul", [last.output[0], name], [f"product{index}"]))
         last = graph.node[-1]

@@ -141,7 +141,7 @@ def _lowering_of(choice: Choice) -> Lowering:
 
 def _decides(lowering: Lowering, tensor: TensorRange) -> bool:
     """Whether the search of a lowering sets a tensor's threshold; each grid is set by one."""
-    return lowering.has_unsigned_grid or not tensor.signed
+    return bool(tensor.thresholds) and (lowering.has_unsigned_grid or not tensor.signed)
 
 
 def _scaled(
@@ -154,6 +154,9 @@ def _scaled(
     """Returns the table with a method's thresholds, times factors, as those of auto."""
     tensors = {}
     for name, tensor in table.tensors.items():
+        if not tensor.thresholds:
+            tensors[name] = tensor
+            continue
         base = tensor.thresholds[method]
         chosen = tensor.thresholds.get(Method.AUTO, base)
         if _decides(lowering, tensor):

@@ -11,6 +11,7 @@ from edgeres.calibration.observe import (
     Observation,
     calibrated_tensors,
     observe,
+    observed_tensors,
     open_observation,
 )
 from edgeres.calibration.quality import LogitEvaluator
@@ -175,7 +176,13 @@ def _searched(
 def _ranges(
     graph: Graph, distributions: Mapping[str, Distribution], percentile: float
 ) -> dict[str, TensorRange]:
-    return {name: range_of(graph, name, d, percentile) for name, d in distributions.items()}
+    calibrated = frozenset(calibrated_tensors(graph))
+    return {
+        name: range_of(graph, name, d, percentile)
+        if name in calibrated
+        else TensorRange(amax=d.amax, signed=not graph.is_non_negative(name), thresholds={})
+        for name, d in distributions.items()
+    }
 
 
 def observed_ranges(model: LoadedModel, batches: Iterable[ImageBatch]) -> dict[str, float]:
@@ -210,8 +217,8 @@ def _observation(model: LoadedModel) -> tuple[Graph, Observation]:
     """
     observed = thinned_out(model.proto)
     graph = view(skeleton(observed))
-    tensors = calibrated_tensors(graph)
-    if not tensors:
+    tensors = observed_tensors(graph)
+    if not calibrated_tensors(graph):
         raise CalibrationError(
             f"{model.artifact.path} has no convolution with constant weights: there is nothing to "
             "quantize."

@@ -135,6 +135,20 @@ def calibrated_tensors(graph: Graph) -> tuple[str, ...]:
     return tuple(name for name in (graph.input, *produced) if name in roots)
 
 
+def observed_tensors(graph: Graph) -> tuple[str, ...]:
+    """Returns the calibrated tensors and those that are only bounded, in topological order.
+
+    The latter are the logits, or probabilities, and what classifier layers compute: they stay
+    float, and FP16 has to hold them.
+    """
+    tensors = set(calibrated_tensors(graph))
+    classifiers = {n.output[0] for n in graph.nodes if n.op_type in {"Gemm", "MatMul"}}
+    # Of a tensor whose size is not known nothing can be observed, and INT8 does not need it.
+    tensors |= {graph.root(name) for name in (*classifiers, graph.output) if name in graph.shapes}
+    produced = [out for node in graph.nodes for out in node.output]
+    return tuple(name for name in (graph.input, *produced) if name in tensors)
+
+
 def open_observation(model: onnx.ModelProto, graph: Graph, tensors: Sequence[str]) -> Observation:
     """Returns a session on the model that measures these tensors.
 

@@ -26,6 +26,8 @@ from edgeres.core.bench_requests import (
     Timing,
 )
 from edgeres.core.contract import ContractOptions
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildRequest
 
 DEFAULTS = BenchRequest()
 
@@ -186,6 +188,12 @@ _reports = option_group(
     is_flag=True,
     help="ENGINE is a calibration table: TensorRT's placement on this CPU, accuracy only.",
 )
+@click.option(
+    "--float-layers",
+    type=Names([Precision.FP16, Precision.FP32]),
+    help="Precision of what stays float in a simulation. [default: a plan's, "
+    f"{BuildRequest().float_layers}]",
+)
 @_reports
 @contract_options
 @common_options
@@ -200,6 +208,7 @@ def bench(
     trust: bool,
     loadgen_logs: Path | None,
     simulate: bool,
+    float_layers: Precision | None,
     reports: ReportFiles,
     contract: ContractOptions,
     as_json: bool,
@@ -232,6 +241,7 @@ def bench(
         data=data,
         quantized_reference=quantized_reference,
         simulate=simulate,
+        float_layers=float_layers,
         baseline=baseline,
         loadgen_logs=loadgen_logs,
         contract=contract,

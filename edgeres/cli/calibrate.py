@@ -138,10 +138,10 @@ def calibrate(
         table = workflows.calibrate_model(
             loaded, data, request, contract, output=output, progress=progress
         )
+    calibrated = sum(bool(ranges.thresholds) for ranges in table.tensors.values())
     # The table is on the disk by now, so it is reported even if the cache is refused below.
     show_status(
-        f"{output}: {len(table.tensors)} activations from {table.samples} images, "
-        f"method {table.method}"
+        f"{output}: {calibrated} activations from {table.samples} images, method {table.method}"
     )
     if emit_trt_cache is not None:
         count = workflows.emit_trt_cache(loaded, table, trt_version, output=emit_trt_cache)

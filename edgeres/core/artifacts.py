@@ -54,6 +54,21 @@ class LayerPrecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fp16Layer:
+    """What FP16 changes of a layer: its exponent, and what its scales and results lose."""
+
+    name: str
+    exponent: int = 0
+    """Its result is 2^exponent times the model's in the engine; the layers that read it undo that."""
+    subnormal: int = 0
+    """Output channels whose scale, or largest weight, is a subnormal number of FP16."""
+    levels: int = 127
+    """Levels of 127 that its channels and its result keep at least."""
+    clipped: int = 0
+    """Weights beyond the last level, where a scale was rounded down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxArtifact:
     """An ONNX file with its input, output and metadata."""
 
@@ -164,6 +179,8 @@ class Manifest:
     """The table's; None without it."""
     ranges: Mapping[str, float] = field(default_factory=dict)
     """Calibrated range of each activation, `LoweredNetwork.ranges`; empty without INT8."""
+    fp16: tuple[Fp16Layer, ...] = ()
+    """Layers whose exponent was moved for FP16, or that lose levels in it."""
 
     def __post_init__(self) -> None:
         taken, given = self.input.shape, self.output.shape

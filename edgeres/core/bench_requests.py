@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.core.contract import NO_OPTIONS, ContractOptions
+from edgeres.core.precision import Precision
 from edgeres.errors import ConfigError
 from edgeres.names import Name
 
@@ -163,6 +164,8 @@ class BenchInputs:
     data: Path
     simulate: bool = False
     """Evaluate TensorRT's placement on the CPU, from a table."""
+    float_layers: Precision | None = None
+    """Precision that a simulation gives what is not INT8; None: a plan's by default."""
     contract: ContractOptions = NO_OPTIONS
     """Only for a reference without a contract of its own."""
     quantized_reference: bool = False
@@ -177,3 +180,10 @@ class BenchInputs:
     """Files that the verdict is written to for people and for CI."""
     command: tuple[str, ...] = ()
     """Command line of the run, for the provenance."""
+
+    def __post_init__(self) -> None:
+        if self.float_layers is not None and not self.simulate:
+            raise ConfigError(
+                f"--float-layers {self.float_layers} is for --simulate: an engine has the types that "
+                "it was built with. Leave it out, or build the engine again with it."
+            )

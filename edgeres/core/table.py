@@ -47,6 +47,7 @@ class TensorRange:
     signed: bool
     """Whether the network can make it negative: False behind a ReLU."""
     thresholds: Mapping[Method, Threshold]
+    """Empty for a tensor that stays float on every target, and that FP16 has to hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

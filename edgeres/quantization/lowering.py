@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.artifacts import Fp16Layer, OnnxArtifact
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
@@ -16,7 +16,8 @@ from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
 from edgeres.errors import CalibrationError
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
-from edgeres.quantization.fp16 import to_fp16
+from edgeres.quantization.fp16.fit import fit_fp16
+from edgeres.quantization.fp16.typed import to_fp16
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement, float_layers
 
@@ -89,16 +90,35 @@ def warn_of_unused_recovery(table: CalibrationTable, method: Method | None) -> N
         )
 
 
-def float_network(model: LoadedModel, precision: Precision) -> LoweredNetwork:
-    """Returns the network in FP32 as it is, or typed FP16; every operator has a name of its own.
+def float_network(
+    model: LoadedModel,
+    precision: Precision,
+    table: CalibrationTable | None = None,
+    *,
+    typed: bool = True,
+) -> LoweredNetwork:
+    """Returns the network in FP32 as it is, or in FP16; every operator has a name of its own.
+
+    Args:
+        model: the FP32 file.
+        precision: FP32 or FP16.
+        table: shows what activations FP16 would not hold; None leaves them unchecked.
+        typed: whether the network's types are FP16; False leaves them FP32, for a builder that
+            chooses it itself.
 
     Raises:
-        QuantizationError: a value overflows FP16.
+        QuantizationError: FP16 cannot hold a value, or loses too much of a layer.
     """
     graph = view(model.proto)
-    half = precision is Precision.FP16
+    losses: tuple[Fp16Layer, ...] = ()
+    layers = float_layers(graph, precision if typed else Precision.FP32)
+    if precision is Precision.FP16:
+        fitted = fit_fp16(graph, table, path=model.artifact.path)
+        graph, losses = fitted.graph, fitted.layers
+    half = precision is Precision.FP16 and typed
     return LoweredNetwork(
         model=to_fp16(graph.model) if half else graph.model,
         source=model.artifact,
-        layers=float_layers(graph, precision),
+        layers=layers,
+        fp16=losses,
     )

@@ -69,6 +69,7 @@ def save_engine(
         required_coverage=config.required_coverage,
         audit=built.audit,
         ranges=network.ranges,
+        fp16=network.fp16,
     )
     beside = manifest_path(output)
     # The manifest is renamed into place before the engine, and put back when the engine does not

@@ -18,6 +18,7 @@ from edgeres.core.artifacts import (
 from edgeres.core.bench_requests import BenchInputs, BenchRequest, Timing
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
 from edgeres.core.tuning import Sensitivity
 from edgeres.core.verdict import Check, DataRecord, FileRecord, Provenance
@@ -215,9 +216,11 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
     contract = contract_of(artifact, inputs.contract, table.contract)
     check_table(table, artifact, contract)
     model = normalize(model, contract)
-    network = quantize_for_tensorrt(model, table)
+    floats = inputs.float_layers or BuildRequest().float_layers
+    network = quantize_for_tensorrt(model, table, floats=floats)
+    name = f"TensorRT's placement, {table.method}, {floats} floats, simulated"
     engine = EvaluatedEngine(
-        runner=network_runner(network, f"TensorRT's placement, {table.method}, simulated"),
+        runner=network_runner(network, name),
         contract=contract,
         target=simulated_target(),
         precision=Precision.INT8,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, parser
 from tables import Batch, observed
 
-from edgeres.calibration.observe import calibrated_tensors
+from edgeres.calibration.observe import calibrated_tensors, observed_tensors
 from edgeres.errors import CalibrationError, RunnerError
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.thresholds import Distribution
@@ -42,6 +42,24 @@ def activations(model: onnx.ModelProto, tensors: tuple[str, ...], batch: Array) 
 def seen_by(graph: Graph, *batches: Array) -> dict[str, Distribution]:
     """Returns what calibration keeps of every tensor that it needs."""
     return observed(graph, calibrated_tensors(graph), map(Batch, batches))
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("logits = Gemm<transB = 1>(flat, fc_w, fc_b)", {"logits"}),
+        ("scores = Gemm<transB = 1>(flat, fc_w, fc_b) logits = Softmax(scores)", {"scores", "logits"}),
+        ("scores = Gemm<transB = 1>(flat, fc_w, fc_b) logits = Relu(scores)", {"scores", "logits"}),
+    ],
+)  # fmt: skip
+def test_what_stays_float_is_bounded_too(end: str, expected: set[str]) -> None:
+    """Logits, probabilities, and what classifier layers compute, beside what INT8 needs."""
+    body = f"""
+      last = Conv<pads = [1, 1, 1, 1]>(image, stem_w, stem_b)
+      pooled = GlobalAveragePool(last) flat = Flatten(pooled) {end}
+    """
+    graph = view(network_from_body(body))
+    assert set(observed_tensors(graph)) - set(calibrated_tensors(graph)) == expected
 
 
 def one_convolution(size: int) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from tables import table_from_amax, table_from_images, table_of
 
 from edgeres.core.table import CalibrationTable
 from edgeres.errors import ArtifactError, QuantizationError
-from edgeres.quantization.fp16 import to_fp16
+from edgeres.quantization.fp16.typed import to_fp16
 from edgeres.quantization.graph import view
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import place_for_tensorrt

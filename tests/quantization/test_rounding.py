@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeres.quantization.fp16 import half_scale
+from edgeres.quantization.fp16.typed import half_scale
 from edgeres.quantization.rounding import grid_scales, in_steps, on_grid, pack, unpack
 from edgeres.quantization.weights import quantize_weight, weight_scales
 

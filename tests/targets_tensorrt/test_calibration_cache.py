@@ -59,6 +59,12 @@ def test_the_text_by_hand(identity: LoadedModel) -> None:
     )
 
 
+def test_what_is_only_bounded_has_no_scale(identity: LoadedModel) -> None:
+    """With one, TensorRT would round the logits to INT8."""
+    table = table_from_amax(view(network("identity")), {}, bounded={"logits": 5.0})
+    assert "logits" not in trt_cache(identity, table, "10.3.0")
+
+
 @pytest.mark.parametrize("name", FOLDED)
 def test_every_tensor_but_the_logits_has_a_scale(name: str, tmp_path: Path) -> None:
     """Under its name in the ONNX file, which is the one that TensorRT's parser gives it."""

@@ -20,7 +20,7 @@ from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
 from edgeres.errors import CoverageError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
-from edgeres.quantization.fp16 import to_fp16
+from edgeres.quantization.fp16.typed import to_fp16
 from edgeres.quantization.graph import view
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.qdq.placement import place_for_tensorrt

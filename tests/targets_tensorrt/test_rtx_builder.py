@@ -19,7 +19,7 @@ from edgeres.core.requests import BuildRequest, CalibrationRequest, OnnxExportRe
 from edgeres.core.table import CalibrationTable, load_table
 from edgeres.errors import BuildError, ConfigError
 from edgeres.networks import ARCHITECTURES
-from edgeres.networks.specification import ModelSpec, Stem
+from edgeres.networks.specification import ModelSpec, Shortcut, Stem
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import build_engine
@@ -116,7 +116,9 @@ def calibrated(spec: ModelSpec, folder: Path) -> tuple[Path, CalibrationTable]:
     network = build_model(spec)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.constant_(module.weight, 0.1)  # or dozens of random blocks overflow
+            # Or dozens of random blocks overflow, and as many layers without a shortcut underflow.
+            gain = 1.0 if spec.shortcut is Shortcut.NONE else 0.1
+            torch.nn.init.constant_(module.weight, gain)
     export_onnx(network, OnnxExportRequest(contract=Contract(size=size)), output=model)
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     np.savez(data, images=images)

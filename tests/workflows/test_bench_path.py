@@ -202,7 +202,7 @@ def test_a_simulation_has_no_latency(digits: Digits) -> None:
     found = bench(digits, digits.test, simulate=True)
     assert found.latency is None
     method = load_table(digits.table).method
-    named = f"TensorRT's placement, {method}, simulated on onnxruntime-cpu"
+    named = f"TensorRT's placement, {method}, fp16 floats, simulated on onnxruntime-cpu"
     assert found.environment.engine_name == named
     assert abs(found.accuracy.drop_pp) < 1
 

@@ -14,7 +14,7 @@ import onnx
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.quantization.emit import Emitter
-from edgeres.quantization.fp16 import half_scale
+from edgeres.quantization.fp16.typed import half_scale
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.grids import INT8, UINT8
 from edgeres.quantization.placement import Placement

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import onnx
 
+from edgeres.core.artifacts import Fp16Layer
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
-from edgeres.quantization.fp16 import to_fp16
+from edgeres.quantization.fp16.fit import fit_fp16
+from edgeres.quantization.fp16.typed import to_fp16
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.lowering import ALL_INTEGER, Lowering, Mix, warn_of_unused_recovery
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
@@ -33,6 +35,7 @@ def quantize_for_tensorrt(
     method: Method | None = None,
     *,
     floats: Precision = Precision.FP32,
+    typed: bool = True,
     mix: Mix = ALL_INTEGER,
 ) -> LoweredNetwork:
     """Returns the INT8 network with TensorRT's placement.
@@ -41,24 +44,32 @@ def quantize_for_tensorrt(
         model: the FP32 file.
         table: its thresholds.
         method: which of them; None takes the table's.
-        floats: precision of what is not INT8, FP32 or FP16. ONNX Runtime runs the FP32 form.
+        floats: precision of what is not INT8, FP32 or FP16.
+        typed: whether the network's types are these; False leaves them FP32, for a builder that
+            chooses FP16 itself.
         mix: what to keep in float.
 
     Raises:
         ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
-        QuantizationError: a value overflows FP16.
+        QuantizationError: FP16 cannot hold a value, or loses too much of a layer.
     """
     graph = view(model.proto).keeping(mix.kept)
     warn_of_unused_recovery(table, method)
     placement = place_for_tensorrt(graph)
     graph = recovered(graph, table, placement, LOWERING.name, method)
-    half = floats is Precision.FP16
-    lowered = lower_for_tensorrt(graph, placement, table, method, fp16_scales=half)
+    scales = table
+    losses: tuple[Fp16Layer, ...] = ()
+    if floats is Precision.FP16:
+        fitted = fit_fp16(graph, table, method, placement=placement, path=model.artifact.path)
+        graph, scales, losses = fitted.graph, fitted.table or table, fitted.layers
+    half = floats is Precision.FP16 and typed
+    lowered = lower_for_tensorrt(graph, placement, scales, method, fp16_scales=half)
     return LoweredNetwork(
         model=to_fp16(lowered) if half else lowered,
         source=model.artifact,
-        layers=placement.with_floats(floats).layers,
+        layers=placement.with_floats(floats if typed else Precision.FP32).layers,
         table=table,
         method=method or table.method,
         search=mix.search,
+        fp16=losses,
     )

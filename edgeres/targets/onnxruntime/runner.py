@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgeres.core.artifacts import TensorSpec
 from edgeres.errors import MismatchError, RunnerError
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
+from edgeres.quantization.fp16.computed import computed_in_fp32
 from edgeres.session import open_session, run_session
 
 if TYPE_CHECKING:
@@ -114,11 +115,11 @@ def model_runner(model: LoadedModel) -> OnnxRuntimeRunner:
 def network_runner(network: LoweredNetwork, name: str) -> OnnxRuntimeRunner:
     """Returns the runner of a simulated network on the CPU, not yet open.
 
-    Between its roundings it computes in float32. ONNX Runtime's fusions would round the float
-    biases of TensorRT's placement to int32 in units that may overflow.
+    Between its roundings it computes in float32, those to FP16 included. ONNX Runtime's fusions
+    would round the float biases of TensorRT's placement to int32 in units that may overflow.
     """
     return OnnxRuntimeRunner(
-        network.model.SerializeToString(),
+        computed_in_fp32(network.model).SerializeToString(),
         input=network.source.input,
         output=network.source.output,
         name=name,

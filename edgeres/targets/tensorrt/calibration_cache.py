@@ -57,7 +57,8 @@ def trt_cache(
             root = graph.root(reader.output[0])
         else:
             root = graph.root(tensor)
-        if root in table.tensors:
+        # What only has a range stays float: with a scale of its own it would not.
+        if root in table.tensors and table.tensors[root].thresholds:
             scale = INT8.scale_from_amax(table.threshold(root, method).s8)
             lines.append(f"{tensor}: {struct.pack('>f', scale).hex()}")
     return "\n".join(lines) + "\n"

@@ -62,16 +62,13 @@ class TensorRTTarget(Target):
         from edgeres.quantization.lowering import float_network
         from edgeres.quantization.qdq.network import quantize_for_tensorrt
         from edgeres.targets.tensorrt.module import is_strongly_typed, load_backend
-        from edgeres.targets.tensorrt.overflow import check_fp16_range
 
         # Before TensorRT 10.0 types stay FP32, and the builder chooses FP16 where it is allowed to.
         typed = is_strongly_typed(load_backend(self.name))
-        floats = request.float_precision if typed else Precision.FP32
-        if request.float_precision is Precision.FP16:
-            check_fp16_range(model, table, method, int8=request.is_quantized)
+        floats = request.float_precision
         if table is None or not request.is_quantized:
-            return float_network(model, floats)
-        return quantize_for_tensorrt(model, table, method, floats=floats, mix=mix)
+            return float_network(model, floats, table, typed=typed)
+        return quantize_for_tensorrt(model, table, method, floats=floats, typed=typed, mix=mix)
 
     def build(
         self,

@@ -17,7 +17,7 @@ from tables import table_from_images
 
 from edgeres.errors import QuantizationError
 from edgeres.onnx_file import opset_of
-from edgeres.quantization.fp16 import QDQ_OPSET, half_scale, to_fp16
+from edgeres.quantization.fp16.typed import QDQ_OPSET, half_scale, to_fp16
 from edgeres.quantization.graph import view
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import place_for_tensorrt
@@ -134,6 +134,13 @@ def test_a_scale_never_rounds_to_zero() -> None:
     """What underflows becomes the least FP16 above zero, in an array of scales too."""
     scales = half_scale(np.array([1e-30, 1e-3], np.float32))
     assert scales.tolist() == [2.0**-24, float(np.float16(1e-3))]
+
+
+def test_a_subnormal_scale_clips_less_than_half_a_level() -> None:
+    """Steps are 2^-24 apart: 3.4 becomes 4, since 3 would clip 15 of 127 levels; 300.2 stays 300."""
+    steps = np.array([3.4, 3.6, 1.2, 300.2, 300.9], np.float32) * 2.0**-24
+    rounded = np.asarray(half_scale(steps)) / 2.0**-24
+    assert rounded.tolist() == [4, 4, 2, 300, 301]
 
 
 def test_an_overflowing_scale_is_refused_with_its_value() -> None:

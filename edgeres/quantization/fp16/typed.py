@@ -1,7 +1,7 @@
 """The FP16-typed form of a model, with or without Q/DQ, for strongly typed networks.
 
-Input and output stay FP32 behind a Cast, so that every runner feeds the same arrays. Written
-after calibration and never run on ONNX Runtime, whose FP16 QuantizeLinear has been wrong
+Input and output stay FP32 behind a Cast, so that every runner feeds the same arrays. On ONNX
+Runtime it runs by its FP32 form, `computed_in_fp32`: FP16 QuantizeLinear has been wrong there
 (onnxruntime issue 22741).
 """
 
@@ -23,17 +23,26 @@ QDQ_OPSET = 19
 _QDQ_IR_VERSION = 9
 """The IR that opset 19 came with. Source: ONNX versioning table."""
 
-_SMALLEST = np.float16(2.0**-24)
-"""Smallest positive number of FP16, a subnormal one. Source: IEEE 754, binary16."""
+SMALLEST_FP16 = 2.0**-24
+"""Smallest positive number of FP16, and the step between its subnormal ones. Source: IEEE 754,
+binary16."""
+
+LEAST_NORMAL_FP16 = 2.0**-14
+"""Below it FP16 has fewer than 11 bits. Source: IEEE 754, binary16."""
 
 LARGEST_FP16 = float(np.finfo(np.float16).max)
 """65504. Source: IEEE 754, binary16."""
+
+_LEAST_OF_SCALE = 1 - 0.5 / 127
+"""Fraction of a scale from which on its 127 steps leave out less than half a step."""
 
 
 def half_scale(scale: NDArray[np.float32] | np.float32) -> NDArray[np.float32] | np.float32:
     """Returns the nearest positive scale that FP16 holds, as float32.
 
-    Weights are quantized with the rounded scale, so that its rounding is no error of theirs.
+    Weights are quantized with the rounded scale, so that its rounding is no error of theirs. Among
+    the subnormal numbers, which are far apart, the next larger one where the nearest would clip:
+    fewer levels cost less than the largest weights.
 
     Raises:
         QuantizationError: a scale is beyond FP16's largest number.
@@ -43,7 +52,11 @@ def half_scale(scale: NDArray[np.float32] | np.float32) -> NDArray[np.float32] |
             f"A scale of {np.max(scale):g} overflows FP16 (largest {LARGEST_FP16}). "
             "Keep the float layers in FP32: --float-layers fp32."
         )
-    halves = np.maximum(np.asarray(scale).astype(np.float16), _SMALLEST)
+    halves = np.maximum(np.asarray(scale).astype(np.float16), np.float16(SMALLEST_FP16))
+    clips = halves.astype(np.float32) < np.asarray(scale) * np.float32(_LEAST_OF_SCALE)
+    # Only subnormal numbers are so far apart, and the largest has no next one.
+    above = np.nextafter(np.minimum(halves, np.float16(LEAST_NORMAL_FP16)), np.float16(1))
+    halves = np.where(clips, above, halves)
     rounded: NDArray[np.float32] | np.float32 = halves.astype(np.float32)
     return rounded
 
