@@ -7,7 +7,11 @@ for people may also be a stream: /dev/stdout, a named pipe, a terminal.
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
+import logging
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
@@ -15,6 +19,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from edgeres.errors import ArtifactError, ConfigError
+
+_LOG = logging.getLogger("edgeres.files")
+
+_LONGEST_NAME = 200
+"""Bytes of a name that stands in the name of its temporary file as it is."""
 
 LABELS_FILE = "labels.csv"
 """Labels of the images in a folder."""
@@ -42,14 +51,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     try:
         target = _destination(path)
+        _remove_abandoned(target)
         # The name is known before the file exists, so that an interrupt in between leaves nothing.
         temporary = _temporary_beside(target)
         try:
-            temporary.touch(exist_ok=False)
-            _copy_permissions(target, temporary)
-            yield temporary
-            # Readers of the old file keep it to its end: the name alone moves.
-            temporary.replace(target)
+            with _locked_file(temporary):
+                _copy_permissions(target, temporary)
+                yield temporary
+                # Readers of the old file keep it to its end: the name alone moves.
+                temporary.replace(target)
         finally:
             # After a success nothing is left to remove; a folder that refuses this has refused
             # the file before, and that is the error to report.
@@ -114,9 +124,11 @@ def check_outputs(
             probe = path
             try:
                 if path not in streams and same is None:
-                    probe = _temporary_beside(_destination(path), token)
-                    probe.touch(exist_ok=False)
+                    target = _destination(path)
+                    _remove_abandoned(target)
+                    probe = _temporary_beside(target, token)
                     probes.callback(probe.unlink, missing_ok=True)
+                    probes.enter_context(_locked_file(probe))
             except FileExistsError:
                 same = next(other for other in checked if _is_same_file(probe, checked[other]))
             except OSError as error:
@@ -158,9 +170,70 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
+def remove_file(path: Path) -> None:
+    """Removes a file, if it is there.
+
+    Raises:
+        ArtifactError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{path} was not removed: {error.strerror}.") from error
+
+
 def _temporary_beside(path: Path, token: str = "") -> Path:
     # In the same folder, since a rename is atomic only within one file system.
-    return path.parent / f".{path.name}.{token or secrets.token_hex(8)}.tmp"
+    return path.parent / f"{_temporary_stem(path)}{token or secrets.token_hex(8)}.tmp"
+
+
+def _temporary_stem(path: Path) -> str:
+    name = os.fsencode(path.name)
+    # A file name has at most 255 bytes, and what is added here must fit too.
+    short = path.name if len(name) <= _LONGEST_NAME else hashlib.sha256(name).hexdigest()
+    return f".{short}."
+
+
+@contextmanager
+def _locked_file(path: Path) -> Iterator[None]:
+    """Creates a file, and locks it while the block runs: a temporary file without a lock is nobody's.
+
+    The system takes the lock off when the process ends, however it ends.
+
+    Raises:
+        OSError: the file exists, or cannot be created.
+    """
+    # Between creation and lock another process may take it for abandoned and remove it.
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        # Some network file systems have no locks.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes what killed processes have left of writing `path`, and logs how many files it was."""
+    name = re.compile(re.escape(_temporary_stem(path)) + r"[0-9a-f]{16}\.tmp")
+    removed = 0
+    # A folder that may be written to but not listed is no reason to refuse the output.
+    with suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with suppress(OSError), Path(entry).open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    Path(entry).unlink()
+                    removed += 1
+    if removed:
+        _LOG.warning(
+            "%d temporary files of %s, left by a run that was killed, were removed.", removed, path
+        )
 
 
 def _is_same_file(path: Path, other: Path) -> bool:

@@ -56,11 +56,9 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     # Where this installation has its own files.
     "edgeres.images.embedded": ("(folder / name).is_file",),
     # Temporary files of `atomic_write`, and what only looks for a name.
-    "edgeres.targets.engine_files": (
-        "temporary.write_bytes", "path.is_file", "path.read_bytes", "path.unlink",
-        "path.write_bytes",
+    "edgeres.core.described": (
+        "temporary.write_bytes", "temporary.write_text", "described.write_text",
     ),
-    "edgeres.targets.tensorrt.timing_cache": ("temporary.write_bytes",),
     "edgeres.workflows.demo": (
         "temporary.write_bytes", "temporary.open", "np.savez_compressed", "os.path.lexists",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -96,13 +97,13 @@ def test_an_interrupt_while_the_temporary_file_is_made_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C between the creation of the file and the start of the block."""
-    touch = Path.touch
+    create = os.open
 
-    def interrupted(self: Path, *args: Any, **named: Any) -> None:
-        touch(self, *args, **named)
+    def interrupted(*args: Any) -> int:
+        os.close(create(*args))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "touch", interrupted)
+    monkeypatch.setattr(os, "open", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_json(tmp_path / "x.json", {})
     assert leaves(tmp_path) == []
@@ -143,10 +144,10 @@ def test_a_folder_without_permission_is_refused(
 ) -> None:
     """The system's reason is passed on, with what to do."""
 
-    def refuse(self: Path, *args: Any, **named: Any) -> None:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(path: Path, *args: Any) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     path = tmp_path / "x.json"
     with pytest.raises(ArtifactError) as refused:
         save_json(path, {})
@@ -354,3 +355,66 @@ def test_what_is_no_report_does_not_go_to_stdout(name: str, tmp_path: Path) -> N
     )
     assert f"{name} was not written: It is a device or pipe, not a file." in ended.stderr
     assert (tmp_path / "x").read_text() == ""
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from edgeres.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", ["x.json", "n" * 250, "a.*[!b]", "é" * 120])
+def test_what_a_killed_run_left_is_removed_by_the_next(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a line in the log; temporary files of other outputs, and of who knows what, stay."""
+    path = tmp_path / name
+    (tmp_path / f".y{name}"[:200]).touch()
+    (tmp_path / ".x.json.0123.tmp").touch()
+    before = leaves(tmp_path)
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert len(leaves(tmp_path)) == len(before) + 1  # the second removed the first one's
+    check_outputs([path])
+    assert leaves(tmp_path) == before
+    assert caplog.messages == [
+        f"1 temporary files of {path}, left by a run that was killed, were removed."
+    ]
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
+    assert sorted({*leaves(tmp_path)} - {*before}) == [name]
+
+
+def test_what_another_run_writes_is_left_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lock shows that it lives, whoever looks: the same process, or another one."""
+    path = tmp_path / "x"
+    with atomic_write(path) as temporary:
+        temporary.write_text("one")
+        save_json(path, {"two": True})
+        check_outputs([path])
+        look = "import sys; from pathlib import Path; from edgeres.files import *; check_outputs([Path(sys.argv[1])])"
+        subprocess.run([sys.executable, "-c", look, str(path)], check=True)
+        assert temporary.read_text() == "one"
+    assert (path.read_text(), leaves(tmp_path), caplog.messages) == ("one", ["x"], [])
+
+
+def test_without_the_lock_a_living_run_would_lose_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the test above rests on."""
+    path = tmp_path / "x"
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+
+    def write() -> None:
+        with atomic_write(path):
+            check_outputs([path])
+
+    with pytest.raises(ArtifactError, match="x was not written: No such file or directory"):
+        write()

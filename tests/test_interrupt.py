@@ -124,6 +124,6 @@ def test_what_was_there_stays(
         assert _PROGRESS.search(read_until(terminal, _PROGRESS))
         process.send_signal(kind)
         read_until(terminal, re.compile(rb"(?!)"))
-        expected = 130 if kind is signal.SIGINT else -signal.SIGTERM
+        expected = 130 if kind is signal.SIGINT else 143
         assert process.wait(timeout=GUARD_S) == expected
     assert contents(tmp_path) == before

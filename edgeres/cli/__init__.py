@@ -7,8 +7,11 @@ and completion answer at once: numpy, onnx, onnxruntime and torch take up to sec
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import click
@@ -19,6 +22,19 @@ from edgeres.version import __version__
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""
+
+TERMINATED = 143
+"""Exit code after SIGTERM, by the same rule."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: whatever is half-written is removed."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # A second one would interrupt the removal.
+    signal.signal(number, signal.SIG_IGN)
+    raise _Terminated
 
 
 SHORT_HELP = {
@@ -60,6 +76,12 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Runs a command line; what stdout did not take ends it with an error."""
+        # A caller's own handler stays, and only a main thread may set one.
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        ):
+            signal.signal(signal.SIGTERM, _terminate)
         try:
             with checked_stdout():
                 return super().main(*args, **options)
@@ -75,9 +97,9 @@ class _Commands(click.Group):
             show_error(f"Error: {error}")
             ctx.exit(error.exit_code)
         # click would turn it into `Aborted!` and exit code 1.
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             show_error("Interrupted: nothing half-written was left behind.")
-            ctx.exit(INTERRUPTED)
+            ctx.exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keeps the words as they were typed, for what is to be repeated."""

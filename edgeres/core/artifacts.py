@@ -15,13 +15,14 @@ from typing import ClassVar
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import PRESETS, Contract, ContractOptions
+from edgeres.core.described import load_described
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch, Sensitivity
 from edgeres.errors import ArtifactError, ConfigError
 from edgeres.input_files import ENGINE, JSON, exists, read_bytes
-from edgeres.serialization import SCHEMA_VERSION, load_document, load_json
+from edgeres.serialization import SCHEMA_VERSION, load_json
 
 TRUSTED = "TRUSTED"
 """Flag of a plan that has no manifest and is run on the user's word."""
@@ -236,10 +237,12 @@ def load_engine(path: Path) -> EngineArtifact:
             "of unknown origin is not run. Copy both files, or build it with build-engine; bench "
             "runs a plan of your own with --trust."
         )
-    manifest = load_document(beside, Manifest, remedy="Run build-engine again.")
     # Hash and engine are of one reading: a file replaced in between cannot be run unchecked.
     content = read_bytes(path, ENGINE)
     actual = hashlib.sha256(content).hexdigest()
+    manifest = load_described(
+        beside, Manifest, hash_key="engine_sha256", sha256=actual, remedy="Run build-engine again."
+    )
     if actual != manifest.engine_sha256:
         raise ArtifactError(
             f"{path} was changed or truncated after it was built: sha256 {actual[:12]}, its "

@@ -18,6 +18,7 @@ from edgeres.core.contract import Contract
 from edgeres.errors import ArtifactError, ConfigError, RunnerError
 from edgeres.graph_checks import low_precision
 from edgeres.graph_names import free_added_names
+from edgeres.input_files import MODEL, read_bytes
 from edgeres.normalization.constants import evaluate_constants, is_constant, put
 from edgeres.normalization.folding import fold_batch_norms, foldable
 from edgeres.normalization.interface import (
@@ -204,7 +205,7 @@ def _optimized(path: Path, model: onnx.ModelProto, steps: list[str]) -> onnx.Mod
     with tempfile.TemporaryDirectory(prefix="edgeres-") as folder:
         file = Path(folder) / "optimized.onnx"
         open_session(model.SerializeToString(), optimized=file, portable=True)
-        optimized = parse_model(path, file.read_bytes())
+        optimized = parse_model(path, read_bytes(file, MODEL))
     used = {node.domain or "" for node in optimized.graph.node}
     # It lists every set of operators that it knows, and older parsers refuse those they do not.
     kept = [entry for entry in optimized.opset_import if entry.domain in used | {""}]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +11,9 @@ from edgeres.core.artifacts import EngineArtifact, Manifest, manifest_path
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract import Contract
+from edgeres.core.described import save_described
 from edgeres.core.requests import BuildRequest
-from edgeres.files import atomic_write
 from edgeres.onnx_file import LoweredNetwork
-from edgeres.serialization import save_json
 from edgeres.version import __version__
 
 
@@ -71,25 +69,5 @@ def save_engine(
         ranges=network.ranges,
         fp16=network.fp16,
     )
-    beside = manifest_path(output)
-    # The manifest is renamed into place before the engine, and put back when the engine does not
-    # follow: an earlier pair stays complete, and a new engine is never without its manifest.
-    with _restored_on_failure(beside), atomic_write(output) as temporary:
-        temporary.write_bytes(built.engine)
-        save_json(beside, manifest)
+    save_described(output, built.engine, manifest_path(output), manifest)
     return EngineArtifact(path=output, manifest=manifest, content=built.engine)
-
-
-@contextmanager
-def _restored_on_failure(path: Path) -> Iterator[None]:
-    """Leaves the file at `path`, or its absence, as it was when the block fails."""
-    before = path.read_bytes() if path.is_file() else None
-    try:
-        yield
-    except BaseException:
-        if before is None and path.is_file():
-            path.unlink()
-        # On a full disk, rewriting a file that nobody touched could lose it.
-        elif before is not None and path.read_bytes() != before:
-            path.write_bytes(before)
-        raise

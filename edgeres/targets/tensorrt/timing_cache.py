@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgeres.core.artifacts import manifest_path
+from edgeres.core.described import load_described, save_described
 from edgeres.errors import ArtifactError, MismatchError
-from edgeres.files import atomic_write
 from edgeres.input_files import ENGINE, JSON, exists, read_bytes
-from edgeres.serialization import SCHEMA_VERSION, load_document, save_json
+from edgeres.serialization import SCHEMA_VERSION
 from edgeres.targets.tensorrt.logger import TensorRTLog
 
 
@@ -62,13 +62,16 @@ def attach(builder_config: Any, path: Path, origin: Origin, log: TensorRTLog) ->
     # trtexec writes no description: TensorRT's own header in the file decides then.
     if known and exists(description, JSON):
         remedy = f"Delete it with {path.name} to start anew."
-        timings = load_document(description, TimingCacheDescription, remedy=remedy)
+        actual = hashlib.sha256(content).hexdigest()
+        timings = load_described(
+            description, TimingCacheDescription, hash_key="sha256", sha256=actual, remedy=remedy
+        )
         if timings.origin != origin:
             raise MismatchError(
                 f"The timing cache {path} was taken by {timings.origin}, and this build is of "
                 f"{origin}, for which its timings do not hold. Pass another --timing-cache."
             )
-        if hashlib.sha256(content).hexdigest() != timings.sha256:
+        if actual != timings.sha256:
             raise ArtifactError(
                 f"The timing cache {path} was changed or truncated after it was written. Delete "
                 "it to start anew."
@@ -94,6 +97,4 @@ def save(builder_config: Any, path: Path, origin: Origin) -> None:
     """
     content = bytes(builder_config.get_timing_cache().serialize())
     timings = TimingCacheDescription(sha256=hashlib.sha256(content).hexdigest(), origin=origin)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
-        save_json(manifest_path(path), timings)
+    save_described(path, content, manifest_path(path), timings)
