@@ -152,7 +152,7 @@ def prepared(case: Case, path: Path, shared: Path, limits: Limits, folder: Path)
 
 def stored(dataset: Dataset, contract: Contract, path: Path) -> Path:
     """Writes a data set's preprocessed images, (N, 3, size, size) float32, without holding them."""
-    shape = (len(dataset), 3, contract.size, contract.size)
+    shape = (len(dataset), *contract.shape)
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     for batch in batches(dataset, contract, batch_size=16):
         images[batch.indices] = batch.images

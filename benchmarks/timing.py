@@ -45,8 +45,8 @@ def main() -> int:
     parser.add_argument("--iterations", type=int, default=60, help="of each, in a round")
     options = parser.parse_args()
     manifest = load_engine(options.engine).manifest
-    size = manifest.contract.size
-    images = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
+    shape = (1, *manifest.contract.shape)
+    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     runner = OpenRunner(
         options.engine, input=manifest.input, output=manifest.output, name=options.engine.name
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgeres.api import export as export
     from edgeres.api import inspect as inspect
     from edgeres.core.bench_requests import BenchRequest as BenchRequest
-    from edgeres.core.contract import ContractOptions as ContractOptions
+    from edgeres.core.contract_options import ContractOptions as ContractOptions
     from edgeres.core.predictions import Prediction as Prediction
     from edgeres.core.requests import BuildRequest as BuildRequest
     from edgeres.core.requests import CalibrationRequest as CalibrationRequest
@@ -43,7 +43,7 @@ _MODULES = {
     "BuildRequest": "edgeres.core.requests",
     "CalibrationRequest": "edgeres.core.requests",
     "Classifier": "edgeres.runtime",
-    "ContractOptions": "edgeres.core.contract",
+    "ContractOptions": "edgeres.core.contract_options",
     "EdgeresError": "edgeres.errors",
     "Prediction": "edgeres.core.predictions",
     "bench": "edgeres.api",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeres.core.bench_requests import BenchInputs, BenchRequest
-from edgeres.core.contract import NO_OPTIONS, ContractOptions
+from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.progress import Progress, silent
 

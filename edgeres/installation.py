@@ -42,6 +42,7 @@ OPTIONAL_MODULES: Mapping[str, OptionalModule] = {
     "tensorrt_rtx": OptionalModule(extra="rtx", condition="Linux and Windows on x86-64"),
     "pynvml": OptionalModule(extra="nvml"),
     "jinja2": OptionalModule(extra="report"),
+    "cv2": OptionalModule(extra="opencv"),
     "mlperf_loadgen": OptionalModule(extra="loadgen"),
 }
 """By the name that the module is imported by."""

@@ -221,7 +221,7 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
             f"{path} maps {inputs[0].dtype} to {outputs[0].dtype}; edgeres takes float32 on both "
             "sides and lowers the precision itself. Export the model in FP32."
         )
-    raw, source = to_json(Metadata()), f"{path} has damaged edgeres metadata"
+    raw, damage = to_json(Metadata()), "has damaged edgeres metadata"
     for prop in model.metadata_props:
         # An entry of another name is a later edgeres' or another tool's.
         if prop.key.startswith(_PREFIX) and (key := prop.key.removeprefix(_PREFIX)) in raw:
@@ -229,9 +229,10 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
                 raw[key] = parse_json(prop.value)
             except ValueError as error:
                 raise ArtifactError(
-                    f"{source} ({key}: {error}). Export the model again."
+                    f"{path} {damage} ({key}: {error}). Export the model again."
                 ) from error
-    metadata = from_json(raw, Metadata, source=source, remedy="Export the model again.")
+    remedy = "Export the model again."
+    metadata = from_json(raw, Metadata, source=str(path), remedy=remedy, damage=damage)
     logits = outputs[0].shape[-1]
     if logits is not None and logits < 2:
         raise ArtifactError(
@@ -241,8 +242,7 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
         )
     if metadata.classes and logits is not None and len(metadata.classes) != logits:
         raise ArtifactError(
-            f"{source} ({len(metadata.classes)} classes for {logits} logits). Export the model "
-            "again."
+            f"{path} {damage} ({len(metadata.classes)} classes for {logits} logits). {remedy}"
         )
     return OnnxArtifact(
         path=path,

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.artifacts import EngineArtifact, is_engine, load_engine
-from edgeres.core.contract import NO_OPTIONS, Color, Contract, ContractOptions
+from edgeres.core.contract import Color, Contract
+from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.predictions import Prediction
 from edgeres.errors import ConfigError, RunnerError
 from edgeres.graph_checks import final_activation
@@ -127,7 +128,7 @@ class Classifier:
     def prepare(
         self, frames: Sequence[Frame], *, color: Color | str | None = None
     ) -> NDArray[np.float32]:
-        """Returns what the network takes for images, (N, 3, H, W) float32; see `predict`."""
+        """Returns what the network takes for images, (N, C, H, W) float32; see `predict`."""
         order = None if color is None else _color(color)
         if order is not None and all(map(states_color, frames)):
             raise ConfigError(
@@ -138,7 +139,8 @@ class Classifier:
 
         def ready(position: int) -> NDArray[np.uint8]:
             name = f"Frame {position}" if len(frames) > 1 else "The frame"
-            pixels = frame_pixels(frames[position], order, name=name)
+            library = self.contract.resize.library
+            pixels = frame_pixels(frames[position], order, name=name, library=library)
             return prepare(pixels, self.contract, name=name)
 
         places = range(len(frames))
@@ -152,7 +154,7 @@ class Classifier:
         """Returns the classes that are ranked highest for images that are prepared.
 
         Args:
-            images: (N, 3, H, W) float32, of `prepare`.
+            images: (N, C, H, W) float32, of `prepare`.
             top: classes for each image, or as many as there are.
 
         Raises:
@@ -183,7 +185,7 @@ class Classifier:
         """Returns the network's outputs, (N, classes), in batches that the engine takes.
 
         Args:
-            images: (N, 3, H, W) float32, of `prepare`.
+            images: (N, C, H, W) float32, of `prepare`.
 
         Raises:
             MismatchError: the images' shape is not one that the engine takes.
@@ -219,7 +221,7 @@ class Classifier:
             raise RunnerError(f"{self.path} was closed. Load it again with edgeres.load.")
 
     def _image_shape(self) -> tuple[int, ...]:
-        return (3, self.contract.size, self.contract.size)
+        return self.contract.shape
 
     def _parts(self, images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         largest = self._limits[1]

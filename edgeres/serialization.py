@@ -11,6 +11,10 @@ keys of another value. A class that is a file of its own names its `kind` and `s
 
 Reading is by type, with msgspec, and strict: what is written again must be what was read. A key
 that nobody reads, or a derived figure that does not follow from the others, is damage.
+
+A class inside a file may have a `version` of its own among its keys, and `older_versions`: by
+number the classes that read its earlier forms, each with a method `current`. JSON without that key
+is of version 1.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -91,19 +96,37 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
             yield from ((name, getattr(value, name)) for name in names)
 
 
-def from_json(raw: object, cls: type[T], *, source: str, remedy: str, partial: bool = False) -> T:
-    """Returns the value of JSON's own types, as `to_json` made them.
+def from_json(
+    raw: object,
+    cls: type[T],
+    *,
+    source: str,
+    remedy: str,
+    damage: str = "is damaged",
+    partial: bool = False,
+) -> T:
+    """Returns the value of JSON's own types, as `to_json` made them, now or in an older version.
 
     Args:
         raw: of `parse_json`.
         cls: the dataclass that it is of.
-        source: what a message calls the JSON, such as `x.json is a damaged manifest`.
+        source: what a message calls the JSON, such as `x.json`.
         remedy: a sentence on what to do where it is damaged.
+        damage: what is wrong with it then, in a message: `is a damaged manifest`.
         partial: whether `cls` reads some of the keys only.
 
     Raises:
-        ArtifactError: a key is missing or unknown, or a value is of another type or impossible.
+        ArtifactError: a key is missing or unknown, a value is of another type or impossible, or a
+            part is of a version that is not known here.
     """
+    kind: Any = cls
+    if isinstance(raw, dict) and (versioned := _versioned_keys(kind)):
+        raw = {
+            key: _current(part, versioned[key], key, source=source, remedy=remedy)
+            if key in versioned
+            else part
+            for key, part in raw.items()
+        }
     try:
         value = msgspec.convert(raw, cls)
     except msgspec.ValidationError as error:
@@ -113,10 +136,42 @@ def from_json(raw: object, cls: type[T], *, source: str, remedy: str, partial: b
         if missing := re.fullmatch("Object missing required field (.*)", fact):
             place, fact = f"{place}.{missing[1]}".lstrip("."), "missing"
         message = f"{place}: {fact}" if place else fact
-        raise ArtifactError(f"{source} ({message}). {remedy}") from error
+        raise ArtifactError(f"{source} {damage} ({message}). {remedy}") from error
     if not partial and (difference := _difference(raw, to_json(value), "")):
-        raise ArtifactError(f"{source} ({difference}). {remedy}")
+        raise ArtifactError(f"{source} {damage} ({difference}). {remedy}")
     return value
+
+
+@cache
+def _versioned_keys(cls: type) -> Mapping[str, type]:
+    """Returns the keys of a dataclass whose values have a version of their own, with their class."""
+    hints = get_type_hints(cls) if is_dataclass(cls) else {}
+    return {
+        key: kind
+        for key, hint in hints.items()
+        for kind in (hint, *get_args(hint))
+        if hasattr(kind, "older_versions")
+    }
+
+
+def _current(raw: Any, cls: Any, key: str, *, source: str, remedy: str) -> Any:
+    """Returns JSON of any version of a class as JSON of its present one."""
+    version = raw.get("version", 1) if isinstance(raw, dict) else cls.version
+    if version == cls.version:
+        return raw
+    # A list: what stands there may have no hash.
+    if version not in list(cls.older_versions):
+        known = " and ".join(map(str, [*cls.older_versions, cls.version]))
+        raise ArtifactError(
+            f"{source} has a {key} of version {version!r:.60}, and this edgeres reads {known}. Use "
+            f"the edgeres that wrote it. Otherwise: {remedy[:1].lower()}{remedy[1:]}"
+        )
+    damage, older = f"has a damaged {key}", cls.older_versions[version]
+    read = from_json(raw, older, source=source, remedy=remedy, damage=damage)
+    try:
+        return to_json(read.current())
+    except ValueError as error:
+        raise ArtifactError(f"{source} {damage} ({error}). {remedy}") from error
 
 
 def _difference(raw: Any, read: Any, place: str) -> str | None:
@@ -209,5 +264,5 @@ def load_document(path: Path, cls: type[D], *, remedy: str, partial: bool = Fals
         ArtifactError: unreadable, another kind of file or version, or damaged.
     """
     raw = load_json(path, cls.kind)
-    source = f"{path} is a damaged {cls.kind} file"
-    return from_json(raw, cls, source=source, remedy=remedy, partial=partial)
+    damage = f"is a damaged {cls.kind} file"
+    return from_json(raw, cls, source=str(path), remedy=remedy, damage=damage, partial=partial)

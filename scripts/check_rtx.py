@@ -77,7 +77,7 @@ def random_model(spec: ModelSpec, folder: Path) -> LoadedModel:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, _BATCH_NORM_GAIN)
-    config = OnnxExportRequest(contract=Contract(size=spec.input_size))
+    config = OnnxExportRequest(contract=Contract(height=spec.input_size, width=spec.input_size))
     path = folder / f"{spec.name}.onnx"
     export_onnx(network, config, output=path)
     return load_onnx(path)
@@ -90,7 +90,7 @@ def unit_table(model: LoadedModel) -> CalibrationTable:
     return CalibrationTable(
         model_sha256=model.artifact.sha256,
         data=DataLineage.of("none", ()),
-        contract=model.artifact.contract or Contract(size=1),
+        contract=model.artifact.contract or Contract(height=1, width=1),
         method=Method.MAX,
         percentile=100.0,
         samples=0,
@@ -129,7 +129,7 @@ def build(network: LoweredNetwork, precision: Precision, capability: str, folder
     may_refuse = (precision, capability) in _MAY_REFUSE
     plan = folder / "a.plan"
     try:
-        build_engine(network, config, Contract(size=1), output=plan)
+        build_engine(network, config, Contract(height=1, width=1), output=plan)
     except BuildError as error:
         return Outcome(built=False, may_refuse=may_refuse, detail=str(error)[:160])
     size = plan.stat().st_size / 1e6

@@ -17,7 +17,8 @@ from device_bench import Bench, FailureError, Figures, LackError, Options, Prepa
 from numpy.typing import NDArray
 
 from edgeres.core.bench_requests import Timing
-from edgeres.core.contract import ContractOptions, preset
+from edgeres.core.contract import preset
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, CalibrationRequest, OnnxExportRequest
 from edgeres.images import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeres.core.artifacts import Manifest, load_engine, manifest_path
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.images import Dataset, embedded_digits, embedded_path
 from edgeres.serialization import save_json

@@ -19,7 +19,7 @@ def unit_table(model: onnx.ModelProto) -> CalibrationTable:
     return CalibrationTable(
         model_sha256="0" * 64,
         data=DataLineage.of("none", ()),
-        contract=Contract(size=16),
+        contract=Contract(height=16, width=16),
         method=Method.MAX,
         percentile=100.0,
         samples=1,

@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
     "damaged metadata": (_damaged_metadata, "damaged edgeres metadata .* Export the model again"),
     "another contract": (
         _other_contract,
-        r"metadata \(contract\.color: missing\)\. Export the model again",
+        r"has a damaged contract \(resize: missing\)\. Export the model again",
     ),
 }
 

@@ -21,7 +21,7 @@ from scipy.special import softmax
 
 import edgeres
 from edgeres.core.artifacts import load_engine
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.errors import ConfigError, MismatchError, RunnerError
 from edgeres.evaluation.evaluate import evaluate
 from edgeres.images import batches, load_dataset

@@ -75,9 +75,9 @@ PLAIN = Plain(
 )
 
 
-def read(raw: object, cls: type[Any] = Plain, **more: bool) -> Any:
+def read(raw: object, cls: type[Any] = Plain, *, partial: bool = False) -> Any:
     """Returns a value of JSON's types."""
-    return from_json(raw, cls, source="x.json is damaged", remedy="Make it again.", **more)
+    return from_json(raw, cls, source="x.json", remedy="Make it again.", partial=partial)
 
 
 def test_fields_are_keys_in_their_order() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.bench_requests import BenchInputs, BenchRequest, Decision
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import CalibrationTable

@@ -57,6 +57,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "pycuda": ("edgeres.targets.tensorrt",),
     "pynvml": ("edgeres.machine",),
     "PIL": ("edgeres.images",),
+    "cv2": ("edgeres.images.opencv",),
     "jinja2": ("edgeres.report.html",),
     "markupsafe": ("edgeres.report.html",),
     "mlperf_loadgen": ("edgeres.evaluation.loadgen",),
@@ -66,7 +67,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
 }
 """Modules and packages that alone may import a library."""
 
-HEAVY = frozenset({"torch", "onnx", "onnxruntime", "numpy", "scipy", "PIL"})
+HEAVY = frozenset({"torch", "onnx", "onnxruntime", "numpy", "scipy", "PIL", "cv2"})
 """Libraries that neither `import edgeres.cli` nor `edgeres --help` may load."""
 
 MAX_FILE_LINES = 400

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 
 from edgeres.core.contract import preset
+from edgeres.core.resize import shortest
 from edgeres.errors import ConfigError, EdgeresError
 from edgeres.files import atomic_write, make_folder
 from edgeres.networks import find_spec
@@ -143,10 +144,10 @@ def settings_from(options: argparse.Namespace) -> Settings:
     recipe = RECIPES[options.recipe]
     contract = preset(recipe.preset)
     size = options.input_size
-    shift = round(recipe.shift * size / contract.size)
+    shift = round(recipe.shift * size / contract.height)
     return Settings(
         recipe=replace(recipe, shift=shift),
-        contract=replace(contract, size=size, resize=size),
+        contract=replace(contract, height=size, width=size, resize=shortest(size)),
         epochs=options.epochs,
         device=options.device,
         amp=options.amp,
@@ -155,7 +156,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
 
 def trained(spec: ModelSpec, data: Labelled, test: Labelled | None, settings: Settings) -> Trained:
     """Trains a network and returns its errors and time."""
-    shaped = replace(spec, num_classes=data.classes, input_size=settings.contract.size)
+    shaped = replace(spec, num_classes=data.classes, input_size=settings.contract.height)
     network = network_from_spec(shaped)
     training = Training(shaped, data, settings)
     clock = time.process_time if settings.device == "cpu" else time.perf_counter

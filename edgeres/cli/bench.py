@@ -25,7 +25,7 @@ from edgeres.core.bench_requests import (
     Scenario,
     Timing,
 )
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 

@@ -25,7 +25,7 @@ from edgeres.cli.options import (
 )
 from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.core.builder_options import TensorRTOptions
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
@@ -128,7 +128,7 @@ def build_engine(
     request: BuildRequest,
     options: TensorRTOptions,
     contract: ContractOptions,
-    input_size: int | Profile | None,
+    input_size: int | tuple[int, int] | Profile | None,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -151,9 +151,12 @@ def build_engine(
     from edgeres.report import mixed_table  # rich
     from edgeres.workflows import BuildInputs, SelectionData, build_from_model  # onnx
 
-    # One number is the contract's crop, three are the profile of a plan.
-    profile = input_size if isinstance(input_size, tuple) else None
-    crop = input_size if isinstance(input_size, int) else None
+    # One number, or two, are the contract's crop, three are the profile of a plan.
+    profile = crop = None
+    if isinstance(input_size, tuple) and len(input_size) == 3:
+        profile = input_size
+    else:
+        crop = input_size
     request = replace(request, options=options, input_size=profile)
     check_effect(request)
     inputs = BuildInputs(

@@ -15,7 +15,7 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import progress_bars, show, show_json, show_status
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.methods import Method, Recover, WeightMethod
 from edgeres.core.requests import CalibrationRequest
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeres.cli.options import Names, option_group, was_typed
+from edgeres.cli.options import Names, lengths, option_group, was_typed
 from edgeres.core.builder_options import OPTIMIZATION_LEVELS, HardwareCompatibility, TensorRTOptions
 from edgeres.core.requests import BuildRequest
 from edgeres.targets.base import find_target
@@ -28,22 +28,24 @@ def batch_profile(ctx: click.Context, param: click.Parameter, value: str) -> Pro
     return low, best, high
 
 
-def sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | Profile | None:
-    """Returns the side of the image, or the smallest, optimal and largest of `160:224:288`."""
-    parts = [] if value is None else value.split(":")
-    if len(parts) not in {0, 1, 3} or not all(part.isdecimal() for part in parts):
+def sizes(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> int | tuple[int, int] | Profile | None:
+    """Returns what `lengths` does, or the smallest, optimal and largest of `160:224:288`."""
+    if value is None or ":" not in value:
+        return lengths(ctx, param, value)
+    parts = value.split(":")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         raise click.BadParameter(f"{value!r} is not a size such as 224 or 160:224:288", ctx, param)
-    if len(parts) == 3:
-        low, best, high = map(int, parts)
-        return low, best, high
-    return int(parts[0]) if parts else None
+    low, best, high = map(int, parts)
+    return low, best, high
 
 
 INPUT_SIZES = click.option(
     "--input-size",
-    metavar="N|MIN:OPT:MAX",
+    metavar="N|HxW|MIN:OPT:MAX",
     callback=sizes,
-    help="Side of the crop in pixels; three for a TensorRT plan of a model with dynamic sizes.",
+    help="Side of the crop, or height and width; three sides for a TensorRT plan of a model with dynamic sizes.",
 )
 
 

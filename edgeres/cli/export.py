@@ -15,7 +15,7 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import show_json, show_status
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.networks import ARCHITECTURES, equal_shapes, is_published
 from edgeres.networks.specification import Shortcut
 

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from edgeres.core.contract import PRESETS, Color, ContractOptions, Interpolation
+from edgeres.core.contract import PRESETS, Color
+from edgeres.core.contract_options import ContractOptions
+from edgeres.core.resize import Interpolation, ResizeLibrary, ResizeMode
 from edgeres.names import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,20 +22,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
-def _triple(
+def _per_channel(
     ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[float, float, float] | None:
-    """Returns the three numbers of a text such as `0.485,0.456,0.406`."""
+) -> tuple[float, ...] | None:
+    """Returns the three numbers of a text such as `0.485,0.456,0.406`, or the one of gray."""
     if value is None:
         return None
     try:
-        # Unpacking checks how many there are, as float() checks each.
-        first, second, third = (float(part) for part in value.split(","))
+        numbers = tuple(float(part) for part in value.split(","))
     except ValueError:
+        numbers = ()
+    if len(numbers) not in {1, 3}:
         raise click.BadParameter(
-            f"{value!r} is not three numbers such as 0.485,0.456,0.406", ctx, param
-        ) from None
-    return first, second, third
+            f"{value!r} is not three numbers such as 0.485,0.456,0.406, or one for gray", ctx, param
+        )
+    return numbers
 
 
 def _fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -47,14 +50,30 @@ def _fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(f"{value!r} is no number such as 1/255", ctx, param) from None
 
 
-def _resize(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
-    """Returns the number of pixels of a text, or `none` as it is."""
+def lengths(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> int | tuple[int, int] | None:
+    """Returns the number of pixels of a text such as `224`, or height and width of `64x96`."""
+    if value is None:
+        return None
+    parts = value.split("x")
+    # isdecimal first: int() would accept "-1", " 8" and "1_6" too.
+    if len(parts) not in {1, 2} or not all(map(str.isdecimal, parts)):
+        raise click.BadParameter(
+            f"{value!r} is not a number of pixels such as 224, or height and width such as 64x96",
+            ctx,
+            param,
+        )
+    first, *second = map(int, parts)
+    return (first, second[0]) if second else first
+
+
+def _resize(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> int | tuple[int, int] | str | None:
+    """Returns what `lengths` does, or `none` as it is."""
     # None: the option is absent, and the preset's resize stays; 'none' switches it off.
-    if value is None or value == "none":
-        return value
-    if not value.isdecimal():
-        raise click.BadParameter(f"{value!r} is neither a number of pixels nor 'none'", ctx, param)
-    return int(value)
+    return value if value == "none" else lengths(ctx, param, value)
 
 
 def was_typed(option: str) -> bool:
@@ -128,19 +147,36 @@ PREPROCESSING = (
         "--scale", metavar="X", callback=_fraction, help="Factor on values of 0..255: 1/255."
     ),
     click.option(
-        "--mean", metavar="a,b,c", callback=_triple, help="Mean per channel, after scaling."
+        "--mean", metavar="a,b,c", callback=_per_channel, help="Mean per channel, after scaling."
     ),
     click.option(
-        "--std", metavar="a,b,c", callback=_triple, help="Standard deviation per channel."
+        "--std", metavar="a,b,c", callback=_per_channel, help="Standard deviation per channel."
     ),
-    click.option("--color", type=Names(Color), help="Order of the channels."),
+    click.option("--color", type=Names(Color), help="Order of the channels, or gray."),
+    click.option("--channels", type=int, metavar="1|3", help="Of the network's input; 1 is gray."),
     click.option(
         "--resize",
-        metavar="N|none",
+        metavar="N|HxW|none",
         callback=_resize,
-        help="Short side before the crop; 'none' crops the image as it is.",
+        help="Short side before the crop, or both sides; 'none' crops the image as it is.",
+    ),
+    click.option(
+        "--resize-mode",
+        type=Names(ResizeMode),
+        help="What is kept: shape (shortest, letterbox) or all of the image (squash).",
+    ),
+    click.option(
+        "--resize-library",
+        type=Names(ResizeLibrary),
+        help="Whose resize: Pillow's antialiases. OpenCV turns by EXIF.",
     ),
     click.option("--interpolation", type=Names(Interpolation), help="Filter of the resize."),
+    click.option(
+        "--pad-value",
+        type=int,
+        metavar="V",
+        help="Pixels beside a letterbox, 0 to 255.  [default: 0]",
+    ),
 )
 """Options that describe preprocessing, but for `--input-size`, which commands read differently."""
 
@@ -148,7 +184,12 @@ contract_options = option_group(
     "contract",
     ContractOptions,
     *PREPROCESSING,
-    click.option("--input-size", type=int, metavar="N", help="Side of the crop in pixels."),
+    click.option(
+        "--input-size",
+        metavar="N|HxW",
+        callback=lengths,
+        help="Side of the crop in pixels, or height and width.",
+    ),
 )
 """Adds them; the command receives their value as `contract`."""
 

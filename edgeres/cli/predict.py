@@ -8,7 +8,7 @@ import click
 
 from edgeres.cli.options import PATH, common_options, contract_options
 from edgeres.cli.output import progress_bars, show, show_error, show_json
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 
 
 @click.command()

@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
-from edgeres.core.contract import PRESETS, Contract, ContractOptions
+from edgeres.core.contract import Contract
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.described import load_described
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
@@ -125,13 +126,12 @@ def contract_of(
         )
     if options.empty and known is not None:
         return known
-    if options.preset is None:
+    if options.missing:
         raise ConfigError(
             f"{artifact.path} carries no preprocessing contract: it was not exported by edgeres. "
-            f"Describe how its images were prepared: --preset {'|'.join(PRESETS)}, with --mean, --std, "
-            "--color, --input-size and --resize where they differ."
+            f"{options.how_to_describe()}"
         )
-    return options.resolve(options.preset)
+    return options.resolve()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeres.core.contract import NO_OPTIONS, ContractOptions
+from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.errors import ConfigError
 from edgeres.names import Name

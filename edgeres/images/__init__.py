@@ -17,8 +17,8 @@ from edgeres.images.distinct import DistinctImages, distinct_images, without_cop
 from edgeres.images.embedded import embedded_digits, embedded_path
 from edgeres.images.frames import Frame, frame_pixels, states_color
 from edgeres.images.load import image_files, load_dataset
-from edgeres.images.prepare import normalise, prepare
-from edgeres.images.stream import Batch, batches, image_hash
+from edgeres.images.prepare import is_kept, normalise, prepare
+from edgeres.images.stream import Batch, batches, image_hash, noting_turned, turned_note
 from edgeres.images.thumbnail import thumbnail
 
 __all__ = [
@@ -37,8 +37,10 @@ __all__ = [
     "frame_pixels",
     "image_files",
     "image_hash",
+    "is_kept",
     "load_dataset",
     "normalise",
+    "noting_turned",
     "order_classes",
     "prepare",
     "rgb_pixels",
@@ -46,5 +48,6 @@ __all__ = [
     "states_color",
     "take",
     "thumbnail",
+    "turned_note",
     "without_copies",
 ]

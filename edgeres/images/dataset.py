@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.errors import ConfigError, DataError
-from edgeres.images.decode import decode
+from edgeres.images.decode import DecodedImage, decode
 
 _LOG = logging.getLogger("edgeres.images")
 _NAMES_SHOWN = 5
@@ -32,8 +32,8 @@ class Images(Protocol):
         """Returns the name of the image in messages."""
         ...
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Returns one image, (H, W, 3) uint8 RGB.
+    def read(self, index: int) -> DecodedImage:
+        """Returns one image.
 
         Raises:
             DataError: the image cannot be decoded.
@@ -60,8 +60,8 @@ class ImageFiles:
         """Returns the path of the file relative to the folder."""
         return self.files[index]
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Returns one image, (H, W, 3) uint8 RGB.
+    def read(self, index: int) -> DecodedImage:
+        """Returns one image.
 
         Raises:
             DataError: the file cannot be decoded.
@@ -91,10 +91,9 @@ class ImageArray:
         """Returns the file and the row, such as `test.npz[17]`."""
         return f"{self.file}[{self.rows[index]}]"
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Returns one image, (H, W, 3) uint8 RGB; only to be read."""
-        image: NDArray[np.uint8] = self.pixels[self.rows[index]]
-        return image
+    def read(self, index: int) -> DecodedImage:
+        """Returns one image, which is upright: an array has no EXIF."""
+        return DecodedImage(pixels=self.pixels[self.rows[index]])
 
     def take(self, indices: NDArray[np.int64]) -> ImageArray:
         """Returns the images at `indices`, in that order, without a copy."""
@@ -121,12 +120,12 @@ class Dataset:
         return self.images.name(index)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Returns one image, (H, W, 3) uint8 RGB; only to be read.
+        """Returns one image as stored, (H, W, 3) uint8 RGB; only to be read.
 
         Raises:
             DataError: the image cannot be decoded.
         """
-        return self.images.read(index)
+        return self.images.read(index).pixels
 
 
 def take(dataset: Dataset, indices: NDArray[np.int64]) -> Dataset:

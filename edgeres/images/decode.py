@@ -8,13 +8,15 @@ except where those lose what is in the file:
   16-bit RGB arrives from Pillow's decoder as its high bytes, at most one level away.
 - An alpha channel that is opaque everywhere is dropped. Any transparency is an error: what
   stands behind such pixels is not in the file.
-- EXIF orientation is not applied: torchvision and Keras do not apply it either.
+- EXIF orientation is returned beside the pixels and not applied: torchvision and Keras do not
+  apply it, `cv2.imread` does.
 - Of an animation the first frame is taken.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from edgeres.core.resize import ResizeLibrary
 from edgeres.errors import DataError
 from edgeres.input_files import IMAGE, foreign_parser, open_input, reason_of
 
@@ -34,8 +37,41 @@ MAX_PIXELS = 89_478_485
 _FORMATS_OF_16_BIT = ("PNG", "PPM")
 
 
-def decode(path: Path) -> NDArray[np.uint8]:
-    """Returns the image in a file, (H, W, 3) uint8 RGB; only to be read.
+UPRIGHT = 1
+"""EXIF's number for an image that is stored as it is to be seen."""
+
+_ORIENTATION = 0x0112
+"""EXIF's tag. Source: CIPA DC-008 (Exif 2.32), 4.6.4."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DecodedImage:
+    """What is in an image file."""
+
+    pixels: NDArray[np.uint8] = field(repr=False)
+    """(H, W, 3) RGB as stored; only to be read."""
+    orientation: int = UPRIGHT
+    """EXIF's, 1 to 8: how the stored image is turned or mirrored; 1 where it has none."""
+
+    def as_read_by(self, library: ResizeLibrary) -> NDArray[np.uint8]:
+        """Returns the pixels, (H, W, 3) RGB, as a library's reader hands them on: a view of them.
+
+        `cv2.imread` turns an image as EXIF has it, torchvision's loader does not. Source: Pillow's
+        `ImageOps.exif_transpose` for what each number means.
+        """
+        pixels = self.pixels
+        if library is ResizeLibrary.PILLOW:
+            return pixels
+        # From 5 on, rows and columns are exchanged.
+        if self.orientation > 4:
+            pixels = pixels.swapaxes(0, 1)
+        if self.orientation in {3, 4, 7, 8}:
+            pixels = pixels[::-1]
+        return pixels[:, ::-1] if self.orientation in {2, 3, 6, 7} else pixels
+
+
+def decode(path: Path) -> DecodedImage:
+    """Returns the image in a file.
 
     Raises:
         DataError: the file is missing, empty, truncated, corrupt or no image, is larger than
@@ -46,7 +82,9 @@ def decode(path: Path) -> NDArray[np.uint8]:
         foreign_parser(partial(_undecodable, f"{path}", os.fstat(file.fileno()).st_size)),
         Image.open(file, formats=FORMATS) as image,
     ):
-        return rgb_pixels(image, str(path))
+        pixels = rgb_pixels(image, str(path))
+        # After decoding: Pillow turns a TIFF itself and takes its tag away then.
+        return DecodedImage(pixels=pixels, orientation=orientation_of(image))
 
 
 def rgb_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
@@ -85,6 +123,12 @@ def rgb_pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
             _check_opaque(name, np.asarray(rgba.getchannel("A")) == 255)
             return np.asarray(rgba.convert("RGB"))
         return np.asarray(image.convert("RGB"))
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Returns EXIF's orientation of an opened image, 1 to 8; 1 where it has none."""
+    stored = image.getexif().get(_ORIENTATION, UPRIGHT)
+    return stored if stored in range(1, 9) else UPRIGHT
 
 
 def _undecodable(name: str, size: int | None, error: Exception) -> DataError:

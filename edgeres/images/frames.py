@@ -13,29 +13,39 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeres.core.contract import Color
+from edgeres.core.resize import ResizeLibrary
 from edgeres.errors import ConfigError, DataError
-from edgeres.images.decode import decode, rgb_pixels
+from edgeres.images.decode import DecodedImage, decode, orientation_of, rgb_pixels
 
 Frame = NDArray[np.uint8] | Image.Image | str | Path
 """(H, W, 3) or gray (H, W) uint8, an image of Pillow, or the path of an image file."""
 
 
-def frame_pixels(frame: Frame, color: Color | None, *, name: str) -> NDArray[np.uint8]:
+def frame_pixels(
+    frame: Frame,
+    color: Color | None,
+    *,
+    name: str,
+    library: ResizeLibrary = ResizeLibrary.PILLOW,
+) -> NDArray[np.uint8]:
     """Returns the pixels of a frame, (H, W, 3) uint8 RGB; only to be read.
 
     Args:
         frame: an array, an image of Pillow, or a path.
         color: order of the channels of an array; None where no frame is an array of three.
         name: what a message calls an array or an image of Pillow.
+        library: of the contract; OpenCV turns an image as its EXIF has it.
 
     Raises:
         ConfigError: the order of an array's channels is not stated.
         DataError: the frame is of another type or shape, or cannot be decoded.
     """
     if isinstance(frame, str | Path):
-        return decode(Path(frame))
+        return decode(Path(frame)).as_read_by(library)
     if isinstance(frame, Image.Image):
-        return rgb_pixels(frame, name)
+        pixels = rgb_pixels(frame, name)
+        decoded = DecodedImage(pixels=pixels, orientation=orientation_of(frame))
+        return decoded.as_read_by(library)
     if not isinstance(frame, np.ndarray):
         raise DataError(
             f"{name} is a {type(frame).__name__}; expected a NumPy array, an image of Pillow, a "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.core.contract import Contract
+from edgeres.core.contract import Color, Contract
+from edgeres.core.resize import ResizeLibrary
 from edgeres.errors import ConfigError
 from edgeres.images.dataset import Dataset, ImageArray
-from edgeres.images.prepare import crop, normalise_into, prepare
+from edgeres.images.decode import UPRIGHT
+from edgeres.images.opencv import load_opencv
+from edgeres.images.prepare import crop, is_kept, normalise_into, prepare
 
 LOOK_AHEAD = 2
 """Batches that are decoded or being decoded while the consumer works on another."""
@@ -34,13 +37,15 @@ class Batch:
     """Consecutive images of a data set, ready for a network."""
 
     images: NDArray[np.float32]
-    """(N, 3, size, size), NCHW, normalised by the contract; the consumer's own."""
+    """(N, C, H, W), normalised by the contract; the consumer's own."""
     labels: NDArray[np.int64] | None
     """(N,), index of each image's class; None where the data set has no labels."""
     indices: NDArray[np.int64]
     """(N,), positions in the data set."""
     hashes: tuple[str, ...]
     """`image_hash` of each decoded image."""
+    turned: tuple[int, ...] = ()
+    """Positions in the data set of images that are stored turned or mirrored by their EXIF."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -76,11 +81,14 @@ def batches(
         ConfigError: `batch_size` or `threads` is below 1.
         DataError: an image cannot be decoded or is smaller than the crop. It is raised when the
             batch that holds the image is due, and ends the generator.
+        DependencyError: the contract names OpenCV, which is missing.
     """
     if threads is None:
         threads = min(_MAX_THREADS, os.cpu_count() or 1)
     if batch_size < 1 or threads < 1:
         raise ConfigError(f"batch size {batch_size} and threads {threads} must be at least 1.")
+    if contract.resize.library is ResizeLibrary.OPENCV:
+        load_opencv()
     return _stream(dataset, contract, batch_size, threads)
 
 
@@ -94,7 +102,7 @@ def _stream(
     try:
         for start in range(0, len(dataset), batch_size):
             span = range(start, min(start + batch_size, len(dataset)))
-            images = np.empty((len(span), 3, contract.size, contract.size), np.float32)
+            images = np.empty((len(span), *contract.shape), np.float32)
             # An array is read in one piece; a file is decoded by a thread of its own.
             in_array = isinstance(dataset.images, ImageArray)
             spans = [span] if in_array else [range(index, index + 1) for index in span]
@@ -114,23 +122,33 @@ def _stream(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is known of the images of one part of a batch."""
+
+    hashes: list[str]
+    turned: list[int]
+
+
 def _complete(
-    dataset: Dataset, span: range, images: NDArray[np.float32], parts: list[Future[list[str]]]
+    dataset: Dataset, span: range, images: NDArray[np.float32], parts: list[Future[_Part]]
 ) -> Batch:
     """Returns a batch once all its parts are done; raises what the first of them raised."""
-    hashes = tuple(text for part in parts for text in part.result())
-    labels = None if dataset.labels is None else dataset.labels[span.start : span.stop]
-    indices = np.arange(span.start, span.stop)
-    return Batch(images=images, labels=labels, indices=indices, hashes=hashes)
+    done = [part.result() for part in parts]
+    return Batch(
+        images=images,
+        labels=None if dataset.labels is None else dataset.labels[span.start : span.stop],
+        indices=np.arange(span.start, span.stop),
+        hashes=tuple(text for part in done for text in part.hashes),
+        turned=tuple(index for part in done for index in part.turned),
+    )
 
 
-def _fill(
-    result: NDArray[np.float32], dataset: Dataset, contract: Contract, span: range
-) -> list[str]:
-    """Writes the normalised images of a span into `result` and returns their hashes.
+def _fill(result: NDArray[np.float32], dataset: Dataset, contract: Contract, span: range) -> _Part:
+    """Writes the normalised images of a span into `result`.
 
     Args:
-        result: (n, 3, size, size).
+        result: (n, C, H, W).
         dataset: files, of which a span is one, or an array.
         contract: what the network takes.
         span: positions in the data set.
@@ -138,16 +156,46 @@ def _fill(
     images = dataset.images
     if not isinstance(images, ImageArray):
         (index,) = span
-        image = dataset.image(index)
-        ready = prepare(image, contract, name=str(dataset.path / dataset.image_name(index)))
+        image = images.read(index)
+        ready = prepare(
+            image.as_read_by(contract.resize.library),
+            contract,
+            name=str(dataset.path / dataset.image_name(index)),
+        )
         normalise_into(result, ready[None], contract)
-        return [image_hash(image)]
+        turned = [] if image.orientation == UPRIGHT else [index]
+        return _Part([image_hash(image.pixels)], turned)
     # Rows by index are a copy, so that a mapped file is read here, on the decoding thread.
     pixels, name = images.pixels[images.rows[span.start : span.stop]], images.name(span.start)
-    if contract.resize in (None, min(pixels.shape[1:3])):
+    if contract.color is not Color.GRAY and is_kept(contract.resize, *pixels.shape[1:3]):
         # All are of one size, so one crop does for all.
-        ready = crop(pixels, contract.size, name=name)
+        ready = crop(pixels, contract, name=name)
     else:
         ready = np.stack([prepare(image, contract, name=name) for image in pixels])
     normalise_into(result, ready, contract)
-    return [image_hash(image) for image in pixels]
+    return _Part([image_hash(image) for image in pixels], [])
+
+
+def noting_turned(stream: Iterable[Batch], positions: list[int]) -> Iterator[Batch]:
+    """Passes batches on and adds to `positions` which images are stored turned by EXIF."""
+    for batch in stream:
+        positions.extend(batch.turned)
+        yield batch
+
+
+def turned_note(dataset: Dataset, positions: Sequence[int], contract: Contract) -> str:
+    """Returns what was done about images that EXIF turns, for a warning.
+
+    Args:
+        dataset: the images.
+        positions: of those images, at least one.
+        contract: what they were prepared by.
+    """
+    first = dataset.image_name(positions[0])
+    text = f"{len(positions)} of {len(dataset)} images carry an EXIF orientation (first: {first}): "
+    if contract.resize.library is ResizeLibrary.OPENCV:
+        return text + "they were turned upright, as cv2.imread does."
+    return text + (
+        "it was ignored, as by torchvision's loader, so the network sees them as they are stored. "
+        "If it was trained on images that cv2.imread read, export it with --resize-library opencv."
+    )

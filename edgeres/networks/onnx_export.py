@@ -59,7 +59,7 @@ _Arrays = dict[str, NDArray[np.float32]]
 def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) -> OnnxArtifact:
     """Writes `model` as an ONNX file and returns what was written.
 
-    The input is `input`, (N, 3, size, size) float32 with a dynamic N; the output is `logits`,
+    The input is `input`, (N, C, H, W) float32 with a dynamic N; the output is `logits`,
     (N, classes) float32. The network is exported in evaluation mode and left as it is.
 
     Args:
@@ -77,7 +77,7 @@ def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) ->
     frozen = copy.deepcopy(model).cpu().float().eval()
     images = probes(config.contract)
     expected = {name: _torch_logits(frozen, x) for name, x in images.items()}
-    size, logits = config.contract.size, next(iter(expected.values())).shape[1]
+    logits = next(iter(expected.values())).shape[1]
     if config.classes and len(config.classes) != logits:
         raise ConfigError(
             f"{len(config.classes)} class names for {logits} logits. "
@@ -86,7 +86,7 @@ def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) ->
     described = OnnxArtifact(
         path=output,
         sha256="",
-        input=TensorSpec(name=INPUT, shape=(None, 3, size, size)),
+        input=TensorSpec(name=INPUT, shape=(None, *config.contract.shape)),
         output=TensorSpec(name=OUTPUT, shape=(None, logits)),
         contract=config.contract,
         classes=config.classes,
@@ -113,13 +113,13 @@ def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) ->
 
 
 def probes(contract: Contract) -> _Arrays:
-    """Returns images, (N, 3, size, size) float32, by what they are: extreme ones and random.
+    """Returns images, (N, C, H, W) float32, by what they are: extreme ones and random.
 
     Black and white are the ends of what the contract lets through, so a branch on an image's
     values that tracing froze takes both ways; two batch sizes show that N is dynamic.
     """
     mean, std = np.array(contract.mean), np.array(contract.std)
-    shape = (1, 3, contract.size, contract.size)
+    shape = (1, *contract.shape)
     black, white = (
         np.broadcast_to(((value * contract.scale - mean) / std)[:, None, None], shape)
         for value in (0, 255)
@@ -144,7 +144,7 @@ def _torch_logits(model: nn.Module, images: NDArray[np.float32]) -> NDArray[np.f
     except RuntimeError as error:
         raise ExportError(
             f"The network does not take images of the shape {images.shape}: {error}. "
-            "Check --input-size and the architecture."
+            "Check --input-size, --channels and the architecture."
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -158,7 +158,6 @@ def _torch_logits(model: nn.Module, images: NDArray[np.float32]) -> NDArray[np.f
 
 def _traced(model: nn.Module, config: OnnxExportRequest) -> onnx.ModelProto:
     """Returns torch's ONNX of the network, one node an operation."""
-    size = config.contract.size
     buffer = io.BytesIO()
     # torch 2.13 dumps its graph on an unsupported operation; standard output is the caller's.
     torch._C._jit_set_onnx_log_output_stream("stderr")
@@ -173,7 +172,7 @@ def _traced(model: nn.Module, config: OnnxExportRequest) -> onnx.ModelProto:
             warnings.filterwarnings("ignore", "Constant folding - ", UserWarning)
             torch.onnx.export(
                 model,
-                (torch.zeros(_TRACED_BATCH, 3, size, size),),
+                (torch.zeros(_TRACED_BATCH, *config.contract.shape),),
                 buffer,  # type: ignore[arg-type]  # tracing writes to a stream too
                 input_names=[INPUT],
                 output_names=[OUTPUT],

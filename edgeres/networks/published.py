@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from types import ModuleType
 
-from edgeres.core.contract import Contract, Interpolation
+from edgeres.core.contract import Contract
+from edgeres.core.resize import Interpolation, shortest
 from edgeres.errors import CheckpointError, ConfigError, DependencyError
 from edgeres.names import nearest
 from edgeres.networks.checkpoint import Checkpoint, checkpoint_from_weights
@@ -67,9 +68,9 @@ def _from_torchvision(architecture: str, tag: str) -> TrainedWeights:
     # torchvision keeps both sizes as lists, of one element where the image is square.
     (size,), (resize,) = transforms.crop_size, transforms.resize_size
     contract = Contract(
-        size=size,
-        resize=resize,
-        interpolation=Interpolation(transforms.interpolation.value),
+        height=size,
+        width=size,
+        resize=shortest(resize, interpolation=Interpolation(transforms.interpolation.value)),
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
     )
@@ -104,11 +105,12 @@ def _from_timm(architecture: str, tag: str) -> TrainedWeights:
             "file with --weights and pass a --preset that fits it."
         )
     size = config["input_size"][-1]
+    # Source: timm.data.transforms_factory.transforms_imagenet_eval.
+    resized = math.floor(size / config["crop_pct"])
     contract = Contract(
-        size=size,
-        # Source: timm.data.transforms_factory.transforms_imagenet_eval.
-        resize=math.floor(size / config["crop_pct"]),
-        interpolation=Interpolation(config["interpolation"]),
+        height=size,
+        width=size,
+        resize=shortest(resized, interpolation=Interpolation(config["interpolation"])),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
@@ -157,6 +159,6 @@ def _not_fetched(name: str, origin: str, contract: Contract, error: Exception) -
     return (
         f"The weights {name} could not be fetched ({error}). Try again with a network, or fetch "
         f"the file ({origin}) where there is one and bring it: edgeres export {architecture} "
-        f"--weights FILE --preset imagenet --input-size {contract.size} --resize {contract.resize} "
-        f"--interpolation {contract.interpolation} --mean {mean} --std {std}."
+        f"--weights FILE --preset imagenet --input-size {contract.height} "
+        f"--resize {contract.resize.lengths} --interpolation {contract.resize.interpolation} --mean {mean} --std {std}."
     )

@@ -80,11 +80,18 @@ def normalize(model: LoadedModel, contract: Contract, *, fix_sizes: bool = True)
     channels_last = is_channels_last(graph)
     dims = dims_of(image_input(graph))
     own = dims[1:3] if channels_last else dims[2:]
-    size = (contract.size, contract.size)
+    channels = dims[3] if channels_last else dims[1]
+    if channels not in {None, contract.channels}:
+        raise ConfigError(
+            f"{path} takes images of {channels} channels, and the preprocessing makes "
+            f"{contract.channels}. Pass --channels {channels}, with --mean and --std for each."
+        )
+    size = (contract.height, contract.width)
     if any(a not in {None, b} for a, b in zip(own, size, strict=True)):
         raise ConfigError(
             f"{path} takes images of {own[0]}x{own[1]} pixels, and the preprocessing makes them "
-            f"{size[0]}x{size[1]}. Pass --input-size {own[0]}, or the --preset of this model."
+            f"{size[0]}x{size[1]}. Pass --input-size {own[0]}"
+            f"{'' if own[0] == own[1] else f'x{own[1]}'}, or the --preset of this model."
         )
     is_fixed = None not in dims[1:] or not fix_sizes
     quantized = bool(low_precision(model.proto))

@@ -20,7 +20,8 @@ from edgeres.core.artifacts import (
     is_engine,
     load_engine,
 )
-from edgeres.core.contract import NO_OPTIONS, Contract, ContractOptions
+from edgeres.core.contract import Contract
+from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.errors import ConfigError
 from edgeres.input_files import ENGINE, exists, read_bytes
 from edgeres.onnx_file import load_onnx
@@ -113,7 +114,7 @@ def _trusted_plan(
     sha256 = hashlib.sha256(content).hexdigest()
     contract = _plan_contract(path, reference, options)
     # The plan's own bindings are read where it is opened; a reference has them already.
-    image = TensorSpec(name="images", shape=(None, 3, contract.size, contract.size))
+    image = TensorSpec(name="images", shape=(None, *contract.shape))
     manifest = Manifest(
         target=target.name,
         precision=None,

@@ -25,9 +25,11 @@ from edgeres.images import (
     class_order_note,
     distinct_images,
     load_dataset,
+    noting_turned,
     order_classes,
     select,
     take,
+    turned_note,
 )
 from edgeres.machine import describe_machine
 from edgeres.progress import Progress, silent, tracked_batches
@@ -73,13 +75,18 @@ def bench_engine(
     dataset = select(labelled, config.samples, config.seed)
     with pair.reference.runner as reference, pair.engine.runner as engine:
         _check_reference(pair, dataset)
+        turned: list[int] = []
         with closing(batches(dataset, pair.contract, batch_size=config.batch_size)) as stream:
             outcomes = evaluate_pair(
                 reference,
                 engine,
-                tracked_batches(stream, len(dataset), "Evaluating", progress),
+                tracked_batches(
+                    noting_turned(stream, turned), len(dataset), "Evaluating", progress
+                ),
                 probabilities=pair.reference.gives_probabilities,
             )
+        if turned:
+            notes.append(turned_note(dataset, turned, pair.contract))
         distinct = distinct_images(outcomes.hashes, outcomes.labels)
         if not distinct.all_used:
             outcomes = take_outcomes(outcomes, distinct.rows)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from edgeres.calibration.mixed import MixRequest, choose_mix
 from edgeres.core.artifacts import EngineArtifact, contract_of, manifest_path
-from edgeres.core.contract import NO_OPTIONS, Contract, ContractOptions
+from edgeres.core.contract import Contract
+from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, CalibrationRequest

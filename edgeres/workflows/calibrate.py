@@ -12,7 +12,7 @@ from edgeres.calibration.calibrate import calibrate
 from edgeres.calibration.recovery.recover import IMAGES as RECOVERY_IMAGES
 from edgeres.calibration.recovery.recover import recover
 from edgeres.core.artifacts import contract_of
-from edgeres.core.contract import NO_OPTIONS, ContractOptions
+from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.methods import Recover
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import (
@@ -23,7 +23,7 @@ from edgeres.core.table import (
 )
 from edgeres.files import check_outputs
 from edgeres.graph_checks import final_activation
-from edgeres.images import batches, load_dataset, select, take
+from edgeres.images import batches, load_dataset, noting_turned, select, take, turned_note
 from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32
 from edgeres.progress import Progress, silent, tracked_batches
@@ -66,11 +66,15 @@ def calibrate_model(
     loaded = normalize(loaded, contract)
     warn_of_activation(loaded.artifact.path, final_activation(loaded.proto))
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
+    turned: list[int] = []
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
-        images = tracked_batches(stream, len(dataset), "Calibrating", progress)
+        noted = noting_turned(stream, turned)
+        images = tracked_batches(noted, len(dataset), "Calibrating", progress)
         table = calibrate(
             loaded, images, config, contract=contract, data=str(data), progress=progress
         )
+    if turned:
+        _LOG.warning("%s", turned_note(dataset, turned, contract))
     distinct = len(set(table.data.image_hashes))
     if distinct < table.samples:
         _LOG.warning(

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeres.core.artifacts import EngineArtifact, OnnxArtifact, manifest_path
 from edgeres.core.bench_requests import BenchInputs, BenchRequest
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.verdict import Verdict
 from edgeres.errors import ConfigError

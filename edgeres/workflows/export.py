@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.core.artifacts import OnnxArtifact
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.requests import OnnxExportRequest
 from edgeres.files import check_outputs
 from edgeres.input_files import CLASS_NAMES, read_text

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgeres.core.contract import Contract, preset
+from edgeres.core.resize import shortest
 from edgeres.errors import ConfigError
 from edgeres.images import Batch, Dataset, batches, embedded_digits, take
 from edgeres.networks.backward import TrainingBatch, profile_gradients
@@ -57,7 +58,7 @@ def compare_gradients(request: GradientRequest, progress: Progress = silent) -> 
     other = counterpart(spec) if request.against is None else described_spec(request.against)
     own = min(spec.input_size, LARGEST_SIZE)
     size = own if request.input_size is None else request.input_size
-    contract = replace(preset("digits"), size=size, resize=size)
+    contract = replace(preset("digits"), height=size, width=size, resize=shortest(size))
     digits, _ = embedded_digits()
     return GradientComparison(
         network=_profile(spec, digits, contract, request, progress),
@@ -80,7 +81,7 @@ def _profile(
     epochs = -(-request.steps // (len(digits) // BATCH_SIZE))
     rows = [order.permutation(len(digits)) for _ in range(epochs)]
     sampled = take(digits, np.concatenate(rows)[: request.steps * BATCH_SIZE])
-    shaped = replace(spec, num_classes=DIGITS, input_size=contract.size)
+    shaped = replace(spec, num_classes=DIGITS, input_size=contract.height)
     first = take(digits, np.arange(BATCH_SIZE))
     with closing(batches(sampled, contract, batch_size=BATCH_SIZE)) as stream:
         training = tracked_batches(stream, len(sampled), f"Training {spec.name}", progress)

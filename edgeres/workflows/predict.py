@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.artifacts import manifest_path
-from edgeres.core.contract import NO_OPTIONS, ContractOptions
+from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.predictions import FailedImage, ImagePrediction, PredictionRun
 from edgeres.errors import ConfigError, DataError
 from edgeres.files import check_outputs, write_report

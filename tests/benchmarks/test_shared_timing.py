@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
 

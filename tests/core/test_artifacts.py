@@ -191,10 +191,10 @@ def test_a_threshold_that_is_no_number_is_refused(tmp_path: Path) -> None:
 def test_a_contract_of_impossible_values_is_the_files_fault(tmp_path: Path) -> None:
     """It is an ArtifactError of exit code 1, not a usage error of the command."""
     raw = to_json(TABLE)
-    raw["contract"]["size"] = 0
+    raw["contract"]["height"] = 0
     save_json(tmp_path / "table.json", raw)
     with pytest.raises(
-        ArtifactError, match=r"\(contract: Input size is 0; expected at least 1"
+        ArtifactError, match=r"\(contract: Input size is 0x224; expected at least 1"
     ) as refused:
         load_table(tmp_path / "table.json")
     assert refused.value.exit_code == 1

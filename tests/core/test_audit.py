@@ -68,20 +68,20 @@ def test_a_missing_key_is_an_error(key: str) -> None:
     """For whoever loads the manifest to explain."""
     raw = to_json(AUDIT)
     del raw[key]
-    with pytest.raises(ArtifactError, match=rf"^it \(.*{key}.*\)\. Build again\.$"):
+    with pytest.raises(ArtifactError, match=rf"^it is damaged \(.*{key}.*\)\. Build again\.$"):
         read(raw)
 
 
 @pytest.mark.parametrize("source", ["guesswork", 3])
 def test_an_unknown_source_is_an_error(source: object) -> None:
     """As an unknown precision is."""
-    with pytest.raises(ArtifactError, match=r"^it \(source: "):
+    with pytest.raises(ArtifactError, match=r"^it is damaged \(source: "):
         read({**to_json(AUDIT), "source": source})
 
 
 def test_a_coverage_that_does_not_follow_from_the_nodes_is_an_error() -> None:
     """The figure that people read is the one that counts."""
-    with pytest.raises(ArtifactError, match=r"^it \(coverage: 100, expected 50\.0\)"):
+    with pytest.raises(ArtifactError, match=r"^it is damaged \(coverage: 100, expected 50\.0\)"):
         read({**to_json(AUDIT), "coverage": 100})
 
 

@@ -12,7 +12,7 @@ from commands import passed, refusal
 from digits import Digits
 from seeds import alarms, arrays, bench, save_arrays
 
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Recovery
 from edgeres.core.requests import BuildRequest, CalibrationRequest

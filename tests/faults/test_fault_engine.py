@@ -17,7 +17,7 @@ from seeds import BRIEF, alarms, bench, fp32_engine, reasons, rewritten, save_ar
 
 from edgeres.core.artifacts import load_engine
 from edgeres.core.audit import Audit, AuditedNode, EngineLayer, Source
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import load_table

@@ -21,7 +21,8 @@ from seeds import (
     with_contract,
 )
 
-from edgeres.core.contract import Color, ContractOptions
+from edgeres.core.contract import Color
+from edgeres.core.contract_options import ContractOptions
 from edgeres.workflows import export_stage
 
 MISMATCH = 6

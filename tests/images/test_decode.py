@@ -47,7 +47,7 @@ def test_a_lossless_file_gives_back_its_pixels(
 ) -> None:
     """PNG, BMP, TIFF and PPM come back bit for bit, uint8 and contiguous."""
     Image.fromarray(rgb).save(tmp_path / f"a.{suffix}")
-    image = decode(tmp_path / f"a.{suffix}")
+    image = decode(tmp_path / f"a.{suffix}").pixels
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
     np.testing.assert_array_equal(image, rgb)
@@ -56,20 +56,20 @@ def test_a_lossless_file_gives_back_its_pixels(
 def test_lossless_webp_gives_back_its_pixels(tmp_path: Path, rgb: NDArray[np.uint8]) -> None:
     """WebP is decoded too."""
     Image.fromarray(rgb).save(tmp_path / "a.webp", lossless=True)
-    np.testing.assert_array_equal(decode(tmp_path / "a.webp"), rgb)
+    np.testing.assert_array_equal(decode(tmp_path / "a.webp").pixels, rgb)
 
 
 def test_the_content_decides_not_the_suffix(tmp_path: Path, rgb: NDArray[np.uint8]) -> None:
     """A PNG that is named JPEG is decoded, as one of ImageNet's is."""
     Image.fromarray(rgb).save(tmp_path / "a.JPEG", format="PNG")
-    np.testing.assert_array_equal(decode(tmp_path / "a.JPEG"), rgb)
+    np.testing.assert_array_equal(decode(tmp_path / "a.JPEG").pixels, rgb)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_grayscale_has_three_like_channels(tmp_path: Path, suffix: str) -> None:
     """A grey 100 becomes (100, 100, 100)."""
     Image.new("L", (4, 3), 100).save(tmp_path / f"a.{suffix}")
-    np.testing.assert_array_equal(decode(tmp_path / f"a.{suffix}"), np.full((3, 4, 3), 100))
+    np.testing.assert_array_equal(decode(tmp_path / f"a.{suffix}").pixels, np.full((3, 4, 3), 100))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_cmyk_ink_is_subtracted_from_white(
 ) -> None:
     """A CMYK JPEG, which stores its inks inverted, is not decoded as a negative."""
     Image.new("CMYK", (8, 8), cmyk).save(tmp_path / "a.jpg", quality=100)
-    image = decode(tmp_path / "a.jpg").astype(int)
+    image = decode(tmp_path / "a.jpg").pixels.astype(int)
     assert np.abs(image - np.array(expected)).max() <= 2
 
 
@@ -96,14 +96,14 @@ def test_palette_indices_become_colors(tmp_path: Path) -> None:
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
     image.save(tmp_path / "a.png")
-    assert decode(tmp_path / "a.png").tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert decode(tmp_path / "a.png").pixels.tolist() == [[[10, 20, 30], [200, 100, 50]]]
 
 
 def test_16_bit_grayscale_is_scaled_not_clipped(tmp_path: Path) -> None:
     """65535 becomes 255 and 32768 becomes 128; Pillow's convert would give 255 for both."""
     (tmp_path / "a.png").write_bytes(png(WIDE, 0))
     expected = np.repeat(np.array([WIDE_SCALED])[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(decode(tmp_path / "a.png"), expected)
+    np.testing.assert_array_equal(decode(tmp_path / "a.png").pixels, expected)
 
 
 def test_16_bit_grayscale_of_other_formats_is_scaled(tmp_path: Path) -> None:
@@ -111,14 +111,14 @@ def test_16_bit_grayscale_of_other_formats_is_scaled(tmp_path: Path) -> None:
     Image.fromarray(WIDE.astype(np.uint16)).save(tmp_path / "a.tiff")
     (tmp_path / "a.pgm").write_bytes(b"P5 8 1 65535\n" + WIDE.tobytes())
     for name in ("a.tiff", "a.pgm"):
-        assert decode(tmp_path / name)[0, :, 0].tolist() == WIDE_SCALED
+        assert decode(tmp_path / name).pixels[0, :, 0].tolist() == WIDE_SCALED
 
 
 def test_16_bit_rgb_is_within_one_level(tmp_path: Path) -> None:
     """Pillow hands out the high bytes, at most one level below the nearest."""
     wide = np.random.default_rng(5).integers(0, 65536, (9, 7, 3), dtype=np.uint16)
     (tmp_path / "a.png").write_bytes(png(wide, 2))
-    assert np.abs(decode(tmp_path / "a.png") - wide / 257).max() < 1
+    assert np.abs(decode(tmp_path / "a.png").pixels - wide / 257).max() < 1
 
 
 def test_opaque_alpha_is_dropped(tmp_path: Path, rgb: NDArray[np.uint8]) -> None:
@@ -126,7 +126,7 @@ def test_opaque_alpha_is_dropped(tmp_path: Path, rgb: NDArray[np.uint8]) -> None
     Image.fromarray(np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])).save(
         tmp_path / "a.png"
     )
-    np.testing.assert_array_equal(decode(tmp_path / "a.png"), rgb)
+    np.testing.assert_array_equal(decode(tmp_path / "a.png").pixels, rgb)
 
 
 def test_a_transparent_pixel_is_refused(tmp_path: Path, rgb: NDArray[np.uint8]) -> None:
@@ -145,7 +145,7 @@ def test_a_transparent_palette_entry_counts_where_it_is_used(tmp_path: Path) -> 
     image.putpixel((1, 0), 1)
     image.save(tmp_path / "unused.png", transparency=2)
     image.save(tmp_path / "used.png", transparency=1)
-    assert decode(tmp_path / "unused.png").tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert decode(tmp_path / "unused.png").pixels.tolist() == [[[10, 20, 30], [200, 100, 50]]]
     with pytest.raises(DataError, match=r"used\.png has 1 transparent pixels of 2"):
         decode(tmp_path / "used.png")
 
@@ -156,7 +156,7 @@ def test_a_transparent_16_bit_gray_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 transparent pixels of 8"):
         decode(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes(png(WIDE, 0, (b"tRNS", struct.pack(">H", 256))))
-    assert decode(tmp_path / "a.png").shape == (1, 8, 3)
+    assert decode(tmp_path / "a.png").pixels.shape == (1, 8, 3)
 
 
 def test_orientation_is_not_applied(tmp_path: Path) -> None:
@@ -164,14 +164,14 @@ def test_orientation_is_not_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
-    assert decode(tmp_path / "a.jpg").shape == (20, 40, 3)
+    assert decode(tmp_path / "a.jpg").pixels.shape == (20, 40, 3)
 
 
 def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
     """A GIF of red and blue is red."""
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert decode(tmp_path / "a.gif")[0, 0].tolist() == [255, 0, 0]
+    assert decode(tmp_path / "a.gif").pixels[0, 0].tolist() == [255, 0, 0]
 
 
 def _truncated(data: bytes) -> bytes:

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeres.core.contract import Contract, preset
+from edgeres.core.resize import NO_RESIZE, shortest
 from edgeres.errors import ConfigError, DataError
 from edgeres.images.dataset import Dataset
+from edgeres.images.decode import DecodedImage
 from edgeres.images.load import load_dataset
 from edgeres.images.prepare import normalise, prepare
 from edgeres.images.stream import LOOK_AHEAD, batches, image_hash
 
-PLAIN = Contract(size=4)
+PLAIN = Contract(height=4, width=4)
 IMAGES = np.random.default_rng(8).integers(0, 256, (10, 6, 4, 3), dtype=np.uint8)
 
 
@@ -41,14 +43,14 @@ class Scripted:
         """Returns such as `image3`."""
         return f"image{index}"
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int) -> DecodedImage:
         """Returns 4 x 4 pixels of the value `index`, slowly or not at all where so set."""
         self.read_so_far.append(index)
         if index == self.broken:
             raise DataError(f"image{index} cannot be decoded.")
         if index in self.slow:
             time.sleep(0.02)
-        return np.full((4, 4, 3), index, np.uint8)
+        return DecodedImage(pixels=np.full((4, 4, 3), index, np.uint8))
 
     def take(self, indices: NDArray[np.int64]) -> Scripted:
         """Streams do not take subsets."""
@@ -80,7 +82,12 @@ def stored(tmp_path: Path) -> Dataset:
 
 @pytest.mark.parametrize(
     "contract",
-    [PLAIN, Contract(size=4, resize=4), Contract(size=3, resize=5), preset("digits")],
+    [
+        PLAIN,
+        Contract(height=4, width=4, resize=shortest(4)),
+        Contract(height=3, width=3, resize=shortest(5)),
+        preset("digits"),
+    ],
     ids=["crop", "short side as is", "shrunk", "enlarged"],
 )
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 16])
@@ -165,13 +172,13 @@ def test_an_error_comes_with_its_type_when_its_batch_is_due() -> None:
 def test_an_image_smaller_than_the_crop_is_named_with_its_folder() -> None:
     """The message names the file."""
     with pytest.raises(DataError, match=r"scripted/image0 is 4 x 4, smaller than the 8 x 8 crop"):
-        next(batches(scripted(Scripted(1)), Contract(size=8), batch_size=1))
+        next(batches(scripted(Scripted(1)), Contract(height=8, width=8), batch_size=1))
 
 
 def test_an_array_smaller_than_the_crop_is_named_with_its_row(stored: Dataset) -> None:
     """The message names the array and the row."""
     with pytest.raises(DataError, match=r"a\.npz\[0\] is 4 x 6, smaller than the 8 x 8 crop"):
-        next(batches(stored, Contract(size=8), batch_size=2))
+        next(batches(stored, Contract(height=8, width=8), batch_size=2))
 
 
 def test_leaving_the_loop_stops_the_threads() -> None:
@@ -238,7 +245,7 @@ def test_calibration_images_are_not_among_the_test_images(shared: Path) -> None:
 def test_photographs_stream_as_they_are_one_by_one(shared: Path) -> None:
     """JPEG files of 227 x 227, cropped at offset 1, BGR minus the mean."""
     data = load_dataset(shared / "data" / "imagenet" / "val1300")
-    contract = replace(preset("imagenet-caffe"), resize=None)
+    contract = replace(preset("imagenet-caffe"), resize=NO_RESIZE)
     stream = batches(data, contract, batch_size=8)
     batch = next(stream)
     stream.close()

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeres.core.contract import Color, Contract, Interpolation, preset
+from edgeres.core.contract import Color, Contract, preset
 from edgeres.core.requests import OnnxExportRequest
+from edgeres.core.resize import NO_RESIZE, Interpolation, shortest
 from edgeres.errors import ArtifactError, ConfigError, ExportError
 from edgeres.networks import ARCHITECTURES, find_spec
 from edgeres.networks import onnx_export as export
@@ -31,7 +32,7 @@ from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 from edgeres.normalization import fold_batch_norms, relative_difference
 from edgeres.onnx_file import IR_VERSION, load_model, load_onnx
 
-CONTRACT = Contract(size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+CONTRACT = Contract(height=16, width=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 CONFIG = OnnxExportRequest(contract=CONTRACT)
 
 
@@ -84,7 +85,9 @@ def test_every_architecture_exports_what_torch_computes(tmp_path: Path, name: st
     model = randomised(build_model(spec)).eval()
     size = 64 if spec.stem is Stem.IMAGENET else 16
     output = tmp_path / f"{name}.onnx"
-    export_onnx(model, OnnxExportRequest(contract=replace(CONTRACT, size=size)), output=output)
+    export_onnx(
+        model, OnnxExportRequest(contract=replace(CONTRACT, height=size, width=size)), output=output
+    )
     images = np.random.default_rng(5).standard_normal((4, 3, size, size)).astype(np.float32)
     with torch.inference_mode():
         expected = model.double()(torch.from_numpy(images).double()).numpy()
@@ -145,7 +148,11 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     """Contract, classes and lineage are read back as they were given."""
     config = OnnxExportRequest(
         contract=Contract(
-            size=16, resize=20, interpolation=Interpolation.BICUBIC, color=Color.BGR, scale=1.0
+            height=16,
+            width=16,
+            resize=shortest(20, interpolation=Interpolation.BICUBIC),
+            color=Color.BGR,
+            scale=1.0,
         ),
         classes=tuple("abcdefg"),
         architecture="resnet20",
@@ -310,7 +317,7 @@ def test_an_error_within_torchs_exporter_is_explained(tmp_path: Path) -> None:
 
 def test_an_input_that_is_too_small_is_named(tmp_path: Path) -> None:
     """The network itself refuses it, before any export."""
-    config = OnnxExportRequest(contract=Contract(size=2))
+    config = OnnxExportRequest(contract=Contract(height=2, width=2))
     with pytest.raises(ExportError, match=r"does not take images of the shape \(1, 3, 2, 2\): "):
         export_onnx(Network(torch.relu), config, output=tmp_path / "net.onnx")
 
@@ -351,7 +358,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_probes_reach_the_ends_of_the_contract() -> None:
     """Black and white as Caffe's contract has them: BGR minus the mean, unscaled."""
-    images = probes(replace(preset("imagenet-caffe"), size=4, resize=None))
+    images = probes(replace(preset("imagenet-caffe"), height=4, width=4, resize=NO_RESIZE))
     black, white, random = (
         images[f"{k}"] for k in ("a black image", "a white image", "random images")
     )

@@ -16,7 +16,9 @@ import torch
 from commands import passed, refusal, run
 from torch import Tensor, nn
 
-from edgeres.core.contract import Contract, ContractOptions, Interpolation, preset
+from edgeres.core.contract import Contract, preset
+from edgeres.core.contract_options import ContractOptions
+from edgeres.core.resize import Interpolation, shortest
 from edgeres.errors import CheckpointError, ConfigError, DependencyError
 from edgeres.networks import PUBLISHED, find_spec, is_factory, is_published
 from edgeres.networks.checkpoint import load_checkpoint, load_weights
@@ -26,13 +28,13 @@ from edgeres.networks.resnet import ResNet, build_model
 from edgeres.onnx_file import load_onnx
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TV2 = Contract(size=224, resize=232, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+TV2 = Contract(height=224, width=224, resize=shortest(232), mean=IMAGENET_MEAN, std=IMAGENET_STD)
 """Source: torchvision's documentation of ResNet50_Weights.IMAGENET1K_V2."""
 
 A1 = Contract(
-    size=224,
-    resize=235,
-    interpolation=Interpolation.BICUBIC,
+    height=224,
+    width=224,
+    resize=shortest(235, interpolation=Interpolation.BICUBIC),
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
 )
@@ -249,7 +251,9 @@ def test_torchvision_s_transforms_become_the_contract(
     """Those of the weights named, or of the default ones; with the class names."""
     found = fetch_published(requested)
     assert (found.name, found.architecture) == (name, "resnet18")
-    assert found.contract == Contract(size=224, resize=resize, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    assert found.contract == Contract(
+        height=224, width=224, resize=shortest(resize), mean=IMAGENET_MEAN, std=IMAGENET_STD
+    )
     assert found.classes[999] == "class 999"
 
 
@@ -278,7 +282,9 @@ def test_export_carries_what_the_library_says(tmp_path: Path) -> None:
     path = tmp_path / "r.onnx"
     passed("export", "torchvision:resnet18", "--input-size", 64, "-o", path)
     described = load_onnx(path).artifact
-    assert described.contract == replace(TV2, size=64, resize=round(232 * 64 / 224))
+    assert described.contract == replace(
+        TV2, height=64, width=64, resize=shortest(round(232 * 64 / 224))
+    )
     assert described.classes[1] == "class 1"
     assert described.architecture == "torchvision:resnet18.IMAGENET1K_V2"
 
@@ -287,7 +293,9 @@ def test_options_come_before_the_library() -> None:
     """A preset replaces its contract, a value the one in it."""
     assert ContractOptions(preset="digits").resolve(TV2) == preset("digits")
     lanczos = ContractOptions(interpolation=Interpolation.LANCZOS)
-    assert lanczos.resolve(TV2) == replace(TV2, interpolation=Interpolation.LANCZOS)
+    assert lanczos.resolve(TV2) == replace(
+        TV2, resize=shortest(232, interpolation=Interpolation.LANCZOS)
+    )
     assert ContractOptions().resolve(TV2) == TV2
 
 
@@ -426,7 +434,7 @@ def test_the_installed_torchvision_exports_from_its_cache(
     assert described.architecture == f"torchvision:resnet18.{weights.name}"
     assert described.classes[0] == "tench"
     assert described.contract == Contract(
-        size=224, resize=256, mean=IMAGENET_MEAN, std=IMAGENET_STD
+        height=224, width=224, resize=shortest(256), mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
 
 

@@ -23,7 +23,7 @@ from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.targets.base import lowerings
 
-CONTRACT = Contract(size=SIZE)
+CONTRACT = Contract(height=SIZE, width=SIZE)
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -408,7 +408,7 @@ def test_a_change_of_the_logits_is_found(tmp_path: Path, monkeypatch: pytest.Mon
 def test_another_image_size_is_refused_before_anything_runs(tmp_path: Path) -> None:
     """The message has both sizes and the option."""
     with pytest.raises(ConfigError, match=r"takes images of 16x16 .* 32x32. Pass --input-size 16"):
-        normalize(load_fp32(write(tmp_path)), Contract(size=32))
+        normalize(load_fp32(write(tmp_path)), Contract(height=32, width=32))
 
 
 def test_several_image_sizes_stay_open_for_a_plan(tmp_path: Path) -> None:

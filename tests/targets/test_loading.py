@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from edgeres.core.artifacts import FOREIGN
-from edgeres.core.contract import ContractOptions
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.errors import ArtifactError, ConfigError
 from edgeres.evaluation.coverage import coverage_checks, foreign_notes

@@ -78,7 +78,9 @@ class Case:
         with pytest.MonkeyPatch.context() as patch:
             put_in_place(patch, trt, DEVICE)
             lowered = networks[self.precision]
-            build_engine(lowered, config, Contract(size=SIZE), output=folder / "a.plan")
+            build_engine(
+                lowered, config, Contract(height=SIZE, width=SIZE), output=folder / "a.plan"
+            )
         return trt
 
 

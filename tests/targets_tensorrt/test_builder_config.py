@@ -33,7 +33,7 @@ DESKTOP = CudaDevice(
 ORIN = CudaDevice(
     name="Orin", compute_capability="8.7", memory_mib=7620, integrated=True, cuda="12.6"
 )
-CONTRACT = Contract(size=SIZE)
+CONTRACT = Contract(height=SIZE, width=SIZE)
 
 Use = Callable[..., FakeTensorRT]
 

@@ -110,7 +110,7 @@ def lowered(name: str, folder: Path) -> LoweredNetwork:
 def test_every_block_is_covered_on_nvidias_parser(name: str, tmp_path: Path) -> None:
     """Convolutions and additions of each kind of block, as NVIDIA's parser reads them."""
     engine = build_engine(
-        lowered(name, tmp_path), RTX, Contract(size=16), output=tmp_path / "a.plan"
+        lowered(name, tmp_path), RTX, Contract(height=16, width=16), output=tmp_path / "a.plan"
     )
     audit = engine.manifest.audit
     assert audit is not None

@@ -119,7 +119,9 @@ def calibrated(spec: ModelSpec, folder: Path) -> tuple[Path, CalibrationTable]:
             # Or dozens of random blocks overflow, and as many layers without a shortcut underflow.
             gain = 1.0 if spec.shortcut is Shortcut.NONE else 0.1
             torch.nn.init.constant_(module.weight, gain)
-    export_onnx(network, OnnxExportRequest(contract=Contract(size=size)), output=model)
+    export_onnx(
+        network, OnnxExportRequest(contract=Contract(height=size, width=size)), output=model
+    )
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     np.savez(data, images=images)
     return model, calibrate_model(model, data, CalibrationRequest())

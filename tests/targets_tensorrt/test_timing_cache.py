@@ -48,7 +48,7 @@ def build(lowered: LoweredNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         options = TensorRTOptions(timing_cache=str(tmp_path / "timings"))
         config = BuildRequest(target="tensorrt", precision=Precision.FP16, options=options)
         output = tmp_path / "a.plan"
-        build_engine(lowered, config, Contract(size=SIZE), output=output)
+        build_engine(lowered, config, Contract(height=SIZE, width=SIZE), output=output)
         return trt
 
     return run

@@ -14,7 +14,8 @@ from PIL import Image
 
 from edgeres.core.artifacts import load_engine
 from edgeres.core.bench_requests import BenchInputs, BenchRequest, LoadGenRequest, Scenario
-from edgeres.core.contract import ContractOptions, preset
+from edgeres.core.contract import preset
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import load_table

@@ -18,6 +18,7 @@ from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.contract import Contract, preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, CalibrationRequest, OnnxExportRequest
+from edgeres.core.resize import shortest
 from edgeres.core.table import CalibrationTable
 from edgeres.images import embedded_digits, normalise
 from edgeres.networks import ARCHITECTURES, find_spec
@@ -85,7 +86,9 @@ def member(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("member")
     spec = small(request.param)
     model = initialised(spec)
-    contract = Contract(size=spec.input_size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    contract = Contract(
+        height=spec.input_size, width=spec.input_size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+    )
     shape = (IMAGES, spec.input_size, spec.input_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.savez(folder / "a.npz", images=pixels, labels=np.arange(IMAGES))
@@ -136,7 +139,7 @@ class Case:
 
 def write_trained(case: Case, path: Path) -> None:
     """Writes the weights of a short training."""
-    contract = replace(preset("digits"), size=8, resize=8)
+    contract = replace(preset("digits"), height=8, width=8, resize=shortest(8))
     first, _ = embedded_digits()
     settings = Settings(
         recipe=replace(RECIPES["digits"], shift=1), contract=contract, epochs=case.epochs

@@ -18,7 +18,7 @@ from edgeres.core.contract import Contract
 from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.evaluate import Predictions, evaluate
 from edgeres.evaluation.mistakes.candidates import (
-    ShortSides,
+    ImageSizes,
     assigned_mappings,
     candidate_contracts,
     label_mappings,
@@ -93,8 +93,8 @@ def diagnose(
         RunnerError: inference failed, or a logit is NaN or infinite.
     """
     sets = _split(dataset)
-    shorts = [min(images.image(row).shape[:2]) for images in sets for row in range(len(images))]
-    sides = ShortSides(shortest=min(shorts), longest=max(shorts))
+    shapes = (images.image(row).shape for images in sets for row in range(len(images)))
+    sizes = ImageSizes(sizes=frozenset((height, width) for height, width, _ in shapes))
     screening, confirmation = (
         _ImageSet(runner, images, progress, probabilities) for images in sets
     )
@@ -104,12 +104,12 @@ def diagnose(
         *label_mappings(predictions.classes, screening.dataset.classes, names),
         *assigned_mappings(screening.labels, predictions.top1, predictions.classes),
     )
-    contracts = (present, *candidate_contracts(contract, sides))
+    contracts = (present, *candidate_contracts(contract, sizes))
     candidates = [read for each in contracts for read in with_mappings(each, mappings)]
     # A mapping of the labels was tried with every single contract just now, the geometry's too.
     images_only = [candidate for candidate in candidates if candidate.labels is None]
     for leading in screening.ranked(images_only)[:_LEADING]:
-        candidates += with_geometry(leading, sides)
+        candidates += with_geometry(leading, sizes)
     ranked = [candidate for candidate in screening.ranked(candidates) if candidate.mistakes]
     single = [candidate for candidate in ranked if len(candidate.mistakes) == 1]
     chosen = {*single[:_FINALISTS], *ranked[:_FINALISTS]}

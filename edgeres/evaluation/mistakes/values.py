@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeres.core.contract import PRESETS, Contract
+from edgeres.core.contract import PRESETS, Color, Contract
+from edgeres.core.resize import Resize, ResizeMode
 from edgeres.errors import ConfigError
 
 LEVEL = 0.001
@@ -166,19 +167,21 @@ def options_between(present: Contract, target: Contract) -> tuple[str, ...]:
     """Returns the options that turn one contract into the other: a preset, or value by value.
 
     Raises:
-        ConfigError: they are of different sizes.
+        ConfigError: they are of different shapes, and not because height and width are exchanged.
     """
-    if present.size != target.size:
+    if sorted(present.shape) != sorted(target.shape):
         raise ConfigError(
-            f"Contracts of {present.size} and {target.size} pixels are for different networks; "
-            "compare two of one size."
+            f"Contracts of {present.shape} and {target.shape} are for different networks; compare "
+            "two of one shape."
         )
     options = []
-    for name in ("color", "scale", "mean", "std", "resize", "interpolation"):
+    if present.shape != target.shape:
+        options.append(f"--input-size {target.height}x{target.width}")
+    for name in ("color", "scale", "mean", "std"):
         value = getattr(target, name)
         if value == getattr(present, name):
             continue
-        text = "none" if value is None else str(value)
+        text = str(value)
         if isinstance(value, tuple):
             text = ",".join(f"{number:.6g}" for number in value)
         elif isinstance(value, float):
@@ -187,5 +190,28 @@ def options_between(present: Contract, target: Contract) -> tuple[str, ...]:
             is_fraction = inverse and abs(inverse - round(inverse)) < 1e-9 * inverse
             text = f"1/{round(inverse)}" if is_fraction else f"{value:.9g}"
         options.append(f"--{name} {text}")
+    # By itself gray is of one channel.
+    if target.color is Color.GRAY is not present.color and target.channels == 3:
+        options.append("--channels 3")
+    options += _resize_options(present.resize, target)
     presets = [f"--preset {name}" for name, contract in PRESETS.items() if contract == target]
     return tuple(presets[:1] if len(options) > 1 and presets else options)
+
+
+def _resize_options(present: Resize, target: Contract) -> list[str]:
+    """Returns the options that give a contract's resize instead of the present one."""
+    wanted, options = target.resize, []
+    if (wanted.mode, wanted.lengths) != (present.mode, present.lengths):
+        framed = wanted.mode in {ResizeMode.SQUASH, ResizeMode.LETTERBOX}
+        if framed:
+            options.append(f"--resize-mode {wanted.mode}")
+        # To the size of the input is what such a mode does without a length.
+        if not framed or (wanted.height, wanted.width) != target.shape[1:]:
+            options.append(f"--resize {wanted.lengths}")
+    if wanted.library is not present.library:
+        options.append(f"--resize-library {wanted.library}")
+    if wanted.interpolation is not present.interpolation:
+        options.append(f"--interpolation {wanted.interpolation}")
+    if wanted.pad != present.pad and wanted.mode is ResizeMode.LETTERBOX:
+        options.append(f"--pad-value {wanted.pad}")
+    return options

@@ -18,7 +18,7 @@ def profile_shapes(
     """Returns the smallest, optimal and largest shape of the image tensor.
 
     Args:
-        declared: NVIDIA's, (N, 3, H, W), with -1 for what the model leaves open.
+        declared: NVIDIA's, (N, C, H, W), with -1 for what the model leaves open.
         config: batch sizes and image sizes.
         contract: its size is the image's where the model leaves it open.
         model: what the network was made from. A file of one batch size gets a plan for that batch
@@ -47,13 +47,22 @@ def profile_shapes(
                 f"{path} takes images of {declared[2]}x{declared[3]} alone, and --input-size is "
                 f"{spelled}. Export it with dynamic height and width, or leave --input-size out."
             )
-        if sizes[1] != contract.size:
+        if contract.height != contract.width:
+            raise ConfigError(
+                f"--input-size {spelled} is of squares, and the preprocessing contract makes images "
+                f"of {contract.height}x{contract.width}. Leave --input-size out."
+            )
+        if sizes[1] != contract.height:
             raise ConfigError(
                 f"--input-size {spelled} is fastest at {sizes[1]} pixels, and the preprocessing "
-                f"contract makes images of {contract.size}. Put {contract.size} in the middle."
+                f"contract makes images of {contract.height}. Put {contract.height} in the middle."
             )
+    own = (contract.height, contract.width)
+    sides = [own] * 3 if sizes is None else [(size, size) for size in sizes]
     smallest, optimal, largest = (
-        (n, declared[1], *(size if side == _DYNAMIC else side for side in declared[2:]))
-        for n, size in zip(batch, sizes or (contract.size,) * 3, strict=True)
+        (n, declared[1], *(own if side == _DYNAMIC else side for side, own in pairs))
+        for n, pairs in zip(
+            batch, (zip(declared[2:], wanted, strict=True) for wanted in sides), strict=True
+        )
     )
     return smallest, optimal, largest

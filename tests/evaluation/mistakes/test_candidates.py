@@ -11,10 +11,12 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from edgeres.cli.options import contract_options
-from edgeres.core.contract import PRESETS, Color, Contract, ContractOptions, Interpolation
+from edgeres.core.contract import PRESETS, Color, Contract
+from edgeres.core.contract_options import ContractOptions
+from edgeres.core.resize import NO_RESIZE, Interpolation, shortest
 from edgeres.errors import ConfigError
 from edgeres.evaluation.mistakes.candidates import (
-    ShortSides,
+    ImageSizes,
     candidate_contracts,
     label_mappings,
     with_geometry,
@@ -24,7 +26,7 @@ from edgeres.images import normalise, prepare
 from edgeres.serialization import to_json
 
 IMAGENET, CAFFE, DIGITS = (PRESETS[name] for name in ("imagenet", "imagenet-caffe", "digits"))
-SIDES = ShortSides(shortest=240, longest=300)
+SIZES = ImageSizes(sizes=frozenset({(240, 300), (250, 300), (300, 300)}))
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
@@ -41,7 +43,7 @@ def numbers(contract: Contract) -> NDArray[np.float32]:
 
 def single(contract: Contract) -> dict[str, Contract]:
     """Returns the candidates of one mistake by that mistake."""
-    candidates = candidate_contracts(contract, SIDES)
+    candidates = candidate_contracts(contract, SIZES)
     return {s.mistakes[0]: s.contract for s in candidates if len(s.mistakes) == 1}
 
 
@@ -75,11 +77,17 @@ MISTAKES = {
         PRESETS["imagenet-inception"],
     ),
     "ImageNet's mean for CIFAR's": (PRESETS["cifar-imagenet-norm"], PRESETS["cifar"]),
-    "resized to the crop": (replace(IMAGENET, resize=224), IMAGENET),
-    "a margin cropped off": (IMAGENET, replace(IMAGENET, resize=224)),
-    "resized although it should not be": (IMAGENET, replace(IMAGENET, resize=None)),
-    "nearest for bilinear": (replace(IMAGENET, interpolation=Interpolation.NEAREST), IMAGENET),
-    "bilinear for bicubic": (IMAGENET, replace(IMAGENET, interpolation=Interpolation.BICUBIC)),
+    "resized to the crop": (replace(IMAGENET, resize=shortest(224)), IMAGENET),
+    "a margin cropped off": (IMAGENET, replace(IMAGENET, resize=shortest(224))),
+    "resized although it should not be": (IMAGENET, replace(IMAGENET, resize=NO_RESIZE)),
+    "nearest for bilinear": (
+        replace(IMAGENET, resize=shortest(256, interpolation=Interpolation.NEAREST)),
+        IMAGENET,
+    ),
+    "bilinear for bicubic": (
+        IMAGENET,
+        replace(IMAGENET, resize=shortest(256, interpolation=Interpolation.BICUBIC)),
+    ),
     "RGB without scaling for caffe's BGR": (replace(CAFFE, color=Color.RGB, mean=ZERO), CAFFE),
     "ImageNet's for caffe's": (IMAGENET, CAFFE),
 }
@@ -90,7 +98,7 @@ MISTAKES = {
 def test_the_correct_preprocessing_is_among_the_candidates(typed: str) -> None:
     """It makes the very numbers of an image that the network was trained on."""
     wrong, correct = MISTAKES[typed]
-    candidates = [s.contract for s in candidate_contracts(wrong, SIDES)]
+    candidates = [s.contract for s in candidate_contracts(wrong, SIZES)]
     assert any(np.allclose(numbers(c), numbers(correct), rtol=1e-5, atol=1e-5) for c in candidates)
 
 
@@ -99,7 +107,7 @@ def test_no_two_candidates_make_the_same_numbers(contract: Contract) -> None:
     """Nor does one make those of the present contract: each inference tells something."""
     inputs = [
         numbers(contract),
-        *(numbers(s.contract) for s in candidate_contracts(contract, SIDES)),
+        *(numbers(s.contract) for s in candidate_contracts(contract, SIZES)),
     ]
     texts = {array.round(4).tobytes() for array in inputs}
     assert len(texts) == len(inputs)
@@ -118,32 +126,32 @@ def test_mistakes_are_said_as_they_were_made() -> None:
 def test_two_mistakes_come_with_both_their_names() -> None:
     """Colour beside values, and geometry beside a candidate of one mistake."""
     wrong = replace(CAFFE, color=Color.RGB, mean=ZERO)
-    (pair,) = (s for s in candidate_contracts(wrong, SIDES) if s.contract == CAFFE)
+    (pair,) = (s for s in candidate_contracts(wrong, SIZES) if s.contract == CAFFE)
     assert len(pair.mistakes) == 2
-    first = candidate_contracts(IMAGENET, SIDES)[0]
-    beside = with_geometry(first, SIDES)
+    first = candidate_contracts(IMAGENET, SIZES)[0]
+    beside = with_geometry(first, SIZES)
     assert {s.mistakes[0] for s in beside} == {first.mistakes[0]}
     assert all(len(s.mistakes) == 2 for s in beside)
-    assert with_geometry(pair, SIDES) == ()
+    assert with_geometry(pair, SIZES) == ()
 
 
 def test_a_geometry_keeps_the_labels_of_what_it_is_added_to() -> None:
     """Else a pair would name two mistakes and correct one."""
     (low, *_) = label_mappings(10, (), ())
     mapped = Candidate(contract=IMAGENET, labels=low, mistakes=(low.mistake,))
-    beside = with_geometry(mapped, SIDES)
+    beside = with_geometry(mapped, SIZES)
     assert beside
     assert {(s.labels, s.mistakes[0]) for s in beside} == {(low, low.mistake)}
 
 
 def test_a_resize_that_changes_nothing_has_no_filter() -> None:
     """Images of the correct size are the same by every filter, and cannot be cropped larger."""
-    candidates = candidate_contracts(PRESETS["digits"], ShortSides(shortest=32, longest=32))
-    assert {s.contract.interpolation for s in candidates if s.contract.resize == 32} == {
-        Interpolation.BILINEAR
-    }
-    small = candidate_contracts(PRESETS["digits"], ShortSides(shortest=8, longest=8))
-    assert all(s.contract.resize is not None for s in small)
+    candidates = candidate_contracts(PRESETS["digits"], ImageSizes(sizes=frozenset({(32, 32)})))
+    assert {
+        s.contract.resize.interpolation for s in candidates if s.contract.resize.short == 32
+    } == {Interpolation.BILINEAR}
+    small = candidate_contracts(PRESETS["digits"], ImageSizes(sizes=frozenset({(8, 8)})))
+    assert all(s.contract.resize != NO_RESIZE for s in small)
 
 
 @click.command()
@@ -154,7 +162,7 @@ def print_contract(contract: ContractOptions) -> None:
 
 
 @pytest.mark.parametrize(
-    "candidate", candidate_contracts(IMAGENET, SIDES), ids=lambda s: str(s.contract)
+    "candidate", candidate_contracts(IMAGENET, SIZES), ids=lambda s: str(s.contract)
 )
 def test_the_options_make_the_contract(candidate: Candidate) -> None:
     """Read by the command line's own parser, they turn the present contract into the correct one."""
@@ -174,12 +182,14 @@ def test_one_value_is_told_by_its_option_and_several_by_a_preset() -> None:
     assert options_between(swapped, IMAGENET) == ("--color rgb",)
     assert options_between(IMAGENET, CAFFE) == ("--preset imagenet-caffe",)
     assert options_between(replace(IMAGENET, scale=1.0), IMAGENET) == ("--scale 1/255",)
-    assert options_between(IMAGENET, replace(IMAGENET, resize=None)) == ("--resize none",)
+    assert options_between(IMAGENET, replace(IMAGENET, resize=NO_RESIZE)) == ("--resize none",)
 
 
 def test_contracts_of_two_networks_are_refused() -> None:
     """No option of preprocessing changes what a network's input measures."""
-    with pytest.raises(ConfigError, match="Contracts of 224 and 32 pixels are for different"):
+    with pytest.raises(
+        ConfigError, match=r"Contracts of \(3, 224, 224\) and \(3, 32, 32\) are for different"
+    ):
         options_between(IMAGENET, DIGITS)
 
 

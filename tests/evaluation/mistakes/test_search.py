@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from worlds import COLORS, RIGHT, Painter, framed_colors, labelled, plain_colors
 
 from edgeres.core.contract import PRESETS, Color, Contract
+from edgeres.core.resize import shortest
 from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.evaluate import Predictions
 from edgeres.evaluation.mistakes import Diagnosis, diagnose, is_suspicious, search
@@ -27,7 +28,7 @@ from edgeres.testing import FakeRunner
 
 BGR = replace(RIGHT, color=Color.BGR)
 BARE = replace(RIGHT, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-CROPPED = replace(RIGHT, resize=37)
+CROPPED = replace(RIGHT, resize=shortest(37))
 COUNT = SCREENING + CONFIRMATION
 
 
@@ -116,7 +117,7 @@ def test_labels_and_crop_are_named_together(margin: int, shift: int, words: str 
     assert data.labels is not None
     data = replace(data, labels=data.labels + shift)
     runner = Painter(trained_on=CROPPED).runner()
-    diagnosis = diagnose(runner, data, replace(CROPPED, resize=32))
+    diagnosis = diagnose(runner, data, replace(CROPPED, resize=shortest(32)))
     mistakes = named(diagnosis)
     assert mistakes[0].startswith(("no margin is cropped off", "images are resized"))
     assert [mistake.startswith(words) for mistake in mistakes[1:] if words] == [True] * shift
@@ -128,7 +129,7 @@ def test_labels_and_crop_are_named_together(margin: int, shift: int, words: str 
 def test_colours_and_crop_are_named_together_beside_an_order_of_labels(margin: int) -> None:
     """Four classes that swap in pairs look like another order of labels, which takes no place."""
     runner = Painter(trained_on=CROPPED).runner()
-    fed = replace(CROPPED, resize=32, color=Color.BGR)
+    fed = replace(CROPPED, resize=shortest(32), color=Color.BGR)
     diagnosis = diagnose(runner, framed_colors(400, margin=margin, classes=10), fed)
     assert len(named(diagnosis)) == 2
     assert named(diagnosis)[0] == "red and blue are swapped, the network takes RGB"
@@ -142,7 +143,7 @@ def test_every_candidate_reads_the_labels_as_it_says() -> None:
     diagnosis = diagnose(
         Painter(trained_on=CROPPED).runner(),
         replace(data, labels=data.labels + 1),
-        replace(CROPPED, resize=32),
+        replace(CROPPED, resize=shortest(32)),
     )
     for candidate in (finding.candidate for finding in diagnosis.findings):
         mapped = candidate.labels is not None
