@@ -39,6 +39,7 @@ def export(
     shortcut: Shortcut | None = None,
     opset: int = 17,
     weights_key: str | None = None,
+    uniform_std: bool = False,
 ) -> OnnxArtifact:
     """Writes a trained checkpoint as ONNX, with its preprocessing inside. Needs the extra `export`.
 
@@ -55,6 +56,7 @@ def export(
         opset: ONNX operator set, 13 to 20.
         weights_key: key of the set of weights in the checkpoint, such as `state_dict`; None: the
             averaged one where there is one.
+        uniform_std: fold what differs of the channels' deviations into the first convolution.
 
     Raises:
         EdgeresError: the checkpoint cannot be read, trusted or fitted, the file would not compute
@@ -73,6 +75,7 @@ def export(
         shortcut=shortcut,
         opset=opset,
         weights_key=weights_key,
+        uniform_std=uniform_std,
     )
     artifact: OnnxArtifact = stage.export_model(request, output=Path(output))
     return artifact

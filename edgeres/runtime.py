@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.artifacts import EngineArtifact, is_engine, load_engine
-from edgeres.core.contract import Color, Contract
+from edgeres.core.contract import Color, Contract, OutputType
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.predictions import Prediction
 from edgeres.errors import ConfigError, RunnerError
@@ -109,7 +109,7 @@ class Classifier:
 
         Args:
             frames: one image or a list: NumPy arrays, (H, W, 3) or gray (H, W) uint8; images of
-                Pillow; paths of image files.
+                Pillow; paths of image files, or their bytes.
             color: `rgb` or `bgr`, the order of the channels of the arrays; for nothing else.
             top: classes for each image, or as many as there are.
 
@@ -283,20 +283,24 @@ def load(
 
 def open_classifier(engine: EngineArtifact, *, warmup: int = 1) -> Classifier:
     """Returns an engine that was read, open; see `load`."""
-    target = target_of(engine.manifest)
-    # How a plan ends nothing shows but the contract.
-    activation = (
-        "" if target.uses_gpu else final_activation(parse_model(engine.path, engine.content))
-    )
-    classifier = Classifier(
-        engine, target.open(engine), gives_probabilities=activation in _PROBABILITIES
-    )
+    runner = target_of(engine.manifest).open(engine)
+    classifier = Classifier(engine, runner, gives_probabilities=gives_probabilities(engine))
     try:
         classifier.warm_up(warmup)
     except BaseException:
         classifier.close()
         raise
     return classifier
+
+
+def gives_probabilities(engine: EngineArtifact) -> bool:
+    """Returns whether an engine ends in probabilities and not in logits."""
+    # How a plan ends nothing shows but the contract; an ONNX file of another tool shows it itself.
+    if engine.manifest.contract.output is OutputType.PROBABILITIES:
+        return True
+    if target_of(engine.manifest).uses_gpu:
+        return False
+    return final_activation(parse_model(engine.path, engine.content)) in _PROBABILITIES
 
 
 def _color(name: Color | str) -> Color:

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("images", "networks", "quantization"),
     ("targets",),
     ("runtime",),
-    ("calibration", "evaluation"),
+    ("calibration", "evaluation", "deploy"),
     ("report",),
     ("workflows",),
     ("api", "cli"),

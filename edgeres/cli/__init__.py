@@ -43,6 +43,7 @@ SHORT_HELP = {
     "build-engine": "Build an INT8, FP16, FP32 or mixed engine.",
     "bench": "Compare an engine with the FP32 reference.",
     "predict": "Classify images with an engine.",
+    "deploy": "Hand an engine on to Triton, DeepStream or a program.",
     "compare": "Set engines side by side: accuracy against latency.",
     "inspect": "Show what a model, table or engine is.",
     "explain": "Show what an architecture consists of.",

@@ -52,6 +52,11 @@ def complete_architecture(
     type=Names([Shortcut.A, Shortcut.B], case_sensitive=True),
     help="Shortcut of a CIFAR net.",
 )
+@click.option(
+    "--uniform-std",
+    is_flag=True,
+    help="One deviation for all channels, as DeepStream has; the rest goes into the first layer.",
+)
 @click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
 @output_option("The ONNX file.")
 @common_options
@@ -65,6 +70,7 @@ def export(
     bn_eps: float | None,
     shortcut: Shortcut | None,
     opset: int,
+    uniform_std: bool,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -98,6 +104,7 @@ def export(
         shortcut=shortcut,
         opset=opset,
         weights_key=weights_key,
+        uniform_std=uniform_std,
     )
     artifact = stage.export_model(request, output=output)
     if as_json:

@@ -15,6 +15,7 @@ from edgeres.images.dataset import (
 from edgeres.images.decode import decode, rgb_pixels
 from edgeres.images.distinct import DistinctImages, distinct_images, without_copies
 from edgeres.images.embedded import embedded_digits, embedded_path
+from edgeres.images.encode import png_bytes
 from edgeres.images.frames import Frame, frame_pixels, states_color
 from edgeres.images.load import image_files, load_dataset
 from edgeres.images.prepare import is_kept, normalise, prepare
@@ -42,6 +43,7 @@ __all__ = [
     "normalise",
     "noting_turned",
     "order_classes",
+    "png_bytes",
     "prepare",
     "rgb_pixels",
     "select",

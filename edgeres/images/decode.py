@@ -15,10 +15,12 @@ except where those lose what is in the file:
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,12 +79,26 @@ def decode(path: Path) -> DecodedImage:
         DataError: the file is missing, empty, truncated, corrupt or no image, is larger than
             `MAX_PIXELS`, has transparent pixels, or holds numbers without a range.
     """
+    with open_input(path, IMAGE) as file:
+        return _decoded(file, f"{path}", os.fstat(file.fileno()).st_size)
+
+
+def decode_bytes(content: bytes, name: str) -> DecodedImage:
+    """Returns the image of an encoded file in memory; see `decode`.
+
+    Args:
+        content: the file's bytes.
+        name: what a message calls it.
+    """
+    return _decoded(io.BytesIO(content), name, len(content))
+
+
+def _decoded(file: BinaryIO, name: str, size: int) -> DecodedImage:
     with (
-        open_input(path, IMAGE) as file,
-        foreign_parser(partial(_undecodable, f"{path}", os.fstat(file.fileno()).st_size)),
+        foreign_parser(partial(_undecodable, name, size)),
         Image.open(file, formats=FORMATS) as image,
     ):
-        pixels = rgb_pixels(image, str(path))
+        pixels = rgb_pixels(image, name)
         # After decoding: Pillow turns a TIFF itself and takes its tag away then.
         return DecodedImage(pixels=pixels, orientation=orientation_of(image))
 

@@ -15,10 +15,10 @@ from PIL import Image
 from edgeres.core.contract import Color
 from edgeres.core.resize import ResizeLibrary
 from edgeres.errors import ConfigError, DataError
-from edgeres.images.decode import DecodedImage, decode, orientation_of, rgb_pixels
+from edgeres.images.decode import DecodedImage, decode, decode_bytes, orientation_of, rgb_pixels
 
-Frame = NDArray[np.uint8] | Image.Image | str | Path
-"""(H, W, 3) or gray (H, W) uint8, an image of Pillow, or the path of an image file."""
+Frame = NDArray[np.uint8] | Image.Image | str | Path | bytes
+"""(H, W, 3) or gray (H, W) uint8, an image of Pillow, the path of an image file, or its bytes."""
 
 
 def frame_pixels(
@@ -31,7 +31,7 @@ def frame_pixels(
     """Returns the pixels of a frame, (H, W, 3) uint8 RGB; only to be read.
 
     Args:
-        frame: an array, an image of Pillow, or a path.
+        frame: an array, an image of Pillow, a path, or the bytes of an image file.
         color: order of the channels of an array; None where no frame is an array of three.
         name: what a message calls an array or an image of Pillow.
         library: of the contract; OpenCV turns an image as its EXIF has it.
@@ -42,6 +42,8 @@ def frame_pixels(
     """
     if isinstance(frame, str | Path):
         return decode(Path(frame)).as_read_by(library)
+    if isinstance(frame, bytes):
+        return decode_bytes(frame, name).as_read_by(library)
     if isinstance(frame, Image.Image):
         pixels = rgb_pixels(frame, name)
         decoded = DecodedImage(pixels=pixels, orientation=orientation_of(frame))
@@ -49,7 +51,7 @@ def frame_pixels(
     if not isinstance(frame, np.ndarray):
         raise DataError(
             f"{name} is a {type(frame).__name__}; expected a NumPy array, an image of Pillow, a "
-            "path, or a list of these."
+            "path, the bytes of an image file, or a list of these."
         )
     if frame.dtype != np.uint8:
         raise DataError(

@@ -53,6 +53,12 @@ class Target(ABC):
     builder apply."""
     evaluates_references: bool = False
     """Whether FP32 references and simulations are evaluated on it: one target does."""
+    triton_platform: str | None = None
+    """Triton's name of the backend that serves its engines; None where there is none."""
+    program_imports: tuple[str, ...] = ()
+    """What a Python program imports to run its engines."""
+    program_requirements: tuple[str, ...] = ()
+    """Packages that such a program needs."""
     is_simulated: bool = False
     """Whether `bench --simulate` stands for its placement: one target's does."""
 

@@ -9,6 +9,7 @@ from edgeres.workflows.build import BuildInputs, SelectionData, build_from_model
 from edgeres.workflows.calibrate import calibrate_model, load_normalized
 from edgeres.workflows.compare import rank_runs
 from edgeres.workflows.demo import DemoResult, run_demo
+from edgeres.workflows.deploy import deploy_engine
 from edgeres.workflows.inspect import inspect_artifact
 from edgeres.workflows.predict import PredictInputs, predict_images
 from edgeres.workflows.torch_modules import export_stage, gradient_stage
@@ -23,6 +24,7 @@ __all__ = [
     "build_from_model",
     "calibrate_model",
     "check_trt_cache",
+    "deploy_engine",
     "emit_trt_cache",
     "export_stage",
     "gradient_stage",

@@ -13,6 +13,7 @@ from edgeres.input_files import CLASS_NAMES, read_text
 from edgeres.networks.load import load_trained
 from edgeres.networks.onnx_export import export_onnx
 from edgeres.networks.specification import Shortcut, Stem
+from edgeres.networks.uniform_std import with_uniform_std
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class ExportRequest:
     opset: int = 17
     weights_key: str | None = None
     """Key of the set of weights in the checkpoint; None: the averaged one where there is one."""
+    uniform_std: bool = False
+    """Fold what differs of the channels' deviations into the first convolution."""
 
 
 def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
@@ -65,11 +68,14 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         default = "cifar"
     else:
         default = "imagenet-caffe" if spec is not None and spec.stride_in_1x1 else "imagenet"
+    contract, module = request.contract.resolve(trained.contract or default), trained.module
+    if request.uniform_std:
+        module, contract = with_uniform_std(module, contract)
     config = OnnxExportRequest(
-        contract=request.contract.resolve(trained.contract or default),
+        contract=contract,
         classes=classes,
         architecture=trained.name,
         checkpoint_sha256=trained.checkpoint_sha256,
         opset=request.opset,
     )
-    return export_onnx(trained.module, config, output=output)
+    return export_onnx(module, config, output=output)

@@ -23,6 +23,7 @@ LINES = {
     "build-engine": "build-engine {model} --calib-data {train} -o {output}",
     "bench": "bench {engine} --reference {model} --data {test} " + QUICK,
     "predict": "predict {engine} {picture}",
+    "deploy": "deploy {engine} --to python -o {output}",
     "compare": "compare {output}.new.json {output}.old.json",
     "inspect": "inspect {engine}",
     "explain": "explain resnet20",

@@ -31,6 +31,7 @@ LINES = (
     "bench {engine} --reference {reference} --data {data} --baseline {baseline} --report {html} "
     "--markdown {markdown} --junit {junit}",
     "predict {engine} {images} --reference {reference} --csv {csv}",
+    "deploy {engine} --to python --image {image} --verdict {verdict} --reference {reference}",
     "compare {verdicts}",
     "inspect {path}",
     "explain resnet18 --svg {svg}",
@@ -41,7 +42,7 @@ OUTPUTS = frozenset(
     {"output", "emit_trt_cache", "timing_cache", "html", "markdown", "junit", "svg", "csv"}
 )
 
-FOLDERS = frozenset({("bench", "loadgen_logs"), ("demo", "keep")})
+FOLDERS = frozenset({("bench", "loadgen_logs"), ("demo", "keep"), ("deploy", "output")})
 """Outputs of which only a folder is named."""
 
 DATA = frozenset({"data", "calib_data", "judge_data"})

@@ -26,6 +26,7 @@ def test_arrays_pictures_and_paths_are_the_same_pixels(tmp_path: Path) -> None:
         (Image.fromarray(RGB), None),
         (tmp_path / "a.png", None),
         (str(tmp_path / "a.png"), None),
+        ((tmp_path / "a.png").read_bytes(), None),
     ):
         assert np.array_equal(frame_pixels(frame, color, name="x"), RGB)
 
@@ -63,7 +64,8 @@ def test_an_order_is_never_guessed() -> None:
         (np.zeros((5, 4, 1), np.uint8), r"Pass frame\[..., 0\] for gray"),
         (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\); expected \(height, width, 3\)"),
         (np.zeros((5, 0), np.uint8), r"shape \(5, 0\)"),
-        (b"\x89PNG", "is a bytes; expected a NumPy array, an image of Pillow, a path"),
+        (b"\x89PNG", r"The frame is no image that can be decoded \(4 bytes\)"),
+        ({}, "is a dict; expected a NumPy array, an image of Pillow, a path"),
         (None, "is a NoneType"),
     ],
 )

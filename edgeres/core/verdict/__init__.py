@@ -42,7 +42,7 @@ from edgeres.core.verdict.regression import (
     Regression,
     Standing,
 )
-from edgeres.core.verdict.saved import load_run
+from edgeres.core.verdict.saved import evaluated_engine, load_run
 from edgeres.core.verdict.verdict import Energies, Verdict
 
 __all__ = [
@@ -85,6 +85,7 @@ __all__ = [
     "TailCount",
     "Verdict",
     "conclude",
+    "evaluated_engine",
     "load_run",
     "processors_of",
 ]

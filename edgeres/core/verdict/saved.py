@@ -94,8 +94,7 @@ def load_run(path: Path) -> PastRun:
     Raises:
         ArtifactError: the file is unreadable, or no verdict of this version.
     """
-    remedy = f"Run it again: edgeres bench ... --json > {path.name}"
-    verdict = load_document(path, SavedVerdict, remedy=remedy, partial=True)
+    verdict = _load(path)
     accuracy, provenance, energy = verdict.accuracy, verdict.provenance, verdict.energy
     findings = () if verdict.stability is None else verdict.stability.findings
     return PastRun(
@@ -116,3 +115,17 @@ def load_run(path: Path) -> PastRun:
         disturbances=tuple(one.sentence for one in disturbing(findings)),
         joules_per_image=None if energy is None else energy.engine.joules_per_image,
     )
+
+
+def evaluated_engine(path: Path) -> str:
+    """Returns the SHA-256 of the engine that a verdict in a file is on.
+
+    Raises:
+        ArtifactError: the file is unreadable, or no verdict of this version.
+    """
+    return _load(path).provenance.engine.sha256
+
+
+def _load(path: Path) -> SavedVerdict:
+    remedy = f"Run it again: edgeres bench ... --json > {path.name}"
+    return load_document(path, SavedVerdict, remedy=remedy, partial=True)

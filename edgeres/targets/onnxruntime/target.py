@@ -132,4 +132,7 @@ TARGET = OnnxRuntimeTarget(
     uses_gpu=False,
     takes_profile=False,
     evaluates_references=True,
+    triton_platform="onnxruntime_onnx",
+    program_imports=("import onnxruntime",),
+    program_requirements=("onnxruntime>=1.20",),
 )

@@ -118,6 +118,16 @@ TARGETS = tuple(
         timings=tuple(Timing),
         uses_gpu=True,
         takes_profile=True,
+        # Neither Triton nor DeepStream loads plans of TensorRT for RTX.
+        triton_platform="tensorrt_plan" if name == TENSORRT else None,
+        program_imports=(
+            "import pycuda.driver as cuda",
+            "import tensorrt" if name == TENSORRT else f"import {module.name} as tensorrt",
+        ),
+        program_requirements=(
+            "tensorrt" if name == TENSORRT else "tensorrt-rtx-cu13",
+            "pycuda",
+        ),
         is_simulated=name == TENSORRT,
     )
     for name, module in MODULES.items()

@@ -1,0 +1,63 @@
+"""A folder of files, written whole or not at all."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+from edgeres.errors import ArtifactError, ConfigError
+
+Files = Mapping[str, bytes]
+"""Contents by the path in a folder, with forward slashes."""
+
+
+def check_new_folder(path: Path) -> None:
+    """Checks that a folder is new or empty, so that nothing of another deployment stays in it.
+
+    Raises:
+        ConfigError: it has files, or is a file.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() or path.is_symlink():
+        raise ConfigError(
+            f"{path} is there already, and a deployment is not mixed with other files. Remove it, "
+            "or pass another folder with -o."
+        )
+
+
+def write_folder(path: Path, files: Files) -> None:
+    """Writes files below a folder that is new or empty.
+
+    Raises:
+        ConfigError: the folder has files.
+        ArtifactError: a file cannot be written; nothing is left then.
+    """
+    check_new_folder(path)
+    # Beside it, since a rename is atomic only within one file system.
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        for name, content in files.items():
+            file = temporary / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        if path.is_dir():
+            path.rmdir()
+        temporary.rename(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} was not written: {error.strerror or error}. Choose a folder that you may write."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def template(name: str, **values: object) -> str:
+    """Returns a text of `templates` with `@KEY@` replaced by the values of its keys."""
+    text = (resources.files("edgeres.deploy") / "templates" / name).read_text(encoding="utf-8")
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", str(value))
+    return text

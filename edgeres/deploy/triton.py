@@ -1,0 +1,223 @@
+"""A model repository of Triton Inference Server.
+
+A plan, and with `--tensors` an ONNX file, is served by the runtime's own backend, which takes what
+the network takes. An engine of the CPU is served by Triton's Python backend, which takes images
+and answers with labels: preprocessing is edgeres' own, so its labels are bench's.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edgeres.core.artifacts import EngineArtifact, manifest_path
+from edgeres.core.deployment import DeployRequest
+from edgeres.deploy.folder import Files, template
+from edgeres.deploy.golden import TOP, GoldenPair
+from edgeres.deploy.pbtxt import Literal, Message, render
+from edgeres.deploy.repository import (
+    CONFIG,
+    DATA_TYPES,
+    MODEL_FILES,
+    EngineInterface,
+    check_repository,
+    interface_of,
+)
+from edgeres.errors import ConfigError
+from edgeres.serialization import json_text
+from edgeres.targets.base import target_of
+from edgeres.version import __version__
+
+LABELS = "labels.txt"
+IMAGE_BATCH = 16
+"""Largest batch of an engine that takes any."""
+
+_DELAY_US = 1000
+"""How long a request waits for others to be batched with; latency that bench did not measure."""
+
+
+def triton_files(
+    engine: EngineArtifact, request: DeployRequest, golden: GoldenPair | None
+) -> Files:
+    """Returns the files of a repository with one model, which `check_repository` has accepted.
+
+    Raises:
+        ConfigError: Triton cannot serve the engine as it was built or named.
+    """
+    name = model_name(engine.path)
+    on_gpu = target_of(engine.manifest).uses_gpu
+    labels = label_file(engine.manifest.classes)
+    if on_gpu or request.tensors:
+        interface = interface_of(engine, on_gpu=on_gpu)
+        files = _tensor_model(name, engine, request, interface, labels)
+        check_repository(
+            {path.removeprefix("models/"): text for path, text in files.items()}, name, interface
+        )
+        asks = "tensor"
+    else:
+        files = _image_model(name, engine, request)
+        asks = "image"
+    golden_files = _golden_files(golden, name, asks, engine)
+    readme = template(
+        f"triton_{asks}.md",
+        NAME=name,
+        ENGINE=engine.path.name,
+        VERSION=__version__,
+        CONTRACT=engine.manifest.contract,
+        GOLDEN="golden.json" if golden else "(none: the engine does not run where it was deployed)",
+    )
+    return {**files, **golden_files, "README.md": readme.encode()}
+
+
+def model_name(path: Path) -> str:
+    """Returns a file's name as the name of a model: `resnet50.int8.plan` is `resnet50_int8`."""
+    return (
+        re.sub(r"[^A-Za-z0-9_-]+", "_", path.name.removesuffix(path.suffix)).strip("_") or "model"
+    )
+
+
+def label_file(classes: tuple[str, ...]) -> bytes:
+    """Returns class names, one a line; empty where the engine has none.
+
+    Raises:
+        ConfigError: a name has a line break, and would be two labels.
+    """
+    for index, name in enumerate(classes):
+        if len(name.splitlines()) > 1:
+            raise ConfigError(
+                f"The name of class {index} has a line break ({name!r}), and a file of labels has "
+                "one name a line. Export the model with --labels of single lines."
+            )
+    return "".join(f"{name}\n" for name in classes).encode()
+
+
+def _tensor_model(
+    name: str,
+    engine: EngineArtifact,
+    request: DeployRequest,
+    interface: EngineInterface,
+    labels: bytes,
+) -> Files:
+    """Returns a model that the backend of the engine's runtime serves."""
+    platform = target_of(engine.manifest).triton_platform
+    if platform is None:
+        raise ConfigError(
+            f"{engine.path} is an engine for {engine.manifest.target}, which Triton has no backend "
+            "for. Build it with --target tensorrt, or deploy it to python."
+        )
+    if interface.on_gpu and interface.smallest > 1 and interface.smallest != interface.largest:
+        raise ConfigError(
+            f"{engine.path} takes batches of {interface.smallest} to {interface.largest}, and "
+            "Triton sends any from 1 up. Build it with --batch "
+            f"1:{interface.smallest}:{interface.largest}."
+        )
+    fixed = interface.input.shape[0] is not None
+    largest = 0 if fixed else interface.largest or IMAGE_BATCH
+    dims = tuple(-1 if n is None else n for n in interface.input.shape[0 if fixed else 1 :])
+    outputs = tuple(-1 if n is None else n for n in interface.output.shape[0 if fixed else 1 :])
+    output: dict[str, tuple[object, ...]] = {
+        "name": (interface.output.name,),
+        "data_type": (Literal(DATA_TYPES[interface.output.dtype]),),
+        "dims": outputs,
+    }
+    if labels:
+        output["label_filename"] = (LABELS,)
+    data_type = Literal(DATA_TYPES[interface.input.dtype])
+    config: dict[str, tuple[object, ...]] = {
+        "name": (name,),
+        "platform": (platform,),
+        "max_batch_size": (largest,),
+        "input": ({"name": (interface.input.name,), "data_type": (data_type,), "dims": dims},),
+        "output": (output,),
+        "instance_group": (_instances(request, on_gpu=interface.on_gpu),),
+    }
+    batch = engine.manifest.batch
+    if largest > 1:
+        preferred = {} if batch is None or batch[1] < 2 else {"preferred_batch_size": (batch[1],)}
+        config["dynamic_batching"] = ({**preferred, "max_queue_delay_microseconds": (_DELAY_US,)},)
+    if largest and all(size > 0 for size in dims):
+        zero = {"data_type": (data_type,), "dims": dims, "zero_data": (True,)}
+        config["model_warmup"] = (
+            {
+                "name": ("first inference",),
+                "batch_size": (1,),
+                "inputs": ({"key": (interface.input.name,), "value": (zero,)},),
+            },
+        )
+    files = {
+        f"models/{name}/{CONFIG}": _config_text(config, engine),
+        f"models/{name}/1/{MODEL_FILES[platform]}": engine.content,
+    }
+    return {**files, **({f"models/{name}/{LABELS}": labels} if labels else {})}
+
+
+def _image_model(name: str, engine: EngineArtifact, request: DeployRequest) -> Files:
+    """Returns a model of the Python backend, which takes images."""
+    classes = engine.manifest.output.shape[-1] or TOP
+    top = min(TOP, classes)
+    batch = engine.manifest.batch
+
+    def tensor(name: str, kind: str, dims: tuple[int, ...], *, optional: bool = False) -> Message:
+        more = {"optional": (True,)} if optional else {}
+        return {"name": (name,), "data_type": (Literal(kind),), "dims": dims, **more}
+
+    config: Message = {
+        "name": (name,),
+        "backend": ("python",),
+        "max_batch_size": (IMAGE_BATCH if batch is None else batch[2],),
+        "input": (
+            # One of the two: an encoded file, or a frame in RGB.
+            tensor("IMAGE", "TYPE_STRING", (1,), optional=True),
+            tensor("FRAME", "TYPE_UINT8", (-1, -1, 3), optional=True),
+        ),
+        "output": (
+            tensor("LABEL", "TYPE_STRING", (top,)),
+            tensor("INDEX", "TYPE_INT32", (top,)),
+            tensor("PROBABILITY", "TYPE_FP32", (top,)),
+        ),
+        "instance_group": (_instances(request, on_gpu=False),),
+        "dynamic_batching": ({"max_queue_delay_microseconds": (_DELAY_US,)},),
+    }
+    file = f"engine{engine.path.suffix}"
+    folder = f"models/{name}/1"
+    return {
+        f"models/{name}/{CONFIG}": _config_text(config, engine),
+        f"{folder}/model.py": template("triton_model.py.txt", ENGINE=file, TOP=top).encode(),
+        f"{folder}/{file}": engine.content,
+        # The contract of an engine that carries none is in it too.
+        f"{folder}/{manifest_path(Path(file)).name}": json_text(engine.manifest).encode(),
+    }
+
+
+def _instances(request: DeployRequest, *, on_gpu: bool) -> Message:
+    kind = Literal("KIND_GPU" if on_gpu else "KIND_CPU")
+    return {"count": (request.instances,), "kind": (kind,)}
+
+
+def _config_text(config: Message, engine: EngineArtifact) -> bytes:
+    head = f"# {engine.path.name}, by edgeres {__version__}: {engine.manifest.contract}\n"
+    return f"{head}{render(config)}\n".encode()
+
+
+def _golden_files(golden: GoldenPair | None, name: str, asks: str, engine: EngineArtifact) -> Files:
+    """Returns the golden pair and the program that asks the server for it."""
+    if golden is None:
+        return {}
+    manifest = engine.manifest
+    client = template(
+        f"triton_{asks}_client.py.txt",
+        NAME=name,
+        IMAGE=golden.name,
+        INPUT=manifest.input.name,
+        OUTPUT=manifest.output.name,
+        TYPE=DATA_TYPES[manifest.input.dtype].removeprefix("TYPE_"),
+        SHAPE=list(golden.tensor.shape),
+    )
+    files = {
+        golden.name: golden.content,
+        "golden.json": golden.expected.encode(),
+        "client.py": client.encode(),
+    }
+    if asks == "tensor":
+        files["golden.bin"] = golden.tensor.tobytes()
+    return files
