@@ -21,7 +21,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
 from edgeres.errors import ArtifactError
 from edgeres.files import atomic_write
-from edgeres.graph_checks import check_one_image, low_precision
+from edgeres.graph_checks import check_one_image, final_activation, low_precision
 from edgeres.graph_names import free_added_names
 from edgeres.input_files import MODEL, read_bytes
 from edgeres.serialization import from_json, parse_json, to_json
@@ -208,7 +208,9 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
     if len(inputs) != 1 or len(outputs) != 1:
         raise ArtifactError(
             f"{path} has the inputs {[t.name for t in inputs]} and outputs "
-            f"{[t.name for t in outputs]}; edgeres takes classifiers with one of each."
+            f"{[t.name for t in outputs]}; edgeres takes classifiers with one of each. "
+            "Keep the part from the images to the logits, in Python: "
+            f"onnx.utils.extract_model('{path.name}', 'part.onnx', ['IMAGES'], ['LOGITS'])"
         )
     if len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
         raise ArtifactError(
@@ -249,6 +251,7 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
         sha256=sha256,
         input=inputs[0],
         output=outputs[0],
+        activation=final_activation(model),
         contract=metadata.contract,
         classes=metadata.classes,
         architecture=metadata.architecture,

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.core.artifacts import EngineArtifact, is_engine, load_engine
+from edgeres.core.artifacts import PROBABILITIES, EngineArtifact, is_engine, load_engine
 from edgeres.core.contract import Color, Contract, OutputType
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.predictions import Prediction
 from edgeres.errors import ConfigError, RunnerError
-from edgeres.graph_checks import final_activation
 from edgeres.images import Frame, frame_pixels, normalise, prepare, states_color
 from edgeres.names import nearest
-from edgeres.onnx_file import load_onnx, parse_model
+from edgeres.onnx_file import load_onnx
 from edgeres.targets.base import target_of
 from edgeres.targets.loading import load_any_engine
 from edgeres.targets.runner import BatchLimited, Runner
@@ -37,8 +36,6 @@ BATCH = 16
 """Images per inference of a longer list; bench's own default, so that its logits are met."""
 
 _MAX_THREADS = 8
-_PROBABILITIES = frozenset({"Softmax", "Sigmoid"})
-"""Operators whose outputs are probabilities; the softmax of log-probabilities is their own."""
 
 
 class Classifier:
@@ -295,12 +292,11 @@ def open_classifier(engine: EngineArtifact, *, warmup: int = 1) -> Classifier:
 
 def gives_probabilities(engine: EngineArtifact) -> bool:
     """Returns whether an engine ends in probabilities and not in logits."""
-    # How a plan ends nothing shows but the contract; an ONNX file of another tool shows it itself.
-    if engine.manifest.contract.output is OutputType.PROBABILITIES:
-        return True
-    if target_of(engine.manifest).uses_gpu:
-        return False
-    return final_activation(parse_model(engine.path, engine.content)) in _PROBABILITIES
+    manifest = engine.manifest
+    # The contract is of our own exports; what another tool's model ends in, its graph showed.
+    return (
+        manifest.contract.output is OutputType.PROBABILITIES or manifest.activation in PROBABILITIES
+    )
 
 
 def _color(name: Color | str) -> Color:

@@ -42,6 +42,11 @@ class TensorSpec:
     dtype: str = "float32"
 
 
+PROBABILITIES = frozenset({"Softmax", "Sigmoid"})
+"""Operators at the end of a network whose outputs are probabilities and no logits. LogSoftmax is
+none: the softmax of log-probabilities gives the probabilities, as that of logits does."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerPrecision:
     """Precision that one operator of the network was lowered to, and why."""
@@ -89,6 +94,8 @@ class OnnxArtifact:
     checkpoint_sha256: str | None = None
     batch: int | None = None
     """The one batch that the file was exported for; None where it takes any."""
+    activation: str = ""
+    """Operator that it ends in, such as Softmax; empty for logits."""
     precision: Precision | None = None
     """Of a file that is quantized or of less than FP32, where it was inspected; else None."""
     layers: tuple[LayerPrecision, ...] = ()
@@ -161,6 +168,8 @@ class Manifest:
     classes: tuple[str, ...]
     input: TensorSpec
     output: TensorSpec
+    activation: str = ""
+    """Operator that the network ends in, such as Softmax; empty for logits."""
     calibration_images: tuple[str, ...] = ()
     """Hashes of the images that the engine was calibrated on."""
     layers: tuple[LayerPrecision, ...] = field(default=())

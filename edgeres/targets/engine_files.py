@@ -57,6 +57,7 @@ def save_engine(
         classes=network.source.classes,
         input=network.source.input,
         output=network.source.output,
+        activation=network.source.activation,
         calibration_images=() if table is None else table.data.image_hashes,
         layers=network.layers,
         search=network.search,

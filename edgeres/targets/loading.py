@@ -98,6 +98,7 @@ def _onnx_engine(
         classes=artifact.classes or (() if reference is None else reference.classes),
         input=artifact.input,
         output=artifact.output,
+        activation=artifact.activation,
         layers=layers,
         batch=None if batch is None else (batch, batch, batch),
     )
@@ -134,6 +135,7 @@ def _trusted_plan(
         output=TensorSpec(name="logits", shape=(None, None))
         if reference is None
         else reference.output,
+        activation="" if reference is None else reference.activation,
     )
     return EngineArtifact(path=path, manifest=manifest, content=content)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from edgeres.core.artifacts import (
-    FOREIGN,
+    PROBABILITIES,
     EngineArtifact,
     LayerPrecision,
     contract_of,
@@ -25,9 +25,9 @@ from edgeres.core.verdict import Check, DataRecord, FileRecord, Provenance
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks, foreign_notes
 from edgeres.evaluation.evaluate import Outcomes
-from edgeres.graph_checks import final_activation, low_precision
+from edgeres.graph_checks import low_precision
 from edgeres.normalization import normalize
-from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx, parse_model
+from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx
 from edgeres.quantization.lowering import check_table
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import Target, simulated_target, target_of
@@ -51,13 +51,12 @@ class Reference:
     model: LoadedModel | None
     """The FP32 model; None where it is an engine, or quantized."""
     activation: str
-    """Operator that a network ends in, such as Softmax; empty for logits, and for a plan."""
+    """Operator that it ends in, such as Softmax; empty for logits."""
 
     @property
     def gives_probabilities(self) -> bool:
         """Whether its outputs, and the engine's, are probabilities and no logits."""
-        # The softmax of log-probabilities gives the probabilities, as that of logits does.
-        return self.activation in {"Softmax", "Sigmoid"}
+        return self.activation in PROBABILITIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,13 +165,11 @@ def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             sha256=other.manifest.engine_sha256,
             model_sha256=other.manifest.model_sha256,
             model=None,
-            # Nothing shows how a plan ends.
-            activation=""
-            if target.uses_gpu
-            else final_activation(parse_model(other.path, other.content)),
+            activation=other.manifest.activation,
         )
         # Other weights than the engine's are allowed here: two engines are compared as they are.
         engine = load_any_engine(inputs.engine, reference=other.manifest, trust=inputs.trust)
+        _check_heads(engine, reference)
         return BenchPair(engine=_evaluated(engine, config), reference=reference)
     model = (load_onnx if inputs.quantized_reference else load_fp32)(inputs.reference)
     quantized = low_precision(model.proto)
@@ -240,10 +237,8 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
 
 
 def _check_heads(engine: EngineArtifact, reference: Reference) -> None:
-    """Refuses an engine of another tool that ends in probabilities where its reference does not."""
-    if FOREIGN not in engine.manifest.flags:
-        return
-    ends = final_activation(parse_model(engine.path, engine.content))
+    """Refuses an engine that ends in probabilities where its reference does not, or otherwise."""
+    ends = engine.manifest.activation
     if ends != reference.activation:
         shown = [
             f"in {activation}" if activation else "in logits"
@@ -263,7 +258,7 @@ def _model_reference(model: LoadedModel, contract: Contract) -> Reference:
         sha256=sha256,
         model_sha256=sha256,
         model=model,
-        activation=final_activation(model.proto),
+        activation=model.artifact.activation,
     )
 
 

@@ -22,7 +22,6 @@ from edgeres.core.table import (
     save_table,
 )
 from edgeres.files import check_outputs
-from edgeres.graph_checks import final_activation
 from edgeres.images import batches, load_dataset, noting_turned, select, take, turned_note
 from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32
@@ -64,7 +63,7 @@ def calibrate_model(
     loaded = load_fp32(model) if isinstance(model, Path) else model
     contract = contract_of(loaded.artifact, options)
     loaded = normalize(loaded, contract)
-    warn_of_activation(loaded.artifact.path, final_activation(loaded.proto))
+    warn_of_activation(loaded.artifact.path, loaded.artifact.activation)
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     turned: list[int] = []
     with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:

@@ -31,6 +31,7 @@ def bench(
     """Returns how bench ended and the verdict that it printed as JSON."""
     words = ("bench", engine, "--reference", model, "--data", data, *brief.split(), *options)
     result = run(*words, "--json")
+    assert result.stdout, result.stderr
     return result, json.loads(result.stdout)
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from commands import refusal, run
-from digits import QUICK, Digits
-from onnx import helper, numpy_helper
+from commands import passed, refusal, run
+from digits import QUICK, Digits, save_manifest
+from onnx import TensorProto, helper, numpy_helper
 from seeds import alarms, arrays, bench, fp32_engine, reasons, save_arrays
 
+from edgeres.core.artifacts import load_engine
+from edgeres.core.bench_requests import BenchInputs, BenchRequest
+from edgeres.evaluation import coverage
 from edgeres.onnx_file import load_onnx, save_model
-from edgeres.workflows.bench_pair import Reference
+from edgeres.targets.base import find_target
+from edgeres.targets.tensorrt.target import TensorRTTarget
+from edgeres.workflows.bench_pair import Reference, load_pair
 
 
 def with_end(digits: Digits, path: Path, *operators: str) -> Path:
@@ -52,6 +58,42 @@ def with_mixed_batch(digits: Digits, path: Path) -> Path:
     return path
 
 
+def with_output(digits: Digits, path: Path, kind: str) -> Path:
+    """Writes the digits' network with an output of another kind than a row of logits."""
+    loaded = load_onnx(digits.model)
+    graph, make = loaded.proto.graph, helper.make_node
+    last = next(node for node in graph.node if "logits" in node.output)
+
+    def value(name: str, *dims: str | int, dtype: int = TensorProto.FLOAT) -> None:
+        graph.output.append(helper.make_tensor_value_info(name, dtype, dims))
+
+    if kind == "two_outputs":
+        # A pooled feature map serves as well as any.
+        graph.node.append(make("Flatten", ["logits"], ["features"]))
+        value("features", "batch", 10)
+    else:
+        last.output[0] = "scores"
+        del graph.output[:]
+    if kind in {"one_value", "open_one"}:
+        graph.node.append(make("ReduceMax", ["scores"], ["logits"], axes=[1], keepdims=1))
+        value("logits", "batch", 1 if kind == "one_value" else "classes")
+    elif kind == "rank_4":
+        shape = numpy_helper.from_array(np.array([0, 0, 1, 1]), "four")
+        graph.initializer.append(shape)
+        graph.node.append(make("Reshape", ["scores", "four"], ["logits"]))
+        value("logits", "batch", 10, 1, 1)
+    elif kind == "class_index":
+        graph.node.append(make("ArgMax", ["scores"], ["logits"], axis=1, keepdims=1))
+        value("logits", "batch", 2, dtype=TensorProto.INT64)
+    elif kind == "open":
+        graph.node.append(make("Identity", ["scores"], ["logits"]))
+        value("logits", "batch", "classes")
+    # Such files are others': our own have one row of logits, and their contract with it.
+    del loaded.proto.metadata_props[:]
+    path.write_bytes(loaded.proto.SerializeToString())
+    return path
+
+
 @pytest.fixture(scope="module")
 def swapped(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test images with the labels 3 and 5 exchanged, as by two class folders."""
@@ -60,6 +102,9 @@ def swapped(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     other[labels == 3], other[labels == 5] = 5, 3
     return save_arrays(tmp_path_factory.mktemp("swapped") / "swapped.npz", images, other)
 
+
+TO_FP32 = ("--precision", "fp32", "-o")
+DIGITS = ("--preset", "digits")
 
 QUICK_ALL = "--iterations 2 --warmup 0 --no-energy"
 """Every image, and no clock."""
@@ -99,6 +144,78 @@ def test_a_healthy_network_raises_no_alarm(end: str, digits: Digits, tmp_path: P
     if end != "Sigmoid":
         assert verdict["diagnosis"]["confidence"] == pytest.approx(expected, rel=1e-5)
     assert verdict["accuracy"]["reference"] == plain["accuracy"]["reference"]
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("end", ["Softmax", "Sigmoid", "LogSoftmax", ""])
+def test_an_engine_as_reference_keeps_how_its_model_ends(
+    end: str, target: str, digits: Digits, tmp_path: Path
+) -> None:
+    """By its manifest, which a plan has too: nothing else shows how that one ends."""
+    model = with_end(digits, tmp_path / "m.onnx", *([end] if end else ["Identity"]))
+    engine = load_engine(fp32_engine(model))
+    gives = end in {"Softmax", "Sigmoid"}
+    assert engine.manifest.activation == end
+    save_manifest(engine.path, replace(engine.manifest, target=target, compute_capability=None))
+    inputs = BenchInputs(engine=engine.path, reference=engine.path, data=digits.test)
+    opened: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        # The plan itself is not run here: only what is known of it counts.
+        patch.setattr(TensorRTTarget, "open", lambda target, engine: opened.append(engine.path))
+        patch.setattr(coverage, "target_of", lambda manifest: find_target("onnxruntime"))
+        assert load_pair(inputs, BenchRequest()).reference.gives_probabilities is gives
+    assert bool(opened) is (target == "tensorrt")
+
+
+def test_an_engine_of_logits_is_not_compared_with_one_of_probabilities(
+    digits: Digits, tmp_path: Path
+) -> None:
+    """Engines of two networks may be compared, but not these figures."""
+    model = with_end(digits, tmp_path / "m.onnx", "Softmax")
+    words = ("--reference", fp32_engine(model), "--data", digits.test, *QUICK.split())
+    said = refusal("bench", digits.engine, *words, code=6)
+    assert "ends in logits" in said
+    assert "ends in Softmax: their outputs cannot be compared" in said
+
+
+SHAPES = {
+    "one_value": ("gives 1 value an image", "torch.cat("),
+    "rank_4": ("to (None, 10, 1, 1)", "torch.flatten("),
+    "two_outputs": ("outputs ['logits', 'features']", "extract_model("),
+    "class_index": ("to int64; edgeres takes float32", "Export the model"),
+}
+"""Outputs that are no row of at least two scores, with the fact and the remedy."""
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_an_output_that_is_no_row_of_scores_is_refused(
+    kind: str, digits: Digits, tmp_path: Path
+) -> None:
+    """By calibrate, build-engine and bench, with what was found and what to do."""
+    path, output = with_output(digits, tmp_path / "m.onnx", kind), tmp_path / "out"
+    for line in (
+        ("bench", digits.engine, "--reference", path, "--data", digits.test),
+        ("calibrate", path, "--data", digits.train, "-o", output),
+        ("build-engine", path, "--precision", "fp32", "-o", output),
+    ):
+        said = refusal(*line)
+        assert all(words in said for words in SHAPES[kind])
+
+
+def test_a_number_of_classes_that_the_file_leaves_open_is_counted(
+    digits: Digits, tmp_path: Path
+) -> None:
+    """Ten are evaluated; a single one, by which every image would be correct, is refused."""
+    path, engine = with_output(digits, tmp_path / "m.onnx", "open"), tmp_path / "e.onnx"
+    passed("build-engine", path, *TO_FP32, engine, *DIGITS)
+    _, verdict = bench(engine, path, digits.test, *DIGITS)
+    assert verdict["accuracy"]["drop_pp"] == 0
+    images, labels = arrays(digits.test)
+    zeros = save_arrays(tmp_path / "zeros.npz", images[labels == 0], labels[labels == 0])
+    single = with_output(digits, tmp_path / "one.onnx", "open_one")
+    passed("build-engine", single, *TO_FP32, engine, *DIGITS)
+    words = ("--reference", single, "--data", zeros, *DIGITS, *QUICK.split())
+    assert "outside the network's 0 classes" in refusal("bench", engine, *words)
 
 
 def test_the_swap_would_pass_if_probabilities_were_taken_for_logits(
