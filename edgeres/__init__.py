@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeres.api import build_engine as build_engine
     from edgeres.api import calibrate as calibrate
     from edgeres.api import compare as compare
+    from edgeres.api import estimate as estimate
     from edgeres.api import export as export
     from edgeres.api import inspect as inspect
     from edgeres.core.bench_requests import BenchRequest as BenchRequest
@@ -50,6 +51,7 @@ _MODULES = {
     "build_engine": "edgeres.api",
     "calibrate": "edgeres.api",
     "compare": "edgeres.api",
+    "estimate": "edgeres.api",
     "export": "edgeres.api",
     "inspect": "edgeres.api",
     "load": "edgeres.runtime",
@@ -67,6 +69,7 @@ __all__ = [
     "build_engine",
     "calibrate",
     "compare",
+    "estimate",
     "export",
     "inspect",
     "load",

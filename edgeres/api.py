@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from edgeres.core.bench_requests import BenchInputs, BenchRequest
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.requests import BuildRequest, CalibrationRequest
+from edgeres.names import known
 from edgeres.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from edgeres.core.methods import Method
     from edgeres.core.table import CalibrationTable
     from edgeres.core.verdict import Ranking, Verdict
+    from edgeres.estimation.estimate import BoardEstimate
     from edgeres.networks.specification import Shortcut
 
 CALIBRATION = CalibrationRequest()
@@ -225,3 +227,40 @@ def compare(verdicts: Sequence[str | Path]) -> Ranking:
     from edgeres.workflows import rank_runs  # onnxruntime
 
     return rank_runs([Path(path) for path in verdicts])
+
+
+def estimate(
+    model: str | Path,
+    board: str,
+    *,
+    power_mode: str | None = None,
+    precisions: Sequence[str] = (),
+    batches: Sequence[int] = (1,),
+    timings: Sequence[str] = ("compute",),
+) -> BoardEstimate:
+    """Returns latency and throughput of a network on a board, which need not be at hand.
+
+    Args:
+        model: an FP32 ONNX file, or the name of a registered architecture.
+        board: such as `orin-nano-8`; `edgeres estimate --list-boards` shows all.
+        power_mode: such as `15W`; None takes the mode that the board is shipped in.
+        precisions: of `fp32`, `fp16`, `int8`, `fp8`; empty: all that the board has.
+        batches: images per inference.
+        timings: of `compute`, `single-stream`, `offline`, `loop`.
+
+    Raises:
+        EdgeresError: no such board, mode or network, or the board lacks a precision.
+    """
+    from edgeres.estimation.arithmetic import Arithmetic
+    from edgeres.estimation.estimate import EstimateRequest
+    from edgeres.estimation.model import EstimatedTiming
+    from edgeres.estimation.network import estimate_latency  # onnx
+    from edgeres.machine.boards import find_board
+
+    request = EstimateRequest(
+        board=find_board(board, power_mode),
+        precisions=tuple(known(Arithmetic, name) for name in precisions),
+        batches=tuple(batches),
+        timings=tuple(known(EstimatedTiming, name) for name in timings),
+    )
+    return estimate_latency(str(model), request)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from enum import Enum
+from typing import TypeVar
+
+from edgeres.errors import ConfigError
+
+N = TypeVar("N", bound="Name")
 
 
 class Name(str, Enum):
@@ -17,3 +22,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Returns the sentence ` Did you mean 'x'?` for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def known(names: type[N], name: str) -> N:
+    """Returns the member of an enumeration that a name spells.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    members = [str(member) for member in names]
+    if name not in members:
+        raise ConfigError(
+            f"'{name}' is none of {', '.join(members)}.{nearest(name, members)} Pass one of them."
+        )
+    return names(name)

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("normalization",),
     ("images", "networks", "quantization"),
     ("targets",),
-    ("runtime",),
+    ("estimation", "runtime"),
     ("calibration", "evaluation", "deploy"),
     ("report",),
     ("workflows",),

@@ -18,22 +18,23 @@ from numpy.typing import NDArray
 from edgeres.calibration.quality import LogitEvaluator, sqnr_db
 from edgeres.core.batches import LabelledBatch
 from edgeres.core.methods import Method
-from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedPoint, MixedSearch
 from edgeres.errors import CalibrationError
+from edgeres.estimation.arithmetic import Arithmetic
+from edgeres.estimation.estimate import quantized_kernels
+from edgeres.estimation.fitted import fitted_model
+from edgeres.estimation.model import EstimatedTiming, Load, latency, workload
+from edgeres.machine.boards import find_board
 from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent
-from edgeres.quantization.cost import operator_cost
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.lowering import Lowering, Mix
 from edgeres.quantization.units import Unit, blocks
 from edgeres.session import open_session, run_session
 
-RIDGE_MACS_PER_BYTE = 207.0
-"""INT8 multiply-accumulates that a Jetson AGX Orin does in the time in which it moves a byte:
-85 dense TOPS are 42.5e12 of them a second, its memory moves 204.8e9 bytes. Source: NVIDIA Jetson
-AGX Orin Series data sheet, 64 GB module."""
+ESTIMATED_BOARD = ("agx-orin-64", "MAXN")
+"""The board, in its power mode, that latencies are estimated for where the target is not at hand."""
 
 _LEAST_COST = 0.001
 """Least increase of the latency, as a fraction, that a unit's gain is divided by."""
@@ -127,15 +128,15 @@ def pareto(points: Iterable[MixedPoint]) -> tuple[int, ...]:
 def estimated_latency(graph: Graph) -> float:
     """Returns the time of a partly integer network over that of the same all in INT8.
 
-    Of convolutions alone, by the roofline with `RIDGE_MACS_PER_BYTE`; what is kept runs in FP16.
+    By the latency model, one image on `ESTIMATED_BOARD`; what is kept runs in FP16.
     """
-    costs = {n.name: operator_cost(graph, n) for n in graph.nodes if n.op_type == "Conv"}
-    int8, fp16 = (
-        {name: cost.roofline_time(precision, RIDGE_MACS_PER_BYTE) for name, cost in costs.items()}
-        for precision in (Precision.INT8, Precision.FP16)
+    board, constants = find_board(*ESTIMATED_BOARD), fitted_model().constants
+    load = Load(arithmetic=Arithmetic.INT8, batch=1, timing=EstimatedTiming.COMPUTE)
+    mixed, all_int8 = (
+        latency(workload(quantized_kernels(each), board, load), constants).total
+        for each in (graph, graph.keeping({}))
     )
-    added = sum(fp16[name] - int8[name] for name in graph.kept if name in costs)
-    return 1 + added / sum(int8.values())
+    return mixed / all_int8
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ SHORT_HELP = {
     "deploy": "Hand an engine on to Triton, DeepStream or a program.",
     "compare": "Set engines side by side: accuracy against latency.",
     "inspect": "Show what a model, table or engine is.",
+    "estimate": "Estimate the latency on a board that is not at hand.",
     "explain": "Show what an architecture consists of.",
     "doctor": "Show what this machine can do, and what to install.",
     "demo": "Run the whole path on handwritten digits, offline.",

@@ -1,7 +1,8 @@
-"""What an operator costs: multiply-accumulates, values held and moved, and the time they bound.
+"""What an operator costs: multiply-accumulates, values held and moved, and their bytes.
 
 Pure arithmetic on counts. The counts come from a specification (`edgeres.networks`) or from an ONNX
-graph (`edgeres.quantization.cost`); neither a framework nor a file is known here.
+graph (`edgeres.quantization.cost`); neither a framework nor a file is known here. How long it takes
+on a board is `edgeres.estimation`.
 """
 
 from __future__ import annotations
@@ -53,17 +54,3 @@ class OperatorCost:
         Source: Williams et al. 2009, "Roofline", in MACs instead of floating-point operations.
         """
         return self.macs / self.moved_bytes(precision)
-
-    def roofline_time(self, precision: Precision, ridge: float) -> float:
-        """Returns the time of one image, in INT8 multiply-accumulates of the processor.
-
-        The longer of arithmetic and memory traffic. Source: Williams et al. 2009, "Roofline".
-
-        Args:
-            precision: of weights and activations.
-            ridge: INT8 MACs that the processor does in the time in which it moves a byte.
-        """
-        # Each doubling of the width halves the rate of a tensor core and doubles the bytes, so
-        # both terms grow with the bytes of a value. A bias is few bytes beside its filter and is
-        # left out.
-        return VALUE_BYTES[precision] * max(self.macs, (self.weights + self.moved) * ridge)

@@ -6,6 +6,7 @@ The verdict also as an HTML page, as Markdown and as JUnit XML. JSON is `edgeres
 from edgeres.report.chart import Line, Plot, draw_plot_svg
 from edgeres.report.doctor import render_doctor
 from edgeres.report.drawing import draw_network_svg
+from edgeres.report.estimation import render_boards, render_estimate
 from edgeres.report.explanation import render_example, render_network, render_side_by_side
 from edgeres.report.gradients import gradient_plot, render_gradients
 from edgeres.report.html import Picture, check_html, render_html, shown_flips
@@ -34,7 +35,9 @@ __all__ = [
     "gradient_plot",
     "mixed_table",
     "render_artifact",
+    "render_boards",
     "render_doctor",
+    "render_estimate",
     "render_example",
     "render_gradients",
     "render_html",

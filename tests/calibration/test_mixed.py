@@ -20,11 +20,13 @@ from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.tuning import MixedPoint, MixedSearch
 from edgeres.errors import CalibrationError
+from edgeres.networks.explain import explain_architecture
+from edgeres.networks.outline import outline
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import Mix
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
-from edgeres.quantization.units import quantizable
+from edgeres.quantization.units import blocks
 from edgeres.serialization import from_json, to_json
 from edgeres.targets.base import find_target
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
@@ -169,12 +171,17 @@ def test_no_image_is_an_error(tmp_path: Path) -> None:
         )
 
 
-def test_the_estimate_of_a_float_network_is_twice_that_of_int8() -> None:
-    """Half the rate and twice the bytes, whichever of the two binds; none kept is 1."""
-    graph = view(network("bottleneck"))
-    assert estimated_latency(graph) == 1
-    whole = graph.keeping(dict.fromkeys(quantizable(graph), "kept"))
-    assert estimated_latency(whole) == pytest.approx(2)
+def test_the_estimate_grows_with_what_is_kept_from_int8() -> None:
+    """None kept is 1; all together cost at most FP16's bytes and arithmetic, twice those of INT8."""
+    graph = view(outline(explain_architecture("resnet18")))
+    ratios = [estimated_latency(graph)]
+    kept: dict[str, str] = {}
+    for unit in blocks(graph):
+        kept |= dict.fromkeys(unit.nodes, "kept")
+        ratios.append(estimated_latency(graph.keeping(kept)))
+    assert ratios[0] == 1
+    assert ratios == sorted(ratios)
+    assert 1.3 < ratios[-1] < 2
 
 
 def test_the_pareto_front_is_what_no_point_beats() -> None:
