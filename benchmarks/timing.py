@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgeres.core.artifacts import load_engine
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.evaluation.benchmark import benchmark_pair
-from edgeres.targets.onnxruntime.runner import OnnxRuntimeRunner
+from edgeres.targets.session_runner import OnnxRuntimeRunner
 
 
 class OpenRunner(OnnxRuntimeRunner):

@@ -2,7 +2,8 @@
 """Builds every architecture at full depth with NVIDIA's own parser and builder, without a GPU.
 
 TensorRT for RTX reads the networks that edgeres writes and builds them for a named compute
-capability on the CPU: that proves the graphs and their types, not speed. Weights are random and
+capability on the CPU: that proves the graphs and their types, not speed. ONNX's full check and
+ONNX Runtime read each of them too. Weights are random and
 every activation's range is taken as 1, since neither is looked at. Prints a row for each network
 and precision, and ends with status 1 if a build that NVIDIA does not rule out failed. FP32 for
 7.5 is NVIDIA's own to refuse, and is then printed as such.
@@ -22,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from edgeres.calibration.observe import calibrated_tensors
 from edgeres.core.contract import Contract
 from edgeres.core.methods import Method
@@ -36,6 +39,7 @@ from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import Mix, float_network
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.units import blocks
+from edgeres.session import open_session
 from edgeres.targets.base import build_engine
 
 CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
@@ -142,6 +146,8 @@ def check(name: str, capabilities: list[str], folder: Path) -> Iterator[tuple[st
     table = unit_table(model)
     for precision in PRECISIONS:
         network = lowered(model, table, precision)
+        onnx.checker.check_model(network.model, full_check=True)
+        open_session(network.model.SerializeToString())
         outcomes = [build(network, precision, capability, folder) for capability in capabilities]
         passed = all(outcome.built or outcome.may_refuse for outcome in outcomes)
         yield f"| {name} | {precision} | {' | '.join(map(str, outcomes))} |", passed

@@ -32,8 +32,8 @@ from edgeres.images import (
 from edgeres.onnx_file import load_onnx
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.serialization import to_json
-from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import HostMemory, Runner
+from edgeres.targets.session_runner import model_runner, network_runner
 from edgeres.targets.tensorrt.runner import TensorRTRunner
 from edgeres.workflows import (
     BuildInputs,

@@ -251,6 +251,13 @@ REFUSALS = (
         code=2,
         instead=lambda c: c._replace(timing=Timing.END_TO_END),
     ),
+    Refusal(
+        command="bench",
+        when=lambda c: not c.simulate and not c.of.is_timed and c.scenario is not None,
+        begins="--scenario times an engine, and {engine} is the file that one is built from.",
+        code=2,
+        instead=lambda c: c._replace(scenario=None),
+    ),
 )
 
 
@@ -411,7 +418,8 @@ def test_a_combination_goes_from_calibration_to_verdict(
         verdict = json.loads(result.stdout)
         ran = (simulated_target().name, Precision.INT8) if c.simulate else (c.target, c.precision)
         assert (verdict["provenance"]["target"], verdict["provenance"]["precision"]) == ran
-        assert (verdict["exit_code"], verdict["latency"] is None) == (result.exit_code, c.simulate)
+        untimed = c.simulate or not c.of.is_timed
+        assert (verdict["exit_code"], verdict["latency"] is None) == (result.exit_code, untimed)
         assert (verdict["loadgen"] is None) is (c.scenario is None)
 
 

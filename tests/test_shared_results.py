@@ -22,7 +22,7 @@ from edgeres.evaluation.evaluate import evaluate
 from edgeres.images import batches, load_dataset
 from edgeres.onnx_file import load_onnx
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
-from edgeres.targets.onnxruntime.runner import network_runner
+from edgeres.targets.session_runner import network_runner
 from edgeres.workflows import (
     BuildInputs,
     bench_engine,

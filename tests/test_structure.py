@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """The floors of the package from the ground up: a part imports itself and what lies below it."""
 
-TARGETS = ("onnxruntime", "tensorrt")
+TARGETS = ("onnx", "onnxruntime", "tensorrt")
 """Folders of `edgeres.targets`, of which none knows another."""
 
 TARGET_NAMES = (*TARGETS, "tensorrt-rtx")
@@ -42,7 +42,7 @@ TARGET_NAMES = (*TARGETS, "tensorrt-rtx")
 PACKAGE_NAMES_IN = ("edgeres.installation", "edgeres.machine", "edgeres.report.doctor")
 """Where the same words are names of Python and Debian packages, not of targets."""
 
-MAX_TARGET_MENTIONS = 7
+MAX_TARGET_MENTIONS = 6
 """Modules outside `edgeres.targets` and the command line that know a certain target, each counted
 once for each that it knows. A new target must need none; the number only goes down."""
 

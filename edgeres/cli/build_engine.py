@@ -179,5 +179,7 @@ def build_engine(
     show_status(f"{output}.json: its manifest")
     if manifest.audit is not None:
         show_status(describe_coverage(manifest.audit, request.precision))
+    for command in manifest.commands:
+        show_status(command)
     if manifest.search is not None:
         show(mixed_table(manifest.search))

@@ -191,6 +191,8 @@ class Manifest:
     """Calibrated range of each activation, `LoweredNetwork.ranges`; empty without INT8."""
     fp16: tuple[Fp16Layer, ...] = ()
     """Layers whose exponent was moved for FP16, or that lose levels in it."""
+    commands: tuple[str, ...] = ()
+    """Command lines that build on from the engine, each with the version that it is for."""
 
     def __post_init__(self) -> None:
         taken, given = self.input.shape, self.output.shape

@@ -49,8 +49,10 @@ class Target(ABC):
     """What a latency sample can cover."""
     uses_gpu: bool
     takes_profile: bool
-    """Whether batch and image sizes are fixed when the engine is built, and other options of a
-    builder apply."""
+    """Whether a builder fixes the batch sizes, here or later, and takes what stays float in an INT8
+    engine in FP16 or FP32."""
+    is_timed: bool = True
+    """Whether its engines are run as they will be; else accuracy alone is evaluated."""
     evaluates_references: bool = False
     """Whether FP32 references and simulations are evaluated on it: one target does."""
     triton_platform: str | None = None
@@ -245,7 +247,9 @@ def simulated_target() -> Target:
 
 def lowerings() -> tuple[Lowering, ...]:
     """Returns the ways in which networks are lowered, each once."""
-    return tuple(dict.fromkeys(target.lowering() for target in targets().values()))
+    unique = dict.fromkeys(target.lowering() for target in targets().values())
+    # Tables list the measured one first, in whatever order the folders come.
+    return tuple(sorted(unique, key=lambda lowering: not lowering.has_cpu_kernels))
 
 
 def build_engine(

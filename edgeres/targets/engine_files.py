@@ -30,6 +30,8 @@ class Built:
     audit: Audit | None = None
     options: TensorRTOptions | None = None
     """What was requested of NVIDIA's builder; None on the CPU."""
+    commands: tuple[str, ...] = ()
+    """Command lines that build on from the engine."""
 
 
 def save_engine(
@@ -69,6 +71,7 @@ def save_engine(
         audit=built.audit,
         ranges=network.ranges,
         fp16=network.fp16,
+        commands=built.commands,
     )
     save_described(output, built.engine, manifest_path(output), manifest)
     return EngineArtifact(path=output, manifest=manifest, content=built.engine)

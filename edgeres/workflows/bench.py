@@ -94,7 +94,7 @@ def bench_engine(
         # Before minutes of timing: a baseline on other images ends the run here.
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
-        measured = None if inputs.simulate else measure(pair, dataset, config)
+        measured = measure(pair, dataset, config) if pair.engine.is_timed else None
         loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs)
         validity = check_validity(pair, labelled, outcomes, config, tuple(notes), progress)
     verdict = build_verdict(

@@ -32,8 +32,8 @@ from edgeres.quantization.lowering import check_table
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import Target, simulated_target, target_of
 from edgeres.targets.loading import load_any_engine
-from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import Runner
+from edgeres.targets.session_runner import model_runner, network_runner
 from edgeres.workflows.calibrate import warn_of_activation
 
 _LOG = logging.getLogger("edgeres.bench")
@@ -66,6 +66,8 @@ class EvaluatedEngine:
     runner: Runner
     contract: Contract
     target: Target
+    is_timed: bool
+    """Whether it is run as it will be; else its accuracy alone counts."""
     precision: Precision | None
     """None where only the user knows."""
     sha256: str
@@ -140,6 +142,17 @@ def load_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             f"--timing {config.timing} needs a GPU, and {pair.engine.runner.name} has none. Use "
             f"--timing {Timing.END_TO_END}, or build the engine with --target tensorrt."
         )
+    if not pair.engine.target.is_timed:
+        requested = {
+            "--strict": config.strict,
+            "--min-speedup": config.min_speedup is not None,
+            "--scenario": config.loadgen is not None,
+        }
+        if named := [option for option, is_requested in requested.items() if is_requested]:
+            raise ConfigError(
+                f"{', '.join(named)} times an engine, and {inputs.engine} is the file that one is "
+                "built from. Leave it out, or bench the engine."
+            )
     if pair.engine.contract != pair.reference.contract:
         raise MismatchError(
             f"{inputs.engine} expects {pair.engine.contract}, but {inputs.reference} expects "
@@ -220,6 +233,7 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
         runner=network_runner(network, name),
         contract=contract,
         target=simulated_target(),
+        is_timed=False,
         precision=Precision.INT8,
         # There is no engine file; the table is what decides all of the simulated network.
         sha256=table.sha256,
@@ -270,6 +284,7 @@ def _evaluated(engine: EngineArtifact, config: BenchRequest) -> EvaluatedEngine:
         runner=target.open(engine),
         contract=manifest.contract,
         target=target,
+        is_timed=target.is_timed,
         precision=manifest.precision,
         sha256=manifest.engine_sha256,
         model_sha256=manifest.model_sha256,

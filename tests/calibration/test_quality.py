@@ -18,7 +18,7 @@ from edgeres.quantization.lowering import Lowering
 from edgeres.quantization.qdq.network import LOWERING as TENSORRT_LOWERING
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.onnxruntime.quantize import LOWERING as CPU_LOWERING
-from edgeres.targets.onnxruntime.runner import network_runner
+from edgeres.targets.session_runner import network_runner
 
 
 def test_the_ratio_is_of_centred_logits_in_decibels() -> None:

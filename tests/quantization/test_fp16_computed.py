@@ -21,7 +21,7 @@ from edgeres.quantization.graph import view
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.session import open_session, run_session
-from edgeres.targets.onnxruntime.runner import network_runner
+from edgeres.targets.session_runner import network_runner
 
 Array = NDArray[np.float32]
 

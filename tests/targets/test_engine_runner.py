@@ -18,8 +18,8 @@ from edgeres.onnx_file import load_onnx
 from edgeres.session import open_session, run_session
 from edgeres.targets.base import engine_runner
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
-from edgeres.targets.onnxruntime.runner import model_runner, network_runner
 from edgeres.targets.runner import Runner
+from edgeres.targets.session_runner import model_runner, network_runner
 from edgeres.targets.tensorrt import preflight
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32)

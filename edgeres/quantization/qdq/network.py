@@ -7,12 +7,19 @@ import onnx
 from edgeres.core.artifacts import Fp16Layer
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildRequest
 from edgeres.core.table import CalibrationTable
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.quantization.fp16.fit import fit_fp16
 from edgeres.quantization.fp16.typed import to_fp16
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.lowering import ALL_INTEGER, Lowering, Mix, warn_of_unused_recovery
+from edgeres.quantization.lowering import (
+    ALL_INTEGER,
+    Lowering,
+    Mix,
+    float_network,
+    warn_of_unused_recovery,
+)
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.quantization.recovered import recovered
@@ -73,3 +80,32 @@ def quantize_for_tensorrt(
         search=mix.search,
         fp16=losses,
     )
+
+
+def requested_network(
+    model: LoadedModel,
+    request: BuildRequest,
+    table: CalibrationTable | None,
+    method: Method | None,
+    mix: Mix,
+    *,
+    typed: bool = True,
+) -> LoweredNetwork:
+    """Returns the network of a request, quantized or not.
+
+    Args:
+        model: the FP32 file.
+        request: precision, and that of the layers beside INT8.
+        table: thresholds, for INT8; with FP16 they show what it would not hold.
+        method: which of its thresholds; None takes the table's own.
+        mix: operators to keep from INT8.
+        typed: as in `quantize_for_tensorrt`.
+
+    Raises:
+        ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
+        QuantizationError: FP16 cannot hold a value, or loses too much of a layer.
+    """
+    floats = request.float_precision
+    if table is None or not request.is_quantized:
+        return float_network(model, floats, table, typed=typed)
+    return quantize_for_tensorrt(model, table, method, floats=floats, typed=typed, mix=mix)

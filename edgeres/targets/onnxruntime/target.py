@@ -93,7 +93,7 @@ class OnnxRuntimeTarget(Target):
         return audit_engine(engine)
 
     def open(self, engine: EngineArtifact) -> Runner:
-        from edgeres.targets.onnxruntime.runner import OnnxRuntimeRunner
+        from edgeres.targets.session_runner import OnnxRuntimeRunner
 
         manifest = engine.manifest
         return OnnxRuntimeRunner(

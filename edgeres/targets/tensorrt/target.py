@@ -59,16 +59,12 @@ class TensorRTTarget(Target):
         method: Method | None,
         mix: Mix,
     ) -> LoweredNetwork:
-        from edgeres.quantization.lowering import float_network
-        from edgeres.quantization.qdq.network import quantize_for_tensorrt
+        from edgeres.quantization.qdq.network import requested_network
         from edgeres.targets.tensorrt.module import is_strongly_typed, load_backend
 
         # Before TensorRT 10.0 types stay FP32, and the builder chooses FP16 where it is allowed to.
         typed = is_strongly_typed(load_backend(self.name))
-        floats = request.float_precision
-        if table is None or not request.is_quantized:
-            return float_network(model, floats, table, typed=typed)
-        return quantize_for_tensorrt(model, table, method, floats=floats, typed=typed, mix=mix)
+        return requested_network(model, request, table, method, mix, typed=typed)
 
     def build(
         self,

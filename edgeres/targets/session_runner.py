@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from edgeres.core.artifacts import TensorSpec
@@ -113,15 +114,23 @@ def model_runner(model: LoadedModel) -> OnnxRuntimeRunner:
 
 
 def network_runner(network: LoweredNetwork, name: str) -> OnnxRuntimeRunner:
-    """Returns the runner of a simulated network on the CPU, not yet open.
+    """Returns the runner of a simulated network on the CPU, not yet open."""
+    source = network.source
+    return simulation_runner(network.model, input=source.input, output=source.output, name=name)
+
+
+def simulation_runner(
+    model: onnx.ModelProto, *, input: TensorSpec, output: TensorSpec, name: str
+) -> OnnxRuntimeRunner:
+    """Returns the runner of a typed network as another runtime would compute it, not yet open.
 
     Between its roundings it computes in float32, those to FP16 included. ONNX Runtime's fusions
     would round the float biases of TensorRT's placement to int32 in units that may overflow.
     """
     return OnnxRuntimeRunner(
-        computed_in_fp32(network.model).SerializeToString(),
-        input=network.source.input,
-        output=network.source.output,
+        computed_in_fp32(model).SerializeToString(),
+        input=input,
+        output=output,
         name=name,
         integer=False,
     )

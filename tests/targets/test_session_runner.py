@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeres.core.artifacts import TensorSpec
 from edgeres.errors import MismatchError, RunnerError
-from edgeres.targets.onnxruntime.runner import OnnxRuntimeRunner
+from edgeres.targets.session_runner import OnnxRuntimeRunner
 
 INPUT = TensorSpec(name="image", shape=(None, 3, SIZE, SIZE))
 OUTPUT = TensorSpec(name="logits", shape=(None, CLASSES))
