@@ -77,14 +77,16 @@ def export(
     """Write a trained checkpoint as ONNX, with its preprocessing inside.
 
     ARCH is a registered architecture, such as resnet50, resnet50_v1, resnet20 or wrn_16_4
-    (a wrong name is answered with all of them), or `package.module:factory`. Weights that
-    torchvision or timm publish need no --weights: `torchvision:ARCH` and `timm:ARCH.TAG`
-    fetch them, with their preprocessing. The file is compared with the network before it
-    appears.
+    (a wrong name is answered with all of them), or `package.module:factory`. How its images
+    were prepared is in no checkpoint: pass a preset, or --mean, --std, --input-size and
+    --resize. Weights that torchvision or timm publish need none of that: `torchvision:ARCH`
+    and `timm:ARCH.TAG` fetch them, with their preprocessing. The file is compared with the
+    network before it appears.
 
     \b
     Example:
       edgeres export resnet50 --weights resnet50.pth --preset imagenet -o resnet50.onnx
+      edgeres export resnet18 --weights squashed.pth --preset imagenet --resize-mode squash -o resnet18.onnx
       edgeres export torchvision:resnet50 -o resnet50.onnx
       edgeres export timm:resnet50.a1_in1k -o resnet50.onnx
     """

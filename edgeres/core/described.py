@@ -74,7 +74,8 @@ def load_described(beside: Path, cls: type[D], *, hash_key: str, sha256: str, re
     replaced: Any = raw.pop(REPLACED, None)
     if isinstance(replaced, dict) and replaced.get(hash_key) == sha256:
         raw = replaced
-    return from_json(raw, cls, source=f"{beside} is a damaged {cls.kind} file", remedy=remedy)
+    damage = f"is a damaged {cls.kind} file"
+    return from_json(raw, cls, source=str(beside), remedy=remedy, damage=damage)
 
 
 def _has_hash_of(path: Path, description: Any) -> bool:

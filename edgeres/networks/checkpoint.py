@@ -100,7 +100,7 @@ def spec_from_checkpoint(
     num_classes: int | None = None,
     shortcut: Shortcut | None = None,
 ) -> ModelSpec:
-    """Returns `spec` with the classes, convolution biases and shortcuts of the file.
+    """Returns `spec` with the classes, image channels, convolution biases and shortcuts of the file.
 
     Args:
         spec: the requested architecture.
@@ -136,8 +136,12 @@ def spec_from_checkpoint(
             # By shape: other codebases have other names for a projection.
             projects = any(tensor.shape[2:] == (1, 1) for tensor in tensors.values())
             shortcut = Shortcut.B if projects else Shortcut.A
+    # By shape here too: a network of gray images differs in its first convolution alone.
+    gray_stem = (spec.base_width, 1, spec.stem_kernel, spec.stem_kernel)
+    is_gray = any(tuple(tensor.shape) == gray_stem for tensor in tensors.values())
     return replace(
         spec,
+        image_channels=1 if is_gray else spec.image_channels,
         num_classes=stored or num_classes or spec.num_classes,
         conv_bias=any(
             tensor.ndim == 4 and key.removesuffix("weight") + "bias" in tensors

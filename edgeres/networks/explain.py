@@ -14,8 +14,6 @@ from edgeres.networks.network import BuildingBlock, LayerShape, Network, Skip, S
 from edgeres.networks.registry import ARCHITECTURES, find_spec, is_factory, is_published
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 
-_IMAGE_CHANNELS = 3
-
 
 class Example(Name):
     """The two kinds of block of He et al. 2016a, figure 5, by what they are made of."""
@@ -72,8 +70,8 @@ def network_from_spec(spec: ModelSpec) -> Network:
     imagenet = spec.stem is Stem.IMAGENET
     stem = LayerShape(
         name="conv1",
-        kernel=7 if imagenet else 3,
-        in_channels=_IMAGE_CHANNELS,
+        kernel=spec.stem_kernel,
+        in_channels=spec.image_channels,
         out_channels=spec.base_width,
         input_size=spec.input_size,
         stride=2 if imagenet else 1,

@@ -23,7 +23,7 @@ from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 def build_model(spec: ModelSpec) -> nn.Module:
     """Returns the network with He-initialised weights, in training mode.
 
-    It maps (N, 3, H, W) float32 to logits, (N, spec.num_classes) float32.
+    It maps (N, C, H, W) float32 to logits, (N, spec.num_classes) float32.
     """
     model = ResNet(spec)
     for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
@@ -175,11 +175,11 @@ class ResNet(nn.Module):
         super().__init__()
         self.preactivation = spec.block is BlockKind.PREACTIVATION
         self.maxpool: nn.Module
-        stem = partial(nn.Conv2d, 3, spec.base_width, bias=spec.conv_bias)
+        stem = partial(nn.Conv2d, spec.image_channels, spec.base_width, bias=spec.conv_bias)
         if spec.stem is Stem.CIFAR:
-            self.conv1, self.maxpool = stem(3, padding=1), nn.Identity()
+            self.conv1, self.maxpool = stem(spec.stem_kernel, padding=1), nn.Identity()
         else:
-            self.conv1 = stem(7, stride=2, padding=3)
+            self.conv1 = stem(spec.stem_kernel, stride=2, padding=3)
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         if not self.preactivation:
             self.bn1 = nn.BatchNorm2d(spec.base_width, eps=spec.bn_eps)
@@ -201,7 +201,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(channels, spec.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the logits, (N, num_classes), of images, (N, 3, H, W)."""
+        """Returns the logits, (N, num_classes), of images, (N, C, H, W)."""
         x = self.conv1(x)
         if not self.preactivation:
             x = self.relu(self.bn1(x))

@@ -71,6 +71,13 @@ class ModelSpec:
     """Whether convolutions followed by batch normalisation carry a bias (Keras' do)."""
     input_size: int = 224
     """Height and width of the square input in pixels."""
+    image_channels: int = 3
+    """Of the input; 1 is gray."""
+
+    @property
+    def stem_kernel(self) -> int:
+        """Height and width of the first convolution's kernel."""
+        return 3 if self.stem is Stem.CIFAR else 7
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -105,12 +106,27 @@ class OnnxRuntimeRunner:
         self._session = None
 
 
-def model_runner(model: LoadedModel) -> OnnxRuntimeRunner:
-    """Returns the runner of an FP32 model on the CPU, not yet open."""
-    artifact = model.artifact
-    return OnnxRuntimeRunner(
-        model.content, input=artifact.input, output=artifact.output, name=artifact.path.name
-    )
+def model_runner(model: LoadedModel, *, any_size: bool = False) -> OnnxRuntimeRunner:
+    """Returns the runner of an FP32 model on the CPU, not yet open.
+
+    Args:
+        model: what it runs.
+        any_size: whether it takes images of other heights and widths too, which a network with a
+            global pool computes; another one fails on them.
+    """
+    artifact, content, input = model.artifact, model.content, model.artifact.input
+    if any_size:
+        opened = onnx.ModelProto()
+        opened.CopyFrom(model.proto)
+        # What was inferred for one size would contradict the others.
+        del opened.graph.value_info[:]
+        for value in opened.graph.input:
+            if value.name == input.name:
+                for axis in (2, 3):
+                    value.type.tensor_type.shape.dim[axis].dim_param = f"side{axis}"
+        content = opened.SerializeToString()
+        input = replace(input, shape=(*input.shape[:2], None, None))
+    return OnnxRuntimeRunner(content, input=input, output=artifact.output, name=artifact.path.name)
 
 
 def network_runner(network: LoweredNetwork, name: str) -> OnnxRuntimeRunner:

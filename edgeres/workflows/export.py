@@ -8,11 +8,13 @@ from pathlib import Path
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.requests import OnnxExportRequest
+from edgeres.errors import ConfigError
 from edgeres.files import check_outputs
 from edgeres.input_files import CLASS_NAMES, read_text
 from edgeres.networks.load import load_trained
 from edgeres.networks.onnx_export import export_onnx
-from edgeres.networks.specification import Shortcut, Stem
+from edgeres.networks.registry import find_spec, is_factory, is_published
+from edgeres.networks.specification import Shortcut
 from edgeres.networks.uniform_std import with_uniform_std
 
 
@@ -43,12 +45,14 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
     Raises:
         CheckpointError: the checkpoint cannot be read, fetched, trusted or fitted.
         DependencyError: the library that publishes the weights is missing.
-        ConfigError: unknown architecture or preset, or options that contradict each other.
+        ConfigError: unknown architecture or preset, options that contradict each other, or no
+            preprocessing for a file's weights.
         ExportError: the file would not compute what the network computes.
         ArtifactError: the file cannot be written.
     """
     read = (request.weights, request.labels)
     check_outputs([output], [path for path in read if path is not None])
+    _check_described(request)
     trained = load_trained(
         request.architecture,
         request.weights,
@@ -57,18 +61,19 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         shortcut=request.shortcut,
         weights_key=request.weights_key,
     )
-    spec, classes = trained.spec, trained.classes
+    classes = trained.classes
+    contract = request.contract.resolve(trained.contract)
+    if trained.spec is not None and trained.spec.image_channels != contract.channels:
+        raise ConfigError(
+            f"The weights of {request.weights} take images of {trained.spec.image_channels} "
+            f"channels, and the preprocessing makes {contract.channels}. Pass --channels "
+            f"{trained.spec.image_channels}, with --mean and --std for each."
+        )
     if request.labels is not None:
         lines = read_text(request.labels, CLASS_NAMES).splitlines()
         # An empty file names nothing, so the published names stay.
         classes = tuple(line.strip() for line in lines if line.strip()) or classes
-    # The preset of an architecture is that of its published checkpoints. Those with the stride in
-    # the first 1x1 convolution descend from Caffe's, which take BGR without division by 255.
-    if spec is not None and spec.stem is Stem.CIFAR:
-        default = "cifar"
-    else:
-        default = "imagenet-caffe" if spec is not None and spec.stride_in_1x1 else "imagenet"
-    contract, module = request.contract.resolve(trained.contract or default), trained.module
+    module = trained.module
     if request.uniform_std:
         module, contract = with_uniform_std(module, contract)
     config = OnnxExportRequest(
@@ -79,3 +84,18 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         opset=request.opset,
     )
     return export_onnx(module, config, output=output)
+
+
+def _check_described(request: ExportRequest) -> None:
+    """Raises ConfigError where nothing states how the images of a network were prepared."""
+    name = request.architecture
+    # A misspelt name is reported before anything that is left out.
+    if is_published(name) or (not is_factory(name) and not find_spec(name)):
+        return
+    if request.contract.missing:
+        raise ConfigError(
+            f"{name} is exported with the preprocessing that it was trained with, which a checkpoint "
+            f"does not hold. {request.contract.how_to_describe()} Examples: --preset imagenet for "
+            "torchvision's weights, imagenet-caffe for those of He et al. and Keras, "
+            "cifar-imagenet-norm for akamaster's CIFAR nets."
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from edgeres.evaluation.mistakes import diagnose, is_suspicious, range_shift
 from edgeres.evaluation.verdict import Validity
 from edgeres.images import Dataset, batches, select, take
 from edgeres.progress import Progress, silent
+from edgeres.targets.session_runner import model_runner
 from edgeres.workflows.bench_pair import BenchPair
 
 _RANGE_IMAGES = 64
@@ -48,17 +49,22 @@ def check_validity(
     suspicious = is_suspicious(outcomes.reference)
     model, diagnosis = pair.reference.model, None
     if suspicious if config.diagnose is None else config.diagnose:
-        diagnosis = replace(
-            diagnose(
-                pair.reference.runner,
-                dataset,
-                pair.contract,
-                names=pair.engine.classes,
-                probabilities=pair.reference.gives_probabilities,
-                progress=progress,
-            ),
-            carried=model is None or model.artifact.contract is not None,
-        )
+        with ExitStack() as opened:
+            runner = pair.reference.runner
+            if model is not None and pair.contract.height != pair.contract.width:
+                # Height and width may be exchanged: the network is tried on the other shape too.
+                runner = opened.enter_context(model_runner(model, any_size=True))
+            diagnosis = replace(
+                diagnose(
+                    runner,
+                    dataset,
+                    pair.contract,
+                    names=pair.engine.classes,
+                    probabilities=pair.reference.gives_probabilities,
+                    progress=progress,
+                ),
+                carried=model is None or model.artifact.contract is not None,
+            )
     shift, ranges = None, pair.engine.ranges
     few = select(dataset, _RANGE_IMAGES, config.seed)
     # Two halves, so that a shift is known from what sampling other images would change.

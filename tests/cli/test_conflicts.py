@@ -11,7 +11,7 @@ from digits import QUICK, Digits
 
 from edgeres.core.artifacts import load_engine
 
-EXPORT = "export resnet20 --weights {weights} -o never "
+EXPORT = "export resnet20 --weights {weights} --preset digits -o never "
 CALIBRATE = "calibrate {model} --data {train} -o never "
 BUILD = "build-engine {model} -o never "
 BENCH = "bench {engine} --reference {model} --data {test} "
@@ -76,14 +76,23 @@ REFUSED = {
     BENCH + "--samples 0": "--samples is 0; at least 1 image is needed.",
     BENCH + "--iterations 0": "must be at least 1",
     EXPORT + "--input-size 0": "Input size is 0x0; expected at least 1 pixel.",
-    EXPORT + "--preset imagenet --resize 200": "--resize 200 is smaller than the 224-pixel crop.",
+    "export resnet20 --weights {weights} -o never --preset imagenet --resize 200": "--resize 200 is smaller than the 224-pixel crop.",
     EXPORT + "--mean nan,0,0": "must be finite numbers",
     EXPORT + "--std 1,0,1": "must be positive",
+    "export resnet20 --weights {weights} -o never": (
+        "resnet20 is exported with the preprocessing that it was trained with, which a checkpoint "
+        "does not hold. Describe how its images were prepared: --preset imagenet|"
+    ),
+    "export resnet20 --weights {weights} -o never --mean 0.5,0.5,0.5 --input-size 32": (
+        "all of --mean, --std, --input-size and --resize are needed (--std, --resize missing here)"
+    ),
+    "export torch.nn:Identity --weights {weights} -o never": "is exported with the preprocessing",
+    EXPORT + "--channels 1": "The weights of",
     EXPORT + "--opset 12": "Opset 12 is not supported; expected 13 to 20.",
-    "export resnet50 --weights {weights} -o never --shortcut A": (
+    "export resnet50 --weights {weights} --preset imagenet -o never --shortcut A": (
         "--shortcut A does not go with resnet50"
     ),
-    "export torch.nn:Identity --weights {weights} -o never --bn-eps 1e-3": (
+    "export torch.nn:Identity --weights {weights} --preset digits -o never --bn-eps 1e-3": (
         "its factory decides them"
     ),
     CALIBRATE + "--method percentile --percentile 101": "Percentile is 101.0; expected 50 to 100",

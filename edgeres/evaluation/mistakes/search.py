@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from edgeres.core.contract import Contract
-from edgeres.errors import DataError, RunnerError
+from edgeres.errors import DataError, MismatchError, RunnerError
 from edgeres.evaluation.evaluate import Predictions, evaluate
 from edgeres.evaluation.mistakes.candidates import (
     ImageSizes,
@@ -168,8 +168,9 @@ class _ImageSet:
         if contract not in self._predictions:
             # None for a failure, which is remembered as well; `evaluate` overwrites it.
             self._predictions[contract] = None
-            # Raw values may overflow a reference in FP16: such a candidate is out, and no error.
-            with suppress(RunnerError):
+            # Raw values may overflow a reference in FP16, and a fixed size excludes an exchanged one:
+            # such a candidate is out, and no error.
+            with suppress(RunnerError, MismatchError):
                 self.evaluate(contract)
         return self._predictions[contract]
 
