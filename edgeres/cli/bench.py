@@ -74,16 +74,12 @@ _config = option_group(
     click.option(
         "--batch-size",
         type=int,
-        default=DEFAULTS.batch_size,
-        show_default=True,
-        help="Images per inference while accuracy is measured.",
+        help="Images per inference while accuracy is measured. [default: 16, or the engine's largest]",
     ),
     click.option(
         "--latency-batch",
         type=int,
-        default=DEFAULTS.latency_batch,
-        show_default=True,
-        help="Images per inference while latency is measured.",
+        help="Images per inference while latency is measured. [default: 1, or the engine's smallest]",
     ),
     click.option(
         "--iterations",

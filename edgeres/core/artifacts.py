@@ -194,6 +194,14 @@ class Manifest:
     commands: tuple[str, ...] = ()
     """Command lines that build on from the engine, each with the version that it is for."""
 
+    @property
+    def batch_limits(self) -> tuple[int, int] | None:
+        """Smallest and largest batch that is taken; None where any is."""
+        if self.batch is not None:
+            return self.batch[0], self.batch[-1]
+        fixed = self.input.shape[0]
+        return None if fixed is None else (fixed, fixed)
+
     def __post_init__(self) -> None:
         taken, given = self.input.shape, self.output.shape
         known = [size for size in (*taken, *given) if size is not None]

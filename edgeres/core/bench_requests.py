@@ -82,6 +82,10 @@ class LoadGenRequest:
             raise ConfigError(f"--loadgen-seconds is {self.seconds:g}; expected a positive number.")
 
 
+BATCH_SIZE = 16
+"""Images per inference while accuracy is taken, unless others are requested."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRequest:
     """How engine and reference are measured, and where the limits are."""
@@ -93,10 +97,10 @@ class BenchRequest:
     samples: int | None = None
     """Images to evaluate accuracy on, sampled with `seed`; None: all."""
     seed: int = 0
-    batch_size: int = 16
-    """Images per inference while accuracy is taken."""
-    latency_batch: int = 1
-    """Images per inference while latency is taken."""
+    batch_size: int | None = None
+    """Images per inference while accuracy is taken; None: `BATCH_SIZE`, or what is taken of it."""
+    latency_batch: int | None = None
+    """Images per inference while latency is taken; None: 1, or the smallest that is taken."""
     iterations: int = 700
     """Timed inferences of each of the two; MLPerf requires 662 for a 99th percentile."""
     warmup: int = 20
@@ -118,7 +122,7 @@ class BenchRequest:
 
     def __post_init__(self) -> None:
         counts = (self.batch_size, self.latency_batch, self.iterations)
-        if min(counts) < 1 or self.warmup < 0:
+        if min(count for count in counts if count is not None) < 1 or self.warmup < 0:
             raise ConfigError(
                 f"Batch sizes and iterations {counts} must be at least 1, warmup not negative."
             )

@@ -136,7 +136,7 @@ def benchmark_pair(
         ConfigError: the mode needs a GPU that a runner does not have.
         RunnerError: inference failed, or took no time by this clock.
     """
-    if len(images) != config.latency_batch:
+    if config.latency_batch not in {None, len(images)}:
         raise DataError(
             f"The latency batch is {config.latency_batch}, but {len(images)} images are given. "
             "Pass as many images as the batch has, or set the latency batch to what there is."

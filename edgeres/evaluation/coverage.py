@@ -24,13 +24,12 @@ def check_profile(engine: Path, manifest: Manifest, config: BenchRequest) -> Non
     Raises:
         MismatchError: one is outside its profile.
     """
-    if manifest.batch is None:
+    if manifest.batch_limits is None:
         return
-    # Between is the batch that it was tuned for, which limits nothing.
-    low, _, high = manifest.batch
+    low, high = manifest.batch_limits
     requested = {"--batch-size": config.batch_size, "--latency-batch": config.latency_batch}
     for option, batch in requested.items():
-        if not low <= batch <= high:
+        if batch is not None and not low <= batch <= high:
             raise MismatchError(
                 f"{option} is {batch}, but {engine} was built for batches of {low} to {high}. Pass "
                 f"one of these, or build the engine with --batch {min(low, batch)}:{batch}:"

@@ -111,13 +111,11 @@ def open_batch(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]
 
 
-def fix_size(graph: onnx.GraphProto, height: int, width: int) -> None:
-    """Gives an open height and width the size of the images, in place."""
+def fix_shape(graph: onnx.GraphProto, shape: tuple[int, int, int]) -> None:
+    """Gives what is open of channels, height and width that of the images, in place."""
     value = image_input(graph)
-    batch, channels, *sides = dims_of(value)
-    fixed = [b if a is None else a for a, b in zip(sides, (height, width), strict=True)]
-    # An open number of channels is the images' too: they are in colour.
-    set_dims(value, [batch, channels or 3, *fixed])
+    batch, *own = dims_of(value)
+    set_dims(value, [batch, *(b if a is None else a for a, b in zip(own, shape, strict=True))])
     # Shapes that were inferred with open sides would hide the known ones.
     del graph.value_info[:]
 

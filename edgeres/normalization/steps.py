@@ -14,6 +14,7 @@ import onnx.inliner
 import onnx.version_converter
 from numpy.typing import NDArray
 
+from edgeres.batch_independence import QUANTIZED_TOLERANCE
 from edgeres.core.contract import Contract
 from edgeres.errors import ArtifactError, ConfigError, RunnerError
 from edgeres.graph_checks import low_precision
@@ -22,9 +23,10 @@ from edgeres.input_files import MODEL, read_bytes
 from edgeres.normalization.constants import evaluate_constants, is_constant, put
 from edgeres.normalization.folding import fold_batch_norms, foldable
 from edgeres.normalization.interface import (
+    Dims,
     dims_of,
     feed_image_alone,
-    fix_size,
+    fix_shape,
     image_input,
     is_channels_last,
     open_batch,
@@ -59,7 +61,9 @@ _PROBES = 3
 _Array = NDArray[np.float32]
 
 
-def normalize(model: LoadedModel, contract: Contract, *, fix_sizes: bool = True) -> LoadedModel:
+def normalize(
+    model: LoadedModel, contract: Contract, *, fix_sizes: bool = True, operators: bool = True
+) -> LoadedModel:
     """Returns a model in the form that `export` writes, or the same one where it has it already.
 
     A quantized model keeps its operators, since other ones would round elsewhere: its batch, its
@@ -69,6 +73,7 @@ def normalize(model: LoadedModel, contract: Contract, *, fix_sizes: bool = True)
         model: as it was read.
         contract: its size is the image's where the model leaves it open.
         fix_sizes: False keeps an open height and width, for a plan of several image sizes.
+        operators: False keeps the operators of every model, for one that is run and not quantized.
 
     Raises:
         ConfigError: the model takes images of another size than the contract makes.
@@ -79,45 +84,33 @@ def normalize(model: LoadedModel, contract: Contract, *, fix_sizes: bool = True)
     path, graph = model.artifact.path, model.proto.graph
     channels_last = is_channels_last(graph)
     dims = dims_of(image_input(graph))
-    own = dims[1:3] if channels_last else dims[2:]
-    channels = dims[3] if channels_last else dims[1]
-    if channels not in {None, contract.channels}:
-        raise ConfigError(
-            f"{path} takes images of {channels} channels, and the preprocessing makes "
-            f"{contract.channels}. Pass --channels {channels}, with --mean and --std for each."
-        )
-    size = (contract.height, contract.width)
-    if any(a not in {None, b} for a, b in zip(own, size, strict=True)):
-        raise ConfigError(
-            f"{path} takes images of {own[0]}x{own[1]} pixels, and the preprocessing makes them "
-            f"{size[0]}x{size[1]}. Pass --input-size {own[0]}"
-            f"{'' if own[0] == own[1] else f'x{own[1]}'}, or the --preset of this model."
-        )
+    shape = _image_shape(path, (dims[0], dims[3], *dims[1:3]) if channels_last else dims, contract)
     is_fixed = None not in dims[1:] or not fix_sizes
-    quantized = bool(low_precision(model.proto))
+    keeps_operators = not operators or bool(low_precision(model.proto))
+    is_final = fix_sizes and operators
     if (
         dims[0] is None
         and is_fixed
         and not channels_last
-        and (quantized or _has_plain_operators(model.proto))
+        and (keeps_operators or _has_plain_operators(model.proto))
     ):
-        return replace(model, is_normalized=fix_sizes)
+        return replace(model, is_normalized=is_final)
     proto = parse_model(path, model.content)
     feed_image_alone(proto)
     try:
-        steps = [] if quantized else _raise_opset(path, proto)
-        steps += _change_interface(proto.graph, size if fix_sizes else None, channels_last)
-        if not quantized:
+        steps = [] if keeps_operators else _raise_opset(path, proto)
+        steps += _change_interface(proto.graph, shape if fix_sizes else None, channels_last)
+        if not keeps_operators:
             # Shapes that are computed from constants have to be known before the batch is opened.
             steps += _change_operators(proto)
         if dims[0] is not None:
             open_batch(proto.graph)
             steps.append(f"opened the batch of {dims[0]}")
-        if not quantized:
+        if not keeps_operators:
             proto = _optimized(path, proto, steps)
         if not steps:
-            return replace(model, is_normalized=fix_sizes)
-        logits = _check_equal(model, proto, steps, size, channels_last=channels_last)
+            return replace(model, is_normalized=is_final)
+        logits = _check_equal(model, proto, steps, shape, channels_last=channels_last)
     except RunnerError as error:
         raise ArtifactError(
             f"{path} is not in the form that quantization takes, and cannot be brought to it: "
@@ -133,7 +126,26 @@ def normalize(model: LoadedModel, contract: Contract, *, fix_sizes: bool = True)
     )
     content = proto.SerializeToString()
     free_added_names(path, proto)
-    return LoadedModel(artifact=described, content=content, proto=proto, is_normalized=fix_sizes)
+    return LoadedModel(artifact=described, content=content, proto=proto, is_normalized=is_final)
+
+
+def _image_shape(path: Path, dims: Dims, contract: Contract) -> tuple[int, int, int]:
+    """Returns channels, height and width of the images, and refuses a model of other ones."""
+    _, channels, *sides = dims
+    if channels not in {None, contract.channels}:
+        raise ConfigError(
+            f"{path} takes images of {channels} channels, and the preprocessing makes "
+            f"{contract.channels}. Pass --channels {channels}, with --mean and --std for each."
+        )
+    height, width = contract.height, contract.width
+    if any(a not in {None, b} for a, b in zip(sides, (height, width), strict=True)):
+        spelled = "x".join(map(str, sides))
+        size = sides[0] if sides[0] == sides[1] else spelled
+        raise ConfigError(
+            f"{path} takes images of {spelled} pixels, and the preprocessing makes them "
+            f"{height}x{width}. Pass --input-size {size}, or the --preset of this model."
+        )
+    return contract.channels, height, width
 
 
 def _has_plain_operators(model: onnx.ModelProto) -> bool:
@@ -180,16 +192,16 @@ def _raise_opset(path: Path, model: onnx.ModelProto) -> list[str]:
 
 
 def _change_interface(
-    graph: onnx.GraphProto, size: tuple[int, int] | None, channels_last: bool
+    graph: onnx.GraphProto, shape: tuple[int, int, int] | None, channels_last: bool
 ) -> list[str]:
     """Puts the channels first and fixes the image size, unless that is None."""
     steps = []
     if channels_last:
         take_channels_first(graph)
         steps.append("put the channels first")
-    if size is not None and None in dims_of(image_input(graph))[1:]:
-        fix_size(graph, *size)
-        steps.append(f"fixed the image size at {size[0]}x{size[1]}")
+    if shape is not None and None in dims_of(image_input(graph))[1:]:
+        fix_shape(graph, shape)
+        steps.append(f"fixed the image size at {shape[1]}x{shape[2]}")
     return steps
 
 
@@ -231,7 +243,7 @@ def _check_equal(
     model: LoadedModel,
     changed: onnx.ModelProto,
     steps: list[str],
-    size: tuple[int, int],
+    shape: tuple[int, int, int],
     *,
     channels_last: bool,
 ) -> int:
@@ -242,11 +254,12 @@ def _check_equal(
         RunnerError: ONNX Runtime refused one of them.
     """
     original, spec = model.proto.graph, model.artifact
-    channels = dims_of(image_input(changed.graph))[1] or 3
-    random = np.random.default_rng(0).standard_normal((_PROBES, channels, *size))
+    random = np.random.default_rng(0).standard_normal((_PROBES, *shape))
     # What networks take: values around 0, or those of pixels.
     images = (random * np.array([1, 0.3, 64])[:, None, None, None]).astype(np.float32)
     images[-1] += 128
+    if spec.input.dtype == "uint8":
+        images = images.clip(0, 255).astype(np.uint8)
     batch = dims_of(image_input(original))[0] or _PROBES
     session = open_session(model.content)
     fed = images.transpose(0, 2, 3, 1) if channels_last else images
@@ -262,12 +275,14 @@ def _check_equal(
     for part in (images, images[:1]):
         logits = run_session(session, [spec.output.name], {spec.input.name: part})[0]
         difference = relative_difference(logits, expected[: len(part)])
-        # Not `difference > TOLERANCE`, which NaN is not.
-        if not difference <= TOLERANCE:
+        # A sum in another order may round to another level. Not `difference > tolerance`, which NaN
+        # is not.
+        tolerance = QUANTIZED_TOLERANCE if low_precision(model.proto) else TOLERANCE
+        if not difference <= tolerance:
             raise ArtifactError(
                 f"{spec.path} is not in the form that quantization takes, and computes something "
                 f"else in it: with {len(part)} images, logits differ by {difference:.1e} of the "
-                f"largest, where rounding explains {TOLERANCE:.0e} ({', '.join(steps)}). Export "
+                f"largest, where rounding explains {tolerance:.0e} ({', '.join(steps)}). Export "
                 f"it with opset {_OPSET}, a dynamic batch and constant folding."
             )
     _LOG.warning(

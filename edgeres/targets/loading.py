@@ -24,6 +24,7 @@ from edgeres.core.contract import Contract
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.errors import ConfigError
 from edgeres.input_files import ENGINE, exists, read_bytes
+from edgeres.normalization import normalize
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.base import cpu_target, targets
 from edgeres.version import __version__
@@ -80,8 +81,11 @@ def _onnx_engine(
     artifact = model.artifact
     # A reference that carries a contract is never described by options too.
     known = None if reference is None else reference.contract
+    contract = contract_of(artifact, options, known)
+    # Its operators are what is evaluated; a fixed batch and channels last are no part of that.
+    model = normalize(model, contract, operators=False)
+    artifact = model.artifact
     layers, precision = target.precisions_of(model)
-    batch = artifact.input.shape[0]
     manifest = Manifest(
         target=target.name,
         precision=precision,
@@ -94,13 +98,12 @@ def _onnx_engine(
         gpu=None,
         compute_capability=None,
         flags=(FOREIGN,),
-        contract=contract_of(artifact, options, known),
+        contract=contract,
         classes=artifact.classes or (() if reference is None else reference.classes),
         input=artifact.input,
         output=artifact.output,
         activation=artifact.activation,
         layers=layers,
-        batch=None if batch is None else (batch, batch, batch),
     )
     return EngineArtifact(path=path, manifest=manifest, content=model.content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -72,6 +73,60 @@ class BatchLimited(Protocol):
     @property
     def batch_limits(self) -> tuple[int, int]:
         """Images in the smallest and in the largest batch; known while it is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyBatch:
+    """A runner that takes any number of images, where another one takes only some batches."""
+
+    runner: Runner
+    limits: tuple[int, int] | None
+    """Smallest and largest batch of that one; None: any."""
+
+    @property
+    def name(self) -> str:
+        """The runner's."""
+        return self.runner.name
+
+    @property
+    def input(self) -> TensorSpec:
+        """The runner's."""
+        return self.runner.input
+
+    @property
+    def output(self) -> TensorSpec:
+        """The runner's."""
+        return self.runner.output
+
+    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the logits of the images, split and filled up to batches that are taken.
+
+        Raises:
+            MismatchError: the images' shape is not one that the engine takes.
+            RunnerError: the runtime failed.
+        """
+        if self.limits is None or self.limits[0] <= len(images) <= self.limits[1]:
+            return self.runner.infer(images)
+        smallest, largest = self.limits
+        logits = []
+        for start in range(0, len(images), largest):
+            part = images[start : start + largest]
+            # With its own images: others would hide that images influence each other.
+            filled = part[np.resize(np.arange(len(part)), max(smallest, len(part)))]
+            logits.append(self.runner.infer(filled)[: len(part)])
+        return np.concatenate(logits)
+
+    def __enter__(self) -> Self:
+        self.runner.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.runner.__exit__(kind, error, trace)
 
 
 @runtime_checkable

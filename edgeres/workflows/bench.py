@@ -33,6 +33,7 @@ from edgeres.images import (
 )
 from edgeres.machine import describe_machine
 from edgeres.progress import Progress, silent, tracked_batches
+from edgeres.targets.runner import AnyBatch
 from edgeres.workflows.bench_pair import BenchPair, load_pair
 from edgeres.workflows.measure import check_measurable, drive, measure
 from edgeres.workflows.report import check_reports, write_reports
@@ -73,13 +74,14 @@ def bench_engine(
     # All labels, not only those that are sampled: whether bench accepts data depends on no seed.
     check_labels(labelled, pair.engine.num_classes, pair.engine.classes)
     dataset = select(labelled, config.samples, config.seed)
+    batch_size, latency_batch = pair.batches(config)
     with pair.reference.runner as reference, pair.engine.runner as engine:
         _check_reference(pair, dataset)
         turned: list[int] = []
-        with closing(batches(dataset, pair.contract, batch_size=config.batch_size)) as stream:
+        with closing(batches(dataset, pair.contract, batch_size=batch_size)) as stream:
             outcomes = evaluate_pair(
-                reference,
-                engine,
+                AnyBatch(reference, pair.reference.batch),
+                AnyBatch(engine, pair.engine.batch),
                 tracked_batches(
                     noting_turned(stream, turned), len(dataset), "Evaluating", progress
                 ),
@@ -94,7 +96,8 @@ def bench_engine(
         # Before minutes of timing: a baseline on other images ends the run here.
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
-        measured = measure(pair, dataset, config) if pair.engine.is_timed else None
+        is_timed = pair.engine.is_timed
+        measured = measure(pair, dataset, config, latency_batch) if is_timed else None
         loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs)
         validity = check_validity(pair, labelled, outcomes, config, tuple(notes), progress)
     verdict = build_verdict(
@@ -119,12 +122,16 @@ def bench_engine(
 
 
 def _check_reference(pair: BenchPair, dataset: Dataset) -> None:
-    """Checks that an FP32 model, open, gives an image the same logits in every batch."""
-    model = pair.reference.model
-    # A static batch has no other size to be compared with.
-    if model is None or model.artifact.input.shape[0] is not None:
+    """Checks that a reference that is a model, open, gives an image one row of logits."""
+    reference = pair.reference
+    if reference.batch_tolerance is None:
         return
     few = take(dataset, np.arange(min(IMAGES, len(dataset))))
     with closing(batches(few, pair.contract, batch_size=IMAGES)) as stream:
         images = np.concatenate([batch.images for batch in stream])
-    check_batch_independence(pair.reference.runner.infer, images, name=str(model.artifact.path))
+    check_batch_independence(
+        AnyBatch(reference.runner, reference.batch).infer,
+        images,
+        name=reference.runner.name,
+        tolerance=reference.batch_tolerance,
+    )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from edgeres.batch_independence import QUANTIZED_TOLERANCE, TOLERANCE
 from edgeres.core.artifacts import (
     PROBABILITIES,
     EngineArtifact,
@@ -15,7 +16,7 @@ from edgeres.core.artifacts import (
     is_engine,
     load_engine,
 )
-from edgeres.core.bench_requests import BenchInputs, BenchRequest, Timing
+from edgeres.core.bench_requests import BATCH_SIZE, BenchInputs, BenchRequest, Timing
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
@@ -52,6 +53,11 @@ class Reference:
     """The FP32 model; None where it is an engine, or quantized."""
     activation: str
     """Operator that it ends in, such as Softmax; empty for logits."""
+    batch: tuple[int, int] | None = None
+    """Smallest and largest batch that it takes; None: any."""
+    batch_tolerance: float | None = None
+    """How far an image's logits in a batch may be from those alone, as a fraction of their spread;
+    None: they are not compared."""
 
     @property
     def gives_probabilities(self) -> bool:
@@ -87,6 +93,8 @@ class EvaluatedEngine:
     """Of what it runs, before it is run."""
     notes: tuple[str, ...] = ()
     """What is known of an engine that another tool made, in sentences."""
+    batch: tuple[int, int] | None = None
+    """Smallest and largest batch that it takes; None: any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +108,16 @@ class BenchPair:
     def contract(self) -> Contract:
         """Preprocessing of both."""
         return self.engine.contract
+
+    def batches(self, config: BenchRequest) -> tuple[int, int]:
+        """Returns the images per inference for accuracy and for latency: requested, or taken."""
+        limits = [limit for limit in (self.engine.batch, self.reference.batch) if limit]
+        largest = min([BATCH_SIZE, *(high for _, high in limits)])
+        smallest = max([1, *(low for low, _ in limits)])
+        return (
+            largest if config.batch_size is None else config.batch_size,
+            smallest if config.latency_batch is None else config.latency_batch,
+        )
 
     def provenance(
         self, inputs: BenchInputs, outcomes: Outcomes, *, seed: int, started: datetime
@@ -179,6 +197,7 @@ def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             model_sha256=other.manifest.model_sha256,
             model=None,
             activation=other.manifest.activation,
+            batch=other.manifest.batch_limits,
         )
         # Other weights than the engine's are allowed here: two engines are compared as they are.
         engine = load_any_engine(inputs.engine, reference=other.manifest, trust=inputs.trust)
@@ -210,7 +229,7 @@ def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
     _check_heads(engine, reference)
     if quantized:
         _LOG.warning("%s is the baseline with %s: it is no FP32 model", inputs.reference, quantized)
-        reference = replace(reference, model=None)
+        reference = replace(reference, model=None, batch_tolerance=QUANTIZED_TOLERANCE)
     return BenchPair(engine=_evaluated(engine, config), reference=reference)
 
 
@@ -273,6 +292,7 @@ def _model_reference(model: LoadedModel, contract: Contract) -> Reference:
         model_sha256=sha256,
         model=model,
         activation=model.artifact.activation,
+        batch_tolerance=TOLERANCE,
     )
 
 
@@ -299,4 +319,5 @@ def _evaluated(engine: EngineArtifact, config: BenchRequest) -> EvaluatedEngine:
         sensitivity=manifest.sensitivity,
         checks=coverage_checks(engine),
         notes=foreign_notes(engine),
+        batch=manifest.batch_limits,
     )

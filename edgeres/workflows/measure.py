@@ -57,26 +57,27 @@ def check_measurable(inputs: BenchInputs, config: BenchRequest) -> None:
         )
 
 
-def measure(pair: BenchPair, dataset: Dataset, config: BenchRequest) -> Measured:
+def measure(pair: BenchPair, dataset: Dataset, config: BenchRequest, batch: int) -> Measured:
     """Times both networks while the machine is monitored, then meters them.
 
     Args:
         pair: engine and reference, open.
         dataset: where the images come from.
-        config: batch and counts.
+        config: mode and counts.
+        batch: images per inference.
 
     Raises:
         DataError: there are fewer images than the latency batch has.
         BuildError: the FP32 engine that a plan is timed against cannot be built.
         RunnerError: inference failed.
     """
-    images = _images(pair, dataset, config.latency_batch)
+    images = _images(pair, dataset, batch)
     on_gpu = pair.engine.target.uses_gpu
     meter = partial(open_meter, gpu=on_gpu)
     # A plan is timed against the FP32 model as a plan: on ONNX Runtime's CPU every GPU would win.
     model, timed = pair.reference.model, None
     if model is not None:
-        timed = pair.engine.target.timed_reference(model, pair.contract, batch=config.latency_batch)
+        timed = pair.engine.target.timed_reference(model, pair.contract, batch=batch)
     # The pair's own reference is open already, and stays open for the validity checks.
     with nullcontext(pair.reference.runner) if timed is None else timed as reference:
         # The monitor's samples cover the timing alone, and metering comes after it.

@@ -14,6 +14,7 @@ from edgeres.evaluation.mistakes import diagnose, is_suspicious, range_shift
 from edgeres.evaluation.verdict import Validity
 from edgeres.images import Dataset, batches, select, take
 from edgeres.progress import Progress, silent
+from edgeres.targets.runner import AnyBatch, Runner
 from edgeres.targets.session_runner import model_runner
 from edgeres.workflows.bench_pair import BenchPair
 
@@ -50,7 +51,7 @@ def check_validity(
     model, diagnosis = pair.reference.model, None
     if suspicious if config.diagnose is None else config.diagnose:
         with ExitStack() as opened:
-            runner = pair.reference.runner
+            runner: Runner = AnyBatch(pair.reference.runner, pair.reference.batch)
             if model is not None and pair.contract.height != pair.contract.width:
                 # Height and width may be exchanged: the network is tried on the other shape too.
                 runner = opened.enter_context(model_runner(model, any_size=True))
