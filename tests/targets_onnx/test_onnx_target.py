@@ -37,7 +37,9 @@ def built(name: str, request: BuildRequest, folder: Path) -> EngineArtifact:
     model = load_onnx(folder / "m.onnx")
     table = table_from_images(view(model.proto), images(4))
     lowered = TARGET.lower(model, request, table, None, ALL_INTEGER)
-    return TARGET.build(lowered, request, Contract(size=16), output=folder / "a.qdq.onnx")
+    return TARGET.build(
+        lowered, request, Contract(height=16, width=16), output=folder / "a.qdq.onnx"
+    )
 
 
 def requests() -> list[BuildRequest]:
@@ -154,7 +156,9 @@ def test_a_static_batch_has_no_shapes(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     loaded, request = load_onnx(tmp_path / "m.onnx"), requests()[0]
     lowered = TARGET.lower(loaded, request, None, None, ALL_INTEGER)
-    engine = TARGET.build(lowered, request, Contract(size=16), output=tmp_path / "a.onnx")
+    engine = TARGET.build(
+        lowered, request, Contract(height=16, width=16), output=tmp_path / "a.onnx"
+    )
     assert all("Shapes" not in line for line in engine.manifest.commands)
 
 
@@ -181,7 +185,7 @@ def test_a_network_that_the_checker_refuses_is_not_written(tmp_path: Path) -> No
     lowered = TARGET.lower(model, request, None, None, ALL_INTEGER)
     lowered.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 77
     with pytest.raises(BuildError, match="ONNX's checker refuses the fp32 form"):
-        TARGET.build(lowered, request, Contract(size=16), output=tmp_path / "a.onnx")
+        TARGET.build(lowered, request, Contract(height=16, width=16), output=tmp_path / "a.onnx")
     assert not (tmp_path / "a.onnx").exists()
 
 

@@ -55,7 +55,8 @@ def trtexec_lines(
     if image.shape[0] is None:
         # A name with a colon stands in quotes, or trtexec takes its end for the shape.
         name = f"'{image.name}'" if ":" in image.name else image.name
-        size = "x".join(str(n or contract.size) for n in image.shape[1:])
+        sides = zip(image.shape[1:], contract.shape, strict=True)
+        size = "x".join(str(own or made) for own, made in sides)
         words += [
             f"--{bound}Shapes={name}:{batch}x{size}"
             for bound, batch in zip(("min", "opt", "max"), config.batch, strict=True)
