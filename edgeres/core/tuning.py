@@ -62,9 +62,9 @@ class Sensitivity:
     def gains_db(self) -> dict[str, float]:
         """What leaving a unit out of INT8 gains the logits, by a block's name or a layer's operator."""
         # A unit has one measurement and often several operators; who asks has an operator's name, or
-        # a block's. Noise can make a gain slightly negative.
+        # a block's. Noise can make a gain slightly negative, and it is reported as it was measured.
         return {
-            name: max(0.0, unit.without_db - self.all_db)
+            name: unit.without_db - self.all_db
             for unit in self.units
             for name in ((unit.unit,) if unit.kind == "block" else unit.nodes)
         }

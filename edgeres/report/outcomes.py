@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeres.core.bench_requests import Decision
-from edgeres.core.verdict import Check, Outcome, Verdict
+from edgeres.core.verdict import EXIT_ACCURACY, Check, Outcome, Verdict
 from edgeres.evaluation.checks import format_against_limit
 from edgeres.report.words import as_sentence
 
@@ -68,6 +68,27 @@ def reasons(verdict: Verdict) -> tuple[str, ...]:
     passed = verdict.outcome is Outcome.PASS
     words = [check_words(check).reason for check in decisive if check.is_limit or not passed]
     return tuple(words) or (NO_LIMIT,)
+
+
+def headline(verdict: Verdict) -> str:
+    """Returns the outcome in one short sentence, without figures."""
+    decisive = [
+        check
+        for check in verdict.checks
+        if check.outcome is verdict.outcome
+        and (check.is_limit or verdict.outcome is not Outcome.PASS)
+    ]
+    titles = [check_words(check).title for check in decisive]
+    several = len(titles) > 1
+    listed = f"{', '.join(titles[:-1])} and {titles[-1]}" if several else "".join(titles)
+    if verdict.outcome is Outcome.PASS:
+        return as_sentence(f"{listed} {'keep their limits' if several else 'keeps its limit'}")
+    if verdict.outcome is Outcome.FAIL:
+        return as_sentence(f"{listed} {'miss their limits' if several else 'misses its limit'}")
+    if verdict.outcome is Outcome.INCONCLUSIVE:
+        what = {"images" if c.exit_code == EXIT_ACCURACY else "machine" for c in decisive}
+        return as_sentence(f"the {' and the '.join(sorted(what))} cannot decide on {listed}")
+    return "No limit was set."
 
 
 def next_steps(verdict: Verdict) -> tuple[str, ...]:

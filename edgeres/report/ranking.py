@@ -9,7 +9,7 @@ from edgeres.core.verdict import Ranking
 from edgeres.report.facts import top1_change
 from edgeres.report.table import STYLES
 from edgeres.report.tables import plain, ruled_table
-from edgeres.report.words import probability
+from edgeres.report.words import change, probability
 
 
 def render_ranking(ranking: Ranking) -> Group:
@@ -22,12 +22,11 @@ def render_ranking(ranking: Ranking) -> Group:
     remarks = []
     for standing in ranking.standings:
         run, latency, joules = standing.run, standing.run.latency, standing.run.joules_per_image
-        change = top1_change(run.drop_pp, run.ci95_pp)
+        drop = top1_change(run.drop_pp, run.ci95_pp)
         cells = [
             "-" if run.outcome is None else Text(run.outcome, STYLES[run.outcome]),
             f"{100 * run.top1:.2f}",
-            # Of accuracy, so that a gain is positive; a zero has no sign.
-            f"{-round(run.drop_pp, 2):+.2f}" if round(run.drop_pp, 2) else "0.00",
+            change(run.drop_pp, unit=False),
             "-" if latency is None else f"{latency.engine.p50_ms:.3g}",
             "-" if latency is None else f"{latency.images_per_s(latency.engine):.1f}",
             "-" if latency is None else f"{latency.speedup:.2f}",
@@ -35,7 +34,7 @@ def render_ranking(ranking: Ranking) -> Group:
         if metered:
             cells.append("-" if joules is None else f"{joules:.3g}")
         table.add_row(Text(f"{run.name} *" if standing.on_front else run.name), *cells)
-        facts = [f"{'top-1 ' * change.is_gain}{change.words} against its reference"]
+        facts = [f"{'top-1 ' * drop.is_gain}{drop.words} against its reference"]
         if standing.dominated_by is not None:
             facts.append(f"dominated by {standing.dominated_by}")
         if (other := standing.against_first) is not None:

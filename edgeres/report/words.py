@@ -26,6 +26,13 @@ def points(value: float, *, unit: bool = True) -> str:
     return f"{round(value, 2) + 0.0:.2f}" + ("\N{NO-BREAK SPACE}pp" if unit else "")
 
 
+def change(drop_pp: float, *, unit: bool = True) -> str:
+    """Returns a drop as the change of the accuracy that it is: a gain is positive."""
+    # A zero has no sign.
+    value = f"{-drop_pp:+.2f}" if round(drop_pp, 2) else "0.00"
+    return value + ("\N{NO-BREAK SPACE}pp" if unit else "")
+
+
 def milliseconds(value: float) -> str:
     """Returns milliseconds to two decimals, small ones to four; the unit stands elsewhere."""
     return f"{value:.{2 if value >= 1 else 4}f}"
@@ -34,6 +41,11 @@ def milliseconds(value: float) -> str:
 def count(number: int) -> str:
     """Returns a number with its thousands apart."""
     return f"{number:,}"
+
+
+def plural(noun: str, number: int) -> str:
+    """Returns a noun in the form that goes with a number."""
+    return noun if number == 1 else f"{noun}s"
 
 
 def probability(value: float) -> str:

@@ -111,7 +111,7 @@ def test_the_gains_are_named_as_reports_name_blocks_and_layers() -> None:
 
     units = (unit("layer1.0", "block", 31.5), unit("conv1", "layer", 29.0))
     found = Sensitivity(images=8, method=Method.MSE, all_db=30.0, units=units)
-    assert found.gains_db == {"layer1.0": 1.5, "/conv1/Conv": 0.0}
+    assert found.gains_db == {"layer1.0": 1.5, "/conv1/Conv": -1.0}
 
 
 def test_units_carry_the_names_of_their_modules() -> None:

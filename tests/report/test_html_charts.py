@@ -18,7 +18,7 @@ from edgeres.report.html.latency import (
     Timed,
     draw_ecdf,
     draw_histogram,
-    draw_time_line,
+    draw_time_lines,
 )
 
 FAST = Timed(role="engine", samples_ms=(4.0, 5.0, 5.0, 6.0), at_s=(0.0, 1.0, 2.0, 3.0))
@@ -65,6 +65,20 @@ def test_the_bound_is_marked_where_it_decided() -> None:
     plain = draw_interval(0.2, (-0.4, 0.8), None)
     assert of_class(plain, "bound") == of_class(plain, "limit") == of_class(plain, "beyond") == []
     assert "no limit" in ElementTree.fromstring(plain).attrib["aria-label"]
+
+
+def test_interval_and_bound_are_named_in_the_drawing() -> None:
+    """Each above its own row, so that one sees which is which."""
+    svg = draw_interval(0.2, (-0.4, 0.8), Gate(limit_pp=0.5, bound_pp=0.7))
+    names = of_class(svg, "row-name")
+    assert [name.text for name in names] == [
+        "the drop with its two-sided 95 % interval",
+        "its one-sided 95 % bound, compared with the limit",
+    ]
+    (whisker, *_), (line,) = of_class(svg, "whisker"), of_class(svg, "one-sided")
+    heights = [number(names[0], "y"), number(whisker, "y1"), number(names[1], "y")]
+    assert sorted(heights) == heights
+    assert number(line, "y1") > heights[-1]
 
 
 def test_a_limit_far_away_is_still_on_the_paper() -> None:
@@ -131,21 +145,39 @@ def test_a_long_distribution_is_thinned_without_a_visible_change() -> None:
 
 
 def test_a_time_line_has_every_sample_and_marks_outliers() -> None:
-    """Dots at their times, a ring around each outlier, a shade behind each turn."""
-    svg = draw_time_line(SLOW, 4.0)
+    """Dots at their times, a tick above each outlier, a shade behind each block."""
+    (svg,) = draw_time_lines([SLOW])
     (dots,) = of_class(svg, "dots")
     places = [tuple(map(int, p)) for p in re.findall(r"M(\d+) (\d+)h0", dots.attrib["d"])]
     assert [x for x, _ in places] == pytest.approx(
         [LEFT + t / 4 * (WIDTH - LEFT - RIGHT) for t in SLOW.at_s], abs=0.5
     )
-    (ring,) = of_class(svg, "outlier")
-    assert (number(ring, "cx"), number(ring, "cy")) == pytest.approx(places[-1], abs=0.51)
+    (tick,) = of_class(svg, "outlier")
+    assert number(tick, "x1") == number(tick, "x2") == pytest.approx(places[-1][0], abs=0.51)
+    assert number(tick, "y1") == TOP
     assert len(of_class(svg, "block")) == 2
-    assert of_class(draw_time_line(FAST, 4.0), "block") == []
+    assert of_class(draw_time_lines([FAST])[0], "block") == []
 
 
-def test_the_rings_have_an_end() -> None:
+def test_both_time_lines_have_one_scale() -> None:
+    """A time and a latency stand at the same place in both, whatever the samples of each."""
+
+    def place(svg: str, index: int) -> tuple[int, ...]:
+        places = re.findall(r"M(\d+) (\d+)h0", of_class(svg, "dots")[0].attrib["d"])
+        return tuple(map(int, places[index]))
+
+    both = Timed(role="engine", samples_ms=(50.0,), at_s=(1.5,))
+    slow, fast = draw_time_lines([SLOW, both])
+    assert place(slow, 1) == place(fast, 0)
+    ticks = [
+        [one.text for one in ElementTree.fromstring(svg).iter() if one.tag.endswith("text")]
+        for svg in (slow, fast)
+    ]
+    assert ticks[0] == ticks[1]
+
+
+def test_the_ticks_of_outliers_have_an_end() -> None:
     """A measurement full of outliers keeps the drawing small."""
     count = 5 * MARKED
     wild = Timed(role="engine", samples_ms=[1.0] * count, at_s=range(count), outliers=range(count))
-    assert len(of_class(draw_time_line(wild, count), "outlier")) == MARKED
+    assert len(of_class(draw_time_lines([wild])[0], "outlier")) == MARKED

@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: nothing complains, nothing is fetched, nothing sticks out."""
+"""The HTML report in a real browser: nothing complains, is fetched, sticks out or overlaps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,30 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sample_verdict import ACCURACY, METERED, REGRESSION, SHAKEN, named, picture
+from sample_verdict import (
+    ACCURACY,
+    BARE,
+    DROP,
+    LATENCY,
+    LOADGEN,
+    LOST,
+    METERED,
+    REGRESSION,
+    SHAKEN,
+    SPEEDUP,
+    VERDICT,
+    named,
+    picture,
+    stats,
+)
 
+from edgeres.core.verdict import Outcome, Verdict
 from edgeres.report import render_html, shown_flips
 
 pytest.importorskip("jinja2", reason="jinja2, which renders the page, is not installed")
@@ -26,6 +44,27 @@ SILENT = "<!doctype html><title>t</title><link rel=icon href='data:,'><p>words</
 
 MEASURE = """<!doctype html><meta charset=utf-8><pre id=result></pre>
 <script>
+function boxes(root, page) {
+  const walk = page.createTreeWalker(root, NodeFilter.SHOW_TEXT), found = [];
+  for (let node = walk.nextNode(); node; node = walk.nextNode()) {
+    if (!node.data.trim() || !node.parentElement.checkVisibility()) continue;
+    const range = page.createRange();
+    range.selectNodeContents(node);
+    const words = node.data.trim().slice(0, 30);
+    for (const r of range.getClientRects()) if (r.width && r.height) found.push({r, words});
+  }
+  return found;
+}
+function touching(root, page) {
+  const all = boxes(root, page), pairs = [];
+  all.forEach((a, i) => all.slice(i + 1).forEach(b => {
+    const wide = Math.min(a.r.right, b.r.right) - Math.max(a.r.left, b.r.left);
+    const high = Math.min(a.r.bottom, b.r.bottom) - Math.max(a.r.top, b.r.top);
+    // Boxes of lines are higher than their letters, and a word may end where the next begins.
+    if (wide > 1 && high > 3) pairs.push(a.words + " | " + b.words);
+  }));
+  return pairs;
+}
 function measured(frame) {
   const page = frame.contentDocument, width = page.documentElement.clientWidth;
   const out = e => e.getBoundingClientRect().right > width + 1 && !e.closest(".scroll, svg");
@@ -35,12 +74,15 @@ function measured(frame) {
     return Math.hypot(m.a, m.b) * parseFloat(getComputedStyle(e).fontSize);
   });
   const scroll = page.documentElement.scrollWidth;
-  return {width, scroll, over, smallest: Math.min(...words)};
+  const overlaps = [...page.querySelectorAll("section")].flatMap(s => touching(s, page));
+  const name = frame.title;
+  return {name, width, scroll, over, overlaps, smallest: Math.min(99, ...words)};
 }
 function loaded(frame) { result.textContent += JSON.stringify(measured(frame)) + "\\n"; }
 </script>
 """
-"""Notes of each frame: widths, what is wider than it, and the smallest letters of drawings."""
+"""Notes of each frame: widths, what is wider than it, words that touch, the smallest letters of
+drawings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,22 +162,68 @@ def test_a_complaint_and_a_request_would_be_noticed(tmp_path: Path) -> None:
     assert (quiet.complaints, quiet.requests) == ((), ())
 
 
-def test_it_fits_a_phone_and_a_desk(report: Path) -> None:
-    """At 390 and 1280 pixels nothing sticks out, and letters in drawings stay legible."""
-    frames = "".join(
-        f'<iframe onload="loaded(this)" src="{report.name}" '
-        f'style="border:0;width:{width}px;height:700px"></iframe>'
-        for width in (390, 1280)
-    )
-    wrapper = report.parent / "wrapper.html"
+def verdicts() -> dict[str, Verdict]:
+    """Twelve kinds of verdict, by what is special about each."""
+    few = replace(ACCURACY, flips=ACCURACY.flips[:3])
+    plain = replace(VERDICT, accuracy=few)
+    near = replace(LATENCY, engine=stats(16.9, seed=3, start_ms=1100.0), speedup_ci95=None)
+    steady = replace(LATENCY.engine, outliers=None)
+    gain = replace(few, drop_pp=-0.23, ci95_pp=(-0.98, 0.48), gained=12, lost=9)
+    beyond = replace(LOST, limit=-4.0)
+    return {
+        "pass": replace(plain, checks=(SPEEDUP,)),
+        "fail": replace(plain, checks=(LOST, SPEEDUP)),
+        "fail twice": replace(plain, checks=(LOST, replace(SPEEDUP, outcome=Outcome.FAIL))),
+        "undecided": replace(plain, checks=(DROP,)),
+        "measured": replace(plain, checks=()),
+        "simulated": BARE,
+        "unstable": replace(METERED, accuracy=few, stability=SHAKEN.stability),
+        "metered": replace(METERED, accuracy=few),
+        "baseline and LoadGen": replace(plain, regression=REGRESSION, loadgen=LOADGEN),
+        "equally fast": replace(plain, latency=near),
+        "a gain, no outlier": replace(
+            plain, accuracy=gain, latency=replace(LATENCY, engine=steady)
+        ),
+        "a limit far away": replace(plain, checks=(beyond,)),
+    }
+
+
+def measures(folder: Path, pages: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Returns the notes of pages at 390 and 1280 pixels."""
+    frames = ""
+    for number, (name, page) in enumerate(pages.items()):
+        (folder / f"{number}.html").write_text(page, encoding="utf-8")
+        frames += "".join(
+            f'<iframe title="{name}" onload="loaded(this)" src="{number}.html" '
+            f'style="border:0;width:{width}px;height:700px"></iframe>'
+            for width in (390, 1280)
+        )
+    wrapper = folder / "wrapper.html"
     wrapper.write_text(MEASURE + frames, encoding="utf-8")
     # Scripts of one file may look into another only where the browser is started so.
     visited = visit(wrapper, "--disable-web-security", "--allow-file-access-from-files")
     output = re.search(r'<pre id="result">(.*?)</pre>', visited.dom, flags=re.DOTALL)
     assert output is not None
     sizes = [json.loads(html.unescape(line)) for line in output[1].split("\n") if line]
-    assert len(sizes) == 2
-    for one in sizes:
-        assert one["over"] == []
+    assert len(sizes) == 2 * len(pages)
+    return sizes
+
+
+def test_every_verdict_fits_a_phone_and_a_desk(report: Path) -> None:
+    """At 390 and 1280 pixels nothing sticks out, no words touch, and drawings stay legible."""
+    pages = {name: render_html(named(one)) for name, one in verdicts().items()}
+    pages["long names"] = report.read_text(encoding="utf-8")
+    for one in measures(report.parent, pages):
+        assert one["over"] == [], one
+        assert one["overlaps"] == [], one
         assert one["scroll"] <= one["width"]
         assert one["smallest"] >= 9.5
+
+
+def test_words_that_touch_would_be_noticed(tmp_path: Path) -> None:
+    """One pair, and none where they stand apart."""
+    lines = "<section><p>first</p><p style='margin-top:{}px'>second</p></section>"
+    style = "<title>t</title><style>p { margin: 0; line-height: 20px }</style>"
+    pages = {str(gap): "<!doctype html>" + style + lines.format(gap) for gap in (-12, 4)}
+    found = {one["name"]: one["overlaps"] for one in measures(tmp_path, pages)}
+    assert found == {"-12": ["first | second"], "4": []}

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 from page_parts import Page
+from rich.console import Console
 from sample_verdict import (
     ACCURACY,
     BARE,
@@ -33,9 +34,12 @@ from sample_verdict import (
 )
 from verdict_parts import ENVIRONMENT, MACHINE
 
+from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
+from edgeres.core.tuning import Sensitivity, UnitSensitivity
 from edgeres.core.verdict import EXIT_UNSTABLE, Check, ClassDifference, Outcome, Verdict
 from edgeres.errors import DependencyError
-from edgeres.report import Picture, render_html, shown_flips
+from edgeres.report import Picture, render_html, sensitivity_table, shown_flips
 from edgeres.report.html.flips import SHOWN
 
 pytest.importorskip("jinja2", reason="jinja2, which renders the page, is not installed")
@@ -152,7 +156,9 @@ def test_a_failed_verdict_says_why_first() -> None:
     page = Page(rendered(FAILED))
     words = page.text
     start = words.index("FAIL", words.index("Verdict"))
-    assert words[start:].startswith("FAIL Accuracy drop 0.231 pp, at least 0.12 pp (one-sided 95 %")
+    assert words[start:].startswith(
+        "FAIL Accuracy drop misses its limit. Accuracy drop 0.231 pp, at least 0.12 pp (one-sided"
+    )
     assert "accuracy drop bound below 0.1 pp 0.91 pp ✗ FAIL" in words
     assert "speedup at least 2 x 2.97 x ✓ pass" in words
 
@@ -162,7 +168,7 @@ def test_an_undecided_verdict_says_what_would_decide(page: Page) -> None:
     words = page.text
     start = words.index("INCONCLUSIVE", words.index("Verdict"))
     assert words[start:].startswith(
-        "INCONCLUSIVE 1300 images cannot decide: accuracy drop 0.231 pp, -0.42 to 0.91 pp"
+        "INCONCLUSIVE The images cannot decide on accuracy drop. 1300 images cannot decide: accuracy drop 0.231 pp, -0.42 to 0.91 pp"
     )
     needed = "8,500 more images, about 9,800 in all, would show that the drop is below the limit."
     assert len(page.with_class("next-step")) == 1
@@ -174,7 +180,9 @@ def test_an_undecided_verdict_says_what_would_decide(page: Page) -> None:
 def test_a_passed_verdict_says_what_passed() -> None:
     """All checks are listed, and nothing is marked as failed."""
     page = Page(rendered(PASSED))
-    assert "PASS 2.97 times as fast, at least the 2 requested." in page.text
+    assert (
+        "PASS Speedup keeps its limit. 2.97 times as fast, at least the 2 requested." in page.text
+    )
     assert page.with_class("fail") == page.with_class("mark-fail") == []
 
 
@@ -182,7 +190,7 @@ def test_what_is_missing_is_stated() -> None:
     """A simulated engine without limits: every section stands, with the reason why it is empty."""
     page = Page(rendered(BARE))
     for sentence in (
-        "MEASURED No limit was set: the figures stand for themselves.",
+        "MEASURED No limit was set. simulated",
         "21 images changed sides; which ones was not recorded.",
         "No class has a newly wrong or newly correct image.",
         "Not measured: the engine was not run on its target, its accuracy was simulated",
@@ -296,8 +304,55 @@ def test_sensitivity_is_drawn_where_it_is_known() -> None:
     page = Page(rendered(VERDICT, sensitivity={"layer1.0": 0.2, "/layer2/layer2.1/Add": 0.8}))
     widths = [a["style"] for _, a in page.elements if a.get("style", "").startswith("width")]
     assert widths[-2:] == ["width:25%", "width:100%"]
-    assert "costs 0.80 dB" in page.text
+    assert "gain +0.80 dB" in page.text
     assert "Sensitivity of the blocks: not measured" in Page(rendered(VERDICT)).text
+
+
+def test_sensitivity_has_the_figures_of_the_terminal() -> None:
+    """A gain below zero too, which noise makes, with a bar of no length."""
+    units = [("layer1.0", 20.61), ("layer1.1", 19.97)]
+    sensitivity = Sensitivity(
+        images=8,
+        method=Method.MSE,
+        all_db=20.0,
+        units=tuple(
+            UnitSensitivity(unit=u, kind="block", nodes=(), alone_db=30.0, without_db=db)
+            for u, db in units
+        ),
+    )
+    console = Console(width=80)
+    with console.capture() as printed:
+        console.print(sensitivity_table(sensitivity))
+    page = Page(rendered(VERDICT, sensitivity=sensitivity.gains_db))
+    for gain in ("+0.61", "-0.03"):
+        assert gain in printed.get()
+        assert f"gain {gain} dB" in page.text
+    widths = [a["style"] for _, a in page.elements if a.get("style", "").startswith("width")]
+    assert widths[-2:] == ["width:100%", "width:0%"]
+
+
+def test_a_stage_of_one_precision_is_folded() -> None:
+    """With how much is in it; the head, in float, is one layer."""
+    page = Page(rendered(VERDICT))
+    assert page.of("details") == [{}] * 5
+    assert "layer1 3 blocks: 9 int8 layers" in page.text
+    assert "head 1 fp32 layer" in page.text
+    layers = tuple(
+        replace(one, precision=Precision.FP32) if one.name.startswith("/layer2/layer2.1") else one
+        for one in VERDICT.layers
+    )
+    mixed = Page(rendered(replace(VERDICT, layers=layers)))
+    assert [("open" in details) for details in mixed.of("details")] == [False] * 2 + [True] + [
+        False
+    ] * 2
+    assert "layer2 3 blocks: 6 int8 layers, 3 fp32 layers" in mixed.text
+
+
+def test_times_of_an_unstable_machine_are_grey() -> None:
+    """Speed-up, latency and energy, with the word; accuracy is none of these."""
+    tiles = Page(rendered(replace(METERED, stability=SHAKEN.stability))).with_class("unsure")
+    assert len(tiles) == 3
+    assert Page(rendered(METERED)).with_class("unsure") == []
 
 
 def test_an_earlier_run_has_a_section_of_its_own() -> None:

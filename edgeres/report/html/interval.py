@@ -8,9 +8,14 @@ from edgeres.core.verdict import Interval
 from edgeres.report.chart import BOTTOM, TOP, WIDTH, Scale, around, drawing
 from edgeres.report.svg import element, line, path, text
 
-HEIGHT = 132
+HEIGHT = 190
 _AXIS = HEIGHT - BOTTOM
-_MIDDLE = 56
+_INTERVAL, _BOUND = 66, 118
+"""Heights of the two rows; the name of each stands above its marks."""
+
+_NAME = 13
+"""Height of a name's baseline above its marks."""
+
 _SIDE = 14
 
 
@@ -52,14 +57,23 @@ def draw_interval(drop_pp: float, interval_pp: Interval, gate: Gate | None) -> s
     parts += [text(x(v), _AXIS + 19, f"{v + 0.0:g}", text_anchor="middle") for v in x.ticks(6)]
     title = "drop of top-1 in percentage points"
     parts.append(text(WIDTH - _SIDE, HEIGHT - 6, title, class_="title", text_anchor="end"))
-    parts.append(line(x(low), _MIDDLE, x(high), _MIDDLE, "whisker"))
-    parts += [line(x(end), _MIDDLE - 8, x(end), _MIDDLE + 8, "whisker") for end in (low, high)]
-    parts.append(element("circle", cx=x(drop_pp), cy=_MIDDLE, r=6, class_="estimate"))
+    parts.append(line(x(low), _INTERVAL, x(high), _INTERVAL, "whisker"))
+    parts += [line(x(end), _INTERVAL - 8, x(end), _INTERVAL + 8, "whisker") for end in (low, high)]
+    parts.append(element("circle", cx=x(drop_pp), cy=_INTERVAL, r=6, class_="estimate"))
+    parts.append(_row_name(_INTERVAL, "the drop with its two-sided 95 % interval"))
     if gate is not None and gate.bound_pp is not None:
-        parts.append(path(f"M{x(gate.bound_pp) - 7:.1f} {_MIDDLE}l7 -8l7 8l-7 8z", "bound"))
+        # One-sided: all drops up to the bound, from the end of the axis on.
+        at = x(gate.bound_pp)
+        parts.append(line(x.start, _BOUND, at, _BOUND, "one-sided"))
+        parts.append(path(f"M{at - 7:.1f} {_BOUND}l7 -8l7 8l-7 8z", "bound"))
+        parts.append(_row_name(_BOUND, "its one-sided 95 % bound, compared with the limit"))
     limit = "no limit" if gate is None else f"the limit is {gate.limit_pp:g}"
     description = (
         f"Drop of top-1 {drop_pp:.2f} percentage points, 95 % interval {low:.2f} to {high:.2f}; "
         f"{limit}."
     )
     return drawing(description, HEIGHT, parts)
+
+
+def _row_name(row: float, words: str) -> str:
+    return text(_SIDE, row - _NAME, words, class_="row-name")

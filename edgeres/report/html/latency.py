@@ -22,7 +22,7 @@ from edgeres.report.chart import (
 )
 from edgeres.report.svg import element, line, path, text
 
-HEIGHT = 260
+HEIGHT = 280
 
 BINS = 90
 """Of the histogram, over the range of both networks."""
@@ -31,11 +31,17 @@ LOG_FROM = 4.0
 """Ratio of the largest sample to the smallest from which a time line is logarithmic: straight,
 the outliers would press the rest into a line."""
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Marks of the axis of fractions."""
 
 MARKED = 200
-"""Most outliers with a ring of their own."""
+"""Most outliers with a tick of their own."""
+
+_TICK = 9
+"""Length of an outlier's tick, inside of the plot's upper edge."""
+
+_NAME_ROW = 24
+"""Distance of the names of the two medians; on a phone letters are larger than elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +66,7 @@ def draw_histogram(pair: Sequence[Timed]) -> str:
     # Bins are of equal width on paper, so each spans the same ratio of latencies.
     width = (x.end - x.start) / BINS
     counts = [Counter(int((x(v) - x.start) / width) for v in one.samples_ms) for one in pair]
-    y = vertical(0, 1.25 * max(max(bins.values()) for bins in counts), HEIGHT)
+    y = vertical(0, 1.4 * max(max(bins.values()) for bins in counts), HEIGHT)
     frame = Frame(x=x, y=y, height=HEIGHT, x_title="latency in ms", y_title="samples")
     parts = frame.axes(x.ticks(6), [tick for tick in y.ticks(4) if tick == int(tick)])
     for one, bins in zip(pair, counts, strict=True):
@@ -78,7 +84,7 @@ def draw_histogram(pair: Sequence[Timed]) -> str:
     for row, (one, at) in enumerate(zip(pair, places, strict=True)):
         side, beside = ("end", at - 6) if at > (x.start + x.end) / 2 else ("start", at + 6)
         name = f"{one.role} {median(one.samples_ms):.3g} ms"
-        height = TOP + 10 + 17 * row
+        height = TOP + 12 + _NAME_ROW * row
         parts.append(text(beside, height, name, class_=f"name {one.role}", text_anchor=side))
     return drawing(f"Histogram of latency. {_in_words(pair)}", HEIGHT, parts)
 
@@ -104,18 +110,24 @@ def draw_ecdf(pair: Sequence[Timed]) -> str:
     )
 
 
-def draw_time_line(one: Timed, duration_s: float) -> str:
-    """Returns every sample of one network by the time at which it began, as SVG.
+def draw_time_lines(pair: Sequence[Timed]) -> list[str]:
+    """Returns every sample of each network by the time at which it began, as one SVG a network.
 
-    Args:
-        one: the samples.
-        duration_s: end of the time axis, the same for both networks.
+    All have the same axes, so that the two can be compared and their blocks interlock.
     """
+    values = [value for one in pair for value in one.samples_ms]
+    log = max(values) > LOG_FROM * min(values)
+    y = vertical(*(around_log if log else around)(values), HEIGHT, log=log)
     # A single sample has no duration.
-    x = horizontal(0, duration_s or 1.0)
-    log = max(one.samples_ms) > LOG_FROM * min(one.samples_ms)
-    y = vertical(*(around_log if log else around)(one.samples_ms), HEIGHT, log=log)
-    frame = Frame(x=x, y=y, height=HEIGHT, x_title="seconds", y_title="latency in ms")
+    x = horizontal(0, max(at for one in pair for at in one.at_s) or 1.0)
+    return [
+        _time_line(one, Frame(x=x, y=y, height=HEIGHT, x_title="seconds", y_title="latency in ms"))
+        for one in pair
+    ]
+
+
+def _time_line(one: Timed, frame: Frame) -> str:
+    x, y = frame.x, frame.y
     parts = []
     # A block begins with its first sample and lasts until its last one has ended.
     samples = zip(one.blocks, one.at_s, one.samples_ms, strict=False)
@@ -130,8 +142,9 @@ def draw_time_line(one: Timed, duration_s: float) -> str:
     # Dots of one unit are drawn once each, so that 20,000 samples stay a small page.
     dots = {(round(x(t)), round(y(v))) for t, v in zip(one.at_s, one.samples_ms, strict=True)}
     parts.append(path("".join(f"M{a} {b}h0" for a, b in sorted(dots)), f"dots {one.role}"))
+    # A tick at the edge hides no sample, where rings cover each other and what is near.
     parts += [
-        element("circle", cx=x(one.at_s[i]), cy=y(one.samples_ms[i]), r=5, class_="outlier")
+        line(x(one.at_s[i]), TOP, x(one.at_s[i]), TOP + _TICK, "outlier")
         for i in sorted(one.outliers)[:MARKED]
     ]
     return drawing(f"Latency by time. {_in_words([one])}", HEIGHT, parts)

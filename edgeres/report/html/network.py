@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,6 +10,7 @@ from operator import itemgetter
 
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.blocks import locate
+from edgeres.report.words import plural
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,27 @@ class StageLayers:
 
     name: str
     blocks: tuple[BlockLayers, ...]
+
+    @property
+    def layers(self) -> tuple[LayerPrecision, ...]:
+        """The layers of all blocks."""
+        return tuple(layer for block in self.blocks for layer in block.layers)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether one precision and no measurement is all there is to see: a page folds it."""
+        measured = any(block.sensitivity is not None for block in self.blocks)
+        return not measured and len({layer.precision for layer in self.layers}) == 1
+
+    @property
+    def summary(self) -> str:
+        """How many layers there are of each precision, in words."""
+        counts = Counter(layer.precision.value for layer in self.layers).most_common()
+        precisions = ", ".join(
+            f"{number} {precision} {plural('layer', number)}" for precision, number in counts
+        )
+        named = sum(bool(block.name) for block in self.blocks)
+        return f"{named} {plural('block', named)}: {precisions}" if named else precisions
 
 
 def stages(

@@ -21,7 +21,7 @@ from edgeres.installation import install_hint, is_installed
 from edgeres.report import facts, outcomes, words
 from edgeres.report.html.flips import Picture, flip_groups
 from edgeres.report.html.interval import Gate, draw_interval
-from edgeres.report.html.latency import MARKED, Timed, draw_ecdf, draw_histogram, draw_time_line
+from edgeres.report.html.latency import MARKED, Timed, draw_ecdf, draw_histogram, draw_time_lines
 from edgeres.report.html.network import stages
 from edgeres.version import __version__
 
@@ -70,7 +70,7 @@ def render_html(
     environment.filters.update(
         sentence=words.as_sentence,
         percent=words.percent,
-        pp=words.points,
+        change=words.change,
         ms=words.milliseconds,
         count=words.count,
         figure="{:.3g}".format,
@@ -149,12 +149,11 @@ def _charts(latency: PairedLatency) -> dict[str, Any]:
     """Returns the drawings of latency, and what their captions depend on."""
     pair = _timed("reference", latency.reference), _timed("engine", latency.engine)
     recorded = [one for one in pair if one.at_s]
-    # Both time lines share an axis, so that the blocks of the two interlock below each other.
-    end_s = max((at for one in recorded for at in one.at_s), default=0.0)
+    lines = draw_time_lines(recorded) if recorded else []
     return {
         "histogram": _markup(draw_histogram(pair)),
         "ecdf": _markup(draw_ecdf(pair)),
-        "time_lines": [(one.role, _markup(draw_time_line(one, end_s))) for one in recorded],
+        "time_lines": [(one.role, _markup(svg)) for one, svg in zip(recorded, lines, strict=True)],
         "marked": {one.role: min(len(one.outliers), MARKED) for one in pair},
         "blocks": all(one.blocks for one in pair),
     }
