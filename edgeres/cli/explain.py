@@ -11,8 +11,10 @@ from edgeres.cli.export import complete_architecture
 from edgeres.cli.options import PATH, Names, common_options, was_typed
 from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.files import check_outputs, write_report
+from edgeres.networks.compared import ILSVRC, ComparedNetwork, compared_network
 from edgeres.networks.explain import Example, example_block, explain_architecture
 from edgeres.networks.network import Network, ratios
+from edgeres.networks.registry import COMPARED
 from edgeres.serialization import to_json
 
 
@@ -26,8 +28,9 @@ from edgeres.serialization import to_json
     "--against",
     metavar="OTHER",
     shell_complete=complete_architecture,
-    help="Another architecture: both side by side, with ratios.",
+    help=f"Another architecture, or {', '.join(COMPARED)}: both side by side, with ratios.",
 )
+@click.option("--ilsvrc", is_flag=True, help="Show depth and top-5 error at ILSVRC, with sources.")
 @click.option("--block", type=Names(Example), help="Work out the weights of a kind of block.")
 @click.option(
     "--gradients",
@@ -42,6 +45,7 @@ def explain(
     input_size: int | None,
     num_classes: int | None,
     against: str | None,
+    ilsvrc: bool,
     block: Example | None,
     gradients: bool,
     steps: int | None,
@@ -57,10 +61,15 @@ def explain(
     Example:
       edgeres explain resnet50
       edgeres explain resnet34 --against plain34
+      edgeres explain resnet152 --against vgg16
+      edgeres explain --ilsvrc
       edgeres explain --block bottleneck
       edgeres explain wide_resnet50_2 --input-size 160 --svg wide.svg
       edgeres explain resnet56 --gradients --svg gradients.svg
     """
+    if ilsvrc:
+        _show_ilsvrc(as_json=as_json)
+        return
     # An option that nothing would be done with is refused, never dropped in silence.
     if architecture is None:
         if block is None:
@@ -82,7 +91,10 @@ def explain(
         return
     size = {"input_size": input_size, "num_classes": num_classes}
     network = None if architecture is None else explain_architecture(architecture, **size)
-    other = None if against is None else explain_architecture(against, **size)
+    other: Network | ComparedNetwork | None = None
+    if against is not None:
+        count = compared_network if against in COMPARED else explain_architecture
+        other = count(against, **size)
     if network is not None and svg is not None:
         from edgeres.report import draw_network_svg  # rich, as all of report
 
@@ -92,7 +104,11 @@ def explain(
 
 
 def _show_structure(
-    network: Network | None, other: Network | None, block: Example | None, *, as_json: bool
+    network: Network | None,
+    other: Network | ComparedNetwork | None,
+    block: Example | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Prints a network, alone or beside another, and the weights of a kind of block."""
     from edgeres.report import render_example, render_network, render_side_by_side
@@ -113,6 +129,22 @@ def _show_structure(
         # There are two kinds, and the point of either is what it saves or costs beside the other.
         (counterpart,) = (each for each in Example if each is not block)
         show(render_example(example_block(block), example_block(counterpart)))
+
+
+def _show_ilsvrc(*, as_json: bool) -> None:
+    """Prints what papers report of ILSVRC; every other question is one of its own."""
+    context = click.get_current_context()
+    others = [name for name in context.params if name not in {"ilsvrc", "as_json"}]
+    if typed := [name for name in others if was_typed(name)]:
+        raise click.UsageError(
+            f"--ilsvrc is a question of its own; {typed[0].replace('_', '-')} has no part in it."
+        )
+    if as_json:
+        show_json({"schema_version": 1, "ilsvrc": ILSVRC})
+        return
+    from edgeres.report import render_ilsvrc
+
+    show(render_ilsvrc())
 
 
 def _explain_gradients(

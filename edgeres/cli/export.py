@@ -17,6 +17,7 @@ from edgeres.cli.options import (
 from edgeres.cli.output import show_json, show_status
 from edgeres.core.contract_options import ContractOptions
 from edgeres.networks import ARCHITECTURES, equal_shapes, is_published
+from edgeres.networks.registry import COMPARED, find_spec
 from edgeres.networks.specification import Shortcut
 
 if TYPE_CHECKING:
@@ -90,7 +91,10 @@ def export(
       edgeres export torchvision:resnet50 -o resnet50.onnx
       edgeres export timm:resnet50.a1_in1k -o resnet50.onnx
     """
-    # Before torch is imported, which takes seconds.
+    # Before torch is imported, which takes seconds. A network that is only counted has no weights
+    # to ask for.
+    if architecture in COMPARED:
+        find_spec(architecture)
     if weights is None and not is_published(architecture):
         raise click.UsageError("Missing option '--weights'. Pass the checkpoint of ARCH.")
     from edgeres.workflows import export_stage  # torch

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import reduce
 from itertools import groupby
 from operator import add
+from typing import Protocol
 
 from edgeres.core.cost import VALUE_BYTES, OperatorCost
 from edgeres.core.precision import Precision
@@ -264,6 +265,11 @@ class Network:
     """Channels of the batch normalisation outside the blocks."""
 
     @property
+    def name(self) -> str:
+        """Its architecture's."""
+        return self.spec.name
+
+    @property
     def blocks(self) -> tuple[BuildingBlock, ...]:
         """Blocks of all stages."""
         return tuple(block for stage in self.stages for block in stage.blocks)
@@ -323,8 +329,28 @@ class Network:
         return total(cost for _, cost in self.parts)
 
 
-def measures(network: Network) -> dict[str, float]:
-    """Returns the figures by which two networks are compared, all above zero."""
+class Counted(Protocol):
+    """A network whose figures can be compared with another's."""
+
+    @property
+    def name(self) -> str:
+        """What a table calls it."""
+
+    @property
+    def depth(self) -> int:
+        """Layers as its paper counts them."""
+
+    @property
+    def convolution_count(self) -> int:
+        """Number of convolutions."""
+
+    @property
+    def cost(self) -> Cost:
+        """What it holds and does for one image."""
+
+
+def measures(network: Counted) -> dict[str, float]:
+    """Returns the figures by which two networks are compared."""
     cost = network.cost
     return {
         "depth": network.depth,
@@ -342,10 +368,16 @@ def measures(network: Network) -> dict[str, float]:
     }
 
 
-def ratios(network: Network, other: Network) -> dict[str, float]:
-    """Returns how many times the other's figures the network's are, by `measures`' names."""
+def ratios(network: Counted, other: Counted) -> dict[str, float | None]:
+    """Returns how many times the other's figures the network's are, by `measures`' names.
+
+    None where the other has none at all, such as batch normalisations in VGG.
+    """
     baseline = measures(other)
-    return {name: value / baseline[name] for name, value in measures(network).items()}
+    return {
+        name: value / baseline[name] if baseline[name] else None
+        for name, value in measures(network).items()
+    }
 
 
 def runs(blocks: Iterable[BuildingBlock]) -> tuple[tuple[BuildingBlock, ...], ...]:

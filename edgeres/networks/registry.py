@@ -74,6 +74,10 @@ ARCHITECTURES: Mapping[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 """Specification by name: ImageNet nets with 1000 classes at 224 pixels, CIFAR nets with 10 at 32."""
 
 
+COMPARED = ("vgg16", "vgg19", "googlenet", "googlenet_bn")
+"""Networks of other families that `explain --against` counts; see `edgeres.networks.compared`."""
+
+
 class Publisher(Name):
     """Libraries through which published weights are fetched, by `publisher:architecture`."""
 
@@ -126,6 +130,12 @@ def find_spec(name: str, *, factories: bool = True) -> ModelSpec:
     Raises:
         ConfigError: there is none of that name.
     """
+    if name in COMPARED:
+        raise ConfigError(
+            f"{name} is known for comparison alone: edgeres explain resnet152 --against {name}. "
+            f"Exporting, building and estimating it are not offered; they are for "
+            f"{', '.join(ARCHITECTURES)}."
+        )
     if name not in ARCHITECTURES:
         own = "; or package.module:factory for your own" if factories else ""
         raise ConfigError(

@@ -7,7 +7,12 @@ from edgeres.report.chart import Line, Plot, draw_plot_svg
 from edgeres.report.doctor import render_doctor
 from edgeres.report.drawing import draw_network_svg
 from edgeres.report.estimation import render_boards, render_estimate
-from edgeres.report.explanation import render_example, render_network, render_side_by_side
+from edgeres.report.explanation import (
+    render_example,
+    render_ilsvrc,
+    render_network,
+    render_side_by_side,
+)
 from edgeres.report.gradients import gradient_plot, render_gradients
 from edgeres.report.html import Picture, check_html, render_html, shown_flips
 from edgeres.report.inspection import render_artifact
@@ -41,6 +46,7 @@ __all__ = [
     "render_example",
     "render_gradients",
     "render_html",
+    "render_ilsvrc",
     "render_junit",
     "render_markdown",
     "render_network",

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from edgeres.core.cost import VALUE_BYTES
 from edgeres.core.precision import Precision
+from edgeres.networks.compared import ILSVRC, ComparedNetwork
 from edgeres.networks.network import (
     BuildingBlock,
     Cost,
@@ -99,16 +100,38 @@ def render_network(network: Network) -> Group:
     )
 
 
-def render_side_by_side(network: Network, other: Network) -> Group:
+def render_side_by_side(network: Network, other: Network | ComparedNetwork) -> Group:
     """Returns two networks in two columns, and how many times the second's figures the first's are."""
-    table = ruled_table("", network.spec.name, other.spec.name, "ratio", gap=1, fold=True)
+    table = ruled_table("", network.name, other.name, "ratio", gap=1, fold=True)
     for label, describe in (("input", _input), ("blocks", _blocks), ("skip connections", _skips)):
-        table.add_row(label, describe(network), describe(other), "")
+        words = describe(other) if isinstance(other, Network) else _compared(other)[label]
+        table.add_row(label, describe(network), words, "")
     ours, theirs, times = measures(network), measures(other), ratios(network, other)
     for name, label in _MEASURES.items():
-        cells = (_figure(ours[name]), _figure(theirs[name]), f"{times[name]:.3g}")
-        table.add_row(label, *cells)
+        ratio = times[name]
+        cells = (_figure(ours[name]), _figure(theirs[name]))
+        table.add_row(label, *cells, "-" if ratio is None else f"{ratio:.3g}")
     return Group(table)
+
+
+def _compared(network: ComparedNetwork) -> dict[str, str]:
+    """Returns what another family has in the place of a ResNet's facts, by their labels."""
+    side = network.input_size
+    return {
+        "input": f"{side} x {side}, {network.num_classes} classes",
+        "blocks": network.structure,
+        "skip connections": "none",
+    }
+
+
+def render_ilsvrc() -> Group:
+    """Returns the published top-5 errors of ILSVRC, with their sources below."""
+    table = ruled_table("network", "year", "depth", "top-5 error %", "of", fold=True)
+    for one in ILSVRC:
+        table.add_row(one.network, str(one.year), str(one.depth), f"{one.top5_error:g}", one.what)
+    sources = dict.fromkeys(one.source for one in ILSVRC)
+    notes = ("Errors on the test set and on validation images do not compare.", *sources)
+    return Group(table, Text(), *map(Text, notes))
 
 
 def render_example(block: BuildingBlock, other: BuildingBlock) -> Group:

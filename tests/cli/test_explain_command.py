@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from commands import passed, refusal
+from commands import passed, refusal, run
 from published import PARAMETERS
 
 
@@ -119,3 +119,60 @@ def test_gradients_need_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_it_refuses(line: str, said: str) -> None:
     """Each with what is wrong or what was meant."""
     assert said in refusal(*line.split(), code=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "gmacs", "depth", "convolutions"),
+    [
+        # torchvision.models documents these parameters; MACs of the papers' 224-pixel images.
+        ("vgg16", 138_357_544, 15.5, 16, 13),
+        ("vgg19", 143_667_240, 19.6, 19, 16),
+        ("googlenet", 6_998_552, 1.58, 22, 57),
+        ("googlenet_bn", 6_624_904, 1.50, 22, 57),
+    ],
+)
+def test_another_family_has_its_published_counts(
+    name: str, parameters: int, gmacs: float, depth: int, convolutions: int
+) -> None:
+    """Beside a ResNet, with ratios of the two."""
+    line = ("explain", "resnet152", "--against", name)
+    told = json.loads(passed(*line, "--json"))
+    other = told["against"]
+    assert (other["name"], other["depth"]) == (name, depth)
+    assert other["cost"]["parameters"] == parameters
+    assert other["cost"]["macs"] / 1e9 == pytest.approx(gmacs, abs=0.05 if gmacs > 2 else 0.005)
+    assert len(other["layers"]) == other["convolutions"] == convolutions
+    assert told["ratios"]["parameters"] == pytest.approx(60_192_808 / parameters)
+    assert name in passed(*line)
+
+
+def test_vgg_16_s_activations_are_counted_by_hand() -> None:
+    """Every stage's maps: 2 of 64 x 224^2, 2 of 128 x 112^2, 3 of 256 x 56^2 and so on."""
+    told = json.loads(passed("explain", "resnet18", "--against", "vgg16", "--json"))["against"]
+    maps = 2 * 64 * 224**2 + 2 * 128 * 112**2 + 3 * 256 * 56**2 + 3 * 512 * 28**2 + 3 * 512 * 14**2
+    assert told["cost"]["activations"] == maps + 4096 + 4096 + 1000
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg19", "googlenet", "googlenet_bn"])
+@pytest.mark.parametrize("line", ["explain {}", "export {} -o x.onnx", "estimate {} --board t4"])
+def test_what_is_for_comparison_is_refused_elsewhere(name: str, line: str) -> None:
+    """With what it is known for."""
+    said = run(*line.format(name).split())
+    assert said.exit_code != 0
+    assert f"{name} is known for comparison alone" in said.stderr
+    assert f"--against {name}" in said.stderr
+
+
+def test_ilsvrc_has_depths_errors_and_sources() -> None:
+    """As the papers report them; it goes with no other question."""
+    told = json.loads(passed("explain", "--ilsvrc", "--json"))["ilsvrc"]
+    found = {(one["year"], one["network"]): (one["depth"], one["top5_error"]) for one in told}
+    assert found[2014, "GoogLeNet"] == (22, 6.7)
+    assert found[2014, "VGG"] == (19, 7.3)
+    assert found[2015, "ResNet"] == (152, 3.57)
+    assert found[2016, "Wide ResNet-50-2"] == (50, 6.03)
+    assert all(one["source"] for one in told)
+    assert "3.57" in passed("explain", "--ilsvrc")
+    result = run("explain", "resnet50", "--ilsvrc")
+    assert result.exit_code == 2
+    assert "has no part in it" in result.stderr
