@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors"),
+    ("version", "errors", "printable"),
     ("installation", "names", "files", "progress", "statistics"),
     ("input_files",),
     ("serialization",),

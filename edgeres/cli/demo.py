@@ -34,6 +34,8 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
         verdicts = {r.engine.manifest.target: r.verdict for r in results}
         show_json({"schema_version": 1, "verdicts": verdicts})
     else:
+        from rich.text import Text
+
         from edgeres.report import render_verdict
 
         for result in results:
@@ -44,8 +46,11 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
                 else "run here"
             )
             show(
-                f"\n[bold]{manifest.target}[/bold]: {manifest.precision} engine, "
-                f"{result.engine_bytes / 1e6:.2f} MB, {place}\n"
+                Text.assemble(
+                    "\n",
+                    (manifest.target, "bold"),
+                    f": {manifest.precision} engine, {result.engine_bytes / 1e6:.2f} MB, {place}\n",
+                )
             )
             show(render_verdict(result.verdict))
     # All targets together: a script must not pass because the last one did.

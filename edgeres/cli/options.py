@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from edgeres.cli.output import check_stdout_is_free
 from edgeres.core.contract import PRESETS, Color
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.resize import Interpolation, ResizeLibrary, ResizeMode
@@ -225,6 +226,14 @@ def common_options(command: F) -> F:
             help="No progress, only errors.",
         ),
     )
+
+    @functools.wraps(command)
+    def checked(*positional: object, **given: object) -> object:
+        typed = click.get_current_context().params
+        paths = [value for value in typed.values() if isinstance(value, Path)]
+        check_stdout_is_free(paths, as_json=bool(typed["as_json"]))
+        return command(*positional, **given)
+
     for option in reversed(options):
-        command = option(command)
-    return command
+        checked = option(checked)
+    return checked  # type: ignore[return-value]

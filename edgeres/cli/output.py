@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import logging
 import os
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from os.path import samestat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeres.errors import ArtifactError
+from edgeres.errors import ArtifactError, ConfigError
+from edgeres.printable import printable, shortened
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.progress import TaskID
+    from rich.segment import Segment
     from typing_extensions import Buffer
 
     from edgeres.progress import Progress
@@ -36,12 +40,25 @@ def show(renderable: RenderableType) -> None:
     """Prints a rich table or text on stdout."""
     from rich.console import Console  # 40 ms, only for commands that print a table
 
-    # Without highlighting: rich would colour every number, and colour here has a meaning.
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=False)
+    # Without highlighting: rich would colour every number, and colour here has a meaning. Without
+    # markup and emoji: `[/red]` and `:dog:` are names of classes and files like any other.
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=False, markup=False, emoji=False)
     # COLUMNS=0, as some CI systems set it, would print nothing at all.
     if console.width < 1:
         console.width = _DEFAULT_WIDTH
-    console.print(renderable)
+    console.print(_Printable(renderable))
+
+
+class _Printable:
+    """A renderable whose text, line breaks apart, is shown and not obeyed by the terminal."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        # Here text and colours are still apart.
+        for segment in console.render(self._inner, options):
+            yield segment._replace(text=printable(segment.text, keep="\n"))
 
 
 def show_json(value: Any) -> None:
@@ -57,13 +74,13 @@ def show_status(line: str) -> None:
     if not is_quiet():
         # A status line that nobody can read is no reason to lose the result.
         with suppress(OSError):
-            click.echo(line, err=True)
+            click.echo(shortened(printable(line)), err=True)
 
 
 def show_error(line: str) -> None:
     """Prints why the command ends on stderr; where stderr fails too, the exit code is what remains."""
     with suppress(OSError):
-        click.echo(line, err=True)
+        click.echo(shortened(printable(" ".join(line.split("\n")))), err=True)
 
 
 class _Stdout(io.FileIO):
@@ -142,6 +159,37 @@ def _reserve_descriptors() -> None:
             os.close(opened)
 
 
+def check_stdout_is_free(paths: Iterable[Path], *, as_json: bool) -> None:
+    """Checks that no output of a command goes where its result goes.
+
+    Args:
+        paths: that were typed.
+        as_json: whether the result is one JSON object, which nothing may stand beside.
+
+    Raises:
+        ConfigError: one does, by its own name or another.
+    """
+    try:
+        result = os.fstat(_STDOUT)
+    except OSError:
+        return
+    for path in paths:
+        try:
+            status = path.stat()
+        # Whatever is wrong with a path is reported where it is opened.
+        except (OSError, ValueError):
+            continue
+        # A file is replaced under the result; /dev/null and the like take both.
+        taken = stat.S_ISREG(status.st_mode) or (
+            as_json and (stat.S_ISFIFO(status.st_mode) or os.isatty(_STDOUT))
+        )
+        if taken and samestat(status, result):
+            raise ConfigError(
+                f"{path} is where stdout goes, and both the result and this file would be "
+                "written there. Pass another path, or redirect stdout to another file."
+            )
+
+
 def command_line() -> tuple[str, ...]:
     """Returns the words of the running command."""
     words: tuple[str, ...] = click.get_current_context().meta[COMMAND]
@@ -156,13 +204,13 @@ def progress_bars() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[count]} done, left"),
+        TextColumn("{task.fields[count]} done, left", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     # In a log file every redrawn bar would be another line.
     hidden = is_quiet() or not console.is_terminal
     with Bars(*columns, console=console, transient=True, disable=hidden) as bars:
@@ -189,11 +237,19 @@ def is_quiet() -> bool:
     return bool(context and context.meta.get("edgeres.quiet"))
 
 
+class _Formatter(logging.Formatter):
+    """One line for each record, whatever names of files it holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the record as it is shown; a traceback keeps its lines."""
+        return printable(super().format(record), keep="\n" if record.exc_info else "")
+
+
 def log_to_stderr() -> None:
     """Sends the library's log to stderr; warnings and worse unless -v or -q is given."""
     # Made anew for each command: sys.stderr may be another stream than when this was imported.
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("edgeres")
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING)

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from edgeres.core.verdict import Outcome, Verdict
+from edgeres.printable import printable
 from edgeres.report.facts import (
     FLIP_NAMES,
     flip_counts,
@@ -128,5 +129,6 @@ def _plain(words: str) -> str:
     """Returns words on one line in which nothing is a sign of Markdown or HTML."""
     # A line break in a name would end the row of a table.
     return _SIGNS.sub(
-        lambda match: "".join(f"&#{ord(sign)};" for sign in match[0]), " ".join(words.split())
+        lambda match: "".join(f"&#{ord(sign)};" for sign in match[0]),
+        printable(" ".join(words.split())),
     )

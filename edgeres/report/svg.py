@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.sax.saxutils import escape
 
+from edgeres.printable import printable
+
 INK, FAINT, GRID = "#0f172a", "#475569", "#e2e8f0"
 """Colours of a file: words and lines, what stands behind them, and the lines of an axis."""
 
@@ -25,7 +27,11 @@ def element(tag: str, *inside: str, **attributes: object) -> str:
     # An attribute ends at a quotation mark, and a description may quote the name of a file.
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="'
-        + (f"{value:g}" if isinstance(value, float) else escape(str(value), {'"': "&quot;"}))
+        + (
+            f"{value:g}"
+            if isinstance(value, float)
+            else escape(printable(str(value)), {'"': "&quot;"})
+        )
         + '"'
         for name, value in attributes.items()
     )
@@ -34,7 +40,7 @@ def element(tag: str, *inside: str, **attributes: object) -> str:
 
 def text(x: float, y: float, words: str, **attributes: object) -> str:
     """Returns a line of text that begins at a place, unless `text_anchor` is another end."""
-    return element("text", escape(words), x=x, y=y, **attributes)
+    return element("text", escape(printable(words)), x=x, y=y, **attributes)
 
 
 def label(x: float, y: float, words: str, fill: str = INK, **attributes: object) -> str:
@@ -57,7 +63,7 @@ def sheet(
 ) -> str:
     """Returns the text of an SVG file: title and subtitle on white, the parts below them."""
     lines = (
-        element("title", escape(title)),
+        element("title", escape(printable(title))),
         element("rect", width=width, height=height, fill="white"),
         label(24, 34, title, font_size=title_size, font_weight="bold"),
         label(24, 56, subtitle, FAINT),

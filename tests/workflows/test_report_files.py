@@ -129,5 +129,6 @@ def test_a_name_that_is_no_text_is_written(
     )
     write_reports(odd, inputs, load_dataset(digits.test), None)
     assert r"a\udcff.onnx" in (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert r"a\udcff.onnx" in (tmp_path / "a.md").read_text(encoding="utf-8")
+    # Markdown would read a backslash as a sign.
+    assert r"a&#92;udcff.onnx" in (tmp_path / "a.md").read_text(encoding="utf-8")
     ElementTree.parse(tmp_path / "a.xml")

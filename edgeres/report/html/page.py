@@ -18,6 +18,7 @@ from edgeres.core.blocks import locate
 from edgeres.core.verdict import LatencyStats, PairedAccuracy, PairedLatency, Verdict
 from edgeres.errors import DependencyError
 from edgeres.installation import install_hint, is_installed
+from edgeres.printable import printable
 from edgeres.report import facts, outcomes, words
 from edgeres.report.html.flips import Picture, flip_groups
 from edgeres.report.html.interval import Gate, draw_interval
@@ -64,7 +65,11 @@ def render_html(
     loader = PackageLoader("edgeres.report", "html")
     # A name that the template misspells raises; by default it would leave an empty cell.
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=_printable,
     )
     environment.globals.update(facts=facts, outcomes=outcomes)
     environment.filters.update(
@@ -114,6 +119,12 @@ def check_html() -> None:
             f"The HTML report needs jinja2, which is not installed. {install_hint('jinja2')} "
             "Or use --markdown instead of --report."
         )
+
+
+def _printable(value: object) -> object:
+    """Returns what a template writes: text without characters that a page would obey."""
+    # Drawings are markup, and their words were escaped when they were drawn.
+    return printable(value, keep="\n\t") if type(value) is str else value
 
 
 def _markup(svg: str) -> str:
