@@ -67,7 +67,17 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "edgeres.targets.base": ("target_of(engine.manifest).open",),
     "edgeres.targets.tensorrt.target": ("self.open",),
     "edgeres.workflows.bench_pair": ("target.open",),
-    "edgeres.runtime": ("target.open",),
+    "edgeres.runtime": ("target_of(engine.manifest).open",),
+    # A folder that appears whole, and what this installation puts into it.
+    "edgeres.deploy.folder": (
+        "path.exists", "path.is_dir", "path.is_symlink", "path.iterdir", "file.parent.mkdir",
+        "file.write_bytes", "temporary.rename", "shutil.rmtree",
+        "(resources.files('edgeres.deploy') / 'templates' / name).read_text",
+    ),
+    # A quoted token of a text that was read already.
+    "edgeres.deploy.pbtxt": ("json.loads",),
+    # Fields of a value, not files.
+    "edgeres.estimation.model": ("work.load", "work.loads"),
     # What the shell left as a pattern; the files that match go through the one reader.
     "edgeres.workflows.predict": ("glob.glob",),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from edgeres.estimation.estimate import (
     EstimateRequest,
     estimate_network,
 )
+from edgeres.input_files import MODEL, is_file
 from edgeres.networks.explain import explain_architecture
 from edgeres.networks.outline import outline
 from edgeres.onnx_file import load_fp32
@@ -34,7 +35,7 @@ def estimate_latency(model: str, request: EstimateRequest) -> BoardEstimate:
 def network_of(model: str) -> EstimatedNetwork:
     """Returns the network of a file, or of an architecture's name; see `estimate_latency`."""
     path = Path(model)
-    if path.suffix == ".onnx" or path.is_file():
+    if path.suffix == ".onnx" or is_file(path, MODEL):
         loaded = load_fp32(path)
         graph = view(loaded.proto)
         if graph.input not in graph.shapes:
