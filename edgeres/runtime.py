@@ -7,7 +7,7 @@ labels, verdict or clock.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +27,7 @@ from edgeres.names import nearest
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.base import target_of
 from edgeres.targets.loading import load_any_engine
-from edgeres.targets.runner import BatchLimited, Runner
+from edgeres.targets.runner import AnyBatch, BatchLimited, Runner
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,13 +66,12 @@ class Classifier:
         self.gives_probabilities = gives_probabilities
         self._resources = ExitStack()
         self._runner = self._resources.enter_context(runner)
-        limits = manifest.batch
-        if limits is not None:
-            self._limits: tuple[int, int | None] = (limits[0], limits[2])
-        elif isinstance(runner, BatchLimited):
-            self._limits = runner.batch_limits
-        else:
-            self._limits = (1, None)
+        limits = None if manifest.batch is None else (manifest.batch[0], manifest.batch[2])
+        if limits is None and isinstance(runner, BatchLimited):
+            limits = runner.batch_limits
+        self._any_batch = AnyBatch(runner, limits)
+        # A fixed batch is filled as far as there are images.
+        self._step = BATCH if limits is None else max(BATCH, limits[0])
         # Pillow and numpy release the interpreter lock.
         threads = min(_MAX_THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="edgeres-prepare")
@@ -189,7 +188,10 @@ class Classifier:
             RunnerError: inference failed, an output is NaN, or the engine was closed.
         """
         self._check_open()
-        outputs = np.concatenate([self._runner_outputs(part) for part in self._parts(images)])
+        starts = range(0, len(images), self._step)
+        outputs = np.concatenate(
+            [self._any_batch.infer(images[start : start + self._step]) for start in starts]
+        )
         if not np.isfinite(outputs).all():
             row = int((~np.isfinite(outputs).all(axis=1)).argmax())
             raise RunnerError(
@@ -206,7 +208,7 @@ class Classifier:
         """
         image = np.zeros((1, *self._image_shape()), np.float32)
         for _ in range(inferences):
-            self._runner_outputs(image)
+            self._any_batch.infer(image)
 
     def close(self) -> None:
         """Frees the engine, after inferences under way; a second call does nothing."""
@@ -219,22 +221,6 @@ class Classifier:
 
     def _image_shape(self) -> tuple[int, ...]:
         return self.contract.shape
-
-    def _parts(self, images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        largest = self._limits[1]
-        # A fixed batch is filled as far as there are images; a profile has room for bench's batch.
-        step = BATCH if largest is None else min(BATCH, largest)
-        step = max(step, self._limits[0])
-        for start in range(0, len(images), step):
-            yield images[start : start + step]
-
-    def _runner_outputs(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the outputs of at most one batch, filled up where the engine needs more."""
-        lacking = self._limits[0] - len(images)
-        if lacking <= 0:
-            return self._runner.infer(images)
-        filled = np.concatenate([images, np.repeat(images[-1:], lacking, axis=0)])
-        return self._runner.infer(filled)[: len(images)]
 
     def __enter__(self) -> Self:
         return self

@@ -37,6 +37,7 @@ def open_session(
     memory_pattern: bool = True,
     integer: bool = True,
     portable: bool = False,
+    profile: Path | None = None,
 ) -> Any:
     """Returns an `onnxruntime.InferenceSession` of a serialised model or a file.
 
@@ -49,6 +50,7 @@ def open_session(
         integer: run what stands between DequantizeLinear and QuantizeLinear on integer kernels
             where there is one; False computes in float32 between the roundings.
         portable: leave out the fusions to operators of ONNX Runtime's own.
+        profile: beginning of the name of the file that ONNX Runtime's profiler writes.
 
     Raises:
         RunnerError: ONNX Runtime refused the model.
@@ -71,6 +73,9 @@ def open_session(
         options.add_session_config_entry(_NO_INTEGERS, "1")
     if portable:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     source = str(model) if isinstance(model, Path) else model

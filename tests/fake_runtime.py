@@ -48,6 +48,10 @@ class TensorIOMode(IntEnum):
     OUTPUT = 2
 
 
+class FakeProfiler:
+    """`IProfiler`, to be derived from."""
+
+
 class FakeLogger:
     """`ILogger`, to be derived from."""
 
@@ -57,7 +61,7 @@ class FakeLogger:
 class FakeExecution:
     """`IExecutionContext`."""
 
-    __slots__ = ("__weakref__", "_addresses", "_batch", "_engine", "_shapes_set")
+    __slots__ = ("__weakref__", "_addresses", "_batch", "_engine", "_shapes_set", "profiler")
 
     def __init__(self, engine: FakeEngine) -> None:
         """Takes the engine that it runs."""
@@ -65,6 +69,7 @@ class FakeExecution:
         self._addresses: dict[str, int] = {}
         self._batch = 0
         self._shapes_set = [0]
+        self.profiler: Any = None
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         """Takes a shape within the profile."""
@@ -95,7 +100,7 @@ class FakeExecution:
         """Returns the call that computes the batch of now on the addresses of now."""
         engine, shape = self._engine, (self._batch, *self._engine.shape[1:])
         session, inward, outward = engine.session, engine.input, engine.output
-        pause_s = engine.fake.sleep_s
+        pause_s, profiler = engine.fake.sleep_s, self.profiler
         now, shapes_set = self._shapes_set, self._shapes_set[0]
         source, target = self._addresses[inward], self._addresses[outward]
 
@@ -105,6 +110,8 @@ class FakeExecution:
             time.sleep(pause_s)
             (logits,) = session.run([outward], {inward: _array(source, shape)})
             _array(target, logits.shape)[:] = logits
+            for number, layer in enumerate(engine.fake.layers if profiler else ()):
+                profiler.report_layer_time(layer, 0.5 + number)
 
         return compute
 
@@ -206,6 +213,7 @@ class FakeRuntimeModule(ModuleType):
 
     TensorIOMode = TensorIOMode
     ILogger = FakeLogger
+    IProfiler = FakeProfiler
     float32 = "float32"
 
     def __init__(self, name: str = "tensorrt", version: str = "10.3.0") -> None:
@@ -220,6 +228,7 @@ class FakeRuntimeModule(ModuleType):
         self.alive: dict[str, int] = {}
         self.dtypes: dict[str, str] = {}
         self.enqueued = 0
+        self.layers: list[str] = []
         self.sleep_s = 0.0
         self.refuse_at: int | None = None
         self.contexts_left = -1

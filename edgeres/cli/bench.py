@@ -113,6 +113,9 @@ _config = option_group(
         show_default=True,
         help="Meter joules where the machine can; takes some 15 seconds.",
     ),
+    click.option(
+        "--profile", is_flag=True, help="Show where the time goes, by residual block and layer."
+    ),
     # Three states: without either the library decides, by how often the reference is correct.
     click.option(
         "--diagnose/--no-diagnose",

@@ -117,6 +117,8 @@ class BenchRequest:
     """Fraction by which the latency may grow compared with a baseline."""
     diagnose: bool | None = None
     """Whether the usual mistakes are tried; None: where the reference is suspiciously often wrong."""
+    profile: bool = False
+    """Whether the time of each block and layer is measured, in inferences of its own."""
     timing: Timing = Timing.END_TO_END
     """What a sample of latency covers; trtexec's modes have their own counts."""
 

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.core.verdict import Outcome, PairedLatency, Verdict
+from edgeres.core.verdict import Outcome, PairedLatency, ProfileRow, Verdict
 from edgeres.machine import Severity
 from edgeres.report.facts import (
     accuracy_facts,
@@ -21,7 +21,7 @@ from edgeres.report.facts import (
     loadgen_value,
 )
 from edgeres.report.outcomes import CheckWords, check_words, next_steps, reasons
-from edgeres.report.tables import fact_grid, plain, ruled_table
+from edgeres.report.tables import fact_grid, plain, plain_table, ruled_table
 from edgeres.report.words import as_sentence, milliseconds, percent
 
 NAME_WIDTH = 13
@@ -69,6 +69,8 @@ def render_verdict(verdict: Verdict) -> Group:
     if (run := verdict.loadgen) is not None:
         scenario = f"{run.result}, {run.scenario}: {run.metric}, {loadgen_value(run)}"
         parts.append(_sentences(("LoadGen", f"{scenario}; {run.queries} queries")))
+    if verdict.profile:
+        parts += [Text(), _profile(verdict.profile)]
     if verdict.energy is not None:
         parts.append(_sentences(("energy", energy_words(verdict.energy))))
     if verdict.checks:
@@ -108,6 +110,21 @@ def _latency_part(latency: PairedLatency) -> Iterator[RenderableType]:
     speedup, *others = latency_facts(latency, brief=True)
     p50 = [("p50", "; ".join(intervals))] if intervals else []
     yield _sentences(speedup, *p50, *others, ("timed", latency.mode))
+
+
+def _profile(rows: tuple[ProfileRow, ...]) -> Table:
+    """Returns the time by block, with the layers of those that are hardly faster."""
+    table = plain_table("where the time goes", numbers=("reference", "engine", "ratio"))
+    table.add_column("why", overflow="fold")
+    slow = {row.block for row in rows if row.layer is None and row.why}
+    for row in rows:
+        if row.layer is not None and row.block not in slow:
+            continue
+        name = row.block if row.layer is None else f"  {row.layer}"
+        ratio = f"{row.reference_ms / row.engine_ms:.2f}" if row.engine_ms else "-"
+        times = (plain(milliseconds(each)) for each in (row.reference_ms, row.engine_ms))
+        table.add_row(Text(name), *times, ratio, Text(row.why))
+    return table
 
 
 def _sentences(*facts: tuple[str, str]) -> Table:

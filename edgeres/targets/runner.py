@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeres.core.artifacts import TensorSpec
 from edgeres.core.bench_requests import Timing
+from edgeres.core.verdict import KernelTime
 from edgeres.names import Name
 
 if TYPE_CHECKING:
@@ -127,6 +128,24 @@ class AnyBatch:
         trace: TracebackType | None,
     ) -> None:
         self.runner.__exit__(kind, error, trace)
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """What a runner offers besides whose runtime times each kernel by itself."""
+
+    def kernel_times(
+        self, images: NDArray[np.float32], *, iterations: int
+    ) -> tuple[KernelTime, ...]:
+        """Returns the kernels in the order of execution, each with its median time.
+
+        Args:
+            images: (N, C, H, W) float32, the batch of every inference.
+            iterations: inferences, beside a few for warm-up.
+
+        Raises:
+            RunnerError: the runtime failed.
+        """
 
 
 @runtime_checkable

@@ -12,10 +12,12 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeres.core.artifacts import TensorSpec
+from edgeres.core.verdict import KernelTime
 from edgeres.errors import MismatchError, RunnerError
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.quantization.fp16.computed import computed_in_fp32
 from edgeres.session import open_session, run_session
+from edgeres.targets.onnxruntime.profile import kernel_times
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,6 +81,22 @@ class OnnxRuntimeRunner:
             return run_session(self._session, [self.output.name], {self.input.name: images})[0]
         except RunnerError as error:
             raise RunnerError(f"{self.name} failed: {error}") from error
+
+    def kernel_times(
+        self, images: NDArray[np.float32], *, iterations: int
+    ) -> tuple[KernelTime, ...]:
+        """Returns the kernels of a session of its own that is profiled; see `Profiled`.
+
+        Raises:
+            RunnerError: ONNX Runtime failed.
+        """
+        return kernel_times(
+            self._model,
+            {self.input.name: images},
+            self.output.name,
+            iterations=iterations,
+            threads=self._threads,
+        )
 
     def __enter__(self) -> Self:
         """Loads the model.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -35,7 +36,7 @@ from edgeres.machine import describe_machine
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.targets.runner import AnyBatch
 from edgeres.workflows.bench_pair import BenchPair, load_pair
-from edgeres.workflows.measure import check_measurable, drive, measure
+from edgeres.workflows.measure import check_measurable, drive, measure, profile
 from edgeres.workflows.report import check_reports, write_reports
 from edgeres.workflows.validity import check_validity
 
@@ -68,9 +69,8 @@ def bench_engine(
     pair = load_pair(inputs, config)
     as_stored = load_dataset(inputs.data)
     labelled = order_classes(as_stored, pair.engine.classes)
-    notes = list(pair.engine.notes)
-    if labelled is not as_stored:
-        notes.append(class_order_note(labelled))
+    order_notes = [] if labelled is as_stored else [class_order_note(labelled)]
+    notes = [*pair.engine.notes, *order_notes]
     # All labels, not only those that are sampled: whether bench accepts data depends on no seed.
     check_labels(labelled, pair.engine.num_classes, pair.engine.classes)
     dataset = select(labelled, config.samples, config.seed)
@@ -96,8 +96,8 @@ def bench_engine(
         # Before minutes of timing: a baseline on other images ends the run here.
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
-        is_timed = pair.engine.is_timed
-        measured = measure(pair, dataset, config, latency_batch) if is_timed else None
+        measured = measure(pair, dataset, config, latency_batch) if pair.engine.is_timed else None
+        rows = profile(pair, dataset, config, latency_batch)
         loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs)
         validity = check_validity(pair, labelled, outcomes, config, tuple(notes), progress)
     verdict = build_verdict(
@@ -117,6 +117,7 @@ def bench_engine(
         layers=pair.engine.layers,
         classes=pair.engine.classes,
     )
+    verdict = replace(verdict, profile=rows)
     write_reports(verdict, inputs, dataset, pair.engine.sensitivity)
     return verdict
 

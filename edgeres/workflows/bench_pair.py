@@ -165,6 +165,7 @@ def load_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             "--strict": config.strict,
             "--min-speedup": config.min_speedup is not None,
             "--scenario": config.loadgen is not None,
+            "--profile": config.profile,
         }
         if named := [option for option, is_requested in requested.items() if is_requested]:
             raise ConfigError(

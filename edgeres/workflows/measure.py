@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.bench_requests import BenchInputs, BenchRequest, LoadGenRequest
-from edgeres.core.verdict import Energies, LoadGenResult, PairedLatency
+from edgeres.core.verdict import Energies, LoadGenResult, PairedLatency, ProfileRow
 from edgeres.errors import ConfigError, DataError
 from edgeres.evaluation.benchmark import benchmark_pair
 from edgeres.evaluation.loadgen import check_loadgen, run_loadgen
+from edgeres.evaluation.profile import profile_rows
 from edgeres.images import Dataset, batches, take
 from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
+from edgeres.targets.runner import Profiled, Runner
 from edgeres.workflows.bench_pair import BenchPair
 from edgeres.workflows.energy import measure_energies
+
+_PROFILED = 50
+"""Inferences that kernels are timed in: the median of each is needed, and no tail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ def check_measurable(inputs: BenchInputs, config: BenchRequest) -> None:
     conflicts = {
         "--strict is about a measurement, and --simulate makes none": config.strict,
         "--min-speedup needs a latency, and --simulate measures none": has_limit,
+        "--profile times layers, and --simulate times none": config.profile,
         "--scenario times an engine, and --simulate has none": has_scenario,
         "--simulate lowers an FP32 model, and --quantized-reference is for none": (
             inputs.quantized_reference
@@ -74,12 +80,7 @@ def measure(pair: BenchPair, dataset: Dataset, config: BenchRequest, batch: int)
     images = _images(pair, dataset, batch)
     on_gpu = pair.engine.target.uses_gpu
     meter = partial(open_meter, gpu=on_gpu)
-    # A plan is timed against the FP32 model as a plan: on ONNX Runtime's CPU every GPU would win.
-    model, timed = pair.reference.model, None
-    if model is not None:
-        timed = pair.engine.target.timed_reference(model, pair.contract, batch=batch)
-    # The pair's own reference is open already, and stays open for the validity checks.
-    with nullcontext(pair.reference.runner) if timed is None else timed as reference:
+    with _timed_reference(pair, batch) as reference:
         # The monitor's samples cover the timing alone, and metering comes after it.
         with monitor_stability(gpu=open_gpu() if on_gpu else None) as monitor:
             latency = benchmark_pair(reference, pair.engine.runner, images, config)
@@ -89,6 +90,48 @@ def measure(pair: BenchPair, dataset: Dataset, config: BenchRequest, batch: int)
             else NoEnergy(reason="It was not requested (--no-energy).")
         )
     return Measured(latency=latency, stability=monitor.stability(), energy=energy)
+
+
+def profile(
+    pair: BenchPair, dataset: Dataset, config: BenchRequest, batch: int
+) -> tuple[ProfileRow, ...]:
+    """Returns where the time of both networks goes, by residual block and layer.
+
+    Args:
+        pair: engine and reference, open.
+        dataset: where the images come from.
+        config: nothing is profiled where it does not request it.
+        batch: images per inference.
+
+    Raises:
+        ConfigError: a runtime has no profiler.
+        DataError: there are fewer images than the latency batch has.
+        RunnerError: inference failed.
+    """
+    if not config.profile:
+        return ()
+    images = _images(pair, dataset, batch)
+    iterations = min(config.iterations, _PROFILED)
+    times = []
+    with _timed_reference(pair, batch) as reference:
+        for runner in (pair.engine.runner, reference):
+            if not isinstance(runner, Profiled):
+                raise ConfigError(
+                    f"--profile needs a runtime that times its layers, and {runner.name} has none. "
+                    "Leave it out."
+                )
+            times.append(runner.kernel_times(images, iterations=iterations))
+    return profile_rows(*times)
+
+
+def _timed_reference(pair: BenchPair, batch: int) -> AbstractContextManager[Runner]:
+    """Returns what the engine is timed against, on the engine's own target."""
+    # A plan is timed against the FP32 model as a plan: on ONNX Runtime's CPU every GPU would win.
+    model, timed = pair.reference.model, None
+    if model is not None:
+        timed = pair.engine.target.timed_reference(model, pair.contract, batch=batch)
+    # The pair's own reference is open already, and stays open for the validity checks.
+    return nullcontext(pair.reference.runner) if timed is None else timed
 
 
 def drive(

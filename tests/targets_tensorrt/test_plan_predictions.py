@@ -103,3 +103,40 @@ def test_what_fails_at_the_warm_up_gives_everything_back(
     with pytest.raises(RunnerError):
         edgeres.load(plan)
     assert cuda.living == {}
+
+
+def test_a_plan_s_layers_are_timed_by_tensorrt_s_profiler(
+    plan: Path, trt: FakeRuntimeModule
+) -> None:
+    """With the operators that its audit has for them; nothing of it is left in the runner."""
+    from edgeres.core.audit import Audit, EngineLayer, Source
+    from edgeres.core.precision import Precision
+    from edgeres.targets.base import engine_runner
+    from edgeres.targets.runner import Profiled
+
+    engine = load_engine(plan)
+    names = [layer.name for layer in engine.manifest.layers if layer.op_type == "Conv"][:2]
+    audit = Audit(
+        source=Source.INSPECTOR,
+        layers=(
+            EngineLayer(
+                name="fused", kind="CaskConvolution", precision=Precision.INT8, nodes=tuple(names)
+            ),
+        ),
+        nodes=(),
+    )
+    engine = replace(engine, manifest=replace(engine.manifest, audit=audit))
+    trt.layers = ["Reformatting CopyNode for Input Tensor 0", "fused", "unknown"]
+    images = np.zeros((2, 3, 32, 32), np.float32)
+    with engine_runner(engine) as runner:
+        assert isinstance(runner, Profiled)
+        kernels = runner.kernel_times(images, iterations=4)
+        before = trt.enqueued
+        runner.infer(images)
+        assert trt.enqueued == before + 1
+    assert [(k.name, k.operator, k.kind, k.ms, k.is_reformat) for k in kernels] == [
+        (trt.layers[0], "layer", "layer", 0.5, True),
+        (names[0], "Conv", "CaskConvolution", 1.5, False),
+        ("unknown", "layer", "layer", 2.5, False),
+    ]
+    assert kernels[1].precision is Precision.INT8

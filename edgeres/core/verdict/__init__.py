@@ -34,6 +34,7 @@ from edgeres.core.verdict.outcome import (
     conclude,
 )
 from edgeres.core.verdict.past import PastRun, processors_of
+from edgeres.core.verdict.profile import KernelTime, ProfileRow
 from edgeres.core.verdict.provenance import DataRecord, Environment, FileRecord, Provenance
 from edgeres.core.verdict.regression import (
     AccuracyChange,
@@ -68,6 +69,7 @@ __all__ = [
     "FlipKind",
     "ImageRecord",
     "Interval",
+    "KernelTime",
     "LatencyChange",
     "LatencyIntervals",
     "LatencyStats",
@@ -78,6 +80,7 @@ __all__ = [
     "PairedAccuracy",
     "PairedLatency",
     "PastRun",
+    "ProfileRow",
     "Provenance",
     "Ranking",
     "Regression",

@@ -13,6 +13,7 @@ from edgeres.core.verdict.accuracy import PairedAccuracy
 from edgeres.core.verdict.latency import PairedLatency
 from edgeres.core.verdict.loadgen import LoadGenResult
 from edgeres.core.verdict.outcome import EXIT_PASS, Check, Outcome, conclude
+from edgeres.core.verdict.profile import ProfileRow
 from edgeres.core.verdict.provenance import Environment, Provenance
 from edgeres.core.verdict.regression import Regression
 from edgeres.machine import Energy, Stability
@@ -64,6 +65,7 @@ class Verdict:
         "energy",
         "energy_reason",
         "loadgen",
+        "profile",
         "stability",
         "environment",
         "network",
@@ -97,6 +99,8 @@ class Verdict:
     """None where no earlier run was given to compare with."""
     diagnosis: LikelyMistakes | None = None
     """None where it was not requested and the reference is accurate enough."""
+    profile: tuple[ProfileRow, ...] = ()
+    """Time by residual block and layer; empty where it was not requested."""
 
     @property
     def outcome(self) -> Outcome:

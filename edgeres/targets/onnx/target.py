@@ -115,4 +115,7 @@ TARGET = OnnxTarget(
     uses_gpu=False,
     takes_profile=True,
     is_timed=False,
+    triton_platform="onnxruntime_onnx",
+    program_imports=("import onnxruntime",),
+    program_requirements=("onnxruntime>=1.20",),
 )

@@ -143,9 +143,9 @@ def audit_of_graph(
     engine_layers = []
     for node in optimized.graph.node:
         precision = Precision.FP32 if node.op_type in _KINDS else None
-        if node.op_type.startswith(("QLinear", "QGemm", "MatMulInteger")):
+        if is_integer(node.op_type):
             precision = Precision.INT8
-        operator = _RENAMED.sub("", node.name), _KINDS.get(node.op_type, "")
+        operator = operator_name(node.name), _KINDS.get(node.op_type, "")
         engine_layers.append(
             EngineLayer(
                 name=node.name,
@@ -169,6 +169,26 @@ def audit_of_graph(
         for node in audited_nodes(layers, tuple(engine_layers), requested)
     )
     return Audit(source=Source.ONNXRUNTIME, layers=tuple(engine_layers), nodes=nodes)
+
+
+def is_integer(kind: str) -> bool:
+    """Returns whether an operator of ONNX Runtime computes in integers."""
+    return kind.startswith(("QLinear", "QGemm", "MatMulInteger", "ConvInteger"))
+
+
+def is_reformat(kind: str) -> bool:
+    """Returns whether an operator of ONNX Runtime only changes layout or type."""
+    return kind in _REFORMATS
+
+
+def operator_name(name: str) -> str:
+    """Returns an operator's name without what ONNX Runtime's fusions put behind it."""
+    return _RENAMED.sub("", name)
+
+
+def operator_type(kind: str) -> str:
+    """Returns the operator that one of ONNX Runtime's is a form of."""
+    return _KINDS.get(kind, kind)
 
 
 def check_integer(network: LoweredNetwork, optimized: onnx.ModelProto) -> None:

@@ -82,6 +82,12 @@ class ExecutionContext:
         logits: NDArray[np.float32] = self.logits.host[:batch].copy()
         return logits
 
+    def report_layers_to(self, profiler: Any) -> None:
+        """Has every inference from now on report its layers' times to an IProfiler."""
+        # A graph that was captured before would report nothing.
+        self._free_graphs()
+        self._context.profiler = profiler
+
     def set_batch(self, batch: int) -> None:
         """Sets the input's shape, where the batch is another than the last one.
 

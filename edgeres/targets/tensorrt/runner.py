@@ -18,15 +18,20 @@ from numpy.typing import NDArray
 
 from edgeres.core.artifacts import EngineArtifact
 from edgeres.core.bench_requests import Timing
+from edgeres.core.verdict import KernelTime
 from edgeres.errors import RunnerError
 from edgeres.targets.runner import HostMemory
 from edgeres.targets.tensorrt.cuda_engine import CudaEngine
+from edgeres.targets.tensorrt.layer_times import kernels_of, layer_recorder
 from edgeres.targets.tensorrt.preflight import check_plan
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from edgeres.targets.tensorrt.context_pool import ContextPool
+
+_PROFILE_WARMUP = 3
+"""Inferences before those whose layers are timed."""
 
 
 class TensorRTRunner:
@@ -111,6 +116,30 @@ class TensorRTRunner:
                 return context.sample()
 
         return device_time_ns
+
+    def kernel_times(
+        self, images: NDArray[np.float32], *, iterations: int
+    ) -> tuple[KernelTime, ...]:
+        """Returns the plan's layers in the order of execution, each with its median time.
+
+        They run in an execution context of their own: TensorRT keeps a profiler for good.
+
+        Args:
+            images: (N, C, H, W) float32, the batch of every inference.
+            iterations: inferences, beside a few for warm-up.
+
+        Raises:
+            MismatchError: the images' shape is not one that the plan takes.
+            RunnerError: TensorRT or CUDA failed.
+        """
+        with TensorRTRunner(self._engine, memory=self._memory) as profiled:
+            recorder = layer_recorder(check_plan(self._engine).module)
+            with profiled._opened().borrowed() as context:
+                context.bindings.check(images, self.name)
+                context.report_layers_to(recorder)
+                for _ in range(_PROFILE_WARMUP + iterations):
+                    context.infer(images, graph=False)
+        return kernels_of(recorder.times_ms, self._engine.manifest, skipped=_PROFILE_WARMUP)
 
     @property
     def batch_limits(self) -> tuple[int, int]:
