@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from edgeres.core.artifacts import FOREIGN, EngineArtifact, Manifest
@@ -11,8 +10,6 @@ from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import EXIT_COVERAGE, Check, Outcome
 from edgeres.errors import MismatchError
-from edgeres.onnx_file import parse_model
-from edgeres.quantization.shortcuts import float_branches
 from edgeres.targets.base import target_of
 
 _LISTED = 5
@@ -58,10 +55,7 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
     missed = [node for node in audit.missed if node.name in lowered]
     if not missed:
         return ()
-    # Only ONNX Runtime's engine is an ONNX file in which a branch without Q/DQ can be looked up.
-    floats: Mapping[str, tuple[str, ...]] = {}
-    if not target.uses_gpu:
-        floats = float_branches(parse_model(engine.path, engine.content))
+    floats = target.float_branches(engine)
     listed = [
         f"{describe_missed(node)}, whose branch {', '.join(branch)} has no Q/DQ"
         if (branch := floats.get(node.name, ()))

@@ -76,6 +76,23 @@ class Target(ABC):
             ConfigError: a precision or an option that it does not have.
         """
 
+    def check_builder(self) -> None:  # noqa: B027  # most targets need nothing else
+        """Checks that what builds for it is installed, before minutes of work for it.
+
+        Raises:
+            DependencyError: it is not.
+        """
+
+    def float_branches(self, engine: EngineArtifact) -> Mapping[str, tuple[str, ...]]:
+        """Returns, by the name of each residual addition, its inputs without Q/DQ.
+
+        Empty where the engine does not show them.
+
+        Raises:
+            ArtifactError: the engine is not what its manifest calls it.
+        """
+        return {}
+
     @abstractmethod
     def lowering(self) -> Lowering:
         """Returns how networks are quantized for it; targets may share one."""

@@ -31,7 +31,7 @@ from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx
 from edgeres.quantization.lowering import check_table
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
-from edgeres.targets.base import Target, simulated_target, target_of
+from edgeres.targets.base import Target, simulated_target, target_of, targets
 from edgeres.targets.loading import load_any_engine
 from edgeres.targets.runner import Runner
 from edgeres.targets.session_runner import model_runner, network_runner
@@ -240,6 +240,12 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
         raise ConfigError(
             f"--simulate lowers the FP32 model, and {inputs.reference} is an engine. Pass the "
             "ONNX model with --reference."
+        )
+    if is_engine(inputs.engine) or inputs.engine.suffix in {t.suffix for t in targets().values()}:
+        raise ConfigError(
+            f"--simulate evaluates a calibration table before there is an engine, and "
+            f"{inputs.engine} is one. Pass the table that edgeres calibrate wrote, or leave "
+            "--simulate out."
         )
     model, table = load_fp32(inputs.reference), load_table(inputs.engine)
     artifact = model.artifact

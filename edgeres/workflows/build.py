@@ -102,6 +102,7 @@ def build_from_model(
     """
     # Calibration and the search take minutes: whatever can be refused without them comes first.
     _check_build(inputs, config)
+    find_target(config.target).check_builder()
     model = load_fp32(inputs.model)
     table = load_table(inputs.table) if isinstance(inputs.table, Path) else inputs.table
     known = None if table is None else table.contract

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import pytest
-import torch
 from networks import (
     FOLDED,
     NAMES,
@@ -31,6 +30,8 @@ from edgeres.quantization.graph import view
 from edgeres.quantization.weights import weight_scales
 from edgeres.session import open_session
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
+
+torch = pytest.importorskip("torch", reason="torch, the reference here, is not installed")
 
 Array = NDArray[np.float32]
 Exact = NDArray[np.float64]

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-import torch
 from networks import images, initializers, logits_of, network
 from numpy.typing import NDArray
 from tables import table_from_images, table_of
@@ -22,6 +21,8 @@ from edgeres.targets.onnxruntime.build import audit_of_graph, optimized_model
 from edgeres.targets.onnxruntime.joint import Affine, joint_affine
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.placement import place_for_cpu
+
+torch = pytest.importorskip("torch", reason="torch, the reference here, is not installed")
 
 Exact = NDArray[np.float64]
 INT8 = BuildRequest(precision=Precision.INT8)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from networks import SIZE, images, initializers, network, network_from_body, swapped
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -26,6 +25,8 @@ from edgeres.targets.onnxruntime import pixels as pixels_module
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.pixels import pixel_grid, with_pixel_grid
 from edgeres.targets.onnxruntime.placement import place_for_cpu
+
+torch = pytest.importorskip("torch", reason="torch, the reference here, is not installed")
 
 Array = NDArray[np.float32]
 

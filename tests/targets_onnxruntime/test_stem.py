@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from edgeres.targets.onnxruntime.stem import FOLD, fold_stem
+
+torch = pytest.importorskip("torch", reason="torch, the reference here, is not installed")
 
 
 def conv(taps: tuple[int, int], pads: list[int], **attributes: Any) -> onnx.NodeProto:

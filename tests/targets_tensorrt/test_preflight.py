@@ -227,7 +227,7 @@ def test_without_a_device_nothing_of_tensorrt_is_loaded(
     monkeypatch.setattr(preflight, "importlib", None)
     message = refusal(tmp_path, precision=Precision.INT8)
     assert message == (
-        f"{tmp_path}/tiny.plan is an int8 plan for tensorrt, compute capability 8.7, and this "
+        f"{tmp_path}/tiny.plan is a plan for tensorrt in int8, compute capability 8.7, and this "
         f"machine cannot run it: {reason}. Its accuracy can be evaluated on the CPU, from its "
         "calibration table: edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
     )

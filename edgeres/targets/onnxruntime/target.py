@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,12 @@ class OnnxRuntimeTarget(Target):
         from edgeres.targets.onnxruntime.build import audit_engine
 
         return audit_engine(engine)
+
+    def float_branches(self, engine: EngineArtifact) -> Mapping[str, tuple[str, ...]]:
+        from edgeres.onnx_file import parse_model
+        from edgeres.quantization.shortcuts import float_branches
+
+        return float_branches(parse_model(engine.path, engine.content))
 
     def open(self, engine: EngineArtifact) -> Runner:
         from edgeres.targets.session_runner import OnnxRuntimeRunner

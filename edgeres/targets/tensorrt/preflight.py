@@ -149,7 +149,7 @@ def _cannot_run(engine: EngineArtifact, reason: str, remedy: str = "") -> str:
         else "Copy plan and manifest to a machine with that GPU."
     )
     return (
-        f"{engine.path} is an {manifest.precision or 'unknown'} plan for {manifest.target}, "
+        f"{engine.path} is a plan for {manifest.target} in {manifest.precision or 'unknown precision'}, "
         f"compute capability {manifest.compute_capability}, and this machine cannot run it: "
         f"{reason}. {remedy or without}"
     )

@@ -46,6 +46,11 @@ class TensorRTTarget(Target):
                 f"{self.name} builds for the machine that it runs on."
             )
 
+    def check_builder(self) -> None:
+        from edgeres.targets.tensorrt.module import load_backend
+
+        load_backend(self.name)
+
     def lowering(self) -> Lowering:
         from edgeres.quantization.qdq.network import LOWERING
 
