@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edgeres.batch_independence import IMAGES, check_batch_independence
 from edgeres.calibration.auto import choose_thresholds, choose_weights, with_choices
+from edgeres.calibration.logits import ending_in_logits
 from edgeres.calibration.observe import (
     Observation,
     calibrated_tensors,
@@ -97,7 +98,9 @@ def calibrate(
     )
     if config.searches:
         search_table = replace(table, tensors=_ranges(graph, search_ranges, config.percentile))
-        table = _searched(model, table, search_table, validation, config, progress)
+        table = _searched(
+            ending_in_logits(model), table, search_table, validation, config, progress
+        )
     return table
 
 

@@ -16,6 +16,7 @@ from edgeres.cli.options import (
 )
 from edgeres.cli.output import show_json, show_status
 from edgeres.core.contract_options import ContractOptions
+from edgeres.core.requests import Head
 from edgeres.networks import ARCHITECTURES, equal_shapes, is_published
 from edgeres.networks.registry import COMPARED, find_spec
 from edgeres.networks.specification import Shortcut
@@ -58,6 +59,9 @@ def complete_architecture(
     is_flag=True,
     help="One deviation for all channels, as DeepStream has; the rest goes into the first layer.",
 )
+@click.option(
+    "--head", type=Names(Head), help="What the file ends in.  [default: what the network ends in]"
+)
 @click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
 @output_option("The ONNX file.")
 @common_options
@@ -70,6 +74,7 @@ def export(
     labels: Path | None,
     bn_eps: float | None,
     shortcut: Shortcut | None,
+    head: Head | None,
     opset: int,
     uniform_std: bool,
     output: Path,
@@ -108,6 +113,7 @@ def export(
         labels=labels,
         bn_eps=bn_eps,
         shortcut=shortcut,
+        head=head,
         opset=opset,
         weights_key=weights_key,
         uniform_std=uniform_std,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
-from edgeres.core.contract import Contract
+from edgeres.core.contract import Contract, OutputType
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.described import load_described
 from edgeres.core.methods import Method
@@ -138,7 +138,10 @@ def contract_of(
             f"{artifact.path} carries no preprocessing contract: it was not exported by edgeres. "
             f"{options.how_to_describe()}"
         )
-    return options.resolve()
+    ends_in = (
+        OutputType.PROBABILITIES if artifact.activation in PROBABILITIES else OutputType.LOGITS
+    )
+    return replace(options.resolve(), output=ends_in)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

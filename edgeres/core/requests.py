@@ -10,10 +10,18 @@ from edgeres.core.contract import Contract
 from edgeres.core.methods import Method, Recover, WeightMethod
 from edgeres.core.precision import Precision
 from edgeres.errors import ConfigError
+from edgeres.names import Name
 
 OPSETS = range(13, 21)
 """ONNX opsets that export writes: per-channel Q/DQ came with 13, torch's exporter by tracing
 ends at 20. TensorRT 8.6 reads up to 17, 10.3 up to 20."""
+
+
+class Head(Name):
+    """What an exported network ends in."""
+
+    LOGITS = "logits"
+    SOFTMAX = "softmax"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +34,8 @@ class OnnxExportRequest:
     architecture: str | None = None
     checkpoint_sha256: str | None = None
     opset: int = 17
+    head: Head | None = None
+    """None: what the network itself ends in."""
 
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:

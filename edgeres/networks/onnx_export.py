@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, not in __all__
 
-from edgeres.core.artifacts import OnnxArtifact, TensorSpec
-from edgeres.core.contract import Contract
-from edgeres.core.requests import OnnxExportRequest
+from edgeres.core.artifacts import PROBABILITIES, OnnxArtifact, TensorSpec
+from edgeres.core.contract import Contract, OutputType
+from edgeres.core.requests import Head, OnnxExportRequest
 from edgeres.errors import ConfigError, ExportError, RunnerError
+from edgeres.graph_checks import final_activation
 from edgeres.normalization import (
     evaluate_constants,
     fold_batch_norms,
@@ -37,6 +39,7 @@ from edgeres.session import open_session, run_session
 
 INPUT = "input"
 OUTPUT = "logits"
+PROBABILITIES_OUTPUT = "probabilities"
 
 TOLERANCE = 1e-4
 """Largest accepted |ONNX - torch| as a fraction of the image's largest |logit|.
@@ -59,8 +62,8 @@ _Arrays = dict[str, NDArray[np.float32]]
 def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) -> OnnxArtifact:
     """Writes `model` as an ONNX file and returns what was written.
 
-    The input is `input`, (N, C, H, W) float32 with a dynamic N; the output is `logits`,
-    (N, classes) float32. The network is exported in evaluation mode and left as it is.
+    The input is `input`, (N, C, H, W) float32 with a dynamic N; the output is `logits`, or
+    `probabilities` of a softmax head, (N, classes) float32. The network is exported in evaluation mode and left as it is.
 
     Args:
         model: maps images to logits.
@@ -83,17 +86,31 @@ def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) ->
             f"{len(config.classes)} class names for {logits} logits. "
             "Pass --labels with one name per class, in the order of the network's outputs."
         )
+    exported = _traced(frozen, config)
+    ends = final_activation(exported)
+    if ends and config.head is not None:
+        raise ExportError(
+            f"The network itself ends in {ends}, and --head is {config.head}. Leave --head out, or "
+            "give the network a forward that returns logits."
+        )
+    contract, name = config.contract, OUTPUT
+    if config.head is Head.SOFTMAX:
+        name = PROBABILITIES_OUTPUT
+        add_softmax(exported, name)
+        expected = {probe: _softmax(values) for probe, values in expected.items()}
+    if config.head is Head.SOFTMAX or ends in PROBABILITIES:
+        contract = replace(contract, output=OutputType.PROBABILITIES)
     described = OnnxArtifact(
         path=output,
         sha256="",
         input=TensorSpec(name=INPUT, shape=(None, *config.contract.shape)),
-        output=TensorSpec(name=OUTPUT, shape=(None, logits)),
-        contract=config.contract,
+        output=TensorSpec(name=name, shape=(None, logits)),
+        activation=final_activation(exported),
+        contract=contract,
         classes=config.classes,
         architecture=config.architecture,
         checkpoint_sha256=config.checkpoint_sha256,
     )
-    exported = _traced(frozen, config)
     # Constants first: a weight behind an Identity, as torch writes shared ones, cannot be folded.
     try:
         evaluate_constants(exported)
@@ -110,6 +127,21 @@ def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) ->
         ) from error
     _check_equal(exported, images, expected)
     return save_model(output, exported, described)
+
+
+def add_softmax(model: onnx.ModelProto, name: str) -> None:
+    """Lets a model of logits, (N, classes), give their softmax under a name, in place."""
+    (logits,) = model.graph.output
+    # The node, not a module around the network, whose layers would have other names then.
+    model.graph.node.append(
+        onnx.helper.make_node("Softmax", [logits.name], [name], name="/Softmax", axis=1)
+    )
+    logits.name = name
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    probabilities: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits), 1).numpy()
+    return probabilities
 
 
 def probes(contract: Contract) -> _Arrays:
@@ -205,7 +237,7 @@ def _check_equal(model: onnx.ModelProto, images: _Arrays, expected: _Arrays) -> 
     session = _session(model)
     for name, batch in images.items():
         try:
-            logits = run_session(session, [OUTPUT], {INPUT: batch})[0]
+            logits = run_session(session, [model.graph.output[0].name], {INPUT: batch})[0]
         except RunnerError as error:
             raise ExportError(
                 f"The exported model does not run on images of the shape {batch.shape}, though "

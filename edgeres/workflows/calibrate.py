@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeres.calibration.calibrate import calibrate
+from edgeres.calibration.logits import ending_in_logits
 from edgeres.calibration.recovery.recover import IMAGES as RECOVERY_IMAGES
 from edgeres.calibration.recovery.recover import recover
 from edgeres.core.artifacts import contract_of
@@ -89,7 +90,7 @@ def calibrate_model(
         # calibration above streams, since it needs each image once.
         with closing(batches(few, contract, batch_size=16)) as stream:
             kept = np.concatenate([batch.images for batch in stream])
-        table = recover(loaded, table, kept, config, progress=progress)
+        table = recover(ending_in_logits(loaded), table, kept, config, progress=progress)
     if output is not None:
         save_table(output, table)
     return table

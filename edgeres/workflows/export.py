@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeres.core.artifacts import OnnxArtifact
 from edgeres.core.contract_options import ContractOptions
-from edgeres.core.requests import OnnxExportRequest
+from edgeres.core.requests import Head, OnnxExportRequest
 from edgeres.errors import ConfigError
 from edgeres.files import check_outputs
 from edgeres.input_files import CLASS_NAMES, read_text
@@ -33,6 +33,8 @@ class ExportRequest:
     bn_eps: float | None = None
     shortcut: Shortcut | None = None
     opset: int = 17
+    head: Head | None = None
+    """What the file ends in; None: what the network itself ends in."""
     weights_key: str | None = None
     """Key of the set of weights in the checkpoint; None: the averaged one where there is one."""
     uniform_std: bool = False
@@ -82,6 +84,7 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         architecture=trained.name,
         checkpoint_sha256=trained.checkpoint_sha256,
         opset=request.opset,
+        head=request.head,
     )
     return export_onnx(module, config, output=output)
 
