@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx.external_data_helper import uses_external_data
 
 from edgeres.core.artifacts import Fp16Layer, LayerPrecision, OnnxArtifact, TensorSpec
 from edgeres.core.contract import Contract
@@ -23,7 +21,8 @@ from edgeres.errors import ArtifactError
 from edgeres.files import atomic_write
 from edgeres.graph_checks import check_one_image, final_activation, low_precision
 from edgeres.graph_names import free_added_names
-from edgeres.input_files import MODEL, read_bytes
+from edgeres.graph_structure import check_structure
+from edgeres.input_files import MODEL, foreign_parser, read_bytes, reason_of
 from edgeres.serialization import from_json, parse_json, to_json
 from edgeres.version import __version__
 
@@ -167,10 +166,12 @@ def parse_model(path: Path, serialized: bytes) -> onnx.ModelProto:
     Raises:
         ArtifactError: no ONNX model, or one whose weights are in another file.
     """
-    try:
+    with foreign_parser(
+        lambda error: ArtifactError(
+            f"{path} is no ONNX file ({reason_of(error)}). Make one with export."
+        )
+    ):
         model = onnx.load_model_from_string(serialized)
-    except DecodeError as error:
-        raise ArtifactError(f"{path} is no ONNX file ({error}). Make one with export.") from error
     if not model.graph.node:
         raise ArtifactError(f"{path} is no ONNX model: its graph is empty. Make one with export.")
     if not any(entry.domain in _STANDARD_DOMAINS for entry in model.opset_import):
@@ -178,14 +179,7 @@ def parse_model(path: Path, serialized: bytes) -> onnx.ModelProto:
             f"{path} names no version of ONNX's operators: it is cut off, or was written by a "
             "tool that left it out. Copy it again, or make one with export."
         )
-    # Weights in a second file are not covered by the model's sha256.
-    tensor = next((t for t in model.graph.initializer if uses_external_data(t)), None)
-    if tensor is not None:
-        raise ArtifactError(
-            f"{path} keeps '{tensor.name}' and other weights in a file beside it; edgeres takes "
-            "one file that holds all of the model. Write it as one, in Python: "
-            f"onnx.save(onnx.load('{path.name}'), 'whole.onnx')"
-        )
+    check_structure(path, model)
     return model
 
 

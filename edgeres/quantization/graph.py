@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeres.errors import QuantizationError
+from edgeres.graph_structure import infer_shapes
 from edgeres.normalization import MIN_OPSET
 from edgeres.onnx_file import opset_of
 
@@ -100,6 +101,7 @@ def view(model: onnx.ModelProto) -> Graph:
 
     Raises:
         QuantizationError: the opset is too old for per-channel scales.
+        ArtifactError: the shapes of its activations cannot be.
     """
     opset = opset_of(model)
     if opset < MIN_OPSET:
@@ -108,7 +110,7 @@ def view(model: onnx.ModelProto) -> Graph:
             "Export it again with --opset 17."
         )
     model = normalized(model)
-    inferred = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
+    inferred = infer_shapes(skeleton(model))
     producers = {out: node for node in model.graph.node for out in node.output if out}
     positions = {o: i for i, node in enumerate(model.graph.node) for o in node.output}
     consumers: dict[str, list[onnx.NodeProto]] = {}

@@ -1,0 +1,207 @@
+"""What every walk of an ONNX graph rests on, checked once when the file is parsed.
+
+A file may hold anything that protobuf can: names that are no text, operators without inputs,
+cycles, sizes that claim terabytes, weights in another file. ONNX's own checker and the C++ that
+runs the graph answer to some of it with an error, to some with an end of the process, and to some
+not at all. Knows the ONNX format and no stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+from onnx.external_data_helper import uses_external_data
+
+from edgeres.errors import ArtifactError
+from edgeres.graph_names import subgraphs
+from edgeres.input_files import foreign_parser, reason_of
+
+MAX_ELEMENTS = 1 << 31
+"""Values of an activation for one image; as FP32 they have 8 GiB."""
+
+_POSITIVE = frozenset({"group", "strides", "dilations", "kernel_shape", "blocksize", "num_outputs"})
+"""Integers that runtimes divide by, or that are sizes. Source: ONNX operators."""
+
+_LARGEST_INTEGER = 1 << 31
+"""Of such an attribute, and of a padding; more overflows where runtimes multiply them."""
+
+_BITS = {
+    **dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4),
+    **dict.fromkeys(("INT2", "UINT2"), 2),
+}
+_ADVICE = "It is damaged, or its exporter is at fault: export the model again."
+
+_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+
+
+def check_structure(path: Path, model: onnx.ModelProto) -> None:
+    """Checks names, operators, order, attributes and tensors of a model and its subgraphs.
+
+    Raises:
+        ArtifactError: something cannot be; the message names the place.
+    """
+    versions = {entry.domain: int(entry.version) for entry in model.opset_import}
+    # Text first: what is no UTF-8 arrives as bytes, and every other check expects text.
+    _check_text(path, model)
+    _check_order(path, model.graph, frozenset())
+    for graph in subgraphs(model.graph):
+        for node in graph.node:
+            _check_operator(path, node, versions.get(node.domain, 0))
+    for tensor in _tensors(model):
+        _check_tensor(path, tensor)
+    for value in model.graph.input:
+        sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+        if any(size < 1 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS:
+            raise ArtifactError(
+                f"{path} has the input '{value.name}' with the sizes {sizes}; expected sizes of at "
+                f"least 1 and at most {MAX_ELEMENTS} values. {_ADVICE}"
+            )
+
+
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a model with the shapes of its activations, of which each fits into memory.
+
+    Raises:
+        ArtifactError: they cannot be inferred, or one is too large or below 0.
+    """
+    with foreign_parser(
+        lambda error: ArtifactError(
+            f"The shapes of the model's activations cannot be inferred: {reason_of(error)}. {_ADVICE}"
+        )
+    ):
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+        if math.prod(sizes) > MAX_ELEMENTS or any(size < 0 for size in sizes):
+            raise ArtifactError(
+                f"The model's activation '{value.name}' has the sizes {sizes}; expected sizes of "
+                f"at least 0 and at most {MAX_ELEMENTS} values. {_ADVICE}"
+            )
+    return inferred
+
+
+def _check_text(path: Path, model: onnx.ModelProto) -> None:
+    texts = [prop for entry in model.metadata_props for prop in (entry.key, entry.value)]
+    texts += [entry.domain for entry in model.opset_import]
+    for graph in subgraphs(model.graph):
+        values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+        texts += [value.name for value in values]
+        for node in graph.node:
+            texts += [node.op_type, node.domain, node.name, *node.input, *node.output]
+            texts += [attribute.name for attribute in node.attribute]
+    odd = next((text for text in texts if not isinstance(text, str)), None)
+    if odd is not None:
+        raise ArtifactError(f"{path} has the name {odd!r:.200}, which is no UTF-8 text. {_ADVICE}")
+
+
+def _check_order(path: Path, graph: onnx.GraphProto, outside: frozenset[str]) -> None:
+    """Checks that each tensor is made once, and before it is read: so there is no cycle."""
+    made = {*outside, ""}
+    made.update(value.name for value in (*graph.input, *graph.initializer))
+    made.update(sparse.values.name for sparse in graph.sparse_initializer)
+    for node in graph.node:
+        if missing := [name for name in node.input if name not in made]:
+            raise ArtifactError(
+                f"{path} has the operator {node.op_type} '{node.name}', whose input '{missing[0]}' "
+                "nothing before it makes: the graph has a cycle, a gap, or operators out of "
+                f"order. {_ADVICE}"
+            )
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _check_order(path, body, frozenset(made))
+        twice = next((name for name in node.output if name and name in made), None)
+        if twice is not None or not any(node.output):
+            fact = "no output" if twice is None else f"the output '{twice}', which is there already"
+            raise ArtifactError(
+                f"{path} has the operator {node.op_type} '{node.name}' with {fact}. {_ADVICE}"
+            )
+        made.update(node.output)
+    absent = next((value.name for value in graph.output if value.name not in made), None)
+    if absent is not None:
+        raise ArtifactError(f"{path} has the output '{absent}', which nothing makes. {_ADVICE}")
+
+
+def _check_operator(path: Path, node: onnx.NodeProto, version: int) -> None:
+    where = f"{path} has the operator {node.op_type} '{node.name}'"
+    # Operators of other domains, and of versions that this onnx does not know, are the runtime's.
+    known = {}
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    except (onnx.defs.SchemaError, TypeError):
+        pass
+    else:
+        known = {name: int(each.type.value) for name, each in schema.attributes.items()}  # type: ignore[attr-defined]  # onnx has no types of its C++ enumerations
+        counts = (len(node.input), schema.min_input, schema.max_input)
+        if not counts[1] <= counts[0] <= counts[2]:
+            raise ArtifactError(
+                f"{where} with {counts[0]} inputs, expected {counts[1]} to {counts[2]}. {_ADVICE}"
+            )
+    for attribute in node.attribute:
+        if known.get(attribute.name, attribute.type) != attribute.type:
+            raise ArtifactError(
+                f"{where} with the attribute {attribute.name} of type {attribute.type}, expected "
+                f"{known[attribute.name]}. {_ADVICE}"
+            )
+        integers = [*attribute.ints] if attribute.ints else [attribute.i]
+        least = 1 if attribute.name in _POSITIVE else -_LARGEST_INTEGER
+        bounded = attribute.name in known and attribute.name in {*_POSITIVE, "pads"}
+        if bounded and not all(least <= value <= _LARGEST_INTEGER for value in integers):
+            raise ArtifactError(
+                f"{where} with {attribute.name} {integers}, expected {least} to "
+                f"{_LARGEST_INTEGER}. {_ADVICE}"
+            )
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Yields every tensor that a model stores, in initializers, attributes, subgraphs and functions."""
+    nodes = [node for function in model.functions for node in function.node]
+    for graph in subgraphs(model.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        nodes += graph.node
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
+def _check_tensor(path: Path, tensor: TensorProto) -> None:
+    """Checks that a tensor's values are in the file, as many as its sizes claim."""
+    # Weights in a second file are not covered by the model's sha256.
+    if uses_external_data(tensor) or tensor.external_data:
+        raise ArtifactError(
+            f"{path} keeps '{tensor.name}' and other weights in a file beside it; edgeres takes "
+            "one file that holds all of the model. Write it as one, in Python: "
+            f"onnx.save(onnx.load('{path.name}'), 'whole.onnx')"
+        )
+    if tensor == TensorProto():
+        return
+    sizes, names = list(tensor.dims), {kind: name for name, kind in TensorProto.DataType.items()}
+    name = names.get(tensor.data_type, "UNDEFINED")
+    if any(size < 0 for size in sizes) or name == "UNDEFINED":
+        raise ArtifactError(
+            f"{path} has the tensor '{tensor.name}' of type {tensor.data_type} with the sizes "
+            f"{sizes}; expected a type of ONNX and sizes of at least 0. {_ADVICE}"
+        )
+    # In Python's integers, which do not wrap.
+    count = math.prod(sizes)
+    if tensor.HasField("raw_data"):
+        bits = _BITS.get(name) or 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        has, expected = len(tensor.raw_data), {(count * bits + 7) // 8}
+    else:
+        has = sum(len(getattr(tensor, field)) for field in _FIELDS)
+        # Complex numbers are two values; of the smallest types, two or four are packed into one.
+        expected = {count, 2 * count, (count + 1) // 2, (count + 3) // 4}
+    if has not in expected:
+        raise ArtifactError(
+            f"{path} has the tensor '{tensor.name}' with the sizes {sizes}, {count} values, and "
+            f"stores {has} bytes or values of {name}. {_ADVICE}"
+        )

@@ -1,0 +1,208 @@
+"""Graphs that cannot be: refused when the file is read, before anything walks or runs them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from edgeres.errors import ArtifactError, EdgeresError
+from edgeres.onnx_file import load_onnx
+from edgeres.quantization.graph import view
+
+WEIGHTS = numpy_helper.from_array(np.zeros((10, 3, 3, 3), np.float32), "w")
+
+
+def classifier(
+    *before: NodeProto, sizes: Sequence[str | int | None] = ("N", 3, 8, 8), **conv: Any
+) -> ModelProto:
+    """Returns a convolution, a pool and a flattening, behind other operators that make `p`."""
+    nodes = [
+        *before,
+        helper.make_node("Conv", ["p" if before else "x", "w"], ["c"], **conv),
+        helper.make_node("GlobalAveragePool", ["c"], ["a"]),
+        helper.make_node("Flatten", ["a"], ["y"]),
+    ]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, list(sizes))
+    logits = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])
+    graph = helper.make_graph(nodes, "g", [image], [logits], [WEIGHTS])
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+
+
+def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
+    """Returns an operator; tensors are separated by spaces."""
+    return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)
+
+
+def weights(change: Callable[[TensorProto], object]) -> ModelProto:
+    """Returns a classifier whose weights were changed."""
+    model = classifier()
+    change(model.graph.initializer[0])
+    return model
+
+
+def external() -> TensorProto:
+    """Returns a tensor that is kept in another file."""
+    tensor = TensorProto(name="e", dims=[1], data_type=1, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../secret")
+    return tensor
+
+
+def sparse() -> ModelProto:
+    """Returns a classifier with a sparse initializer whose values are in another file."""
+    model = classifier()
+    model.graph.sparse_initializer.add().values.CopyFrom(external())
+    return model
+
+
+def inside_a_branch() -> ModelProto:
+    """Returns a classifier with a tensor of another file in the body of an If."""
+    body = helper.make_graph([node("Constant", "", "b", value=external())], "b", [], [])
+    body.output.add(name="b")
+    return classifier(node("If", "x", "p", then_branch=body, else_branch=body))
+
+
+def with_constant(name: str, values: list[int], operator: NodeProto) -> ModelProto:
+    """Returns a classifier behind an operator that reads integers from the file."""
+    model = classifier(operator)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+    return model
+
+
+CASES: dict[str, tuple[Callable[[], ModelProto], str]] = {
+    "no input": (lambda: classifier(node("Relu", "", "p")), "with 0 inputs, expected 1 to 1."),
+    "inputs too many": (
+        lambda: classifier(node("Relu", "x x x", "p")),
+        "with 3 inputs, expected 1",
+    ),
+    "no output": (lambda: classifier(node("Relu", "x", ""), node("Relu", "x", "p")), "no output."),
+    "a cycle": (
+        lambda: classifier(node("Identity", "q", "p"), node("Identity", "p", "q")),
+        "whose input 'q' nothing before it makes: the graph has a cycle",
+    ),
+    "a cycle of one": (lambda: classifier(node("Identity", "p", "p")), "whose input 'p' nothing"),
+    "made twice": (
+        lambda: classifier(node("Relu", "x", "p"), node("Abs", "x", "p")),
+        "with the output 'p', which is there already.",
+    ),
+    "over the weights": (lambda: classifier(node("Relu", "x", "p w")), "is there already."),
+    "an image below 0": (lambda: classifier(sizes=("N", 3, -5, 8)), "the sizes [3, -5, 8]"),
+    "an image of 0": (lambda: classifier(sizes=("N", 3, 0, 8)), "the sizes [3, 0, 8]"),
+    "an image of 2^62": (
+        lambda: classifier(sizes=("N", 3, 1 << 62, 1 << 62)),
+        "at most 2147483648",
+    ),
+    "groups of 0": (lambda: classifier(group=0), "with group [0], expected 1 to"),
+    "groups below 0": (lambda: classifier(group=-3), "with group [-3], expected 1 to"),
+    "strides of 0": (lambda: classifier(strides=[0, 1]), "with strides [0, 1], expected 1"),
+    "dilations of 0": (lambda: classifier(dilations=[0, 0]), "with dilations [0, 0], expected"),
+    "strides of 2^62": (lambda: classifier(strides=[1 << 62, 1]), "with strides [4611686018427387"),
+    "pads of 2^62": (lambda: classifier(pads=[1 << 62] * 4), "with pads [4611686018427387904, "),
+    "pads of 10^9": (lambda: classifier(pads=[10**9] * 4), "'c' has the sizes [10, 2000000006, "),
+    "a kernel of 0": (
+        lambda: classifier(node("MaxPool", "x", "p", kernel_shape=[0, 0])),
+        "with kernel_shape [0, 0], expected 1",
+    ),
+    "strides as text": (
+        lambda: classifier(strides="ab"),
+        "attribute strides of type 3, expected 7",
+    ),
+    "strides with fractions": (lambda: classifier(strides=[1.5, 2]), "of type 6, expected 7"),
+    "weights below 0": (
+        lambda: weights(lambda t: t.dims.__setitem__(0, -10)),
+        "sizes [-10, 3, 3, 3]",
+    ),
+    "weights of 2^62": (
+        lambda: weights(lambda t: t.dims.__setitem__(0, 1 << 62)),
+        "stores 1080 byt",
+    ),
+    "weights too few": (
+        lambda: weights(lambda t: setattr(t, "raw_data", b"12")),
+        "and stores 2 byt",
+    ),
+    "weights of no type": (lambda: weights(lambda t: setattr(t, "data_type", 0)), "of type 0 with"),
+    "weights of type 77": (lambda: weights(lambda t: setattr(t, "data_type", 77)), "of type 77 wi"),
+    "weights absent": (lambda: weights(lambda t: t.ClearField("raw_data")), "and stores 0 bytes"),
+    "weights elsewhere": (
+        lambda: weights(
+            lambda t: t.MergeFrom(
+                TensorProto(
+                    data_location=TensorProto.EXTERNAL, external_data=external().external_data
+                )
+            )
+        ),
+        "keeps 'w' and other",
+    ),
+    "sparse elsewhere": (sparse, "keeps 'e' and other weights in a file beside it"),
+    "a branch elsewhere": (inside_a_branch, "keeps 'e' and other weights in a file beside it"),
+    "ConstantOfShape": (
+        lambda: with_constant("s", [1 << 40, 3, 8, 8], node("ConstantOfShape", "s", "p")),
+        "'p' has the sizes [1099511627776, 3, 8, 8]",
+    ),
+    "Tile": (
+        lambda: with_constant("s", [1, 1, 1 << 40, 1], node("Tile", "x s", "p")),
+        "'p' has the sizes [3, 8796093022208, 8]",
+    ),
+}
+"""Models that cannot be, and what is said of them."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_graph_that_cannot_be_is_refused(case: str, tmp_path: Path) -> None:
+    """When it is read, or when its shapes are inferred; with the place and what was expected."""
+    make, said = CASES[case]
+    # onnx.save would look for the file that holds the weights.
+    (path := tmp_path / "x.onnx").write_bytes(make().SerializeToString())
+    with pytest.raises(ArtifactError) as refused:
+        view(load_onnx(path).proto)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("old", [b"Conv", b"GlobalAveragePool"])
+def test_names_that_are_no_text(old: bytes, tmp_path: Path) -> None:
+    """Protobuf hands them over as bytes, which no comparison with a name expects."""
+    content = classifier().SerializeToString().replace(old, b"\xff" * len(old))
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(ArtifactError, match="which is no UTF-8 text"):
+        load_onnx(tmp_path / "x.onnx")
+
+
+def test_a_plain_graph_passes(tmp_path: Path) -> None:
+    """With typed fields, empty tensors, 4-bit values and operators of other domains."""
+    model = classifier(node("Custom", "x", "p", domain="com.example", strides=[0], axis="a"))
+    model.opset_import.add(domain="com.example", version=1)
+    model.graph.initializer.extend(
+        [
+            helper.make_tensor("floats", TensorProto.FLOAT, [2, 2], [1.0] * 4),
+            helper.make_tensor("empty", TensorProto.FLOAT, [0], []),
+            helper.make_tensor("int4", TensorProto.INT4, [3], [1, 2, 3]),
+            TensorProto(
+                name="text", dims=[2], data_type=TensorProto.STRING, string_data=[b"a", b"b"]
+            ),
+            helper.make_tensor("half", TensorProto.FLOAT16, [2], [1.0, 2.0]),
+            numpy_helper.from_array(np.array(3, np.int64), "scalar"),
+        ]
+    )
+    onnx.save(model, path := tmp_path / "x.onnx")
+    load_onnx(path)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_file_is_a_model_or_a_sentence(seed: int, tmp_path: Path) -> None:
+    """Bytes changed, taken out or doubled anywhere, then every walk of the graph."""
+    content, random = bytearray(classifier().SerializeToString()), np.random.default_rng(seed)
+    # The weights are zeros in the middle: what is around them is the graph.
+    frame = [at for at, byte in enumerate(content) if byte]
+    for _ in range(random.integers(1, 4)):
+        at, length = int(random.choice(frame)), int(random.integers(1, 5))
+        content[at : at + length] = random.bytes(int(random.integers(0, 2 * length)))
+    (tmp_path / "x.onnx").write_bytes(content)
+    with contextlib.suppress(EdgeresError):
+        view(load_onnx(tmp_path / "x.onnx").proto)
