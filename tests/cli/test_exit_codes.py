@@ -108,7 +108,7 @@ def test_a_plan_for_a_gpu_is_6(digits: Digits, tmp_path: Path) -> None:
     plan = gpu_plan(digits, tmp_path / "a.plan")
     line = digits.words("bench {plan} --reference {model} --data {test}", plan=plan)
     said = refusal(*line, code=6)
-    assert said.startswith(f"{plan} is an int8 plan for tensorrt, compute capability 8.7, and ")
+    assert said.startswith(f"{plan} is a plan for tensorrt in int8, compute capability 8.7, and ")
     assert "edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH" in said
 
 

@@ -78,7 +78,7 @@ def test_a_plan_without_a_gpu_is_refused(
     with pytest.raises(MismatchError) as refused:
         engine_runner(load_engine(plan))
     assert str(refused.value) == (
-        f"{plan} is an int8 plan for {target}, compute capability 8.7, and this machine cannot run "
+        f"{plan} is a plan for {target} in int8, compute capability 8.7, and this machine cannot run "
         "it: it has no NVIDIA driver. Its accuracy can be evaluated on the CPU, from its calibration "
         "table: edgeres bench TABLE.json --simulate --reference MODEL.onnx --data PATH."
     )
