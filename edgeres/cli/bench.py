@@ -181,6 +181,14 @@ _reports = option_group(
     is_flag=True,
     help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
 )
+@click.option(
+    "--dump",
+    type=PATH,
+    metavar="TENSOR.npy",
+    help="What another program fed to its engine for --image: what differs from the contract is "
+    "named.",
+)
+@click.option("--image", type=PATH, help="The image that --dump was made of.")
 @click.option("--loadgen-logs", type=PATH, metavar="DIR", help="Keep LoadGen's own logs.")
 @click.option(
     "--simulate",
@@ -205,6 +213,8 @@ def bench(
     loadgen: LoadGenRequest | None,
     baseline: Path | None,
     trust: bool,
+    dump: Path | None,
+    image: Path | None,
     loadgen_logs: Path | None,
     simulate: bool,
     float_layers: Precision | None,
@@ -242,6 +252,8 @@ def bench(
         simulate=simulate,
         float_layers=float_layers,
         baseline=baseline,
+        dump=dump,
+        image=image,
         loadgen_logs=loadgen_logs,
         contract=contract,
         trust=trust,

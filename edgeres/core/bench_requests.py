@@ -178,6 +178,10 @@ class BenchInputs:
     """Whether `reference` may be an ONNX file that is quantized or of less than FP32."""
     trust: bool = False
     """Run a plan that has no manifest: it is code, and the user vouches for it."""
+    dump: Path | None = None
+    """Tensor that another program fed to its engine for `image`, as `.npy`; None: none."""
+    image: Path | None = None
+    """The image that `dump` was made of."""
     loadgen_logs: Path | None = None
     """Folder for the logs of MLPerf's LoadGen; None: they are not kept."""
     baseline: Path | None = None

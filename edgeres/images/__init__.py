@@ -18,6 +18,7 @@ from edgeres.images.embedded import embedded_digits, embedded_path
 from edgeres.images.encode import png_bytes
 from edgeres.images.frames import Frame, frame_pixels, states_color
 from edgeres.images.load import image_files, load_dataset
+from edgeres.images.npz import load_tensor
 from edgeres.images.prepare import is_kept, normalise, prepare
 from edgeres.images.stream import Batch, batches, image_hash, noting_turned, turned_note
 from edgeres.images.thumbnail import thumbnail
@@ -40,6 +41,7 @@ __all__ = [
     "image_hash",
     "is_kept",
     "load_dataset",
+    "load_tensor",
     "normalise",
     "noting_turned",
     "order_classes",

@@ -6,6 +6,7 @@ Arrays are read as plain numbers: a pickled object is refused, never loaded.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import zipfile
 from functools import partial
@@ -162,3 +163,33 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str, header: _Header) -> 
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     array.flags.writeable = False
     return array
+
+
+def load_tensor(path: Path) -> NDArray[Any]:
+    """Returns the array of an `.npy` file.
+
+    Raises:
+        DataError: it cannot be read, is no array of numbers, or has another length than its
+            header claims.
+    """
+    remedy = "Write it with numpy.save."
+    with (
+        open_input(path, ARRAYS) as file,
+        foreign_parser(lambda error: DataError(f"{path} is no .npy ({error}). {remedy}")),
+    ):
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(file)
+        claimed = math.prod(shape) * dtype.itemsize
+        if dtype.kind not in "fiu" or file.tell() + claimed != os.fstat(file.fileno()).st_size:
+            raise DataError(
+                f"{path} is {dtype} {shape}, {claimed} bytes by its header; expected numbers, and "
+                f"as many as the file has. {remedy}"
+            )
+        file.seek(0)
+        tensor: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return tensor

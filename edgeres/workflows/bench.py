@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from edgeres.core.verdict import (
 )
 from edgeres.evaluation.compare import paired_accuracy
 from edgeres.evaluation.evaluate import evaluate_pair, take_outcomes
+from edgeres.evaluation.fed_tensor import compare_fed_tensor
 from edgeres.evaluation.regression import check_same_images
 from edgeres.evaluation.verdict import NOT_RUN, build_verdict
 from edgeres.images import (
@@ -25,7 +27,9 @@ from edgeres.images import (
     check_labels,
     class_order_note,
     distinct_images,
+    frame_pixels,
     load_dataset,
+    load_tensor,
     noting_turned,
     order_classes,
     select,
@@ -70,7 +74,7 @@ def bench_engine(
     as_stored = load_dataset(inputs.data)
     labelled = order_classes(as_stored, pair.engine.classes)
     order_notes = [] if labelled is as_stored else [class_order_note(labelled)]
-    notes = [*pair.engine.notes, *order_notes]
+    notes = [*pair.engine.notes, *order_notes, *_fed_tensor_notes(inputs, pair)]
     # All labels, not only those that are sampled: whether bench accepts data depends on no seed.
     check_labels(labelled, pair.engine.num_classes, pair.engine.classes)
     dataset = select(labelled, config.samples, config.seed)
@@ -136,3 +140,12 @@ def _check_reference(pair: BenchPair, dataset: Dataset) -> None:
         name=reference.runner.name,
         tolerance=reference.batch_tolerance,
     )
+
+
+def _fed_tensor_notes(inputs: BenchInputs, pair: BenchPair) -> Iterator[str]:
+    """Yields how what another program fed to its engine differs from the contract."""
+    if inputs.dump is not None and inputs.image is not None:
+        library = pair.contract.resize.library
+        pixels = frame_pixels(inputs.image, None, name=str(inputs.image), library=library)
+        tensor = load_tensor(inputs.dump)
+        yield compare_fed_tensor(tensor, pixels, pair.contract, name=str(inputs.dump))

@@ -55,6 +55,11 @@ def check_measurable(inputs: BenchInputs, config: BenchRequest) -> None:
     for conflict, is_requested in conflicts.items():
         if inputs.simulate and is_requested:
             raise ConfigError(f"{conflict}. Leave one of them out.")
+    if (inputs.dump is None) is not (inputs.image is None):
+        raise ConfigError(
+            "--dump is a tensor that a program fed to its engine, and --image the image that it was "
+            "made of. Pass both or neither."
+        )
     if config.loadgen is not None:
         check_loadgen()
     elif inputs.loadgen_logs is not None:

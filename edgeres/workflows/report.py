@@ -28,8 +28,7 @@ def check_reports(inputs: BenchInputs) -> None:
     """
     read = [inputs.engine, inputs.reference, inputs.data]
     read += [manifest_path(engine) for engine in (inputs.engine, inputs.reference)]
-    if inputs.baseline is not None:
-        read.append(inputs.baseline)
+    read += [path for path in (inputs.baseline, inputs.dump, inputs.image) if path is not None]
     check_outputs([], read, reports=inputs.reports.wanted)
     if inputs.reports.html is not None:
         check_html()

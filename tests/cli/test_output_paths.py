@@ -28,7 +28,7 @@ LINES = (
     "--judge-data {judge_data} -o {output}",
     "build-engine {model} --calib-data {calib_data} --target tensorrt -o {output} "
     "--timing-cache {timing_cache}",
-    "bench {engine} --reference {reference} --data {data} --baseline {baseline} --report {html} "
+    "bench {engine} --reference {reference} --data {data} --baseline {baseline} --dump {dump} --image {image} --report {html} "
     "--markdown {markdown} --junit {junit}",
     "predict {engine} {images} --reference {reference} --csv {csv}",
     "deploy {engine} --to python --image {image} --verdict {verdict} --reference {reference}",
