@@ -10,11 +10,11 @@ import onnx
 import pytest
 from networks import SIZE, images, initializers, network, network_from_body, swapped
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from tables import EMPTY, table_from_amax, table_from_images
 
 from edgeres.calibration.recovery.cpu import cpu_biases
-from edgeres.core.contract import PRESETS, Contract
+from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.core.table import CalibrationTable
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
@@ -67,6 +67,42 @@ def prepared(levels: NDArray[np.uint8], contract: Contract) -> Array:
     mean, std = (np.array(v, np.float32).reshape(shape) for v in (contract.mean, contract.std))
     image: Array = ((values - mean) / std).astype(np.float32)
     return image
+
+
+def of_gray(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy that takes one channel, its first weights summed over the three."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    copied.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    stem = next(node for node in copied.graph.node if node.op_type == "Conv")
+    tensor = next(t for t in copied.graph.initializer if t.name == stem.input[1])
+    weight = numpy_helper.to_array(tensor).sum(axis=1, keepdims=True)
+    tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+    return copied
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.25), (0.1307, 0.3081), (0.0, 1.0)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_level_of_gray_is_kept(name: str, mean: float, std: float) -> None:
+    """One channel has one grid, and the convolution on it is torch's on the image itself."""
+    contract = Contract(
+        height=SIZE, width=SIZE, channels=1, color=Color.GRAY, mean=(mean,), std=(std,)
+    )
+    model = of_gray(NETWORKS[name])
+    graph, levels = view(model), pixels(8)[:, :1]
+    x = ((levels.astype(np.float32) / np.float32(255) - mean) / std).astype(np.float32)
+    table = replace(table_from_images(graph, x), contract=contract)
+    lowered = lower_for_cpu(graph, table)
+    stored = made(lowered, "image/u8", x)
+    margin = GEOMETRY[name]["padding"]
+    inside = slice(margin, SIZE + margin)
+    assert np.array_equal(stored[:, :, inside, inside], levels)
+    assert (np.abs(stored[:, 0, 0, 0] - 255 * mean) <= 0.75).all()
+    logits, own = (
+        run_session(open_session(m.SerializeToString(), integer=True), ["logits"], {"image": x})[0]
+        for m in (lowered, model)
+    )
+    assert np.abs(logits - own).max() < 0.1 * np.abs(own).max()
 
 
 def setting(name: str, preset: str) -> tuple[Graph, CalibrationTable, NDArray[np.uint8], Array]:

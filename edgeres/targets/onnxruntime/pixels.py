@@ -82,7 +82,7 @@ class PixelGrid:
         return shifted
 
     def rounded(self, weight: Array) -> Array:
-        """Returns a weight, (O, 3, kh, kw), as the convolution of pixels has it."""
+        """Returns a weight, (O, C, kh, kw), as the convolution of pixels has it."""
         levels = self.affine(Affine(weight, None)).weight
         stored = quantize_weight(levels, weight_scales(levels, axis=0), axis=0)
         restored = stored.values * stored.scales.reshape(-1, 1, 1, 1)
@@ -100,7 +100,7 @@ def pixel_grid(graph: Graph, table: CalibrationTable) -> PixelGrid | None:
         table: with the contract, and the range of the image.
     """
     stem, shape = graph.only_consumer(graph.input), graph.shapes.get(graph.input)
-    if stem is None or shape is None or len(shape) != 3 or shape[0] != 3:
+    if stem is None or shape is None or len(shape) != 3 or shape[0] not in {1, 3}:
         return None
     if (
         stem.op_type != "Conv"
@@ -128,7 +128,8 @@ def pixel_grid(graph: Graph, table: CalibrationTable) -> PixelGrid | None:
     folded = fold_stem(without_pads(stem), taps, padded)
     if (folded is None) is not (fold_stem(stem, taps, shape) is None):
         return None
-    spare = 0 if folded is None else _FOLDED_CHANNELS - shape[0]
+    # Squares of one channel are four values by themselves.
+    spare = 0 if folded is None or shape[0] == 1 else _FOLDED_CHANNELS - shape[0]
     return PixelGrid(
         stem=stem,
         pads=(0, *pads[:2], spare, *pads[2:]),
@@ -140,7 +141,7 @@ def pixel_grid(graph: Graph, table: CalibrationTable) -> PixelGrid | None:
 
 
 def levels_of(contract: Contract) -> tuple[Array, NDArray[np.float64]]:
-    """Returns what a level of each channel is worth, and the level at which it is zero, (3,) each."""
+    """Returns what a level of each channel is worth, and the level at which it is zero, (C,) each."""
     steps = contract.scale / np.array(contract.std)
     return steps.astype(np.float32), np.array(contract.mean) / contract.scale
 
