@@ -45,6 +45,7 @@ SHORT_HELP = {
     "predict": "Classify images with an engine.",
     "deploy": "Hand an engine on to Triton, DeepStream or a program.",
     "compare": "Set engines side by side: accuracy against latency.",
+    "sweep": "Build, bench and compare every combination.",
     "inspect": "Show what a model, table or engine is.",
     "estimate": "Estimate the latency on a board that is not at hand.",
     "explain": "Show what an architecture consists of.",

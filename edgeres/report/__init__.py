@@ -20,6 +20,7 @@ from edgeres.report.junit import render_junit
 from edgeres.report.markdown import render_markdown
 from edgeres.report.predictions import render_predictions
 from edgeres.report.ranking import render_ranking
+from edgeres.report.sweep import render_sweep, sweep_markdown, sweep_page
 from edgeres.report.table import render_verdict
 from edgeres.report.tuning import (
     describe_choice,
@@ -53,7 +54,10 @@ __all__ = [
     "render_predictions",
     "render_ranking",
     "render_side_by_side",
+    "render_sweep",
     "render_verdict",
     "sensitivity_table",
     "shown_flips",
+    "sweep_markdown",
+    "sweep_page",
 ]

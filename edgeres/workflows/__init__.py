@@ -12,6 +12,7 @@ from edgeres.workflows.demo import DemoResult, run_demo
 from edgeres.workflows.deploy import deploy_engine
 from edgeres.workflows.inspect import inspect_artifact
 from edgeres.workflows.predict import PredictInputs, predict_images
+from edgeres.workflows.sweep import run_sweep
 from edgeres.workflows.torch_modules import export_stage, gradient_stage
 from edgeres.workflows.trt_cache import check_trt_cache, emit_trt_cache
 
@@ -33,4 +34,5 @@ __all__ = [
     "predict_images",
     "rank_runs",
     "run_demo",
+    "run_sweep",
 ]

@@ -26,6 +26,8 @@ LINES = {
     "deploy": "deploy {engine} --to python -o {output}",
     "compare": "compare {output}.new.json {output}.old.json",
     "inspect": "inspect {engine}",
+    "estimate": "estimate resnet20 --board t4",
+    "sweep": "sweep {model} --data {test} --precision fp32 --samples 60 --iterations 2 -o {output}",
     "explain": "explain resnet20",
     "doctor": "doctor",
     "demo": "demo",
@@ -73,7 +75,7 @@ def test_quiet_silences_progress(name: str, digits: Digits, tmp_path: Path) -> N
     quiet = run(*words_of(name, digits, tmp_path), "-q")
     assert (quiet.exit_code, quiet.stderr) == (0, "")
     assert bool(quiet.stdout) == (
-        name in {"bench", "predict", "compare", "inspect", "explain", "doctor"}
+        name in {"bench", "predict", "compare", "inspect", "estimate", "sweep", "explain", "doctor"}
     )
 
 

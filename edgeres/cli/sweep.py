@@ -1,0 +1,151 @@
+"""`edgeres sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+
+from edgeres.cli.options import PATH, common_options, output_option
+from edgeres.cli.output import progress_bars, show, show_json, show_status
+from edgeres.core.bench_requests import BenchRequest
+from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
+from edgeres.core.sweep import SweepInputs, SweepRequest
+from edgeres.names import known
+
+DEFAULTS = BenchRequest()
+
+
+def _split(parse: Callable[[str], object]) -> Callable[..., tuple[object, ...]]:
+    """Returns a callback that splits a text by commas and parses each part."""
+
+    def callback(
+        ctx: click.Context, param: click.Parameter, value: str | None
+    ) -> tuple[object, ...]:
+        parts: Iterable[str] = () if value is None else (p.strip() for p in value.split(","))
+        return tuple(dict.fromkeys(parse(part) for part in parts))
+
+    return callback
+
+
+def _batch(text: str) -> int:
+    if not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is no size of a batch; expected numbers such as 1,4,8")
+    return int(text)
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.option("--data", type=PATH, required=True, help="Labelled images.")
+@click.option("--calibration", type=PATH, help="Table from edgeres calibrate.")
+@click.option("--calib-data", type=PATH, help="Images to calibrate on; never those of --data.")
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32,int8",
+    show_default=True,
+    metavar="NAMES",
+    callback=_split(lambda text: known(Precision, text)),
+    help="Precisions, separated by commas; a target that lacks one goes without.",
+)
+@click.option(
+    "--method",
+    "methods",
+    metavar="NAMES",
+    callback=_split(lambda text: known(Method, text)),
+    help="Thresholds to build by, separated by commas. [default: the table's own]",
+)
+@click.option(
+    "--target",
+    "targets",
+    default="onnxruntime",
+    show_default=True,
+    metavar="NAMES",
+    callback=_split(str),
+    help="What runs the engines, separated by commas.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    default="1",
+    show_default=True,
+    metavar="N,N",
+    callback=_split(_batch),
+    help="Images per inference while latency is measured, separated by commas.",
+)
+@click.option("--judge-data", type=PATH, help="Labelled images that mixed precision is chosen by.")
+@click.option("--max-drop", "max_drop_pp", type=float, metavar="PP", help="Budget of mixed.")
+@click.option("--board", metavar="NAME", help="Estimate for it where a target cannot run here.")
+@click.option("--power-mode", metavar="MODE", help="Of --board. [default: the board's own]")
+@click.option("--samples", type=int, metavar="N", help="Images to evaluate on. [default: all]")
+@click.option(
+    "--iterations",
+    type=int,
+    default=DEFAULTS.iterations,
+    show_default=True,
+    help="Timed inferences of each engine.",
+)
+@output_option("Folder of engines, verdicts, table and page; one that exists is resumed.")
+@common_options
+def sweep(
+    model: Path,
+    data: Path,
+    calibration: Path | None,
+    calib_data: Path | None,
+    precisions: tuple[Precision, ...],
+    methods: tuple[Method, ...],
+    targets: tuple[str, ...],
+    batches: tuple[int, ...],
+    judge_data: Path | None,
+    max_drop_pp: float | None,
+    board: str | None,
+    power_mode: str | None,
+    samples: int | None,
+    iterations: int,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Build, bench and compare MODEL in every combination of precision, method, target and batch.
+
+    A folder gets an engine a precision, method and target, a verdict a combination, sweep.json, a
+    table and a page with the Pareto fronts: accuracy against latency within a batch, and against
+    images a second. The same line again resumes a sweep that was ended, and repeats nothing.
+
+    \b
+    Example:
+      edgeres sweep resnet50.onnx --data val/ --calib-data train/ --batch 1,4,8 -o sweep/
+      edgeres sweep resnet50.onnx --data val/ --calibration table.json --precision fp32,int8,mixed \\
+        --judge-data held_out/ --max-drop 0.5 -o sweep/
+      edgeres sweep resnet50.onnx --data val/ --calibration table.json --target onnxruntime,tensorrt \\
+        --board orin-nano-8 -o sweep/
+    """
+    from edgeres.report import render_sweep
+    from edgeres.workflows import run_sweep  # onnxruntime
+
+    inputs = SweepInputs(
+        model=model,
+        data=data,
+        output=output,
+        table=calibration,
+        calibration_data=calib_data,
+        selection_data=judge_data,
+    )
+    request = SweepRequest(
+        precisions=precisions,
+        targets=targets,
+        batches=batches,
+        methods=methods,
+        max_drop_pp=max_drop_pp,
+        board=board,
+        power_mode=power_mode,
+        bench=BenchRequest(samples=samples, iterations=iterations, energy=False),
+    )
+    with progress_bars() as progress:
+        result = run_sweep(inputs, request, progress=progress)
+    if as_json:
+        show_json(result)
+        return
+    show_status(f"{output}: sweep.json, sweep.md, index.html, engines and verdicts")
+    show(render_sweep(result))

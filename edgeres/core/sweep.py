@@ -1,0 +1,151 @@
+"""A sweep: engines of several precisions, methods and targets, benched at several batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from edgeres.core.bench_requests import BenchRequest
+from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
+from edgeres.errors import ConfigError
+from edgeres.serialization import SCHEMA_VERSION
+
+_BENCH = BenchRequest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepInputs:
+    """What a sweep reads, and its folder."""
+
+    model: Path
+    """The FP32 ONNX file."""
+    data: Path
+    """Labelled images that every engine is evaluated on."""
+    output: Path
+    """Folder of engines, verdicts, table and page."""
+    table: Path | None = None
+    calibration_data: Path | None = None
+    """Images to calibrate on, instead of a table."""
+    selection_data: Path | None = None
+    """Labelled images for mixed precision."""
+
+    def __post_init__(self) -> None:
+        if self.table is not None and self.calibration_data is not None:
+            raise ConfigError("Pass --calibration or --calib-data, not both.")
+        for option, path in (
+            ("--calib-data", self.calibration_data),
+            ("--judge-data", self.selection_data),
+        ):
+            # Accuracy on images that chose the thresholds flatters the engine.
+            if path is not None and path.resolve() == self.data.resolve():
+                raise ConfigError(
+                    f"{option} and --data are both {path}: engines would be evaluated on the "
+                    "images that chose them. Pass other images to one of the two."
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRequest:
+    """Which combinations, and how each is benched."""
+
+    precisions: tuple[Precision, ...]
+    targets: tuple[str, ...]
+    batches: tuple[int, ...] = (1,)
+    methods: tuple[Method, ...] = ()
+    """Thresholds to build by; empty: the table's own."""
+    max_drop_pp: float | None = None
+    """Budget of mixed precision."""
+    board: str | None = None
+    """Board to estimate for, in `power_mode`, where a target cannot run here."""
+    power_mode: str | None = None
+    bench: BenchRequest = _BENCH
+
+    def __post_init__(self) -> None:
+        if wrong := [batch for batch in self.batches if batch < 1]:
+            raise ConfigError(f"--batch {wrong[0]} is no size of a batch; expected at least 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepCase:
+    """One combination."""
+
+    target: str
+    precision: Precision
+    method: Method | None
+    batch: int
+
+    @property
+    def engine(self) -> str:
+        """Name of its engine, which the batches share."""
+        method = [] if self.method is None else [str(self.method)]
+        return ".".join([self.target, str(self.precision), *method])
+
+    @property
+    def name(self) -> str:
+        """Name of its verdict."""
+        return f"{self.engine}.b{self.batch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRun:
+    """What a combination came to: a verdict, an estimate, or the reason for neither."""
+
+    name: str
+    precision: Precision
+    method: Method | None
+    batch: int
+    target: str
+    board: str | None
+    """That an estimate is for; None where it was measured here."""
+    verdict: str | None
+    """File of the verdict, below the folder; None without one."""
+    outcome: str | None
+    top1: float | None
+    p50_ms: float | None
+    """Median, or the estimate."""
+    images_per_s: float | None
+    estimated: bool
+    on_front: bool
+    """Whether it is on either front."""
+    on_latency_front: bool
+    """Whether no run of its batch is as accurate and as fast, and better in one."""
+    on_throughput_front: bool
+    """The same for images a second, among runs of all batches."""
+    dominated_by: tuple[str, ...]
+    reason: str
+    """Why it was neither measured nor estimated; else empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """All runs of a sweep, in the order of targets, precisions, methods and batches."""
+
+    kind: ClassVar[str] = "edgeres-sweep"
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+    json_keys: ClassVar[tuple[str, ...]] = ("kind", "schema_version", "*")
+
+    model_sha256: str
+    runs: tuple[SweepRun, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPlan:
+    """What a folder of a sweep belongs to: a resumed one must be of the same."""
+
+    kind: ClassVar[str] = "edgeres-sweep-plan"
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+    json_keys: ClassVar[tuple[str, ...]] = ("kind", "schema_version", "*")
+
+    model_sha256: str
+    table_sha256: str | None
+    data: str
+    calibration_data: str | None
+    selection_data: str | None
+    max_drop_pp: float | None
+    samples: int | None
+    seed: int
+    iterations: int
+    warmup: int
+    timing: str
