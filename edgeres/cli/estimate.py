@@ -88,6 +88,13 @@ def _parsed(
     callback=_chosen(_TIMINGS),
     help=f"What a latency covers, of {', '.join(_TIMINGS)}.",
 )
+@click.option(
+    "--measured",
+    "measured_ms",
+    type=float,
+    metavar="MS",
+    help="Latency that was measured: outside the interval, what would explain it.",
+)
 @click.option("--list-boards", is_flag=True, help="Show the boards and their power modes.")
 @common_options
 def estimate(
@@ -97,6 +104,7 @@ def estimate(
     precisions: tuple[str, ...],
     batches: tuple[int, ...],
     timings: tuple[str, ...],
+    measured_ms: float | None,
     list_boards: bool,
     as_json: bool,
 ) -> None:
@@ -112,12 +120,15 @@ def estimate(
       edgeres estimate resnet50 --board orin-nano-8
       edgeres estimate resnet50.onnx --board agx-orin-64 --power-mode MAXN --precision int8,fp16
       edgeres estimate resnet18 --board t4 --batch 1,8,32 --timing single-stream,offline --json
+      edgeres estimate resnet50 --board agx-orin-64 --precision int8 --measured 2.9
       edgeres estimate --list-boards
     """
     from edgeres.machine.boards import boards, find_board
 
     if list_boards:
-        if typed := [each for each in ("model", "board", "power_mode") if was_typed(each)]:
+        if typed := [
+            each for each in ("model", "board", "power_mode", "measured_ms") if was_typed(each)
+        ]:
             raise click.UsageError(
                 f"--list-boards shows every board; {typed[0].replace('_', '-')} has no part in it."
             )
@@ -134,9 +145,10 @@ def estimate(
         raise click.UsageError(f"Missing {missing}; the boards: edgeres estimate --list-boards.")
     chosen = find_board(board, power_mode)
     from edgeres.estimation.arithmetic import Arithmetic
-    from edgeres.estimation.estimate import EstimateRequest  # onnx
+    from edgeres.estimation.estimate import EstimateRequest, estimate_network  # onnx
     from edgeres.estimation.model import EstimatedTiming
-    from edgeres.estimation.network import estimate_latency
+    from edgeres.estimation.network import network_of
+    from edgeres.serialization import to_json
 
     request = EstimateRequest(
         board=chosen,
@@ -144,10 +156,16 @@ def estimate(
         batches=batches,
         timings=tuple(EstimatedTiming(name) for name in timings),
     )
-    result = estimate_latency(model, request)
+    network = network_of(model)
+    result = estimate_network(network, request)
+    measured = None
+    if measured_ms is not None:
+        from edgeres.estimation.measured import explain_measurement
+
+        measured = explain_measurement(network, request, measured_ms)
     if as_json:
-        show_json(result)
+        show_json(to_json(result) | ({} if measured is None else {"measured": measured}))
         return
     from edgeres.report import render_estimate
 
-    show(render_estimate(result, is_default_mode=power_mode is None))
+    show(render_estimate(result, is_default_mode=power_mode is None, measured=measured))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgeres.estimation.estimate import BoardEstimate, Estimate
+from edgeres.estimation.measured import MeasuredLatency
 from edgeres.machine.boards import Board
 from edgeres.report.tables import fact_grid, plain, plain_table, ruled_table
 
@@ -22,12 +23,15 @@ def render_boards(modes: Sequence[Board]) -> RenderableType:
     return Group(table, Text(), plain("* the mode that a board is shipped in"))
 
 
-def render_estimate(result: BoardEstimate, *, is_default_mode: bool) -> RenderableType:
+def render_estimate(
+    result: BoardEstimate, *, is_default_mode: bool, measured: MeasuredLatency | None = None
+) -> RenderableType:
     """Returns what a rich Console prints: latencies with intervals, and what bounds each stage.
 
     Args:
         result: of one network on one board.
         is_default_mode: whether nobody chose the power mode.
+        measured: a measurement beside it; None without one.
     """
     board = result.board
     chosen = " (default)" if is_default_mode and board.power_mode != "default" else ""
@@ -57,7 +61,24 @@ def render_estimate(result: BoardEstimate, *, is_default_mode: bool) -> Renderab
     parts: list[RenderableType] = [fact_grid(facts, name_style="bold"), Text(), table]
     if dlas or notes:
         parts += [Text(), fact_grid([*dlas, *notes])]
+    if measured is not None:
+        parts += [Text(), fact_grid(_measured_facts(measured), name_style="bold")]
     return Group(*parts, Text(), *_stage_table(result.estimates[0]))
+
+
+def _measured_facts(measured: MeasuredLatency) -> Iterator[tuple[str, str]]:
+    """Yields the measurement beside the estimate, and what fits it."""
+    own = measured.estimate
+    place = "within" if measured.within else "outside"
+    yield (
+        "measured",
+        f"{_ms(measured.measured_ms)} ms, {measured.measured_ms / own.latency_ms:.2f} times the "
+        f"estimate, {place} its interval",
+    )
+    for fit in measured.fits:
+        yield "would fit", f"{fit.change} ({_ms(fit.low_ms)} to {_ms(fit.high_ms)} ms)"
+    if not measured.within and not measured.fits:
+        yield "would fit", "no other power mode, timing or precision: look at clocks and other load"
 
 
 def _stage_table(one: Estimate) -> tuple[RenderableType, ...]:
