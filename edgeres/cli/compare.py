@@ -16,8 +16,8 @@ from edgeres.cli.output import show, show_json
 def compare(verdicts: tuple[Path, ...], as_json: bool) -> None:
     """Set engines side by side, from the JSON of bench --json: accuracy against latency.
 
-    An engine is on the front unless another dominates it: as accurate and as fast, and better
-    in one of both. Accuracy is compared with that of the first, image by image, where the images are the same.
+    An engine is on the front unless another of its batch dominates it: as accurate and as fast, and
+    better in one of both. Accuracy is compared with that of the first, image by image, where the images are the same.
 
     \b
     Example:

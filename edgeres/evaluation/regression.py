@@ -182,9 +182,6 @@ def rank(runs: Sequence[PastRun]) -> Ranking:
     differences: Mapping[str, set[object]] = {
         "evaluated on different images, so their accuracy": {r.images.fingerprint for r in runs},
         "timed on different machines, so their latency": {r.machine for r in runs if r.latency},
-        "timed with different batches, so their latency": {
-            run.latency.batch_size for run in runs if run.latency
-        },
     }
     return Ranking(
         standings=tuple(standings),
@@ -231,6 +228,9 @@ def _ratio_interval(now: PairedLatency, before: PairedLatency) -> Interval | Non
 def _dominates(other: PastRun, run: PastRun) -> bool:
     """Whether `other` is at least as good in accuracy and latency, and better in one."""
     if other.latency is None or run.latency is None:
+        return False
+    # A batch of eight takes longer than one image and is no slower for that.
+    if other.latency.batch_size != run.latency.batch_size:
         return False
     # Lower is better in both; equal engines do not dominate each other.
     theirs = (-other.top1, other.latency.engine.p50_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group
 from rich.text import Text
 
-from edgeres.core.verdict import Ranking
+from edgeres.core.verdict import Ranking, Standing
 from edgeres.report.facts import top1_change
 from edgeres.report.table import STYLES
 from edgeres.report.tables import plain, ruled_table
@@ -17,16 +17,18 @@ def render_ranking(ranking: Ranking) -> Group:
     first, *_ = ranking.standings
     metered = any(standing.run.joules_per_image is not None for standing in ranking.standings)
     energy = ("J/image",) if metered else ()
-    headers = ("outcome", "top-1", "change pp", "p50 ms", "images/s", "x", *energy)
+    headers = ("outcome", "top-1", "change pp", "batch", "p50 ms", "images/s", "x", *energy)
     table = ruled_table("engine", *headers, gap=0)
     remarks = []
-    for standing in ranking.standings:
+    # Engines of one batch stand together, since only their latencies compare.
+    for standing in sorted(ranking.standings, key=_batch):
         run, latency, joules = standing.run, standing.run.latency, standing.run.joules_per_image
         drop = top1_change(run.drop_pp, run.ci95_pp)
         cells = [
             "-" if run.outcome is None else Text(run.outcome, STYLES[run.outcome]),
             f"{100 * run.top1:.2f}",
             change(run.drop_pp, unit=False),
+            "-" if latency is None else str(latency.batch_size),
             "-" if latency is None else f"{latency.engine.p50_ms:.3g}",
             "-" if latency is None else f"{latency.images_per_s(latency.engine):.1f}",
             "-" if latency is None else f"{latency.speedup:.2f}",
@@ -50,3 +52,9 @@ def render_ranking(ranking: Ranking) -> Group:
         Text(f"* Pareto front, accuracy against latency: {front or 'no engine was timed'}"),
         *map(plain, remarks),
     )
+
+
+def _batch(standing: Standing) -> float:
+    """Returns the images per inference of its latency; what was not timed stands last."""
+    latency = standing.run.latency
+    return float("inf") if latency is None else latency.batch_size

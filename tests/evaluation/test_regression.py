@@ -254,6 +254,20 @@ def test_the_front_is_who_nobody_beats_in_both() -> None:
     assert result.warnings == ()
 
 
+def test_latencies_are_compared_within_a_batch() -> None:
+    """Eight images take longer than one, and are dominated by neither."""
+    one, eight = engine("one", 900, 1.0), engine("eight", 900, 4.0)
+    slow = engine("slow", 890, 4.5)
+    runs = [one, *(replace(r, latency=replace(r.latency, batch_size=8)) for r in (eight, slow))]  # type: ignore[type-var]
+    result = rank(runs)
+    assert [(s.run.name, s.dominated_by) for s in result.standings] == [
+        ("one", None),
+        ("eight", None),
+        ("slow", "eight"),
+    ]
+    assert [row["batch"] for row in to_json(result)["engines"]] == [1, 8, 8]
+
+
 def test_engines_are_compared_with_the_first_on_the_same_images() -> None:
     """Ten newly wrong; on other images there is no such figure, and a warning."""
     first, second = engine("a", 910, 4.0), engine("b", 900, 1.0)

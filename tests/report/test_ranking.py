@@ -32,9 +32,9 @@ def test_engines_stand_side_by_side() -> None:
     )
     output = rendered(rank([RUN, slow, simulated]))
     assert [line.split() for line in output.splitlines()[2:5]] == [
-        ["old", "*", "PASS", "90.00", "0.00", "2", "500.0", "2.00", "-"],
-        ["slow[x]", "FAIL", "89.00", "-1.00", "4", "250.0", "1.00", "-"],
-        ["sim", "-", "90.00", "+0.13", "-", "-", "-", "0.0123"],
+        ["old", "*", "PASS", "90.00", "0.00", "1", "2", "500.0", "2.00", "-"],
+        ["slow[x]", "FAIL", "89.00", "-1.00", "1", "4", "250.0", "1.00", "-"],
+        ["sim", "-", "90.00", "+0.13", "-", "-", "-", "-", "0.0123"],
     ]
     assert "J/image" in output
     assert "J/image" not in rendered(rank([RUN, slow]))

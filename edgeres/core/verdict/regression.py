@@ -65,6 +65,7 @@ class Standing:
         "run.top1",
         "run.drop_pp",
         "run.ci95_pp",
+        "batch=run.latency.batch_size",
         "run.latency.engine.p50_ms",
         "run.latency.speedup",
         "images_per_s=run.latency.throughput.engine_images_per_s",
@@ -77,8 +78,8 @@ class Standing:
 
     run: PastRun
     dominated_by: str | None
-    """Name of an engine that is at least as accurate and as fast, and better in one; None on the
-    Pareto front, and where there is no latency."""
+    """Name of an engine of the same batch that is at least as accurate and as fast, and better in
+    one; None on the Pareto front, and where there is no latency."""
     on_front: bool
     against_first: AccuracyChange | None
     """Against the first engine; None for that one, and where the images are others."""
