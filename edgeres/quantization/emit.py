@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgeres.quantization.graph import Graph
+from edgeres.quantization.graph import Graph, emptied
 
 
 class Emitter:
@@ -76,11 +76,9 @@ class Emitter:
         Raises:
             onnx.checker.ValidationError: the lowering wrote an invalid graph; a bug.
         """
-        model = onnx.ModelProto()
-        model.CopyFrom(self._graph.model)
-        graph = model.graph
         # Shapes and types that the old file carries are of other tensors.
-        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        model = emptied(self._graph.model)
+        graph = model.graph
         graph.node.extend(self._nodes)
         # Of the old initializers those that a new node still reads; a weight that was quantized
         # leaves the file.

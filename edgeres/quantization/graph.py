@@ -16,6 +16,7 @@ from edgeres.errors import QuantizationError
 from edgeres.graph_structure import infer_shapes
 from edgeres.normalization import MIN_OPSET
 from edgeres.onnx_file import opset_of
+from edgeres.quantization.weights import WeightMemory
 
 PASS_THROUGH = frozenset(
     {"MaxPool", "Slice", "Pad", "Flatten", "Reshape", "Transpose", "Identity", "Squeeze"}
@@ -43,6 +44,8 @@ class Graph:
     """Shapes without the batch dimension, where shape inference finds all of it."""
     kept: Mapping[str, str] = field(default_factory=dict)
     """Operators that stay in float although they could be integer, and why."""
+    weights: WeightMemory = field(default_factory=WeightMemory, repr=False, compare=False)
+    """Its weights on their grids, once a network was lowered."""
 
     @property
     def nodes(self) -> Sequence[onnx.NodeProto]:
@@ -145,6 +148,25 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         else onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
         for tensor in source.initializer
     )
+    return copied
+
+
+def emptied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy without operators, weights, and shapes inside: inputs, outputs, metadata."""
+    copied = onnx.ModelProto()
+    inside = {"node", "initializer", "value_info"}
+    # Field by field: a copy of all that is emptied afterwards takes the weights' memory again.
+    for source, target, left_out in (
+        (model, copied, {"graph"}),
+        (model.graph, copied.graph, inside),
+    ):
+        for field_, value in source.ListFields():
+            if field_.name in left_out:
+                continue
+            if isinstance(value, (int, float, str, bytes)):
+                setattr(target, field_.name, value)
+            else:
+                getattr(target, field_.name).MergeFrom(value)
     return copied
 
 

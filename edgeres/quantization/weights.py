@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,41 @@ def quantize_weight(
     """
     steps = INT8.nearest(weight / by_channel(scales, weight.ndim, axis))
     return QuantizedWeight(steps.astype(np.int8), scales, axis)
+
+
+class WeightMemory:
+    """The weights of one network on their grids, shared by lowerings that differ in thresholds."""
+
+    def __init__(self) -> None:
+        """Starts with none."""
+        self._known: dict[str, tuple[NDArray[np.float32], QuantizedWeight]] = {}
+
+    def quantized(
+        self,
+        name: str,
+        read: Callable[[], NDArray[np.float32]],
+        adjusted: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    ) -> QuantizedWeight:
+        """Returns a weight, (O, ...), on its grid; it is read only where it is not known so.
+
+        Args:
+            name: of the operator.
+            read: returns its weight, always the same.
+            adjusted: the scales to take, (O,), of those by which nothing is clipped.
+        """
+        if name in self._known:
+            largest, quantized = self._known[name]
+            scales = adjusted(largest)
+            if np.array_equal(scales, quantized.scales):
+                return quantized
+            weight = read()
+        else:
+            weight = read()
+            largest = weight_scales(weight, axis=0)
+            scales = adjusted(largest)
+        quantized = quantize_weight(weight, scales, axis=0)
+        self._known[name] = largest, quantized
+        return quantized
 
 
 def by_channel(values: NDArray[np.float32], ndim: int, axis: int = 0) -> NDArray[np.float32]:

@@ -8,8 +8,11 @@ guide, "Working with Quantized Types", placement recommendations.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
@@ -18,7 +21,6 @@ from edgeres.quantization.fp16.typed import half_scale
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.grids import INT8, UINT8
 from edgeres.quantization.placement import Placement
-from edgeres.quantization.weights import quantize_weight, weight_scales
 
 
 def lower_for_tensorrt(
@@ -66,17 +68,27 @@ def lower_for_tensorrt(
             inputs[index] = pairs[tensor]
         if node.name in placement.weighted:
             # The file holds the INT8 weight alone: the float one is left out with its last reader.
-            weight = np.asarray(graph.constant(node.input[1]), np.float32)
-            scales = weight_scales(weight, axis=0)
-            scales = np.asarray(half_scale(scales)) if fp16_scales else scales
+            weight = graph.weights.quantized(
+                node.name,
+                partial(_weight, graph, node),
+                _half_scales if fp16_scales else lambda scales: scales,
+            )
             parameters = [
-                out.constant(node.name + "/weight_s8", quantize_weight(weight, scales, 0).values),
-                out.constant(node.name + "/weight_scale", scales),
-                out.constant(node.name + "/weight_zero", np.zeros(len(scales), np.int8)),
+                out.constant(node.name + "/weight_s8", weight.values),
+                out.constant(node.name + "/weight_scale", weight.scales),
+                out.constant(node.name + "/weight_zero", np.zeros(len(weight.scales), np.int8)),
             ]
             inputs[1] = out.node("DequantizeLinear", parameters, parameters[0] + "/dq", axis=0)
         out.copy(node, inputs, node.output)
     return out.model()
+
+
+def _weight(graph: Graph, node: onnx.NodeProto) -> NDArray[np.float32]:
+    return np.asarray(graph.constant(node.input[1]), np.float32)
+
+
+def _half_scales(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(half_scale(scales))
 
 
 def _activation_pair(

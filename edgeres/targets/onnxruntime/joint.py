@@ -33,9 +33,18 @@ class Affine:
 
 def affine_of(graph: Graph, conv: onnx.NodeProto) -> Affine:
     """Returns the parameters of a convolution whose weight and bias are constant."""
+    return Affine(weight_of(graph, conv), bias_of(graph, conv))
+
+
+def weight_of(graph: Graph, conv: onnx.NodeProto) -> Array:
+    """Returns the weight of a convolution, (O, C / groups, kh, kw)."""
+    return np.asarray(graph.constant(conv.input[1]), np.float32)
+
+
+def bias_of(graph: Graph, conv: onnx.NodeProto) -> Array | None:
+    """Returns the bias of a convolution, (O,); None where it has none."""
     bias = graph.constant(conv.input[2]) if len(conv.input) > 2 and conv.input[2] else None
-    weight = np.asarray(graph.constant(conv.input[1]), np.float32)
-    return Affine(weight, None if bias is None else np.asarray(bias, np.float32))
+    return None if bias is None else np.asarray(bias, np.float32)
 
 
 def joint_affine(parts: Sequence[Affine], scales: Sequence[np.float32]) -> Affine:

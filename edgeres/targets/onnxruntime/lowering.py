@@ -12,7 +12,9 @@ accumulator (`joint.py`), a global mean is an exact sum, and the image keeps its
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,13 +28,8 @@ from edgeres.quantization.emit import Emitter
 from edgeres.quantization.graph import Graph, is_pass_through
 from edgeres.quantization.grids import INT8, UINT8
 from edgeres.quantization.placement import refusal
-from edgeres.quantization.weights import (
-    least_weight_scales,
-    quantize_bias,
-    quantize_weight,
-    weight_scales,
-)
-from edgeres.targets.onnxruntime.joint import Affine, affine_of, joint_affine
+from edgeres.quantization.weights import WeightMemory, least_weight_scales, quantize_bias
+from edgeres.targets.onnxruntime.joint import affine_of, bias_of, joint_affine, weight_of
 from edgeres.targets.onnxruntime.pixels import pixel_grid
 from edgeres.targets.onnxruntime.placement import (
     integer_tensors,
@@ -129,19 +126,22 @@ class _CpuLowering:
         """Emits an operator with an integer kernel and stores its result where integers are read."""
         raw = result + "/float" if result in self._stored else result
         if node.op_type == "Conv":
-            source, affine = node.input[0], affine_of(self._graph, node)
-            grid = self._grid(source)
+            source, bias = node.input[0], bias_of(self._graph, node)
+            grid, weights = self._grid(source), self._graph.weights
+            read = partial(weight_of, self._graph, node)
             attributes: dict[str, Any] = {"strides": self._strides.of(node)}
             if node.name == self._stem and self._pixels is not None:
                 # The weights take up what a level is worth, and the image has the padding.
                 grid = U8Grid(np.float32(1), np.uint8(0), source + "/pixels")
-                affine = self._pixels.affine(affine)
+                affine = self._pixels.affine(affine_of(self._graph, node))
+                bias = affine.bias
+                read, weights = partial(np.asarray, affine.weight), WeightMemory()
                 attributes["pads"] = (0, 0, 0, 0)
             if node.name == self._stem and self._folded is not None:
                 attributes = self._folded.attributes
-            parameters = self._quantized(node.name, affine, grid.scale)
-            read = self._dequantized(self._integer[source], grid)
-            self._out.copy(node, [read, *parameters], [raw], **attributes)
+            parameters = self._quantized(node.name, read, bias, grid.scale, weights)
+            activation = self._dequantized(self._integer[source], grid)
+            self._out.copy(node, [activation, *parameters], [raw], **attributes)
         elif node.op_type == "GlobalAveragePool":
             self._emit_mean(node, raw)
         elif node.name in self._joined:
@@ -170,7 +170,12 @@ class _CpuLowering:
         # units of 1; `joined_convolutions` sees to it that both have one zero point.
         unit = U8Grid(np.float32(1), grids[0].zero_point, add.name + "/joint")
         joint = self._out.node("Concat", stored, unit.root, axis=1)
-        inputs = [self._dequantized(joint, unit), *self._quantized(add.name, affine, unit.scale)]
+        sources_side_by_side = self._dequantized(joint, unit)
+        # The weights hold the scales of this table, so none are shared with other networks.
+        parameters = self._quantized(
+            add.name, partial(np.asarray, affine.weight), affine.bias, unit.scale, WeightMemory()
+        )
+        inputs = [sources_side_by_side, *parameters]
         self._out.node("Conv", inputs, raw, name=add.name, kernel_shape=(1, 1))
 
     def _emit_mean(self, node: onnx.NodeProto, raw: str) -> None:
@@ -241,24 +246,31 @@ class _CpuLowering:
         name = f"{grid.root}/dq{self._reads}"
         return self._out.node("DequantizeLinear", [stored, *self._parameters(grid)], name)
 
-    def _quantized(self, name: str, affine: Affine, input_scale: np.float32) -> list[str]:
+    def _quantized(
+        self,
+        name: str,
+        read: Callable[[], NDArray[np.float32]],
+        bias: NDArray[np.float32] | None,
+        input_scale: np.float32,
+        weights: WeightMemory,
+    ) -> list[str]:
         """Returns float names of a quantized weight and, where there is one, of its bias."""
-        bias = np.zeros(len(affine.weight), np.float32) if affine.bias is None else affine.bias
         # A nearly dead channel takes a coarser scale, so that its bias fits int32.
-        least = least_weight_scales(bias, float(input_scale))
-        scales = np.maximum(weight_scales(affine.weight, axis=0), least)
-        weight = quantize_weight(affine.weight, scales, axis=0)
-        values = weight.values
+        least = np.zeros(1) if bias is None else least_weight_scales(bias, float(input_scale))
+        weight = weights.quantized(
+            name, read, lambda scales: np.maximum(scales, least.astype(np.float32))
+        )
+        values, scales = weight.values, weight.scales
         if name == self._stem and self._folded is not None:
             values = self._folded.weight(values)
         names = [self._by_channel(name + "/weight", values, scales)]
+        if bias is None:
+            return names
         if name == self._stem and self._pixels is not None:
             # Of the rounded weights: what zero lies off level 0 is then taken off exactly.
             bias = self._pixels.bias(bias, weight)
-        if affine.bias is not None:
-            units = (input_scale * scales).astype(np.float32)
-            names.append(self._by_channel(name + "/bias", quantize_bias(bias, units), units))
-        return names
+        units = (input_scale * scales).astype(np.float32)
+        return [*names, self._by_channel(name + "/bias", quantize_bias(bias, units), units)]
 
     def _by_channel(
         self, root: str, values: NDArray[np.signedinteger[Any]], scales: NDArray[np.float32]
