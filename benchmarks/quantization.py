@@ -207,6 +207,39 @@ def inference_time(session: Any, model: Any, images: NDArray[np.float32], size: 
     return time.perf_counter() - begin
 
 
+def search(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
+    """Yields what the whole command `calibrate --method auto` costs, beside plain FP32 inference.
+
+    Time of the processor, start-up and decoding included, over that of inference alone on as many
+    images: the machine may be in use meanwhile.
+    """
+    for case, path in models.items():
+        model = load_onnx(path)
+        contract = model.artifact.contract
+        assert contract is not None
+        dataset = select(load_dataset(shared / case.calibration, labelled=False), 512, 0)
+        images = np.concatenate([b.images for b in batches(dataset, contract, batch_size=8)])
+        session = open_session(path, threads=1)
+        inference_time(session, model.artifact, images[:16], 1)
+        begin = time.process_time()
+        inference_time(session, model.artifact, images, 1)
+        plain = time.process_time() - begin
+        for method in ("mse", "auto"):
+            table = path.with_suffix(".search.json")
+            data = shared / case.calibration
+            command = f"calibrate {path} --data {data} --method {method} -o {table}"
+            peak, seconds = usage(["-m", "edgeres", *command.split()])
+            yield {
+                "network": case.name,
+                "method": method,
+                "images": len(images),
+                "plain_cpu_seconds": round(plain, 1),
+                "cpu_seconds": round(seconds, 1),
+                "ratio": round(seconds / plain, 2),
+                "peak_mib": peak,
+            }
+
+
 def memory(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
     """Yields the peak memory of calibrate beyond that of a process with a loaded session."""
     for case, model in models.items():
@@ -251,17 +284,24 @@ def repeated(images: Path, folder: Path, times: int) -> int:
 
 def peak_mib(arguments: list[str]) -> int:
     """Returns the largest resident size of a Python process, in MiB."""
+    return usage(arguments)[0]
+
+
+def usage(arguments: list[str]) -> tuple[int, float]:
+    """Returns the largest resident size of a Python process, in MiB, and its processor's seconds."""
     command = [sys.executable, "-c", PEAK, sys.executable, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{arguments} ended with {done.returncode}: {done.stderr}")
-    return int(done.stdout)
+    peak, seconds = done.stdout.split()
+    return int(peak), float(seconds)
 
 
 PEAK = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime)
 sys.exit(code)
 """
 """A small process between: what is counted for a child begins with what its parent holds."""
@@ -291,6 +331,7 @@ PARTS: dict[str, Part] = {
     "accuracy": accuracy,
     "worst": worst,
     "cost": cost,
+    "search": search,
     "memory": memory,
     "latency": latency,
 }

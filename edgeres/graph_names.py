@@ -18,11 +18,11 @@ from edgeres.errors import ArtifactError
 ADDED = re.compile(
     r"scales?|zero_points?|q|dq\d*|u8|float|fp16|pads|padded|shift|shifted|steps|folded|pixels"
     r"|cast|exact|half|joint|nhwc|rows|sum|unit|mean|thinned\d*|(?:weight|bias)(?:_s\d+|_scale|_zero)?"
-    r"|recovered_(?:weight|bias)|edgeres_(?:peak|sample|spatial|square)"
+    r"|recovered_(?:weight|bias)|edgeres_\w*[^\W_]"
 )
 """What stands behind the last slash of an added name."""
 
-_ADDED_ALONE = re.compile(r"shape/\d+(?:x\d+)*|ones/\d+|edgeres_spatial_shape")
+_ADDED_ALONE = re.compile(r"shape/\d+(?:x\d+)*|ones/\d+|edgeres_\w*[^\W_]")
 """Added names that are after no other one."""
 
 

@@ -93,7 +93,7 @@ def open_session(
 
 
 def run_session(
-    session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray[np.float32]]
+    session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]
 ) -> list[NDArray[np.float32]]:
     """Returns the named outputs of a session, fresh arrays of the caller's.
 

@@ -10,12 +10,16 @@ while a factor for each group gains about as much on both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from enum import Enum
 
-from edgeres.calibration.quality import LogitEvaluator
+import onnx
+
+from edgeres.calibration.quality import LogitEvaluator, computable
+from edgeres.calibration.trials import improved, measured
 from edgeres.core.methods import Method, WeightMethod
-from edgeres.core.table import CalibrationTable, TensorRange, Threshold
+from edgeres.core.table import CalibrationTable, TensorRange
 from edgeres.core.tuning import Choice
 from edgeres.progress import Progress
 from edgeres.quantization.graph import Graph
@@ -43,8 +47,9 @@ def choose_thresholds(
     """Returns how each lowering's thresholds are best chosen, those with an unsigned grid first.
 
     The CPU's lowering decides the unsigned grid and every signed tensor, TensorRT's then the
-    signed grid of tensors that are never negative, which the CPU does not use. An image whose
-    pixels the CPU keeps has the threshold of the CPU's method: nothing was gained by another.
+    signed grid of tensors that are never negative, which the CPU does not use. A lowering whose
+    grids others have decided decides nothing and has no choice. An image whose pixels the CPU
+    keeps has the threshold of the CPU's method: nothing was gained by another.
 
     Args:
         graph: the FP32 model.
@@ -53,10 +58,13 @@ def choose_thresholds(
         progress: receives each group of tensors that was searched.
     """
     choices: list[Choice] = []
+    undecided = table
     # The lowering that decides most comes first: the next starts from the thresholds it chose.
     for lowering in sorted(lowerings(), key=lambda lowering: not lowering.has_unsigned_grid):
-        choices.append(_search(lowering, graph, table, evaluator, progress))
-        table = with_choices(graph, table, tuple(choices))
+        grids = _grids(lowering) - _decided(choices)
+        if grids:
+            choices.append(_search(lowering, grids, graph, table, evaluator, progress))
+            table = with_choices(graph, undecided, tuple(choices))
     return tuple(choices)
 
 
@@ -86,14 +94,39 @@ def choose_weights(
 def with_choices(
     graph: Graph, table: CalibrationTable, choices: tuple[Choice, ...]
 ) -> CalibrationTable:
-    """Returns the table with the thresholds of method auto that the choices give it."""
-    for choice in choices:
-        table = _scaled(graph, table, _lowering_of(choice), choice.method, choice.factors)
+    """Returns the table with the thresholds of method auto that the choices give it.
+
+    A threshold that several lowerings use has the value of the first: the others were chosen
+    beside it.
+    """
+    for index, choice in enumerate(choices):
+        grids = _grids(_lowering_of(choice)) - _decided(choices[:index])
+        table = _scaled(graph, table, grids, choice.method, choice.factors)
     return replace(table, method=Method.AUTO, choices=choices)
+
+
+class _Grid(Enum):
+    """What a threshold is of: a grid, and which tensors are on it."""
+
+    SIGNED = "signed tensors"
+    NON_NEGATIVE = "tensors that are never negative, on the signed grid"
+    UNSIGNED = "tensors that are never negative, on the unsigned grid"
+
+
+def _grids(lowering: Lowering) -> frozenset[_Grid]:
+    """Returns the grids that a lowering uses."""
+    other = _Grid.UNSIGNED if lowering.has_unsigned_grid else _Grid.NON_NEGATIVE
+    return frozenset({_Grid.SIGNED, other})
+
+
+def _decided(choices: Iterable[Choice]) -> frozenset[_Grid]:
+    """Returns the grids whose thresholds are chosen."""
+    return frozenset().union(*(_grids(_lowering_of(choice)) for choice in choices))
 
 
 def _search(
     lowering: Lowering,
+    grids: frozenset[_Grid],
     graph: Graph,
     table: CalibrationTable,
     evaluator: LogitEvaluator,
@@ -101,37 +134,37 @@ def _search(
 ) -> Choice:
     """Returns the best method for one lowering and the factors that improve on it."""
 
-    def quality(method: Method, factors: Mapping[str, float]) -> float:
-        scaled = _scaled(graph, table, lowering, method, factors)
-        return evaluator.quality(lowering, graph, scaled, Method.AUTO)
+    def lowered(method: Method, factors: Mapping[str, float]) -> onnx.ModelProto:
+        scaled = _scaled(graph, table, grids, method, factors)
+        return computable(lowering, graph, scaled, Method.AUTO)
 
-    qualities = {method: quality(method, {}) for method in CANDIDATES}
+    qualities = {m: measured(evaluator, lowered(m, {})).quality for m in CANDIDATES}
     method = max(CANDIDATES, key=lambda m: qualities[m])
-    best = qualities[method]
+    best = measured(evaluator, lowered(method, {}), with_values=True)
     # From the logits back to the image: what is rounded last shows in them most.
-    decided = [name for name, r in reversed(list(table.tensors.items())) if _decides(lowering, r)]
+    decided = [name for name, r in reversed(list(table.tensors.items())) if _is_on(r, grids)]
     groups = list(dict.fromkeys(_group(graph, table, name) for name in decided))
     factors = dict.fromkeys(groups, 1.0)
     for done, group in enumerate(groups, start=1):
         # Widened while the logits gain; narrowed only where widening never helped.
         for step in (STEP, 1 / STEP):
             while 1 / WIDEST < (factor := factors[group] * step) < WIDEST:
-                trial = {**factors, group: factor}
-                trial_db = quality(method, trial)
-                if trial_db < best + LEAST_GAIN_DB:
+                changed = {**factors, group: factor}
+                trial = improved(evaluator, best, lowered(method, changed), LEAST_GAIN_DB)
+                if trial is None:
                     break
-                best, factors = trial_db, trial
+                best, factors = trial, changed
             if factors[group] != 1:
                 break
         stage = f"Searching thresholds ({lowering.name})"
-        progress(stage, done, len(groups), f"{group}: {best:.2f} dB")
+        progress(stage, done, len(groups), f"{group}: {best.quality:.2f} dB")
     return Choice(
         target=lowering.name,
         images=evaluator.images,
         method=method,
         sqnr_db=qualities,
         factors={group: factor for group, factor in factors.items() if factor != 1},
-        tuned_db=best,
+        tuned_db=best.quality,
     )
 
 
@@ -139,19 +172,20 @@ def _lowering_of(choice: Choice) -> Lowering:
     return next(lowering for lowering in lowerings() if lowering.name == choice.target)
 
 
-def _decides(lowering: Lowering, tensor: TensorRange) -> bool:
-    """Whether the search of a lowering sets a tensor's threshold; each grid is set by one."""
-    return bool(tensor.thresholds) and (lowering.has_unsigned_grid or not tensor.signed)
+def _is_on(tensor: TensorRange, grids: frozenset[_Grid]) -> bool:
+    """Whether a tensor has a threshold of one of these grids."""
+    own = {_Grid.SIGNED} if tensor.signed else {_Grid.NON_NEGATIVE, _Grid.UNSIGNED}
+    return bool(tensor.thresholds) and not own.isdisjoint(grids)
 
 
 def _scaled(
     graph: Graph,
     table: CalibrationTable,
-    lowering: Lowering,
+    grids: frozenset[_Grid],
     method: Method,
     factors: Mapping[str, float],
 ) -> CalibrationTable:
-    """Returns the table with a method's thresholds, times factors, as those of auto."""
+    """Returns the table with a method's thresholds on some grids, times factors, as those of auto."""
     tensors = {}
     for name, tensor in table.tensors.items():
         if not tensor.thresholds:
@@ -159,16 +193,13 @@ def _scaled(
             continue
         base = tensor.thresholds[method]
         chosen = tensor.thresholds.get(Method.AUTO, base)
-        if _decides(lowering, tensor):
+        if _is_on(tensor, grids):
             factor = factors.get(_group(graph, table, name), 1.0)
             # Beyond the exact extreme levels are only wasted.
-            s8 = min(base.s8 * factor, tensor.amax)
-            if base.u8 is None:
-                chosen = Threshold(s8=s8)
-            elif lowering.has_unsigned_grid:
+            if tensor.signed or _Grid.NON_NEGATIVE in grids:
+                chosen = replace(chosen, s8=min(base.s8 * factor, tensor.amax))
+            if base.u8 is not None and _Grid.UNSIGNED in grids:
                 chosen = replace(chosen, u8=min(base.u8 * factor, tensor.amax))
-            else:
-                chosen = replace(chosen, s8=s8)
         tensors[name] = replace(tensor, thresholds={**tensor.thresholds, Method.AUTO: chosen})
     return replace(table, tensors=tensors)
 

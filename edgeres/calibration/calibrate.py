@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeres.batch_independence import IMAGES, check_batch_independence
 from edgeres.calibration.auto import choose_thresholds, choose_weights, with_choices
 from edgeres.calibration.logits import ending_in_logits
@@ -70,7 +73,8 @@ def calibrate(
         QuantizationError: the model's opset is too old.
         RunnerError: ONNX Runtime refused the model, or its logits depend on the batch.
     """
-    graph, observation = _observation(model)
+    searched = ending_in_logits(model)
+    graph, observation = _observation(searched)
     hashes: list[str] = []
     validation: list[HashedBatch] = []
     most = _VALIDATION_IMAGES if config.searches else 0
@@ -80,8 +84,9 @@ def calibrate(
             _independent(model, graph, observation, batches), validation, hashes, most=most
         ),
     )
+    logits: list[NDArray[np.float32]] = []
     if validation:
-        added = observe(observation, validation)
+        added = observe(observation, validation, logits)
         ranges = {name: merged(shape, added[name]) for name, shape in ranges.items()}
     del observation  # the search opens sessions of its own
     table = CalibrationTable(
@@ -98,9 +103,16 @@ def calibrate(
     )
     if config.searches:
         search_table = replace(table, tensors=_ranges(graph, search_ranges, config.percentile))
-        table = _searched(
-            ending_in_logits(model), table, search_table, validation, config, progress
-        )
+        if not validation:
+            raise CalibrationError(
+                f"{table.samples} images in batches of {config.batch_size} are too few to hold "
+                f"some out: one batch in {_VALIDATION_EVERY} evaluates the thresholds. Pass at "
+                f"least {_VALIDATION_EVERY * config.batch_size} images, or --method mse without "
+                "--sensitivity."
+            )
+        images = tuple(batch.images for batch in validation)
+        evaluator = LogitEvaluator(images, np.concatenate(logits))
+        table = _searched(searched, table, search_table, evaluator, config, progress)
     return table
 
 
@@ -141,7 +153,7 @@ def _searched(
     model: LoadedModel,
     table: CalibrationTable,
     search_table: CalibrationTable,
-    validation: list[HashedBatch],
+    evaluator: LogitEvaluator,
     config: CalibrationRequest,
     progress: Progress,
 ) -> CalibrationTable:
@@ -150,15 +162,7 @@ def _searched(
     Thresholds are chosen on `search_table`, whose ranges lack the validation images: an extreme
     of theirs would be covered for them alone. The choices then scale the ranges of all images.
     """
-    if not validation:
-        raise CalibrationError(
-            f"{table.samples} images in batches of {config.batch_size} are too few to hold some "
-            f"out: one batch in {_VALIDATION_EVERY} evaluates the thresholds. Pass at least "
-            f"{_VALIDATION_EVERY * config.batch_size} images, or --method mse without "
-            "--sensitivity."
-        )
     graph = view(model.proto)
-    evaluator = LogitEvaluator.of(model.proto, graph, [batch.images for batch in validation])
     if config.method is Method.AUTO:
         # Requested weights by mse are clipped once, not in each trial of the search.
         clipped = with_weights(

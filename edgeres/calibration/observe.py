@@ -115,6 +115,7 @@ class Observation:
 
     session: Any
     input: str
+    output: str
     observers: tuple[_Observer, ...]
 
     @property
@@ -176,23 +177,34 @@ def open_observation(model: onnx.ModelProto, graph: Graph, tensors: Sequence[str
     model.Clear()
     # Planned as one block, the activations that all of the observers read would stay at once.
     session = open_session(serialized, memory_pattern=False)
-    return Observation(session, graph.input, observers)
+    return Observation(session, graph.input, graph.output, observers)
 
 
-def observe(observation: Observation, batches: Iterable[ImageBatch]) -> dict[str, Distribution]:
+def observe(
+    observation: Observation,
+    batches: Iterable[ImageBatch],
+    logits: list[NDArray[np.float32]] | None = None,
+) -> dict[str, Distribution]:
     """Returns the distribution of each tensor over all batches.
+
+    Args:
+        observation: of the tensors.
+        batches: images.
+        logits: receives the network's own outputs, by batch.
 
     Raises:
         CalibrationError: no images, or an activation that is NaN or infinite.
         RunnerError: ONNX Runtime refused the images.
     """
     histograms = {o.tensor: _Histogram() for o in observation.observers}
+    outputs = [*observation.outputs, *([] if logits is None else [observation.output])]
     for batch in batches:
         _check_finite(observation.input, np.abs(batch.images).max())
         try:
-            values = run_session(
-                observation.session, observation.outputs, {observation.input: batch.images}
-            )
+            values = run_session(observation.session, outputs, {observation.input: batch.images})
+            if logits is not None:
+                # A copy: the array's memory is the session's, which would stay with it.
+                logits.append(values.pop().copy())
         except RunnerError as error:
             raise RunnerError(
                 "The model does not run on calibration images of the shape "

@@ -14,6 +14,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.lowering import Lowering
 from edgeres.session import open_session, run_session
+from edgeres.targets.base import cpu_target
 
 NOISELESS_DB = 150.0
 """Quality of an image whose logits have no error, about the precision of float32; its negative
@@ -40,7 +41,7 @@ class LogitEvaluator:
             graph: its structure.
             batches: images that its ranges do not come from, each batch (N, 3, H, W).
         """
-        logits = _logits(model.SerializeToString(), graph, batches, integer=True)
+        logits = _logits(model.SerializeToString(), graph, batches)
         return cls(tuple(batches), logits)
 
     @property
@@ -63,8 +64,20 @@ class LogitEvaluator:
         self, lowering: Lowering, graph: Graph, table: CalibrationTable, method: Method
     ) -> NDArray[np.float32]:
         """Returns the lowered network's logits, (images, classes)."""
-        model = lowering.lower(graph, table, method).SerializeToString()
-        return _logits(model, graph, self.batches, integer=lowering.has_cpu_kernels)
+        model = computable(lowering, graph, table, method).SerializeToString()
+        return _logits(model, graph, self.batches)
+
+
+def computable(
+    lowering: Lowering, graph: Graph, table: CalibrationTable, method: Method
+) -> onnx.ModelProto:
+    """Returns the lowered network on integer kernels of the CPU, whichever target it is for.
+
+    Raises:
+        ArtifactError: the table lacks a tensor.
+    """
+    model = lowering.lower(graph, table, method)
+    return model if lowering.has_cpu_kernels else cpu_target().simulated(model)
 
 
 def sqnr_db(reference: NDArray[np.float32], quantized: NDArray[np.float32]) -> float:
@@ -72,6 +85,18 @@ def sqnr_db(reference: NDArray[np.float32], quantized: NDArray[np.float32]) -> f
 
     The mean of decibels, not of powers: among real images one in a hundred has activations so
     large that its clipping alone would decide, and it is one image's label all the same.
+
+    Args:
+        reference: (N, classes).
+        quantized: the same shape.
+    """
+    return float(sqnr_by_image(reference, quantized).mean())
+
+
+def sqnr_by_image(
+    reference: NDArray[np.float32], quantized: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Returns the signal-to-quantization-noise ratio of each image's logits in dB, (N,).
 
     Args:
         reference: (N, classes); each row is centred first.
@@ -84,7 +109,8 @@ def sqnr_db(reference: NDArray[np.float32], quantized: NDArray[np.float32]) -> f
     # The division gave infinity where there is no noise, NaN where a logit is broken.
     ratios[noise == 0] = NOISELESS_DB
     ratios[~np.isfinite(noise)] = -NOISELESS_DB
-    return float(ratios.clip(-NOISELESS_DB, NOISELESS_DB).mean())
+    limited: NDArray[np.float64] = ratios.clip(-NOISELESS_DB, NOISELESS_DB)
+    return limited
 
 
 def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -95,8 +121,8 @@ def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _logits(
-    model: bytes, graph: Graph, batches: Iterable[NDArray[np.float32]], *, integer: bool
+    model: bytes, graph: Graph, batches: Iterable[NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    session = open_session(model, integer=integer)
+    session = open_session(model)
     outputs = [graph.output]
     return np.concatenate([run_session(session, outputs, {graph.input: b})[0] for b in batches])

@@ -19,8 +19,14 @@ class Emitter:
     Inputs, outputs and metadata stay as they are.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        """Starts with no nodes."""
+    def __init__(self, graph: Graph, domains: Iterable[str] = ()) -> None:
+        """Starts with no nodes.
+
+        Args:
+            graph: to take the place of.
+            domains: of operators beyond the standard ones, in their first version.
+        """
+        self._domains = tuple(domains)
         self._graph = graph
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
@@ -80,6 +86,9 @@ class Emitter:
         model = emptied(self._graph.model)
         graph = model.graph
         graph.node.extend(self._nodes)
+        known = {opset.domain for opset in model.opset_import}
+        added = (domain for domain in self._domains if domain not in known)
+        model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in added)
         # Of the old initializers those that a new node still reads; a weight that was quantized
         # leaves the file.
         read = {name for node in self._nodes for name in node.input}

@@ -35,9 +35,8 @@ class Lowering:
     place: Callable[[Graph], Placement]
     """Returns which inputs it quantizes."""
     has_cpu_kernels: bool
-    """Whether ONNX Runtime computes it on integer kernels, so that its latency can be measured;
-    else on rounded floats, which for signed activations are faster there and give the same values
-    up to float32's rounding."""
+    """Whether ONNX Runtime computes it on integer kernels, so that its latency can be measured; else
+    on rounded floats, of which a search makes integers (`Target.simulated`)."""
     has_unsigned_grid: bool
     """Whether a tensor that is never negative has all levels above zero."""
 

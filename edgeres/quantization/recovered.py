@@ -21,7 +21,7 @@ from edgeres.errors import ArtifactError
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.rounding import grid_scales, on_grid, unpack
-from edgeres.quantization.weights import by_channel, clipped, mse_weight_scales
+from edgeres.quantization.weights import by_channel, clipped
 
 Array = NDArray[np.float32]
 
@@ -81,7 +81,7 @@ def with_weights(graph: Graph, method: WeightMethod, placement: Placement) -> Gr
     changed = {}
     for node in (n for n in graph.nodes if n.name in quantized):
         trained = parameters_of(graph, node)
-        scales = mse_weight_scales(trained.weight, axis=0)
+        scales = graph.weights.mse_scales(node.name, trained.weight)
         changed[node.name] = Parameters(clipped(trained.weight, scales), trained.bias)
     return with_parameters(graph, changed)
 

@@ -54,6 +54,18 @@ class WeightMemory:
     def __init__(self) -> None:
         """Starts with none."""
         self._known: dict[str, tuple[NDArray[np.float32], QuantizedWeight]] = {}
+        self._mse_scales: dict[str, NDArray[np.float32]] = {}
+
+    def mse_scales(self, name: str, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the scales of a weight, (O, ...), with the least squared error, (O,).
+
+        Args:
+            name: of the operator.
+            weight: its weight, always the same.
+        """
+        if name not in self._mse_scales:
+            self._mse_scales[name] = mse_weight_scales(weight, axis=0)
+        return self._mse_scales[name]
 
     def quantized(
         self,
@@ -133,6 +145,11 @@ def least_weight_scales(bias: NDArray[np.float32], input_scale: float) -> NDArra
     small a weight scale that its bias overflows; a coarser scale costs that channel nothing.
     """
     return (np.abs(bias) / (input_scale * _BIAS_LIMIT)).astype(np.float32)
+
+
+def bias_fits(bias: NDArray[np.float32], scales: NDArray[np.float32]) -> bool:
+    """Whether a bias fits its int32 in units of `scales` (input scale times weight scale)."""
+    return bool((np.abs(bias) <= scales.astype(np.float64) * _BIAS_LIMIT).all())
 
 
 def quantize_bias(bias: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -24,6 +24,8 @@ from edgeres.names import nearest
 from edgeres.progress import Progress, silent
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgeres.core.artifacts import EngineArtifact, LayerPrecision, Manifest
     from edgeres.core.audit import Audit
     from edgeres.core.contract import Contract
@@ -148,6 +150,14 @@ class Target(ABC):
             DependencyError: the target's package is not installed.
             ArtifactError: the files cannot be written.
         """
+
+    def simulated(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Returns a network of Q/DQ pairs in the form that this target computes fastest.
+
+        Args:
+            model: lowered for another target, with what this one has no kernels for.
+        """
+        return model
 
     @abstractmethod
     def audit(self, engine: EngineArtifact) -> Audit | None:

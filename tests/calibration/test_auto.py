@@ -12,6 +12,7 @@ from networks import images, network, with_weight
 from numpy.typing import NDArray
 from tables import observed, table_by_every_method
 
+from edgeres.calibration import auto
 from edgeres.calibration.auto import (
     CANDIDATES,
     STEP,
@@ -114,6 +115,24 @@ def test_no_threshold_passes_what_was_seen() -> None:
         assert threshold.s8 <= seen.amax
         assert (threshold.u8 is None) is seen.signed
         assert threshold.u8 is None or threshold.u8 <= seen.amax
+
+
+def test_a_grid_that_two_lowerings_use_is_chosen_by_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seeded fault: a second lowering of the same grids, which would choose other thresholds."""
+    graph, table, evaluator = prepared(network("down-sampling"))
+    expected = chosen_by(graph, table, evaluator)
+
+    def coarse(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
+        return CPU_LOWERING.lower(graph, table, Method.MAX)
+
+    other = replace(CPU_LOWERING, name="another", lower=coarse)
+    known = (CPU_LOWERING, other, TENSORRT_LOWERING, replace(TENSORRT_LOWERING, name="third"))
+    monkeypatch.setattr(auto, "lowerings", lambda: known)
+    found = chosen_by(graph, table, evaluator)
+    assert [choice.target for choice in found.choices] == ["onnxruntime", "tensorrt"]
+    assert found == expected
 
 
 def test_the_choice_is_deterministic_and_survives_the_file() -> None:

@@ -16,6 +16,8 @@ from edgeres.progress import Progress, silent
 from edgeres.targets.base import Target
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgeres.core.artifacts import EngineArtifact, LayerPrecision
     from edgeres.core.audit import Audit
     from edgeres.core.contract import Contract
@@ -87,6 +89,11 @@ class OnnxRuntimeTarget(Target):
         from edgeres.targets.onnxruntime.build import build
 
         return build(network, request, contract, output=output)
+
+    def simulated(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        from edgeres.targets.onnxruntime.kernels import on_integer_kernels
+
+        return on_integer_kernels(model)
 
     def audit(self, engine: EngineArtifact) -> Audit | None:
         from edgeres.targets.onnxruntime.build import audit_engine
