@@ -14,7 +14,7 @@ from edgeres.cli.options import (
     contract_options,
     output_option,
 )
-from edgeres.cli.output import show_json, show_status
+from edgeres.cli.output import progress_bars, show_json, show_status
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.requests import Head
 from edgeres.networks import ARCHITECTURES, equal_shapes, is_published
@@ -118,7 +118,8 @@ def export(
         weights_key=weights_key,
         uniform_std=uniform_std,
     )
-    artifact = stage.export_model(request, output=output)
+    with progress_bars() as progress:
+        artifact = stage.export_model(request, output=output, progress=progress)
     if as_json:
         show_json(artifact)
         return

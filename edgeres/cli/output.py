@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from os.path import samestat
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _DEFAULT_WIDTH = 80
 """Columns where the terminal has none to report."""
+
+_REDRAW_S = 0.1
+"""Shortest time between two drawings of a progress bar."""
 
 _STDOUT = 1
 """Its file descriptor."""
@@ -213,11 +217,15 @@ def progress_bars() -> Iterator[Progress]:
     console = Console(stderr=True, markup=False, emoji=False)
     # In a log file every redrawn bar would be another line.
     hidden = is_quiet() or not console.is_terminal
-    with Bars(*columns, console=console, transient=True, disable=hidden) as bars:
+    # Drawn between two steps and never by a thread of its own: that would run within the timings.
+    drawn = Bars(*columns, console=console, transient=True, disable=hidden, auto_refresh=False)
+    with drawn as bars:
         tasks: dict[str, TaskID] = {}
         reached: dict[str, float] = {}
+        refreshed = 0.0
 
         def show(stage: str, done: float, total: float, note: str = "") -> None:
+            nonlocal refreshed
             # A search reports a fraction, a pass over images or layers their number.
             count = f"{done:.0f}/{total:.0f}" if total > 1 else f"{done / total:.0%}"
             # A stage that goes back has begun anew, such as the evaluation of the next target.
@@ -227,6 +235,9 @@ def progress_bars() -> Iterator[Progress]:
                 tasks[stage] = bars.add_task(stage, total=total, note=note, count=count)
             reached[stage] = done
             bars.update(tasks[stage], completed=done, total=total, note=note, count=count)
+            if time.monotonic() - refreshed >= _REDRAW_S or not 0 < done < total:
+                bars.refresh()
+                refreshed = time.monotonic()
 
         yield show
 

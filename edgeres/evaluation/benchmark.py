@@ -29,6 +29,7 @@ from edgeres.core.verdict import (
 )
 from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.stopwatch import clock_overhead_ns, stopwatch, trtexec_samples
+from edgeres.progress import Progress, silent, tracked
 from edgeres.statistics import (
     FEWEST_BLOCKS,
     BlockBootstrap,
@@ -116,6 +117,7 @@ def benchmark_pair(
     config: BenchRequest,
     *,
     clock: Clock = time.perf_counter_ns,
+    progress: Progress = silent,
 ) -> PairedLatency:
     """Returns the latency of both networks on the same batch, timed interleaved.
 
@@ -130,6 +132,7 @@ def benchmark_pair(
         images: (`config.latency_batch`, 3, H, W) float32, preprocessed.
         config: batch size, mode and counts.
         clock: returns nanoseconds.
+        progress: receives how far the timing is, between two blocks.
 
     Raises:
         DataError: `images` has another batch size than `config`.
@@ -150,12 +153,13 @@ def benchmark_pair(
         # Reading the device's own clock adds nothing to a sample.
         overhead_ns = 0.0 if config.timing.on_device else clock_overhead_ns(clock)
         if config.timing.trtexec:
-            for timings in pair:
+            for timings in tracked(pair, "Timing", progress):
                 timings.take_as_trtexec()
         else:
             for timings in pair:
                 timings.skip(config.warmup)
-            for block, start in enumerate(range(0, config.iterations, BLOCK)):
+            blocks = tracked(range(0, config.iterations, BLOCK), "Timing", progress)
+            for block, start in enumerate(blocks):
                 # Alternating cancels what the one that runs second gains or suffers by it.
                 for timings in pair[::-1] if block % 2 else pair:
                     timings.skip(SETTLING)

@@ -23,12 +23,14 @@ from edgeres.errors import ConfigError, DependencyError, RunnerError
 from edgeres.files import make_folder
 from edgeres.input_files import JSON, read_text
 from edgeres.installation import install_hint
+from edgeres.progress import Progress, silent
 from edgeres.serialization import parse_json
 from edgeres.targets.runner import Runner
 
 STREAMS = 8
 """Images of one query of the multi-stream scenario. Source: MLPerf inference rules, table 2."""
 
+_REPORTED_EVERY_S = 0.5
 _TRIALS = 5
 _PLANNED = 2.0
 """LoadGen plans its queries from an expected latency; half of the measured one leaves enough of
@@ -58,7 +60,11 @@ def check_loadgen() -> None:
 
 
 def run_loadgen(
-    runner: Runner, images: NDArray[np.float32], config: LoadGenRequest, logs: Path | None = None
+    runner: Runner,
+    images: NDArray[np.float32],
+    config: LoadGenRequest,
+    logs: Path | None = None,
+    progress: Progress = silent,
 ) -> LoadGenResult:
     """Returns what LoadGen measures of an engine that is open.
 
@@ -68,6 +74,7 @@ def run_loadgen(
             `STREAMS` for the multi-stream scenario.
         config: scenario and duration.
         logs: folder that LoadGen's own logs are kept in, made if missing.
+        progress: receives how many of the requested seconds have passed, twice a second.
 
     Raises:
         DependencyError: LoadGen is not installed.
@@ -85,6 +92,7 @@ def run_loadgen(
         config.scenario, config.batch_size
     )
     system = _System(loadgen=loadgen, runner=runner, images=images, batch=batch)
+    system.progress, system.seconds = progress, config.seconds
     settings = _settings(system, config)
     output = loadgen.LogSettings()
     # With --json stdout has one object and nothing else.
@@ -129,6 +137,12 @@ class _System:
     images: NDArray[np.float32]
     batch: int
     """Images per inference."""
+    progress: Progress = silent
+    seconds: float = 0.0
+    """Requested duration."""
+    started_s: float = field(default_factory=time.monotonic)
+    shown_s: float = 0.0
+    """Seconds that had passed when the progress was reported last."""
     failure: list[BaseException] = field(default_factory=list)
 
     def answer(self, samples: Sequence[Any]) -> None:
@@ -144,6 +158,14 @@ class _System:
             # Completed after a failure as well: LoadGen waits for every sample it requested.
             done = [self.loadgen.QuerySampleResponse(sample.id, 0, 0) for sample in part]
             self.loadgen.QuerySamplesComplete(done)
+            # After the answer, so that it is in no latency.
+            passed_s = time.monotonic() - self.started_s
+            if passed_s >= self.shown_s + _REPORTED_EVERY_S and not self.failure:
+                self.shown_s = passed_s
+                try:
+                    self.progress("LoadGen", min(passed_s, self.seconds), self.seconds)
+                except BaseException as error:
+                    self.failure.append(error)
 
 
 def _settings(system: _System, config: LoadGenRequest) -> Any:

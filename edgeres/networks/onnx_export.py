@@ -35,6 +35,7 @@ from edgeres.normalization import (
     unify_global_means,
 )
 from edgeres.onnx_file import IR_VERSION, save_model
+from edgeres.progress import Progress, silent
 from edgeres.session import open_session, run_session
 
 INPUT = "input"
@@ -56,10 +57,18 @@ _PROBE_BATCH = 3
 _LARGE = 10
 """How far the probe of large values goes beyond what an image can hold."""
 
+_STAGE = "Exporting"
+
 _Arrays = dict[str, NDArray[np.float32]]
 
 
-def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) -> OnnxArtifact:
+def export_onnx(
+    model: nn.Module,
+    config: OnnxExportRequest,
+    *,
+    output: Path,
+    progress: Progress = silent,
+) -> OnnxArtifact:
     """Writes `model` as an ONNX file and returns what was written.
 
     The input is `input`, (N, C, H, W) float32 with a dynamic N; the output is `logits`, or
@@ -69,6 +78,7 @@ def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) ->
         model: maps images to logits.
         config: contract, class names, lineage and opset.
         output: the file, written atomically.
+        progress: receives how much of tracing and comparing is done.
 
     Raises:
         ConfigError: the class names are not as many as the logits.
@@ -79,7 +89,13 @@ def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) ->
     # A copy, so that the caller's network keeps its mode, device and type.
     frozen = copy.deepcopy(model).cpu().float().eval()
     images = probes(config.contract)
-    expected = {name: _torch_logits(frozen, x) for name, x in images.items()}
+    # Each probe runs in torch and in ONNX Runtime, and the network is traced in between.
+    steps = 2 * len(images) + 1
+    expected = {}
+    for done, (name, batch) in enumerate(images.items()):
+        progress(_STAGE, done, steps, name)
+        expected[name] = _torch_logits(frozen, batch)
+    progress(_STAGE, len(images), steps, "tracing")
     logits = next(iter(expected.values())).shape[1]
     if config.classes and len(config.classes) != logits:
         raise ConfigError(
@@ -125,7 +141,8 @@ def export_onnx(model: nn.Module, config: OnnxExportRequest, *, output: Path) ->
             f"The exported model is no valid ONNX: {error}. No file was written. "
             "Try another --opset."
         ) from error
-    _check_equal(exported, images, expected)
+    _check_equal(exported, images, expected, progress)
+    progress(_STAGE, steps, steps)
     return save_model(output, exported, described)
 
 
@@ -232,10 +249,13 @@ def _session(model: onnx.ModelProto) -> Any:
         raise ExportError(f"The exported model cannot be run: {error}") from error
 
 
-def _check_equal(model: onnx.ModelProto, images: _Arrays, expected: _Arrays) -> None:
+def _check_equal(
+    model: onnx.ModelProto, images: _Arrays, expected: _Arrays, progress: Progress
+) -> None:
     """Raises ExportError where ONNX Runtime departs from torch's logits by more than rounding."""
     session = _session(model)
-    for name, batch in images.items():
+    for done, (name, batch) in enumerate(images.items(), len(images) + 1):
+        progress(_STAGE, done, 2 * len(images) + 1, name)
         try:
             logits = run_session(session, [model.graph.output[0].name], {INPUT: batch})[0]
         except RunnerError as error:

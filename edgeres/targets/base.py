@@ -177,7 +177,12 @@ class Target(ABC):
 
     @abstractmethod
     def timed_reference(
-        self, model: LoadedModel, contract: Contract, *, batch: int
+        self,
+        model: LoadedModel,
+        contract: Contract,
+        *,
+        batch: int,
+        progress: Progress = silent,
     ) -> Runner | None:
         """Returns the FP32 model on this target, so that latencies of like are compared.
 
@@ -185,6 +190,7 @@ class Target(ABC):
             model: the reference.
             contract: its preprocessing.
             batch: images per inference that it is timed with.
+            progress: receives how far a long build is.
 
         Returns:
             None where the runner that accuracy was evaluated with is on this target already.

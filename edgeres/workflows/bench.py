@@ -83,12 +83,11 @@ def bench_engine(
         _check_reference(pair, dataset)
         turned: list[int] = []
         with closing(batches(dataset, pair.contract, batch_size=batch_size)) as stream:
+            noted = noting_turned(stream, turned)
             outcomes = evaluate_pair(
                 AnyBatch(reference, pair.reference.batch),
                 AnyBatch(engine, pair.engine.batch),
-                tracked_batches(
-                    noting_turned(stream, turned), len(dataset), "Evaluating", progress
-                ),
+                tracked_batches(noted, len(dataset), "Evaluating", progress),
                 probabilities=pair.reference.gives_probabilities,
             )
         if turned:
@@ -100,9 +99,10 @@ def bench_engine(
         # Before minutes of timing: a baseline on other images ends the run here.
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
-        measured = measure(pair, dataset, config, latency_batch) if pair.engine.is_timed else None
-        rows = profile(pair, dataset, config, latency_batch)
-        loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs)
+        is_timed = pair.engine.is_timed
+        measured = measure(pair, dataset, config, latency_batch, progress) if is_timed else None
+        rows = profile(pair, dataset, config, latency_batch, progress)
+        loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs, progress)
         validity = check_validity(pair, labelled, outcomes, config, tuple(notes), progress)
     verdict = build_verdict(
         config,

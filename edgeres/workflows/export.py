@@ -16,6 +16,7 @@ from edgeres.networks.onnx_export import export_onnx
 from edgeres.networks.registry import find_spec, is_factory, is_published
 from edgeres.networks.specification import Shortcut
 from edgeres.networks.uniform_std import with_uniform_std
+from edgeres.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +42,15 @@ class ExportRequest:
     """Fold what differs of the channels' deviations into the first convolution."""
 
 
-def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
+def export_model(
+    request: ExportRequest, *, output: Path, progress: Progress = silent
+) -> OnnxArtifact:
     """Writes a checkpoint as ONNX with its preprocessing contract.
+
+    Args:
+        request: which checkpoint, and what is recorded with it.
+        output: the ONNX file.
+        progress: receives how much of tracing and comparing is done.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, fetched, trusted or fitted.
@@ -86,7 +94,7 @@ def export_model(request: ExportRequest, *, output: Path) -> OnnxArtifact:
         opset=request.opset,
         head=request.head,
     )
-    return export_onnx(module, config, output=output)
+    return export_onnx(module, config, output=output, progress=progress)
 
 
 def _check_described(request: ExportRequest) -> None:

@@ -18,6 +18,7 @@ from edgeres.evaluation.loadgen import check_loadgen, run_loadgen
 from edgeres.evaluation.profile import profile_rows
 from edgeres.images import Dataset, batches, take
 from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
+from edgeres.progress import Progress, silent, tracked
 from edgeres.targets.runner import Profiled, Runner
 from edgeres.workflows.bench_pair import BenchPair
 from edgeres.workflows.energy import measure_energies
@@ -68,7 +69,13 @@ def check_measurable(inputs: BenchInputs, config: BenchRequest) -> None:
         )
 
 
-def measure(pair: BenchPair, dataset: Dataset, config: BenchRequest, batch: int) -> Measured:
+def measure(
+    pair: BenchPair,
+    dataset: Dataset,
+    config: BenchRequest,
+    batch: int,
+    progress: Progress = silent,
+) -> Measured:
     """Times both networks while the machine is monitored, then meters them.
 
     Args:
@@ -76,6 +83,7 @@ def measure(pair: BenchPair, dataset: Dataset, config: BenchRequest, batch: int)
         dataset: where the images come from.
         config: mode and counts.
         batch: images per inference.
+        progress: receives how far building, timing and metering are.
 
     Raises:
         DataError: there are fewer images than the latency batch has.
@@ -85,12 +93,14 @@ def measure(pair: BenchPair, dataset: Dataset, config: BenchRequest, batch: int)
     images = _images(pair, dataset, batch)
     on_gpu = pair.engine.target.uses_gpu
     meter = partial(open_meter, gpu=on_gpu)
-    with _timed_reference(pair, batch) as reference:
+    with _timed_reference(pair, batch, progress) as reference:
         # The monitor's samples cover the timing alone, and metering comes after it.
         with monitor_stability(gpu=open_gpu() if on_gpu else None) as monitor:
-            latency = benchmark_pair(reference, pair.engine.runner, images, config)
+            latency = benchmark_pair(
+                reference, pair.engine.runner, images, config, progress=progress
+            )
         energy = (
-            measure_energies(reference, pair.engine.runner, images, meter)
+            measure_energies(reference, pair.engine.runner, images, meter, progress)
             if config.energy
             else NoEnergy(reason="It was not requested (--no-energy).")
         )
@@ -98,7 +108,11 @@ def measure(pair: BenchPair, dataset: Dataset, config: BenchRequest, batch: int)
 
 
 def profile(
-    pair: BenchPair, dataset: Dataset, config: BenchRequest, batch: int
+    pair: BenchPair,
+    dataset: Dataset,
+    config: BenchRequest,
+    batch: int,
+    progress: Progress = silent,
 ) -> tuple[ProfileRow, ...]:
     """Returns where the time of both networks goes, by residual block and layer.
 
@@ -107,6 +121,7 @@ def profile(
         dataset: where the images come from.
         config: nothing is profiled where it does not request it.
         batch: images per inference.
+        progress: receives which of the two is profiled.
 
     Raises:
         ConfigError: a runtime has no profiler.
@@ -118,8 +133,8 @@ def profile(
     images = _images(pair, dataset, batch)
     iterations = min(config.iterations, _PROFILED)
     times = []
-    with _timed_reference(pair, batch) as reference:
-        for runner in (pair.engine.runner, reference):
+    with _timed_reference(pair, batch, progress) as reference:
+        for runner in tracked((pair.engine.runner, reference), "Profiling", progress):
             if not isinstance(runner, Profiled):
                 raise ConfigError(
                     f"--profile needs a runtime that times its layers, and {runner.name} has none. "
@@ -129,18 +144,26 @@ def profile(
     return profile_rows(*times)
 
 
-def _timed_reference(pair: BenchPair, batch: int) -> AbstractContextManager[Runner]:
+def _timed_reference(
+    pair: BenchPair, batch: int, progress: Progress
+) -> AbstractContextManager[Runner]:
     """Returns what the engine is timed against, on the engine's own target."""
     # A plan is timed against the FP32 model as a plan: on ONNX Runtime's CPU every GPU would win.
     model, timed = pair.reference.model, None
     if model is not None:
-        timed = pair.engine.target.timed_reference(model, pair.contract, batch=batch)
+        timed = pair.engine.target.timed_reference(
+            model, pair.contract, batch=batch, progress=progress
+        )
     # The pair's own reference is open already, and stays open for the validity checks.
     return nullcontext(pair.reference.runner) if timed is None else timed
 
 
 def drive(
-    pair: BenchPair, dataset: Dataset, config: LoadGenRequest | None, logs: Path | None
+    pair: BenchPair,
+    dataset: Dataset,
+    config: LoadGenRequest | None,
+    logs: Path | None,
+    progress: Progress = silent,
 ) -> LoadGenResult | None:
     """Lets LoadGen drive the open engine on images in memory, where it is requested.
 
@@ -153,7 +176,7 @@ def drive(
         return None
     # LoadGen draws from its images with repetition, so fewer than it could have are enough.
     images = _images(pair, dataset, min(config.images, len(dataset)))
-    return run_loadgen(pair.engine.runner, images, config, logs)
+    return run_loadgen(pair.engine.runner, images, config, logs, progress)
 
 
 def _images(pair: BenchPair, dataset: Dataset, wanted: int) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from edgeres.evaluation.evaluate import Outcomes, calibration_overlap
 from edgeres.evaluation.mistakes import diagnose, is_suspicious, range_shift
 from edgeres.evaluation.verdict import Validity
 from edgeres.images import Dataset, batches, select, take
-from edgeres.progress import Progress, silent
+from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.targets.runner import AnyBatch, Runner
 from edgeres.targets.session_runner import model_runner
 from edgeres.workflows.bench_pair import BenchPair
@@ -74,7 +74,8 @@ def check_validity(
         observed = []
         for half in halves:
             with closing(batches(half, pair.contract, batch_size=_RANGE_BATCH)) as stream:
-                observed.append(observed_ranges(model, stream))
+                tracked = tracked_batches(stream, len(half), "Checking ranges", progress)
+                observed.append(observed_ranges(model, tracked))
         shift = range_shift(ranges, observed, images=len(few))
     calibrated_on = set(pair.engine.calibration_images)
     return Validity(

@@ -71,6 +71,24 @@ def test_the_two_are_warmed_up_and_then_alternate_in_blocks(bench: Bench) -> Non
     ]
 
 
+def test_progress_is_reported_between_blocks_alone(bench: Bench) -> None:
+    """Never while one of the two is timed, so that drawing a bar is in no sample."""
+    reports: list[tuple[float, float, int]] = []
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        assert stage == "Timing"
+        bench.clock.advance(50 * MS)
+        reports.append((done, total, len(bench.calls)))
+
+    config = BenchRequest(iterations=2 * BLOCK, warmup=2)
+    latency = benchmark_pair(
+        bench.reference, bench.engine, IMAGES, config, clock=bench.clock, progress=progress
+    )
+    block = 2 * (SETTLING + BLOCK)
+    assert reports == [(0, 2, 4), (1, 2, 4 + block), (2, 2, 4 + 2 * block)]
+    assert set(latency.engine.samples_ms) == {1.0}
+
+
 def test_the_inference_after_a_switch_is_not_a_sample(bench: Bench) -> None:
     """A first inference that finds cold caches is run and left out."""
 

@@ -66,8 +66,16 @@ def test_each_scenario_asks_as_mlperf_does(scenario: Scenario, sizes: set[int], 
 @installed
 def test_a_long_enough_run_is_valid() -> None:
     """The latency is at least what the engine takes, and the queries are those that it answered."""
-    engine = Engine()
-    result = run_loadgen(engine.runner, IMAGES, BRIEF)
+    engine, passed_s = Engine(), []
+    result = run_loadgen(
+        engine.runner,
+        IMAGES,
+        replace(BRIEF, seconds=1.2),
+        progress=lambda stage, done, total, note="": passed_s.append((done, total)),
+    )
+    assert passed_s == sorted(passed_s)
+    assert {total for _, total in passed_s} == {1.2}
+    assert len(passed_s) >= 2
     assert (result.valid, result.result, result.reasons) == (True, "VALID", ())
     assert result.metric == "90th percentile latency, early stopping"
     assert result.value is not None

@@ -102,7 +102,7 @@ def test_the_layer_with_the_coarse_weights_is_the_sensitive_one() -> None:
 
 
 def test_the_gains_are_named_as_reports_name_blocks_and_layers() -> None:
-    """A block by its name, a layer by its operator; what INT8 does not harm gains nothing."""
+    """A block by its name, a layer by its operator; a gain below zero stays as it was measured."""
 
     def unit(name: str, kind: str, without: float) -> UnitSensitivity:
         return UnitSensitivity(

@@ -71,7 +71,7 @@ class ToyTarget(Target):
     def open(self, engine):
         return ToyRunner(engine)
 
-    def timed_reference(self, model, contract, *, batch):
+    def timed_reference(self, model, contract, *, batch, progress):
         return None
 
     def recognizes(self, engine):

@@ -58,8 +58,17 @@ def runner(meter: Meters, joules: float) -> FakeRunner:
 def test_both_are_metered_and_the_meter_is_closed() -> None:
     """By hand: 4 and 1 joules for two images at a time."""
     meter = Meters()
-    told = measure_energies(runner(meter, 4.0), runner(meter, 1.0), IMAGES, lambda: meter)
+    done: list[float] = []
+    told = measure_energies(
+        runner(meter, 4.0),
+        runner(meter, 1.0),
+        IMAGES,
+        lambda: meter,
+        lambda stage, reached, total, note="": done.append(reached / total),
+    )
     assert isinstance(told, Energies)
+    # Idle, reference, engine: the last step is reported once it is done.
+    assert sorted(set(done)) == [0, 1 / 3, 2 / 3, 1]
     assert told.reference.joules_per_image == pytest.approx(2.0)
     assert told.engine.joules_per_image == pytest.approx(0.5)
     assert (told.engine.meter, told.engine.scope) == ("fake", ("rail",))

@@ -19,6 +19,7 @@ from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.onnx_file import LoweredNetwork
+from edgeres.progress import Progress
 from edgeres.quantization.lowering import float_network
 from edgeres.targets.tensorrt.target import TensorRTTarget
 
@@ -44,8 +45,10 @@ def built(trt: FakeRuntimeModule, monkeypatch: pytest.MonkeyPatch) -> list[Build
         contract: Contract,
         *,
         output: Path,
+        progress: Progress,
     ) -> EngineArtifact:
         asked.append(config)
+        progress("Building", 1, 1)
         return write_plan(network.source.path, output, precision=config.precision)
 
     monkeypatch.setattr(TensorRTTarget, "build", build)
@@ -138,7 +141,7 @@ def test_another_gpu_has_another_reference(
     cuda.set_device(name="Other GPU")
     other = write_plan(digits.engine, tmp_path / "other.plan", gpu="Other GPU").path
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TensorRTTarget, "build", lambda target, network, config, contract, *, output: (
+        patch.setattr(TensorRTTarget, "build", lambda target, network, config, contract, *, output, progress: (
             built.append(config),  # type: ignore[attr-defined]
             write_plan(network.source.path, output, gpu="Other GPU"),
         )[1])  # fmt: skip

@@ -96,7 +96,12 @@ class OnnxTarget(Target):
         )
 
     def timed_reference(
-        self, model: LoadedModel, contract: Contract, *, batch: int
+        self,
+        model: LoadedModel,
+        contract: Contract,
+        *,
+        batch: int,
+        progress: Progress = silent,
     ) -> Runner | None:
         return None
 

@@ -115,7 +115,12 @@ class OnnxRuntimeTarget(Target):
         )
 
     def timed_reference(
-        self, model: LoadedModel, contract: Contract, *, batch: int
+        self,
+        model: LoadedModel,
+        contract: Contract,
+        *,
+        batch: int,
+        progress: Progress = silent,
     ) -> Runner | None:
         return None
 

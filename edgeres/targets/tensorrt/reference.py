@@ -19,6 +19,7 @@ from edgeres.errors import ArtifactError
 from edgeres.files import make_folder
 from edgeres.machine.cuda import CudaDevice, find_cuda_device
 from edgeres.onnx_file import LoadedModel
+from edgeres.progress import Progress, silent
 from edgeres.quantization.lowering import ALL_INTEGER
 from edgeres.targets.base import Target
 from edgeres.targets.tensorrt.module import load_backend
@@ -34,6 +35,7 @@ def reference_engine(
     *,
     batch: int,
     environment: Mapping[str, str] = os.environ,
+    progress: Progress = silent,
 ) -> EngineArtifact:
     """Returns the FP32 engine of a model for this machine's GPU, built the first time.
 
@@ -45,6 +47,7 @@ def reference_engine(
         target: TensorRT, or TensorRT for RTX.
         batch: images per inference that it is to be fastest for.
         environment: where `XDG_CACHE_HOME` is looked up.
+        progress: receives how far the build is.
 
     Raises:
         DependencyError: the target's package is not installed.
@@ -70,4 +73,4 @@ def reference_engine(
         target=target.name, precision=Precision.FP32, batch=(1, batch, max(batch, _LARGEST_BATCH))
     )
     network = target.lower(model, config, None, None, ALL_INTEGER)
-    return target.build(network, config, contract, output=path)
+    return target.build(network, config, contract, output=path, progress=progress)

@@ -95,11 +95,16 @@ class TensorRTTarget(Target):
         return TensorRTRunner(engine)
 
     def timed_reference(
-        self, model: LoadedModel, contract: Contract, *, batch: int
+        self,
+        model: LoadedModel,
+        contract: Contract,
+        *,
+        batch: int,
+        progress: Progress = silent,
     ) -> Runner | None:
         from edgeres.targets.tensorrt.reference import reference_engine
 
-        return self.open(reference_engine(model, contract, self, batch=batch))
+        return self.open(reference_engine(model, contract, self, batch=batch, progress=progress))
 
     def recognizes(self, engine: bytes) -> bool:
         return engine.startswith(_RTX_MAGIC) is (self.name == TENSORRT_RTX)
