@@ -30,8 +30,17 @@ def page() -> str:
     sections = [_HEAD]
     for name in main.list_commands(root):
         command = main.commands[name]
-        sections.append("\n".join(_section(command, click.Context(command, root, name))))
+        sections += _sections(command, click.Context(command, root, name))
     return "\n".join(sections)
+
+
+def _sections(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Yields a command's section, and those of its own commands that help shows."""
+    yield "\n".join(_section(command, context))
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            if not inner.hidden:
+                yield from _sections(inner, click.Context(inner, context, name))
 
 
 def _section(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -46,6 +55,8 @@ def _section(command: click.Command, context: click.Context) -> Iterator[str]:
         yield "\n".join([f"```{language}", *(line.removeprefix("  ") for line in lines), "```\n"])
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"`{context.command_path} {usage}`\n"
+    if isinstance(command, click.Group):
+        return
     yield "| option | meaning |\n| --- | --- |"
     for parameter in command.get_params(context):
         if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context)):

@@ -5,6 +5,7 @@ Stages call it; the command line draws a bar from it; whoever wants none passes 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Protocol, TypeVar
 
@@ -49,3 +50,25 @@ def tracked(items: Sequence[T], stage: str, progress: Progress) -> Iterator[T]:
         progress(stage, done, len(items))
         yield item
     progress(stage, len(items), len(items))
+
+
+PROGRESS_VARIABLE = "EDGERES_PROGRESS"
+"""Set to `json`, a command writes its progress to stderr as lines for another program."""
+_MARK = "\x1e"
+"""Record separator, which starts such a line. Source: RFC 7464."""
+
+
+def progress_line(stage: str, done: float, total: float, note: str = "") -> str:
+    """Returns one step as a line that `read_progress` reads."""
+    return _MARK + json.dumps([stage, done, total, note]) + "\n"
+
+
+def read_progress(line: str) -> tuple[str, float, float, str] | None:
+    """Returns the arguments of a `Progress` of such a line; None of any other."""
+    if not line.startswith(_MARK):
+        return None
+    try:
+        stage, done, total, note = json.loads(line[1:])
+        return str(stage), float(done), float(total), str(note)
+    except (ValueError, TypeError):
+        return None

@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("calibration", "evaluation", "deploy"),
     ("report",),
     ("workflows",),
+    ("fleet",),
     ("api", "cli"),
     ("edgeres", "__main__"),
 )

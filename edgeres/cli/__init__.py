@@ -50,6 +50,7 @@ SHORT_HELP = {
     "estimate": "Estimate the latency on a board that is not at hand.",
     "explain": "Show what an architecture consists of.",
     "doctor": "Show what this machine can do, and what to install.",
+    "boards": "Show the boards that --on reaches over ssh.",
     "demo": "Run the whole path on handwritten digits, offline.",
 }
 """What each command is for, in the order of the path; `edgeres --help` loads no command for it."""

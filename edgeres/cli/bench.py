@@ -16,6 +16,7 @@ from edgeres.cli.options import (
     was_typed,
 )
 from edgeres.cli.output import command_line, progress_bars, show, show_json
+from edgeres.cli.remote import RemoteCommand
 from edgeres.core.bench_requests import (
     BenchInputs,
     BenchRequest,
@@ -158,7 +159,7 @@ _reports = option_group(
 )
 
 
-@click.command()
+@click.command(cls=RemoteCommand)
 @click.argument("engine", type=PATH)
 @click.option("--reference", type=PATH, required=True, help="FP32 ONNX model, or another engine.")
 @click.option("--data", type=PATH, required=True, help="Labelled images.")

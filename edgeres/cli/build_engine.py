@@ -24,6 +24,7 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import progress_bars, show, show_json, show_status
+from edgeres.cli.remote import RemoteCommand
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.methods import Method
@@ -103,7 +104,7 @@ _request = option_group(
 _contract = option_group("contract", ContractOptions, *PREPROCESSING)
 
 
-@click.command("build-engine")
+@click.command("build-engine", cls=RemoteCommand)
 @click.argument("model", type=PATH)
 @_request
 @click.option(

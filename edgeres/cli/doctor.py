@@ -6,9 +6,10 @@ import click
 
 from edgeres.cli.options import common_options
 from edgeres.cli.output import show, show_json
+from edgeres.cli.remote import RemoteCommand
 
 
-@click.command()
+@click.command(cls=RemoteCommand)
 @common_options
 def doctor(as_json: bool) -> None:
     """Show what this machine can do, and what to install or set for the rest.

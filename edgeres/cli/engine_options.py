@@ -67,7 +67,7 @@ engine_options = option_group(
     ),
     click.option(
         "--timing-cache",
-        type=str,
+        type=click.Path(),
         metavar="FILE",
         help="Kernel timings, read if the file is there and kept in it.",
     ),

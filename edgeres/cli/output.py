@@ -18,6 +18,7 @@ import click
 
 from edgeres.errors import ArtifactError, ConfigError
 from edgeres.printable import printable, shortened
+from edgeres.progress import PROGRESS_VARIABLE, progress_line
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -202,7 +203,13 @@ def command_line() -> tuple[str, ...]:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Shows a bar with the time left on stderr for each stage that reports to what it yields."""
+    """Shows a bar with the time left on stderr for each stage that reports to what it yields.
+
+    Where another program reads the progress, it is written as lines instead.
+    """
+    if os.environ.get(PROGRESS_VARIABLE) == "json":
+        yield write_progress
+        return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -240,6 +247,14 @@ def progress_bars() -> Iterator[Progress]:
                 refreshed = time.monotonic()
 
         yield show
+
+
+def write_progress(stage: str, done: float, total: float, note: str = "") -> None:
+    """Writes one step to stderr as a line for another program; a `Progress`."""
+    # A reader that is gone is no reason to lose the result.
+    with suppress(OSError):
+        sys.stderr.write(progress_line(stage, done, total, note))
+        sys.stderr.flush()
 
 
 def is_quiet() -> bool:

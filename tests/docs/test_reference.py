@@ -25,14 +25,26 @@ def test_the_command_reference_is_what_the_commands_say() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run python docs/command_reference.py"
 
 
-@pytest.mark.parametrize("name", list(main.commands))
+COMMANDS = {
+    name: command
+    for top, each in main.commands.items()
+    for name, command in (
+        {f"{top} {inner}": command for inner, command in each.commands.items()}
+        if isinstance(each, click.Group)
+        else {top: each}
+    ).items()
+    if not command.hidden
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_its_row(name: str) -> None:
     """Each option that is not hidden, with all its names, in the section of its command."""
     (section,) = re.findall(
         rf"^## edgeres {name}$(.*?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
     rows = " ".join(re.findall(r"^\| `([^`]*)` \|", section, re.MULTILINE))
-    options = [p for p in main.commands[name].params if isinstance(p, click.Option)]
+    options = [p for p in COMMANDS[name].params if isinstance(p, click.Option)]
     assert options
     for option in options:
         for spelling in () if option.hidden else (*option.opts, *option.secondary_opts):

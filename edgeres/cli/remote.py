@@ -1,0 +1,228 @@
+"""Commands that can run on another machine: `--on`, and the job that a command line becomes."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeres.cli.output import is_quiet, progress_bars, show_error
+from edgeres.core.artifacts import load_engine, manifest_path
+from edgeres.core.described import save_described
+from edgeres.errors import ConfigError, DataError
+from edgeres.files import atomic_write, check_outputs
+from edgeres.fleet.inventory import Board, find_boards, inventory_file, load_inventory
+from edgeres.fleet.job import INPUTS, OUTPUTS, Job, JobError, JobFile, JobResult, sha256_of
+from edgeres.fleet.ssh import ssh_connection
+from edgeres.printable import printable
+
+_WRITTEN = frozenset({"output", "html", "markdown", "junit"})
+"""Parameters, of whatever command, whose files it writes."""
+_STAY_THERE = frozenset({"loadgen_logs", "timing_cache"})
+"""Parameters whose files belong to the machine that runs the command."""
+_WORDS = "edgeres.words"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalJob:
+    """A job, and where its files are on this machine."""
+
+    job: Job
+    sources: dict[str, Path]
+    """What is sent, by SHA-256."""
+    targets: dict[str, Path]
+    """Where the outputs go, by their names in the job."""
+
+
+class RemoteCommand(click.Command):
+    """A command with `--on`, which runs the same line on a board."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Adds the option."""
+        super().__init__(*args, **options)
+        self.params.append(
+            click.Option(
+                ["--on"],
+                metavar="BOARD",
+                help="Run on a board of boards.toml, or on [USER@]HOST, over ssh.",
+            )
+        )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keeps the words, which a job repeats."""
+        ctx.meta[_WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command here, or on the board that `--on` names."""
+        on = ctx.params.pop("on")
+        if on is None:
+            return super().invoke(ctx)
+        local = local_job(self, ctx)
+        with (
+            progress_bars() as progress,
+            ssh_connection(one_board(on).ssh) as connection,
+            tempfile.TemporaryDirectory(prefix="edgeres-") as folder,
+        ):
+            result = connection.run(local.job, local.sources, Path(folder), progress)
+            show_result(result, local, on, Path(folder))
+        return ctx.exit(result.exit_code)
+
+
+def one_board(name: str) -> Board:
+    """Returns the one board that `--on` names.
+
+    Raises:
+        ConfigError: a tag of several.
+        ArtifactError: the inventory is damaged.
+    """
+    file = inventory_file()
+    boards = find_boards(name, () if file is None else load_inventory(file))
+    if len(boards) > 1:
+        raise ConfigError(
+            f"{name} names {len(boards)} boards: {', '.join(board.name for board in boards)}. "
+            "Name one of them."
+        )
+    return boards[0]
+
+
+def local_job(command: click.Command, ctx: click.Context) -> LocalJob:
+    """Returns the job of a command line: its words with the paths that they have there.
+
+    Raises:
+        ConfigError: an option whose files stay where the command runs, or an output that is read.
+        DataError: a file that is read is missing.
+    """
+    words, files, sources, targets = [str(command.name)], [], {}, {}
+    read: list[Path] = []
+    for parameter, text in typed_parameters(command, ctx, ctx.meta[_WORDS]):
+        name = str(parameter.name)
+        if name in _STAY_THERE:
+            raise ConfigError(
+                f"{parameter.opts[0]} names files of the machine that runs the command. Leave it "
+                "out, or run edgeres there."
+            )
+        if isinstance(parameter.type, click.Path):
+            path = Path(text)
+            if name in _WRITTEN:
+                text = f"{OUTPUTS}/{name}/{path.name}"
+                targets[text] = path
+                if name == "output":
+                    targets[str(manifest_path(Path(text)))] = manifest_path(path)
+            else:
+                text = f"{INPUTS}/{name}/{path.name}"
+                read.append(path)
+                for file, inside in _files_of(path):
+                    known = JobFile(
+                        name=f"{INPUTS}/{name}/{inside}",
+                        sha256=sha256_of(file),
+                        size=file.stat().st_size,
+                    )
+                    files.append(known)
+                    sources[known.sha256] = file
+        if isinstance(parameter, click.Option):
+            # A short option would take the = for a part of its value.
+            option = max(parameter.opts, key=len)
+            words.append(f"{option}={text}" if text else option)
+        else:
+            words.append(text)
+    check_outputs(targets.values(), read)
+    job = Job(
+        words=tuple(words),
+        files=tuple(files),
+        outputs=tuple(targets),
+        holder=f"{getpass.getuser()}@{socket.gethostname()}",
+        columns=shutil.get_terminal_size().columns,
+    )
+    return LocalJob(job=job, sources=sources, targets=targets)
+
+
+def typed_parameters(
+    command: click.Command, ctx: click.Context, words: Sequence[str]
+) -> Iterator[tuple[click.Parameter, str]]:
+    """Yields what was typed for a command, parameter by parameter, as text; empty for a flag."""
+    given, _, order = command.make_parser(ctx).parse_args(list(words))
+    for parameter in dict.fromkeys(order):
+        name = str(parameter.name)
+        if name not in given or name in {"on", "verbose", "quiet"}:
+            continue
+        value = given[name]
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            if not value and parameter.secondary_opts:
+                # --no-energy, say, under its own spelling.
+                parameter = click.Option(parameter.secondary_opts[:1], is_flag=True)
+            yield parameter, ""
+        elif isinstance(value, str):
+            yield parameter, value
+
+
+def show_result(result: JobResult, local: LocalJob, on: str, folder: Path) -> None:
+    """Shows what a job printed as the command would have, and places what it wrote.
+
+    Raises:
+        JobError: it ended with an error.
+        ArtifactError: an output cannot be written.
+    """
+    messages = result.messages
+    for there, here in sorted(local.targets.items(), reverse=True):
+        messages = messages.replace(there, str(here))
+    lines = messages.splitlines()
+    errors = next((i for i, line in enumerate(lines) if line.startswith("Error: ")), len(lines))
+    if not is_quiet():
+        for line in lines[:errors]:
+            show_error(line)
+    if result.signal is not None:
+        raise JobError(
+            f"On {on} the command was ended by {result.signal}. Nothing was written here.",
+            result.exit_code,
+        )
+    if not result.stdout and result.exit_code:
+        text = "\n".join(lines[errors:]).removeprefix("Error: ")
+        raise JobError(f"On {on}: {text or 'the command failed'}", result.exit_code)
+    # A board may send back what was ordered, and nothing else.
+    written = {file.name for file in result.outputs} & local.targets.keys()
+    for name in sorted(written):
+        beside = str(manifest_path(Path(name)))
+        if beside in written:
+            engine = load_engine(folder / name)
+            target = local.targets[name]
+            save_described(target, engine.content, manifest_path(target), engine.manifest)
+        elif not any(name == str(manifest_path(Path(other))) for other in written):
+            with atomic_write(local.targets[name]) as temporary:
+                shutil.copyfile(folder / name, temporary)
+    click.echo(printable(result.stdout, keep="\n"), nl=False)
+
+
+def _files_of(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yields the files of an input with their paths below its parameter's folder.
+
+    Raises:
+        DataError: there is no such file or folder.
+    """
+    if path.is_dir():
+        visited = set()
+        for folder, subfolders, names in os.walk(path, followlinks=True):
+            # A folder that links lead to twice, or into itself, is sent once.
+            real = Path(folder).resolve()
+            if real in visited:
+                subfolders.clear()
+                continue
+            visited.add(real)
+            for file in (Path(folder) / name for name in sorted(names)):
+                if file.is_file():
+                    yield file, (path.name / file.relative_to(path)).as_posix()
+    elif path.is_file():
+        yield path, path.name
+        # A manifest belongs to its engine.
+        if (manifest := manifest_path(path)).is_file():
+            yield manifest, manifest.name
+    else:
+        raise DataError(f"{path} does not exist. Check the path.")
