@@ -152,6 +152,18 @@ def test_equal_outputs_are_ranked_by_index(net: Classifier) -> None:
     assert [one.index for one in net.predict(white, color="rgb")] == [3, 0, 1, 2]
 
 
+def test_many_equal_outputs_are_ranked_by_index(digits: Digits) -> None:
+    """With more classes than a sort keeps in order by chance."""
+
+    def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        row = np.arange(200) % 2
+        return np.repeat(row[None].astype(np.float32), len(images), axis=0)
+
+    with Classifier(load_engine(digits.engine), FakeRunner(logits=logits)) as model:
+        top = model.predict(np.zeros((8, 8), np.uint8), top=150)
+    assert [one.index for one in top] == [*range(1, 200, 2), *range(0, 100, 2)]
+
+
 def test_a_list_of_none_and_a_bad_top(net: Classifier) -> None:
     """Nothing in, nothing out; no class is no prediction."""
     assert net.predict([]) == ()
