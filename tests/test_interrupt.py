@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from commands import refusal
 from digits import Digits
 from PIL import Image
 
@@ -127,3 +128,10 @@ def test_what_was_there_stays(
         expected = 130 if kind is signal.SIGINT else 143
         assert process.wait(timeout=GUARD_S) == expected
     assert contents(tmp_path) == before
+
+
+def test_a_command_in_this_process_leaves_its_handlers(tmp_path: Path) -> None:
+    """A program that calls the command line can still be ended afterwards."""
+    before = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
+    refusal("inspect", tmp_path / "x.plan")
+    assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == before

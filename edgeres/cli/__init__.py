@@ -80,11 +80,12 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Runs a command line; what stdout did not take ends it with an error."""
-        # A caller's own handler stays, and only a main thread may set one.
-        if (
+        # Only a main thread may set a handler, and a caller's own stays.
+        ours = (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        ):
+        )
+        if ours:
             signal.signal(signal.SIGTERM, _terminate)
         try:
             with checked_stdout():
@@ -92,6 +93,10 @@ class _Commands(click.Group):
         except ArtifactError as error:
             show_error(f"Error: {error}")
             sys.exit(error.exit_code)
+        finally:
+            # What runs this in its own process, as tests do, can be ended afterwards too.
+            if ours:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def invoke(self, ctx: click.Context) -> Any:
         # Here and not around main(), so that click's own errors keep their usage line and code.
