@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
-from rich.console import OverflowMethod
+from rich.console import Console, ConsoleOptions, OverflowMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
+
+_ANY_WIDTH = 10_000
+"""Columns in which every table fits."""
 
 
 def plain(words: str) -> Text:
@@ -56,6 +60,27 @@ def ruled_table(
         overflow: OverflowMethod = "fold" if fold else "ellipsis"
         table.add_column(name, justify="right", no_wrap=not fold, overflow=overflow)
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """A table of numbers; on a terminal that is too narrow, its rows one below the other."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yields the table, or each row as names and values: no number is ever cut."""
+        unbounded = options.update(max_width=_ANY_WIDTH)
+        if console.measure(self.table, options=unbounded).maximum <= options.max_width:
+            yield self.table
+            return
+        first, *others = self.table.columns
+        for name, *cells in zip(*(column.cells for column in self.table.columns), strict=True):
+            yield Text.assemble((f"{first.header}: ", "bold"), name)
+            grid = Table.grid(padding=(0, 2))
+            for column, cell in zip(others, cells, strict=True):
+                grid.add_row(f"  {column.header}", cell)
+            yield grid
 
 
 def plain_table(*headers: str, numbers: Sequence[str] = (), title: str | None = None) -> Table:

@@ -154,6 +154,17 @@ def test_no_line_is_wider_than_80_columns() -> None:
     assert max(map(len, rendered(wide).splitlines())) <= 80
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_figure_is_cut_at_any_width(width: int) -> None:
+    """A table that does not fit has its rows one below the other."""
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(render_verdict(VERDICT))
+    text = stream.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert {"51.30", "17.20", "25.80", "57.0", "0.231", "2.98"} <= set(text.split())
+
+
 def test_no_colour_loses_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """NO_COLOR on a terminal: no colour code, and a pipe's text once boldness is taken off."""
     monkeypatch.setenv("NO_COLOR", "1")
