@@ -10,10 +10,19 @@ import numpy as np
 from edgeres.calibration.calibrate import observed_ranges
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.evaluation.evaluate import Outcomes, calibration_overlap
-from edgeres.evaluation.mistakes import diagnose, is_suspicious, range_shift
+from edgeres.evaluation.mistakes import (
+    Diagnosis,
+    OtherNetwork,
+    diagnose,
+    diagnose_networks,
+    is_suspicious,
+    range_shift,
+)
 from edgeres.evaluation.verdict import Validity
 from edgeres.images import Dataset, batches, select, take
+from edgeres.networks.registry import equal_shapes
 from edgeres.progress import Progress, silent, tracked_batches
+from edgeres.quantization.twins import twins
 from edgeres.targets.runner import AnyBatch, Runner
 from edgeres.targets.session_runner import model_runner
 from edgeres.workflows.bench_pair import BenchPair
@@ -50,22 +59,7 @@ def check_validity(
     suspicious = is_suspicious(outcomes.reference)
     model, diagnosis = pair.reference.model, None
     if suspicious if config.diagnose is None else config.diagnose:
-        with ExitStack() as opened:
-            runner: Runner = AnyBatch(pair.reference.runner, pair.reference.batch)
-            if model is not None and pair.contract.height != pair.contract.width:
-                # Height and width may be exchanged: the network is tried on the other shape too.
-                runner = opened.enter_context(model_runner(model, any_size=True))
-            diagnosis = replace(
-                diagnose(
-                    runner,
-                    dataset,
-                    pair.contract,
-                    names=pair.engine.classes,
-                    probabilities=pair.reference.gives_probabilities,
-                    progress=progress,
-                ),
-                carried=model is None or model.artifact.contract is not None,
-            )
+        diagnosis = _diagnosis(pair, dataset, progress)
     shift, ranges = None, pair.engine.ranges
     few = select(dataset, _RANGE_IMAGES, config.seed)
     # Two halves, so that a shift is known from what sampling other images would change.
@@ -87,3 +81,47 @@ def check_validity(
         range_shift=shift,
         reference_model_sha256=None if model is not None else pair.reference.model_sha256,
     )
+
+
+def _diagnosis(pair: BenchPair, dataset: Dataset, progress: Progress) -> Diagnosis:
+    """Returns what trying the usual mistakes gives, and other networks of the same weights."""
+    model, contract = pair.reference.model, pair.contract
+    probabilities = pair.reference.gives_probabilities
+    with ExitStack() as opened:
+        present: Runner = AnyBatch(pair.reference.runner, pair.reference.batch)
+        runner = present
+        if model is not None and contract.height != contract.width:
+            # Height and width may be exchanged: the network is tried on the other shape too.
+            runner = opened.enter_context(model_runner(model, any_size=True))
+        diagnosis = diagnose(
+            runner,
+            dataset,
+            contract,
+            names=pair.engine.classes,
+            probabilities=probabilities,
+            progress=progress,
+        )
+        if model is None:
+            return diagnosis
+        names = equal_shapes(model.artifact.architecture or "")
+        remedy = f"Export the checkpoint as {' or '.join(names) or 'that architecture'}"
+        others = [
+            OtherNetwork(
+                mistake=f"the network was trained with {what}, and exported as another one",
+                remedy=f"{remedy}, then calibrate and build again.",
+                runner=opened.enter_context(
+                    model_runner(replace(model, content=other.SerializeToString(), proto=other))
+                ),
+            )
+            for what, other in twins(model.proto)
+        ]
+        diagnosis = diagnose_networks(
+            present,
+            others,
+            dataset,
+            contract,
+            diagnosis,
+            probabilities=probabilities,
+            progress=progress,
+        )
+    return replace(diagnosis, carried=model.artifact.contract is not None)

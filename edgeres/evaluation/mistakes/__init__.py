@@ -3,6 +3,7 @@
 Knows runners, labelled images and the contract, and no runtime.
 """
 
+from edgeres.evaluation.mistakes.networks import OtherNetwork, diagnose_networks
 from edgeres.evaluation.mistakes.ranges import RangeShift, range_shift
 from edgeres.evaluation.mistakes.search import diagnose, is_suspicious
 from edgeres.evaluation.mistakes.values import Candidate, Diagnosis, Finding, LabelMapping
@@ -12,8 +13,10 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "LabelMapping",
+    "OtherNetwork",
     "RangeShift",
     "diagnose",
+    "diagnose_networks",
     "is_suspicious",
     "range_shift",
 ]

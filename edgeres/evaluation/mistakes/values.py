@@ -42,6 +42,8 @@ class Candidate:
     """What is wrong with the present one if this is correct; empty for the present one."""
     labels: LabelMapping | None = None
     """None reads the labels as they are."""
+    network_remedy: str = ""
+    """What to do where another network of these weights is the candidate; else empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,10 @@ class Finding:
     """95 % interval of the gain in top-1 accuracy, in percentage points."""
     options: tuple[str, ...]
     """What repairs the preprocessing on the command line; empty where the labels are wrong."""
+    tries: int = 0
+    """Candidates that the p value is corrected for; 0: all findings of the diagnosis."""
+    level: float = LEVEL
+    """p value below which it is proven."""
 
     @property
     def flips(self) -> Mapping[str, int]:
@@ -83,7 +89,7 @@ class Finding:
     @property
     def is_proven(self) -> bool:
         """Whether chance is ruled out as the reason of the gain."""
-        return self.p_value < LEVEL
+        return self.p_value < self.level
 
     @property
     def complexity(self) -> tuple[int, int]:
@@ -137,12 +143,13 @@ class Diagnosis:
                 "more than chance."
             )
         accuracy, (low, high) = named.correct / self.samples, named.gain_ci95_pp
+        tries = named.tries or len(self.findings)
         p_value = "< 1e-6" if named.p_value < 1e-6 else f"= {named.p_value:.1g}"
         sentences = [
             f"Likely mistake: {'; and '.join(named.candidate.mistakes)}.",
             f"With that corrected {named.correct} ({100 * accuracy:.1f} %) of {self.samples} "
             f"images are correct instead of {present}: a gain of {low:.1f} to {high:.1f} pp, "
-            f"p {p_value} (exact McNemar, corrected for {len(self.findings)} tries).",
+            f"p {p_value} (exact McNemar, corrected for {tries} {'try' if tries == 1 else 'tries'}).",
         ]
         if named.confidence - accuracy > OVERCONFIDENT:
             sentences.append(
@@ -151,6 +158,8 @@ class Diagnosis:
             )
         if named.candidate.labels:
             sentences.append(named.candidate.labels.remedy)
+        if named.candidate.network_remedy:
+            sentences.append(named.candidate.network_remedy)
         if options := " ".join(named.options):
             # A contract that the model carries overrides the command line, so it is exported anew.
             sentences.append(
