@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tables import table_by_every_method
 
 from edgeres.calibration.quality import sqnr_db
 from edgeres.core.methods import Method
+from edgeres.core.table import Threshold
 from edgeres.graph_names import free_added_names
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.qdq.network import LOWERING
@@ -32,6 +34,22 @@ def test_the_logits_are_those_of_the_pairs(name: str) -> None:
     """What differs is far below what quantization itself changes."""
     model, x = network(name), images(32, seed=5)
     pairs = lowered(view(model))
+    expected = logits_of(pairs, x, optimized=False)
+    found = logits_of(on_integer_kernels(pairs), x)
+    assert sqnr_db(expected, found) > sqnr_db(logits_of(model, x), expected) + 8
+
+
+@pytest.mark.parametrize("name", ["identity", "max-pooled stem", "bottleneck"])
+def test_what_is_clipped_stays_clipped(name: str) -> None:
+    """Thresholds a third of the right ones: what lies beyond is their largest value, and no more."""
+    model, x = network(name), images(32, seed=5)
+    graph = view(model)
+    table = table_by_every_method(graph, images(16))
+    tensors = {
+        key: replace(seen, thresholds={Method.MSE: Threshold(s8=seen.amax / 3)})
+        for key, seen in table.tensors.items()
+    }
+    pairs = LOWERING.lower(graph, replace(table, tensors=tensors), Method.MSE)
     expected = logits_of(pairs, x, optimized=False)
     found = logits_of(on_integer_kernels(pairs), x)
     assert sqnr_db(expected, found) > sqnr_db(logits_of(model, x), expected) + 8
