@@ -100,11 +100,11 @@ def _check_text(path: Path, model: onnx.ModelProto) -> None:
 
 def _check_order(path: Path, graph: onnx.GraphProto, outside: frozenset[str]) -> None:
     """Checks that each tensor is made once, and before it is read: so there is no cycle."""
-    made = {*outside, ""}
-    made.update(value.name for value in (*graph.input, *graph.initializer))
-    made.update(sparse.values.name for sparse in graph.sparse_initializer)
+    produced = {*outside, ""}
+    produced.update(value.name for value in (*graph.input, *graph.initializer))
+    produced.update(sparse.values.name for sparse in graph.sparse_initializer)
     for node in graph.node:
-        if missing := [name for name in node.input if name not in made]:
+        if missing := [name for name in node.input if name not in produced]:
             raise ArtifactError(
                 f"{path} has the operator {node.op_type} '{node.name}', whose input '{missing[0]}' "
                 "nothing before it makes: the graph has a cycle, a gap, or operators out of "
@@ -112,15 +112,15 @@ def _check_order(path: Path, graph: onnx.GraphProto, outside: frozenset[str]) ->
             )
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _check_order(path, body, frozenset(made))
-        twice = next((name for name in node.output if name and name in made), None)
+                _check_order(path, body, frozenset(produced))
+        twice = next((name for name in node.output if name and name in produced), None)
         if twice is not None or not any(node.output):
             fact = "no output" if twice is None else f"the output '{twice}', which is there already"
             raise ArtifactError(
                 f"{path} has the operator {node.op_type} '{node.name}' with {fact}. {_ADVICE}"
             )
-        made.update(node.output)
-    absent = next((value.name for value in graph.output if value.name not in made), None)
+        produced.update(node.output)
+    absent = next((value.name for value in graph.output if value.name not in produced), None)
     if absent is not None:
         raise ArtifactError(f"{path} has the output '{absent}', which nothing makes. {_ADVICE}")
 

@@ -65,7 +65,7 @@ def measured(
     logits: list[NDArray[np.float32]] = []
     for batch in evaluator.batches:
         fetched = [model.graph.output[0].name, *(cut.tensor for cut in values)]
-        found, *inside = run_session(session, fetched, {_image(model): batch})
+        outputs, *inside = run_session(session, fetched, {_image(model): batch})
         if not logits:
             # How large the values are is known once some are there.
             sizes = [part.nbytes * evaluator.images // len(batch) for part in inside]
@@ -73,7 +73,7 @@ def measured(
             values = {kept[index]: [] for index in chosen}
             inside = [inside[index] for index in chosen]
         # Copies: the arrays' memory is the session's, all of which would stay with them.
-        logits.append(found.copy())
+        logits.append(outputs.copy())
         for parts, part in zip(values.values(), inside, strict=True):
             parts.append(part.copy())
     ratios = sqnr_by_image(evaluator.logits, np.concatenate(logits))

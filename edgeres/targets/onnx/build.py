@@ -56,7 +56,7 @@ def trtexec_lines(
         # A name with a colon stands in quotes, or trtexec takes its end for the shape.
         name = f"'{image.name}'" if ":" in image.name else image.name
         sides = zip(image.shape[1:], contract.shape, strict=True)
-        size = "x".join(str(own or made) for own, made in sides)
+        size = "x".join(str(own or contracted) for own, contracted in sides)
         words += [
             f"--{bound}Shapes={name}:{batch}x{size}"
             for bound, batch in zip(("min", "opt", "max"), config.batch, strict=True)

@@ -109,8 +109,8 @@ class _Kernels:
         self._roundings = {
             str(n.output[0]): _rounding(graph, n) for n in graph.nodes if _is_signed(graph, n)
         }
-        found = (self._convolution(node) for node in graph.nodes if node.op_type == "Conv")
-        self._convolutions = {conv.node.name: conv for conv in found if conv is not None}
+        convolutions = (self._convolution(node) for node in graph.nodes if node.op_type == "Conv")
+        self._convolutions = {conv.node.name: conv for conv in convolutions if conv is not None}
         before = {r.source: r for r in self._roundings.values()}
         # Fused with the rounding behind it where that alone reads the convolution.
         self._rounded = {
