@@ -80,17 +80,17 @@ def diagnose_networks(
     for other in others:
         other_predictions = predictions(other.runner)
         after = np.equal(other_predictions.top1, labels)
-        gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-        low, high = drop_interval(lost, gained, len(after))
+        newly_correct, newly_wrong = int((after & ~before).sum()), int((before & ~after).sum())
+        low, high = drop_interval(newly_wrong, newly_correct, len(after))
         finding = Finding(
             candidate=Candidate(
                 contract=contract, mistakes=(other.mistake,), network_remedy=other.remedy
             ),
             correct=int(after.sum()),
-            newly_correct=gained,
-            newly_wrong=lost,
+            newly_correct=newly_correct,
+            newly_wrong=newly_wrong,
             confidence=float(other_predictions.confidence.mean()),
-            p_value=min(1.0, len(others) * gain_p(gained, lost)),
+            p_value=min(1.0, len(others) * gain_p(newly_correct, newly_wrong)),
             gain_ci95_pp=(100 * low, 100 * high),
             options=(),
             tries=len(others),
