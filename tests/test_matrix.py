@@ -149,9 +149,17 @@ REFUSALS = (
     Refusal(
         command="build-engine",
         when=lambda c: c.precision not in c.of.precisions,
-        begins="ONNX Runtime's CPU has no FP16 convolutions",
+        begins="ONNX Runtime's CPU has no FP",
         code=2,
         instead=lambda c: c._replace(precision=Precision.FP32),
+    ),
+    Refusal(
+        command="build-engine",
+        when=lambda c: c.precision is Precision.FP8 and not c.runs_here and c.target in PORTABLE,
+        begins="--precision fp8 needs compute capability 8.9, 9.0 or later",
+        code=2,
+        instead=lambda c: c._replace(precision=Precision.INT8),
+        here=not HAS_GPU and bool(PORTABLE),
     ),
     Refusal(
         command="build-engine",

@@ -12,10 +12,20 @@ from dataclasses import dataclass
 
 from edgeres.core.precision import Precision
 
-VALUE_BYTES: Mapping[Precision, int] = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
+VALUE_BYTES: Mapping[Precision, int] = {
+    Precision.FP32: 4,
+    Precision.FP16: 2,
+    Precision.INT8: 1,
+    Precision.FP8: 1,
+}
 """Bytes of one weight or activation, by each precision that a whole network can have."""
 
-CHANNEL_BYTES: Mapping[Precision, int] = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 8}
+CHANNEL_BYTES: Mapping[Precision, int] = {
+    Precision.FP32: 4,
+    Precision.FP16: 2,
+    Precision.INT8: 8,
+    Precision.FP8: 8,
+}
 """Bytes that an output channel adds to the weights once batch normalisation is folded: a bias,
 and in INT8 an INT32 bias and an FP32 scale. Source: ONNX QLinearConv, inputs B and w_scale."""
 

@@ -136,6 +136,12 @@ class BuildRequest:
                     else "has no budget to keep: leave --max-drop out, or pass --precision mixed."
                 )
             )
+        # ONNX Runtime drops a ReLU before an FP8 QuantizeLinear, so FP32 floats cannot be evaluated.
+        if self.precision is Precision.FP8 and self.float_layers is not Precision.FP16:
+            raise ConfigError(
+                f"--precision fp8 keeps its other layers in FP16, and --float-layers is "
+                f"{self.float_layers}. Leave --float-layers out, or pass --precision int8."
+            )
         if self.max_drop_pp is not None and not math.isfinite(self.max_drop_pp):
             raise ConfigError(f"--max-drop {self.max_drop_pp} is no limit; expected a number.")
         if self.input_size is not None:

@@ -30,9 +30,19 @@ class Threshold:
     """For the signed grid of 127 steps on each side of zero; scale = s8 / 127."""
     u8: float | None = None
     """For the unsigned grid of 255 steps; scale = u8 / 255. None for a tensor with a sign."""
+    e4m3: float | None = None
+    """For FP8; scale = e4m3 / 448. None in a table of an earlier edgeres."""
+
+    def scaled(self, factor: float) -> Threshold:
+        """Returns the threshold of values that are `factor` times as large."""
+        return Threshold(
+            s8=self.s8 * factor,
+            u8=None if self.u8 is None else self.u8 * factor,
+            e4m3=None if self.e4m3 is None else self.e4m3 * factor,
+        )
 
     def __post_init__(self) -> None:
-        for amax in (self.s8, self.u8):
+        for amax in (self.s8, self.u8, self.e4m3):
             # The comparison is false for NaN. A scale beyond float32 would become infinite in ONNX.
             if amax is not None and not 0 <= amax <= _LARGEST_FLOAT32:
                 raise ValueError(f"threshold {amax}, expected 0 to {_LARGEST_FLOAT32:.5g}")

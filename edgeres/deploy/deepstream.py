@@ -35,7 +35,13 @@ KEYS = frozenset(
 """Keys of `[property]` that are written here, each in nvinfer's parser; others it only prints."""
 
 _COLORS = {Color.RGB: 0, Color.BGR: 1, Color.GRAY: 2}
-_MODES = {Precision.FP32: 0, Precision.INT8: 1, Precision.MIXED: 1, Precision.FP16: 2}
+_MODES = {
+    Precision.FP32: 0,
+    Precision.INT8: 1,
+    Precision.MIXED: 1,
+    Precision.FP16: 2,
+    Precision.FP8: 2,
+}
 _FILTERS = {Interpolation.NEAREST: 0, Interpolation.BILINEAR: 1}
 
 

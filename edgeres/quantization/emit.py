@@ -38,6 +38,11 @@ class Emitter:
             self._initializers[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
+    def stored(self, tensor: onnx.TensorProto) -> str:
+        """Adds an initializer of a type that NumPy lacks, and returns its name."""
+        self._initializers[tensor.name] = tensor
+        return str(tensor.name)
+
     def shape(self, *dims: int) -> str:
         """Adds the target shape of a Reshape and returns its name; 0 keeps a dimension."""
         return self.constant("shape/" + "x".join(map(str, dims)), np.array(dims, np.int64))

@@ -45,10 +45,10 @@ class Placement:
     joint: frozenset[str] = frozenset()
     """Names of the convolutions whose weight shares a grid with another one's."""
 
-    def with_floats(self, precision: Precision) -> Placement:
-        """Returns the placement with `precision` for the layers that are not INT8."""
+    def with_precisions(self, quantized: Precision, floats: Precision) -> Placement:
+        """Returns the placement with these precisions for layers on a grid, and for the others."""
         layers = (
-            layer if layer.precision is Precision.INT8 else replace(layer, precision=precision)
+            replace(layer, precision=quantized if layer.precision is Precision.INT8 else floats)
             for layer in self.layers
         )
         return replace(self, layers=tuple(layers))

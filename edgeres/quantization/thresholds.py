@@ -15,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.methods import Method
-from edgeres.core.table import Threshold
-from edgeres.quantization.grids import INT8, UINT8, Grid
+from edgeres.core.table import CalibrationTable, Threshold
+from edgeres.errors import ArtifactError
+from edgeres.quantization.grids import E4M3, INT8, UINT8, Grid
 
 SEARCH_BINS = 2048
 """Bins over [0, amax] in the entropy and mse searches. Source: Migacz 2017, 8-bit Inference
 with TensorRT, slide 38."""
 
 _MSE_CANDIDATES = 192
+_FLOAT_STRIDE = 8
+"""One in so many of these candidates is tried for a grid of floating-point numbers."""
+
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -71,7 +75,8 @@ def thresholds(
     at_percentile = percentile_amax(distribution, percentile)
 
     def threshold(amax: Callable[[Grid], float]) -> Threshold:
-        return Threshold(s8=amax(INT8), u8=None if signed else amax(UINT8))
+        u8 = None if signed else amax(UINT8)
+        return Threshold(s8=amax(INT8), u8=u8, e4m3=amax(E4M3))
 
     return {
         Method.MAX: threshold(lambda _: distribution.amax),
@@ -79,6 +84,22 @@ def thresholds(
         Method.ENTROPY: threshold(partial(entropy_amax, distribution)),
         Method.MSE: threshold(partial(mse_amax, distribution)),
     }
+
+
+def threshold_of(table: CalibrationTable, tensor: str, method: Method | None, grid: Grid) -> float:
+    """Returns the threshold of a tensor for a grid.
+
+    Raises:
+        ArtifactError: the table lacks the tensor, or was made before FP8.
+    """
+    threshold = table.threshold(tensor, method)
+    amax = {INT8: threshold.s8, UINT8: threshold.u8, E4M3: threshold.e4m3}[grid]
+    if amax is None:
+        raise ArtifactError(
+            f"The calibration table has no {grid.precision} threshold of '{tensor}': an earlier "
+            "edgeres wrote it. Run calibrate again."
+        )
+    return amax
 
 
 def percentile_amax(distribution: Distribution, percentile: float) -> float:
@@ -112,8 +133,8 @@ def entropy_amax(distribution: Distribution, grid: Grid) -> float:
     if distribution.amax == 0 or not counts.any():
         return distribution.amax
     # Fewer bins than groups cannot be merged, so the search begins at one bin a group.
-    candidates = np.arange(grid.qmax + 1, len(counts) + 1)
-    best = candidates[int(np.argmin(_divergences(counts, candidates, grid.qmax + 1)))]
+    candidates = np.arange(len(grid.fractions) - 1, len(counts) + 1)
+    best = candidates[int(np.argmin(_divergences(counts, candidates, grid)))]
     return float(min(distribution.amax, best * width))
 
 
@@ -127,7 +148,10 @@ def mse_amax(distribution: Distribution, grid: Grid) -> float:
     if distribution.amax == 0 or not counts.any():
         return distribution.amax
     centres = (np.arange(len(counts)) + 0.5) * width
-    candidates = distribution.amax * np.arange(1, _MSE_CANDIDATES + 1) / _MSE_CANDIDATES
+    # Numbers whose step grows with them err alike at most scales: fewer are as good.
+    stride = 1 if grid.mantissa_bits is None else _FLOAT_STRIDE
+    fractions = np.arange(stride, _MSE_CANDIDATES + 1, stride) / _MSE_CANDIDATES
+    candidates = distribution.amax * fractions
     errors = []
     for scale in candidates / grid.qmax:
         restored = grid.nearest(centres / scale) * scale
@@ -152,7 +176,7 @@ def rebinned(distribution: Distribution, bins: int) -> tuple[NDArray[np.float64]
 
 
 def _divergences(
-    counts: NDArray[np.float64], candidates: NDArray[np.int64], groups: int
+    counts: NDArray[np.float64], candidates: NDArray[np.int64], grid: Grid
 ) -> NDArray[np.float64]:
     """Returns KL(P || Q) of each candidate number of bins, infinite where Q cannot explain P.
 
@@ -164,8 +188,13 @@ def _divergences(
     inside = total[candidates]
     outliers = total[-1] - inside
     last = counts[candidates - 1]
-    # Group k of i bins covers [k * i // groups, (k + 1) * i // groups): sizes differ by one at most.
-    edges = candidates[:, None] * np.arange(groups + 1) // groups
+    # Group k of i bins covers what is rounded to the grid's number k. On integers that is
+    # [k * i // groups, (k + 1) * i // groups): sizes differ by one at most.
+    if grid.mantissa_bits is None:
+        groups = grid.qmax + 1
+        edges = candidates[:, None] * np.arange(groups + 1) // groups
+    else:
+        edges = np.floor(candidates[:, None] * grid.fractions).astype(np.int64)
     sums = np.diff(total[edges], axis=1)
     spread = sums / np.maximum(np.diff(filled[edges], axis=1), 1)
     log_spread = np.log(np.maximum(spread, _TINY))

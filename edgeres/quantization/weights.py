@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.quantization.grids import INT8
+from edgeres.quantization.grids import INT8, Grid
 
 _FRACTIONS = np.arange(256, 231, -1, dtype=np.float32) / 256
 """Fractions of a channel's largest magnitude a that the mse search tries: 1 to 0.9.
@@ -100,11 +100,11 @@ def by_channel(values: NDArray[np.float32], ndim: int, axis: int = 0) -> NDArray
     return values.reshape([-1 if i == axis else 1 for i in range(ndim)])
 
 
-def weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Returns amax / 127 of each channel along `axis`, shape (channels,)."""
+def weight_scales(weight: NDArray[np.float32], axis: int, grid: Grid = INT8) -> NDArray[np.float32]:
+    """Returns amax / qmax of each channel along `axis`, shape (channels,)."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     amax = np.abs(weight).max(axis=others)
-    return np.array([INT8.scale_from_amax(float(a)) for a in amax], np.float32)
+    return np.array([grid.scale_from_amax(float(a)) for a in amax], np.float32)
 
 
 def mse_weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -172,7 +172,7 @@ def test_commands_and_choices_complete() -> None:
     """Names of commands, options and the values of a choice."""
     assert completed("edgeres", "bui") == ["build-engine"]
     assert completed("edgeres", "bench", "--max") == ["--max-drop", "--max-slowdown"]
-    assert completed("edgeres", "build-engine", "a", "--precision", "f") == ["fp32", "fp16"]
+    assert completed("edgeres", "build-engine", "a", "--precision", "f") == ["fp32", "fp16", "fp8"]
 
 
 def test_the_completion_script_of_bash() -> None:

@@ -78,7 +78,7 @@ def test_both_placements_find_their_ranges_in_one_table(name: str) -> None:
 def test_float_layers_take_the_requested_precision() -> None:
     """FP16 around INT8 renames what is float and nothing else."""
     graph = view(network("identity"))
-    placement = place_for_tensorrt(graph).with_floats(Precision.FP16)
+    placement = place_for_tensorrt(graph).with_precisions(Precision.INT8, Precision.FP16)
     found = {layer.op_type: layer.precision for layer in placement.layers}
     assert found == {
         "Conv": Precision.INT8,

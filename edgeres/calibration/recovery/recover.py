@@ -33,7 +33,7 @@ from edgeres.calibration.recovery.replay import ReplayPair, float_replay, quanti
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Corrected, LayerError, Recovery
 from edgeres.core.requests import CalibrationRequest
-from edgeres.core.table import CalibrationTable, Threshold
+from edgeres.core.table import CalibrationTable
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.installation import install_hint
 from edgeres.onnx_file import LoadedModel
@@ -178,9 +178,7 @@ def _equalized(
         if auto is not None:
             # Method auto's search is not repeated: it keeps the same fraction of the new extreme.
             share = new.amax / old.amax if old.amax else 0.0
-            u8 = None if auto.u8 is None else auto.u8 * share
-            scaled = Threshold(s8=auto.s8 * share, u8=u8)
-            new = replace(new, thresholds={**new.thresholds, Method.AUTO: scaled})
+            new = replace(new, thresholds={**new.thresholds, Method.AUTO: auto.scaled(share)})
         tensors[name] = new
     equalized = replace(table, tensors=tensors)
     lowering, quality = simulated_target().lowering(), trained.evaluator.quality

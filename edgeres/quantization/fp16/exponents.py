@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx.numpy_helper import from_array, to_array
 
-from edgeres.core.table import CalibrationTable, TensorRange, Threshold
+from edgeres.core.table import CalibrationTable, TensorRange
 from edgeres.quantization.fp16.typed import LARGEST_FP16, LEAST_NORMAL_FP16, SMALLEST_FP16
 from edgeres.quantization.graph import Graph, is_pass_through, view
 
@@ -167,10 +167,7 @@ def scaled_table(
     """Returns the ranges of a network that was `scaled`."""
 
     def times(observed: TensorRange, factor: float) -> TensorRange:
-        thresholds = {
-            method: Threshold(s8=t.s8 * factor, u8=None if t.u8 is None else t.u8 * factor)
-            for method, t in observed.thresholds.items()
-        }
+        thresholds = {method: t.scaled(factor) for method, t in observed.thresholds.items()}
         return replace(observed, amax=observed.amax * factor, thresholds=thresholds)
 
     tensors = {

@@ -36,8 +36,9 @@ from edgeres.quantization.fp16.typed import (
     half_scale,
 )
 from edgeres.quantization.graph import Graph, attribute
-from edgeres.quantization.grids import INT8
+from edgeres.quantization.grids import INT8, Grid
 from edgeres.quantization.placement import Placement
+from edgeres.quantization.thresholds import threshold_of
 from edgeres.quantization.weights import by_channel, weight_scales
 
 _LOG = logging.getLogger("edgeres.quantization")
@@ -50,7 +51,7 @@ _LEAST_WEIGHT_DB = 20.0
 """Signal-to-noise ratio of a layer's weights under which FP16 has cost the layer."""
 
 _COST_DB = 3.0
-"""What FP16 has to take of that ratio, so that it is FP16's fault and not INT8's."""
+"""What FP16 has to take of that ratio, so that it is FP16's fault and not the grid's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +85,7 @@ def fit_fp16(
     method: Method | None = None,
     *,
     placement: Placement | None = None,
+    grid: Grid = INT8,
     path: Path,
 ) -> Fitted:
     """Returns a network of the same function whose float parts FP16 holds.
@@ -93,7 +95,8 @@ def fit_fp16(
         table: whose extremes bound the activations; None leaves them unchecked, moves nothing, and
             logs so.
         method: which of its thresholds the scales come from; None takes its own.
-        placement: what is INT8; its scales count and its weights do not. None: nothing.
+        placement: what is on `grid`; its scales count and its weights do not. None: nothing.
+        grid: INT8, or E4M3.
         path: of the model, for messages.
 
     Raises:
@@ -110,13 +113,13 @@ def fit_fp16(
         )
     else:
         groups = tied_groups(graph)
-        chosen = choose_exponents(groups, _numbers(graph, groups, table, method, placement))
+        chosen = choose_exponents(groups, _numbers(graph, groups, table, method, placement, grid))
         exponents = {name: chosen[group] for name, group in groups.of.items() if chosen[group]}
         if exponents:
             graph = scaled(graph, groups, chosen)
             table = scaled_table(table, groups, chosen)
     option = "--precision fp32" if placement is None else "--float-layers fp32"
-    beyond = list(overflows(graph, table, method, placement))
+    beyond = list(overflows(graph, table, method, placement, grid))
     if beyond:
         raise QuantizationError(
             f"{len(beyond)} values of {path} overflow FP16, whose largest number is "
@@ -125,7 +128,7 @@ def fit_fp16(
         )
     layers, costly = [], []
     for node in graph.nodes:
-        layer, reasons = _loss(graph, table, node, placement, exponents)
+        layer, reasons = _loss(graph, table, node, placement, grid, exponents)
         costly += reasons
         if layer != Fp16Layer(name=node.name):
             layers.append(layer)
@@ -149,12 +152,13 @@ def overflows(
     table: CalibrationTable | None,
     method: Method | None = None,
     placement: Placement | None = None,
+    grid: Grid = INT8,
 ) -> Iterator[Extreme]:
     """Yields every value that FP16 cannot hold: constants and scales, then activations."""
     # A NaN is beyond FP16 too, so the comparison is the negated one.
     return (
         each
-        for each in _extremes(graph, table, method, placement)
+        for each in _extremes(graph, table, method, placement, grid)
         if not each.largest <= LARGEST_FP16
     )
 
@@ -164,6 +168,7 @@ def _extremes(
     table: CalibrationTable | None,
     method: Method | None,
     placement: Placement | None,
+    grid: Grid,
 ) -> Iterator[Extreme]:
     """Yields the largest magnitude of everything that will be typed FP16."""
     for node in graph.nodes:
@@ -172,15 +177,15 @@ def _extremes(
             if value is None or value.dtype != np.float32:
                 continue
             kind = "weight or bias"
-            # A weight on INT8 is an integer in the file; its scales are what FP16 has to hold.
+            # A weight on a grid is no float in the file; its scales are what FP16 has to hold.
             if placement is not None and index == 1 and node.name in placement.weighted:
-                kind, value = "weight scale", weight_scales(value, axis=0)
+                kind, value = "weight scale", weight_scales(value, 0, grid)
             yield Extreme(node.name, kind, name, float(np.abs(value).max(initial=0.0)))
     if table is None:
         return
     for edge in () if placement is None else placement.edges:
-        threshold = table.threshold(graph.root(edge.tensor), method)
-        scale = float(INT8.scale_from_amax(threshold.s8))
+        amax = threshold_of(table, graph.root(edge.tensor), method, grid)
+        scale = float(grid.scale_from_amax(amax))
         yield Extreme(edge.node, "activation scale", edge.tensor, scale)
     for name, observed in table.tensors.items():
         producer = graph.producers.get(name)
@@ -194,6 +199,7 @@ def _numbers(
     table: CalibrationTable,
     method: Method | None,
     placement: Placement | None,
+    grid: Grid,
 ) -> Iterator[Numbers]:
     """Yields what FP16 has to hold, by the groups whose exponents scale it."""
     for node in (n for n in graph.nodes if n.op_type in LINEAR):
@@ -204,7 +210,7 @@ def _numbers(
         largest = _largest_by_channel(node, weight).astype(np.float64)
         levels = INT8.qmax
         if placement is not None and node.name in placement.weighted:
-            largest, levels = largest / INT8.qmax, 1
+            largest, levels = largest / grid.qmax, 1
         yield Numbers(values=largest[largest > 0], reads=reads, writes=writes, levels=levels)
         for name in node.input[2:]:
             bias = np.abs(np.asarray(graph.constant(name), np.float64)).max(initial=0.0)
@@ -213,10 +219,13 @@ def _numbers(
     for name, observed in table.tensors.items():
         if name not in groups.of or observed.amax == 0:
             continue
-        step = table.threshold(name, method).s8 if name in quantized else observed.amax
+        on_grid = name in quantized
+        amax = threshold_of(table, name, method, grid) if on_grid else observed.amax
         group = groups.of[name]
         yield Numbers(values=np.array([observed.amax]), writes=group, levels=0)
-        yield Numbers(values=np.array([step or 1.0]), writes=group, levels=INT8.qmax)
+        yield Numbers(
+            values=np.array([amax or 1.0]), writes=group, levels=(grid if on_grid else INT8).qmax
+        )
 
 
 def _largest_by_channel(node: onnx.NodeProto, weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -232,6 +241,7 @@ def _loss(
     table: CalibrationTable | None,
     node: onnx.NodeProto,
     placement: Placement | None,
+    grid: Grid,
     exponents: Mapping[str, int],
 ) -> tuple[Fp16Layer, list[str]]:
     """Returns what FP16 takes of a layer, and a sentence for all that costs accuracy."""
@@ -239,8 +249,11 @@ def _loss(
     layer = Fp16Layer(name=node.name, exponent=exponents.get(output, 0))
     weight = graph.constant(node.input[1]) if node.op_type in LINEAR else None
     if weight is not None:
-        is_int8 = placement is not None and node.name in placement.weighted
-        layer, reason = (_scale_loss if is_int8 else _weight_loss)(layer, node, weight)
+        is_low = placement is not None and node.name in placement.weighted
+        if is_low:
+            layer, reason = _scale_loss(layer, node, weight, grid)
+        else:
+            layer, reason = _weight_loss(layer, node, weight)
         costly += [reason] if reason else []
     after = graph.only_consumer(output)
     result = after.output[0] if after is not None and after.op_type == "Relu" else output
@@ -256,24 +269,26 @@ def _loss(
 
 
 def _scale_loss(
-    layer: Fp16Layer, node: onnx.NodeProto, weight: NDArray[np.float32]
+    layer: Fp16Layer, node: onnx.NodeProto, weight: NDArray[np.float32], grid: Grid = INT8
 ) -> tuple[Fp16Layer, str]:
-    """Returns what an INT8 weight loses by its scales, and how where that costs accuracy."""
-    largest, scales = _largest_by_channel(node, weight), weight_scales(weight, axis=0)
+    """Returns what a weight on a grid loses by its scales, and how where that costs accuracy."""
+    largest, scales = _largest_by_channel(node, weight), weight_scales(weight, 0, grid)
     halves = np.asarray(half_scale(scales), np.float32)
     # A channel of zeros has a scale, and nothing to lose.
     alive = largest > 0
     steps = by_channel(halves, weight.ndim)
-    levels = (largest / halves)[alive].min(initial=INT8.qmax)
+    fraction = (largest / (halves * grid.qmax))[alive].min(initial=1.0)
+    # Beyond it a value is more than half a step above the largest number.
+    limit = grid.qmax + (0.5 if grid.mantissa_bits is None else 16.0)
     lossy = replace(
         layer,
         subnormal=int(np.count_nonzero(alive & (scales < LEAST_NORMAL_FP16))),
-        levels=round(float(levels)),
-        clipped=int(np.count_nonzero(np.abs(weight) > (INT8.qmax + 0.5) * steps)),
+        levels=round(INT8.qmax * float(fraction)),
+        clipped=int(np.count_nonzero(np.abs(weight) > limit * steps)),
     )
-    half_db = _sqnr_db(weight, steps)
-    limit_db = min(_LEAST_WEIGHT_DB, _sqnr_db(weight, by_channel(scales, weight.ndim)) - _COST_DB)
-    return lossy, _costly(node, half_db) if half_db < limit_db else ""
+    half_db = _grid_db(weight, steps, grid)
+    limit_db = _grid_db(weight, by_channel(scales, weight.ndim), grid) - _COST_DB
+    return lossy, _costly(node, half_db) if half_db < min(_LEAST_WEIGHT_DB, limit_db) else ""
 
 
 def _weight_loss(
@@ -292,8 +307,8 @@ def _costly(node: onnx.NodeProto, half_db: float) -> str:
     return f"{node.name}: weights '{node.input[1]}' keep {half_db:.1f} dB"
 
 
-def _sqnr_db(weight: NDArray[np.float32], steps: NDArray[np.float32]) -> float:
-    return _db(weight, INT8.nearest(weight / steps) * steps)
+def _grid_db(weight: NDArray[np.float32], steps: NDArray[np.float32], grid: Grid) -> float:
+    return _db(weight, grid.nearest(weight / steps) * steps)
 
 
 def _db(exact: NDArray[np.float32], rounded: NDArray[np.float32]) -> float:

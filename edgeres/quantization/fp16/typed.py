@@ -61,6 +61,16 @@ def half_scale(scale: NDArray[np.float32] | np.float32) -> NDArray[np.float32] |
     return rounded
 
 
+def at_opset(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
+    """Returns the model with the opset of typed Q/DQ or a later one of its own."""
+    if opset_of(model) >= least:
+        return model
+    raised = onnx.version_converter.convert_version(model, least)
+    # The converter raises the opset alone; the checker wants an IR that knows it.
+    raised.ir_version = _QDQ_IR_VERSION
+    return raised
+
+
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with every FP32 initializer in FP16 and Casts at input and output.
 
@@ -68,10 +78,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         QuantizationError: weights, biases or scales overflow FP16; the message names them all.
     """
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    if quantized and opset_of(model) < QDQ_OPSET:
-        model = onnx.version_converter.convert_version(model, QDQ_OPSET)
-        # The converter raises the opset alone; the checker wants an IR that knows it.
-        model.ir_version = _QDQ_IR_VERSION
+    if quantized:
+        model = at_opset(model, QDQ_OPSET)
     typed = normalized(model)
     graph = typed.graph
     floats = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT]

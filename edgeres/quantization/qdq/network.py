@@ -11,8 +11,9 @@ from edgeres.core.requests import BuildRequest
 from edgeres.core.table import CalibrationTable
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.quantization.fp16.fit import fit_fp16
-from edgeres.quantization.fp16.typed import to_fp16
+from edgeres.quantization.fp16.typed import QDQ_OPSET, at_opset, to_fp16
 from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.grids import E4M3, INT8, Grid
 from edgeres.quantization.lowering import (
     ALL_INTEGER,
     Lowering,
@@ -21,8 +22,8 @@ from edgeres.quantization.lowering import (
     warn_of_unused_recovery,
 )
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
-from edgeres.quantization.qdq.placement import place_for_tensorrt
-from edgeres.quantization.recovered import recovered
+from edgeres.quantization.qdq.placement import fp8_graph, place_for_tensorrt
+from edgeres.quantization.recovered import equalized_parameters, recovered, with_parameters
 
 
 def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
@@ -41,45 +42,63 @@ def quantize_for_tensorrt(
     table: CalibrationTable,
     method: Method | None = None,
     *,
+    grid: Grid = INT8,
     floats: Precision = Precision.FP32,
     typed: bool = True,
     mix: Mix = ALL_INTEGER,
 ) -> LoweredNetwork:
-    """Returns the INT8 network with TensorRT's placement.
+    """Returns the INT8 or FP8 network with TensorRT's placement.
 
     Args:
         model: the FP32 file.
         table: its thresholds.
         method: which of them; None takes the table's.
-        floats: precision of what is not INT8, FP32 or FP16.
+        grid: of what is quantized, INT8 or E4M3.
+        floats: precision of the rest, FP32 or FP16.
         typed: whether the network's types are these; False leaves them FP32, for a builder that
             chooses FP16 itself.
         mix: what to keep in float.
 
     Raises:
         ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
-        QuantizationError: FP16 cannot hold a value, or loses too much of a layer.
+        QuantizationError: FP16 cannot hold a value, or loses too much of a layer; FP8 for a
+            grouped network.
     """
     graph = view(model.proto).keeping(mix.kept)
-    warn_of_unused_recovery(table, method)
-    placement = place_for_tensorrt(graph)
-    graph = recovered(graph, table, placement, LOWERING.name, method)
+    if grid is E4M3:
+        graph = fp8_graph(view(at_opset(model.proto, QDQ_OPSET)).keeping(mix.kept))
+        placement = place_for_tensorrt(graph)
+        graph = _equalized(graph, table)
+    else:
+        warn_of_unused_recovery(table, method)
+        placement = place_for_tensorrt(graph)
+        graph = recovered(graph, table, placement, LOWERING.name, method)
     scales = table
     losses: tuple[Fp16Layer, ...] = ()
     if floats is Precision.FP16:
-        fitted = fit_fp16(graph, table, method, placement=placement, path=model.artifact.path)
+        fitted = fit_fp16(
+            graph, table, method, placement=placement, grid=grid, path=model.artifact.path
+        )
         graph, scales, losses = fitted.graph, fitted.table or table, fitted.layers
     half = floats is Precision.FP16 and typed
-    lowered = lower_for_tensorrt(graph, placement, scales, method, fp16_scales=half)
+    lowered = lower_for_tensorrt(graph, placement, scales, method, grid=grid, fp16_scales=half)
+    layers = placement.with_precisions(grid.precision, floats if typed else Precision.FP32).layers
     return LoweredNetwork(
         model=to_fp16(lowered) if half else lowered,
         source=model.artifact,
-        layers=placement.with_floats(floats if typed else Precision.FP32).layers,
+        layers=layers,
         table=table,
         method=method or table.method,
         search=mix.search,
         fp16=losses,
     )
+
+
+def _equalized(graph: Graph, table: CalibrationTable) -> Graph:
+    """Returns the network that a table's ranges belong to; the rest of a recovery is INT8's."""
+    if table.recovery is None:
+        return graph
+    return with_parameters(graph, equalized_parameters(graph, table.recovery.equalization))
 
 
 def requested_network(
@@ -108,4 +127,7 @@ def requested_network(
     floats = request.float_precision
     if table is None or not request.is_quantized:
         return float_network(model, floats, table, typed=typed)
-    return quantize_for_tensorrt(model, table, method, floats=floats, typed=typed, mix=mix)
+    grid = E4M3 if request.precision is Precision.FP8 else INT8
+    return quantize_for_tensorrt(
+        model, table, method, grid=grid, floats=floats, typed=typed, mix=mix
+    )

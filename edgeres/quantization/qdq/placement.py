@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import onnx
 
-from edgeres.quantization.graph import Graph
+from edgeres.errors import QuantizationError
+from edgeres.quantization.graph import Graph, attribute
 from edgeres.quantization.placement import (
     LAYER_OPS,
     Edge,
@@ -18,6 +19,8 @@ from edgeres.quantization.placement import (
     placed_layer,
     refusal,
 )
+
+FIRST_REASON = "it reads the image, and FP8 has no kernel for so few channels"
 
 _FLOAT = {
     "MaxPool": "commutes with the quantization behind it: TensorRT moves it before the pool",
@@ -43,6 +46,26 @@ def place_for_tensorrt(graph: Graph) -> Placement:
             if n.op_type in LAYER_OPS
         ),
     )
+
+
+def fp8_graph(graph: Graph) -> Graph:
+    """Returns the graph with what FP8 leaves in float kept: the first convolutions.
+
+    Source: NVIDIA/TensorRT issues 3987, a first convolution has no FP8 kernel, and 4524, grouped
+    ones none that is fast.
+
+    Raises:
+        QuantizationError: the network has grouped convolutions.
+    """
+    convolutions = [n for n in graph.nodes if n.op_type == "Conv"]
+    grouped = [n.name for n in convolutions if attribute(n, "group") not in (None, 1)]
+    if grouped:
+        raise QuantizationError(
+            f"{len(grouped)} of {len(convolutions)} convolutions are grouped (first: {grouped[0]}), "
+            "and FP8 has no fast kernel for these. Build with --precision int8 or fp16."
+        )
+    first = (n.name for n in convolutions if graph.root(n.input[0]) == graph.input)
+    return graph.keeping({**dict.fromkeys(first, FIRST_REASON), **graph.kept})
 
 
 def shortcut_index(graph: Graph, add: onnx.NodeProto) -> int:

@@ -45,9 +45,10 @@ class OnnxRuntimeTarget(Target):
                 f"--compute-capability {request.compute_capability} needs --target tensorrt-rtx; "
                 f"{self.name} builds for the machine that it runs on."
             )
-        if request.precision is Precision.FP16:
+        if request.precision not in self.precisions:
             raise ConfigError(
-                "ONNX Runtime's CPU has no FP16 convolutions: an fp16 engine would run in FP32. "
+                f"ONNX Runtime's CPU has no {request.precision.upper()} convolutions: an "
+                f"{request.precision} engine would run in FP32. "
                 "Use --precision fp32 or int8, or --target tensorrt."
             )
         if request.input_size is not None:

@@ -32,6 +32,7 @@ from edgeres.targets.tensorrt.builder_config import (
     check_features,
     set_options,
 )
+from edgeres.targets.tensorrt.fp8 import check_fp8_capability
 from edgeres.targets.tensorrt.inspector import audit_of_inspector
 from edgeres.targets.tensorrt.logger import TensorRTLog, captured_log
 from edgeres.targets.tensorrt.module import TENSORRT, TENSORRT_RTX, load_backend
@@ -66,6 +67,7 @@ def build(
     trt = load_backend(config.target)
     check_features(trt, config)
     device = _device(config)
+    check_fp8_capability(config, None if device is None else device.compute_capability)
     if config.options.sparsity:
         check_sparsity(network.model)
     with captured_log(trt) as log:

@@ -25,6 +25,7 @@ _JOINED = re.compile(r" \+ | \|\| ")
 _TYPE_KEYS = ("Format/Datatype", "DataType", "Datatype", "Format")
 
 _TYPES = (
+    (re.compile(r"fp8|e4m3", re.IGNORECASE), Precision.FP8),
     (re.compile(r"int8", re.IGNORECASE), Precision.INT8),
     (re.compile(r"fp16|half", re.IGNORECASE), Precision.FP16),
     (re.compile(r"\b(fp32|float)\b", re.IGNORECASE), Precision.FP32),
@@ -32,6 +33,7 @@ _TYPES = (
 """How the inspector spells a type, in formats, in DataType and in Weights."""
 
 _TACTICS = (
+    (re.compile(r"e4m3|fp8"), Precision.FP8),
     (re.compile(r"i8i8|i8i32|int8|imma"), Precision.INT8),
     (re.compile(r"f16f16|h16816|h1688|h884|hmma"), Precision.FP16),
     (re.compile(r"f32f32|s1688|sgemm|scudnn"), Precision.FP32),

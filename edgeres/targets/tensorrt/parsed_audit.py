@@ -70,6 +70,9 @@ def _precision(trt: Any, layer: Any, producers: Mapping[str, Any]) -> Precision 
     sources = [producers[t.name].type if t.name in producers else None for t in operands]
     integer = {dequantize} if layer.type == convolution else {dequantize, convolution}
     if len(sources) == 2 and dequantize in sources and integer.issuperset(sources):
-        return Precision.INT8
+        pair = next(producers[t.name] for t in operands if producers[t.name].type == dequantize)
+        stored = [pair.get_input(index).dtype for index in range(min(pair.num_inputs, 1))]
+        is_fp8 = bool(stored) and stored[0] == getattr(trt.DataType, "FP8", None)
+        return Precision.FP8 if is_fp8 else Precision.INT8
     floats = {trt.DataType.FLOAT: Precision.FP32, trt.DataType.HALF: Precision.FP16}
     return floats.get(layer.get_output(0).dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,11 +41,15 @@ class TensorRTTarget(Target):
         return is_installed(self.module)
 
     def check_request(self, request: BuildRequest) -> None:
+        from edgeres.targets.tensorrt.fp8 import check_fp8_capability
+
         if request.compute_capability is not None and self.name != TENSORRT_RTX:
             raise ConfigError(
                 f"--compute-capability {request.compute_capability} needs --target {TENSORRT_RTX}; "
                 f"{self.name} builds for the machine that it runs on."
             )
+        if re.fullmatch(r"\d+\.\d+", request.compute_capability or ""):
+            check_fp8_capability(request, request.compute_capability)
 
     def check_builder(self) -> None:
         from edgeres.targets.tensorrt.module import load_backend
@@ -65,10 +70,13 @@ class TensorRTTarget(Target):
         mix: Mix,
     ) -> LoweredNetwork:
         from edgeres.quantization.qdq.network import requested_network
+        from edgeres.targets.tensorrt.fp8 import check_fp8
         from edgeres.targets.tensorrt.module import is_strongly_typed, load_backend
 
         # Before TensorRT 10.0 types stay FP32, and the builder chooses FP16 where it is allowed to.
-        typed = is_strongly_typed(load_backend(self.name))
+        trt = load_backend(self.name)
+        check_fp8(trt, request)
+        typed = is_strongly_typed(trt)
         return requested_network(model, request, table, method, mix, typed=typed)
 
     def build(

@@ -1,0 +1,194 @@
+"""FP8 (E4M3): its numbers are ml_dtypes' own, and its networks are computed as ONNX computes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import FOLDED, images, network
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from tables import table_by_every_method
+
+from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildRequest
+from edgeres.core.table import CalibrationTable, Threshold
+from edgeres.errors import ArtifactError, ConfigError, QuantizationError
+from edgeres.onnx_file import LoadedModel, load_onnx
+from edgeres.quantization.graph import view
+from edgeres.quantization.grids import E4M3, INT8, e4m3_codes, positive_e4m3
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
+from edgeres.quantization.thresholds import Distribution, entropy_amax, mse_amax
+from edgeres.session import open_session, run_session
+from edgeres.targets.session_runner import network_runner
+
+Array = NDArray[np.float32]
+
+
+def by_ml_dtypes(values: Array) -> Array:
+    """Returns values rounded to E4M3 by ml_dtypes, saturated first: beyond 464 it gives NaN."""
+    rounded: Array = values.clip(-448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    return rounded
+
+
+def loaded(name: str, folder: Path) -> tuple[LoadedModel, CalibrationTable]:
+    """Returns a tiny network and its table by every method."""
+    onnx.save(network(name), folder / "m.onnx")
+    model = load_onnx(folder / "m.onnx")
+    table = table_by_every_method(view(model.proto), images(8))
+    return model, replace(table, model_sha256=model.artifact.sha256)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.floats(-600, 600, width=32))
+def test_a_value_is_rounded_as_ml_dtypes_rounds_it(value: float) -> None:
+    """Normal, subnormal, ties, beyond 448 and zero."""
+    values = np.array([value, value * 2**-12, value * 2**-16], np.float32)
+    assert E4M3.nearest(values).tolist() == by_ml_dtypes(values).tolist()
+
+
+def test_every_number_and_every_tie_is_exact() -> None:
+    """All 127 numbers from zero on are their own, and each middle goes to the even one."""
+    positive = positive_e4m3().astype(np.float32)
+    codes = np.arange(127, dtype=np.uint8)
+    assert (positive == codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32)).all()
+    middles: Array = (positive[1:] + positive[:-1]) / np.float32(2)
+    assert (E4M3.nearest(middles) == by_ml_dtypes(middles)).all()
+    signed = np.concatenate([positive, -positive[1:]])
+    assert (e4m3_codes(signed).view(ml_dtypes.float8_e4m3fn).astype(np.float32) == signed).all()
+
+
+def test_every_half_of_float32s_is_rounded_alike() -> None:
+    """A million values over all exponents, in either width of float."""
+    random = np.random.default_rng(0)
+    spread = 2.0 ** random.uniform(-14, 9, 1_000_000)
+    values: Array = (random.standard_normal(1_000_000) * spread).astype(np.float32)
+    assert (E4M3.nearest(values) == by_ml_dtypes(values)).all()
+    assert (E4M3.nearest(values.astype(np.float64)) == by_ml_dtypes(values)).all()
+
+
+def distribution(values: Array) -> Distribution:
+    """Returns the histogram of magnitudes as calibration makes it."""
+    limit = 2.0 ** np.ceil(np.log2(np.abs(values).max() * 1.001))
+    counts, _ = np.histogram(np.abs(values), bins=8192, range=(0, limit))
+    return Distribution(counts, limit / 8192, 0, float(np.abs(values).max()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mse_finds_the_best_of_its_candidates(seed: int) -> None:
+    """Against ml_dtypes' rounding of the values themselves, within the histogram's resolution."""
+    random = np.random.default_rng(seed)
+    values = random.laplace(size=20_000).astype(np.float32)
+    found = mse_amax(distribution(values), E4M3)
+
+    def error(amax: float) -> float:
+        scale = np.float32(amax / 448)
+        return float(np.square(by_ml_dtypes(values / scale) * scale - values).mean())
+
+    largest = float(np.abs(values).max())
+    best = min(error(largest * k / 24) for k in range(1, 25))
+    assert error(found) <= 1.02 * best
+
+
+def test_entropy_keeps_what_int8_would_clip() -> None:
+    """E4M3 resolves small values however wide the range is, so little is gained by clipping."""
+    values = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
+    values[0] = 12
+    shape = distribution(values)
+    assert entropy_amax(shape, INT8) < 6
+    assert entropy_amax(shape, E4M3) > entropy_amax(shape, INT8)
+
+
+@pytest.mark.parametrize("name", [name for name in FOLDED if name != "grouped"])
+def test_every_kind_of_block_is_valid_and_close(name: str, tmp_path: Path) -> None:
+    """By ONNX's full check, and by logits that are the FP32 network's up to FP8's steps."""
+    model, table = loaded(name, tmp_path)
+    lowered = quantize_for_tensorrt(model, table, grid=E4M3, floats=Precision.FP16)
+    onnx.checker.check_model(lowered.model, full_check=True)
+    x = images(8, 4)
+    with network_runner(lowered, "fp8") as runner:
+        found = runner.infer(x)
+    exact = run_session(open_session(model.content), ["logits"], {"image": x})[0]
+    signal = np.abs(exact - exact.mean(axis=0)).max()
+    assert np.abs(found - exact).max() < 0.5 * signal
+
+
+def test_logits_by_an_independent_rounding(tmp_path: Path) -> None:
+    """The whole network by hand: ml_dtypes rounds each operand, ONNX Runtime convolves in FP32."""
+    model, table = loaded("identity", tmp_path)
+    lowered = quantize_for_tensorrt(model, table, grid=E4M3, floats=Precision.FP16)
+    x = images(8, 4)
+    with network_runner(lowered, "fp8") as runner:
+        found = runner.infer(x)
+    by_hand = onnx.shape_inference.infer_shapes(network("identity"))
+    weights = {t.name: t for t in by_hand.graph.initializer}
+    for name in ("main1_w", "main2_w"):
+        weight = numpy_helper.to_array(weights[name])
+        scale = (np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 448).astype(np.float32)
+        rounded = by_ml_dtypes(weight / scale) * scale
+        weights[name].CopyFrom(numpy_helper.from_array(rounded, name))
+    parts = onnx.utils.Extractor(by_hand)
+
+    def part(feed: dict[str, Array], output: str) -> Array:
+        extracted = parts.extract_model(list(feed), [output])
+        return run_session(open_session(extracted.SerializeToString()), [output], feed)[0]
+
+    def rounded_activation(value: Array, name: str) -> Array:
+        amax = table.threshold(name).e4m3
+        assert amax is not None
+        return by_ml_dtypes(value / np.float32(amax / 448)) * np.float32(amax / 448)
+
+    entry = rounded_activation(part({"image": x}, "entry"), "entry")
+    hidden = rounded_activation(part({"entry": entry}, "hidden_relu"), "hidden_relu")
+    expected = part({"main": part({"hidden_relu": hidden}, "main"), "entry": entry}, "logits")
+    exact = run_session(open_session(model.content), ["logits"], {"image": x})[0]
+    # FP16 between the layers moves a few values across FP8's next step.
+    assert np.abs(found - expected).mean() < 0.25 * np.abs(exact - expected).mean()
+
+
+def test_first_convolution_pool_and_classifier_stay_float(tmp_path: Path) -> None:
+    """Each with its reason; the others are FP8."""
+    model, table = loaded("max-pooled stem", tmp_path)
+    lowered = quantize_for_tensorrt(model, table, grid=E4M3, floats=Precision.FP16)
+    by_kind: dict[str, set[Precision]] = {}
+    for layer in lowered.layers:
+        by_kind.setdefault(layer.op_type, set()).add(layer.precision)
+    assert by_kind["Conv"] == {Precision.FP8, Precision.FP16}
+    assert by_kind["Add"] == {Precision.FP8}
+    assert by_kind["MaxPool"] == by_kind["Gemm"] == {Precision.FP16}
+    (first,) = (n for n in lowered.layers if n.op_type == "Conv" and n.precision is Precision.FP16)
+    assert "reads the image" in first.reason
+    assert sum(layer.precision is Precision.FP8 for layer in lowered.layers) == 3
+
+
+def test_a_grouped_network_is_refused(tmp_path: Path) -> None:
+    """By the convolution's name, with what serves instead."""
+    model, table = loaded("grouped", tmp_path)
+    with pytest.raises(QuantizationError, match=r"1 of 3 convolutions are grouped .*Conv_2.* int8"):
+        quantize_for_tensorrt(model, table, grid=E4M3)
+
+
+def test_a_table_without_fp8_is_refused(tmp_path: Path) -> None:
+    """An earlier edgeres wrote it; INT8 is built from it as before."""
+    model, table = loaded("identity", tmp_path)
+    old = {
+        name: replace(seen, thresholds={Method.MAX: Threshold(s8=1.0, u8=1.0)})
+        for name, seen in table.tensors.items()
+    }
+    table = replace(table, method=Method.MAX, tensors=old)
+    with pytest.raises(ArtifactError, match=r"no fp8 threshold of 'entry'.* Run calibrate again"):
+        quantize_for_tensorrt(model, table, grid=E4M3)
+    quantize_for_tensorrt(model, table)
+
+
+def test_its_float_layers_are_fp16() -> None:
+    """Nothing else can be evaluated here, so nothing else is built."""
+    with pytest.raises(ConfigError, match="keeps its other layers in FP16"):
+        BuildRequest(precision=Precision.FP8, float_layers=Precision.FP32)
