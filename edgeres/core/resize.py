@@ -73,7 +73,10 @@ class Resize:
                 f"and width {self.width}: it takes {wanted}."
             )
         if min(n for n in (self.short, *size, 1) if n is not None) < 1:
-            raise ConfigError(f"The resize is to {self.lengths}; expected at least 1 pixel.")
+            raise ConfigError(
+                f"The resize is to {self.lengths}; expected at least 1 pixel. Check --resize and "
+                "--input-size."
+            )
         if not 0 <= self.pad <= 255 or (self.pad and self.mode is not ResizeMode.LETTERBOX):
             raise ConfigError(
                 f"--pad-value {self.pad} with --resize-mode {self.mode}: expected 0 to 255, the "

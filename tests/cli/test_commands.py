@@ -16,7 +16,8 @@ from edgeres import __version__
 from edgeres.cli import main
 from edgeres.core.contract import PRESETS
 
-COMMANDS = tuple(main.commands)
+GROUPS = tuple(name for name, each in main.commands.items() if isinstance(each, click.Group))
+COMMANDS = tuple(name for name in main.commands if name not in GROUPS)
 
 _EXAMPLE = re.compile(r"^ *(edgeres(?:.*\\\n)*.*)$", re.MULTILINE)
 
@@ -38,7 +39,7 @@ def test_the_commands_stand_in_the_order_of_the_path() -> None:
     """Help lists them as they are used."""
     assert COMMANDS[:4] == ("export", "calibrate", "build-engine", "bench")
     listed = run("--help").stdout.partition("Commands:\n")[2].split("\n")
-    assert [line.split()[0] for line in listed if line.strip()] == list(COMMANDS)
+    assert [line.split()[0] for line in listed if line.strip()] == list(main.commands)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -93,7 +94,7 @@ def test_every_command_has_the_common_options(name: str) -> None:
     ("words", "hint"),
     [
         (["exprot"], "Did you mean 'export'?"),
-        (["bench", "--simulat", "a"], "Did you mean '--simulate'?"),
+        (["bench", "--simulat", "a"], "'--simulate'?"),
         (["export", "reznet50", "--weights", "a", "-o", "b"], "Did you mean 'resnet50'?"),
         (["export", "a", "--preset", "imagnet"], "Did you mean 'imagenet'?"),
         (["calibrate", "a", "--method", "entropie"], "Did you mean 'entropy'?"),
@@ -119,12 +120,32 @@ def test_a_name_far_from_all_gets_the_list() -> None:
     [
         ("--mean", "1,2", "'1,2' is not three numbers such as 0.485,0.456,0.406"),
         ("--std", "a,b,c", "'a,b,c' is not three numbers"),
-        ("--resize", "2²", "'2²' is neither a number of pixels nor 'none'"),
+        (
+            "--resize",
+            "2²",
+            "'2²' is not a number of pixels such as 224, or height and width such as 64x96",
+        ),
     ],
 )
 def test_a_malformed_value_is_refused(option: str, value: str, said: str) -> None:
     """With what it should look like."""
     assert said in refusal("calibrate", "a", "--data", "b", "-o", "c", option, value, code=2)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_command_of_a_group_has_what_the_others_have(name: str) -> None:
+    """An example that parses, and the common options; those that programs call are hidden."""
+    group = main.commands[name]
+    assert isinstance(group, click.Group)
+    shown = [each for each in group.commands.values() if not each.hidden]
+    assert shown
+    for command in shown:
+        spelled = {word for p in command.params for word in p.opts}
+        assert {"--json", "-v", "--verbose", "-q", "--quiet"} <= spelled
+        for line in examples(command):
+            _, *words = shlex.split(line)
+            assert words[:2] == [name, command.name]
+            command.make_context(command.name, words[2:])
 
 
 @pytest.mark.parametrize("batch", ["", "1:2", "a", "1:2:3:4", "-1", "²"])

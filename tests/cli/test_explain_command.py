@@ -112,7 +112,7 @@ def test_gradients_need_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         ("explain resnet20 --gradients --steps 0", "0 steps train nothing"),
         ("explain resnet20 --gradients --block plain", "two questions"),
         ("explain resnet20 --gradients --num-classes 5", "the digits are ten"),
-        ("explain resnet20 --gradients --input-size 0", "Input size is 0"),
+        ("explain resnet20 --gradients --input-size 0", "resize is to 0"),
         ("explain resnet20 --gradients --against plain21", "No architecture 'plain21'"),
     ],
 )

@@ -32,6 +32,9 @@ LINES = (
     "--markdown {markdown} --junit {junit}",
     "predict {engine} {images} --reference {reference} --csv {csv}",
     "deploy {engine} --to python --image {image} --verdict {verdict} --reference {reference}",
+    "sweep {model} --data {data} --calibration {calibration} -o out",
+    "sweep {model} --data {data} --calib-data {calib_data} --precision mixed --max-drop 1 "
+    "--judge-data {judge_data} -o out",
     "compare {verdicts}",
     "inspect {path}",
     "explain resnet18 --svg {svg}",
@@ -42,7 +45,9 @@ OUTPUTS = frozenset(
     {"output", "emit_trt_cache", "timing_cache", "html", "markdown", "junit", "svg", "csv"}
 )
 
-FOLDERS = frozenset({("bench", "loadgen_logs"), ("demo", "keep"), ("deploy", "output")})
+FOLDERS = frozenset(
+    {("bench", "loadgen_logs"), ("demo", "keep"), ("deploy", "output"), ("sweep", "output")}
+)
 """Outputs of which only a folder is named."""
 
 DATA = frozenset({"data", "calib_data", "judge_data"})
