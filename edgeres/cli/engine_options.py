@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeres.cli.options import Names, lengths, option_group, was_typed
+from edgeres.cli.options import Names, is_count, lengths, option_group, was_typed
 from edgeres.core.builder_options import OPTIMIZATION_LEVELS, HardwareCompatibility, TensorRTOptions
 from edgeres.core.requests import BuildRequest
 from edgeres.targets.base import find_target
@@ -22,7 +22,7 @@ def batch_profile(ctx: click.Context, param: click.Parameter, value: str) -> Pro
     """Returns the smallest, optimal and largest batch of `1:8:32`, or of one number for all."""
     parts = value.split(":")
     # isdecimal first: int() would accept "-1", " 8" and "1_6" too.
-    if len(parts) not in {1, 3} or not all(part.isdecimal() for part in parts):
+    if len(parts) not in {1, 3} or not all(is_count(part) for part in parts):
         raise click.BadParameter(f"{value!r} is not a batch such as 8 or 1:8:32", ctx, param)
     low, best, high = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
     return low, best, high
@@ -35,7 +35,7 @@ def sizes(
     if value is None or ":" not in value:
         return lengths(ctx, param, value)
     parts = value.split(":")
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+    if len(parts) != 3 or not all(is_count(part) for part in parts):
         raise click.BadParameter(f"{value!r} is not a size such as 224 or 160:224:288", ctx, param)
     low, best, high = map(int, parts)
     return low, best, high

@@ -8,7 +8,7 @@ from typing import TypeVar
 import click
 
 from edgeres.cli.export import complete_architecture
-from edgeres.cli.options import common_options, was_typed
+from edgeres.cli.options import common_options, is_count, was_typed
 from edgeres.cli.output import show, show_json
 from edgeres.names import nearest
 
@@ -24,7 +24,7 @@ def _batches(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 
 
 def _batch(text: str) -> int:
-    if not text.isdecimal():
+    if not is_count(text):
         raise click.BadParameter(f"{text!r} is no size of a batch; expected numbers such as 1,8,32")
     return int(text)
 

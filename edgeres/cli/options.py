@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -40,15 +41,29 @@ def _per_channel(
     return numbers
 
 
+_DIGITS = 40
+"""Characters of a number that is typed; Python itself refuses integers of more than 4300 digits."""
+
+
+def is_count(text: str) -> bool:
+    """Whether a text is a whole number from 0, of no more digits than 64 bits have."""
+    # int() would accept "-1", " 8" and "1_6" too.
+    return text.isdecimal() and len(text) < 19
+
+
 def _fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Returns the number of a text such as `1/255` or `0.5`."""
     if value is None:
         return None
     try:
-        # 1/255 has no short decimal, and typing 0.00392 would change every pixel.
-        return float(Fraction(value))
+        # 1/255 has no short decimal, and typing 0.00392 would change every pixel. A Fraction holds
+        # every digit, and 1e999999999 has a billion of them: a float it is, where it can be.
+        number = float(Fraction(value[:_DIGITS])) if "/" in value else float(value)
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise click.BadParameter(f"{value!r} is no number such as 1/255", ctx, param) from None
+        number = math.nan
+    if len(value) > _DIGITS or not math.isfinite(number):
+        raise click.BadParameter(f"{value!r:.60} is no number such as 1/255", ctx, param)
+    return number
 
 
 def lengths(
@@ -58,8 +73,7 @@ def lengths(
     if value is None:
         return None
     parts = value.split("x")
-    # isdecimal first: int() would accept "-1", " 8" and "1_6" too.
-    if len(parts) not in {1, 2} or not all(map(str.isdecimal, parts)):
+    if len(parts) not in {1, 2} or not all(map(is_count, parts)):
         raise click.BadParameter(
             f"{value!r} is not a number of pixels such as 224, or height and width such as 64x96",
             ctx,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeres.cli.options import PATH, common_options, output_option
+from edgeres.cli.options import PATH, common_options, is_count, output_option
 from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.methods import Method
@@ -31,7 +31,7 @@ def _split(parse: Callable[[str], object]) -> Callable[..., tuple[object, ...]]:
 
 
 def _batch(text: str) -> int:
-    if not text.isdecimal():
+    if not is_count(text):
         raise click.BadParameter(f"{text!r} is no size of a batch; expected numbers such as 1,4,8")
     return int(text)
 
