@@ -71,7 +71,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     # A folder that appears whole, and what this installation puts into it.
     "edgeres.deploy.folder": (
         "path.exists", "path.is_dir", "path.is_symlink", "path.iterdir", "file.parent.mkdir",
-        "file.write_bytes", "temporary.rename", "shutil.rmtree",
+        "file.write_bytes", "temporary.rename", "temporary.mkdir", "path.parent.iterdir",
+        "os.open", "shutil.rmtree",
         "(resources.files('edgeres.deploy') / 'templates' / name).read_text",
     ),
     # A quoted token of a text that was read already.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -40,19 +44,48 @@ def write_folder(path: Path, files: Files) -> None:
     # Beside it, since a rename is atomic only within one file system.
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
     try:
-        for name, content in files.items():
-            file = temporary / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-        if path.is_dir():
-            path.rmdir()
-        temporary.rename(path)
+        _remove_abandoned(path)
+        temporary.mkdir(parents=True)
+        with _locked(temporary):
+            for name, content in files.items():
+                file = temporary / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            if path.is_dir():
+                path.rmdir()
+            temporary.rename(path)
     except OSError as error:
         raise ArtifactError(
             f"{path} was not written: {error.strerror or error}. Choose a folder that you may write."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Locks a folder while the block runs; the system takes the lock off when the process ends.
+
+    Raises:
+        OSError: another process has locked it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes what killed processes have left of writing the folder: nobody has locked it."""
+    name = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{16}\.tmp")
+    # A folder that may be written to but not listed is no reason to refuse the output.
+    with suppress(OSError):
+        for entry in path.parent.iterdir():
+            if name.fullmatch(entry.name):
+                with suppress(OSError), _locked(entry):
+                    shutil.rmtree(entry)
 
 
 def template(name: str, **values: object) -> str:

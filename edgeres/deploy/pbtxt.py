@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from edgeres.errors import ArtifactError
 
-_TOKEN = re.compile(r'\s*(?:#[^\n]*\n\s*)*("(?:[^"\\]|\\.)*"|[A-Za-z_]\w*|-?\d+|[{}\[\]:,;])')
+_SKIPPED = re.compile(r"(?:\s+|#[^\n]*\n)*")
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z_]\w*|-?\d+|[{}\[\]:,;]')
+_DEEPEST = 100
+"""Messages and lists within each other. Source: protobuf's limit of recursion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +67,22 @@ def _scalar(value: object) -> str:
 
 
 def _tokens(text: str, source: str) -> Iterator[str]:
-    place, text = 0, text.rstrip() + "\n"
-    while text[place:].strip():
+    place, depth, text = 0, 0, text.rstrip() + "\n"
+    while True:
+        if skipped := _SKIPPED.match(text, place):
+            place = skipped.end()
+        if place == len(text):
+            return
         match = _TOKEN.match(text, place)
         if match is None:
-            if re.fullmatch(r"\s*(#[^\n]*\n\s*)*", text[place:]):
-                return
+            found = text[place : place + 30].strip()
+            raise ArtifactError(f"{source} cannot be read at {found!r}. Correct it.")
+        depth += (match[0] in "[{") - (match[0] in "]}")
+        if depth > _DEEPEST:
             raise ArtifactError(
-                f"{source} cannot be read at {text[place:].strip()[:30]!r}. Correct it."
+                f"{source} is nested deeper than {_DEEPEST} brackets and braces. Correct it."
             )
-        yield match[1]
+        yield match[0]
         place = match.end()
 
 
@@ -111,9 +120,18 @@ def _values(tokens: Sequence[str], place: int, source: str) -> tuple[list[object
         if place >= len(tokens):
             raise ArtifactError(f"{source} ends within braces. Complete it.")
         return [message], place + 1
-    token = tokens[place]
-    if token.startswith('"'):
-        return [json.loads(token)], place + 1
+    return [_value(tokens[place], source)], place + 1
+
+
+def _value(token: str, source: str) -> object:
     if token in {"true", "false"}:
-        return [token == "true"], place + 1
-    return [int(token) if token.lstrip("-").isdecimal() else Literal(token)], place + 1
+        return token == "true"
+    try:
+        if token.startswith('"'):
+            return json.loads(token)
+        return int(token) if token.lstrip("-").isdecimal() else Literal(token)
+    # An escape that JSON has not, or a number of thousands of digits.
+    except ValueError as error:
+        raise ArtifactError(
+            f"{source} has {token[:30]} where a value is expected: {error}. Correct it."
+        ) from error

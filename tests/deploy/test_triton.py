@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +19,7 @@ from digits import Digits
 
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.deployment import DeployRequest, Destination
+from edgeres.deploy.folder import write_folder
 from edgeres.deploy.pbtxt import parse, render
 from edgeres.deploy.repository import check_repository, interface_of
 from edgeres.deploy.triton import model_name, triton_files
@@ -266,11 +269,43 @@ def test_the_text_that_is_written_is_read_back(plan: EngineArtifact, schema: Any
     assert read["input"][0]["dims"] == [-1, 3]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("text", ["name", "input {", "name: @", "}", "input [ { } "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name",
+        "input {",
+        "name: @",
+        "}",
+        "input [ { } ",
+        "a: " + "[" * 5000,
+        "a {" * 5000,
+        "a: [{b:" * 5000,
+        'a: "\\x"',
+        'a: "\n"',
+        "a: " + "9" * 5000,
+        "a: b # c\n" * 100_000 + "@",
+    ],
+    ids=lambda text: text[:12],
+)
 def test_a_text_that_is_none_is_refused(text: str) -> None:
     """With the place, and no traceback."""
     with pytest.raises(ArtifactError, match=r"config\.pbtxt"):
         parse(text, "config.pbtxt")
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    """A folder of a run that lives, whose lock is held, and others' folders stay."""
+    names = [f".out.{digit * 16}.tmp" for digit in "0123"] + [".out.tmp", ".other.0.tmp"]
+    for name in names:
+        (tmp_path / name / "deep").mkdir(parents=True)
+    (tmp_path / f".out.{'4' * 16}.tmp").symlink_to(tmp_path / ".out.tmp")
+    living = os.open(tmp_path / names[0], os.O_RDONLY)
+    fcntl.flock(living, fcntl.LOCK_EX)
+    write_folder(tmp_path / "out", {"a/b": b"c"})
+    os.close(living)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {names[0], ".out.tmp", ".other.0.tmp", f".out.{'4' * 16}.tmp", "out"}
+    assert (tmp_path / "out" / "a" / "b").read_bytes() == b"c"
 
 
 def test_the_command_writes_a_folder_whole_or_not_at_all(digits: Digits, tmp_path: Path) -> None:
