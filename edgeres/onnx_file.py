@@ -257,7 +257,9 @@ def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     # 0 is TensorProto.UNDEFINED, for which onnx has no NumPy type.
     kind = tensor.elem_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind) if kind else "undefined"
+    # A damaged file, or a newer onnx, has kinds of numbers that this one does not know.
+    known = kind and kind in onnx.TensorProto.DataType.values()
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind) if known else "undefined"
     # A dynamic dimension has a name, dim_param, or nothing at all.
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
     return TensorSpec(name=value.name, shape=shape, dtype=str(dtype))

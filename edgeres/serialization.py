@@ -129,7 +129,8 @@ def from_json(
         }
     try:
         value = msgspec.convert(raw, cls)
-    except msgspec.ValidationError as error:
+    # Half of a surrogate pair, which JSON can escape and UTF-8 cannot hold.
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         # msgspec's words: "Expected `int`, got `str` - at `$.data.samples`".
         fact, _, place = str(error).replace("`", "").partition(" - at ")
         place = place.replace("$.", "")

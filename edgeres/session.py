@@ -125,4 +125,6 @@ def _refusals() -> tuple[type[Exception], ...]:
         state.NoSuchFile,
         state.NotImplemented,
         state.RuntimeException,
+        # Its message quotes a name of the file that is no UTF-8.
+        UnicodeDecodeError,
     )

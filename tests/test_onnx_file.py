@@ -216,3 +216,13 @@ def test_a_refused_save_leaves_the_old_file(path: Path) -> None:
         save_model(path.parent / "absent" / "model.onnx", network("identity"), DESCRIBED)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", [127, 2**31 - 1, -1])
+def test_a_kind_of_number_that_is_not_known_is_refused(path: Path, kind: int) -> None:
+    """Of the image tensor; the message has what stands there instead of a number's kind."""
+    model = network("identity")
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match="undefined"):
+        load_onnx(path)

@@ -206,3 +206,11 @@ def test_a_document_is_known_by_kind_and_version(
     with pytest.raises(ArtifactError) as refused:
         load_document(path, Outer, remedy="Again.")
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
+def test_half_of_a_surrogate_pair_is_damage(text: str) -> None:
+    """JSON can escape it, and no text of UTF-8 has it."""
+    raw = parse_json(json.dumps({"first": text, "second": 0, "total": 0}))
+    with pytest.raises(ArtifactError, match=r"^x is damaged .*surrogates not allowed"):
+        from_json(raw, Inner, source="x", damage="is damaged", remedy="Write it again.")

@@ -172,3 +172,11 @@ def test_telemetry_is_off_before_the_library_loads_unless_the_user_set_it(
         text=True,
     )
     assert run.stdout.split() == [read]
+
+
+def test_a_name_that_is_no_text_is_a_runner_error() -> None:
+    """ONNX Runtime's own message quotes it, and cannot be decoded."""
+    for name in (b"logits", b"image"):
+        damaged = SERIALIZED.replace(name, b"\xc0" + name[1:], 1)
+        with pytest.raises(RunnerError, match=r"ONNX Runtime .* refused the model"):
+            open_session(damaged)

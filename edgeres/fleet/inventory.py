@@ -19,7 +19,7 @@ from typing import Any
 
 from edgeres.errors import ArtifactError, ConfigError
 from edgeres.fleet.ssh import SshBoard
-from edgeres.input_files import JSON, exists, read_text
+from edgeres.input_files import JSON, exists, foreign_parser, read_text, reason_of
 from edgeres.names import nearest
 from edgeres.serialization import from_json
 
@@ -65,10 +65,12 @@ def load_inventory(path: Path) -> tuple[Board, ...]:
     Raises:
         ArtifactError: it cannot be read, or is damaged.
     """
-    try:
-        raw = tomllib.loads(read_text(path, JSON))
-    except tomllib.TOMLDecodeError as error:
-        raise ArtifactError(f"{path} is not TOML: {error}. Mend that line.") from error
+    text = read_text(path, JSON)
+    # Beside its own errors: numbers of thousands of digits, and endless nesting.
+    with foreign_parser(
+        lambda error: ArtifactError(f"{path} is not TOML: {reason_of(error)}. Mend that line.")
+    ):
+        raw = tomllib.loads(text)
     remedy = 'A board is [NAME] with host = "USER@HOST" and, if wanted, edgeres, tags, power_mode.'
     boards = []
     for name, entry in raw.items():
