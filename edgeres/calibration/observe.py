@@ -145,7 +145,8 @@ def observed_tensors(graph: Graph) -> tuple[str, ...]:
     tensors = set(calibrated_tensors(graph))
     classifiers = {n.output[0] for n in graph.nodes if n.op_type in {"Gemm", "MatMul"}}
     # Of a tensor whose size is not known nothing can be observed, and INT8 does not need it.
-    tensors |= {graph.root(name) for name in (*classifiers, graph.output) if name in graph.shapes}
+    roots = {graph.root(name) for name in (*classifiers, graph.output)}
+    tensors |= {name for name in roots if name in graph.shapes}
     produced = [out for node in graph.nodes for out in node.output]
     return tuple(name for name in (graph.input, *produced) if name in tensors)
 

@@ -360,7 +360,7 @@ def test_what_was_changed_is_reported_once(
 ) -> None:
     """One line, with the counts; a second stage finds the form and is silent."""
     path = write(tmp_path, opset(11, batch_of(4), weights_behind("Identity", lambda w: w)))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="edgeres"):
         found = read(path)
         normalize(found, CONTRACT)
     assert [record.getMessage() for record in caplog.records] == [

@@ -204,13 +204,13 @@ def test_what_cannot_be_moved_is_counted_and_warned_of(caplog: pytest.LogCapture
         return weight
 
     model = with_weight(network("identity"), "main1_w", weak)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="edgeres"):
         layers = {layer.name: layer for layer in fitted(model).layers}
     lossy = layers["Conv_2"]
     assert lossy.subnormal >= 1
     assert lossy.levels < 127
     assert "FP16 leaves 1 layers fewer than 127 levels, Conv_2 the fewest" in caplog.text
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="edgeres"):
         fitted(activations_times(1e-6))
     assert "powers of two moved between 9 layers" in caplog.text
 
