@@ -121,13 +121,16 @@ def local_job(command: click.Command, ctx: click.Context) -> LocalJob:
                 text = f"{INPUTS}/{name}/{path.name}"
                 read.append(path)
                 for file, inside in _files_of(path):
-                    known = JobFile(
-                        name=f"{INPUTS}/{name}/{inside}",
-                        sha256=sha256_of(file),
-                        size=file.stat().st_size,
-                    )
+                    try:
+                        known = JobFile(
+                            name=f"{INPUTS}/{name}/{inside}",
+                            sha256=sha256_of(file),
+                            size=file.stat().st_size,
+                        )
+                    except ValueError as error:
+                        raise DataError(f"{file} cannot be sent: {error}. Rename it.") from error
                     files.append(known)
-                    sources[known.sha256] = file
+                    sources[known.sha256] = file.absolute()
         if isinstance(parameter, click.Option):
             # A short option would take the = for a part of its value.
             option = max(parameter.opts, key=len)

@@ -18,6 +18,7 @@ from typing import IO, TypeVar
 from edgeres.errors import ArtifactError, ConfigError, DependencyError
 from edgeres.fleet.job import Job, JobError, JobResult, sha256_of
 from edgeres.fleet.store import Part, Receipt
+from edgeres.printable import printable
 from edgeres.progress import Progress, read_progress
 from edgeres.serialization import from_json, json_text, parse_json
 
@@ -166,6 +167,11 @@ class SshConnection:
         self, missing: Sequence[Part], sources: Mapping[str, Path], progress: Progress
     ) -> None:
         lines = []
+        if unknown := [part.sha256 for part in missing if part.sha256 not in sources]:
+            raise ArtifactError(
+                f"{self._board.host} requests a file that is not of this job ({unknown[0]:.12}). Install "
+                "the same version of edgeres on both machines."
+            )
         for part in missing:
             # -a goes on where a broken transfer ended, and refuses a file that is not there.
             verb = "put -a" if part.present else "put"
@@ -234,6 +240,17 @@ def _no_ssh(program: str) -> DependencyError:
 
 
 def _quoted(path: Path | PurePosixPath | str) -> str:
-    """Returns a path as sftp reads it: quoted, with its globbing characters escaped."""
+    """Returns a path as sftp reads it: quoted, with its globbing characters escaped.
+
+    Raises:
+        ArtifactError: it is relative, or has a control character.
+    """
+    # sftp runs what follows a line break and `!` as a command of this machine's shell, and the
+    # other machine names paths too. A relative one could begin as an option does.
+    if not str(path).startswith("/") or printable(str(path)) != str(path):
+        raise ArtifactError(
+            f"The path {printable(str(path))!r:.200} cannot be copied over ssh: expected an absolute "
+            "path of printable characters. Rename it."
+        )
     escaped = "".join(f"\\{c}" if c in '\\"*?[]' else c for c in str(path))
     return f'"{escaped}"'

@@ -58,7 +58,8 @@ def bench_engine(
     Raises:
         MismatchError: the engine does not belong to the reference, the images or this machine.
         DataError: the images or labels cannot be used.
-        RunnerError: inference failed or gave NaN, or the reference's logits depend on the batch.
+        RunnerError: inference failed or gave NaN, or logits of the reference, or of an engine that
+            another tool made, depend on the batch.
         ConfigError: a limit that nothing will be measured for, or a report in the place of a file
             that is read.
         ArtifactError: files cannot be read or written.
@@ -80,7 +81,7 @@ def bench_engine(
     dataset = select(labelled, config.samples, config.seed)
     batch_size, latency_batch = pair.batches(config)
     with pair.reference.runner as reference, pair.engine.runner as engine:
-        _check_reference(pair, dataset)
+        _check_batches(pair, dataset)
         turned: list[int] = []
         with closing(batches(dataset, pair.contract, batch_size=batch_size)) as stream:
             noted = noting_turned(stream, turned)
@@ -126,20 +127,19 @@ def bench_engine(
     return verdict
 
 
-def _check_reference(pair: BenchPair, dataset: Dataset) -> None:
-    """Checks that a reference that is a model, open, gives an image one row of logits."""
-    reference = pair.reference
-    if reference.batch_tolerance is None:
-        return
+def _check_batches(pair: BenchPair, dataset: Dataset) -> None:
+    """Checks that models and engines of other tools, open, give an image one row of logits."""
     few = take(dataset, np.arange(min(IMAGES, len(dataset))))
     with closing(batches(few, pair.contract, batch_size=IMAGES)) as stream:
         images = np.concatenate([batch.images for batch in stream])
-    check_batch_independence(
-        AnyBatch(reference.runner, reference.batch).infer,
-        images,
-        name=reference.runner.name,
-        tolerance=reference.batch_tolerance,
-    )
+    for each in (pair.reference, pair.engine):
+        if each.batch_tolerance is not None:
+            check_batch_independence(
+                AnyBatch(each.runner, each.batch).infer,
+                images,
+                name=each.runner.name,
+                tolerance=each.batch_tolerance,
+            )
 
 
 def _fed_tensor_notes(inputs: BenchInputs, pair: BenchPair) -> Iterator[str]:

@@ -9,7 +9,9 @@ from datetime import datetime
 
 from edgeres.batch_independence import QUANTIZED_TOLERANCE, TOLERANCE
 from edgeres.core.artifacts import (
+    FOREIGN,
     PROBABILITIES,
+    TRUSTED,
     EngineArtifact,
     LayerPrecision,
     contract_of,
@@ -95,6 +97,9 @@ class EvaluatedEngine:
     """What is known of an engine that another tool made, in sentences."""
     batch: tuple[int, int] | None = None
     """Smallest and largest batch that it takes; None: any."""
+    batch_tolerance: float | None = None
+    """Largest difference of an image's logits between batches, of an engine that another tool
+    made; None: edgeres built it, from a model that was checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,4 +332,7 @@ def _evaluated(engine: EngineArtifact, config: BenchRequest) -> EvaluatedEngine:
         checks=coverage_checks(engine),
         notes=foreign_notes(engine),
         batch=manifest.batch_limits,
+        batch_tolerance=(
+            QUANTIZED_TOLERANCE if {FOREIGN, TRUSTED}.intersection(manifest.flags) else None
+        ),
     )

@@ -248,6 +248,17 @@ def test_a_batch_that_mixes_is_refused_before_any_figure(digits: Digits, tmp_pat
     assert sentence in refusal("bench", engine, *words)
 
 
+def test_an_engine_of_another_tool_that_mixes_its_batch_is_refused(
+    digits: Digits, tmp_path: Path
+) -> None:
+    """Sixteen at a time it is nearly as good as the model, alone it knows nothing."""
+    mixing = with_mixed_batch(digits, tmp_path / "m.onnx")
+    words = ("--reference", digits.model, "--data", digits.test, "--max-drop", 10, *QUICK.split())
+    for batch in ((), ("--batch-size", 16), ("--batch-size", 1)):
+        said = refusal("bench", mixing, *words, *batch)
+        assert "m.onnx on onnxruntime-cpu gives an image other logits in a batch than alone" in said
+
+
 @pytest.fixture
 def lost_manifest(digits: Digits, tmp_path: Path) -> Path:
     """A copy of the INT8 engine without its manifest."""

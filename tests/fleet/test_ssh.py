@@ -14,8 +14,10 @@ import pytest
 from digits import Digits
 from sshd import ROOT, SSHD, Loopback, edgeres_on, sshd
 
-from edgeres.errors import ConfigError
-from edgeres.fleet.ssh import SshBoard
+from edgeres.errors import ArtifactError, ConfigError
+from edgeres.fleet.ssh import SshBoard, SshConnection
+from edgeres.fleet.store import Part
+from edgeres.progress import silent
 
 QUICK = ("--no-energy", "--iterations", 5, "--warmup", 0, "--no-diagnose")
 
@@ -201,3 +203,34 @@ def test_a_host_is_no_option(host: str) -> None:
     """Ssh would run what such an option names."""
     with pytest.raises(ConfigError, match="is no host"):
         SshBoard(host=host)
+
+
+@pytest.mark.parametrize(
+    "path", ["/tmp/x\n!touch ran", "/tmp/x\r!touch ran", "relative", "-oProxyCommand=x", "/a\x1bb"]
+)
+def test_a_path_cannot_become_a_command(tmp_path: Path, path: str) -> None:
+    """Sftp would run what follows a line break; a board names the paths that files go to."""
+    sent = tmp_path / "file"
+    sent.write_text("x")
+    connection = SshConnection(SshBoard(host="board"), tmp_path / "socket")
+    part = Part(sha256="0" * 64, path=path, present=0)
+    with pytest.raises(ArtifactError, match="cannot be copied over ssh"):
+        connection._send([part], {"0" * 64: sent}, silent)
+    elsewhere = Part(sha256="1" * 64, path="/tmp/x", present=0)
+    with pytest.raises(ArtifactError, match="not of this job"):
+        connection._send([elsewhere], {"0" * 64: sent}, silent)
+
+
+def test_a_file_whose_name_is_a_command_is_refused(
+    loopback: Loopback, lab: Path, digits: Digits
+) -> None:
+    """In a folder of images, before anything is sent."""
+    (lab / "val").mkdir()
+    (lab / "val" / "a\n!touch ran").write_text("x")
+    done = edgeres_on(
+        loopback, "bench", digits.engine, "--reference", digits.model, "--data", "val", "--on",
+        "desk", cwd=lab,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "cannot be sent" in done.stderr
+    assert not (lab / "ran").exists()
