@@ -30,9 +30,17 @@ def examples(command: click.Command) -> list[str]:
 
 def parse(line: str) -> click.Context:
     """Parses a command line as click does before it runs anything."""
-    program, name, *words = shlex.split(line)
+    program, *words = shlex.split(line)
     assert program == "edgeres"
-    return main.commands[name].make_context(name, words)
+    command: click.Command = main
+    # A command keeps the help option of the first context that it sees: main's, as in a shell.
+    context = click.Context(main, info_name=program, **main.context_settings)
+    while isinstance(command, click.Group):
+        name, *words = words
+        command = command.commands[name]
+        if isinstance(command, click.Group):
+            context = click.Context(command, context, name)
+    return command.make_context(command.name, words, parent=context)
 
 
 def test_the_commands_stand_in_the_order_of_the_path() -> None:
@@ -143,9 +151,7 @@ def test_a_command_of_a_group_has_what_the_others_have(name: str) -> None:
         spelled = {word for p in command.params for word in p.opts}
         assert {"--json", "-v", "--verbose", "-q", "--quiet"} <= spelled
         for line in examples(command):
-            _, *words = shlex.split(line)
-            assert words[:2] == [name, command.name]
-            command.make_context(command.name, words[2:])
+            assert parse(line).command is command
 
 
 @pytest.mark.parametrize("batch", ["", "1:2", "a", "1:2:3:4", "-1", "²"])
