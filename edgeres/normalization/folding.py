@@ -24,16 +24,23 @@ def fold_batch_norms(model: onnx.ModelProto) -> int:
     """Folds, in place and in float64, each BatchNormalization that can be; returns how many.
 
     Left as they are: one that follows anything but a Conv (the Add of a pre-activation block),
-    and a convolution whose output or weights something else reads too.
+    and one whose convolution something else reads too. A weight or bias that several convolutions
+    share, as exporters write equal constants, gets a copy for each.
     """
     graph = model.graph
     pairs = list(foldable(model))
     if not pairs:
         return 0
     constants = {tensor.name: tensor for tensor in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
     folded: dict[str, str] = {}
     for conv, norm in pairs:
+        for index, name in enumerate(conv.input[1:], start=1):
+            if readers[name] > 1:
+                readers[name] -= 1
+                conv.input[index] = _free_name(name, taken)
+                constants[conv.input[index]] = constants[name]
         _fold(conv, norm, constants, taken)
         folded[norm.output[0]] = conv.output[0]
     # What read a normalisation reads its convolution instead; both have the same shape.
@@ -60,8 +67,8 @@ def foldable(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, onnx.Node
         conv = producers.get(norm.input[0])
         if conv is None or conv.op_type != "Conv" or not constants.issuperset(norm.input[1:]):
             continue
-        own = [conv.output[0], *(name for name in conv.input[1:] if name)]
-        if all(readers[name] == 1 for name in own) and constants.issuperset(own[1:]):
+        parameters = [name for name in conv.input[1:] if name]
+        if readers[conv.output[0]] == 1 and constants.issuperset(parameters):
             yield conv, norm
 
 
@@ -80,10 +87,7 @@ def _fold(
     weight = _float64(constants[weight_name])
     bias = _float64(constants[bias_name]) if bias_name else np.zeros_like(mean)
     if not bias_name:
-        bias_name = weight_name.removesuffix(".weight") + ".bias"
-        while bias_name in taken:
-            bias_name += "_"
-        taken.add(bias_name)
+        bias_name = _free_name(weight_name.removesuffix(".weight") + ".bias", taken)
     values = {
         weight_name: weight * gain.reshape(-1, *[1] * (weight.ndim - 1)),
         bias_name: (bias - mean) * gain + beta,
@@ -91,6 +95,14 @@ def _fold(
     for name, value in values.items():
         constants[name] = numpy_helper.from_array(value.astype(np.float32), name)
     put(conv.input, [conv.input[0], weight_name, bias_name])
+
+
+def _free_name(wanted: str, taken: set[str]) -> str:
+    """Returns a name that no tensor has, and takes it."""
+    while wanted in taken:
+        wanted += "_"
+    taken.add(wanted)
+    return wanted
 
 
 def _float64(tensor: onnx.TensorProto) -> NDArray[np.float64]:

@@ -51,7 +51,7 @@ def global_means(model: onnx.ModelProto) -> Iterator[GlobalMean]:
     if not any(node.op_type in {"ReduceMean", "AveragePool"} for node in graph.node):
         return
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    shapes = _shapes(model)
+    shapes = inferred_shapes(model)
     producers = {name: node for node in graph.node for name in node.output}
     readers = Counter(name for node in graph.node for name in node.input)
     for node in graph.node:
@@ -77,7 +77,7 @@ def global_means(model: onnx.ModelProto) -> Iterator[GlobalMean]:
             yield GlobalMean((before, node), keeps_axes=_keeps_axes(node))
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def inferred_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Returns the inferred shapes, 0 for an open dimension; weights need no values for them."""
     copied = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     copied.graph.name = "shapes"

@@ -21,6 +21,7 @@ from edgeres.graph_checks import low_precision
 from edgeres.graph_names import free_added_names
 from edgeres.input_files import MODEL, read_bytes
 from edgeres.normalization.constants import evaluate_constants, is_constant, put
+from edgeres.normalization.flattening import unify_flattening
 from edgeres.normalization.folding import fold_batch_norms, foldable
 from edgeres.normalization.interface import (
     Dims,
@@ -206,12 +207,13 @@ def _change_interface(
 
 
 def _change_operators(model: onnx.ModelProto) -> list[str]:
-    """Evaluates constants, folds batch normalisation and unifies global means."""
+    """Evaluates constants, folds batch normalisation, unifies global means and what follows."""
     # Constants first: a weight behind an operator can be folded only then.
     counts = {
         "evaluated {} operators on constants": evaluate_constants(model),
         "folded {} BatchNormalization": fold_batch_norms(model),
         "wrote {} mean over height and width as GlobalAveragePool": unify_global_means(model),
+        "wrote {} way from there to the classifier as Flatten": unify_flattening(model),
     }
     return [step.format(count) for step, count in counts.items() if count]
 

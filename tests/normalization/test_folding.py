@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from edgeres.normalization import evaluate_constants, fold_batch_norms, relative_difference
@@ -43,11 +44,10 @@ def test_batch_normalisation_folds_to_the_values_computed_by_hand() -> None:
     ("before", "after"),
     [
         ("y = Relu (n)", "y = Add (n, c)"),
-        ("y = Relu (n)", "d = Conv <group = 2> (n, w)\n y = Relu (d)"),
         ("c = Conv <group = 2> (x, w, b)", "c = Relu (x)"),
         ("float[2, 1, 1, 1] w = {3, -2}", "float[2, 1, 1, 1] v = {3, -2}"),
     ],
-    ids=["output read twice", "weight read twice", "no convolution", "weight not constant"],
+    ids=["output read twice", "no convolution", "weight not constant"],
 )
 def test_batch_normalisation_stays_where_folding_would_be_wrong(before: str, after: str) -> None:
     """A value that something else reads, and what is no convolution of constants."""
@@ -61,6 +61,25 @@ def test_batch_normalisation_stays_where_folding_would_be_wrong(before: str, aft
     assert [n.SerializeToString() for n in model.graph.node] == [
         n.SerializeToString() for n in unused.graph.node
     ]
+
+
+def test_convolutions_that_share_weight_and_bias_each_get_their_own() -> None:
+    """Exporters write equal constants once: every bias of zeros, for one."""
+    later = "d = Conv <group = 2> (n, w, b)\n m = BatchNormalization (d, beta, mean, gamma, var)"
+    text = FOLDED.replace(
+        "y = Relu (n)", f"{later}\n e = Conv <group = 2> (m, w, b)\n y = Relu (e)"
+    )
+    model, original = graph(text), graph(text)
+    images = np.random.default_rng(0).standard_normal((3, 2, 5, 5)).astype(np.float32)
+    assert fold_batch_norms(model) == 2
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Conv", "Conv", "Relu"]
+    folded, expected = (
+        onnxruntime.InferenceSession(one.SerializeToString()).run(None, {"x": images})[0]
+        for one in (model, original)
+    )
+    np.testing.assert_allclose(folded, expected, rtol=1e-5)
+    values = {t.name: onnx.numpy_helper.to_array(t).ravel() for t in model.graph.initializer}
+    assert values["b"].tolist() == [1, 2]
 
 
 def test_batch_normalisation_without_epsilon_has_onnxs_default() -> None:
