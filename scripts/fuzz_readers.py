@@ -37,6 +37,7 @@ from edgeres.input_files import CLASS_NAMES, JSON, read_bytes, read_text
 from edgeres.onnx_file import load_onnx
 from edgeres.runtime import load
 from edgeres.serialization import json_text
+from edgeres.targets.tensorrt.calibration_cache import read_cache, trt_cache
 from edgeres.targets.tensorrt.timing_cache import Origin, TimingCacheDescription
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
 from edgeres.workflows.calibrate import load_normalized
@@ -106,6 +107,7 @@ def _make_networks(folder: Path) -> None:
     request = stage.ExportRequest(architecture="resnet20", weights=weights, contract=digits)
     stage.export_model(request, output=model)
     table = calibrate_model(model, data, CalibrationRequest(), output=folder / "table.json")
+    (folder / "calib.cache").write_text(trt_cache(load_onnx(model), table, "8.6.2"))
     build_from_model(BuildInputs(model=model, table=table, output=engine), BuildRequest())
     shutil.copy(manifest_path(engine), folder / "manifest.json")
     verdict = edgeres.bench(engine, model, data, BenchRequest())
@@ -170,6 +172,7 @@ READERS = (
     _reader("engine.onnx", mutate_onnx, read_engine),
     _reader("manifest.json", mutate_json, read_manifest),
     _reader("table.json", mutate_json, load_table),
+    _reader("calib.cache", mutate_lines, read_cache),
     _reader("verdict.json", mutate_json, load_run),
     _reader("data.npz", mutate_zip, read_data),
     _reader("tensor.npy", mutate_bytes, load_tensor),

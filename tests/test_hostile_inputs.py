@@ -25,6 +25,9 @@ from PIL import Image
 
 from edgeres.cli import main
 from edgeres.core.artifacts import manifest_path
+from edgeres.core.table import load_table
+from edgeres.onnx_file import load_onnx
+from edgeres.targets.tensorrt.calibration_cache import trt_cache
 
 LONG = "9" * 5000
 
@@ -98,6 +101,7 @@ READERS: dict[str, tuple[str, str]] = {
     "model.onnx": ("inspect {file}", "places contents"),
     "foreign.onnx": ("build-engine {file} --precision fp32 --preset digits -o {out}/x", "places"),
     "table.json": ("inspect {file}", "places contents"),
+    "calib.cache": ("calibrate {model} --import-trt-cache {file} -o {out}/x", "places contents"),
     "verdict.json": ("compare {file}", "places contents"),
     "engine.onnx": ("bench {file} --reference {model} --data {test} " + QUICK, "places contents"),
     "engine.onnx.json": (
@@ -145,6 +149,8 @@ def good(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(digits.model, folder / "model.onnx")
     shutil.copy(digits.model, folder / "foreign.onnx")
     shutil.copy(digits.table, folder / "table.json")
+    cache = trt_cache(load_onnx(digits.model), load_table(digits.table), "8.6.2")
+    (folder / "calib.cache").write_text(cache)
     shutil.copy(digits.engine, folder / "engine.onnx")
     shutil.copy(manifest_path(digits.engine), folder / "engine.onnx.json")
     shutil.copy(digits.weights, folder / "weights.safetensors")

@@ -87,8 +87,14 @@ _request = option_group(
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.option("--data", type=PATH, required=True, help="Folder of images, or .npz; labels unused.")
+@click.option("--data", type=PATH, help="Folder of images, or .npz; labels unused.")
 @_request
+@click.option(
+    "--import-trt-cache",
+    type=PATH,
+    metavar="FILE",
+    help="Take the thresholds of a calib.cache of TensorRT 8 to 10, in the place of --data.",
+)
 @click.option(
     "--emit-trt-cache",
     type=PATH,
@@ -108,10 +114,11 @@ _request = option_group(
 @common_options
 def calibrate(
     model: Path,
-    data: Path,
+    data: Path | None,
     request: CalibrationRequest,
     contract: ContractOptions,
     output: Path,
+    import_trt_cache: Path | None,
     emit_trt_cache: Path | None,
     trt_version: str,
     as_json: bool,
@@ -121,28 +128,46 @@ def calibrate(
     Method auto then searches: it holds images out of the ranges, and takes the thresholds with
     which the logits of these images come out best, for the CPU's and for TensorRT's engines.
     Preprocessing is the model's own; its options are only for a model exported elsewhere.
+    With --import-trt-cache nothing runs: the table has the scales of a cache that a calibrator of
+    TensorRT wrote for MODEL, and serves TensorRT's targets alone.
 
     \b
     Example:
       edgeres calibrate resnet50.onnx --data train/ --samples 512 -o resnet50.table.json
       edgeres calibrate resnet50.onnx --data train/ --method auto --sensitivity -o resnet50.table.json
+      edgeres calibrate resnet50.onnx --import-trt-cache calib.cache -o resnet50.table.json
     """
     from edgeres import workflows  # onnxruntime
     from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
 
+    source = data or import_trt_cache
+    if source is None or None not in (data, import_trt_cache):
+        raise click.UsageError(
+            "Pass --data, images to calibrate on, or --import-trt-cache, a cache that TensorRT's "
+            "calibrator wrote; one of the two."
+        )
     # A cache that cannot be written is refused before minutes of calibration.
     if emit_trt_cache is not None:
-        workflows.check_trt_cache(emit_trt_cache, trt_version, table=output, inputs=[model, data])
-    loaded = workflows.load_normalized(model, contract)
-    with progress_bars() as progress:
-        table = workflows.calibrate_model(
-            loaded, data, request, contract, output=output, progress=progress
+        workflows.check_trt_cache(emit_trt_cache, trt_version, table=output, inputs=[model, source])
+    if import_trt_cache is not None:
+        loaded, table = workflows.import_trt_cache(
+            model, import_trt_cache, request, contract, output=output
         )
-    calibrated = sum(bool(ranges.thresholds) for ranges in table.tensors.values())
-    # The table is on the disk by now, so it is reported even if the cache is refused below.
-    show_status(
-        f"{output}: {calibrated} activations from {table.samples} images, method {table.method}"
-    )
+        show_status(
+            f"{output}: {len(table.tensors)} activations from {table.data.path}, for "
+            "--precision int8 of --target tensorrt, tensorrt-rtx and onnx alone"
+        )
+    else:
+        loaded = workflows.load_normalized(model, contract)
+        with progress_bars() as progress:
+            table = workflows.calibrate_model(
+                loaded, source, request, contract, output=output, progress=progress
+            )
+        calibrated = sum(bool(ranges.thresholds) for ranges in table.tensors.values())
+        # The table is on the disk by now, so it is reported even if the cache is refused below.
+        show_status(
+            f"{output}: {calibrated} activations from {table.samples} images, method {table.method}"
+        )
     if emit_trt_cache is not None:
         count = workflows.emit_trt_cache(loaded, table, trt_version, output=emit_trt_cache)
         show_status(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")

@@ -18,7 +18,7 @@ from edgeres.serialization import SCHEMA_VERSION, json_text, load_document, save
 FEW_CALIBRATION_IMAGES = 64
 """A calibration on fewer distinct images has a warning."""
 
-_LARGEST_FLOAT32 = 2.0**128 - 2.0**104
+LARGEST_FLOAT32 = 2.0**128 - 2.0**104
 """Source: IEEE 754, binary32."""
 
 
@@ -44,8 +44,8 @@ class Threshold:
     def __post_init__(self) -> None:
         for amax in (self.s8, self.u8, self.e4m3):
             # The comparison is false for NaN. A scale beyond float32 would become infinite in ONNX.
-            if amax is not None and not 0 <= amax <= _LARGEST_FLOAT32:
-                raise ValueError(f"threshold {amax}, expected 0 to {_LARGEST_FLOAT32:.5g}")
+            if amax is not None and not 0 <= amax <= LARGEST_FLOAT32:
+                raise ValueError(f"threshold {amax}, expected 0 to {LARGEST_FLOAT32:.5g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class TensorRange:
     """Range of one activation over the calibration images."""
 
     amax: float
-    """Largest absolute value over all images, exact."""
+    """Largest absolute value over all images, exact; of an imported table the threshold."""
     signed: bool
     """Whether the network can make it negative: False behind a ReLU."""
     thresholds: Mapping[Method, Threshold]
@@ -103,6 +103,7 @@ class CalibrationTable:
     method: Method
     percentile: float
     samples: int
+    """Images; 0 where the thresholds come from TensorRT's calibration cache."""
     seed: int
     edgeres_version: str
     weight_method: WeightMethod = WeightMethod.MAX
@@ -133,6 +134,15 @@ class CalibrationTable:
                 f"{', '.join(thresholds)}. Build with one of these methods, or run calibrate again."
             )
         return thresholds[wanted]
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether its thresholds come from TensorRT's cache.
+
+        They are then those of the signed grid alone, perhaps not of every tensor, and the largest
+        values are not known.
+        """
+        return self.samples == 0
 
     @property
     def sha256(self) -> str:

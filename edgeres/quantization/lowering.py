@@ -55,12 +55,34 @@ ALL_INTEGER = Mix()
 """Keeps nothing: INT8 wherever there is a kernel for it."""
 
 
-def check_table(table: CalibrationTable, model: OnnxArtifact, contract: Contract) -> None:
+def check_table(
+    table: CalibrationTable,
+    model: OnnxArtifact,
+    contract: Contract,
+    lowering: Lowering,
+    precision: Precision,
+) -> None:
     """Checks that a table was made from this model, on images preprocessed as it wants them.
 
+    Args:
+        table: thresholds.
+        model: the FP32 file.
+        contract: its preprocessing.
+        lowering: the way in which the table is to become a network.
+        precision: of that network.
+
     Raises:
-        CalibrationError: the table is another model's or another preprocessing's.
+        CalibrationError: the table is another model's or another preprocessing's, or was imported
+            and lacks what the lowering needs.
     """
+    is_int8 = precision in {Precision.INT8, Precision.MIXED}
+    if table.is_imported and (lowering.has_unsigned_grid or not is_int8):
+        raise CalibrationError(
+            f"The calibration table comes from TensorRT's cache {table.data.path}: it has the "
+            "thresholds of signed INT8 alone, and serves --precision int8 of --target tensorrt, "
+            f"tensorrt-rtx and onnx; requested is {precision} by the lowering for {lowering.name}. "
+            "Build for one of these targets, or run calibrate with --data."
+        )
     if table.model_sha256 != model.sha256:
         raise CalibrationError(
             f"The calibration table belongs to another model: it was made from sha256 "

@@ -49,7 +49,11 @@ def _(table: CalibrationTable) -> RenderableType:
     facts = {
         "kind": "calibration table",
         "model": table.model_sha256,
-        "images": f"{table.samples} from {table.data.path}, seed {table.seed}",
+        "images": (
+            f"none: imported from {table.data.path}, for INT8 of TensorRT's targets"
+            if table.is_imported
+            else f"{table.samples} from {table.data.path}, seed {table.seed}"
+        ),
         "method": f"{table.method} (percentile {table.percentile})",
         "weights": f"scaled by {table.weight_method}",
         "preprocessing": _contract(table.contract),

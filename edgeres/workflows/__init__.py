@@ -14,7 +14,7 @@ from edgeres.workflows.inspect import inspect_artifact
 from edgeres.workflows.predict import PredictInputs, predict_images
 from edgeres.workflows.sweep import run_sweep
 from edgeres.workflows.torch_modules import export_stage, gradient_stage
-from edgeres.workflows.trt_cache import check_trt_cache, emit_trt_cache
+from edgeres.workflows.trt_cache import check_trt_cache, emit_trt_cache, import_trt_cache
 
 __all__ = [
     "BuildInputs",
@@ -29,6 +29,7 @@ __all__ = [
     "emit_trt_cache",
     "export_stage",
     "gradient_stage",
+    "import_trt_cache",
     "inspect_artifact",
     "load_normalized",
     "predict_images",

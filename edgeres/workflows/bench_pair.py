@@ -255,7 +255,7 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
     model, table = load_fp32(inputs.reference), load_table(inputs.engine)
     artifact = model.artifact
     contract = contract_of(artifact, inputs.contract, table.contract)
-    check_table(table, artifact, contract)
+    check_table(table, artifact, contract, simulated_target().lowering(), Precision.INT8)
     model = normalize(model, contract)
     floats = inputs.float_layers or BuildRequest().float_layers
     network = quantize_for_tensorrt(model, table, floats=floats)

@@ -119,10 +119,11 @@ def build_from_model(
         )
     mix = ALL_INTEGER
     if table is not None:
-        check_table(table, model.artifact, contract)
+        lowering = find_target(config.target).lowering()
+        check_table(table, model.artifact, contract, lowering, config.precision)
         if inputs.selection is not None and config.max_drop_pp is not None:
             request = MixRequest(
-                lowering=find_target(config.target).lowering(),
+                lowering=lowering,
                 max_drop_pp=config.max_drop_pp,
                 method=inputs.method,
             )

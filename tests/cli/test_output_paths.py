@@ -35,6 +35,7 @@ LINES = (
     "sweep {model} --data {data} --calibration {calibration} -o out",
     "sweep {model} --data {data} --calib-data {calib_data} --precision mixed --max-drop 1 "
     "--judge-data {judge_data} -o out",
+    "calibrate {model} --import-trt-cache {import_trt_cache} -o {output}",
     "compare {verdicts}",
     "inspect {path}",
     "explain resnet18 --svg {svg}",

@@ -27,9 +27,26 @@ from edgeres.quantization.recovered import equalized_parameters, recovered, with
 
 
 def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
+    graph = _covered(graph, table)
     placement = place_for_tensorrt(graph)
     network = recovered(graph, table, placement, LOWERING.name, method)
     return lower_for_tensorrt(network, placement, table, method)
+
+
+def _covered(graph: Graph, table: CalibrationTable) -> Graph:
+    """Returns the graph with what an imported table has no scale for kept in float.
+
+    TensorRT's builder does the same with a tensor that a calibration cache lacks. A table of
+    edgeres' own lacks none, so there it is an error.
+    """
+    if not table.is_imported:
+        return graph
+    missing = {
+        edge.node: f"the imported calibration cache has no scale of {edge.tensor}"
+        for edge in place_for_tensorrt(graph).edges
+        if graph.root(edge.tensor) not in table.tensors
+    }
+    return graph.keeping({**missing, **graph.kept})
 
 
 LOWERING = Lowering(
@@ -64,7 +81,7 @@ def quantize_for_tensorrt(
         QuantizationError: FP16 cannot hold a value, or loses too much of a layer; FP8 for a
             grouped network.
     """
-    graph = view(model.proto).keeping(mix.kept)
+    graph = _covered(view(model.proto).keeping(mix.kept), table)
     if grid is E4M3:
         graph = fp8_graph(view(at_opset(model.proto, QDQ_OPSET)).keeping(mix.kept))
         placement = place_for_tensorrt(graph)
