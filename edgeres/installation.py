@@ -44,6 +44,7 @@ OPTIONAL_MODULES: Mapping[str, OptionalModule] = {
     "jinja2": OptionalModule(extra="report"),
     "cv2": OptionalModule(extra="opencv"),
     "mlperf_loadgen": OptionalModule(extra="loadgen"),
+    "distributed": OptionalModule(extra="fleet"),
 }
 """By the name that the module is imported by."""
 

@@ -62,6 +62,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "jinja2": ("edgeres.report.html",),
     "markupsafe": ("edgeres.report.html",),
     "mlperf_loadgen": ("edgeres.evaluation.loadgen",),
+    "distributed": ("edgeres.fleet.cluster", "edgeres.fleet.worker"),
     "msgspec": ("edgeres.serialization",),
     "rich": ("edgeres.report", "edgeres.cli"),
     "click": ("edgeres.cli",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -13,11 +14,12 @@ import click
 
 from edgeres.cli.options import PATH, common_options
 from edgeres.cli.output import progress_bars, show, show_json, show_status, write_progress
-from edgeres.cli.remote import typed_parameters
+from edgeres.cli.remote import WRITTEN, is_path, typed_parameters
 from edgeres.errors import ConfigError
 from edgeres.fleet.inventory import FILE, inventory_file, load_inventory
-from edgeres.fleet.job import Job, check_paths, read_job
+from edgeres.fleet.job import SHARED, Job, check_paths, read_job
 from edgeres.fleet.run import run_job
+from edgeres.fleet.scheduler import worker_command
 from edgeres.fleet.store import JOB_FILE, Store, default_root
 from edgeres.fleet.survey import SurveyedBoard, board_status, survey_board
 from edgeres.input_files import JSON, read_bytes
@@ -122,6 +124,44 @@ _FACTS: Mapping[str, Callable[[SurveyedBoard], str]] = {
 }
 
 
+@boards.command()
+@click.argument("address")
+@click.option("--tag", "tags", multiple=True, metavar="NAME", help="Tag that jobs are placed by.")
+@click.option("--name", help="Name of the board. [default: this machine's]")
+@click.option(
+    "--shared",
+    type=PATH,
+    multiple=True,
+    help="Folder that jobs may read by its path, the same on every machine.",
+)
+@click.option("--plain-tcp", is_flag=True, help="Allow a scheduler elsewhere without encryption.")
+@common_options
+def worker(
+    address: str,
+    tags: tuple[str, ...],
+    name: str | None,
+    shared: tuple[Path, ...],
+    plain_tcp: bool,
+    as_json: bool,
+) -> None:
+    """Run the jobs of a Dask scheduler on this board, one at a time, until it is ended.
+
+    Certificates are those of Dask's configuration. A plain `dask worker` with --resources board=1
+    does the same.
+
+    \b
+    Example:
+      edgeres boards worker tls://10.0.0.2:8786 --tag orin-nx --tag jetpack-6
+    """
+    line = worker_command(address, tags, name or socket.gethostname(), plain_tcp=plain_tcp)
+    folders = os.pathsep.join(str(folder.resolve()) for folder in shared)
+    if as_json:
+        show_json({"command": line})
+        sys.stdout.flush()
+    # Dask's own command takes this process over, and its signals.
+    os.execve(line[0], line, os.environ | ({SHARED: folders} if folders else {}))
+
+
 @boards.command(hidden=True)
 def receive() -> None:
     """Keep the job on stdin, and print which of its files are missing here."""
@@ -165,5 +205,9 @@ def _check_words(job: Job, folder: Path) -> None:
     command = group.commands[job.words[0]]
     with click.Context(command, info_name=job.words[0]) as context:
         typed = typed_parameters(command, context, job.words[1:])
-        paths = [Path(text) for each, text in typed if isinstance(each.type, click.Path)]
-    check_paths(tuple(paths), folder)
+        paths = [(each.name in WRITTEN, Path(text)) for each, text in typed if is_path(each)]
+    check_paths(
+        tuple(path for written, path in paths if not written),
+        tuple(path for written, path in paths if written),
+        folder,
+    )

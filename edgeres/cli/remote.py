@@ -8,6 +8,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,19 @@ from edgeres.core.artifacts import load_engine, manifest_path
 from edgeres.core.described import save_described
 from edgeres.errors import ConfigError, DataError
 from edgeres.files import atomic_write, check_outputs
+from edgeres.fleet.cluster import Cluster, open_cluster
 from edgeres.fleet.inventory import Board, find_boards, inventory_file, load_inventory
 from edgeres.fleet.job import INPUTS, OUTPUTS, Job, JobError, JobFile, JobResult, sha256_of
-from edgeres.fleet.ssh import ssh_connection
+from edgeres.fleet.scheduler import Scheduler
+from edgeres.fleet.ssh import SshConnection, ssh_connection
 from edgeres.printable import printable
 
-_WRITTEN = frozenset({"output", "html", "markdown", "junit"})
+WRITTEN = frozenset({"output", "html", "markdown", "junit"})
 """Parameters, of whatever command, whose files it writes."""
 _STAY_THERE = frozenset({"loadgen_logs", "timing_cache"})
 """Parameters whose files belong to the machine that runs the command."""
+_OF_THIS_MACHINE = frozenset({"on", "scheduler", "plain_tcp", "mixed_python", "verbose", "quiet"})
+"""Parameters that a job does not repeat."""
 _WORDS = "edgeres.words"
 
 
@@ -48,13 +53,15 @@ class RemoteCommand(click.Command):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Adds the option."""
         super().__init__(*args, **options)
-        self.params.append(
+        self.params += [
             click.Option(
                 ["--on"],
                 metavar="BOARD",
-                help="Run on a board of boards.toml, or on [USER@]HOST, over ssh.",
-            )
-        )
+                help="Run on a board of boards.toml, or on [USER@]HOST, over ssh; with --scheduler, "
+                "on its worker of that name or tag:NAME.",
+            ),
+            *scheduler_options(),
+        ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keeps the words, which a job repeats."""
@@ -63,18 +70,64 @@ class RemoteCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command here, or on the board that `--on` names."""
-        on = ctx.params.pop("on")
-        if on is None:
+        scheduler, on = taken_scheduler(ctx), ctx.params.pop("on")
+        if on is None and scheduler is None:
             return super().invoke(ctx)
         local = local_job(self, ctx)
         with (
             progress_bars() as progress,
-            ssh_connection(one_board(on).ssh) as connection,
+            _connection(on, scheduler) as connection,
             tempfile.TemporaryDirectory(prefix="edgeres-") as folder,
         ):
             result = connection.run(local.job, local.sources, Path(folder), progress)
-            show_result(result, local, on, Path(folder))
+            where = on or "the cluster"
+            show_result(result, local, where, Path(folder))
         return ctx.exit(result.exit_code)
+
+
+def scheduler_options() -> list[click.Parameter]:
+    """Returns the options that name a Dask scheduler; `taken_scheduler` reads them."""
+    return [
+        click.Option(
+            ["--scheduler"],
+            metavar="ADDRESS",
+            help="Run on workers of a Dask scheduler, tls://HOST:PORT.",
+        ),
+        click.Option(
+            ["--plain-tcp"], is_flag=True, help="Allow a scheduler elsewhere without encryption."
+        ),
+        click.Option(
+            ["--mixed-python"],
+            is_flag=True,
+            help="Allow workers with another minor version of Python.",
+        ),
+    ]
+
+
+def taken_scheduler(ctx: click.Context) -> Scheduler | None:
+    """Takes the scheduler's options out of a command's parameters.
+
+    Raises:
+        ConfigError: what belongs to a scheduler without one, or an address without TLS.
+    """
+    address = ctx.params.pop("scheduler")
+    allowed = {name: ctx.params.pop(name) for name in ("plain_tcp", "mixed_python")}
+    if address is None:
+        if named := [f"--{name.replace('_', '-')}" for name, given in allowed.items() if given]:
+            raise ConfigError(f"{', '.join(named)} belongs to --scheduler ADDRESS. Pass that too.")
+        return None
+    return Scheduler(address=address, on=ctx.params.get("on"), **allowed)
+
+
+@contextmanager
+def _connection(on: str | None, scheduler: Scheduler | None) -> Iterator[Cluster | SshConnection]:
+    """Yields what carries jobs: the cluster, or ssh to the board."""
+    if scheduler is not None:
+        with open_cluster(scheduler) as cluster:
+            yield cluster
+    elif on is not None:
+        with ssh_connection(one_board(on).ssh) as connection:
+            yield connection
 
 
 def one_board(name: str) -> Board:
@@ -110,9 +163,9 @@ def local_job(command: click.Command, ctx: click.Context) -> LocalJob:
                 f"{parameter.opts[0]} names files of the machine that runs the command. Leave it "
                 "out, or run edgeres there."
             )
-        if isinstance(parameter.type, click.Path):
+        if is_path(parameter):
             path = Path(text)
-            if name in _WRITTEN:
+            if name in WRITTEN:
                 text = f"{OUTPUTS}/{name}/{path.name}"
                 targets[text] = path
                 if name == "output":
@@ -148,6 +201,11 @@ def local_job(command: click.Command, ctx: click.Context) -> LocalJob:
     return LocalJob(job=job, sources=sources, targets=targets)
 
 
+def is_path(parameter: click.Parameter) -> bool:
+    """Returns whether a parameter names a file or a folder."""
+    return isinstance(parameter.type, click.Path)
+
+
 def typed_parameters(
     command: click.Command, ctx: click.Context, words: Sequence[str]
 ) -> Iterator[tuple[click.Parameter, str]]:
@@ -155,7 +213,7 @@ def typed_parameters(
     given, _, order = command.make_parser(ctx).parse_args(list(words))
     for parameter in dict.fromkeys(order):
         name = str(parameter.name)
-        if name not in given or name in {"on", "verbose", "quiet"}:
+        if name not in given or name in _OF_THIS_MACHINE:
             continue
         value = given[name]
         if isinstance(parameter, click.Option) and parameter.is_flag:

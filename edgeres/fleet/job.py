@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -20,8 +21,10 @@ INPUTS, OUTPUTS = "in", "out"
 _MAX_BYTES = 64 << 20
 """Of a job's JSON: some 300,000 images in files of their own."""
 
+CONTENT = InputKind(name="a file of a job", most_bytes=None)
 
-_FILE = InputKind(name="a file of a job", most_bytes=None)
+SHARED = "EDGERES_SHARED"
+"""Variable with the folders, separated as PATH is, that jobs may read beside their own."""
 
 
 class JobError(EdgeresError):
@@ -152,15 +155,27 @@ def check_version(other: str) -> None:
         )
 
 
-def check_paths(paths: tuple[Path, ...], folder: Path) -> None:
+def shared_folders() -> tuple[Path, ...]:
+    """Returns the folders of this machine that jobs may read beside their own."""
+    return tuple(Path(each) for each in os.environ.get(SHARED, "").split(os.pathsep) if each)
+
+
+def check_paths(read: tuple[Path, ...], written: tuple[Path, ...], folder: Path) -> None:
     """Checks that every path that a job's options name stands inside its folder.
+
+    What is only read may also stand in a folder that this machine shares.
 
     Raises:
         ConfigError: one leads out, through a link too.
     """
-    for path in paths:
-        if not (folder / path).resolve().is_relative_to(folder.resolve()):
-            raise ConfigError(f"The job names {path}, which is outside its folder. Refused.")
+    for paths, roots in ((read, (folder, *shared_folders())), (written, (folder,))):
+        for path in paths:
+            resolved = (folder / path).resolve()
+            if not any(resolved.is_relative_to(root.resolve()) for root in roots):
+                raise ConfigError(
+                    f"The job names {path}, which is outside its folder. Refused; what boards may "
+                    f"read by its path there stands in the folders of {SHARED}."
+                )
 
 
 def sha256_of(path: Path) -> str:
@@ -169,5 +184,5 @@ def sha256_of(path: Path) -> str:
     Raises:
         ArtifactError: it cannot be read.
     """
-    with open_input(path, _FILE) as file:
-        return sha256_of_open(path, _FILE, file)
+    with open_input(path, CONTENT) as file:
+        return sha256_of_open(path, CONTENT, file)

@@ -10,16 +10,17 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from edgeres.errors import ArtifactError, ConfigError, DependencyError
 from edgeres.fleet.job import Job, JobError, JobResult, sha256_of
+from edgeres.fleet.order import run_order
 from edgeres.fleet.store import Part, Receipt
 from edgeres.printable import printable
-from edgeres.progress import Progress, read_progress
+from edgeres.progress import Progress, silent
 from edgeres.serialization import from_json, json_text, parse_json
 
 T = TypeVar("T")
@@ -129,24 +130,13 @@ class SshConnection:
         """Returns what an edgeres command there prints; without a text, its stdin stays open."""
         remote = f"{self._board.edgeres} {shlex.join(words)}"
         line = ["ssh", "-T", *self._options, "--", self._board.host, remote]
-        messages: list[str] = []
-        with tempfile.TemporaryFile() as printed, _started(line, stdout=printed) as process:
-            assert process.stdin is not None
-            assert process.stderr is not None
-            if text is not None:
-                # A host that cannot be reached closes the pipe, and says why on stderr.
-                with suppress(BrokenPipeError), process.stdin as stdin:
-                    stdin.write(text)
-            for raw in process.stderr:
-                step = read_progress(shown := raw.decode("utf-8", errors="backslashreplace"))
-                if step is None:
-                    messages.append(shown)
-                elif progress is not None:
-                    progress(*step)
-            if code := process.wait():
-                raise self._error(code, words, "".join(messages).strip())
-            printed.seek(0)
-            return printed.read()
+        try:
+            answer = run_order(line, text=text, progress=progress or silent)
+        except FileNotFoundError as error:
+            raise _no_ssh(line[0]) from error
+        if answer.exit_code:
+            raise self._error(answer.exit_code, words, answer.messages)
+        return answer.printed
 
     def _error(self, code: int, words: Sequence[str], messages: str) -> ArtifactError | JobError:
         host = self._board.host
@@ -216,13 +206,6 @@ def ssh_connection(board: SshBoard) -> Iterator[SshConnection]:
             yield connection
         finally:
             connection.close()
-
-
-def _started(line: Sequence[str], stdout: IO[bytes]) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(line, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE)
-    except FileNotFoundError as error:
-        raise _no_ssh(line[0]) from error
 
 
 def _completed(line: Sequence[str], text: bytes) -> subprocess.CompletedProcess[bytes]:

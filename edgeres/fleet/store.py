@@ -7,6 +7,7 @@ the hash that it was announced with.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import time
@@ -81,9 +82,28 @@ class Store:
         name = secrets.token_hex(16)
         (self._jobs / name).mkdir(mode=0o700)
         (self._jobs / name / JOB_FILE).write_bytes(text)
+        self._take_in_all(job)
         wanted = {file.sha256 for file in job.files}
         missing = tuple(self._part(sha256) for sha256 in sorted(wanted) if not self._has(sha256))
         return Receipt(job=name, missing=missing)
+
+    def write(self, name: str, offset: int, content: bytes) -> None:
+        """Writes a block of a part.
+
+        Args:
+            name: of the part's file, as `receive` chose it.
+            offset: of the block, in bytes.
+            content: the block.
+
+        Raises:
+            ArtifactError: the name is no part's.
+        """
+        if not re.fullmatch(r"[0-9a-f]{64}\.[0-9a-f]{8}\.part", name):
+            raise ArtifactError(f"{name!r:.80} is no part of a file. Send the job again.")
+        descriptor = os.open(self._files / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.seek(offset)
+            file.write(content)
 
     def take_in(self, sha256: str, part: Path) -> None:
         """Adds a file that has arrived.
@@ -116,16 +136,10 @@ class Store:
         Raises:
             ArtifactError: a file did not arrive, or arrived damaged.
         """
-        for sha256 in sorted({file.sha256 for file in job.files}):
-            for part in () if self._has(sha256) else self._parts(sha256):
-                # Another transfer of the same file may be under way: its part is not complete yet.
-                with suppress(ArtifactError, FileNotFoundError):
-                    if part.stat().st_size in {f.size for f in job.files if f.sha256 == sha256}:
-                        self.take_in(sha256, part)
-                        break
-            if not self._has(sha256):
-                names = next(file.name for file in job.files if file.sha256 == sha256)
-                raise ArtifactError(f"{names} did not arrive whole. Run the command again.")
+        self._take_in_all(job)
+        for file in job.files:
+            if not self._has(file.sha256):
+                raise ArtifactError(f"{file.name} did not arrive whole. Run the command again.")
         for part_of_job in (INPUTS, OUTPUTS):
             (folder / part_of_job).mkdir()
         for path in job.outputs:
@@ -138,6 +152,16 @@ class Store:
                 os.link(self._files / file.sha256, place)
             except OSError:
                 shutil.copyfile(self._files / file.sha256, place)
+
+    def _take_in_all(self, job: Job) -> None:
+        """Adds those of the job's files whose parts are complete."""
+        for sha256, size in {file.sha256: file.size for file in job.files}.items():
+            for part in () if self._has(sha256) else self._parts(sha256):
+                # Another transfer of the same file may be under way: its part is not complete yet.
+                with suppress(ArtifactError, FileNotFoundError):
+                    if part.stat().st_size == size:
+                        self.take_in(sha256, part)
+                        break
 
     def _has(self, sha256: str) -> bool:
         return (self._files / sha256).is_file()

@@ -76,7 +76,10 @@ def unknown_options(files: Mapping[str, str]) -> list[str]:
     found = []
     for page, text in files.items():
         for name, *words in command_lines(text):
-            params = main.commands[name].params if name in main.commands else []
+            command = main.commands.get(name)
+            if isinstance(command, click.Group) and words:
+                command = command.commands.get(words[0])
+            params = [] if command is None else command.params
             options = [p for p in params if isinstance(p, click.Option)]
             known = {s for o in options for s in (*o.opts, *o.secondary_opts)} | {"-h", "--help"}
             given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}

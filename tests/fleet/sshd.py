@@ -65,9 +65,7 @@ def sshd(folder: Path) -> Iterator[Loopback]:
         )
     (folder / "authorized_keys").write_text((folder / "user.pub").read_text())
     (folder / "authorized_keys").chmod(0o600)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\n"
@@ -100,6 +98,13 @@ def sshd(folder: Path) -> Iterator[Loopback]:
     finally:
         process.terminate()
         process.wait()
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def wait_for(port: int) -> None:

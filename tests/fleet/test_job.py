@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from edgeres.errors import ArtifactError, ConfigError, MismatchError
-from edgeres.fleet.job import Job, JobFile, check_paths, read_job
+from edgeres.fleet.job import SHARED, Job, JobFile, check_paths, read_job
 from edgeres.serialization import json_text
 
 JOB = Job(
@@ -81,13 +82,18 @@ def test_versions_must_agree_but_for_the_last_number(version: str, works: bool) 
             read_job(text)
 
 
-def test_a_path_through_a_link_is_outside(tmp_path: Path) -> None:
-    """As are .. and absolute paths; what lies inside is not."""
-    inside, outside = tmp_path / "job", tmp_path / "other"
-    inside.mkdir()
-    outside.mkdir()
+def test_a_path_through_a_link_is_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As are .. and absolute paths; what lies inside is not, nor what is read of a shared folder."""
+    inside, outside, shared = tmp_path / "job", tmp_path / "other", tmp_path / "nas"
+    for folder in (inside, outside, shared):
+        folder.mkdir()
     (inside / "link").symlink_to(outside)
-    check_paths((Path("in/x"), Path("in/../out/x")), inside)
-    for path in ("link/x", "../other/x", str(outside / "x")):
-        with pytest.raises(ConfigError, match="outside its folder"):
-            check_paths((Path(path),), inside)
+    (shared / "link").symlink_to(outside)
+    monkeypatch.setenv(SHARED, f"{tmp_path}/absent{os.pathsep}{shared}")
+    check_paths((Path("in/x"), shared / "val"), (Path("in/../out/x"),), inside)
+    for path in ("link/x", "../other/x", str(outside / "x"), str(shared / "link/x")):
+        for read, written in (((Path(path),), ()), ((), (Path(path),))):
+            with pytest.raises(ConfigError, match="outside its folder"):
+                check_paths(read, written, inside)
+    with pytest.raises(ConfigError, match="outside its folder"):
+        check_paths((), (shared / "val",), inside)

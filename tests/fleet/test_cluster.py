@@ -1,0 +1,135 @@
+"""Commands on workers of a real Dask scheduler behind TLS: the same results, and clean ends."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dask_cluster import RunningCluster, certificates, dask_cluster
+from digits import Digits
+
+from edgeres.errors import ConfigError
+from edgeres.fleet.lock import VARIABLE, board_lock
+from edgeres.fleet.scheduler import Scheduler
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """A scheduler with two boards, of which one runs nothing that lives long."""
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    folder = tmp_path_factory.mktemp("cluster")
+    # Python runs this module before anything else: the runtime that crashes.
+    (folder / "crash").mkdir()
+    (folder / "crash" / "sitecustomize.py").write_text(
+        "import os, signal, sys\nif 'edgeres.fleet.child' in sys.orig_argv:\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    with dask_cluster(folder) as running:
+        path = running.environment["PYTHONPATH"]
+        running.worker("desk", "--tag", "cpu")
+        running.worker("bad", "--tag", "broken", PYTHONPATH=f"{folder / 'crash'}:{path}")
+        running.wait_for_workers(2)
+        yield running
+
+
+def test_a_build_there_is_the_build_here(
+    cluster: RunningCluster, digits: Digits, tmp_path: Path
+) -> None:
+    """Byte for byte, on the worker with the tag; nothing is sent a second time."""
+    line = ("build-engine", digits.model, "--calibration", digits.table)
+    store = cluster.folder / "boards" / "desk" / "cache" / "edgeres" / "files"
+    arrived = []
+    for name in ("a.onnx", "b.onnx"):
+        done = cluster.edgeres(
+            *line, "-o", name, "--scheduler", cluster.address, "--on", "tag:cpu", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / name).read_bytes() == digits.engine.read_bytes()
+        arrived.append({path.name: path.stat().st_mtime_ns for path in store.iterdir()})
+    assert arrived[0] == arrived[1]
+
+
+def test_a_crash_is_one_error_of_one_board(cluster: RunningCluster, tmp_path: Path) -> None:
+    """The signal has its name, no second worker is tried, and the worker lives on."""
+    jobs = [cluster.folder / "boards" / name / "cache/edgeres/jobs" for name in ("desk", "bad")]
+    ran = [len([*each.glob("*/out")]) for each in jobs]
+    there = ("--scheduler", cluster.address, "--on", "tag:broken")
+    done = cluster.edgeres("doctor", *there, cwd=tmp_path)
+    assert (done.returncode, "ended by SIGSEGV" in done.stderr) == (139, True), done.stderr
+    assert [len([*each.glob("*/out")]) for each in jobs] == [ran[0], ran[1] + 1]
+    assert cluster.edgeres("doctor", *there, cwd=tmp_path).returncode == 139
+
+
+def test_an_error_there_is_told_as_an_error(
+    cluster: RunningCluster, digits: Digits, tmp_path: Path
+) -> None:
+    """A verdict that fails keeps its code; what no worker has is refused with what there is."""
+    there = ("--scheduler", cluster.address, "--on")
+    done = cluster.edgeres(
+        "build-engine", digits.table, "-o", "e.onnx", *there, "desk", cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr.startswith("Error: On desk: ")) == (2, True), done.stderr
+    done = cluster.edgeres("doctor", *there, "tag:cpus", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Did you mean 'tag:cpu'?" in done.stderr
+
+
+def test_a_foreign_certificate_is_refused(cluster: RunningCluster, tmp_path: Path) -> None:
+    """One of another authority, by a scheduler whose own certificate is trusted."""
+    foreign = certificates(tmp_path / "tls")
+    own = cluster.environment["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"]
+    trusting = foreign | {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": own}
+    done = cluster.edgeres("doctor", "--scheduler", cluster.address, cwd=tmp_path, more=trusting)
+    assert (done.returncode, "cannot be reached" in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_end_here_is_the_end_there(
+    cluster: RunningCluster,
+    digits: Digits,
+    tmp_path: Path,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C, and a client that is killed: the command there ends, and the board is free."""
+    bench = ("bench", digits.engine, "--reference", digits.model, "--data", digits.test)
+    client = cluster.started(
+        *bench, "--iterations=1000000", "--scheduler", cluster.address, "--on=desk", cwd=tmp_path
+    )
+    assert client.stderr is not None
+    with client, client.stderr as progress:
+        next(line for line in progress if b"Evaluating" in line)
+        client.send_signal(number)
+    monkeypatch.setenv(VARIABLE, str(cluster.folder / "boards/desk/lock"))
+    ended_by = time.monotonic() + 60
+    with board_lock("next", "x", lambda _: None):
+        assert time.monotonic() < ended_by
+
+
+@pytest.mark.parametrize(
+    ("address", "fine"),
+    [
+        ("tls://10.0.0.2:8786", True),
+        ("tcp://127.0.0.1:8786", True),
+        ("localhost:8786", True),
+        ("tcp://[::1]:8786", True),
+        ("tcp://10.0.0.2:8786", False),
+        ("10.0.0.2:8786", False),
+        ("tcp://127.0.0.1.example.org:8786", False),
+        ("ws://10.0.0.2:8786", False),
+        ("", False),
+        ("tls://", False),
+    ],
+)
+def test_a_scheduler_elsewhere_is_encrypted(address: str, fine: bool) -> None:
+    """Unless it is allowed in so many words."""
+    if fine:
+        Scheduler(address=address)
+        return
+    with pytest.raises(ConfigError):
+        Scheduler(address=address)
+    if address.startswith("tcp"):
+        Scheduler(address=address, plain_tcp=True)
