@@ -33,6 +33,9 @@ _BITS = {
     **dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4),
     **dict.fromkeys(("INT2", "UINT2"), 2),
 }
+_SMALL = 64
+"""Elements up to which a constant may describe the structure: shapes, axes, paddings."""
+
 _ADVICE = "It is damaged, or its exporter is at fault: export the model again."
 
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
@@ -62,8 +65,62 @@ def check_structure(path: Path, model: onnx.ModelProto) -> None:
             )
 
 
-def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def check_rules(path: Path, model: onnx.ModelProto) -> None:
+    """Checks a network that is to be changed by ONNX's own rules.
+
+    One that is run as it is needs no such check: runtimes take more than ONNX's rules let pass.
+
+    Raises:
+        ArtifactError: an operator, attribute or type breaks them.
+    """
+    with foreign_parser(
+        lambda error: ArtifactError(f"{path} breaks ONNX's rules: {reason_of(error)}. {_ADVICE}")
+    ):
+        checked = skeleton(model)
+        checked.functions.extend(model.functions)
+        checked.metadata_props.extend(model.metadata_props)
+        checked.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+        given = {value.name for value in checked.graph.input}
+        for tensor in list(checked.graph.initializer):
+            # A tensor without its values breaks the rules; an input of that name has none either.
+            if math.prod(tensor.dims) > _SMALL:
+                checked.graph.initializer.remove(tensor)
+                if tensor.name not in given:
+                    value = helper.make_tensor_value_info(
+                        tensor.name, tensor.data_type, tensor.dims
+                    )
+                    checked.graph.input.append(value)
+        onnx.checker.check_model(checked)
+
+
+def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy whose weights have a type and a shape but no values.
+
+    Small constants, such as axes, paddings and limits, keep theirs: all of a network's
+    structure in a thousandth of the memory.
+    """
+    copied = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    source, target = model.graph, copied.graph
+    target.name = source.name
+    target.node.extend(source.node)
+    target.input.extend(source.input)
+    target.output.extend(source.output)
+    target.value_info.extend(source.value_info)
+    target.initializer.extend(
+        tensor
+        if math.prod(tensor.dims) <= _SMALL
+        else onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+        for tensor in source.initializer
+    )
+    return copied
+
+
+def infer_shapes(model: onnx.ModelProto, *, images: int = 1) -> onnx.ModelProto:
     """Returns a model with the shapes of its activations, of which each fits into memory.
+
+    Args:
+        model: whose shapes; its weights need no values.
+        images: in a batch.
 
     Raises:
         ArtifactError: they cannot be inferred, or one is too large or below 0.
@@ -76,7 +133,7 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
-        if math.prod(sizes) > MAX_ELEMENTS or any(size < 0 for size in sizes):
+        if math.prod(sizes) > images * MAX_ELEMENTS or any(size < 0 for size in sizes):
             raise ArtifactError(
                 f"The model's activation '{value.name}' has the sizes {sizes}; expected sizes of "
                 f"at least 0 and at most {MAX_ELEMENTS} values. {_ADVICE}"

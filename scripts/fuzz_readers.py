@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,24 +21,31 @@ from mutations import (
     mutate_safetensors,
     mutate_zip,
 )
+from rich.console import Console
 
-from edgeres.core.artifacts import load_engine, manifest_path
+from edgeres.core.artifacts import manifest_path
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.described import load_described
+from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import load_table
 from edgeres.core.verdict import load_run
 from edgeres.deploy.pbtxt import parse
+from edgeres.evaluation.regression import rank
 from edgeres.fleet.inventory import load_inventory
 from edgeres.fleet.job import Job, JobFile, read_job
-from edgeres.images import embedded_digits, embedded_path, load_dataset
+from edgeres.images import batches, embedded_digits, embedded_path, load_dataset
 from edgeres.images.decode import decode
 from edgeres.images.labels_file import read_labels
 from edgeres.images.npz import load_tensor
 from edgeres.input_files import CLASS_NAMES, JSON, read_bytes, read_text
 from edgeres.onnx_file import load_onnx
+from edgeres.quantization.lowering import ALL_INTEGER
+from edgeres.report import render_ranking
 from edgeres.runtime import load
 from edgeres.serialization import json_text
+from edgeres.targets.base import find_target
+from edgeres.targets.session_runner import model_runner
 from edgeres.targets.tensorrt.calibration_cache import read_cache, trt_cache
 from edgeres.targets.tensorrt.timing_cache import Origin, TimingCacheDescription
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
@@ -110,29 +119,61 @@ def _make_networks(folder: Path) -> None:
     (folder / "calib.cache").write_text(trt_cache(load_onnx(model), table, "8.6.2"))
     build_from_model(BuildInputs(model=model, table=table, output=engine), BuildRequest())
     shutil.copy(manifest_path(engine), folder / "manifest.json")
-    verdict = edgeres.bench(engine, model, data, BenchRequest())
-    (folder / "verdict.json").write_text(json_text(verdict))
+    verdict = json_text(edgeres.bench(engine, model, data, BenchRequest()))
+    (folder / "verdict.json").write_text(verdict)
+    (folder / "baseline.json").write_text(verdict)
+
+
+def read_model(path: Path) -> None:
+    """Brings a model to the form that is quantized, and runs it."""
+    model = load_normalized(path)
+    with model_runner(model) as runner:
+        runner.infer(np.zeros((1, *(size or 8 for size in runner.input.shape[1:])), np.float32))
+
+
+def read_lowered(path: Path) -> None:
+    """Lowers a model to FP16."""
+    request = BuildRequest(precision=Precision.FP16, target="onnx")
+    find_target("onnx").lower(load_normalized(path), request, None, None, ALL_INTEGER)
 
 
 def read_engine(path: Path) -> None:
-    """Opens an engine whose manifest has its hash, as one that somebody made has."""
+    """Classifies with an engine whose manifest has its hash, as one that somebody made has."""
     manifest = json.loads((path.parent / "manifest.json").read_bytes())
     manifest["engine_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest_path(path).write_text(json.dumps(manifest))
-    with load(path):
-        pass
+    with load(path) as classifier:
+        classifier.predict(path.parent / "image.png")
 
 
 def read_manifest(path: Path) -> None:
-    """Loads the engine that the manifest stands beside."""
+    """Classifies with the engine that the manifest stands beside."""
     engine = path.parent / "engine.onnx"
     shutil.copy(path, manifest_path(engine))
-    load_engine(engine)
+    with load(engine) as classifier:
+        classifier.predict(path.parent / "image.png")
+
+
+def read_table(path: Path) -> None:
+    """Builds the INT8 engine of a table."""
+    table = load_table(path)
+    inputs = BuildInputs(
+        model=path.parent / "model.onnx", table=table, output=path.parent / "built.onnx"
+    )
+    build_from_model(inputs, BuildRequest())
+
+
+def read_verdict(path: Path) -> None:
+    """Ranks a verdict beside the valid one, and shows both."""
+    runs = (load_run(path.parent / "baseline.json"), load_run(path))
+    Console(file=io.StringIO()).print(render_ranking(rank(runs)))
 
 
 def read_data(path: Path) -> None:
-    """Reads the first image of a data set."""
-    load_dataset(path).image(0)
+    """Prepares the images of a data set."""
+    dataset = load_dataset(path)
+    with closing(batches(dataset, ContractOptions().resolve("digits"), batch_size=8)) as stream:
+        next(iter(stream))
 
 
 def read_checkpoint(path: Path) -> None:
@@ -168,12 +209,13 @@ def _reader(seed: str, mutate: Mutation, read: Callable[[Path], object], name: s
 
 READERS = (
     _reader("model.onnx", mutate_onnx, load_onnx),
-    _reader("model.onnx", mutate_onnx, load_normalized, "normalized"),
+    _reader("model.onnx", mutate_onnx, read_model, "model run"),
+    _reader("model.onnx", mutate_onnx, read_lowered, "model lowered"),
     _reader("engine.onnx", mutate_onnx, read_engine),
     _reader("manifest.json", mutate_json, read_manifest),
-    _reader("table.json", mutate_json, load_table),
+    _reader("table.json", mutate_json, read_table),
+    _reader("verdict.json", mutate_json, read_verdict),
     _reader("calib.cache", mutate_lines, read_cache),
-    _reader("verdict.json", mutate_json, load_run),
     _reader("data.npz", mutate_zip, read_data),
     _reader("tensor.npy", mutate_bytes, load_tensor),
     _reader("image.png", mutate_bytes, decode),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import struct
 import zipfile
 from contextlib import suppress
@@ -122,9 +123,68 @@ def mutate_onnx(random: Random, content: bytes) -> bytes:
         return content[:at] + mutate_bytes(random, content[at : at + 4096]) + content[at + 4096 :]
     model = onnx.ModelProto.FromString(content)
     for _ in range(random.randint(1, 3)):
-        _mutate_message(random, model)
+        if random.random() < 0.4:
+            _mutate_graph(random, model.graph)
+        else:
+            _mutate_message(random, model)
     changed: bytes = model.SerializeToString()
     return changed
+
+
+def _operators() -> dict[str, tuple[tuple[str, int], ...]]:
+    """Returns ONNX's operators with the names and types of their attributes."""
+    return {
+        # onnx has no types of its C++ enumerations.
+        schema.name: tuple((n, int(a.type.value)) for n, a in schema.attributes.items())  # type: ignore[attr-defined]
+        for schema in onnx.defs.get_all_schemas()
+    }
+
+
+_OPERATORS = _operators()
+
+
+def _mutate_graph(random: Random, graph: onnx.GraphProto) -> None:
+    """Makes a valid graph another: operators, what they read, their attributes, sizes, types."""
+    if not (graph.node and graph.initializer and graph.input):
+        return
+    node, kind = random.choice(graph.node), random.randrange(6)
+    tensor, value = random.choice(graph.initializer), random.choice((*graph.input, *graph.output))
+    if kind == 0:
+        node.op_type = random.choice(list(_OPERATORS))
+    elif kind == 1:
+        made = [name for each in graph.node for name in each.output]
+        names = (*made, *(each.name for each in graph.initializer), graph.input[0].name, "")
+        if node.input:
+            node.input[random.randrange(len(node.input))] = random.choice(names)
+    elif kind == 2:
+        known = _OPERATORS.get(node.op_type) or (("axis", onnx.AttributeProto.INT),)
+        name, type_ = random.choice(known)
+        integers = [random.choice(NUMBERS) for _ in range(random.randint(0, 5))]
+        values: dict[int, Any] = {
+            onnx.AttributeProto.INT: random.choice(NUMBERS),
+            onnx.AttributeProto.FLOAT: random.choice(FLOATS[:5]),
+            onnx.AttributeProto.STRING: random.choice(("", "x", "SAME_UPPER", "VALID", "linear")),
+            onnx.AttributeProto.INTS: integers,
+        }
+        for old in [each for each in node.attribute if each.name == name]:
+            node.attribute.remove(old)
+        # Without a value it is absent.
+        if type_ in values:
+            made_of = onnx.helper.make_attribute(name, values[type_], attr_type=type_)
+            node.attribute.append(made_of)
+    elif kind == 3:
+        # As many values in another form, or a tensor without values.
+        dims = list(tensor.dims)
+        random.shuffle(dims)
+        if random.random() < 0.3:
+            dims.append(0)
+            tensor.raw_data = b""
+        del tensor.dims[:]
+        tensor.dims.extend(random.choice((dims, [*dims, 1], [1, *dims], [math.prod(dims)])))
+    elif kind == 4:
+        tensor.data_type = random.choice(list(onnx.TensorProto.DataType.values()))
+    elif value.type.tensor_type.shape.dim:
+        random.choice(value.type.tensor_type.shape.dim).dim_value = random.choice(NUMBERS)
 
 
 def _mutate_node(random: Random, node: Any, marker: str) -> Any:

@@ -26,9 +26,10 @@ from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange
 from edgeres.errors import CalibrationError
+from edgeres.graph_structure import skeleton
 from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent
-from edgeres.quantization.graph import Graph, skeleton, view
+from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.grids import INT8
 from edgeres.quantization.recovered import with_weights
 from edgeres.quantization.thresholds import Distribution, merged, mse_amax, thresholds

@@ -18,6 +18,7 @@ import click
 
 from edgeres.cli.output import COMMAND, checked_stdout, log_to_stderr, show_error
 from edgeres.errors import ArtifactError, EdgeresError
+from edgeres.processes import split_off
 from edgeres.version import __version__
 
 INTERRUPTED = 130
@@ -36,6 +37,18 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
     raise _Terminated
 
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # What is sent to a group of processes may come twice: here, and through the one that watches.
+    signal.signal(number, lambda *_: signal.signal(number, signal.default_int_handler))
+    raise KeyboardInterrupt
+
+
+_HANDLERS = {
+    signal.SIGTERM: (signal.SIG_DFL, _terminate),
+    signal.SIGINT: (signal.default_int_handler, _interrupt),
+}
+"""Each signal's handler in a new process, and the one that stands in its place."""
 
 SHORT_HELP = {
     "export": "Write a trained checkpoint as ONNX.",
@@ -79,14 +92,21 @@ class _Commands(click.Group):
     """Turns an EdgeresError into its message and exit code, whatever command raised it."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Runs a command line; what stdout did not take ends it with an error."""
+        """Runs a command line; what stdout did not take ends it with an error.
+
+        The words of the process itself, and not those that a program passes, are run in a child:
+        whatever ends that, the exit code is 1 and there is a sentence.
+        """
+        if not args and options.get("args") is None and (ended := split_off()) is not None:
+            if isinstance(ended, str):
+                show_error(f"Error: {ended}")
+            sys.exit(ended if isinstance(ended, int) else EdgeresError.exit_code)
+        before = {}
         # Only a main thread may set a handler, and a caller's own stays.
-        ours = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        )
-        if ours:
-            signal.signal(signal.SIGTERM, _terminate)
+        if threading.current_thread() is threading.main_thread():
+            before = {n: old for n, (old, _) in _HANDLERS.items() if signal.getsignal(n) is old}
+        for number in before:
+            signal.signal(number, _HANDLERS[number][1])
         try:
             with checked_stdout():
                 return super().main(*args, **options)
@@ -95,8 +115,8 @@ class _Commands(click.Group):
             sys.exit(error.exit_code)
         finally:
             # What runs this in its own process, as tests do, can be ended afterwards too.
-            if ours:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def invoke(self, ctx: click.Context) -> Any:
         # Here and not around main(), so that click's own errors keep their usage line and code.

@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgeres.graph_structure import infer_shapes, skeleton
+
 _SPATIAL = {2, 3}
 
 
@@ -79,20 +81,7 @@ def global_means(model: onnx.ModelProto) -> Iterator[GlobalMean]:
 
 def inferred_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Returns the inferred shapes, 0 for an open dimension; weights need no values for them."""
-    copied = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    copied.graph.name = "shapes"
-    copied.graph.node.extend(model.graph.node)
-    copied.graph.input.extend(model.graph.input)
-    copied.graph.output.extend(model.graph.output)
-    for tensor in model.graph.initializer:
-        # Axes, pads and shapes decide sizes by their values; they are integers.
-        if tensor.data_type == onnx.TensorProto.INT64:
-            copied.graph.initializer.append(tensor)
-        else:
-            copied.graph.initializer.add(
-                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type
-            )
-    inferred = onnx.shape_inference.infer_shapes(copied, data_prop=True).graph
+    inferred = infer_shapes(skeleton(model)).graph
     values = (*inferred.input, *inferred.value_info, *inferred.output)
     return {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
 

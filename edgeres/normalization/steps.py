@@ -19,6 +19,7 @@ from edgeres.core.contract import Contract
 from edgeres.errors import ArtifactError, ConfigError, RunnerError
 from edgeres.graph_checks import low_precision
 from edgeres.graph_names import free_added_names
+from edgeres.graph_structure import check_rules
 from edgeres.input_files import MODEL, read_bytes
 from edgeres.normalization.constants import evaluate_constants, is_constant, put
 from edgeres.normalization.flattening import unify_flattening
@@ -56,6 +57,9 @@ _PLAIN = frozenset(
 
 _WINDOWS = frozenset(["Conv", "MaxPool", "AveragePool"])
 
+_LARGEST_BATCH = 1024
+"""Images of a fixed batch; the file is run with as many once, to be compared with its other form."""
+
 _PROBES = 3
 """Images of the comparison; a batch that is opened is compared with these, and with one."""
 
@@ -83,8 +87,15 @@ def normalize(
     if model.is_normalized:
         return model
     path, graph = model.artifact.path, model.proto.graph
+    if operators:
+        check_rules(path, model.proto)
     channels_last = is_channels_last(graph)
     dims = dims_of(image_input(graph))
+    if (dims[0] or 0) > _LARGEST_BATCH:
+        raise ArtifactError(
+            f"{path} takes batches of {dims[0]} images and no others; at most {_LARGEST_BATCH} are "
+            "run to open a fixed batch. Export it with a dynamic batch."
+        )
     shape = _image_shape(path, (dims[0], dims[3], *dims[1:3]) if channels_last else dims, contract)
     is_fixed = None not in dims[1:] or not fix_sizes
     keeps_operators = not operators or bool(low_precision(model.proto))

@@ -7,6 +7,7 @@ import math
 import onnx
 
 from edgeres.core.cost import OperatorCost
+from edgeres.graph_structure import infer_shapes
 from edgeres.quantization.graph import Graph
 
 
@@ -66,7 +67,7 @@ def _tensor_sizes(model: onnx.ModelProto, image: tuple[int, ...]) -> dict[str, i
         dim.dim_value = size
     # Shapes that the file carries were inferred with another batch.
     del fixed.graph.value_info[:]
-    graph = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    graph = infer_shapes(fixed, images=image[0]).graph
     values = (v for v in (*graph.input, *graph.value_info) if v.name not in constants)
     sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
     return {name: math.prod(shape) for name, shape in sizes.items() if all(shape)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeres.errors import QuantizationError
-from edgeres.graph_structure import infer_shapes
+from edgeres.graph_structure import infer_shapes, skeleton
 from edgeres.normalization import MIN_OPSET
 from edgeres.onnx_file import opset_of
 from edgeres.quantization.weights import WeightMemory
@@ -25,9 +24,6 @@ PASS_THROUGH = frozenset(
 
 _LEAST_IR_VERSION = 4
 """First ONNX IR whose initializers need not be graph inputs too. Source: ONNX versioning table."""
-
-_SMALL = 64
-"""Elements up to which a constant may describe the structure: shapes, axes, paddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,28 +123,6 @@ def view(model: onnx.ModelProto) -> Graph:
     # A dimension that inference does not find has the value 0.
     shapes = {name: tuple(d) for name, d in dims.items() if all(d)}
     return Graph(model, producers, consumers, positions, constants, shapes)
-
-
-def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy whose weights have a type and a shape but no values.
-
-    Small constants, such as axes, paddings and limits, keep theirs: all of a network's
-    structure in a thousandth of the memory.
-    """
-    copied = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    source, target = model.graph, copied.graph
-    target.name = source.name
-    target.node.extend(source.node)
-    target.input.extend(source.input)
-    target.output.extend(source.output)
-    target.value_info.extend(source.value_info)
-    target.initializer.extend(
-        tensor
-        if math.prod(tensor.dims) <= _SMALL
-        else onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-        for tensor in source.initializer
-    )
-    return copied
 
 
 def emptied(model: onnx.ModelProto) -> onnx.ModelProto:

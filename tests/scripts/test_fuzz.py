@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fuzz import Campaign, run
+from fuzz import Campaign, Outcome, planned, run
 from fuzz_readers import READERS, Reader
 from mutations import mutate_bytes, mutate_json, mutate_lines, mutate_zip
 
@@ -32,6 +32,12 @@ def hangs(path: Path) -> None:
     time.sleep(60)
 
 
+def spins(path: Path) -> None:
+    """Has a fault: it computes without an end."""
+    while True:
+        pass
+
+
 def crashes(path: Path) -> None:
     """Has a fault: the process is gone."""
     os.abort()
@@ -43,6 +49,7 @@ def crashes(path: Path) -> None:
         (refuses_well, 0, "0 failures"),
         (raises, 1, "escape: ValueError at test_fuzz.py"),
         (hangs, 1, "hang: no end"),
+        (spins, 1, "hang: no end"),
         (crashes, 1, "crash: exit code -6"),
     ],
 )
@@ -61,11 +68,43 @@ def test_a_fault_of_a_reader_is_found(
     reader = Reader(name="labels", seed="labels.csv", mutate=mutate_lines, read=read)
     inputs = 20 if read in (refuses_well, raises) else 1
     campaign = Campaign(
-        inputs=inputs, seed=0, seconds=60, seeds=seeds, failures=failures, hang_s=0.5
+        inputs=inputs,
+        each=0,
+        seed=0,
+        end=time.monotonic() + 60,
+        seeds=seeds,
+        failures=failures,
+        hang_s=0.5,
     )
     assert run([reader], campaign, 1) == code
-    assert said in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert said in table
+    assert f"{inputs} inputs in " in table
     assert len(list(failures.iterdir())) == code
+
+
+def test_a_plan_gives_each_reader_its_part_and_the_rest_to_the_fast(tmp_path: Path) -> None:
+    """By hand: of 100 inputs each of two gets 20, and of the other 60 the faster one 3 of 4."""
+    campaign = Campaign(inputs=100, each=20, seed=0, end=0.0, seeds=tmp_path, failures=tmp_path)
+    one, two = (
+        Reader(name=name, seed="x", mutate=mutate_bytes, read=refuses_well) for name in "ab"
+    )
+    outcomes = (
+        Outcome(reader=one, inputs=10, cpu_s=1.0),
+        Outcome(reader=two, inputs=10, cpu_s=3.0),
+    )
+    assert planned(outcomes, campaign) == {"a": 20 + 45, "b": 20 + 15}
+
+
+def test_a_campaign_that_ends_too_early_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was requested and not read is no success."""
+    (tmp_path / "labels.csv").write_text("file,class_index\na.png,0\n")
+    reader = Reader(name="labels", seed="labels.csv", mutate=mutate_lines, read=refuses_well)
+    campaign = Campaign(inputs=9, each=0, seed=0, end=0.0, seeds=tmp_path, failures=tmp_path)
+    assert run([reader], campaign, 1) == 1
+    assert "9 inputs were not reached in the time given" in capsys.readouterr().out
 
 
 def test_every_kind_of_file_is_read() -> None:

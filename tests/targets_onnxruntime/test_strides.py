@@ -9,7 +9,8 @@ from networks import images, logits_of, network_from_body
 from numpy.typing import NDArray
 from tables import Batch, observed, table_from_images
 
-from edgeres.quantization.graph import Graph, skeleton, view
+from edgeres.graph_structure import skeleton
+from edgeres.quantization.graph import Graph, view
 from edgeres.session import open_session, run_session
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
 from edgeres.targets.onnxruntime.strides import Pair, Strides, moved_strides, thinned_out

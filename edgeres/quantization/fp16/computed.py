@@ -14,7 +14,8 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array, to_array
 
-from edgeres.quantization.graph import PASS_THROUGH, Graph, skeleton, view
+from edgeres.graph_structure import infer_shapes, skeleton
+from edgeres.quantization.graph import PASS_THROUGH, Graph, view
 
 _ON_GRID = PASS_THROUGH | {"Relu", "Concat", "DequantizeLinear"}
 """Operators whose results need no rounding."""
@@ -53,7 +54,7 @@ def computed_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _rounded_tensors(graph: Graph) -> frozenset[str]:
     """Returns the tensors that are rounded where they are written."""
-    inferred = onnx.shape_inference.infer_shapes(skeleton(graph.model)).graph
+    inferred = infer_shapes(skeleton(graph.model)).graph
     values = (*inferred.value_info, *inferred.output)
     halves = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
     rounded = set()

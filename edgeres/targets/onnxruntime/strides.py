@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import helper
 
-from edgeres.quantization.graph import Graph, attribute, integers, normalized, skeleton, view
+from edgeres.graph_structure import skeleton
+from edgeres.quantization.graph import Graph, attribute, integers, normalized, view
 from edgeres.quantization.placement import refusal
 from edgeres.targets.onnxruntime.placement import adds_equals, is_pointwise, result_of
 
