@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("version", "errors", "printable"),
-    ("installation", "names", "files", "progress", "statistics"),
+    ("installation", "names", "files", "processes", "progress", "statistics"),
     ("input_files",),
     ("serialization",),
     ("machine",),
