@@ -276,7 +276,9 @@ def _training_mode(node: onnx.NodeProto, constants: _Constants) -> str:
     elif node.op_type == "Dropout" and _has_input(node, 2):
         mode, ratio = constants.input(node, 2), constants.input(node, 1)
         # Unknown until it runs is no promise of inference.
-        drops = 0.5 if not _has_input(node, 1) else 1.0 if ratio is None else float(ratio.item())
+        drops = 0.5
+        if _has_input(node, 1):
+            drops = 1.0 if ratio is None or ratio.size != 1 else float(ratio.item())
         if drops > 0 and (mode is None or mode.any()):
             return "Dropout with training_mode=true"
     return ""
@@ -326,7 +328,7 @@ def _axes(node: onnx.NodeProto, constants: _Constants) -> tuple[int, ...] | None
         return None if not axes and _attribute(node, "noop_with_empty_axes") else tuple(axes or ())
     if kind == "CumSum":
         given = constants.input(node, 1)
-        return (1,) if given is None else (int(given.item()),)
+        return (1,) if given is None or given.size != 1 else (int(given.item()),)
     if kind in _DEFAULT_AXIS:
         axis = _attribute(node, "axis")
         return (_DEFAULT_AXIS[kind] if axis is None else int(axis),)

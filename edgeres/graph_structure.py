@@ -26,6 +26,9 @@ MAX_ELEMENTS = 1 << 31
 _POSITIVE = frozenset({"group", "strides", "dilations", "kernel_shape", "blocksize", "num_outputs"})
 """Integers that runtimes divide by, or that are sizes. Source: ONNX operators."""
 
+_WEIGHT_AXES = {"Conv": 4, "Gemm": 2}
+"""Axes of the weights of the operators that are quantized, of images."""
+
 _LARGEST_INTEGER = 1 << 31
 """Of such an attribute, and of a padding; more overflows where runtimes multiply them."""
 
@@ -91,6 +94,16 @@ def check_rules(path: Path, model: onnx.ModelProto) -> None:
                     )
                     checked.graph.input.append(value)
         onnx.checker.check_model(checked)
+    dims = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in _WEIGHT_AXES or len(node.input) < 2:
+            continue
+        weight = dims.get(node.input[1])
+        if weight is not None and (len(weight) != _WEIGHT_AXES[node.op_type] or 0 in weight):
+            raise ArtifactError(
+                f"{path} has the operator {node.op_type} '{node.name}' with weights of the sizes "
+                f"{weight}; expected {_WEIGHT_AXES[node.op_type]} sizes of at least 1. {_ADVICE}"
+            )
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:

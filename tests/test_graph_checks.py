@@ -327,3 +327,22 @@ def test_outputs_that_are_no_row_of_logits_are_refused(
     onnx.save(model, path)
     with pytest.raises(ArtifactError, match=sentence):
         load_onnx(path)
+
+
+@pytest.mark.parametrize("values", [[], [0.5, 0.5]])
+def test_a_dropout_of_several_ratios_is_no_inference(values: list[float], tmp_path: Path) -> None:
+    """ONNX has one number there; a file may have any."""
+    nodes = [
+        helper.make_node("Dropout", ["x", "ratio", "mode"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["y"]),
+    ]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 2, 2])
+    logits = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 12])
+    constants = [
+        numpy_helper.from_array(np.array(values, np.float32), "ratio"),
+        numpy_helper.from_array(np.array(True), "mode"),
+    ]
+    graph = helper.make_graph(nodes, "g", [image], [logits], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    with pytest.raises(ArtifactError, match="Dropout with training_mode=true"):
+        check_one_image(tmp_path / "m.onnx", model)

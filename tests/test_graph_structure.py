@@ -11,10 +11,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.numpy_helper import from_array
 
+from edgeres.core.contract import Contract
 from edgeres.errors import ArtifactError, EdgeresError
+from edgeres.normalization import normalize
 from edgeres.onnx_file import load_onnx
 from edgeres.quantization.graph import view
+
+CONTRACT = Contract(height=8, width=8)
 
 WEIGHTS = numpy_helper.from_array(np.zeros((10, 3, 3, 3), np.float32), "w")
 
@@ -172,6 +177,50 @@ def test_names_that_are_no_text(old: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(content)
     with pytest.raises(ArtifactError, match="which is no UTF-8 text"):
         load_onnx(tmp_path / "x.onnx")
+
+
+def named_twice() -> ModelProto:
+    """Returns a classifier with two entries of metadata under one name."""
+    model = classifier()
+    for value in "ab":
+        model.metadata_props.add(key="k", value=value)
+    return model
+
+
+BROKEN = {
+    "an attribute that it has not": (classifier(node("Relu", "x", "p", axis=1)), "axis"),
+    "an operator of a later version": (
+        classifier(node("BitwiseNot", "x", "p")),
+        "No Op registered for BitwiseNot",
+    ),
+    "an entry twice": (named_twice(), "duplicate keys"),
+    "weights without values": (
+        weights(lambda w: w.CopyFrom(from_array(np.zeros((0, 3, 3, 3), np.float32), "w"))),
+        r"weights of the sizes \[0, 3, 3, 3\]; expected 4 sizes of at least 1",
+    ),
+    "weights in one row": (
+        weights(lambda w: w.CopyFrom(from_array(np.zeros(270, np.float32), "w"))),
+        r"weights of the sizes \[270\]; expected 4",
+    ),
+    "a batch that takes minutes": (classifier(sizes=(65536, 3, 8, 8)), "batches of 65536 images"),
+}
+"""Files that are graphs, and that a runtime may take, but that nothing can be made of."""
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_to_be_quantized_follows_the_rules(case: str, tmp_path: Path) -> None:
+    """Before anything is changed, where a lowering would end with a checker's or numpy's error."""
+    model, said = BROKEN[case]
+    (path := tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match=said):
+        normalize(load_onnx(path), CONTRACT)
+
+
+def test_what_is_only_run_need_not(tmp_path: Path) -> None:
+    """A runtime takes more than ONNX's checker: the file stays as it is."""
+    model, _ = BROKEN["an entry twice"]
+    (path := tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert normalize(load_onnx(path), CONTRACT, operators=False).content == path.read_bytes()
 
 
 def test_a_plain_graph_passes(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ FOREIGN = "FOREIGN"
 """Flag of an ONNX file that has no manifest: what quantized it, if anything, is not known."""
 
 
+_LARGEST_BATCH = 1 << 16
+"""Images; no accelerator's memory takes as many activations at once."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
     """Name, shape and type of a network's input or output."""
@@ -212,6 +216,9 @@ class Manifest:
             raise ValueError(
                 f"an engine from {taken} to {given}, expected (N, 3, H, W) to (N, classes)"
             )
+        sizes = (1, *(self.batch or ()), _LARGEST_BATCH)
+        if sorted(sizes) != list(sizes):
+            raise ValueError(f"batches of {self.batch}, expected 1 to {_LARGEST_BATCH}, ascending")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from edgeres.core.resize import NO_RESIZE, Interpolation, Resize, shortest
+from edgeres.core.resize import LONGEST_SIDE, NO_RESIZE, Interpolation, Resize, shortest
 from edgeres.errors import ConfigError
 from edgeres.names import Name, nearest
 
@@ -110,9 +110,9 @@ class Contract:
     output: OutputType = OutputType.LOGITS
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1:
+        if not 1 <= min(self.height, self.width) <= max(self.height, self.width) <= LONGEST_SIDE:
             raise ConfigError(
-                f"Input size is {self.height}x{self.width}; expected at least 1 pixel."
+                f"Input size is {self.height}x{self.width}; expected 1 to {LONGEST_SIDE} pixels."
             )
         if self.channels != 3 and (self.channels, self.color) != (1, Color.GRAY):
             raise ConfigError(

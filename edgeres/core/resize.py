@@ -42,6 +42,10 @@ class ResizeLibrary(Name):
     OPENCV = "opencv"
 
 
+LONGEST_SIDE = 8192
+"""Pixels; a square of it has 0.8 GB as an input of a network, and networks take a tenth of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize:
     """How an image is resized before the crop."""
@@ -72,10 +76,11 @@ class Resize:
                 f"A resize of mode {self.mode} with short side {self.short}, height {self.height} "
                 f"and width {self.width}: it takes {wanted}."
             )
-        if min(n for n in (self.short, *size, 1) if n is not None) < 1:
+        lengths = [n for n in (self.short, *size) if n is not None]
+        if not all(1 <= n <= LONGEST_SIDE for n in lengths):
             raise ConfigError(
-                f"The resize is to {self.lengths}; expected at least 1 pixel. Check --resize and "
-                "--input-size."
+                f"The resize is to {self.lengths}; expected 1 to {LONGEST_SIDE} pixels. Check "
+                "--resize and --input-size."
             )
         if not 0 <= self.pad <= 255 or (self.pad and self.mode is not ResizeMode.LETTERBOX):
             raise ConfigError(

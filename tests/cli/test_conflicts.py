@@ -75,7 +75,7 @@ REFUSED = {
     BENCH + "--max-drop nan": "--max-drop nan is no limit; expected a finite number.",
     BENCH + "--samples 0": "--samples is 0; at least 1 image is needed.",
     BENCH + "--iterations 0": "must be at least 1",
-    EXPORT + "--input-size 0": "Input size is 0x0; expected at least 1 pixel.",
+    EXPORT + "--input-size 0": "Input size is 0x0; expected 1 to 8192 pixels.",
     "export resnet20 --weights {weights} -o never --preset imagenet --resize 200": "--resize 200 is smaller than the 224-pixel crop.",
     EXPORT + "--mean nan,0,0": "must be finite numbers",
     EXPORT + "--std 1,0,1": "must be positive",

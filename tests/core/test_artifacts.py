@@ -194,7 +194,7 @@ def test_a_contract_of_impossible_values_is_the_files_fault(tmp_path: Path) -> N
     raw["contract"]["height"] = 0
     save_json(tmp_path / "table.json", raw)
     with pytest.raises(
-        ArtifactError, match=r"\(contract: Input size is 0x224; expected at least 1"
+        ArtifactError, match=r"\(contract: Input size is 0x224; expected 1 to 8192"
     ) as refused:
         load_table(tmp_path / "table.json")
     assert refused.value.exit_code == 1
