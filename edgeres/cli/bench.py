@@ -104,6 +104,13 @@ _config = option_group(
         help="What a sample covers; all but end-to-end need a GPU. trtexec's have their own counts.",
     ),
     click.option(
+        "--streams",
+        type=int,
+        metavar="N",
+        help="Measure images a second with N inferences under way, after the latency, which is "
+        "timed alone. On the CPU N sessions share the cores. [default: from the latency]",
+    ),
+    click.option(
         "--strict",
         is_flag=True,
         help="INCONCLUSIVE, exit code 7, if the machine was unstable or LoadGen's run is INVALID.",
@@ -235,6 +242,7 @@ def bench(
       edgeres bench resnet50.table.json --simulate --reference resnet50.onnx --data val/
       edgeres bench resnet50.int8.plan --reference resnet50.onnx --data val/ --timing compute \\
         --min-speedup 2 --strict --report verdict.html
+      edgeres bench resnet50.int8.plan --reference resnet50.onnx --data val/ --streams 4
     """
     from edgeres.workflows import bench_engine  # onnxruntime
 

@@ -87,6 +87,12 @@ def _batch(text: str) -> int:
     show_default=True,
     help="Timed inferences of each engine.",
 )
+@click.option(
+    "--streams",
+    type=int,
+    metavar="N",
+    help="Measure images a second with N inferences under way. [default: from the latency]",
+)
 @output_option("Folder of engines, verdicts, table and page; one that exists is resumed.")
 @common_options
 def sweep(
@@ -104,6 +110,7 @@ def sweep(
     power_mode: str | None,
     samples: int | None,
     iterations: int,
+    streams: int | None,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -140,7 +147,7 @@ def sweep(
         max_drop_pp=max_drop_pp,
         board=board,
         power_mode=power_mode,
-        bench=BenchRequest(samples=samples, iterations=iterations, energy=False),
+        bench=BenchRequest(samples=samples, iterations=iterations, energy=False, streams=streams),
     )
     with progress_bars() as progress:
         result = run_sweep(inputs, request, progress=progress)

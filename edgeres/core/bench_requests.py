@@ -121,6 +121,9 @@ class BenchRequest:
     """Whether the time of each block and layer is measured, in inferences of its own."""
     timing: Timing = Timing.END_TO_END
     """What a sample of latency covers; trtexec's modes have their own counts."""
+    streams: int | None = None
+    """Inferences under way at a time while throughput is measured; None: it is not, and follows
+    from the latency."""
 
     def __post_init__(self) -> None:
         counts = (self.batch_size, self.latency_batch, self.iterations)
@@ -128,6 +131,8 @@ class BenchRequest:
             raise ConfigError(
                 f"Batch sizes and iterations {counts} must be at least 1, warmup not negative."
             )
+        if self.streams is not None and self.streams < 1:
+            raise ConfigError(f"--streams is {self.streams}; at least 1 inference is under way.")
         if self.samples is not None and self.samples < 1:
             raise ConfigError(f"--samples is {self.samples}; at least 1 image is needed.")
         limits = {

@@ -106,6 +106,8 @@ class SweepRun:
     p50_ms: float | None
     """Median, or the estimate."""
     images_per_s: float | None
+    streams: int | None
+    """Inferences under way while images a second were measured; None: from the latency."""
     estimated: bool
     on_front: bool
     """Whether it is on either front."""
@@ -149,3 +151,4 @@ class SweepPlan:
     iterations: int
     warmup: int
     timing: str
+    streams: int | None

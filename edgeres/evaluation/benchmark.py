@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from statistics import median
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +63,23 @@ Measure = Callable[[], int]
 """Infers once and returns how long that took, in nanoseconds."""
 
 
+class Samples(Protocol):
+    """Samples of one network as they are taken, in blocks."""
+
+    name: str
+    started_ns: list[int]
+    durations_ns: list[int]
+    blocks: list[int]
+
+    def skip(self, count: int) -> None:
+        """Infers without keeping the time."""
+
+    def take(self, count: int, block: int) -> None:
+        """Keeps the time of `count` inferences, as one block."""
+
+
 class Timings:
-    """Samples of one network as they are taken, each with its start on the host's clock."""
+    """Samples of one network, one inference after the other, on the host's clock."""
 
     def __init__(self, name: str, measure: Measure, clock: Clock) -> None:
         """Takes nothing yet.
@@ -149,35 +165,46 @@ def benchmark_pair(
         for runner in (reference, engine)
     )
     first, second = pair
-    with _collection_paused():
+    with collection_paused():
         # Reading the device's own clock adds nothing to a sample.
         overhead_ns = 0.0 if config.timing.on_device else clock_overhead_ns(clock)
         if config.timing.trtexec:
             for timings in tracked(pair, "Timing", progress):
                 timings.take_as_trtexec()
         else:
-            for timings in pair:
-                timings.skip(config.warmup)
-            blocks = tracked(range(0, config.iterations, BLOCK), "Timing", progress)
-            for block, start in enumerate(blocks):
-                # Alternating cancels what the one that runs second gains or suffers by it.
-                for timings in pair[::-1] if block % 2 else pair:
-                    timings.skip(SETTLING)
-                    timings.take(min(BLOCK, config.iterations - start), block)
+            take_interleaved(pair, config, "Timing", progress)
     # One zero for both, so that their samples lie on one time axis.
     zero_ns = min(first.started_ns[0], second.started_ns[0])
     return PairedLatency(
         mode=f"{config.timing}, batch {len(images)}: {engine.name} against {reference.name}",
         batch_size=len(images),
-        engine=_stats(second, zero_ns),
-        reference=_stats(first, zero_ns),
+        engine=stats_of(second, zero_ns),
+        reference=stats_of(first, zero_ns),
         speedup_ci95=_speedup_interval(first, second, paired=not config.timing.trtexec),
         overhead_ms=overhead_ns / 1e6,
     )
 
 
-def _stats(timings: Timings, zero_ns: int) -> LatencyStats:
-    """Summarises the samples; percentiles are numpy's `linear`, Hyndman and Fan's type 7."""
+def take_interleaved(
+    pair: Sequence[Samples], config: BenchRequest, stage: str, progress: Progress
+) -> None:
+    """Warms both networks up, then takes their samples in blocks that alternate."""
+    for samples in pair:
+        samples.skip(config.warmup)
+    blocks = tracked(range(0, config.iterations, BLOCK), stage, progress)
+    for block, start in enumerate(blocks):
+        # Alternating cancels what the one that runs second gains or suffers by it.
+        for samples in pair[::-1] if block % 2 else pair:
+            samples.skip(SETTLING)
+            samples.take(min(BLOCK, config.iterations - start), block)
+
+
+def stats_of(timings: Samples, zero_ns: int) -> LatencyStats:
+    """Summarises the samples; percentiles are numpy's `linear`, Hyndman and Fan's type 7.
+
+    Raises:
+        RunnerError: an inference took no time by the clock.
+    """
     durations_ns, blocks = timings.durations_ns, timings.blocks
     if min(durations_ns) <= 0:
         raise RunnerError(
@@ -254,7 +281,7 @@ def _speedup_interval(reference: Timings, engine: Timings, *, paired: bool) -> I
 
 
 @contextmanager
-def _collection_paused() -> Iterator[None]:
+def collection_paused() -> Iterator[None]:
     """Keeps Python's garbage collector out of the samples, and restores it on every way out."""
     # The caller may have switched it off, and then it stays off.
     was_enabled = gc.isenabled()

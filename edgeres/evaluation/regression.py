@@ -6,7 +6,10 @@ reference that each run timed interleaved with its engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeres.core.verdict import (
     EXIT_ACCURACY,
@@ -16,6 +19,7 @@ from edgeres.core.verdict import (
     ImageRecord,
     Interval,
     LatencyChange,
+    MeasuredThroughput,
     Outcome,
     PairedLatency,
     PastRun,
@@ -53,6 +57,7 @@ def against_baseline(
     baseline: PastRun,
     images: ImageRecord,
     latency: PairedLatency | None,
+    throughput: MeasuredThroughput | None = None,
     *,
     machine: str,
     reference_sha256: str,
@@ -63,6 +68,7 @@ def against_baseline(
         baseline: the earlier run.
         images: which images are correct in this run.
         latency: of this run; None where its engine was only simulated.
+        throughput: of this run; None where it was not measured.
         machine: processor and GPUs of this run.
         reference_sha256: hash of the reference of this run.
 
@@ -70,33 +76,53 @@ def against_baseline(
         ConfigError: the images are not the same.
     """
     check_same_images(images.fingerprint, baseline)
+    conditions: dict[str, tuple[object, object]] = {
+        "machines": (baseline.machine, machine),
+        "references": (baseline.reference_sha256[:12], reference_sha256[:12]),
+    }
     before, reason, change = baseline.latency, None, None
     if latency is None or before is None:
         without = "this run" if latency is None else baseline.name
         reason = f"{without} has no latency: its engine was only simulated."
     else:
-        conditions = {
-            "machines": (baseline.machine, machine),
-            "latency batches": (before.batch_size, latency.batch_size),
-            "references": (baseline.reference_sha256[:12], reference_sha256[:12]),
-        }
-        differing = [f"{name} ({a} and {b})" for name, (a, b) in conditions.items() if a != b]
-        if differing:
-            reason = f"The two runs have different {', '.join(differing)}."
-        else:
+        batches = (before.batch_size, latency.batch_size)
+        if not (reason := _difference({**conditions, "latency batches": batches})):
             # Relative to the reference of its own run, a machine that is slower altogether cancels.
+            ratio = before.speedup / latency.speedup
             change = LatencyChange(
-                ratio=before.speedup / latency.speedup,
-                ci95=_ratio_interval(latency, before),
+                ratio=ratio,
+                ci95=_ratio_interval(latency, before, ratio, _medians),
                 raw_ratio=latency.engine.p50_ms / before.engine.p50_ms,
             )
+    earlier, streams_reason, streams_change = baseline.measured_throughput, None, None
+    if throughput is not None and earlier is not None:
+        conditions["latency batches"] = (earlier.batch_size, throughput.batch_size)
+        conditions["streams"] = (earlier.streams, throughput.streams)
+        if not (streams_reason := _difference(conditions)):
+            ratio = earlier.ratio / throughput.ratio
+            streams_change = LatencyChange(
+                ratio=ratio,
+                ci95=_ratio_interval(throughput, earlier, ratio, BlockBootstrap.mean),
+                raw_ratio=throughput.engine.mean_ms / earlier.engine.mean_ms,
+            )
+    elif throughput is not None or earlier is not None:
+        without = "this run" if throughput is None else baseline.name
+        streams_reason = f"{without} did not measure it: pass --streams to both."
     return Regression(
         baseline=baseline.name,
         baseline_disturbances=baseline.disturbances,
         accuracy=_accuracy_change(images, baseline.images),
         latency=change,
         latency_reason=reason,
+        throughput=streams_change,
+        throughput_reason=streams_reason,
     )
+
+
+def _difference(conditions: Mapping[str, tuple[object, object]]) -> str | None:
+    """Returns in which conditions two runs differ, in a sentence; None where in none."""
+    differing = [f"{name} ({a} and {b})" for name, (a, b) in conditions.items() if a != b]
+    return f"The two runs have different {', '.join(differing)}." if differing else None
 
 
 def baseline_checks(
@@ -109,7 +135,7 @@ def baseline_checks(
         max_slowdown: fraction by which the latency may grow, such as 0.05.
         stability: of the machine during this run; None where the engine was only simulated.
     """
-    change, latency = regression.accuracy, regression.latency
+    change = regression.accuracy
     low, high = change.ci95_pp
     # A drop is significant where its whole interval lies above zero.
     unchanged = low <= 0
@@ -125,29 +151,34 @@ def baseline_checks(
             f"{change.drop_pp:.2f} pp, 95 % interval {low:.2f} to {high:.2f}",
         )
     ]
-    if latency is not None:
-        limit = 1 + max_slowdown
+    own = () if stability is None else stability.disturbances
+    # Both networks slow down under load, and not alike; the wider interval of such a run, and the
+    # slower engine of such a baseline, would let a slower engine pass.
+    disturbed = [f"not to be trusted: {one.sentence.removesuffix('.')}" for one in own]
+    disturbed += [
+        f"{regression.baseline} is not to be trusted: {sentence.removesuffix('.')}; "
+        "make the baseline again"
+        for sentence in regression.baseline_disturbances
+    ]
+    limit = 1 + max_slowdown
+    for name, what, times in (
+        ("baseline_latency", "latency", regression.latency),
+        ("baseline_throughput", "time of a batch with several streams", regression.throughput),
+    ):
+        if times is None:
+            continue
         # The lower end: only a run that is significantly slower fails.
-        kept = (latency.ratio if latency.ci95 is None else latency.ci95[0]) <= limit
-        own = () if stability is None else stability.disturbances
-        # Both networks slow down under load, and not alike; the wider interval of such a run, and
-        # the slower engine of such a baseline, would let a slower engine pass.
-        disturbed = [f"not to be trusted: {one.sentence.removesuffix('.')}" for one in own]
-        disturbed += [
-            f"{regression.baseline} is not to be trusted: {sentence.removesuffix('.')}; "
-            "make the baseline again"
-            for sentence in regression.baseline_disturbances
-        ]
+        kept = (times.ratio if times.ci95 is None else times.ci95[0]) <= limit
         undecided = kept and bool(disturbed)
-        ends = "" if latency.ci95 is None else f" ({latency.ci95[0]:.3f} to {latency.ci95[1]:.3f})"
+        ends = "" if times.ci95 is None else f" ({times.ci95[0]:.3f} to {times.ci95[1]:.3f})"
         checks.append(
             Check(
-                name="baseline_latency",
+                name=name,
                 limit=limit,
-                value=latency.ratio,
+                value=times.ratio,
                 outcome=Outcome.INCONCLUSIVE if undecided else Outcome.of(kept),
                 exit_code=EXIT_SPEED,
-                reason=f"latency {latency.ratio:.3f} times that of {regression.baseline}{ends}, "
+                reason=f"{what} {times.ratio:.3f} times that of {regression.baseline}{ends}, "
                 f"{'not significantly above' if kept else 'above'} the limit of {limit:g}"
                 + "".join(f"; {words}" for words in disturbed if kept),
             )
@@ -182,6 +213,9 @@ def rank(runs: Sequence[PastRun]) -> Ranking:
     differences: Mapping[str, set[object]] = {
         "evaluated on different images, so their accuracy": {r.images.fingerprint for r in runs},
         "timed on different machines, so their latency": {r.machine for r in runs if r.latency},
+        "timed with different numbers of streams, so their throughput": {
+            r.throughput.streams for r in runs if r.throughput
+        },
     }
     return Ranking(
         standings=tuple(standings),
@@ -206,8 +240,24 @@ def _accuracy_change(now: ImageRecord, before: ImageRecord) -> AccuracyChange:
     )
 
 
-def _ratio_interval(now: PairedLatency, before: PairedLatency) -> Interval | None:
-    """Returns the 95 % interval of the ratio of relative latencies; None for too few blocks."""
+def _medians(resampled: BlockBootstrap) -> NDArray[np.float64]:
+    return resampled.percentile(50)
+
+
+def _ratio_interval(
+    now: PairedLatency | MeasuredThroughput,
+    before: PairedLatency | MeasuredThroughput,
+    ratio: float,
+    figure: Callable[[BlockBootstrap], NDArray[np.float64]],
+) -> Interval | None:
+    """Returns the 95 % interval of the ratio of two runs' relative times; None for too few blocks.
+
+    Args:
+        now: the later run.
+        before: the earlier one.
+        ratio: of the samples themselves.
+        figure: what each draw is summarized by.
+    """
     counts = [run.engine.blocks[-1] + 1 for run in (now, before)]
     if min(counts) < FEWEST_BLOCKS:
         return None
@@ -217,11 +267,10 @@ def _ratio_interval(now: PairedLatency, before: PairedLatency) -> Interval | Non
         # the runs the draws are independent.
         drawn = draw_blocks(count, seed=seed)
         engine, reference = (
-            BlockBootstrap(stats.samples_ms, stats.blocks, drawn).percentile(50)
+            figure(BlockBootstrap(stats.samples_ms, stats.blocks, drawn))
             for stats in (run.engine, run.reference)
         )
         relative.append(engine / reference)
-    ratio = before.speedup / now.speedup
     return interval95(relative[0] / relative[1], ratio, min(counts))
 
 

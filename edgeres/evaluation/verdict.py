@@ -16,6 +16,7 @@ from edgeres.core.verdict import (
     Energies,
     Environment,
     LoadGenResult,
+    MeasuredThroughput,
     PairedAccuracy,
     PairedLatency,
     PastRun,
@@ -74,6 +75,7 @@ def build_verdict(
     environment: Environment,
     provenance: Provenance,
     latency: PairedLatency | None = None,
+    throughput: MeasuredThroughput | None = None,
     stability: Stability | None = None,
     energy: Energies | NoEnergy = NOT_RUN,
     loadgen: LoadGenResult | None = None,
@@ -91,6 +93,7 @@ def build_verdict(
         environment: machine and runtimes.
         provenance: files, images and versions.
         latency: None where the engine was not run on its target, as is `stability`.
+        throughput: None where it was not measured, but follows from the latency.
         stability: of the machine meanwhile; a check with `config.strict`, and part of the one of
             the latency against the baseline.
         energy: of both networks, or why there is none.
@@ -109,7 +112,12 @@ def build_verdict(
         machine = processors_of(environment.machine.cpu, environment.machine.gpus)
         reference = provenance.reference.sha256
         regression = against_baseline(
-            baseline, accuracy.images, latency, machine=machine, reference_sha256=reference
+            baseline,
+            accuracy.images,
+            latency,
+            throughput,
+            machine=machine,
+            reference_sha256=reference,
         )
     checks = _checks(config, accuracy, latency, stability, loadgen, coverage, validity, regression)
     return Verdict(
@@ -129,6 +137,7 @@ def build_verdict(
         loadgen=loadgen,
         regression=regression,
         diagnosis=validity.diagnosis,
+        measured_throughput=throughput,
     )
 
 

@@ -6,7 +6,13 @@ from edgeres.machine.doctor import DoctorReport, examine_machine
 from edgeres.machine.energy import Energy, NoEnergy, idle_watts, measure_energy
 from edgeres.machine.gpu import open_gpu
 from edgeres.machine.jetson import JetsonBoard
-from edgeres.machine.machine import Machine, describe_machine, has_nvidia_gpu, int8_may_saturate
+from edgeres.machine.machine import (
+    Machine,
+    describe_machine,
+    has_nvidia_gpu,
+    int8_may_saturate,
+    usable_cores,
+)
 from edgeres.machine.meters import Meter, NoMeter, open_meter
 from edgeres.machine.monitor import StabilityMonitor, monitor_stability
 from edgeres.machine.sample import CpuState, Sample
@@ -38,4 +44,5 @@ __all__ = [
     "monitor_stability",
     "open_gpu",
     "open_meter",
+    "usable_cores",
 ]

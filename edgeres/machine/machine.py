@@ -7,6 +7,7 @@ does not report is None or empty. No package is imported to learn its version.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 from collections.abc import Mapping
@@ -131,6 +132,20 @@ def describe_machine(root: Path = Path("/")) -> Machine:
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:
     """Returns whether NVIDIA's driver shows a GPU: a desktop's, a data centre's or a Jetson's."""
     return any((root / path).exists() for path in _GPU_PATHS)
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Returns the physical cores that this process may run on; two threads of a core count once.
+
+    Source: Linux, Documentation/admin-guide/cputopology.rst, thread_siblings_list.
+    """
+    folder = root / "sys/devices/system/cpu"
+    return len(
+        {
+            text_of(folder / f"cpu{number}/topology/thread_siblings_list") or str(number)
+            for number in os.sched_getaffinity(0)
+        }
+    )
 
 
 def int8_may_saturate(root: Path = Path("/")) -> bool:

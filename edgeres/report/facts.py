@@ -17,8 +17,10 @@ from edgeres.core.verdict import (
     Flip,
     FlipKind,
     Interval,
+    LatencyChange,
     LatencyStats,
     LoadGenResult,
+    MeasuredThroughput,
     PairedAccuracy,
     PairedLatency,
     Provenance,
@@ -32,6 +34,7 @@ from edgeres.report.words import (
     fact_pairs,
     milliseconds,
     percent,
+    plural,
     points,
     probability,
 )
@@ -240,6 +243,24 @@ def _drift(stats: LatencyStats, *, brief: bool) -> str:
     return f"{change} from start to end, {certainty}"
 
 
+def throughput_facts(throughput: MeasuredThroughput) -> Facts:
+    """Yields images a second with several streams, and what was timed."""
+    pair = (
+        ("engine", throughput.engine, throughput.engine_ci95),
+        ("the reference", throughput.reference, throughput.reference_ci95),
+    )
+    figures = [
+        f"{role} {throughput.images_per_s(stats):.1f} images/s"
+        + (f" (95 % interval {ends[0]:.1f} to {ends[1]:.1f})" if ends else "")
+        for role, stats, ends in pair
+    ]
+    ends = throughput.ratio_ci95
+    ratio = f"{throughput.ratio:.2f} times" + (f", {ends[0]:.2f} to {ends[1]:.2f}" if ends else "")
+    streams = f"{throughput.streams} {plural('stream', throughput.streams)}"
+    yield "throughput", f"measured with {streams}: {', '.join(figures)}; {ratio}"
+    yield "streams", f"{throughput.mode}; latency was measured alone, one inference at a time"
+
+
 def energy_words(energies: Energies) -> str:
     """Returns what an image costs either network, and by which meter."""
     engine, reference = energies.engine, energies.reference
@@ -274,14 +295,19 @@ def regression_facts(regression: Regression) -> Facts:
         f"{count(accuracy.lost)} newly wrong, {count(accuracy.gained)} newly correct",
     )
     yield "top-1 since", f"{change.words}, p value {probability(accuracy.p_value)}"
-    if latency is None:
-        yield "latency since", f"not compared: {regression.latency_reason}"
-        return
-    ends = f", 95 % interval {latency.ci95[0]:.3f} to {latency.ci95[1]:.3f}" if latency.ci95 else ""
-    yield (
-        "latency since",
-        f"{latency.ratio:.3f} times{ends}, each relative to the reference of its own run; "
-        f"{latency.raw_ratio:.3f} times as it was timed",
+    yield "latency since", _time_since(latency, regression.latency_reason)
+    if regression.throughput is not None or regression.throughput_reason is not None:
+        words = _time_since(regression.throughput, regression.throughput_reason)
+        yield "batch time with streams since", words
+
+
+def _time_since(change: LatencyChange | None, reason: str | None) -> str:
+    if change is None:
+        return f"not compared: {reason}"
+    ends = f", 95 % interval {change.ci95[0]:.3f} to {change.ci95[1]:.3f}" if change.ci95 else ""
+    return (
+        f"{change.ratio:.3f} times{ends}, each relative to the reference of its own run; "
+        f"{change.raw_ratio:.3f} times as it was timed"
     )
 
 

@@ -90,10 +90,15 @@ def _rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
         times = latency.reference, latency.engine
         yield "latency p50, ms", *(milliseconds(t.p50_ms) for t in times), speedup_words(latency)
         yield "latency p99, ms", *(milliseconds(t.p99_ms) for t in times), ""
-        yield "images/s", *(f"{latency.images_per_s(t):.1f}" for t in times), ""
-    if (run := verdict.loadgen) is not None:
-        outcome = f"{run.result}, {run.metric}"
-        yield f"LoadGen, {run.scenario}", "", loadgen_value(run), outcome
+    if (throughput := verdict.throughput) is not None:
+        run = throughput.measured
+        figures = (throughput.reference_images_per_s, throughput.engine_images_per_s)
+        name = "images/s" if run is None else f"images/s, {run.streams} at a time"
+        ratio = "" if run is None else f"{run.ratio:.2f} times"
+        yield name, *(f"{figure:.1f}" for figure in figures), ratio
+    if (driven := verdict.loadgen) is not None:
+        outcome = f"{driven.result}, {driven.metric}"
+        yield f"LoadGen, {driven.scenario}", "", loadgen_value(driven), outcome
     if (since := verdict.regression) is not None:
         change = top1_change(since.accuracy.drop_pp, since.accuracy.ci95_pp).words
         yield f"since {_plain(since.baseline)}", "", "", change

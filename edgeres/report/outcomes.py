@@ -20,6 +20,7 @@ _CHECK_UNITS: Mapping[str, tuple[str, str]] = {
     "loadgen": ("at least ", " valid run"),
     "baseline_accuracy": ("not significantly above ", " pp"),
     "baseline_latency": ("not significantly above ", " x"),
+    "baseline_throughput": ("not significantly above ", " x"),
 }
 """How the limit of a check binds, by its rule or name, and the unit of its value."""
 

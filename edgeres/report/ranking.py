@@ -9,7 +9,7 @@ from edgeres.core.verdict import Ranking, Standing
 from edgeres.report.facts import top1_change
 from edgeres.report.table import STYLES
 from edgeres.report.tables import Fitting, plain, ruled_table
-from edgeres.report.words import change, probability
+from edgeres.report.words import change, plural, probability
 
 
 def render_ranking(ranking: Ranking) -> Group:
@@ -22,7 +22,8 @@ def render_ranking(ranking: Ranking) -> Group:
     remarks = []
     # Engines of one batch stand together, since only their latencies compare.
     for standing in sorted(ranking.standings, key=_batch):
-        run, latency, joules = standing.run, standing.run.latency, standing.run.joules_per_image
+        run, latency, throughput = standing.run, standing.run.latency, standing.run.throughput
+        joules = run.joules_per_image
         drop = top1_change(run.drop_pp, run.ci95_pp)
         cells = [
             "-" if run.outcome is None else Text(run.outcome, STYLES[run.outcome]),
@@ -30,13 +31,15 @@ def render_ranking(ranking: Ranking) -> Group:
             change(run.drop_pp, unit=False),
             "-" if latency is None else str(latency.batch_size),
             "-" if latency is None else f"{latency.engine.p50_ms:.3g}",
-            "-" if latency is None else f"{latency.images_per_s(latency.engine):.1f}",
+            "-" if throughput is None else f"{throughput.engine_images_per_s:.1f}",
             "-" if latency is None else f"{latency.speedup:.2f}",
         ]
         if metered:
             cells.append("-" if joules is None else f"{joules:.3g}")
         table.add_row(Text(f"{run.name} *" if standing.on_front else run.name), *cells)
         facts = [f"{'top-1 ' * drop.is_gain}{drop.words} against its reference"]
+        if throughput is not None and (streams := throughput.streams) is not None:
+            facts.append(f"images/s measured with {streams} {plural('stream', streams)}")
         if standing.dominated_by is not None:
             facts.append(f"dominated by {standing.dominated_by}")
         if (other := standing.against_first) is not None:

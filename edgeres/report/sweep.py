@@ -78,7 +78,10 @@ def _cells(run: SweepRun) -> tuple[str, ...]:
 
 
 def _remarks(sweep: Sweep) -> Iterator[str]:
-    """Yields what dominates what, and why a run is missing."""
+    """Yields how images a second were taken, what dominates what, and why a run is missing."""
+    streams = sorted({run.streams for run in sweep.runs if run.streams is not None})
+    if streams:
+        yield f"images/s measured with {streams[0]} inferences at a time, latency with one"
     for run in sweep.runs:
         if run.dominated_by:
             yield f"{run.name}: dominated by {', '.join(run.dominated_by)}"

@@ -12,13 +12,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.core.verdict import Outcome, PairedLatency, ProfileRow, Verdict
+from edgeres.core.verdict import MeasuredThroughput, Outcome, PairedLatency, ProfileRow, Verdict
 from edgeres.machine import Severity
 from edgeres.report.facts import (
     accuracy_facts,
     energy_words,
     latency_facts,
     loadgen_value,
+    throughput_facts,
 )
 from edgeres.report.outcomes import CheckWords, check_words, next_steps, reasons
 from edgeres.report.tables import Fitting, fact_grid, plain, plain_table, ruled_table
@@ -65,7 +66,7 @@ def render_verdict(verdict: Verdict) -> Group:
         missing = "not measured: the engine was not run on its target"
         parts += [Text(), _sentences(("latency", missing))]
     else:
-        parts += [Text(), *_latency_part(verdict.latency)]
+        parts += [Text(), *_latency_part(verdict.latency, verdict.measured_throughput)]
     if (run := verdict.loadgen) is not None:
         scenario = f"{run.result}, {run.scenario}: {run.metric}, {loadgen_value(run)}"
         parts.append(_sentences(("LoadGen", f"{scenario}; {run.queries} queries")))
@@ -96,12 +97,17 @@ def _mark(words: CheckWords) -> Text:
     return Text("pass", STYLES[Outcome.PASS] if words.is_limit else "")
 
 
-def _latency_part(latency: PairedLatency) -> Iterator[RenderableType]:
+def _latency_part(
+    latency: PairedLatency, streamed: MeasuredThroughput | None
+) -> Iterator[RenderableType]:
     table = _numbers("latency in ms", "p50", "p90", "p95", "p99", "mean", "images/s", "samples")
     intervals = []
-    for role, stats in (("reference", latency.reference), ("engine", latency.engine)):
+    for role, stats, overlapped in (
+        ("reference", latency.reference, streamed and streamed.reference),
+        ("engine", latency.engine, streamed and streamed.engine),
+    ):
         times = (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms, stats.mean_ms)
-        throughput = f"{latency.images_per_s(stats):.1f}"
+        throughput = f"{latency.images_per_s(overlapped or stats):.1f}"
         table.add_row(role, *map(milliseconds, times), throughput, str(len(stats.samples_ms)))
         if stats.ci95 is not None and (ends := stats.ci95.p50_ms) is not None:
             intervals.append(f"{role} {milliseconds(ends[0])} to {milliseconds(ends[1])} ms")
@@ -110,6 +116,8 @@ def _latency_part(latency: PairedLatency) -> Iterator[RenderableType]:
     speedup, *others = latency_facts(latency, brief=True)
     p50 = [("p50", "; ".join(intervals))] if intervals else []
     yield _sentences(speedup, *p50, *others, ("timed", latency.mode))
+    if streamed is not None:
+        yield _sentences(*throughput_facts(streamed))
 
 
 def _profile(rows: tuple[ProfileRow, ...]) -> Table:

@@ -169,3 +169,19 @@ class DeviceTimed(Protocol):
             MismatchError: the images' shape is not one that the engine takes.
             RunnerError: the runtime failed.
         """
+
+
+@runtime_checkable
+class Streamed(Protocol):
+    """What a runner offers besides whose runtime can have several inferences under way."""
+
+    def with_streams(self, count: int, *, graph: bool) -> Runner:
+        """Returns a runner of the same engine, not yet open, that so many threads may infer with.
+
+        Args:
+            count: inferences under way at a time; more threads wait for one another.
+            graph: whether each replays a CUDA graph, where the runtime has them.
+
+        Raises:
+            ConfigError: the machine cannot run so many side by side.
+        """

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from edgeres.core.artifacts import TensorSpec
 from edgeres.core.verdict import KernelTime
-from edgeres.errors import MismatchError, RunnerError
+from edgeres.errors import ConfigError, MismatchError, RunnerError
+from edgeres.machine import usable_cores
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.quantization.fp16.computed import computed_in_fp32
 from edgeres.session import open_session, run_session
 from edgeres.targets.onnxruntime.profile import kernel_times
+from edgeres.targets.runner import Runner
+from edgeres.targets.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,6 +53,7 @@ class OnnxRuntimeRunner:
             integer: whether Q/DQ may become integer kernels; False computes in float between the
                 roundings, as a simulation of another target has to.
         """
+        self._title = name
         self.name = f"{name} on onnxruntime-cpu"
         self.input = input
         self.output = output
@@ -81,6 +85,32 @@ class OnnxRuntimeRunner:
             return run_session(self._session, [self.output.name], {self.input.name: images})[0]
         except RunnerError as error:
             raise RunnerError(f"{self.name} failed: {error}") from error
+
+    def with_streams(self, count: int, *, graph: bool) -> Runner:
+        """Returns as many sessions, each with cores of its own; there is no CUDA graph to replay.
+
+        Raises:
+            ConfigError: there are fewer cores.
+        """
+        cores = usable_cores()
+        if count > cores:
+            raise ConfigError(
+                f"--streams {count} needs as many cores, and ONNX Runtime has {cores} here: more "
+                f"sessions would take turns on one. Pass --streams {cores} or less."
+            )
+        sessions = (
+            OnnxRuntimeRunner(
+                self._model,
+                input=self.input,
+                output=self.output,
+                name=self._title,
+                # What does not divide goes to the first ones: every core works, and for one session.
+                threads=cores // count + (number < cores % count),
+                integer=self._integer,
+            )
+            for number in range(count)
+        )
+        return SideBySide(tuple(sessions))
 
     def kernel_times(
         self, images: NDArray[np.float32], *, iterations: int

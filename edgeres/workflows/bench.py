@@ -20,7 +20,7 @@ from edgeres.evaluation.compare import paired_accuracy
 from edgeres.evaluation.evaluate import evaluate_pair, take_outcomes
 from edgeres.evaluation.fed_tensor import compare_fed_tensor
 from edgeres.evaluation.regression import check_same_images
-from edgeres.evaluation.verdict import NOT_RUN, build_verdict
+from edgeres.evaluation.verdict import build_verdict
 from edgeres.images import (
     Dataset,
     batches,
@@ -100,8 +100,7 @@ def bench_engine(
         # Before minutes of timing: a baseline on other images ends the run here.
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
-        is_timed = pair.engine.is_timed
-        measured = measure(pair, dataset, config, latency_batch, progress) if is_timed else None
+        measured = measure(pair, dataset, config, latency_batch, progress)
         rows = profile(pair, dataset, config, latency_batch, progress)
         loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs, progress)
         validity = check_validity(pair, labelled, outcomes, config, tuple(notes), progress)
@@ -112,9 +111,10 @@ def bench_engine(
             machine=describe_machine(), engine_name=engine.name, reference_name=reference.name
         ),
         provenance=pair.provenance(inputs, outcomes, seed=config.seed, started=started),
-        latency=None if measured is None else measured.latency,
-        stability=None if measured is None else measured.stability,
-        energy=NOT_RUN if measured is None else measured.energy,
+        latency=measured.latency,
+        throughput=measured.throughput,
+        stability=measured.stability,
+        energy=measured.energy,
         loadgen=loadgen,
         coverage=pair.engine.checks,
         validity=validity,

@@ -28,6 +28,7 @@ from edgeres.core.verdict import Check, DataRecord, FileRecord, Provenance
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks, foreign_notes
 from edgeres.evaluation.evaluate import Outcomes
+from edgeres.evaluation.throughput import with_streams
 from edgeres.graph_checks import low_precision
 from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx
@@ -154,8 +155,8 @@ def load_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
     Raises:
         MismatchError: the engine does not belong to the reference or to this machine, or does not
             take the batches of `config`.
-        ConfigError: preprocessing was given twice, a plan to trust without its model, or a timing
-            mode that the engine's target does not have.
+        ConfigError: preprocessing was given twice, a plan to trust without its model, a timing
+            mode that the engine's target does not have, or more streams than the machine.
         ArtifactError: a file cannot be read.
     """
     pair = _simulated_pair(inputs) if inputs.simulate else _engine_pair(inputs, config)
@@ -171,12 +172,16 @@ def load_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             "--min-speedup": config.min_speedup is not None,
             "--scenario": config.loadgen is not None,
             "--profile": config.profile,
+            "--streams": config.streams is not None,
         }
         if named := [option for option, is_requested in requested.items() if is_requested]:
             raise ConfigError(
                 f"{', '.join(named)} times an engine, and {inputs.engine} is the file that one is "
                 "built from. Leave it out, or bench the engine."
             )
+    if config.streams is not None:
+        # Before minutes of evaluation: nothing is opened yet.
+        with_streams(pair.engine.runner, config, config.streams)
     if pair.engine.contract != pair.reference.contract:
         raise MismatchError(
             f"{inputs.engine} expects {pair.engine.contract}, but {inputs.reference} expects "

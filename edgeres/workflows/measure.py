@@ -11,11 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.bench_requests import BenchInputs, BenchRequest, LoadGenRequest
-from edgeres.core.verdict import Energies, LoadGenResult, PairedLatency, ProfileRow
+from edgeres.core.verdict import (
+    Energies,
+    LoadGenResult,
+    MeasuredThroughput,
+    PairedLatency,
+    ProfileRow,
+)
 from edgeres.errors import ConfigError, DataError
 from edgeres.evaluation.benchmark import benchmark_pair
 from edgeres.evaluation.loadgen import check_loadgen, run_loadgen
 from edgeres.evaluation.profile import profile_rows
+from edgeres.evaluation.throughput import measure_throughput
+from edgeres.evaluation.verdict import NOT_RUN
 from edgeres.images import Dataset, batches, take
 from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
 from edgeres.progress import Progress, silent, tracked
@@ -31,9 +39,12 @@ _PROFILED = 50
 class Measured:
     """What was taken on the machine that the engine is for."""
 
-    latency: PairedLatency
-    stability: Stability
-    energy: Energies | NoEnergy
+    latency: PairedLatency | None = None
+    """None where the engine is only simulated, as is `stability`."""
+    throughput: MeasuredThroughput | None = None
+    """None where it was not requested."""
+    stability: Stability | None = None
+    energy: Energies | NoEnergy = NOT_RUN
 
 
 def check_measurable(inputs: BenchInputs, config: BenchRequest) -> None:
@@ -49,6 +60,7 @@ def check_measurable(inputs: BenchInputs, config: BenchRequest) -> None:
         "--min-speedup needs a latency, and --simulate measures none": has_limit,
         "--profile times layers, and --simulate times none": config.profile,
         "--scenario times an engine, and --simulate has none": has_scenario,
+        "--streams times an engine, and --simulate has none": config.streams is not None,
         "--simulate lowers an FP32 model, and --quantized-reference is for none": (
             inputs.quantized_reference
         ),
@@ -76,7 +88,9 @@ def measure(
     batch: int,
     progress: Progress = silent,
 ) -> Measured:
-    """Times both networks while the machine is monitored, then meters them.
+    """Times both networks while the machine is monitored, then meters them; none in a simulation.
+
+    Latency is timed alone; with `config.streams` throughput is measured after it.
 
     Args:
         pair: engine and reference, open.
@@ -86,10 +100,13 @@ def measure(
         progress: receives how far building, timing and metering are.
 
     Raises:
+        ConfigError: `config.streams` is more than the machine has cores for.
         DataError: there are fewer images than the latency batch has.
         BuildError: the FP32 engine that a plan is timed against cannot be built.
         RunnerError: inference failed.
     """
+    if not pair.engine.is_timed:
+        return Measured()
     images = _images(pair, dataset, batch)
     on_gpu = pair.engine.target.uses_gpu
     meter = partial(open_meter, gpu=on_gpu)
@@ -99,12 +116,26 @@ def measure(
             latency = benchmark_pair(
                 reference, pair.engine.runner, images, config, progress=progress
             )
+            throughput = (
+                None
+                if config.streams is None
+                else measure_throughput(
+                    reference,
+                    pair.engine.runner,
+                    images,
+                    config,
+                    streams=config.streams,
+                    progress=progress,
+                )
+            )
         energy = (
             measure_energies(reference, pair.engine.runner, images, meter, progress)
             if config.energy
             else NoEnergy(reason="It was not requested (--no-energy).")
         )
-    return Measured(latency=latency, stability=monitor.stability(), energy=energy)
+    return Measured(
+        latency=latency, throughput=throughput, stability=monitor.stability(), energy=energy
+    )
 
 
 def profile(

@@ -136,6 +136,7 @@ def _check_plan(inputs: SweepInputs, request: SweepRequest, model_sha256: str) -
         iterations=bench.iterations,
         warmup=bench.warmup,
         timing=str(bench.timing),
+        streams=bench.streams,
     )
     path = inputs.output / PLAN
     if not path.exists():
@@ -238,8 +239,8 @@ def _standing(measured: Sequence[_Measured]) -> Iterator[SweepRun]:
             top1=one.run.top1,
             latency_ms=None if one.run.latency is None else one.run.latency.engine.p50_ms,
             images_per_s=None
-            if one.run.latency is None
-            else one.run.latency.images_per_s(one.run.latency.engine),
+            if one.run.throughput is None
+            else one.run.throughput.engine_images_per_s,
         )
         for one in measured
     ]
@@ -256,6 +257,7 @@ def _standing(measured: Sequence[_Measured]) -> Iterator[SweepRun]:
             top1=one.run.top1,
             p50_ms=point.latency_ms,
             images_per_s=point.images_per_s,
+            streams=None if one.run.throughput is None else one.run.throughput.streams,
             estimated=False,
             on_front=place.on_latency_front or place.on_throughput_front,
             on_latency_front=place.on_latency_front,
@@ -281,6 +283,7 @@ def _elsewhere(
         top1=None,
         p50_ms=None,
         images_per_s=None,
+        streams=None,
         estimated=False,
         on_front=False,
         on_latency_front=False,

@@ -13,6 +13,7 @@ from edgeres.core.methods import Method
 from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
 from edgeres.core.verdict import load_run
+from edgeres.targets import session_runner
 from edgeres.workflows import BuildInputs, build_from_model
 
 LINE = "bench {engine} --reference {model} --data {test} --json " + QUICK
@@ -94,3 +95,48 @@ def test_engines_are_set_side_by_side(old: Path, other: Path) -> None:
 def test_one_verdict_is_not_enough(old: Path) -> None:
     """A usage error."""
     assert run("compare", old).exit_code == 2
+
+
+def test_throughput_is_measured_and_survives_its_json(
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU with two sessions: in JSON, table, Markdown, page, compare and a later baseline."""
+    monkeypatch.setattr(session_runner, "usable_cores", lambda: 2)
+    line = digits.words(LINE.replace("--json ", "").replace("--iterations 2", "--iterations 120"))
+    files = ("--markdown", tmp_path / "v.md", "--report", tmp_path / "v.html")
+    old = tmp_path / "streams.json"
+    old.write_text(passed(*line, "--streams", 2, *files, "--json"))
+    raw, found = json.loads(old.read_text()), load_run(old)
+    streamed = raw["throughput"]["measured"]
+    assert raw["throughput"]["streams"] == streamed["streams"] == 2
+    mean_ms = streamed["engine"]["mean_ms"]
+    assert raw["throughput"]["engine_images_per_s"] == pytest.approx(1000 / mean_ms)
+    # Six blocks of 20 inferences, in ten rounds of two.
+    assert streamed["engine"]["blocks"] == [number // 10 for number in range(60)]
+    low, high = streamed["engine_ci95"]
+    assert low < raw["throughput"]["engine_images_per_s"] < high
+    assert found.measured_throughput is not None
+    assert found.measured_throughput.ratio == streamed["ratio"]
+    figure = f"{raw['throughput']['engine_images_per_s']:.1f}"
+    for name in ("v.md", "v.html"):
+        assert figure in (tmp_path / name).read_text()
+    assert "latency was measured alone" in (tmp_path / "v.html").read_text()
+    # On a busy machine that is INCONCLUSIVE, as it has to be.
+    again = run(*line, "--streams", 2, "--baseline", old, "--max-slowdown", 99)
+    told = " ".join(again.stdout.split())
+    assert "measured with 2 streams: engine" in told
+    assert "latency was measured alone, one inference at a time" in told
+    assert "baseline throughput" in told
+    said = passed("compare", old, other_name(old))
+    assert figure in said
+    assert "images/s measured with 2 streams" in " ".join(said.split())
+    assert "--streams 3 needs as many cores" in refusal(*line, "--streams", 3, code=2)
+
+
+def other_name(verdict: Path) -> Path:
+    """Returns the verdict without its measured throughput, beside it."""
+    path = verdict.with_name("without.json")
+    raw = json.loads(verdict.read_text())
+    raw["throughput"] |= {"measured": None, "streams": None}
+    path.write_text(json.dumps(raw))
+    return path

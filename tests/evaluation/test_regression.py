@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from past_runs import RUN, latency, series, with_correct
 
-from edgeres.core.verdict import PairedLatency, PastRun, Regression, conclude
+from edgeres.core.verdict import MeasuredThroughput, PairedLatency, PastRun, Regression, conclude
 from edgeres.errors import ConfigError
 from edgeres.evaluation.regression import against_baseline, baseline_checks, rank
 from edgeres.machine import Severity, Stability, StabilityFinding
@@ -293,3 +293,78 @@ def test_a_single_verdict_and_twins_in_name_are_refused() -> None:
         rank([RUN])
     with pytest.raises(ConfigError, match="each with a file name of its own"):
         rank([RUN, RUN])
+
+
+def streamed(engine_ms: float, streams: int = 4, batch: int = 1) -> MeasuredThroughput:
+    """Returns constant times of a batch with several streams; the reference takes 2 ms."""
+    return MeasuredThroughput(
+        mode="",
+        streams=streams,
+        batch_size=batch,
+        engine=series([engine_ms] * 400),
+        reference=series([2.0] * 400),
+    )
+
+
+def with_streams(now: MeasuredThroughput | None, before: MeasuredThroughput | None) -> Regression:
+    """Returns the comparison of two runs that differ in this alone."""
+    return against_baseline(
+        replace(RUN, measured_throughput=before),
+        RUN.images,
+        RUN.latency,
+        now,
+        machine=RUN.machine,
+        reference_sha256=RUN.reference_sha256,
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "reason"),
+    [
+        (streamed(1.0, 8), streamed(1.0, 4), "The two runs have different streams (4 and 8)."),
+        (
+            streamed(1.0, batch=2),
+            streamed(1.0),
+            "The two runs have different latency batches (1 and 2).",
+        ),
+        (None, streamed(1.0), "this run did not measure it: pass --streams to both."),
+        (streamed(1.0), None, "old did not measure it: pass --streams to both."),
+        (None, None, None),
+    ],
+)
+def test_throughputs_of_other_streams_are_not_compared(
+    now: MeasuredThroughput | None, before: MeasuredThroughput | None, reason: str | None
+) -> None:
+    """The reason is reported, no check is made of them, and the latency, timed alone, is compared."""
+    result = with_streams(now, before)
+    assert (result.throughput, result.throughput_reason) == (None, reason)
+    names = [check.name for check in baseline_checks(result, 0.05, CALM)]
+    assert names == ["baseline_accuracy", "baseline_latency"]
+
+
+@pytest.mark.parametrize(("now_ms", "outcome"), [(1.0, "PASS"), (1.04, "PASS"), (1.2, "FAIL")])
+def test_less_throughput_than_the_baseline_s_fails(now_ms: float, outcome: str) -> None:
+    """By the time of a batch relative to the reference, with the limit of the latency."""
+    result = with_streams(streamed(now_ms), streamed(1.0))
+    assert result.throughput is not None
+    assert result.throughput.ratio == pytest.approx(now_ms)
+    assert result.throughput.ci95 == pytest.approx((now_ms, now_ms))
+    (check,) = (c for c in baseline_checks(result, 0.05, CALM) if c.name == "baseline_throughput")
+    assert check.outcome == outcome
+    assert "time of a batch with several streams" in check.reason
+
+
+def test_runs_of_different_streams_are_warned_of() -> None:
+    """Side by side, their images a second are not the engines' alone."""
+    ranking = rank(
+        [
+            replace(RUN, measured_throughput=streamed(1.0)),
+            replace(RUN, name="new", measured_throughput=streamed(1.0, streams=2)),
+        ]
+    )
+    assert ranking.warnings == (
+        "The engines were timed with different numbers of streams, so their throughput differs for "
+        "that reason too.",
+    )
+    rows = to_json(ranking)["engines"]
+    assert [(row["images_per_s"], row["streams"]) for row in rows] == [(1000.0, 4), (1000.0, 2)]

@@ -11,7 +11,7 @@ import pytest
 from machine_files import lay_out
 
 from edgeres import __version__
-from edgeres.machine import describe_machine, has_nvidia_gpu, int8_may_saturate
+from edgeres.machine import describe_machine, has_nvidia_gpu, int8_may_saturate, usable_cores
 from edgeres.serialization import to_json
 
 DESKTOP = {
@@ -149,3 +149,26 @@ def test_only_x86_without_exact_products_may_saturate(
     monkeypatch.setattr("platform.machine", lambda: machine)
     root = lay_out(tmp_path, {"proc/cpuinfo": f"processor\t: 0\nflags\t\t: {flags}\n"})
     assert int8_may_saturate(root) is expected
+
+
+@pytest.mark.parametrize(
+    ("allowed", "siblings", "cores"),
+    [
+        ({0, 1, 2, 3}, {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3"}, 2),
+        ({0, 1}, {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3"}, 2),
+        ({1, 3}, {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3"}, 1),
+        ({0, 5}, {}, 2),
+    ],
+)
+def test_cores_are_counted_once(
+    allowed: set[int],
+    siblings: dict[int, str],
+    cores: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two threads of a core are one, and cores that the process may not use are none."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: allowed)
+    folder = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    root = lay_out(tmp_path, {folder.format(n): f"{text}\n" for n, text in siblings.items()})
+    assert usable_cores(root) == cores

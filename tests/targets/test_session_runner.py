@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +15,9 @@ from networks import CLASSES, SIZE, images, network
 from numpy.typing import NDArray
 
 from edgeres.core.artifacts import TensorSpec
-from edgeres.errors import MismatchError, RunnerError
+from edgeres.errors import ConfigError, MismatchError, RunnerError
+from edgeres.session import open_session
+from edgeres.targets import session_runner
 from edgeres.targets.session_runner import OnnxRuntimeRunner
 
 INPUT = TensorSpec(name="image", shape=(None, 3, SIZE, SIZE))
@@ -153,3 +157,46 @@ def test_a_model_that_is_not_the_described_one_is_refused(model: bytes) -> None:
         "tiny.onnx on onnxruntime-cpu has the input and output image and logits, but is described "
         "with x and logits. Build or export it again."
     )
+
+
+@pytest.mark.parametrize(
+    ("cores", "streams", "threads"),
+    [(8, 2, [4, 4]), (8, 3, [3, 3, 2]), (2, 2, [1, 1]), (5, 1, [5]), (7, 7, [1] * 7)],
+)
+def test_streams_share_the_cores(
+    model: bytes, cores: int, streams: int, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every core works for one session, and none for two; the logits stay ONNX Runtime's."""
+    asked: list[int] = []
+
+    def opened(*arguments: Any, threads: int, **more: Any) -> Any:
+        asked.append(threads)
+        return open_session(*arguments, threads=1, **more)
+
+    monkeypatch.setattr(session_runner, "usable_cores", lambda: cores)
+    monkeypatch.setattr(session_runner, "open_session", opened)
+    batches = [images(2, seed=seed) for seed in range(12)]
+    with (
+        runner(model).with_streams(streams, graph=False) as several,
+        ThreadPoolExecutor(streams + 1) as pool,
+    ):
+        found = list(pool.map(several.infer, batches))
+    assert asked == threads
+    for batch, logits in zip(batches, found, strict=True):
+        np.testing.assert_array_equal(logits, expected(model, batch))
+
+
+def test_more_streams_than_cores_are_refused(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take turns; how many fit is said."""
+    monkeypatch.setattr(session_runner, "usable_cores", lambda: 4)
+    with pytest.raises(ConfigError, match=r"--streams 5 needs .* has 4 here.*--streams 4 or less"):
+        runner(model).with_streams(5, graph=False)
+
+
+def test_a_session_that_fails_is_lent_again(model: bytes) -> None:
+    """An inference of the wrong shape takes nothing away from the next one."""
+    with runner(model).with_streams(1, graph=False) as one:
+        for _ in range(3):
+            with pytest.raises(MismatchError, match="takes images of shape"):
+                one.infer(np.zeros((1, 3, 2, 2), np.float32))
+        assert one.infer(images(1)).shape == (1, CLASSES)

@@ -146,6 +146,21 @@ def test_mapped_memory_is_not_copied(
             )
 
 
+def test_a_runner_of_more_streams_is_of_the_same_plan(
+    cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
+) -> None:
+    """As many streams and contexts as requested, and a graph in each where one is replayed."""
+    with (
+        TensorRTRunner(plan).with_streams(3, graph=True) as runner,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        assert cuda.counts["streams"] == 3
+        for logits in threads.map(runner.infer, [images(2)] * 12):
+            assert_equal(logits, images(2))
+        assert cuda.counts["executables"] >= 1
+    assert cuda.living == {}
+
+
 def test_four_threads_use_four_streams(
     cuda: PretendCuda, trt: FakeRuntimeModule, plan: EngineArtifact
 ) -> None:

@@ -213,3 +213,19 @@ def test_trust_takes_the_contract_of_the_reference(
     said = refusal(*line, code=2)
     assert said.startswith("--trust is for TensorRT plans, and ")
     assert said.endswith("is an ONNX file, which is run without. Leave --trust out.")
+
+
+@pytest.mark.parametrize("timing", ["end-to-end", "compute-graph"])
+def test_streams_have_contexts_of_their_own(
+    timing: str, built: Sequence[BuildRequest], digits: Digits, plan: Path, cuda: PretendCuda
+) -> None:
+    """Throughput is measured on the GPU with both plans, and all that it took is given back."""
+    found = bench(digits, plan, "--timing", timing, "--streams", "3")
+    run = found["throughput"]["measured"]
+    mode = "end-to-end-graph" if timing == "compute-graph" else "end-to-end"
+    assert run["mode"].startswith(f"{mode}, batch 1, 3 at a time: digits.plan on tensorrt 10.3.0")
+    assert found["throughput"]["streams"] == 3
+    mean_ms = run["engine"]["mean_ms"]
+    assert found["throughput"]["engine_images_per_s"] == pytest.approx(1000 / mean_ms)
+    assert found["latency"]["mode"].startswith(f"{timing}, batch 1: ")
+    assert cuda.living == {}

@@ -21,7 +21,7 @@ from edgeres.workflows import sweep as stage
 
 LINE = (
     "sweep {model} --data {test} --calibration {table} --precision fp32,int8 --batch 1,2 "
-    "--samples 60 --iterations 5 -o {out}"
+    "--samples 60 --iterations 5 --streams 1 -o {out}"
 )
 NAMES = [f"onnxruntime.{p}.b{b}" for p in ("fp32", "int8") for b in (1, 2)]
 
@@ -55,7 +55,9 @@ def test_every_combination_has_an_engine_and_a_verdict(undisturbed: Path) -> Non
         assert verdict["accuracy"]["engine"]["top1"] == run["top1"]
         assert verdict["latency"]["engine"]["p50_ms"] == run["p50_ms"]
         assert verdict["latency"]["batch_size"] == run["batch"]
-        per_s = 1e3 * run["batch"] / verdict["latency"]["engine"]["mean_ms"]
+        measured = verdict["throughput"]["measured"]
+        assert (measured["streams"], measured["batch_size"]) == (1, run["batch"])
+        per_s = 1e3 * run["batch"] / measured["engine"]["mean_ms"]
         assert run["images_per_s"] == pytest.approx(per_s)
     assert sorted(file.name for file in undisturbed.glob("engines/*.onnx")) == [
         "onnxruntime.fp32.onnx",

@@ -16,9 +16,11 @@ from edgeres.core.verdict.latency import (
     Interval,
     LatencyIntervals,
     LatencyStats,
+    MeasuredThroughput,
     Outliers,
     PairedLatency,
     TailCount,
+    Throughput,
 )
 from edgeres.core.verdict.loadgen import LoadGenResult
 from edgeres.core.verdict.outcome import (
@@ -75,6 +77,7 @@ __all__ = [
     "LatencyStats",
     "LoadGenResult",
     "LogitError",
+    "MeasuredThroughput",
     "Outcome",
     "Outliers",
     "PairedAccuracy",
@@ -86,6 +89,7 @@ __all__ = [
     "Regression",
     "Standing",
     "TailCount",
+    "Throughput",
     "Verdict",
     "conclude",
     "evaluated_engine",

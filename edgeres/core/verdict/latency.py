@@ -120,11 +120,80 @@ class LatencyStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredThroughput:
+    """Engine and reference with several inferences under way at a time, interleaved in one run."""
+
+    json_keys = (
+        "mode",
+        "streams",
+        "batch_size",
+        "ratio",
+        "ratio_ci95",
+        "engine_ci95",
+        "reference_ci95",
+        "engine",
+        "reference",
+    )
+
+    mode: str
+    """What an inference covers and where, such as `end-to-end, batch 1, 4 streams: ...`."""
+    streams: int
+    """Inferences under way at a time."""
+    batch_size: int
+    engine: LatencyStats
+    """Time from one finished batch to the next on average, over rounds of as many batches as there
+    are streams."""
+    reference: LatencyStats
+    ratio_ci95: Interval | None = None
+    """95 % interval of `ratio`; None where there are too few blocks."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.streams) < 1:
+            raise ValueError(
+                f"{self.streams} streams of batch {self.batch_size}, expected 1 or more"
+            )
+
+    @property
+    def ratio(self) -> float:
+        """The engine's images a second over the reference's."""
+        return self.reference.mean_ms / self.engine.mean_ms
+
+    @property
+    def engine_ci95(self) -> Interval | None:
+        """95 % interval of the engine's images a second."""
+        return self._interval(self.engine)
+
+    @property
+    def reference_ci95(self) -> Interval | None:
+        """The same of the reference."""
+        return self._interval(self.reference)
+
+    def images_per_s(self, stats: LatencyStats) -> float:
+        """Images a second of one of both."""
+        return 1000 * self.batch_size / stats.mean_ms
+
+    def _interval(self, stats: LatencyStats) -> Interval | None:
+        if stats.ci95 is None or stats.ci95.mean_ms is None:
+            return None
+        low_ms, high_ms = stats.ci95.mean_ms
+        return 1000 * self.batch_size / high_ms, 1000 * self.batch_size / low_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """Images a second at the mean latency, one batch after the other."""
+    """Images a second: measured with several streams, or at the mean latency of one."""
+
+    json_keys = ("engine_images_per_s", "reference_images_per_s", "streams", "measured")
 
     engine_images_per_s: float
     reference_images_per_s: float
+    measured: MeasuredThroughput | None = None
+    """None: derived from the latency, one batch after the other."""
+
+    @property
+    def streams(self) -> int | None:
+        """Inferences under way at a time while it was measured; None where it was not."""
+        return None if self.measured is None else self.measured.streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,3 +242,16 @@ class PairedLatency:
         """Images a second at the mean latency, one batch after the other."""
         # The mean, not the median: throughput is work over total time, outliers included.
         return 1000 * self.batch_size / stats.mean_ms
+
+
+def throughput_of(
+    latency: PairedLatency | None, measured: MeasuredThroughput | None
+) -> Throughput | None:
+    """Returns images a second, measured or else derived from the latency; None without either."""
+    if measured is None:
+        return None if latency is None else latency.throughput
+    return Throughput(
+        engine_images_per_s=measured.images_per_s(measured.engine),
+        reference_images_per_s=measured.images_per_s(measured.reference),
+        measured=measured,
+    )

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeres.core.verdict.accuracy import ImageRecord
-from edgeres.core.verdict.latency import Interval, PairedLatency
+from edgeres.core.verdict.latency import (
+    Interval,
+    MeasuredThroughput,
+    PairedLatency,
+    Throughput,
+    throughput_of,
+)
 from edgeres.core.verdict.outcome import Outcome
 
 
@@ -37,6 +43,13 @@ class PastRun:
     """What other load or throttling took from its measurement, in sentences."""
     joules_per_image: float | None
     """None where there was no meter."""
+    measured_throughput: MeasuredThroughput | None = None
+    """With several inferences under way; None where it was not requested."""
+
+    @property
+    def throughput(self) -> Throughput | None:
+        """Images a second, measured or else derived from the latency; None without either."""
+        return throughput_of(self.latency, self.measured_throughput)
 
 
 def processors_of(cpu: str | None, gpus: Iterable[str]) -> str:

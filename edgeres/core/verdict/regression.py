@@ -24,15 +24,18 @@ class AccuracyChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyChange:
-    """Two engines, each timed interleaved with the same reference; above 1: the later is slower."""
+    """Two engines, each timed interleaved with the same reference; above 1: the later is slower.
+
+    Of latencies, or of the time that a batch takes with several streams.
+    """
 
     ratio: float
-    """Of the medians, each over that of the reference in its own run, so that a machine that is
-    slower for both does not count."""
+    """Of the medians, with streams of the means, each over that of the reference in its own run, so
+    that a machine that is slower for both does not count."""
     ci95: Interval | None
     """None where either run has too few blocks."""
     raw_ratio: float
-    """Of the medians as they are."""
+    """Of the same as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,10 @@ class Regression:
     latency: LatencyChange | None
     latency_reason: str | None
     """Why latencies are not compared; None where they are."""
+    throughput: LatencyChange | None = None
+    """Of the time that a batch takes with several streams; None where neither run measured it."""
+    throughput_reason: str | None = None
+    """Why measured throughputs are not compared; None where they are, or there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,8 @@ class Standing:
         "batch=run.latency.batch_size",
         "run.latency.engine.p50_ms",
         "run.latency.speedup",
-        "images_per_s=run.latency.throughput.engine_images_per_s",
+        "images_per_s=run.throughput.engine_images_per_s",
+        "run.throughput.streams",
         "run.joules_per_image",
         "run.machine",
         "on_front",

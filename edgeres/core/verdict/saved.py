@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgeres.core.verdict.accuracy import ImageRecord
-from edgeres.core.verdict.latency import Interval, PairedLatency
+from edgeres.core.verdict.latency import Interval, LatencyStats, PairedLatency, Throughput
 from edgeres.core.verdict.outcome import Outcome
 from edgeres.core.verdict.past import PastRun, processors_of
 from edgeres.core.verdict.provenance import Provenance
@@ -75,17 +75,20 @@ class SavedVerdict:
     stability: SavedStability | None
     outcome: Outcome | None = None
     """None where it was written before there were outcomes."""
+    throughput: Throughput | None = None
 
     def __post_init__(self) -> None:
         if self.latency is not None:
-            # Both are resampled by the blocks in which they were interleaved, and the ratio of two runs
-            # needs both networks in each block that is drawn.
-            both = (self.latency.engine, self.latency.reference)
-            engine, reference = (len(set(stats.blocks)) for stats in both)
-            if not engine or engine != reference:
-                raise ValueError(
-                    f"latency in {engine} blocks of the engine and {reference} of the reference"
-                )
+            _check_blocks("latency", self.latency.engine, self.latency.reference)
+        if self.throughput is not None and (run := self.throughput.measured) is not None:
+            _check_blocks("throughput", run.engine, run.reference)
+
+
+def _check_blocks(name: str, engine: LatencyStats, reference: LatencyStats) -> None:
+    """Checks that two networks were interleaved: a ratio needs both in each block that is drawn."""
+    blocks, others = (len(set(stats.blocks)) for stats in (engine, reference))
+    if not blocks or blocks != others:
+        raise ValueError(f"{name} in {blocks} blocks of the engine and {others} of the reference")
 
 
 def load_run(path: Path) -> PastRun:
@@ -114,6 +117,7 @@ def load_run(path: Path) -> PastRun:
         latency=verdict.latency,
         disturbances=tuple(one.sentence for one in disturbing(findings)),
         joules_per_image=None if energy is None else energy.engine.joules_per_image,
+        measured_throughput=None if verdict.throughput is None else verdict.throughput.measured,
     )
 
 

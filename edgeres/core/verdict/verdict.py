@@ -10,7 +10,12 @@ from typing import ClassVar, Protocol
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.precision import Precision
 from edgeres.core.verdict.accuracy import PairedAccuracy
-from edgeres.core.verdict.latency import PairedLatency
+from edgeres.core.verdict.latency import (
+    MeasuredThroughput,
+    PairedLatency,
+    Throughput,
+    throughput_of,
+)
 from edgeres.core.verdict.loadgen import LoadGenResult
 from edgeres.core.verdict.outcome import EXIT_PASS, Check, Outcome, conclude
 from edgeres.core.verdict.profile import ProfileRow
@@ -61,7 +66,7 @@ class Verdict:
         "exit_code",
         "accuracy",
         "latency",
-        "throughput=latency.throughput",
+        "throughput",
         "energy",
         "energy_reason",
         "loadgen",
@@ -101,6 +106,13 @@ class Verdict:
     """None where it was not requested and the reference is accurate enough."""
     profile: tuple[ProfileRow, ...] = ()
     """Time by residual block and layer; empty where it was not requested."""
+    measured_throughput: MeasuredThroughput | None = None
+    """With several inferences under way; None where it was not requested."""
+
+    @property
+    def throughput(self) -> Throughput | None:
+        """Images a second, measured or else derived from the latency; None without either."""
+        return throughput_of(self.latency, self.measured_throughput)
 
     @property
     def outcome(self) -> Outcome:

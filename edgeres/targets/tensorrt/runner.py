@@ -141,6 +141,10 @@ class TensorRTRunner:
                     context.infer(images, graph=False)
         return kernels_of(recorder.times_ms, self._engine.manifest, skipped=_PROFILE_WARMUP)
 
+    def with_streams(self, count: int, *, graph: bool) -> TensorRTRunner:
+        """Returns a runner of the same plan with execution contexts for so many threads."""
+        return TensorRTRunner(self._engine, streams=count, graph=graph, memory=self._memory)
+
     @property
     def batch_limits(self) -> tuple[int, int]:
         """Images in the smallest and in the largest batch of the plan's profile.
