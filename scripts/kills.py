@@ -12,18 +12,26 @@ Example:
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from random import Random
 from xml.etree import ElementTree
 
+from edgeres.cli import SHORT_HELP
+from edgeres.cli import main as main_command
 from edgeres.core.artifacts import load_engine
 from edgeres.core.table import load_table
 from edgeres.errors import EdgeresError
@@ -32,11 +40,15 @@ from edgeres.onnx_file import load_onnx
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
-START = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from edgeres.cli import main; main(prog_name='edgeres')"
-)
-"""Runs the command line; where this runs in the background, SIGINT would be ignored."""
+
+def run_words(words: tuple[str, ...]) -> None:
+    """Runs a command line as a new process of it would, without the second that imports take."""
+    # Where this runs in the background, SIGINT would be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    main_command(args=list(words), prog_name="edgeres")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +58,12 @@ class Command:
     words: tuple[str, ...]
     check: Callable[[Path], object]
     """Takes the folder; raises where the result is not whole."""
-    program: tuple[str, ...] = (sys.executable, "-c", START)
+    program: Callable[[tuple[str, ...]], object] = run_words
+    """Runs the words, in a process of its own."""
+    folder: str = ""
+    """What it writes where that is a folder; a new run begins without it."""
+    resumes: bool = False
+    """Whether it goes on where a run that was ended has stopped."""
 
 
 def check_report(folder: Path) -> None:
@@ -61,6 +78,24 @@ def check_rows(folder: Path) -> None:
     lines = (folder / "rows.csv").read_text(encoding="utf-8").splitlines()
     if len({line.count(",") for line in lines}) != 1:
         raise ValueError(f"rows.csv has {len(lines)} lines of several lengths")
+
+
+def check_sweep(folder: Path) -> None:
+    """Raises unless every engine and verdict that is there loads, and so does the result."""
+    swept = folder / "sweep"
+    for manifest in swept.glob("engines/*.json"):
+        load_engine(manifest.with_suffix(""))
+    for path in (*swept.glob("verdicts/*.json"), *swept.glob("sweep.json")):
+        json.loads(path.read_bytes())
+    if (swept / "sweep.json").exists() and not list(swept.glob("verdicts/*.json")):
+        raise ValueError("sweep.json is there, and its verdicts are not")
+
+
+def check_deployment(folder: Path) -> None:
+    """Raises unless the deployment is there as a whole, or not at all."""
+    names = {path.name for path in (folder / "deployment").rglob("*")}
+    if names and not {"engine.onnx", "README.md"} <= names:
+        raise ValueError(f"the deployment has {', '.join(sorted(names))} alone")
 
 
 def make_commands(folder: Path) -> dict[str, Command]:
@@ -95,17 +130,40 @@ def make_commands(folder: Path) -> dict[str, Command]:
             check_report,
         ),
         "predict": ("predict {}/engine.onnx {}/image.png --csv {}/rows.csv", check_rows),
+        "sweep": (
+            "sweep {}/model.onnx --data {}/data.npz --calibration {}/table.json --samples 50 "
+            "--iterations 2 -o {}/sweep",
+            check_sweep,
+        ),
+        "deploy": ("deploy {}/engine.onnx --to python -o {}/deployment", check_deployment),
     }
+    folders = {"sweep": "sweep", "deploy": "deployment"}
     return {
-        name: Command(words=tuple(line.replace("{}", str(folder)).split()), check=check)
+        name: Command(
+            words=tuple(line.replace("{}", str(folder)).split()),
+            check=check,
+            folder=folders.get(name, ""),
+            resumes=name == "sweep",
+        )
         for name, (line, check) in lines.items()
     }
 
 
-def started(command: Command) -> subprocess.Popen[bytes]:
-    """Returns the running command."""
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen([*command.program, *command.words], stdout=quiet, stderr=quiet)
+def started(command: Command, folder: Path, *, anew: bool) -> ForkProcess:
+    """Returns the running command; `anew` takes the folder away that it has written before."""
+    if command.folder and anew:
+        shutil.rmtree(folder / command.folder, ignore_errors=True)
+    process = multiprocessing.get_context("fork").Process(
+        target=command.program, args=(command.words,)
+    )
+    process.start()
+    return process
+
+
+def finished(process: ForkProcess) -> int:
+    """Returns the exit code of a command that is left alone."""
+    process.join()
+    return process.exitcode or 0
 
 
 def losses(name: str, command: Command, folder: Path, *, ended: bool) -> list[str]:
@@ -116,52 +174,62 @@ def losses(name: str, command: Command, folder: Path, *, ended: bool) -> list[st
     except (EdgeresError, OSError, ValueError, ElementTree.ParseError) as error:
         faults.append(f"{name}: {error}")
     if not ended:
-        faults += [f"{name}: {path.name} is left" for path in folder.glob(".*.tmp")]
+        faults += [f"{name}: {path.name} is left" for path in folder.rglob(".*.tmp")]
     return faults
 
 
-def run(commands: Mapping[str, Command], folder: Path, kills: int, random: Random) -> int:
-    """Ends commands in turn, prints the counts and returns the exit code."""
-    times = dict[str, float]()
+def run(
+    commands: Mapping[str, Command], folder: Path, kills: int, random: Random
+) -> tuple[Counter[tuple[str, str]], list[str]]:
+    """Ends commands in turn; returns how often each was ended by what, and what was lost."""
+    times, counts, faults = dict[str, float](), Counter[tuple[str, str]](), list[str]()
     for name, command in commands.items():
         begin = time.monotonic()
-        code = started(command).wait()
+        code = finished(started(command, folder, anew=True))
         times[name] = time.monotonic() - begin
         if early := losses(name, command, folder, ended=False) or code:
-            print(f"{name} fails before any kill, with exit code {code}: {early}")
-            return 1
-    counts, faults = Counter[tuple[str, str]](), list[str]()
+            return counts, [f"{name} fails before any kill, with exit code {code}: {early}"]
     kill = 0
     while kill < kills:
         name = list(commands)[kill % len(commands)]
         command, kind = commands[name], random.choice(SIGNALS)
-        process, begin = started(command), time.monotonic()
+        anew = not command.resumes or random.random() < 0.5
+        process, begin = started(command, folder, anew=anew), time.monotonic()
         # Files are written at the end: half of the kills fall into the last fifth.
         part = random.random() if random.random() < 0.5 else 0.85 + 0.2 * random.random()
-        try:
-            process.wait(times[name] * part)
-        except subprocess.TimeoutExpired:
-            process.send_signal(kind)
-            process.wait()
-            counts[name, kind.name] += 1
-        else:
-            # Done before its end: the machine is faster than it was.
-            times[name] = time.monotonic() - begin
+        process.join(times[name] * part)
+        if process.exitcode is not None:
+            # Done before its end: the machine is faster than it was, or little was left to do.
+            if anew:
+                times[name] = time.monotonic() - begin
             counts[name, "was done"] += 1
             continue
+        os.kill(process.ident or 0, kind)
+        process.join()
+        counts[name, kind.name] += 1
         faults += losses(name, command, folder, ended=True)
         # Every tenth is followed by a run that is left alone, and so is the last.
         if kill // len(commands) % 10 == 9 or kill >= kills - len(commands):
-            if code := started(command).wait():
+            if code := finished(started(command, folder, anew=not command.resumes)):
                 faults.append(f"{name}: exit code {code} after a kill")
             faults += losses(name, command, folder, ended=False)
         kill += 1
-    print(summary(commands, counts, faults))
-    return int(bool(faults))
+    return counts, faults
+
+
+def run_job(job: int, kills: int, seed: int) -> tuple[Counter[tuple[str, str]], list[str]]:
+    """Ends commands in a folder of its own."""
+    # Loaded once here, and there in every process that is split off.
+    for name in (*SHORT_HELP, "edgeres.workflows", "onnxruntime", "torch", "scipy.stats"):
+        known = name in SHORT_HELP
+        importlib.import_module(f"edgeres.cli.{name.replace('-', '_')}" if known else name)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        return run(make_commands(folder), folder, kills, Random(f"{seed} {job}"))
 
 
 def summary(
-    commands: Mapping[str, Command], counts: Counter[tuple[str, str]], faults: Sequence[str]
+    commands: Sequence[str], counts: Counter[tuple[str, str]], faults: Sequence[str]
 ) -> str:
     """Returns how often each command was ended by what, and what was lost."""
     kinds = (*(kind.name for kind in SIGNALS), "was done")
@@ -179,10 +247,18 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=500, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--jobs", type=int, default=1, help="at once; default: %(default)s")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        return run(make_commands(folder), folder, options.kills, Random(options.seed))
+    jobs = range(options.jobs)
+    counts, faults = Counter[tuple[str, str]](), list[str]()
+    with ProcessPoolExecutor(len(jobs), multiprocessing.get_context("spawn")) as pool:
+        parts = [options.kills // len(jobs) + (job < options.kills % len(jobs)) for job in jobs]
+        for counted, lost in pool.map(run_job, jobs, parts, [options.seed] * len(jobs)):
+            counts += counted
+            faults += lost
+    names = list(dict.fromkeys(name for name, _ in counts))
+    print(summary(names, counts, faults))
+    return int(bool(faults))
 
 
 if __name__ == "__main__":
