@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ import click
 
 from edgeres.cli.output import COMMAND, checked_stdout, log_to_stderr, show_error
 from edgeres.errors import ArtifactError, EdgeresError
+from edgeres.printable import printable, shortened
 from edgeres.processes import split_off
 from edgeres.version import __version__
 
@@ -88,6 +90,16 @@ class _LazyCommands(Mapping[str, click.Command]):
         return len(SHORT_HELP)
 
 
+@contextmanager
+def _escaped() -> Iterator[None]:
+    """Lets click's own errors, which repeat what was typed, go through the one escaper."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = shortened(printable(error.message))  # type: ignore[misc]  # final, and shown as it is
+        raise
+
+
 class _Commands(click.Group):
     """Turns an EdgeresError into its message and exit code, whatever command raised it."""
 
@@ -121,7 +133,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         # Here and not around main(), so that click's own errors keep their usage line and code.
         try:
-            return super().invoke(ctx)
+            with _escaped():
+                return super().invoke(ctx)
         except EdgeresError as error:
             show_error(f"Error: {error}")
             ctx.exit(error.exit_code)
@@ -133,7 +146,8 @@ class _Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keeps the words as they were typed, for what is to be repeated."""
         ctx.meta[COMMAND] = ("edgeres", *args)
-        return super().parse_args(ctx, args)
+        with _escaped():
+            return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Lists the commands in the order of the path, not of the alphabet."""

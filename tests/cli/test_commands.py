@@ -207,3 +207,29 @@ def test_the_completion_script_of_bash() -> None:
     script = run(env={"_EDGERES_COMPLETE": "bash_source"}).stdout
     assert script.rstrip().endswith("_edgeres_completion_setup;")
     assert "complete -o nosort -F _edgeres_completion edgeres" in script
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("{}",),
+        ("--{}",),
+        ("inspect", "x", "{}"),
+        ("inspect", "x", "--{}"),
+        ("build-engine", "x", "-o", "y", "--precision", "{}"),
+        ("bench", "x", "--reference", "y", "--data", "z", "--iterations", "{}"),
+        ("bench", "x", "--reference", "y", "--data", "z", "--timing", "{}"),
+        ("boards", "{}"),
+        ("export", "resnet18", "-o", "x", "--color", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_what_was_typed_is_shown_and_not_obeyed(words: tuple[str, ...]) -> None:
+    """Of a command, an option, a value or a word too many; a script may have read it from a file."""
+    for text in ("\x1b]0;title\x07", "\x1b[31mred", "a\u202eb", "\udcff"):
+        result = run(*(word.format(text) for word in words))
+        assert result.exit_code in (1, 2)
+        assert not set("\x1b\x07\u202e\udcff") & set(result.stderr), words
+    result = run(*(word.format("9" * 100_000) for word in words))
+    assert result.exit_code in (1, 2)
+    assert len(result.stderr) < 20_000
