@@ -30,7 +30,7 @@ class InputKind:
 
     name: str
     most_bytes: int | None
-    """None where the file is mapped and not read."""
+    """None where the file is read in parts."""
     error: type[EdgeresError] = ArtifactError
 
 

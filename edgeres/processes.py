@@ -1,8 +1,8 @@
 """A process that does the work and one that watches it, tied to each other.
 
-Parsers and runtimes in C++ answer some inputs by ending their process, a file that becomes shorter
-while it is mapped ends whoever reads it, and the system ends what takes too much memory. No
-`except` sees any of these; the process above does.
+Parsers and runtimes in C++ answer some inputs by ending their process, a disk that fails under a
+mapped library ends whoever runs it, and the system ends what takes too much memory. No `except`
+sees any of these; the process above does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 _REASONS = {
     signal.SIGKILL: "the system does so where memory is full, and so can other programs. Free "
     "memory, or pass fewer images, and run again",
-    signal.SIGBUS: "a file was cut off, or its disk failed, while it was read. Check the disk, and "
+    signal.SIGBUS: "a file was cut off, or its disk failed, while it was in use. Check the disk, and "
     "run again when nothing writes to the files that are read",
 }
 

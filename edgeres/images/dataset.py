@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgeres.errors import ConfigError, DataError
 from edgeres.images.decode import DecodedImage, decode
+from edgeres.images.npz import StoredImages
 
 _LOG = logging.getLogger("edgeres.images")
 _NAMES_SHOWN = 5
@@ -75,11 +76,11 @@ class ImageFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageArray:
-    """Images of one size in a single array, in memory or mapped from a file."""
+    """Images of one size in a single array, in memory or in a file."""
 
     file: str
     """Name of the file that holds the array."""
-    pixels: NDArray[np.uint8] = field(repr=False)
+    pixels: NDArray[np.uint8] | StoredImages = field(repr=False)
     """All images of the file, (N, H, W, 3) RGB; only read."""
     rows: NDArray[np.int64] = field(repr=False)
     """(n,): the rows of `pixels` that the set consists of."""
@@ -92,7 +93,11 @@ class ImageArray:
         return f"{self.file}[{self.rows[index]}]"
 
     def read(self, index: int) -> DecodedImage:
-        """Returns one image, which is upright: an array has no EXIF."""
+        """Returns one image, which is upright: an array has no EXIF.
+
+        Raises:
+            DataError: the file that holds it was changed.
+        """
         return DecodedImage(pixels=self.pixels[self.rows[index]])
 
     def take(self, indices: NDArray[np.int64]) -> ImageArray:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 import os
 import struct
+import weakref
 import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.errors import DataError
+from edgeres.images.decode import MAX_PIXELS
 from edgeres.input_files import ARRAYS, foreign_parser, open_input, reason_of
 
 _LOCAL_HEADER = 30
@@ -25,7 +27,7 @@ two words at 26. Source: PKWARE's APPNOTE.TXT, section 4.3.7."""
 
 _EXPECTED = "expected images uint8 (N, H, W, 3) RGB and labels, integers (N,)"
 MAX_UNPACKED = 4 << 30
-"""Bytes that a compressed array may have in memory; what is stored uncompressed is mapped."""
+"""Bytes that a compressed array may have in memory; what is stored uncompressed is read by the image."""
 
 
 class _Header(NamedTuple):
@@ -36,12 +38,64 @@ class _Header(NamedTuple):
     """Bytes from the start of the entry to the array's first value."""
 
 
+class StoredImages:
+    """Images of an uncompressed file, each read when it is used; an array of them, to be indexed.
+
+    Not mapped: of a file that becomes shorter, a mapped part ends the process.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, *, offset: int, shape: tuple[int, ...]) -> None:
+        """Keeps the open file.
+
+        Args:
+            path: its name in messages.
+            file: holds the values.
+            offset: bytes before the first image.
+            shape: (N, H, W, 3).
+        """
+        self.shape = shape
+        self._path = path
+        self._offset = offset
+        self._descriptor = os.dup(file.fileno())
+        self._state = self._stated()
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Returns an image, (H, W, 3), or those of several rows, (n, H, W, 3); only to be read.
+
+        Raises:
+            DataError: the file was changed since it was opened, or cannot be read.
+        """
+        chosen = np.atleast_1d(rows)
+        images = np.empty((len(chosen), *self.shape[1:]), np.uint8)
+        size = math.prod(self.shape[1:])
+        with foreign_parser(partial(_unreadable, self._path)):
+            read = [
+                os.preadv(self._descriptor, [image], self._offset + int(row) * size)
+                for image, row in zip(images, chosen, strict=True)
+            ]
+        if self._stated() != self._state or any(count != size for count in read):
+            raise DataError(
+                f"{self._path} was changed while it was in use, so that not all of its images are "
+                "those that were counted. Run again when nothing writes to it."
+            )
+        images.flags.writeable = False
+        return images if np.ndim(rows) else images[0]
+
+    def _stated(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+
 def load_arrays(
     path: Path, *, labelled: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+) -> tuple[NDArray[np.uint8] | StoredImages, NDArray[np.int64] | None]:
     """Returns the images, (N, H, W, 3) uint8, and the labels, (N,) int64, of an `.npz`.
 
-    Images that are stored uncompressed (`numpy.savez`) are mapped from the file, not read.
+    Images that are stored uncompressed (`numpy.savez`) are read when they are used.
 
     Args:
         path: the file.
@@ -88,7 +142,9 @@ def _labels(path: Path, archive: zipfile.ZipFile, count: int) -> NDArray[np.int6
     return labels
 
 
-def _images(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> NDArray[np.uint8]:
+def _images(
+    path: Path, archive: zipfile.ZipFile, file: BinaryIO
+) -> NDArray[np.uint8] | StoredImages:
     header = _header(archive, "images")
     shape = header.shape
     if header.dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3:
@@ -102,19 +158,26 @@ def _images(path: Path, archive: zipfile.ZipFile, file: BinaryIO) -> NDArray[np.
         raise DataError(
             f"images of {path} is {header.dtype} {shape}; expected uint8 (N, H, W, 3) RGB{hint}."
         )
+    if shape[1] * shape[2] > MAX_PIXELS:
+        raise DataError(
+            f"images of {path} is {shape}; at most {MAX_PIXELS} pixels of an image are taken. Scale "
+            "the images down first."
+        )
     if 0 in shape:
         raise DataError(f"{path} has no images: its array is {shape}. Check how it was written.")
     entry = archive.getinfo("images.npy")
     if entry.compress_type != zipfile.ZIP_STORED:
         images: NDArray[np.uint8] = _array(path, archive, "images", header)
         return images
+    if header.fortran_order:
+        # The values of an image are all over the file.
+        return _array(path, archive, "images", header)
     _check_claim(path, entry, header)
     file.seek(entry.header_offset)
     # The local header is read, not the central directory: their extra fields may differ.
     name, extra = struct.unpack_from("<HH", file.read(_LOCAL_HEADER), 26)
     offset = entry.header_offset + _LOCAL_HEADER + name + extra + header.offset
-    order: Literal["C", "F"] = "F" if header.fortran_order else "C"
-    return np.asarray(np.memmap(file, np.uint8, "r", offset, shape, order))
+    return StoredImages(path, file, offset=offset, shape=shape)
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> _Header:
@@ -156,8 +219,8 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str, header: _Header) -> 
     if claimed > MAX_UNPACKED:
         raise DataError(
             f"{name} of {path} has {claimed} bytes, unpacked from {entry.compress_size}; at "
-            f"most {MAX_UNPACKED} are unpacked. Write it with numpy.savez, uncompressed: then it "
-            "is mapped from the file."
+            f"most {MAX_UNPACKED} are unpacked. Write it with numpy.savez, uncompressed: then "
+            "images are read one by one."
         )
     with archive.open(entry) as file:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)

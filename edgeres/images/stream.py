@@ -165,7 +165,7 @@ def _fill(result: NDArray[np.float32], dataset: Dataset, contract: Contract, spa
         normalise_into(result, ready[None], contract)
         turned = [] if image.orientation == UPRIGHT else [index]
         return _Part([image_hash(image.pixels)], turned)
-    # Rows by index are a copy, so that a mapped file is read here, on the decoding thread.
+    # Read here, on the decoding thread, where they are still in the file.
     pixels, name = images.pixels[images.rows[span.start : span.stop]], images.name(span.start)
     if contract.color is not Color.GRAY and is_kept(contract.resize, *pixels.shape[1:3]):
         # All are of one size, so one crop does for all.

@@ -7,6 +7,7 @@ import io
 import os
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 
 from edgeres.errors import DataError
 from edgeres.images import npz
-from edgeres.images.dataset import ImageArray
 from edgeres.images.load import load_dataset
 
 RNG = np.random.default_rng(11)
@@ -43,11 +43,44 @@ def test_images_and_labels_come_back(tmp_path: Path, save: Any, images: NDArray[
     assert (data.name, data.image_name(3), data.classes) == ("a.npz", "a.npz[3]", ())
 
 
-def test_stored_images_are_mapped_from_the_file(tmp_path: Path) -> None:
+def test_stored_images_are_read_when_they_are_used(tmp_path: Path) -> None:
     """A set larger than memory can be used when it is stored uncompressed."""
+    images = np.zeros((400, 100, 100, 3), np.uint8)
+    path = saved(tmp_path / "a.npz", images=images, labels=np.arange(400))
+    tracemalloc.start()
+    data = load_dataset(path)
+    assert [data.image(index).max() for index in range(400)] == [0] * 400
+    assert tracemalloc.get_traced_memory()[1] < images.nbytes / 10
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: os.truncate(path, 300),
+        lambda path: path.write_bytes(bytes(path.stat().st_size)),
+        lambda path: os.utime(path, (1, 1)),
+    ],
+    ids=["shorter", "overwritten", "touched"],
+)
+def test_a_file_that_is_changed_under_its_reader(
+    change: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """A mapped one would end the process, or give other images than were counted before."""
+    path = saved(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
+    os.utime(path, (2, 2))
+    data = load_dataset(path)
+    np.testing.assert_array_equal(data.image(6), IMAGES[6])
+    change(path)
+    with pytest.raises(DataError, match=r"a\.npz was changed while it was in use"):
+        data.image(6)
+
+
+def test_a_file_that_is_replaced_is_read_to_its_end(tmp_path: Path) -> None:
+    """As it was opened: another file of that name is another file."""
     data = load_dataset(saved(tmp_path / "a.npz", images=IMAGES, labels=LABELS))
-    assert isinstance(data.images, ImageArray)
-    assert isinstance(data.images.pixels.base, np.memmap)
+    saved(tmp_path / "b.npz", images=255 - IMAGES, labels=LABELS).replace(tmp_path / "a.npz")
+    np.testing.assert_array_equal([data.image(i) for i in range(7)], IMAGES)
 
 
 def test_images_cannot_be_written_to(tmp_path: Path) -> None:
@@ -201,7 +234,7 @@ def test_the_budget_is_what_refuses_a_bomb(tmp_path: Path, monkeypatch: pytest.M
     assert len(load_dataset(tmp_path / "a.npz", labelled=False)) == 7
     monkeypatch.setattr(npz, "MAX_UNPACKED", IMAGES.size - 1)
     with pytest.raises(
-        DataError, match=r"Write it with numpy\.savez, uncompressed: then it is map"
+        DataError, match=r"Write it with numpy\.savez, uncompressed: then images are"
     ):
         load_dataset(tmp_path / "a.npz", labelled=False)
 
