@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -87,6 +89,17 @@ def unknown_options(files: Mapping[str, str]) -> list[str]:
     return found
 
 
+def unmarked_blocks(files: Mapping[str, str]) -> list[str]:
+    """Returns `page: first line` for each block of commands that neither runs nor says why not."""
+    block = re.compile(r"^(.*)\n```(?:bash|console|sh|shell)\n(.*)$", re.MULTILINE)
+    return [
+        f"{page}: {first}"
+        for page, text in files.items()
+        for above, first in block.findall(text)
+        if not re.fullmatch(r"<!-- (run|not run: .+) -->", above)
+    ]
+
+
 def unknown_names(files: Mapping[str, str]) -> list[str]:
     """Returns `page: name` for each name of edgeres that a block of Python takes and that is not there."""
     found = []
@@ -148,6 +161,39 @@ def test_an_option_that_does_not_exist_is_found() -> None:
         "```bash\nedgeres bench a \\\n    --maxdrop=1 --json  # --no\n.venv/bin/edgeres no -x\n```"
     )
     assert unknown_options({"x.md": f"{block}\n"}) == ["x.md: bench --maxdrop", "x.md: no -x"]
+
+
+def test_every_block_of_commands_runs_or_says_why_not() -> None:
+    """In every page, so that a reader can rely on what stands there."""
+    # The reference is made from help texts, whose examples are parsed by the tests of commands.
+    own = {page: text for page, text in pages().items() if "reference/" not in page}
+    assert unmarked_blocks(own) == []
+
+
+def test_a_block_without_a_mark_is_found() -> None:
+    """One that has none, and one whose reason is empty."""
+    text = "a\n```bash\nx\n```\n<!-- not run:  -->\n```console\n$ y\n```\n<!-- run -->\n```bash\nz\n```\n"
+    assert unmarked_blocks({"x.md": text}) == ["x.md: x", "x.md: $ y"]
+
+
+def test_messages_quoted_by_troubleshooting_are_those_of_the_code() -> None:
+    """Each heading in quotes is searched for by a user who has just read it."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r'"([^"]+)"', "\n".join(re.findall(r"^### (.*)$", page, re.MULTILINE)))
+    strings = {
+        # An f-string's values are N in the page.
+        "".join(part.value if isinstance(part, ast.Constant) else "N" for part in node.values)
+        if isinstance(node, ast.JoinedStr)
+        else node.value
+        for path in (ROOT / "edgeres").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.JoinedStr)
+        or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    }
+    system = {os.strerror(errno.ENOSPC), os.strerror(errno.EACCES)}
+    unknown = [q for q in quoted if q not in system and not any(q in s for s in strings)]
+    assert len(quoted) > 5
+    assert unknown == []
 
 
 def test_names_in_python_blocks_exist() -> None:

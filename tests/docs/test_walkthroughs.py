@@ -1,0 +1,40 @@
+"""The walk-throughs of docs/ do what they say, one after the other in one folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from test_readme import EDGERES, run_block, runnable_blocks
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+# Each goes on with what the tutorial left.
+PAGES = ("your_own_network", "ci", "jetson", "triton", "deepstream")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder that a reader works in."""
+    return tmp_path_factory.mktemp("walkthrough")
+
+
+@pytest.mark.skipif(not EDGERES.exists(), reason="edgeres is not installed beside this Python")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_walkthrough_succeed(
+    page: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From drawing the images to a verdict, a prediction and the folders that are deployed."""
+    # The reader is in the clone, where the packages beside edgeres are found.
+    paths = [str(DOCS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    blocks = runnable_blocks((DOCS / f"{page}.md").read_text(encoding="utf-8"))
+    assert blocks
+    for block in blocks:
+        run_block(block, folder)
+
+
+def test_every_page_with_commands_is_run() -> None:
+    """A new page joins the list, or the guide's own test."""
+    marked = {path.stem for path in DOCS.glob("*.md") if runnable_blocks(path.read_text("utf-8"))}
+    assert marked == {*PAGES, "guide"}
