@@ -114,7 +114,9 @@ def main() -> None:
     model = fit(train.pixels, train.labels)
     with atomic_write(folder / "model.pth") as temporary:
         torch.save(model.state_dict(), temporary)
-    print(f"{correct(model, val, CONTRACT)} of {len(val.labels)} images correct, {folder}/model.pth")
+    print(
+        f"{correct(model, val, CONTRACT)} of {len(val.labels)} images correct, {folder}/model.pth"
+    )
 
 
 if __name__ == "__main__":
