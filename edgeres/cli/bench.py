@@ -27,6 +27,7 @@ from edgeres.core.bench_requests import (
     Timing,
 )
 from edgeres.core.contract_options import ContractOptions
+from edgeres.core.deployment import Destination
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 
@@ -190,6 +191,13 @@ _reports = option_group(
     help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
 )
 @click.option(
+    "--as",
+    "prepared_as",
+    type=Names([Destination.DEEPSTREAM]),
+    help="Prepare the engine's images as that runtime does, emulated on the CPU; the reference's "
+    "by its contract.",
+)
+@click.option(
     "--dump",
     type=PATH,
     metavar="TENSOR.npy",
@@ -221,6 +229,7 @@ def bench(
     loadgen: LoadGenRequest | None,
     baseline: Path | None,
     trust: bool,
+    prepared_as: Destination | None,
     dump: Path | None,
     image: Path | None,
     loadgen_logs: Path | None,
@@ -261,6 +270,7 @@ def bench(
         simulate=simulate,
         float_layers=float_layers,
         baseline=baseline,
+        prepared_as=prepared_as,
         dump=dump,
         image=image,
         loadgen_logs=loadgen_logs,

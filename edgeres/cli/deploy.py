@@ -30,6 +30,12 @@ _request = option_group(
         metavar="N",
         help="Triton: copies of the engine that infer side by side.",
     ),
+    click.option(
+        "--approximate",
+        is_flag=True,
+        help="DeepStream: nvinfer's nearest to the preprocessing; --verdict is of bench --as "
+        "deepstream.",
+    ),
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
+from edgeres.core.deployment import Destination
 from edgeres.core.precision import Precision
 from edgeres.errors import ConfigError
 from edgeres.names import Name
@@ -183,6 +184,8 @@ class BenchInputs:
     """Whether `reference` may be an ONNX file that is quantized or of less than FP32."""
     trust: bool = False
     """Run a plan that has no manifest: it is code, and the user vouches for it."""
+    prepared_as: Destination | None = None
+    """Where the engine's images are prepared, emulated on the CPU; None: by its contract."""
     dump: Path | None = None
     """Tensor that another program fed to its engine for `image`, as `.npy`; None: none."""
     image: Path | None = None

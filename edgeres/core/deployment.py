@@ -33,7 +33,15 @@ class DeployRequest:
     instances: int = 1
     """Triton: copies of the engine that infer side by side."""
 
+    approximate: bool = False
+    """DeepStream: prepare images as nearly as it can, where a verdict has the cost of that."""
+
     def __post_init__(self) -> None:
+        if self.approximate and self.destination is not Destination.DEEPSTREAM:
+            raise ConfigError(
+                f"--approximate is for --to deepstream: {self.destination} prepares images exactly. "
+                "Leave it out."
+            )
         if self.instances < 1:
             raise ConfigError(f"--instances is {self.instances}; expected at least 1.")
         if self.destination is not Destination.TRITON and (self.tensors or self.instances != 1):

@@ -9,11 +9,13 @@ Source: NVIDIA DeepStream, gst-nvinfer: its documentation and the parser of its 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from statistics import fmean
 
 from edgeres.core.artifacts import EngineArtifact
-from edgeres.core.contract import Color, Contract, InputType
+from edgeres.core.contract import Color, Contract, Crop, InputType
 from edgeres.core.precision import Precision
-from edgeres.core.resize import Interpolation, ResizeLibrary, ResizeMode
+from edgeres.core.resize import Interpolation, Resize, ResizeLibrary, ResizeMode
 from edgeres.deploy.folder import Files, template
 from edgeres.deploy.golden import GoldenPair
 from edgeres.errors import ConfigError
@@ -84,7 +86,8 @@ def contract_reasons(contract: Contract) -> Iterator[str]:
     resize = contract.resize
     way = (
         "export with --resize-mode squash --resize-library opencv, calibrate and bench it anew, or "
-        "let nvdspreprocess or a program of your own prepare the images"
+        "let nvdspreprocess or a program of your own prepare the images, or measure with bench --as "
+        "deepstream what nvinfer's nearest costs and pass --approximate with that verdict"
     )
     if contract.input is not InputType.FLOAT32:
         yield (
@@ -117,6 +120,36 @@ def contract_reasons(contract: Contract) -> Iterator[str]:
         yield (
             f"its letterbox pads with {resize.pad}, and nvinfer with black: export with --pad-value 0"
         )
+
+
+def approximated(contract: Contract) -> Contract:
+    """Returns the preprocessing of nvinfer that comes nearest to a contract; itself, if exact.
+
+    Images that are cropped are squashed, letterboxes are padded with black, filters are OpenCV's
+    without antialiasing, and the mean of the deviations stands for each of them.
+
+    Raises:
+        ConfigError: nvinfer gives the network nothing that it could take.
+    """
+    resize = contract.resize
+    if list(contract_reasons(contract)):
+        framed = resize.mode is ResizeMode.LETTERBOX
+        known = resize.interpolation in _FILTERS
+        contract = replace(
+            contract,
+            resize=Resize(
+                mode=ResizeMode.LETTERBOX if framed else ResizeMode.SQUASH,
+                height=contract.height,
+                width=contract.width,
+                interpolation=resize.interpolation if known else Interpolation.BILINEAR,
+                library=ResizeLibrary.OPENCV,
+            ),
+            crop=Crop.NONE,
+            std=(fmean(contract.std),) * contract.channels,
+        )
+    if reasons := list(contract_reasons(contract)):
+        raise ConfigError(f"DeepStream has no approximation of this: {'; '.join(reasons)}.")
+    return contract
 
 
 def _engine_reasons(engine: EngineArtifact, gives_probabilities: bool) -> Iterator[str]:

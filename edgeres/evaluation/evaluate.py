@@ -147,6 +147,7 @@ def evaluate_pair(
     engine: Runner,
     batches: Iterable[EvaluationBatch],
     *,
+    engine_batches: Iterable[EvaluationBatch] | None = None,
     probabilities: bool = False,
 ) -> Outcomes:
     """Returns what both networks predict for the same decoded batches.
@@ -155,6 +156,7 @@ def evaluate_pair(
         reference: the baseline, open.
         engine: what is compared with it, open.
         batches: labelled images.
+        engine_batches: the same ones, prepared otherwise for the engine; None: the same batches.
         probabilities: whether both networks end in Softmax or Sigmoid.
 
     Raises:
@@ -163,14 +165,19 @@ def evaluate_pair(
         RunnerError: inference failed, or a logit is NaN or infinite.
     """
     parts = []
-    for number, batch in enumerate(batches):
+    pairs = (
+        ((batch, batch) for batch in batches)
+        if engine_batches is None
+        else zip(batches, engine_batches, strict=True)
+    )
+    for number, (batch, own) in enumerate(pairs):
         labels = _labels(batch)
         # They alternate in going first, so that neither always finds the machine as the other
         # left it.
         if number % 2:
-            from_engine, from_reference = _logits(engine, batch), _logits(reference, batch)
+            from_engine, from_reference = _logits(engine, own), _logits(reference, batch)
         else:
-            from_reference, from_engine = _logits(reference, batch), _logits(engine, batch)
+            from_reference, from_engine = _logits(reference, batch), _logits(engine, own)
         if from_reference.shape != from_engine.shape:
             raise MismatchError(
                 f"{reference.name} has {from_reference.shape[1]} classes, {engine.name} has "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -17,7 +17,7 @@ from edgeres.core.verdict import (
     load_run,
 )
 from edgeres.evaluation.compare import paired_accuracy
-from edgeres.evaluation.evaluate import evaluate_pair, take_outcomes
+from edgeres.evaluation.evaluate import Outcomes, evaluate_pair, take_outcomes
 from edgeres.evaluation.fed_tensor import compare_fed_tensor
 from edgeres.evaluation.regression import check_same_images
 from edgeres.evaluation.verdict import build_verdict
@@ -75,7 +75,12 @@ def bench_engine(
     as_stored = load_dataset(inputs.data)
     labelled = order_classes(as_stored, pair.engine.classes)
     order_notes = [] if labelled is as_stored else [class_order_note(labelled)]
-    notes = [*pair.engine.notes, *order_notes, *_fed_tensor_notes(inputs, pair)]
+    notes = [
+        *pair.engine.notes,
+        *order_notes,
+        *_fed_tensor_notes(inputs, pair),
+        *_emulation_notes(pair),
+    ]
     # All labels, not only those that are sampled: whether bench accepts data depends on no seed.
     check_labels(labelled, pair.engine.num_classes, pair.engine.classes)
     dataset = select(labelled, config.samples, config.seed)
@@ -83,14 +88,7 @@ def bench_engine(
     with pair.reference.runner as reference, pair.engine.runner as engine:
         _check_batches(pair, dataset)
         turned: list[int] = []
-        with closing(batches(dataset, pair.contract, batch_size=batch_size)) as stream:
-            noted = noting_turned(stream, turned)
-            outcomes = evaluate_pair(
-                AnyBatch(reference, pair.reference.batch),
-                AnyBatch(engine, pair.engine.batch),
-                tracked_batches(noted, len(dataset), "Evaluating", progress),
-                probabilities=pair.reference.gives_probabilities,
-            )
+        outcomes = _outcomes(pair, dataset, batch_size, turned, progress)
         if turned:
             notes.append(turned_note(dataset, turned, pair.contract))
         distinct = distinct_images(outcomes.hashes, outcomes.labels)
@@ -125,6 +123,44 @@ def bench_engine(
     verdict = replace(verdict, profile=rows)
     write_reports(verdict, inputs, dataset, pair.engine.sensitivity)
     return verdict
+
+
+def _outcomes(
+    pair: BenchPair, dataset: Dataset, batch_size: int, turned: list[int], progress: Progress
+) -> Outcomes:
+    """Returns what both networks, open, predict; adds to `turned` which images EXIF turns."""
+    emulated = pair.engine.emulated
+    with ExitStack() as streams:
+        stream, own = (
+            None
+            if contract is None
+            else streams.enter_context(closing(batches(dataset, contract, batch_size=batch_size)))
+            for contract in (pair.contract, None if emulated is None else emulated.contract)
+        )
+        noted = noting_turned(stream or (), turned)
+        return evaluate_pair(
+            AnyBatch(pair.reference.runner, pair.reference.batch),
+            AnyBatch(pair.engine.runner, pair.engine.batch),
+            tracked_batches(noted, len(dataset), "Evaluating", progress),
+            engine_batches=own,
+            probabilities=pair.reference.gives_probabilities,
+        )
+
+
+def _emulation_notes(pair: BenchPair) -> Iterator[str]:
+    """Yields what a verdict on emulated preprocessing measured."""
+    if (emulated := pair.engine.emulated) is not None:
+        same = emulated.contract == pair.contract
+        yield (
+            f"The engine's images were prepared as {emulated.destination} does, emulated on the "
+            f"CPU: {emulated.contract}. "
+            + (
+                "That is its contract, so the drop is of the engine alone."
+                if same
+                else f"The reference's were prepared by the contract: {pair.contract}. The drop is "
+                "of the engine and of this approximation together."
+            )
+        )
 
 
 def _check_batches(pair: BenchPair, dataset: Dataset) -> None:

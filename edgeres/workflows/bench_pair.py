@@ -24,7 +24,8 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
 from edgeres.core.tuning import Sensitivity
-from edgeres.core.verdict import Check, DataRecord, FileRecord, Provenance
+from edgeres.core.verdict import Check, DataRecord, Emulation, FileRecord, Provenance
+from edgeres.deploy.deepstream import approximated
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks, foreign_notes
 from edgeres.evaluation.evaluate import Outcomes
@@ -96,6 +97,8 @@ class EvaluatedEngine:
     """Of what it runs, before it is run."""
     notes: tuple[str, ...] = ()
     """What is known of an engine that another tool made, in sentences."""
+    emulated: Emulation | None = None
+    """How another runtime prepares its images; None: by its contract."""
     batch: tuple[int, int] | None = None
     """Smallest and largest batch that it takes; None: any."""
     batch_tolerance: float | None = None
@@ -146,6 +149,7 @@ class BenchPair:
             target=engine.target.name,
             precision=None if engine.precision is None else engine.precision.value,
             versions=engine.versions,
+            emulated=engine.emulated,
         )
 
 
@@ -188,7 +192,12 @@ def load_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             f"{pair.reference.contract}: they cannot be evaluated on the same images. Build the "
             "engine again."
         )
-    return pair
+    if inputs.prepared_as is None:
+        return pair
+    emulated = Emulation(
+        destination=inputs.prepared_as, contract=approximated(pair.engine.contract)
+    )
+    return replace(pair, engine=replace(pair.engine, emulated=emulated))
 
 
 def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:

@@ -37,7 +37,13 @@ from edgeres.core.verdict.outcome import (
 )
 from edgeres.core.verdict.past import PastRun, processors_of
 from edgeres.core.verdict.profile import KernelTime, ProfileRow
-from edgeres.core.verdict.provenance import DataRecord, Environment, FileRecord, Provenance
+from edgeres.core.verdict.provenance import (
+    DataRecord,
+    Emulation,
+    Environment,
+    FileRecord,
+    Provenance,
+)
 from edgeres.core.verdict.regression import (
     AccuracyChange,
     LatencyChange,
@@ -45,7 +51,7 @@ from edgeres.core.verdict.regression import (
     Regression,
     Standing,
 )
-from edgeres.core.verdict.saved import evaluated_engine, load_run
+from edgeres.core.verdict.saved import load_run, load_verdict
 from edgeres.core.verdict.verdict import Energies, Verdict
 
 __all__ = [
@@ -64,6 +70,7 @@ __all__ = [
     "Confidence",
     "DataRecord",
     "Drift",
+    "Emulation",
     "Energies",
     "Environment",
     "FileRecord",
@@ -92,7 +99,7 @@ __all__ = [
     "Throughput",
     "Verdict",
     "conclude",
-    "evaluated_engine",
     "load_run",
+    "load_verdict",
     "processors_of",
 ]

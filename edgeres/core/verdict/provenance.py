@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgeres.core.contract import Contract
+from edgeres.core.deployment import Destination
 from edgeres.machine import Machine
 
 
@@ -26,6 +28,15 @@ class DataRecord:
     samples: int
     seed: int
     """Random seed for sampling images, where fewer were evaluated than there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emulation:
+    """Preprocessing of another runtime, emulated on the CPU for the engine's images alone."""
+
+    destination: Destination
+    contract: Contract
+    """What that runtime makes of the engine's own contract."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,3 +73,5 @@ class Provenance:
     """None for a plan that only the user vouches for."""
     versions: Mapping[str, str]
     """Versions of the libraries that built the engine."""
+    emulated: Emulation | None = None
+    """None: engine and reference had the same images."""

@@ -97,7 +97,7 @@ def load_run(path: Path) -> PastRun:
     Raises:
         ArtifactError: the file is unreadable, or no verdict of this version.
     """
-    verdict = _load(path)
+    verdict = load_verdict(path)
     accuracy, provenance, energy = verdict.accuracy, verdict.provenance, verdict.energy
     findings = () if verdict.stability is None else verdict.stability.findings
     return PastRun(
@@ -121,15 +121,11 @@ def load_run(path: Path) -> PastRun:
     )
 
 
-def evaluated_engine(path: Path) -> str:
-    """Returns the SHA-256 of the engine that a verdict in a file is on.
+def load_verdict(path: Path) -> SavedVerdict:
+    """Reads a verdict, as far as later stages need it.
 
     Raises:
         ArtifactError: the file is unreadable, or no verdict of this version.
     """
-    return _load(path).provenance.engine.sha256
-
-
-def _load(path: Path) -> SavedVerdict:
     remedy = f"Run it again: edgeres bench ... --json > {path.name}"
     return load_document(path, SavedVerdict, remedy=remedy, partial=True)
