@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
@@ -19,6 +20,8 @@ from edgeres.targets.base import cpu_target
 NOISELESS_DB = 150.0
 """Quality of an image whose logits have no error, about the precision of float32; its negative
 where they are NaN or infinite."""
+
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +61,13 @@ class LogitEvaluator:
             ArtifactError: the table lacks a tensor.
             RunnerError: ONNX Runtime refused the network.
         """
-        return sqnr_db(self.logits, self.lowered_logits(lowering, graph, table, method))
+        return float(self.qualities(lowering, graph, table, method).mean())
+
+    def qualities(
+        self, lowering: Lowering, graph: Graph, table: CalibrationTable, method: Method
+    ) -> NDArray[np.float64]:
+        """Returns the signal-to-noise ratio of each image's logits in dB, (images,)."""
+        return sqnr_by_image(self.logits, self.lowered_logits(lowering, graph, table, method))
 
     def lowered_logits(
         self, lowering: Lowering, graph: Graph, table: CalibrationTable, method: Method
@@ -66,6 +75,11 @@ class LogitEvaluator:
         """Returns the lowered network's logits, (images, classes)."""
         model = computable(lowering, graph, table, method).SerializeToString()
         return _logits(model, graph, self.batches)
+
+    def qualities_in_float(self, model: onnx.ModelProto, graph: Graph) -> NDArray[np.float64]:
+        """Returns the quality of each image, (images,), of a network that no kernel is to round."""
+        logits = _logits(model.SerializeToString(), graph, self.batches, integer=False)
+        return sqnr_by_image(self.logits, logits)
 
 
 def computable(
@@ -78,6 +92,21 @@ def computable(
     """
     model = lowering.lower(graph, table, method)
     return model if lowering.has_cpu_kernels else cpu_target().simulated(model)
+
+
+def is_gain(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
+    """Whether the mean quality rises by more than chance, images being a sample of many.
+
+    A one-sided paired t test at 95 %. With ten classes an image's quality is known to 3 dB only,
+    whatever its error is like: 64 images do not show a gain of less than half a decibel.
+
+    Args:
+        before: (images,), from `sqnr_by_image`.
+        after: the same images.
+    """
+    gains = after - before
+    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
+    return bool(gains.mean() > t.ppf(_CONFIDENCE, max(len(gains) - 1, 1)) * error)
 
 
 def sqnr_db(reference: NDArray[np.float32], quantized: NDArray[np.float32]) -> float:
@@ -121,8 +150,12 @@ def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _logits(
-    model: bytes, graph: Graph, batches: Iterable[NDArray[np.float32]]
+    model: bytes,
+    graph: Graph,
+    batches: Iterable[NDArray[np.float32]],
+    *,
+    integer: bool = True,
 ) -> NDArray[np.float32]:
-    session = open_session(model)
+    session = open_session(model, integer=integer)
     outputs = [graph.output]
     return np.concatenate([run_session(session, outputs, {graph.input: b})[0] for b in batches])

@@ -33,8 +33,11 @@ class Corrected:
     before_db: float
     """Signal-to-noise ratio of its logits on the held-out images without recovery; see `tuning`."""
     after_db: float
+    """The same with them, whether they are applied or not."""
     biases: Mapping[str, tuple[float, ...]]
     """By convolution, what is added to each channel's bias, after equalization."""
+    applied: bool = True
+    """Whether the lowering takes them, and the rounding: its logits gain more than chance explains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +76,14 @@ class Recovery:
                     raise ValueError(f"recovery has {value}, expected finite numbers")
 
     def biases(self, lowering: str) -> Mapping[str, tuple[float, ...]]:
-        """Returns the corrections of a lowering's biases; nothing where it was not fitted."""
+        """Returns the corrections of a lowering's biases; nothing where it takes none."""
         corrected = self.lowerings.get(lowering)
-        return {} if corrected is None else corrected.biases
+        return {} if corrected is None or not corrected.applied else corrected.biases
+
+    def applies_to(self, lowering: str) -> bool:
+        """Whether a lowering takes rounding and biases; equalization, which it must, is apart."""
+        corrected = self.lowerings.get(lowering)
+        return corrected is None or corrected.applied
 
 
 def _flat(values: Mapping[str, tuple[float, ...]]) -> Iterable[float]:

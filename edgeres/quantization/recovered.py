@@ -47,7 +47,8 @@ def recovered(
 
     Equalization changes every layer that it names, since it changes no result; bias correction
     belongs to a quantized layer, rounding to one that has a grid of its own, and both are left
-    out of the others, and wholly where other thresholds are used than they were fitted to.
+    out of the others, and wholly where other thresholds are used than they were fitted to or the
+    lowering gained nothing by them.
 
     Args:
         graph: the FP32 model that the table was made from.
@@ -64,7 +65,7 @@ def recovered(
         return with_weights(graph, table.weight_method, placement)
     equalized = with_parameters(graph, equalized_parameters(graph, recovery.equalization))
     weighted = with_weights(equalized, table.weight_method, placement)
-    if (method or table.method) is not recovery.method:
+    if (method or table.method) is not recovery.method or not recovery.applies_to(lowering):
         return weighted
     return with_parameters(weighted, _corrected(weighted, recovery, placement, lowering))
 

@@ -29,6 +29,7 @@ def describe_recovery(recovery: Recovery) -> str:
     closer = sum(layer.after < layer.before for layer in recovery.layers)
     logits = ", ".join(
         f"{target} {quality.before_db:.2f} to {quality.after_db:.2f}"
+        f"{'' if quality.applied else ' (not applied: no more than chance)'}"
         for target, quality in recovery.lowerings.items()
     )
     return (

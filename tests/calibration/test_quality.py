@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from networks import images, logits_of, network, with_weight
+from scipy.stats import ttest_rel
 from tables import table_by_every_method, table_from_images
 
-from edgeres.calibration.quality import NOISELESS_DB, LogitEvaluator, sqnr_db
+from edgeres.calibration.quality import NOISELESS_DB, LogitEvaluator, is_gain, sqnr_db
 from edgeres.core.methods import Method
 from edgeres.onnx_file import load_onnx
 from edgeres.quantization.graph import view
@@ -81,3 +82,20 @@ def test_a_simulation_keeps_the_biases(tmp_path: Path) -> None:
     assert np.abs(logits_of(simulated.model, x) - expected).max() > 0.5
     with network_runner(simulated, "simulated") as runner:
         np.testing.assert_allclose(runner.infer(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("mean", "expected"), [(0.0, False), (0.3, False), (1.0, True)])
+def test_a_gain_is_more_than_chance(mean: float, expected: bool) -> None:
+    """As scipy's paired one-sided t test at 95 % has it."""
+    generator = np.random.default_rng(3)
+    before = generator.normal(29, 2, 64)
+    after = before + generator.normal(0, 2.8, 64)
+    after += mean - (after - before).mean()
+    p = ttest_rel(after, before, alternative="greater").pvalue
+    assert is_gain(before, after) == expected == (p < 0.05)
+
+
+def test_one_image_or_no_change_shows_no_gain() -> None:
+    """A single image has no spread, and equal qualities no gain."""
+    assert not is_gain(np.array([20.0]), np.array([30.0]))
+    assert not is_gain(np.full(64, 20.0), np.full(64, 20.0))

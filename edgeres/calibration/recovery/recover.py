@@ -7,6 +7,7 @@ placement, simulated, and serves both lowerings; each of them has biases of its 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeres.calibration.calibrate import range_of
 from edgeres.calibration.observe import observe, open_observation
-from edgeres.calibration.quality import LogitEvaluator
+from edgeres.calibration.quality import LogitEvaluator, is_gain
 from edgeres.calibration.recovery.bias import fit_bias
 from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.calibration.recovery.equalize import equalization_of
@@ -40,6 +41,7 @@ from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent, tracked
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement
+from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.recovered import (
     Parameters,
     equalized_parameters,
@@ -62,9 +64,7 @@ _VALIDATION_SHARE = 5
 
 _BATCH = 8
 
-_LEAST_GAIN_DB = 0.5
-"""Gain on the held-out logits from which equalization is used: a draw of other images moves them by
-0.1 to 0.2 dB. On trained ResNets, whose channels are balanced, it gained nothing."""
+_LOG = logging.getLogger("edgeres.calibration")
 
 
 def recover(
@@ -97,9 +97,10 @@ def recover(
         )
     trained = _TrainedNetwork.of(model.proto, images)
     before = trained.qualities(table)
-    table, equalization = _equalized(trained, table)
+    table, equalization = _equalized(trained, table, before)
     base = with_parameters(trained.graph, equalized_parameters(trained.graph, equalization))
-    fits = _fit_layers(trained, base, table, config, progress)
+    rounds = config.recover is Recover.ADAROUND and _rounding_can_pay(trained, base, table)
+    fits = _fit_layers(trained, base, table, config, progress, rounds=rounds)
     recovery = Recovery(
         kind=config.recover,
         method=table.method,
@@ -108,8 +109,8 @@ def recover(
         held_out=trained.evaluator.images,
         lowerings={
             name: Corrected(
-                before_db=before[name],
-                after_db=before[name],
+                before_db=float(before[name].mean()),
+                after_db=float(before[name].mean()),
                 biases={layer: tuple(map(float, shift)) for layer, shift in shifts.items()},
             )
             for name, shifts in _shifts(trained, base, table, fits, progress).items()
@@ -121,9 +122,15 @@ def recover(
         ),
     )
     # What the lowerings gain is known once they take the recovery from the table.
+    uncorrected = {n: replace(each, applied=False) for n, each in recovery.lowerings.items()}
+    without = trained.qualities(replace(table, recovery=replace(recovery, lowerings=uncorrected)))
     after = trained.qualities(replace(table, recovery=recovery))
     evaluated = {
-        name: replace(corrected, after_db=after[name])
+        name: replace(
+            corrected,
+            after_db=float(after[name].mean()),
+            applied=is_gain(without[name], after[name]),
+        )
         for name, corrected in recovery.lowerings.items()
     }
     return replace(table, recovery=replace(recovery, lowerings=evaluated))
@@ -148,18 +155,29 @@ class _TrainedNetwork:
         evaluator = LogitEvaluator.of(model, graph, parts)
         return cls(graph, simulated_target().lowering().place(graph), images, fitted, evaluator)
 
-    def qualities(self, table: CalibrationTable) -> dict[str, float]:
-        """Returns the quality of the logits of the trained network by each lowering of a table."""
+    def qualities(
+        self, table: CalibrationTable, graph: Graph | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Returns the quality of each image's logits by each lowering of a table.
+
+        Args:
+            table: thresholds, and a recovery if it has one.
+            graph: what is lowered; None: the trained network.
+        """
+        lowered = graph or self.graph
         return {
-            lowering.name: self.evaluator.quality(lowering, self.graph, table, table.method)
+            lowering.name: self.evaluator.qualities(lowering, lowered, table, table.method)
             for lowering in lowerings()
         }
 
 
 def _equalized(
-    trained: _TrainedNetwork, table: CalibrationTable
+    trained: _TrainedNetwork, table: CalibrationTable, before: Mapping[str, NDArray[np.float64]]
 ) -> tuple[CalibrationTable, dict[str, tuple[float, ...]]]:
-    """Returns the table and the factors of equalization; none where they do not pay."""
+    """Returns the table and the factors of equalization; none where they do not pay everywhere.
+
+    The lowerings share the rescaled activations, so each of them has to gain.
+    """
     factors = equalization_of(trained.graph)
     if not factors:
         return table, {}
@@ -181,11 +199,39 @@ def _equalized(
             new = replace(new, thresholds={**new.thresholds, Method.AUTO: auto.scaled(share)})
         tensors[name] = new
     equalized = replace(table, tensors=tensors)
-    lowering, quality = simulated_target().lowering(), trained.evaluator.quality
-    gain = quality(lowering, graph, equalized, table.method) - quality(
-        lowering, trained.graph, table, table.method
+    after = trained.qualities(equalized, graph)
+    pays = all(is_gain(before[name], after[name]) for name in before)
+    return (equalized, factors) if pays else (table, {})
+
+
+def _rounding_can_pay(trained: _TrainedNetwork, base: Graph, table: CalibrationTable) -> bool:
+    """Whether the weights' rounding is a part of the error that would be missed.
+
+    Without any of it the logits are as good as AdaRound could make them: where that is no more
+    than chance, minutes of fitting are saved, and biases corrected alone.
+    """
+    placement = trained.placement
+    activations = replace(placement, weighted=frozenset())
+    evaluator = trained.evaluator
+    clipped = with_weights(base, table.weight_method, placement)
+    nearest = {
+        n.name: nearest_rounding(parameters_of(clipped, n))
+        for n in clipped.nodes
+        if n.name in placement.weighted
+    }
+    rounded, exact = (
+        evaluator.qualities_in_float(lower_for_tensorrt(graph, activations, table), graph)
+        for graph in (with_parameters(clipped, nearest), base)
     )
-    return (equalized, factors) if gain >= _LEAST_GAIN_DB else (table, {})
+    pays = is_gain(rounded, exact)
+    if not pays:
+        _LOG.warning(
+            "AdaRound could bring the logits from %.2f to %.2f dB at most, which is what they are "
+            "with float weights and no more than chance on %d held-out images: the rounding is "
+            "left to the nearest, and biases are corrected.",
+            rounded.mean(), exact.mean(), evaluator.images,
+        )  # fmt: skip
+    return pays
 
 
 def _fit_layers(
@@ -194,8 +240,19 @@ def _fit_layers(
     table: CalibrationTable,
     config: CalibrationRequest,
     progress: Progress,
+    *,
+    rounds: bool,
 ) -> dict[str, Fitted]:
-    """Returns each quantized convolution as fitted, by name, in topological order."""
+    """Returns each quantized convolution as fitted, by name, in topological order.
+
+    Args:
+        trained: the network and the images.
+        base: the network, equalized.
+        table: thresholds.
+        config: what was requested, and its iterations.
+        progress: receives each layer.
+        rounds: whether the rounding is fitted, beside the biases.
+    """
     if config.recover is Recover.ADAROUND:
         try:
             # Only here, since torch is an optional module that bias correction does not need.
@@ -224,7 +281,7 @@ def _fit_layers(
     for layer in tracked(layers_of(unshared, placement), "Recovering", progress):
         name = layer.node.name
         replays.advance(layer.node)
-        if config.recover is Recover.BIAS:
+        if not rounds:
             fit = fit_bias(layer, nearest[name], replays, trained.fitted)
         else:
             count = replays.exact.count(trained.fitted)

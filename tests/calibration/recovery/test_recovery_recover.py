@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,10 +14,12 @@ import pytest
 from commands import passed, refusal, run
 from digits import Digits
 from networks import images, initializers, logits_of, network, with_weight
+from numpy.typing import NDArray
 from tables import table_by_every_method
 
 from edgeres.calibration.quality import sqnr_db
 from edgeres.calibration.recovery.equalize import equalization_of
+from edgeres.calibration.recovery.layers import Fitted, nearest_rounding
 from edgeres.calibration.recovery.recover import recover
 from edgeres.core.methods import Method, Recover
 from edgeres.core.precision import Precision
@@ -27,10 +29,13 @@ from edgeres.errors import CalibrationError, DependencyError
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
-from edgeres.quantization.recovered import equalized_parameters, with_parameters
+from edgeres.quantization.recovered import Parameters, equalized_parameters, with_parameters
+from edgeres.quantization.rounding import grid_scales, on_grid
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
 
 S = TypeVar("S", bound=Sized)
+
+Array = NDArray[np.float32]
 
 CONFIGS = {
     kind: CalibrationRequest(recover=kind, recover_iterations=40, method=Method.MAX)
@@ -56,18 +61,38 @@ def unbalanced() -> onnx.ModelProto:
     return with_weight(model, "main2_w", lambda w: w / factors[:, None, None])
 
 
+def reweighted(name: str, change: Callable[[Array], Array]) -> onnx.ModelProto:
+    """Returns a network with each convolution's weight changed."""
+    model = network(name)
+    for node in (n for n in view(model).nodes if n.op_type == "Conv"):
+        model = with_weight(model, node.input[1], change)
+    return model
+
+
+def coarse(weight: Array) -> Array:
+    """Returns a weight of few steps: one value of each filter is far beyond the others."""
+    changed = weight / 10
+    changed[:, 0, 0, 0] = 10 * np.abs(weight).max()
+    return changed.astype(np.float32)
+
+
+def exact(weight: Array) -> Array:
+    """Returns a weight that INT8 holds as it is."""
+    return on_grid(weight, grid_scales(weight))
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("name", ["down-sampling", "grouped", "pre-activation"])
 def test_every_layer_is_recovered(name: str, kind: Recover, tmp_path: Path) -> None:
     """Each quantized convolution gets a bias, and with AdaRound bits; the figures are told."""
-    artifact, table = saved(network(name), tmp_path)
-    found = recover(artifact, table, images(20), CONFIGS[kind]).recovery
+    artifact, table = saved(reweighted(name, coarse), tmp_path)
+    found = recover(artifact, table, images(80), CONFIGS[kind]).recovery
     assert found is not None
     convolutions = [n.name for n in view(network(name)).nodes if n.op_type == "Conv"]
-    assert (found.kind, found.samples, found.held_out) == (kind, 16, 4)
+    assert (found.kind, found.samples, found.held_out) == (kind, 64, 16)
     assert convolutions == [layer.name for layer in found.layers]
-    assert list(found.biases("tensorrt")) == convolutions
-    assert list(found.biases("onnxruntime")) == convolutions
+    for lowering in ("tensorrt", "onnxruntime"):
+        assert list(found.lowerings[lowering].biases) == convolutions
     assert list(found.rounding) == (convolutions if kind is Recover.ADAROUND else [])
 
 
@@ -81,8 +106,8 @@ def test_the_same_seed_gives_the_same_table(kind: Recover, tmp_path: Path) -> No
 
 def test_both_lowerings_take_the_recovered_weights(tmp_path: Path) -> None:
     """The integers differ from nearest rounding, and are the same on every target."""
-    artifact, table = saved(network("identity"), tmp_path)
-    found = recover(artifact, table, images(20), CONFIGS[Recover.ADAROUND])
+    artifact, table = saved(reweighted("identity", coarse), tmp_path)
+    found = recover(artifact, table, images(80), CONFIGS[Recover.ADAROUND])
     plain = initializers(quantize_for_tensorrt(artifact, table).model)
     tensorrt = initializers(quantize_for_tensorrt(artifact, found).model)
     half = initializers(quantize_for_tensorrt(artifact, found, floats=Precision.FP16).model)
@@ -123,6 +148,52 @@ def test_balanced_channels_are_left_alone(tmp_path: Path) -> None:
     assert found.recovery is not None
     assert not found.recovery.equalization
     assert found.tensors == table.tensors
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("harm", [0.5, 2.0])
+def test_a_correction_that_does_not_help_is_not_applied(
+    kind: Recover, harm: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both lowerings are as without it, number for number."""
+    artifact, table = saved(reweighted("identity", coarse), tmp_path)
+
+    def moved(trained: Parameters) -> Fitted:
+        nearest = nearest_rounding(trained).weight
+        shift = np.full_like(trained.bias, harm)
+        return Fitted(weight=nearest, shift=shift, up=nearest > trained.weight, before=1, after=0)
+
+    recovery = "edgeres.calibration.recovery"
+    monkeypatch.setattr(f"{recovery}.adaround.fit_rounding", lambda *of: moved(of[3]))
+    for stage in ("recover", "cpu"):
+        monkeypatch.setattr(f"{recovery}.{stage}.fit_bias", lambda *of: moved(of[1]))
+    # Equalization is decided apart, and gains here.
+    monkeypatch.setattr(f"{recovery}.recover.equalization_of", lambda graph: {})
+    found = recover(artifact, table, images(40), CONFIGS[kind])
+    assert found.recovery is not None
+    for lowered in found.recovery.lowerings.values():
+        assert not lowered.applied
+    assert (
+        quantize_for_tensorrt(artifact, found).model == quantize_for_tensorrt(artifact, table).model
+    )
+    assert quantize_for_cpu(artifact, found).model == quantize_for_cpu(artifact, table).model
+
+
+def test_adaround_reports_what_it_could_win(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where float weights would not help, nothing is rounded by it; where they do, weights are."""
+    fine, table = saved(reweighted("identity", exact), tmp_path)
+    skipped = recover(fine, table, images(40), CONFIGS[Recover.ADAROUND]).recovery
+    assert skipped is not None
+    assert not skipped.rounding
+    assert "AdaRound could bring the logits from" in caplog.text
+    caplog.clear()
+    few_steps, table = saved(reweighted("identity", coarse), tmp_path)
+    fitted = recover(few_steps, table, images(40), CONFIGS[Recover.ADAROUND]).recovery
+    assert fitted is not None
+    assert len(fitted.rounding) == 3
+    assert not caplog.text
 
 
 def test_method_auto_keeps_its_share_of_an_equalized_range(tmp_path: Path) -> None:
@@ -179,10 +250,13 @@ def test_the_command_recovers(digits: Digits, tmp_path: Path) -> None:
     """The table that it writes builds both kinds of engine, and inspect says what was done."""
     path = tmp_path / "table.json"
     line = "calibrate {model} --data {train} --samples 40 --recover adaround --recover-iterations 4"
-    passed(*digits.words(line), "-o", path)
+    said = run(*digits.words(line), "-o", path)
+    assert said.exit_code == 0
+    # With eight images held out and INT8 weights this fine, nothing is left for it to win.
+    assert "AdaRound could bring the logits from" in said.stderr
     recovery = load_table(path).recovery
     assert recovery is not None
-    assert len(recovery.rounding) == 19
+    assert len(recovery.layers) == 19
     assert "recovery by adaround, seed 0, fitted on 32 images" in passed("inspect", path)
     passed("build-engine", digits.model, "--calibration", path, "-o", tmp_path / "cpu.onnx")
     words = digits.words("--reference {model} --data {test} --samples 50 --json")
