@@ -255,10 +255,10 @@ def estimate(
     from edgeres.estimation.estimate import EstimateRequest
     from edgeres.estimation.model import EstimatedTiming
     from edgeres.estimation.network import estimate_latency  # onnx
-    from edgeres.machine.boards import find_board
+    from edgeres.machine.board_names import board_called
 
     request = EstimateRequest(
-        board=find_board(board, power_mode),
+        board=board_called(board, power_mode),
         precisions=tuple(known(Arithmetic, name) for name in precisions),
         batches=tuple(batches),
         timings=tuple(known(EstimatedTiming, name) for name in timings),

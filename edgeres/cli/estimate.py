@@ -123,7 +123,8 @@ def estimate(
       edgeres estimate resnet50 --board agx-orin-64 --precision int8 --measured 2.9
       edgeres estimate --list-boards
     """
-    from edgeres.machine.boards import boards, find_board
+    from edgeres.machine.board_names import board_called
+    from edgeres.machine.boards import boards
 
     if list_boards:
         if typed := [
@@ -143,7 +144,7 @@ def estimate(
     if model is None or board is None:
         missing = "MODEL|ARCH" if model is None else "--board NAME"
         raise click.UsageError(f"Missing {missing}; the boards: edgeres estimate --list-boards.")
-    chosen = find_board(board, power_mode)
+    chosen = board_called(board, power_mode)
     from edgeres.estimation.arithmetic import Arithmetic
     from edgeres.estimation.estimate import EstimateRequest, estimate_network  # onnx
     from edgeres.estimation.model import EstimatedTiming

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -62,23 +62,8 @@ def render_estimate(
     if dlas or notes:
         parts += [Text(), fact_grid([*dlas, *notes])]
     if measured is not None:
-        parts += [Text(), fact_grid(_measured_facts(measured), name_style="bold")]
+        parts += [Text(), fact_grid(measured.facts, name_style="bold")]
     return Group(*parts, Text(), *_stage_table(result.estimates[0]))
-
-
-def _measured_facts(measured: MeasuredLatency) -> Iterator[tuple[str, str]]:
-    """Yields the measurement beside the estimate, and what fits it."""
-    own = measured.estimate
-    place = "within" if measured.within else "outside"
-    yield (
-        "measured",
-        f"{_ms(measured.measured_ms)} ms, {measured.measured_ms / own.latency_ms:.2f} times the "
-        f"estimate, {place} its interval",
-    )
-    for fit in measured.fits:
-        yield "would fit", f"{fit.change} ({_ms(fit.low_ms)} to {_ms(fit.high_ms)} ms)"
-    if not measured.within and not measured.fits:
-        yield "would fit", "no other power mode, timing or precision: look at clocks and other load"
 
 
 def _stage_table(one: Estimate) -> tuple[RenderableType, ...]:

@@ -70,6 +70,8 @@ def render_verdict(verdict: Verdict) -> Group:
     if (run := verdict.loadgen) is not None:
         scenario = f"{run.result}, {run.scenario}: {run.metric}, {loadgen_value(run)}"
         parts.append(_sentences(("LoadGen", f"{scenario}; {run.queries} queries")))
+    if verdict.estimate is not None:
+        parts.append(_sentences(*verdict.estimate.facts))
     if verdict.profile:
         parts += [Text(), _profile(verdict.profile)]
     if verdict.energy is not None:

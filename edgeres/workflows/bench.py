@@ -40,6 +40,7 @@ from edgeres.machine import describe_machine
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.targets.runner import AnyBatch
 from edgeres.workflows.bench_pair import BenchPair, load_pair
+from edgeres.workflows.board_estimate import beside_estimate
 from edgeres.workflows.measure import check_measurable, drive, measure, profile
 from edgeres.workflows.report import check_reports, write_reports
 from edgeres.workflows.validity import check_validity
@@ -87,14 +88,7 @@ def bench_engine(
     batch_size, latency_batch = pair.batches(config)
     with pair.reference.runner as reference, pair.engine.runner as engine:
         _check_batches(pair, dataset)
-        turned: list[int] = []
-        outcomes = _outcomes(pair, dataset, batch_size, turned, progress)
-        if turned:
-            notes.append(turned_note(dataset, turned, pair.contract))
-        distinct = distinct_images(outcomes.hashes, outcomes.labels)
-        if not distinct.all_used:
-            outcomes = take_outcomes(outcomes, distinct.rows)
-            notes.append(distinct.sentence(dataset.image_name))
+        outcomes = _evaluate(pair, dataset, batch_size, notes, progress)
         # Before minutes of timing: a baseline on other images ends the run here.
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
@@ -102,11 +96,12 @@ def bench_engine(
         rows = profile(pair, dataset, config, latency_batch, progress)
         loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs, progress)
         validity = check_validity(pair, labelled, outcomes, config, tuple(notes), progress)
+    machine = describe_machine()
     verdict = build_verdict(
         config,
         accuracy=paired_accuracy(outcomes, dataset.image_name),
         environment=Environment(
-            machine=describe_machine(), engine_name=engine.name, reference_name=reference.name
+            machine=machine, engine_name=engine.name, reference_name=reference.name
         ),
         provenance=pair.provenance(inputs, outcomes, seed=config.seed, started=started),
         latency=measured.latency,
@@ -120,16 +115,17 @@ def bench_engine(
         layers=pair.engine.layers,
         classes=pair.engine.classes,
     )
-    verdict = replace(verdict, profile=rows)
+    estimate = beside_estimate(pair, config.timing, measured, machine)
+    verdict = replace(verdict, profile=rows, estimate=estimate)
     write_reports(verdict, inputs, dataset, pair.engine.sensitivity)
     return verdict
 
 
-def _outcomes(
-    pair: BenchPair, dataset: Dataset, batch_size: int, turned: list[int], progress: Progress
+def _evaluate(
+    pair: BenchPair, dataset: Dataset, batch_size: int, notes: list[str], progress: Progress
 ) -> Outcomes:
-    """Returns what both networks, open, predict; adds to `turned` which images EXIF turns."""
-    emulated = pair.engine.emulated
+    """Returns the predictions of both on distinct images, and notes what was turned or left out."""
+    emulated, turned = pair.engine.emulated, list[int]()
     with ExitStack() as streams:
         stream, own = (
             None
@@ -138,13 +134,20 @@ def _outcomes(
             for contract in (pair.contract, None if emulated is None else emulated.contract)
         )
         noted = noting_turned(stream or (), turned)
-        return evaluate_pair(
+        outcomes = evaluate_pair(
             AnyBatch(pair.reference.runner, pair.reference.batch),
             AnyBatch(pair.engine.runner, pair.engine.batch),
             tracked_batches(noted, len(dataset), "Evaluating", progress),
             engine_batches=own,
             probabilities=pair.reference.gives_probabilities,
         )
+    if turned:
+        notes.append(turned_note(dataset, turned, pair.contract))
+    distinct = distinct_images(outcomes.hashes, outcomes.labels)
+    if distinct.all_used:
+        return outcomes
+    notes.append(distinct.sentence(dataset.image_name))
+    return take_outcomes(outcomes, distinct.rows)
 
 
 def _emulation_notes(pair: BenchPair) -> Iterator[str]:

@@ -25,7 +25,7 @@ from edgeres.estimation.network import network_of
 from edgeres.evaluation.fronts import Point, standings
 from edgeres.files import make_folder, write_report
 from edgeres.machine import has_nvidia_gpu
-from edgeres.machine.boards import find_board
+from edgeres.machine.board_names import board_called
 from edgeres.onnx_file import load_fp32
 from edgeres.progress import Progress, silent
 from edgeres.report.sweep import sweep_markdown, sweep_page
@@ -298,7 +298,7 @@ def _elsewhere(
         return replace(run, reason=f"{reason}; what mixed keeps from INT8 is chosen on the target")
     try:
         estimated = EstimateRequest(
-            board=find_board(request.board, request.power_mode),
+            board=board_called(request.board, request.power_mode),
             precisions=(Arithmetic(str(case.precision)),),
             batches=(case.batch,),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from commands import passed, refusal
@@ -73,3 +74,15 @@ def test_what_nothing_explains_is_said_to_be_that() -> None:
 def test_a_measurement_is_of_one_configuration(line: str, said: str) -> None:
     """Several estimates, or no latency at all."""
     assert said in refusal("estimate", "resnet50", "--board", "agx-orin-64", *line.split(), code=2)
+
+
+def test_the_clock_that_was_observed_is_tried_first() -> None:
+    """A GPU at half its clock explains a latency that no timing or precision does."""
+    board = replace(find_board("agx-orin-64", "MAXN"), gpu_mhz=500.0)
+    slow = replace(_request(), board=board)
+    (one,) = estimate_network(NETWORK, slow).estimates
+    told = explain_measurement(NETWORK, _request(), one.latency_ms, 500.0)
+    assert told.fits[0].change == "the clock that was observed: 500 MHz instead of 1301"
+    assert told.fits[0].latency_ms == pytest.approx(one.latency_ms)
+    near = explain_measurement(NETWORK, _request(), one.latency_ms, 1290.0)
+    assert not any("observed" in fit.change for fit in near.fits)

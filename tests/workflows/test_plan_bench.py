@@ -18,6 +18,12 @@ from edgeres.core.artifacts import EngineArtifact, Manifest, load_engine
 from edgeres.core.contract import Contract
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
+from edgeres.estimation.arithmetic import Arithmetic
+from edgeres.estimation.estimate import EstimateRequest, estimate_network
+from edgeres.estimation.model import EstimatedTiming
+from edgeres.estimation.network import network_of
+from edgeres.machine import describe_machine
+from edgeres.machine.boards import find_board
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.progress import Progress
 from edgeres.quantization.lowering import float_network
@@ -229,3 +235,37 @@ def test_streams_have_contexts_of_their_own(
     assert found["throughput"]["engine_images_per_s"] == pytest.approx(1000 / mean_ms)
     assert found["latency"]["mode"].startswith(f"{timing}, batch 1: ")
     assert cuda.living == {}
+
+
+def test_the_measurement_stands_beside_the_estimate(
+    built: Sequence[BuildRequest],
+    digits: Digits,
+    plan: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a board that is known; elsewhere, and on the CPU, there is none."""
+    assert bench(digits, plan)["estimate"] is None
+    board = replace(
+        describe_machine(), board="NVIDIA Jetson Orin Nano Developer Kit", memory_mib=7600
+    )
+    monkeypatch.setattr("edgeres.workflows.bench.describe_machine", lambda: board)
+    monkeypatch.setattr("edgeres.workflows.board_estimate._power_mode", lambda *_: "MODE_15W")
+    assert bench(digits, digits.engine)["estimate"] is None
+    page = tmp_path / "page.html"
+    found = bench(digits, plan, "--report", page)
+    told, p50_ms = found["estimate"], found["latency"]["engine"]["p50_ms"]
+    assert (told["board"], told["power_mode"], told["sms"]) == ("orin-nano-8", "15W", 8)
+    estimate = told["estimate"]
+    assert (told["measured_ms"], estimate["timing"]) == (p50_ms, "loop")
+    assert told["within"] == (estimate["low_ms"] <= p50_ms <= estimate["high_ms"])
+    alone = EstimateRequest(
+        board=find_board("orin-nano-8", "15W"),
+        precisions=(Arithmetic.INT8,),
+        timings=(EstimatedTiming.LOOP,),
+    )
+    (same,) = estimate_network(network_of(str(digits.model)), alone).estimates
+    assert estimate["latency_ms"] == pytest.approx(same.latency_ms)
+    assert "orin-nano-8 in 15W: 8 SMs at 625 MHz" in page.read_text()
+    line = digits.words(f"bench {{plan}} --reference {{model}} --data {{test}} {QUICK}", plan=plan)
+    assert "80 % interval" in " ".join(passed(*line).split())

@@ -34,6 +34,15 @@ class LikelyMistakes(Protocol):
         ...
 
 
+class BesideEstimate(Protocol):
+    """A measured latency beside what was estimated for this board."""
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """Names, each with a sentence: estimate, measurement, and what would explain a difference."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energies:
     """Energy of both networks, by the same meter."""
@@ -67,6 +76,7 @@ class Verdict:
         "accuracy",
         "latency",
         "throughput",
+        "estimate",
         "energy",
         "energy_reason",
         "loadgen",
@@ -108,6 +118,8 @@ class Verdict:
     """Time by residual block and layer; empty where it was not requested."""
     measured_throughput: MeasuredThroughput | None = None
     """With several inferences under way; None where it was not requested."""
+    estimate: BesideEstimate | None = None
+    """Beside the latency, where the board is known; else None."""
 
     @property
     def throughput(self) -> Throughput | None:
