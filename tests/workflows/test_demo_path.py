@@ -7,12 +7,16 @@ import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from commands import refusal, run
+from digits import Digits
 
 from edgeres.core.artifacts import load_engine, manifest_path
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import load_table
+from edgeres.images import embedded_path
 from edgeres.onnx_file import load_onnx
 from edgeres.workflows import demo, run_demo
 
@@ -51,6 +55,21 @@ def test_without_rtx_the_cpu_engine_is_all(tmp_path: Path, monkeypatch: pytest.M
     assert [line.split()[0] for line in told] == ["export", "calibrate", "build", "bench"]
     assert f" {CalibrationRequest().samples} training images" in told[1]
     assert load_table(tmp_path / "digits.table.json").samples == CalibrationRequest().samples
+
+
+def test_the_embedded_model_is_what_export_writes(digits: Digits) -> None:
+    """Contract, architecture, checkpoint and operators; weights within rounding of the folding."""
+    embedded, exported = onnx.load(embedded_path(demo.MODEL)), onnx.load(digits.model)
+    facts = [{p.key: p.value for p in model.metadata_props} for model in (embedded, exported)]
+    assert facts[0] | {"edgeres.version": ""} == facts[1] | {"edgeres.version": ""}
+    embedded_nodes, nodes = (
+        [(node.op_type, *node.input, *node.output) for node in model.graph.node]
+        for model in (embedded, exported)
+    )
+    assert embedded_nodes == nodes
+    for ours, theirs in zip(embedded.graph.initializer, exported.graph.initializer, strict=True):
+        values = (onnx.numpy_helper.to_array(each) for each in (ours, theirs))
+        np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6, err_msg=ours.name)
 
 
 def test_nothing_is_left_without_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

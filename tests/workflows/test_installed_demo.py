@@ -30,7 +30,7 @@ def pip(command: str, *arguments: object) -> None:
     subprocess.run([*line, *map(str, arguments)], check=True, timeout=TIMEOUT_S)
 
 
-def run(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(installed: Path | str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs a program in a folder, with the installed package before any other."""
     return subprocess.run(
         words,
@@ -57,3 +57,23 @@ def test_the_demo_passes(installed: Path, tmp_path: Path) -> None:
     assert "onnxruntime" in verdicts
     assert all(verdict["passed"] for verdict in verdicts.values())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_passes_without_torch(installed: Path, tmp_path: Path) -> None:
+    """As on a Jetson: with the model that was exported from the same weights."""
+    # Found before the real one, and answers as a module that is not installed.
+    missing = 'raise ModuleNotFoundError("No module named \'torch\'", name="torch")\n'
+    (tmp_path / "torch.py").write_text(missing)
+    done = run(
+        f"{installed}{os.pathsep}{tmp_path}",
+        tmp_path,
+        str(installed / "bin" / "edgeres"),
+        "demo",
+        "--keep",
+        "kept",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "its result is used: Reading a checkpoint needs torch" in done.stderr
+    assert (tmp_path / "kept" / "digits.onnx").read_bytes() == (
+        ROOT / "calibration" / "digits_resnet20.onnx"
+    ).read_bytes()
