@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from digits import Digits, make_digits
@@ -17,14 +18,32 @@ from edgeres.machine import has_nvidia_gpu
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "tensorrt-rtx-cu13", "tensorrt")
+_DEAREST = (
+    "test_shared_results.py",
+    "test_matrix.py",
+    "test_readme.py",
+    "test_rtx_builder.py",
+    "test_bench_path.py",
+    "test_every_architecture.py",
+    "test_export.py",
+    "test_ssh.py",
+    "test_cluster.py",
+    "test_demo_path.py",
+    "test_shared_timing.py",
+    "test_interrupt.py",
+)
+"""Test files that take the longest, most processor time first."""
 
 
 def pytest_configure() -> None:
-    """Lets torch work on tiny networks alone: its threads wait for each other by spinning.
+    """Gives torch and ONNX Runtime one thread: their threads wait for each other by spinning.
 
-    With the cores shared, a convolution of microseconds takes milliseconds that way.
+    With the cores shared, a convolution of microseconds takes milliseconds that way. Commands that
+    tests start as processes of their own keep ONNX Runtime's own choice.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    _open_sessions_with_one_thread()
 
 
 def pytest_report_header() -> list[str]:
@@ -45,6 +64,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in absent.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    # The dearest files start first, so that no worker is left with one when the others have ended.
+    order = {name: place for place, name in enumerate(_DEAREST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     # The pretend driver stays loaded, and NVIDIA's libraries must not meet it.
     items.sort(key=lambda item: item.get_closest_marker("cuda") is not None)
     if not config.pluginmanager.hasplugin("xdist"):
@@ -103,6 +125,23 @@ def cuda(_loaded_cuda: PretendCuda) -> Iterator[PretendCuda]:
     assert (kept, _loaded_cuda.depth) == ({}, 0)
     wrong = ("abandoned", "bad_frees")
     assert [after[kind] - before[kind] - _loaded_cuda.excused[kind] for kind in wrong] == [0, 0]
+
+
+def _open_sessions_with_one_thread() -> None:
+    """Where a session leaves its number of threads to ONNX Runtime."""
+    import onnxruntime
+
+    opened = onnxruntime.InferenceSession.__init__
+
+    # No variable of the environment sets it.
+    def open_with_one(
+        session: object, model: object, sess_options: Any = None, *more: object, **named: object
+    ) -> None:
+        options = sess_options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.intra_op_num_threads or 1
+        opened(session, model, options, *more, **named)
+
+    onnxruntime.InferenceSession.__init__ = open_with_one
 
 
 def _no_pretend_cuda() -> str | None:
