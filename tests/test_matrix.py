@@ -34,6 +34,7 @@ from edgeres.targets.base import Target, cpu_target, simulated_target, targets
 T = TypeVar("T")
 
 HAS_GPU = has_nvidia_gpu()
+HAS_LOADGEN = is_installed("mlperf_loadgen")
 INSTALLED = frozenset(name for name, target in targets().items() if target.is_installed())
 PORTABLE = {
     name: request.compute_capability
@@ -225,11 +226,11 @@ REFUSALS = (
     ),
     Refusal(
         command="bench",
-        when=lambda c: c.scenario is not None and not is_installed("mlperf_loadgen"),
+        when=lambda c: c.scenario is not None and not HAS_LOADGEN,
         begins="MLPerf's LoadGen, which runs --scenario, is not installed",
         code=1,
         instead=lambda c: c._replace(scenario=None),
-        here=not is_installed("mlperf_loadgen"),
+        here=not HAS_LOADGEN,
     ),
     Refusal(
         command="bench",
