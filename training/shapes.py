@@ -86,12 +86,12 @@ def fit(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> torch.nn.Module
         optimiser, 1e-3, epochs=_EPOCHS, steps_per_epoch=steps
     )
     for epoch in range(_EPOCHS):
-        for part in torch.randperm(len(labels)).split(_BATCH):
+        for part in torch.split(torch.randperm(len(labels)), _BATCH):
             images = torch.from_numpy(normalise(pixels[part.numpy()], CONTRACT))
             images = torch.rot90(images, int(torch.randint(4, ())), (2, 3))
             loss = functional.cross_entropy(model(images), torch.from_numpy(labels)[part])
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
         print(f"epoch {epoch + 1}/{_EPOCHS}  loss {loss.item():.3f}", file=sys.stderr, flush=True)

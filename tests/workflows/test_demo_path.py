@@ -68,8 +68,8 @@ def test_the_embedded_model_is_what_export_writes(digits: Digits) -> None:
     )
     assert embedded_nodes == nodes
     for ours, theirs in zip(embedded.graph.initializer, exported.graph.initializer, strict=True):
-        values = (onnx.numpy_helper.to_array(each) for each in (ours, theirs))
-        np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6, err_msg=ours.name)
+        here, there = onnx.numpy_helper.to_array(ours), onnx.numpy_helper.to_array(theirs)
+        np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-6, err_msg=ours.name)
 
 
 def test_nothing_is_left_without_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
