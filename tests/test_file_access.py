@@ -91,9 +91,14 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     # What a command line names, before it is sent to another machine and read there; and what
     # that machine's command has printed.
     "edgeres.cli.remote": (
-        "path.is_dir", "path.is_file", "file.is_file", "file.stat", "click.echo", "result.stdout",
+        "path.is_dir", "path.is_file", "file.is_file", "path.stat", "click.echo", "result.stdout",
         "(manifest := manifest_path(path)).is_file",
     ),
+    # Folders of this run's own, and what becomes another program's stdout.
+    "edgeres.cli.spread": ("own.mkdir",),
+    "edgeres.cli.boards": ("sys.stdout",),
+    # A temporary file of `atomic_write`.
+    "edgeres.images.part": ("temporary.open", "np.savez"),
     "edgeres.report.tables": ("rich.console.Console",),
     # Emptied before another program takes the process over, or the process becomes two.
     "edgeres.cli.boards": ("sys.stdout",),

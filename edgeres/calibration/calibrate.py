@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from edgeres.calibration.observe import (
     open_observation,
 )
 from edgeres.calibration.quality import LogitEvaluator
+from edgeres.calibration.saved_ranges import ObservedRanges
 from edgeres.calibration.sensitivity import measure_sensitivity
 from edgeres.core.batches import HashedBatch, ImageBatch
 from edgeres.core.contract import Contract
@@ -38,7 +39,7 @@ from edgeres.targets.base import simulated_target
 from edgeres.targets.onnxruntime.strides import thinned_out
 from edgeres.version import __version__
 
-_VALIDATION_EVERY = 8
+VALIDATION_EVERY = 8
 """One batch in so many is held out of the ranges while a search needs images."""
 
 _VALIDATION_IMAGES = 64
@@ -53,6 +54,7 @@ def calibrate(
     *,
     contract: Contract,
     data: str,
+    observed: ObservedRanges | None = None,
     progress: Progress = silent,
 ) -> CalibrationTable:
     """Returns the thresholds of every activation by every method, from one pass over `batches`.
@@ -62,10 +64,11 @@ def calibrate(
 
     Args:
         model: the FP32 file.
-        batches: images preprocessed by `contract`.
+        batches: images preprocessed by `contract`; with `observed` those held out alone.
         config: method, percentile and what the images were drawn by.
         contract: preprocessing of the batches.
         data: where the images come from, for the record.
+        observed: what the images that are not held out came to, where they were run before.
         progress: receives each trial of a search.
 
     Raises:
@@ -78,13 +81,15 @@ def calibrate(
     graph, observation = _observation(searched)
     hashes: list[str] = []
     validation: list[HashedBatch] = []
-    most = _VALIDATION_IMAGES if config.searches else 0
-    search_ranges = ranges = observe(
-        observation,
-        _without_validation(
-            _independent(model, graph, observation, batches), validation, hashes, most=most
-        ),
-    )
+    search_ranges: Mapping[str, Distribution]
+    if observed is None:
+        independent = _independent(model, graph, observation, batches)
+        search_ranges = observe(observation, _fitted(independent, config, 0, validation, hashes))
+    else:
+        hashes += observed.hashes
+        validation += batches
+        search_ranges = observed.distributions
+    ranges = search_ranges
     logits: list[NDArray[np.float32]] = []
     if validation:
         added = observe(observation, validation, logits)
@@ -107,8 +112,8 @@ def calibrate(
         if not validation:
             raise CalibrationError(
                 f"{table.samples} images in batches of {config.batch_size} are too few to hold "
-                f"some out: one batch in {_VALIDATION_EVERY} evaluates the thresholds. Pass at "
-                f"least {_VALIDATION_EVERY * config.batch_size} images, or --method mse without "
+                f"some out: one batch in {VALIDATION_EVERY} evaluates the thresholds. Pass at "
+                f"least {VALIDATION_EVERY * config.batch_size} images, or --method mse without "
                 "--sensitivity."
             )
         images = tuple(batch.images for batch in validation)
@@ -134,20 +139,54 @@ def _independent(
             )
 
 
-def _without_validation(
+def held_out(images: int, config: CalibrationRequest) -> NDArray[np.int64]:
+    """Returns the positions of the images that a search holds out, in whole batches."""
+    size = config.batch_size
+    return np.array([i for i in range(images) if _is_held_out(i // size, config)], np.int64)
+
+
+def _is_held_out(index: int, config: CalibrationRequest) -> bool:
+    """Returns whether the batch at this place, from 0, is held out of the ranges for a search."""
+    turn, rest = divmod(index + 1, VALIDATION_EVERY)
+    before = (turn - 1) * config.batch_size
+    return config.searches and not rest and before < _VALIDATION_IMAGES
+
+
+def _fitted(
     batches: Iterable[HashedBatch],
+    config: CalibrationRequest,
+    first: int,
     validation: list[HashedBatch],
     hashes: list[str],
-    *,
-    most: int,
 ) -> Iterator[HashedBatch]:
     """Yields the batches to fit on; moves the others to `validation`, and all hashes to `hashes`."""
-    for index, batch in enumerate(batches, start=1):
+    for index, batch in enumerate(batches, start=first):
         hashes.extend(batch.hashes)
-        if index % _VALIDATION_EVERY == 0 and sum(len(b.images) for b in validation) < most:
+        if _is_held_out(index, config):
             validation.append(batch)
         else:
             yield batch
+
+
+def observe_part(
+    model: LoadedModel, batches: Iterable[HashedBatch], config: CalibrationRequest, first: int
+) -> tuple[Mapping[str, Distribution], Sequence[str]]:
+    """Returns what a part of the images comes to, and the hashes of all of them.
+
+    Args:
+        model: the FP32 file.
+        batches: of the part.
+        config: whether a search holds images out.
+        first: place of the part's first batch among all, a multiple of 8.
+
+    Raises:
+        CalibrationError: as `calibrate`.
+        RunnerError: as `calibrate`.
+    """
+    graph, observation = _observation(ending_in_logits(model))
+    hashes: list[str] = []
+    independent = _independent(model, graph, observation, batches)
+    return observe(observation, _fitted(independent, config, first, [], hashes)), hashes
 
 
 def _searched(

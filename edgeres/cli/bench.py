@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +19,7 @@ from edgeres.cli.options import (
     was_typed,
 )
 from edgeres.cli.output import command_line, progress_bars, show, show_json
-from edgeres.cli.remote import RemoteCommand
+from edgeres.cli.spread import Spread, SpreadCommand
 from edgeres.core.bench_requests import (
     BenchInputs,
     BenchRequest,
@@ -30,6 +33,7 @@ from edgeres.core.contract_options import ContractOptions
 from edgeres.core.deployment import Destination
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
+from edgeres.errors import ArtifactError
 
 DEFAULTS = BenchRequest()
 
@@ -167,7 +171,27 @@ _reports = option_group(
 )
 
 
-@click.command(cls=RemoteCommand)
+def _spread(params: Mapping[str, Any]) -> Spread:
+    """Returns how the images of a bench are spread over a cluster."""
+    from edgeres.core.artifacts import load_engine
+    from edgeres.images import load_dataset, order_classes, select
+    from edgeres.workflows.parts import PART_UNIT
+
+    classes: tuple[str, ...] = ()
+    # Which images a sample takes depends on the order of the classes; without a manifest they are
+    # in the order of the data's own.
+    with suppress(ArtifactError):
+        classes = load_engine(params["engine"]).manifest.classes
+    labelled = order_classes(load_dataset(params["data"]), classes)
+    return Spread(
+        dataset=select(labelled, params["samples"], params["seed"]),
+        unit=params["batch_size"] or PART_UNIT,
+        joined="--outcomes",
+        left_out=frozenset({"samples", "seed", "baseline", "dump", "image", "as_json"}),
+    )
+
+
+@click.command(cls=SpreadCommand, spread=_spread)
 @click.argument("engine", type=PATH)
 @click.option("--reference", type=PATH, required=True, help="FP32 ONNX model, or another engine.")
 @click.option("--data", type=PATH, required=True, help="Labelled images.")
@@ -217,6 +241,9 @@ _reports = option_group(
     help="Precision of what stays float in a simulation. [default: a plan's, "
     f"{BuildRequest().float_layers}]",
 )
+@click.option("--part", type=PATH, hidden=True, help="Evaluate these images alone.")
+@click.option("-o", "--output", type=PATH, hidden=True, help="Outcomes of --part.")
+@click.option("--outcomes", type=PATH, multiple=True, hidden=True, help="Outcomes of all parts.")
 @_reports
 @contract_options
 @common_options
@@ -235,6 +262,9 @@ def bench(
     loadgen_logs: Path | None,
     simulate: bool,
     float_layers: Precision | None,
+    part: Path | None,
+    output: Path | None,
+    outcomes: tuple[Path, ...],
     reports: ReportFiles,
     contract: ContractOptions,
     as_json: bool,
@@ -276,9 +306,16 @@ def bench(
         loadgen_logs=loadgen_logs,
         contract=contract,
         trust=trust,
+        outcomes=outcomes,
         reports=reports,
         command=command_line(),
     )
+    if part is not None and output is not None:
+        from edgeres.workflows.parts import bench_part
+
+        with progress_bars() as progress:
+            bench_part(inputs, config, part, output, progress)
+        return
     with progress_bars() as progress:
         verdict = bench_engine(inputs, replace(config, loadgen=loadgen), progress=progress)
     if as_json:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +17,7 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import progress_bars, show, show_json, show_status
+from edgeres.cli.spread import Spread, SpreadCommand
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.methods import Method, Recover, WeightMethod
 from edgeres.core.requests import CalibrationRequest
@@ -85,7 +88,23 @@ _request = option_group(
 )
 
 
-@click.command()
+def _spread(params: Mapping[str, Any]) -> Spread | None:
+    """Returns how the images of a calibration are spread over a cluster."""
+    from edgeres.images import load_dataset, select
+    from edgeres.workflows.parts import unit_of
+
+    if params["data"] is None:
+        return None
+    dataset = load_dataset(params["data"], labelled=False)
+    return Spread(
+        dataset=select(dataset, params["samples"], params["seed"]),
+        unit=unit_of(CalibrationRequest(batch_size=params["batch_size"])),
+        joined="--ranges",
+        left_out=frozenset({"samples", "seed", "as_json"}),
+    )
+
+
+@click.command(cls=SpreadCommand, spread=_spread)
 @click.argument("model", type=PATH)
 @click.option("--data", type=PATH, help="Folder of images, or .npz; labels unused.")
 @_request
@@ -109,6 +128,9 @@ _request = option_group(
     metavar="X.Y.Z",
     help="TensorRT that reads that cache.",
 )
+@click.option("--part", type=PATH, hidden=True, help="Collect the ranges of these images alone.")
+@click.option("--ranges", type=PATH, multiple=True, hidden=True, help="Ranges of all parts.")
+@click.option("--recorded-as", hidden=True, help="What the table calls the data.")
 @contract_options
 @output_option("The calibration table, JSON.")
 @common_options
@@ -121,6 +143,9 @@ def calibrate(
     import_trt_cache: Path | None,
     emit_trt_cache: Path | None,
     trt_version: str,
+    part: Path | None,
+    ranges: tuple[Path, ...],
+    recorded_as: str | None,
     as_json: bool,
 ) -> None:
     """Collect the ranges of MODEL's activations on images, by every method in one pass.
@@ -146,6 +171,12 @@ def calibrate(
             "Pass --data, images to calibrate on, or --import-trt-cache, a cache that TensorRT's "
             "calibrator wrote; one of the two."
         )
+    if part is not None:
+        from edgeres.workflows.parts import calibrate_part
+
+        with progress_bars() as progress:
+            calibrate_part(model, source, request, contract, part, output, progress)
+        return
     # A cache that cannot be written is refused before minutes of calibration.
     if emit_trt_cache is not None:
         workflows.check_trt_cache(emit_trt_cache, trt_version, table=output, inputs=[model, source])
@@ -161,7 +192,14 @@ def calibrate(
         loaded = workflows.load_normalized(model, contract)
         with progress_bars() as progress:
             table = workflows.calibrate_model(
-                loaded, source, request, contract, output=output, progress=progress
+                loaded,
+                source,
+                request,
+                contract,
+                output=output,
+                ranges=ranges,
+                recorded_as=recorded_as,
+                progress=progress,
             )
         calibrated = sum(bool(ranges.thresholds) for ranges in table.tensors.values())
         # The table is on the disk by now, so it is reported even if the cache is refused below.

@@ -9,7 +9,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from edgeres.fleet.job import INPUTS, OUTPUTS, Job, JobError, JobFile, JobResult
 from edgeres.fleet.scheduler import Scheduler
 from edgeres.fleet.ssh import SshConnection, ssh_connection
 from edgeres.printable import printable
+from edgeres.progress import Progress
 
-WRITTEN = frozenset({"output", "html", "markdown", "junit"})
+WRITTEN = frozenset({"output", "html", "markdown", "junit", "emit_trt_cache"})
 """Parameters, of whatever command, whose files it writes."""
 _STAY_THERE = frozenset({"loadgen_logs", "timing_cache"})
 """Parameters whose files belong to the machine that runs the command."""
@@ -73,16 +74,25 @@ class RemoteCommand(click.Command):
         scheduler, on = taken_scheduler(ctx), ctx.params.pop("on")
         if on is None and scheduler is None:
             return super().invoke(ctx)
-        local = local_job(self, ctx)
         with (
             progress_bars() as progress,
-            _connection(on, scheduler) as connection,
             tempfile.TemporaryDirectory(prefix="edgeres-") as folder,
+            _connection(on, scheduler) as connection,
         ):
+            if isinstance(connection, Cluster):
+                local = self.job_for(ctx, connection, Path(folder), progress)
+            else:
+                local = local_job(self, ctx)
             result = connection.run(local.job, local.sources, Path(folder), progress)
             where = on or "the cluster"
             show_result(result, local, where, Path(folder))
         return ctx.exit(result.exit_code)
+
+    def job_for(
+        self, ctx: click.Context, cluster: Cluster, folder: Path, progress: Progress
+    ) -> LocalJob:
+        """Returns the job for a cluster; whatever it needs from there comes to a folder first."""
+        return local_job(self, ctx)
 
 
 def scheduler_options() -> list[click.Parameter]:
@@ -147,8 +157,20 @@ def one_board(name: str) -> Board:
     return boards[0]
 
 
-def local_job(command: click.Command, ctx: click.Context) -> LocalJob:
+def local_job(
+    command: click.Command,
+    ctx: click.Context,
+    *,
+    left_out: frozenset[str] = frozenset(),
+    by_path: frozenset[str] = frozenset(),
+) -> LocalJob:
     """Returns the job of a command line: its words with the paths that they have there.
+
+    Args:
+        command: of the line.
+        ctx: of its parsing.
+        left_out: parameters that the job does not have.
+        by_path: parameters whose files are there already, under the same path.
 
     Raises:
         ConfigError: an option whose files stay where the command runs, or an output that is read.
@@ -158,12 +180,16 @@ def local_job(command: click.Command, ctx: click.Context) -> LocalJob:
     read: list[Path] = []
     for parameter, text in typed_parameters(command, ctx, ctx.meta[_WORDS]):
         name = str(parameter.name)
+        if name in left_out:
+            continue
         if name in _STAY_THERE:
             raise ConfigError(
                 f"{parameter.opts[0]} names files of the machine that runs the command. Leave it "
                 "out, or run edgeres there."
             )
-        if is_path(parameter):
+        if name in by_path:
+            text = str(Path(text).resolve())
+        elif is_path(parameter):
             path = Path(text)
             if name in WRITTEN:
                 text = f"{OUTPUTS}/{name}/{path.name}"
@@ -174,14 +200,7 @@ def local_job(command: click.Command, ctx: click.Context) -> LocalJob:
                 text = f"{INPUTS}/{name}/{path.name}"
                 read.append(path)
                 for file, inside in _files_of(path):
-                    try:
-                        known = JobFile(
-                            name=f"{INPUTS}/{name}/{inside}",
-                            sha256=sha256_of(file),
-                            size=file.stat().st_size,
-                        )
-                    except ValueError as error:
-                        raise DataError(f"{file} cannot be sent: {error}. Rename it.") from error
+                    known = job_file(file, f"{INPUTS}/{name}/{inside}")
                     files.append(known)
                     sources[known.sha256] = file.absolute()
         if isinstance(parameter, click.Option):
@@ -191,6 +210,8 @@ def local_job(command: click.Command, ctx: click.Context) -> LocalJob:
         else:
             words.append(text)
     check_outputs(targets.values(), read)
+    if any(parameter.name == "recorded_as" for parameter in command.params):
+        words.append(f"--recorded-as={ctx.params['data']}")
     job = Job(
         words=tuple(words),
         files=tuple(files),
@@ -199,6 +220,19 @@ def local_job(command: click.Command, ctx: click.Context) -> LocalJob:
         columns=shutil.get_terminal_size().columns,
     )
     return LocalJob(job=job, sources=sources, targets=targets)
+
+
+def job_file(path: Path, name: str) -> JobFile:
+    """Returns a file as a job names it.
+
+    Raises:
+        DataError: its name cannot be that of a file of a job.
+        ArtifactError: it cannot be read.
+    """
+    try:
+        return JobFile(name=name, sha256=sha256_of(path), size=path.stat().st_size)
+    except ValueError as error:
+        raise DataError(f"{path} cannot be sent: {error}. Rename it.") from error
 
 
 def is_path(parameter: click.Parameter) -> bool:
@@ -221,8 +255,10 @@ def typed_parameters(
                 # --no-energy, say, under its own spelling.
                 parameter = click.Option(parameter.secondary_opts[:1], is_flag=True)
             yield parameter, ""
-        elif isinstance(value, str):
-            yield parameter, value
+        else:
+            for text in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(text, str):
+                    yield parameter, text
 
 
 def show_result(result: JobResult, local: LocalJob, on: str, folder: Path) -> None:
@@ -235,19 +271,10 @@ def show_result(result: JobResult, local: LocalJob, on: str, folder: Path) -> No
     messages = result.messages
     for there, here in sorted(local.targets.items(), reverse=True):
         messages = messages.replace(there, str(here))
-    lines = messages.splitlines()
-    errors = next((i for i, line in enumerate(lines) if line.startswith("Error: ")), len(lines))
     if not is_quiet():
-        for line in lines[:errors]:
+        for line in _without_error(messages)[0]:
             show_error(line)
-    if result.signal is not None:
-        raise JobError(
-            f"On {on} the command was ended by {result.signal}. Nothing was written here.",
-            result.exit_code,
-        )
-    if not result.stdout and result.exit_code:
-        text = "\n".join(lines[errors:]).removeprefix("Error: ")
-        raise JobError(f"On {on}: {text or 'the command failed'}", result.exit_code)
+    check_result(replace(result, messages=messages), on)
     # A board may send back what was ordered, and nothing else.
     written = {file.name for file in result.outputs} & local.targets.keys()
     for name in sorted(written):
@@ -260,6 +287,29 @@ def show_result(result: JobResult, local: LocalJob, on: str, folder: Path) -> No
             with atomic_write(local.targets[name]) as temporary:
                 shutil.copyfile(folder / name, temporary)
     click.echo(printable(result.stdout, keep="\n"), nl=False)
+
+
+def check_result(result: JobResult, on: str) -> None:
+    """Checks that a job ended with a result.
+
+    Raises:
+        JobError: it ended with an error, or by a signal.
+    """
+    if result.signal is not None:
+        raise JobError(
+            f"On {on} the command was ended by {result.signal}. Nothing was written here.",
+            result.exit_code,
+        )
+    if not result.stdout and result.exit_code:
+        text = "\n".join(_without_error(result.messages)[1]).removeprefix("Error: ")
+        raise JobError(f"On {on}: {text or 'the command failed'}", result.exit_code)
+
+
+def _without_error(messages: str) -> tuple[list[str], list[str]]:
+    """Returns the lines before the error, and those of the error."""
+    lines = messages.splitlines()
+    first = next((i for i, line in enumerate(lines) if line.startswith("Error: ")), len(lines))
+    return lines[:first], lines[first:]
 
 
 def _files_of(path: Path) -> Iterator[tuple[Path, str]]:

@@ -194,6 +194,8 @@ class BenchInputs:
     """Folder for the logs of MLPerf's LoadGen; None: they are not kept."""
     baseline: Path | None = None
     """JSON of an earlier run on the same images, which this one must not be worse than."""
+    outcomes: tuple[Path, ...] = ()
+    """Outcomes of parts of the images, evaluated before; empty: all are evaluated here."""
     reports: ReportFiles = NO_REPORTS
     """Files that the verdict is written to for people and for CI."""
     command: tuple[str, ...] = ()

@@ -194,6 +194,15 @@ def evaluate_pair(
                 distances=Distances.between(from_reference, from_engine),
             )
         )
+    return joined_outcomes(parts)
+
+
+def joined_outcomes(parts: Sequence[Outcomes]) -> Outcomes:
+    """Returns the outcomes of several batches as one, in their order.
+
+    Raises:
+        DataError: there are none.
+    """
     outcomes: Outcomes = _joined(parts)
     return outcomes
 

@@ -77,6 +77,14 @@ class Cluster:
             and (on is None or on.startswith(TAG) or on == str(worker["name"]))
         }
 
+    def shared_folders(self) -> tuple[Path, ...]:
+        """Returns the folders whose files all workers read by the same path."""
+        from edgeres.fleet.worker import shares
+
+        answers = self._client.run(shares, workers=list(self.workers()))
+        folders = [set(parse_json(answer)) for answer in answers.values()]
+        return tuple(Path(folder) for folder in sorted(set.intersection(*folders)))
+
     def check(self) -> None:
         """Checks that there are workers, and that they and this machine can work together.
 

@@ -12,7 +12,7 @@ from edgeres.input_files import InputKind, open_input, sha256_of_open
 from edgeres.serialization import SCHEMA_VERSION, from_json, parse_json
 from edgeres.version import __version__
 
-COMMANDS = ("bench", "build-engine", "doctor")
+COMMANDS = ("bench", "build-engine", "calibrate", "doctor")
 """Commands that a job may be of."""
 
 INPUTS, OUTPUTS = "in", "out"

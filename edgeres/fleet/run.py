@@ -17,8 +17,9 @@ from edgeres.fleet.lock import Holder, board_lock
 from edgeres.input_files import InputKind, read_bytes
 from edgeres.progress import Progress, read_progress
 
-MEASURES = frozenset({"bench", "build-engine"})
-"""Commands that have the board to themselves: TensorRT's builder times its kernels."""
+MEASURES = frozenset({"bench", "build-engine", "calibrate"})
+"""Commands that have the board to themselves: TensorRT's builder times its kernels, and the others
+would be seen in the latency of whoever measures."""
 _PRINTED = InputKind(name="what a command printed", most_bytes=1 << 30)
 _MESSAGE_LINES = 200
 _PATIENCE_S = 10.0

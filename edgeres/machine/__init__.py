@@ -11,6 +11,8 @@ from edgeres.machine.machine import (
     describe_machine,
     has_nvidia_gpu,
     int8_may_saturate,
+    machine_kind,
+    several_kinds_note,
     usable_cores,
 )
 from edgeres.machine.meters import Meter, NoMeter, open_meter
@@ -40,9 +42,11 @@ __all__ = [
     "has_nvidia_gpu",
     "idle_watts",
     "int8_may_saturate",
+    "machine_kind",
     "measure_energy",
     "monitor_stability",
     "open_gpu",
     "open_meter",
+    "several_kinds_note",
     "usable_cores",
 ]

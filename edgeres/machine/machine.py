@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,3 +184,19 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def machine_kind() -> str:
+    """Returns what decides the last bits of a float here: processor, GPUs, ONNX Runtime."""
+    machine = describe_machine()
+    parts = (machine.cpu, *machine.simd, *machine.gpus)
+    runtime = machine.versions.get("onnxruntime", "absent")
+    return ", ".join([*filter(None, parts), f"onnxruntime {runtime}"])
+
+
+def several_kinds_note(kinds: Sequence[str]) -> str:
+    """Returns what it means that parts of one result are of several kinds of machine."""
+    return (
+        f"The images were run on {len(kinds)} kinds of machine ({'; '.join(kinds)}), whose sums may "
+        "differ in the last bits: one kind alone, by --on tag:NAME, gives what one machine gives."
+    )

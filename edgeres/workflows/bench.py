@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -20,6 +20,7 @@ from edgeres.evaluation.compare import paired_accuracy
 from edgeres.evaluation.evaluate import Outcomes, evaluate_pair, take_outcomes
 from edgeres.evaluation.fed_tensor import compare_fed_tensor
 from edgeres.evaluation.regression import check_same_images
+from edgeres.evaluation.saved_outcomes import join_outcomes
 from edgeres.evaluation.verdict import build_verdict
 from edgeres.images import (
     Dataset,
@@ -36,7 +37,7 @@ from edgeres.images import (
     take,
     turned_note,
 )
-from edgeres.machine import describe_machine
+from edgeres.machine import describe_machine, several_kinds_note
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.targets.runner import AnyBatch
 from edgeres.workflows.bench_pair import BenchPair, load_pair
@@ -88,7 +89,7 @@ def bench_engine(
     batch_size, latency_batch = pair.batches(config)
     with pair.reference.runner as reference, pair.engine.runner as engine:
         _check_batches(pair, dataset)
-        outcomes = _evaluate(pair, dataset, batch_size, notes, progress)
+        outcomes = _evaluate(inputs, pair, dataset, batch_size, notes, progress)
         # Before minutes of timing: a baseline on other images ends the run here.
         if baseline is not None:
             check_same_images(outcomes.fingerprint, baseline)
@@ -122,10 +123,33 @@ def bench_engine(
 
 
 def _evaluate(
-    pair: BenchPair, dataset: Dataset, batch_size: int, notes: list[str], progress: Progress
+    inputs: BenchInputs,
+    pair: BenchPair,
+    dataset: Dataset,
+    batch_size: int,
+    notes: list[str],
+    progress: Progress,
 ) -> Outcomes:
     """Returns the predictions of both on distinct images, and notes what was turned or left out."""
-    emulated, turned = pair.engine.emulated, list[int]()
+    if inputs.outcomes:
+        outcomes, turned = _joined(inputs, pair, dataset, notes)
+    else:
+        outcomes, turned = evaluate_images(pair, dataset, batch_size, progress)
+    if turned:
+        notes.append(turned_note(dataset, turned, pair.contract))
+    distinct = distinct_images(outcomes.hashes, outcomes.labels)
+    if distinct.all_used:
+        return outcomes
+    notes.append(distinct.sentence(dataset.image_name))
+    return take_outcomes(outcomes, distinct.rows)
+
+
+def evaluate_images(
+    pair: BenchPair, dataset: Dataset, batch_size: int, progress: Progress
+) -> tuple[Outcomes, Sequence[int]]:
+    """Returns what an open pair predicts, and the positions of images that EXIF turns."""
+    turned: list[int] = []
+    emulated = pair.engine.emulated
     with ExitStack() as streams:
         stream, own = (
             None
@@ -141,13 +165,7 @@ def _evaluate(
             engine_batches=own,
             probabilities=pair.reference.gives_probabilities,
         )
-    if turned:
-        notes.append(turned_note(dataset, turned, pair.contract))
-    distinct = distinct_images(outcomes.hashes, outcomes.labels)
-    if distinct.all_used:
-        return outcomes
-    notes.append(distinct.sentence(dataset.image_name))
-    return take_outcomes(outcomes, distinct.rows)
+    return outcomes, turned
 
 
 def _emulation_notes(pair: BenchPair) -> Iterator[str]:
@@ -164,6 +182,22 @@ def _emulation_notes(pair: BenchPair) -> Iterator[str]:
                 "of the engine and of this approximation together."
             )
         )
+
+
+def _joined(
+    inputs: BenchInputs, pair: BenchPair, dataset: Dataset, notes: list[str]
+) -> tuple[Outcomes, Sequence[int]]:
+    """Returns the outcomes of parts, evaluated before; adds to `notes` if machines differed."""
+    assert dataset.labels is not None
+    joined = join_outcomes(
+        inputs.outcomes,
+        engine_sha256=pair.engine.sha256,
+        reference_sha256=pair.reference.sha256,
+        labels=dataset.labels,
+    )
+    if len(joined.machines) > 1:
+        notes.append(several_kinds_note(joined.machines))
+    return joined.outcomes, joined.turned
 
 
 def _check_batches(pair: BenchPair, dataset: Dataset) -> None:

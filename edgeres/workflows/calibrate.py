@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from edgeres.calibration.calibrate import calibrate
+from edgeres.calibration.calibrate import calibrate, held_out
 from edgeres.calibration.logits import ending_in_logits
 from edgeres.calibration.recovery.recover import IMAGES as RECOVERY_IMAGES
 from edgeres.calibration.recovery.recover import recover
+from edgeres.calibration.saved_ranges import join_ranges
 from edgeres.core.artifacts import contract_of
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.methods import Recover
@@ -24,6 +26,7 @@ from edgeres.core.table import (
 )
 from edgeres.files import check_outputs
 from edgeres.images import batches, load_dataset, noting_turned, select, take, turned_note
+from edgeres.machine import several_kinds_note
 from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32
 from edgeres.progress import Progress, silent, tracked_batches
@@ -38,6 +41,8 @@ def calibrate_model(
     options: ContractOptions = NO_OPTIONS,
     *,
     output: Path | None = None,
+    ranges: Sequence[Path] = (),
+    recorded_as: str | None = None,
     progress: Progress = silent,
 ) -> CalibrationTable:
     """Returns the calibration table of an ONNX model.
@@ -48,6 +53,8 @@ def calibrate_model(
         config: method, sampling, and what to do beyond thresholds.
         options: preprocessing of a model that carries none.
         output: file that the table is written to; None: it is not.
+        ranges: what parts of the images came to, run before; empty: all are run here.
+        recorded_as: what the table calls `data`; None: its path.
         progress: receives how far calibration, a search and a recovery are.
 
     Raises:
@@ -67,12 +74,28 @@ def calibrate_model(
     warn_of_activation(loaded.artifact.path, loaded.artifact.activation)
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     turned: list[int] = []
-    with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
+    observed, fitted = None, dataset
+    if ranges:
+        sha256 = loaded.artifact.sha256
+        observed = join_ranges(ranges, model_sha256=sha256, contract=contract, images=len(dataset))
+        fitted = take(dataset, held_out(len(dataset), config))
+        if len(observed.machines) > 1:
+            _LOG.warning("%s", several_kinds_note(observed.machines))
+    with closing(batches(fitted, contract, batch_size=config.batch_size)) as stream:
         noted = noting_turned(stream, turned)
-        images = tracked_batches(noted, len(dataset), "Calibrating", progress)
+        shown = progress if len(fitted) else silent
+        images = tracked_batches(noted, len(fitted), "Calibrating", shown)
         table = calibrate(
-            loaded, images, config, contract=contract, data=str(data), progress=progress
+            loaded,
+            images,
+            config,
+            contract=contract,
+            data=recorded_as or str(data),
+            observed=observed,
+            progress=progress,
         )
+    if observed is not None:
+        turned = list(observed.turned)
     if turned:
         _LOG.warning("%s", turned_note(dataset, turned, contract))
     distinct = len(set(table.data.image_hashes))

@@ -61,8 +61,8 @@ def fields(line: str) -> list[str]:
 
 
 def files_of(command: click.Command) -> Iterator[str]:
-    """Yields the parameters of a command that take a file or folder."""
-    for parameter in command.params:
+    """Yields the parameters of a command that take a file or folder, but those of programs."""
+    for parameter in (p for p in command.params if not getattr(p, "hidden", False)):
         label = str(parameter.metavar)
         if parameter.type is PATH or any(word in label for word in ("FILE", "DIR", "OUT", "PATH")):
             yield str(parameter.name)

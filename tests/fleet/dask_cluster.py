@@ -77,6 +77,7 @@ class RunningCluster:
             [sys.executable, "-c", code, *map(str, words)],
             cwd=cwd,
             env=self.environment | {"EDGERES_PROGRESS": "json"},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )

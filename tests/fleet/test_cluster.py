@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ import pytest
 from dask_cluster import RunningCluster, certificates, dask_cluster
 from digits import Digits
 
+from edgeres.core.bench_requests import BenchInputs, BenchRequest
 from edgeres.errors import ConfigError
 from edgeres.fleet.lock import VARIABLE, board_lock
 from edgeres.fleet.scheduler import Scheduler
+from edgeres.serialization import to_json
+from edgeres.workflows import bench_engine
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,32 @@ def test_an_error_there_is_told_as_an_error(
     done = cluster.edgeres("doctor", *there, "tag:cpus", cwd=tmp_path)
     assert done.returncode == 2
     assert "Did you mean 'tag:cpu'?" in done.stderr
+
+
+def test_a_lost_worker_changes_no_verdict(
+    cluster: RunningCluster, digits: Digits, tmp_path: Path
+) -> None:
+    """Its parts go to another worker, and what comes is what one machine gives."""
+    spare = cluster.worker("spare", "--tag", "cpu")
+    cluster.wait_for_workers(3)
+    there = ("--scheduler", cluster.address, "--on", "tag:cpu")
+    jobs = cluster.folder / "boards/spare/cache/edgeres/jobs"
+    quick = ("--no-energy", "--iterations=5", "--warmup=0", "--no-diagnose", "--json")
+    words = ("bench", digits.engine, "--reference", digits.model, "--data", digits.test, *quick)
+    client = cluster.started(*words, *there, cwd=tmp_path)
+    with client:
+        while not [*jobs.glob("*/out")]:
+            assert client.poll() is None
+            time.sleep(0.01)
+        spare.kill()
+        printed, messages = client.communicate()
+    assert client.returncode == 0, messages
+    inputs = BenchInputs(engine=digits.engine, reference=digits.model, data=digits.test)
+    config = BenchRequest(energy=False, iterations=1, warmup=0, diagnose=False)
+    here = to_json(bench_engine(inputs, config))
+    told = json.loads(printed)
+    assert told["accuracy"] == here["accuracy"]
+    assert told["provenance"]["data"]["fingerprint"] == here["provenance"]["data"]["fingerprint"]
 
 
 def test_a_foreign_certificate_is_refused(cluster: RunningCluster, tmp_path: Path) -> None:

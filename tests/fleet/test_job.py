@@ -65,7 +65,7 @@ def test_an_output_outside_the_folder_is_refused(output: str) -> None:
 @pytest.mark.parametrize("command", ["demo", "boards", "predict", "", "--help"])
 def test_other_commands_are_no_jobs(command: str) -> None:
     """A job is of one of a few commands."""
-    with pytest.raises(ArtifactError, match="is none of bench, build-engine, doctor"):
+    with pytest.raises(ArtifactError, match="is none of bench, build-engine, calibrate, doctor"):
         read_job(json_text(JOB).replace('"bench"', f'"{command}"'))
 
 
