@@ -89,7 +89,14 @@ def test_a_lost_worker_changes_no_verdict(
     cluster.wait_for_workers(3)
     there = ("--scheduler", cluster.address, "--on", "tag:cpu")
     jobs = cluster.folder / "boards/spare/cache/edgeres/jobs"
-    quick = ("--no-energy", "--iterations=5", "--warmup=0", "--no-diagnose", "--json")
+    quick = (
+        "--no-energy",
+        "--iterations=5",
+        "--warmup=0",
+        "--no-diagnose",
+        "--json",
+        "--samples=96",
+    )
     words = ("bench", digits.engine, "--reference", digits.model, "--data", digits.test, *quick)
     client = cluster.started(*words, *there, cwd=tmp_path)
     with client:
@@ -100,7 +107,7 @@ def test_a_lost_worker_changes_no_verdict(
         printed, messages = client.communicate()
     assert client.returncode == 0, messages
     inputs = BenchInputs(engine=digits.engine, reference=digits.model, data=digits.test)
-    config = BenchRequest(energy=False, iterations=1, warmup=0, diagnose=False)
+    config = BenchRequest(energy=False, iterations=1, warmup=0, diagnose=False, samples=96)
     here = to_json(bench_engine(inputs, config))
     told = json.loads(printed)
     assert told["accuracy"] == here["accuracy"]
