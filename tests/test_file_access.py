@@ -94,9 +94,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
         "path.is_dir", "path.is_file", "file.is_file", "path.stat", "click.echo", "result.stdout",
         "(manifest := manifest_path(path)).is_file",
     ),
-    # Folders of this run's own, and what becomes another program's stdout.
+    # Folders of this run's own.
     "edgeres.cli.spread": ("own.mkdir",),
-    "edgeres.cli.boards": ("sys.stdout",),
     # A temporary file of `atomic_write`.
     "edgeres.images.part": ("temporary.open", "np.savez"),
     "edgeres.report.tables": ("rich.console.Console",),
