@@ -229,18 +229,7 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
                 ) from error
     remedy = "Export the model again."
     metadata = from_json(raw, Metadata, source=str(path), remedy=remedy, damage=damage)
-    logits = outputs[0].shape[-1]
-    if logits is not None and logits < 2:
-        raise ArtifactError(
-            f"{path} gives {logits} value an image; edgeres evaluates classifiers by their highest "
-            "logit, so 2 classes are needed at least. Give a network with one output a second "
-            "logit, such as with torch.cat((torch.zeros_like(logit), logit), 1)."
-        )
-    if metadata.classes and logits is not None and len(metadata.classes) != logits:
-        raise ArtifactError(
-            f"{path} {damage} ({len(metadata.classes)} classes for {logits} logits). {remedy}"
-        )
-    return OnnxArtifact(
+    described = OnnxArtifact(
         path=path,
         sha256=sha256,
         input=inputs[0],
@@ -251,6 +240,28 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
         architecture=metadata.architecture,
         checkpoint_sha256=metadata.checkpoint_sha256,
     )
+    check_classes(described)
+    return described
+
+
+def check_classes(described: OnnxArtifact) -> None:
+    """Checks the number of a model's logits, where it is known.
+
+    Raises:
+        ArtifactError: there are fewer than two, or another number than of class names.
+    """
+    path, names, logits = described.path, described.classes, described.output.shape[-1]
+    if logits is not None and logits < 2:
+        raise ArtifactError(
+            f"{path} gives {logits} value an image; edgeres evaluates classifiers by their highest "
+            "logit, so 2 classes are needed at least. Give a network with one output a second "
+            "logit, such as with torch.cat((torch.zeros_like(logit), logit), 1)."
+        )
+    if names and logits is not None and len(names) != logits:
+        raise ArtifactError(
+            f"{path} has damaged edgeres metadata ({len(names)} classes for {logits} logits). "
+            "Export the model again."
+        )
 
 
 def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -139,6 +139,12 @@ def from_json(
         message = f"{place}: {fact}" if place else fact
         raise ArtifactError(f"{source} {damage} ({message}). {remedy}") from error
     if not partial and (difference := _difference(raw, to_json(value), "")):
+        # What may be left out in Python came with a later version than what may not.
+        kinds = {
+            "missing": ", as in files of an earlier edgeres",
+            "unknown": ", or of a later edgeres",
+        }
+        difference += kinds.get(difference.rpartition(": ")[2], "")
         raise ArtifactError(f"{source} {damage} ({difference}). {remedy}")
     return value
 

@@ -353,7 +353,7 @@ ENGINES: dict[str, tuple[Damage, str]] = {
     "a manifest cut off": (lambda path: os.truncate(manifest_path(path), 500), "is not JSON ("),
     "a manifest without layers": (
         lambda path: _edit(manifest_path(path), lambda raw: raw.pop("layers")),
-        "is a damaged edgeres-engine file (layers: missing). Run build-engine again.",
+        "is a damaged edgeres-engine file (layers: missing, as in files of an earlier edgeres). Run build-engine again.",
     ),
     "a manifest of an unknown target": (
         lambda path: _edit(manifest_path(path), lambda raw: raw.update(target="tpu")),
@@ -361,7 +361,7 @@ ENGINES: dict[str, tuple[Damage, str]] = {
     ),
     "a manifest without part of its contract": (
         lambda path: _edit(manifest_path(path), lambda raw: raw["contract"].pop("mean")),
-        "is a damaged edgeres-engine file (contract.mean: missing). Run build-engine again.",
+        "is a damaged edgeres-engine file (contract.mean: missing, as in files of an earlier edgeres). Run build-engine again.",
     ),
 }
 

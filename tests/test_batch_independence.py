@@ -9,7 +9,7 @@ import pytest
 from networks import NAMES, images, logits_of, network
 from numpy.typing import NDArray
 
-from edgeres.batch_independence import check_batch_independence
+from edgeres.batch_independence import QUANTIZED_TOLERANCE, check_batch_independence
 from edgeres.errors import RunnerError
 
 Array = NDArray[np.float32]
@@ -36,6 +36,33 @@ def test_a_mixture_is_refused(kind: str, count: int) -> None:
     """However few images there are."""
     with pytest.raises(RunnerError, match=r"^net gives an image other logits .* model\.eval\(\)"):
         check_batch_independence(MIXTURES[kind], images(count), name="net")
+
+
+@pytest.mark.parametrize("strength", [0.02, 0.04])
+@pytest.mark.parametrize("mixture", [np.mean, np.max, np.std])
+def test_a_mixture_below_the_rounding_of_a_quantized_network_is_refused(
+    mixture: Any, strength: float
+) -> None:
+    """In the same place of a batch as large nothing is rounded otherwise: the companions tell."""
+
+    def quantized(x: Array) -> Array:
+        batch = mixture(linear(x), axis=0, keepdims=True)
+        mixed: Array = np.round(linear(x) + strength * batch, 4).astype(np.float32)
+        return mixed
+
+    with pytest.raises(RunnerError, match="beside some images than beside others"):
+        check_batch_independence(quantized, images(4), name="net", tolerance=QUANTIZED_TOLERANCE)
+
+
+def test_a_quantized_network_may_round_otherwise_in_a_batch_of_another_size() -> None:
+    """By less than its tolerance, and the same for all images."""
+
+    def quantized(x: Array) -> Array:
+        return (linear(x) * (1 + 0.01 * len(x))).astype(np.float32)
+
+    check_batch_independence(quantized, images(4), name="net", tolerance=QUANTIZED_TOLERANCE)
+    with pytest.raises(RunnerError, match="in a batch than alone"):
+        check_batch_independence(quantized, images(4), name="net")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -134,11 +134,14 @@ def test_what_is_written_is_read() -> None:
         ({"bits": "gA!="}, "bits: Invalid base64 encoded string"),
         ({"bits": "gAF="}, "bits: 'gAF=', expected 'gAE='"),
         ({"inner": {"second": 1}}, "inner.first: missing"),
-        ({"inner": {"first": 1, "total": 1}}, "inner.second: missing"),
+        (
+            {"inner": {"first": 1, "total": 1}},
+            "inner.second: missing, as in files of an earlier edgeres",
+        ),
         ({"inner": {"first": 1, "second": 0, "total": 2}}, "inner.total: 2, expected 1"),
         ({"inner": {"first": 1, "second": 0, "total": True}}, "inner.total: True, expected 1"),
         ({"inner": {"first": -1}}, "inner: first is -1"),
-        ({"extra": 1}, "extra: unknown"),
+        ({"extra": 1}, "extra: unknown, or of a later edgeres"),
     ],
 )
 def test_damage_is_named_with_its_place(change: dict[str, Any], said: str) -> None:

@@ -89,17 +89,28 @@ def accuracy_check(accuracy: PairedAccuracy, limit: float, decision: Decision) -
     )
 
 
-def speedup_check(latency: PairedLatency, limit: float) -> Check:
-    """Returns whether the engine is faster than the reference by at least a factor of `limit`."""
+def speedup_check(
+    latency: PairedLatency, limit: float, stability: Stability | None = None
+) -> Check:
+    """Returns whether the engine is faster than the reference by at least a factor of `limit`.
+
+    Args:
+        latency: of both networks.
+        limit: smallest accepted ratio.
+        stability: of the machine meanwhile; what disturbed it decides nothing in the engine's favour.
+    """
     value, kept = latency.speedup, latency.speedup >= limit
+    # Other load slows the slower network more than the faster one, or the other way round.
+    disturbed = () if stability is None or not kept else stability.disturbances
     return Check(
         name="speedup",
         limit=limit,
         value=value,
-        outcome=Outcome.of(kept),
+        outcome=Outcome.INCONCLUSIVE if disturbed else Outcome.of(kept),
         exit_code=EXIT_SPEED,
         reason=f"{format_against_limit(value, limit)} times as fast, "
-        f"{'at least' if kept else 'short of'} the {limit:g} requested",
+        f"{'at least' if kept else 'short of'} the {limit:g} requested"
+        + "".join(f"; not to be trusted: {d.sentence.removesuffix('.')}" for d in disturbed),
     )
 
 
@@ -144,6 +155,27 @@ def diagnosis_check(diagnosis: Diagnosis) -> Check:
         outcome=Outcome.of(not mistakes),
         exit_code=EXIT_MISMATCH,
         reason=diagnosis.sentence.removesuffix("."),
+    )
+
+
+def reference_check(top1: float, constant_top1: float) -> Check:
+    """Returns that a reference is no measure: one answer to every image is as often correct.
+
+    Args:
+        top1: of the reference.
+        constant_top1: of the most frequent label as the answer to every image.
+    """
+    return Check(
+        name="reference_accuracy",
+        limit=constant_top1,
+        value=top1,
+        outcome=Outcome.INCONCLUSIVE,
+        exit_code=EXIT_ACCURACY,
+        reason=f"the reference is correct on {top1:.1%} of the images, and would be on "
+        f"{constant_top1:.1%} with the most frequent label as the answer to each: an engine that "
+        "answers nothing else could keep its accuracy",
+        next_step="evaluate images of several classes, and check that checkpoint, classes, labels "
+        "and preprocessing belong together",
     )
 
 

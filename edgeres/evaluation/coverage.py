@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeres.core.artifacts import FOREIGN, EngineArtifact, Manifest
-from edgeres.core.audit import describe_missed
+from edgeres.core.audit import Audit, AuditedNode, describe_missed
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import EXIT_COVERAGE, Check, Outcome
@@ -35,26 +36,34 @@ def check_profile(engine: Path, manifest: Manifest, config: BenchRequest) -> Non
 
 
 def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
-    """Returns a failed check where layers that were lowered to INT8 run in float, else nothing.
+    """Returns a failed check where layers that INT8 was requested of run in float, else nothing.
 
-    An engine of the CPU is audited now, by the ONNX Runtime that is installed; a plan's manifest
-    has what NVIDIA's builder reported.
+    Of an INT8 engine that is every convolution, also one that the lowering left in float. What
+    another tool left in float is its choice; a convolution that it quantized and that ONNX Runtime
+    computes in float is none. An engine of the CPU is audited now, by the ONNX Runtime that is
+    installed; a plan's manifest has what NVIDIA's builder reported.
 
     Raises:
         RunnerError: ONNX Runtime refused the engine.
         ArtifactError: the engine is no ONNX file although its manifest calls it one.
     """
     manifest = engine.manifest
-    if manifest.precision is None or not manifest.precision.quantizes or FOREIGN in manifest.flags:
+    if manifest.precision is None or not manifest.precision.quantizes:
         return ()
     target = target_of(manifest)
     audit = target.audit(engine)
     if audit is None:
         return ()
-    lowered = {layer.name for layer in manifest.layers if layer.precision is Precision.INT8}
-    missed = [node for node in audit.missed if node.name in lowered]
+    is_foreign = FOREIGN in manifest.flags
+    missed = [
+        node
+        for node in audit.missed
+        if node.asked is Precision.INT8 and (node.op_type == "Conv" or not is_foreign)
+    ]
     if not missed:
         return ()
+    if is_foreign:
+        return (_foreign_check(missed, audit),)
     floats = target.float_branches(engine)
     listed = [
         f"{describe_missed(node)}, whose branch {', '.join(branch)} has no Q/DQ"
@@ -70,10 +79,28 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
             value=len(missed),
             outcome=Outcome.FAIL,
             exit_code=EXIT_COVERAGE,
-            reason=f"{len(missed)} of {len(audit.nodes)} convolutions and additions that were "
-            f"lowered to INT8 do not run in it ({audit.source}): {'; '.join(listed)}{more}. Build "
+            reason=f"{len(missed)} of {len(audit.nodes)} convolutions and additions that INT8 was "
+            f"requested of do not run in it ({audit.source}): {'; '.join(listed)}{more}. Build "
             "the engine again for this machine and version",
         ),
+    )
+
+
+def _foreign_check(missed: Sequence[AuditedNode], audit: Audit) -> Check:
+    """Returns the failed check of an engine whose quantized convolutions run in float."""
+    convolutions = [node for node in audit.nodes if node.op_type == "Conv"]
+    listed = ", ".join(node.name for node in missed[:_LISTED])
+    return Check(
+        name="int8_coverage",
+        limit=0,
+        value=len(missed),
+        outcome=Outcome.FAIL,
+        exit_code=EXIT_COVERAGE,
+        reason=f"{len(missed)} of {len(convolutions)} convolutions are quantized, and ONNX Runtime "
+        f"computes them in float ({audit.source}): {listed}"
+        f"{f' and {len(missed) - _LISTED} more' if len(missed) > _LISTED else ''}. Quantize their "
+        "inputs, weights and outputs in 8 bits for this runtime, or bench the file as what it was "
+        "made for, such as a TensorRT plan with --trust",
     )
 
 

@@ -5,7 +5,7 @@ Knows measured values and limits, and no runner, image or clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeres.core.artifacts import LayerPrecision
@@ -17,6 +17,7 @@ from edgeres.core.verdict import (
     Environment,
     LoadGenResult,
     MeasuredThroughput,
+    Outcome,
     PairedAccuracy,
     PairedLatency,
     PastRun,
@@ -30,6 +31,7 @@ from edgeres.evaluation.checks import (
     accuracy_check,
     diagnosis_check,
     loadgen_check,
+    reference_check,
     speedup_check,
     stability_check,
 )
@@ -56,6 +58,9 @@ class Validity:
     """Evaluated images that calibration used too."""
     suspicious: bool = False
     """Whether the reference is so rarely correct that it may have been fed something else."""
+    constant_top1: float | None = None
+    """Top-1 accuracy of the most frequent label as the answer to every image, where the reference is
+    not significantly better than that; None where it is."""
     diagnosis: Diagnosis | None = None
     """None where none was requested and the reference is correct often enough."""
     range_shift: RangeShift | None = None
@@ -119,15 +124,17 @@ def build_verdict(
             machine=machine,
             reference_sha256=reference,
         )
-    checks = _checks(config, accuracy, latency, stability, loadgen, coverage, validity, regression)
+    checks = tuple(
+        _checks(config, accuracy, latency, stability, loadgen, coverage, validity, regression)
+    )
     return Verdict(
         accuracy=accuracy,
         latency=latency,
         environment=environment,
         provenance=provenance,
-        checks=tuple(checks),
+        checks=checks,
         warnings=tuple(
-            _warnings(config, accuracy, provenance, latency, stability, loadgen, validity)
+            _warnings(config, accuracy, provenance, latency, stability, loadgen, validity, checks)
         ),
         stability=stability,
         energy=None if isinstance(energy, NoEnergy) else energy,
@@ -165,7 +172,11 @@ def _checks(
                 "because the engine was not run on its target. Run bench there, or leave "
                 "--min-speedup out."
             )
-        yield speedup_check(latency, config.min_speedup)
+        yield speedup_check(latency, config.min_speedup, stability)
+    named = validity.diagnosis is not None and validity.diagnosis.named is not None
+    limits = (config.max_drop_pp, config.min_speedup, regression)
+    if validity.constant_top1 is not None and not named and any(x is not None for x in limits):
+        yield reference_check(accuracy.reference.top1, validity.constant_top1)
     if config.strict and stability is not None:
         yield stability_check(stability)
     if config.strict and loadgen is not None:
@@ -182,6 +193,7 @@ def _warnings(
     stability: Stability | None,
     loadgen: LoadGenResult | None,
     validity: Validity,
+    checks: Sequence[Check],
 ) -> Iterator[str]:
     """Yields a sentence on everything that weakens the verdict."""
     samples, diagnosis = accuracy.engine.samples, validity.diagnosis
@@ -218,13 +230,17 @@ def _warnings(
             f"{own[:12]}: the drop is one between two networks, not what quantization costs. Pass "
             "the engine's own model as --reference."
         )
-    if config.min_speedup is not None and not config.strict and stability and not stability.stable:
+    limited = config.min_speedup is not None
+    # What disturbed it leaves the check undecided, and stands there.
+    undecided = any(
+        check.name == "speedup" and check.outcome is Outcome.INCONCLUSIVE for check in checks
+    )
+    if limited and not (config.strict or undecided) and stability and not stability.stable:
         yield (
             f"--min-speedup {config.min_speedup:g} was checked although the machine was unstable. "
             "Pass --strict to have such a run end INCONCLUSIVE, with exit code 7."
         )
     # With a limit on speed its check says this already.
-    limited = config.min_speedup is not None
     if latency is not None and latency.speedup_ci95 is not None and not limited:
         low, high = latency.speedup_ci95
         if high < 1:

@@ -35,7 +35,7 @@ from edgeres.normalization.interface import (
     take_channels_first,
 )
 from edgeres.normalization.pools import global_means, unify_global_means
-from edgeres.onnx_file import LoadedModel, is_own_export, opset_of, parse_model
+from edgeres.onnx_file import LoadedModel, check_classes, is_own_export, opset_of, parse_model
 from edgeres.session import open_session, run_session
 
 _LOG = logging.getLogger("edgeres.normalization")
@@ -106,7 +106,7 @@ def normalize(
         and not channels_last
         and (keeps_operators or _has_plain_operators(model.proto))
     ):
-        return replace(model, is_normalized=is_final)
+        return _counted(replace(model, is_normalized=is_final), shape)
     proto = parse_model(path, model.content)
     feed_image_alone(proto)
     try:
@@ -121,7 +121,7 @@ def normalize(
         if not keeps_operators:
             proto = _optimized(path, proto, steps)
         if not steps:
-            return replace(model, is_normalized=is_final)
+            return _counted(replace(model, is_normalized=is_final), shape)
         logits = _check_equal(model, proto, steps, shape, channels_last=channels_last)
     except RunnerError as error:
         raise ArtifactError(
@@ -136,9 +136,29 @@ def normalize(
         output=replace(artifact.output, shape=(None, logits)),
         batch=dims[0],
     )
+    check_classes(described)
     content = proto.SerializeToString()
     free_added_names(path, proto)
     return LoadedModel(artifact=described, content=content, proto=proto, is_normalized=is_final)
+
+
+def _counted(model: LoadedModel, shape: tuple[int, int, int]) -> LoadedModel:
+    """Returns a model with the number of its logits, which its file may leave open.
+
+    Raises:
+        ArtifactError: there are fewer than two, or ONNX Runtime refused the model.
+    """
+    spec, output = model.artifact.input, model.artifact.output
+    if output.shape[-1] is not None:
+        return model
+    image = np.zeros((1, *shape), np.uint8 if spec.dtype == "uint8" else np.float32)
+    try:
+        (logits,) = run_session(open_session(model.content), [output.name], {spec.name: image})
+    except RunnerError as error:
+        raise ArtifactError(f"{model.artifact.path} cannot be run: {error}") from error
+    counted = replace(model.artifact, output=replace(output, shape=(None, logits.shape[-1])))
+    check_classes(counted)
+    return replace(model, artifact=counted)
 
 
 def _image_shape(path: Path, dims: Dims, contract: Contract) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from edgeres.evaluation.evaluate import Outcomes, calibration_overlap
 from edgeres.evaluation.mistakes import (
     Diagnosis,
     OtherNetwork,
+    constant_top1,
     diagnose,
     diagnose_networks,
     is_suspicious,
@@ -77,6 +78,7 @@ def check_validity(
         calibrated_on=len(calibrated_on) or None,
         calibration_images=calibration_overlap(outcomes.hashes, pair.engine.calibration_images),
         suspicious=suspicious,
+        constant_top1=constant_top1(outcomes.reference, outcomes.labels),
         diagnosis=diagnosis,
         range_shift=shift,
         reference_model_sha256=None if model is not None else pair.reference.model_sha256,

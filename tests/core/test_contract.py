@@ -119,7 +119,7 @@ def test_another_version_is_refused_by_its_number(version: object, tmp_path: Pat
     ("change", "said"),
     [
         ({"size": "224"}, r"has a damaged contract \(size: Expected int, got str\)"),
-        ({"shape": 1}, r"has a damaged contract \(shape: unknown\)"),
+        ({"shape": 1}, r"has a damaged contract \(shape: unknown, or of a later edgeres\)"),
         ({"resize": 100}, "--resize 100 is smaller than the 224-pixel crop"),
     ],
 )

@@ -223,6 +223,52 @@ def test_a_speed_on_an_unstable_machine_is_marked(strict: bool) -> None:
     ) * (not strict)
 
 
+DISTURBED = Stability(
+    samples=(),
+    findings=(
+        StabilityFinding(
+            name="other_load", severity=Severity.UNSTABLE, sentence="Other programs took 80 %."
+        ),
+    ),
+    unavailable=(),
+)
+
+
+@pytest.mark.parametrize(
+    ("limit", "machine", "outcome", "code"),
+    [
+        (2.0, DISTURBED, "INCONCLUSIVE", 7),
+        (4.0, DISTURBED, "FAIL", 4),
+        (2.0, stability(), "PASS", 0),
+    ],
+)
+def test_a_speed_beside_other_programs_shows_nothing_in_the_engines_favour(
+    limit: float, machine: Stability, outcome: str, code: int
+) -> None:
+    """Without `strict` too; what is too slow all the same is too slow."""
+    config = BenchRequest(min_speedup=limit)
+    latency = latency_of(1.0, 3.0)
+    verdict = verdict_of(accuracy_of(0, 0, 10), config, latency=latency, stability=machine)
+    assert (verdict.outcome, verdict.exit_code) == (outcome, code)
+    (check,) = verdict.checks
+    undecided = outcome == "INCONCLUSIVE"
+    assert check.reason.endswith("; not to be trusted: Other programs took 80 %") is undecided
+    assert len(verdict.warnings) == (outcome == "FAIL")
+
+
+@pytest.mark.parametrize("config", [BenchRequest(max_drop_pp=5.0), BenchRequest(min_speedup=1.0)])
+def test_a_reference_no_better_than_one_answer_decides_nothing(config: BenchRequest) -> None:
+    """Exit code 3; without a limit nothing could have passed."""
+    validity = Validity(constant_top1=0.11)
+    latency = latency_of(1.0, 3.0)
+    accuracy = accuracy_of(0, 0, 1000)
+    verdict = verdict_of(accuracy, config, latency=latency, validity=validity)
+    assert (verdict.outcome, verdict.exit_code) == ("INCONCLUSIVE", 3)
+    (check,) = (one for one in verdict.checks if one.name == "reference_accuracy")
+    assert "and would be on 11.0% with the most frequent label" in check.reason
+    assert verdict_of(accuracy, BenchRequest(), validity=validity).outcome == "MEASURED"
+
+
 def test_a_sound_measurement_alone_is_no_pass() -> None:
     """`strict` limits the machine, a diagnosis the images: neither limits the engine."""
     verdict = verdict_of(

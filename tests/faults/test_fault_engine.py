@@ -108,7 +108,9 @@ def test_layers_fallen_back_to_fp32(digits: Digits, tmp_path: Path) -> None:
     result, verdict = bench(fallen, digits.model, digits.test)
     assert result.exit_code == COVERAGE
     (message,) = reasons(verdict, "int8_coverage")
-    assert message.startswith("2 of 28 convolutions and additions that were lowered to INT8 do not")
+    assert message.startswith(
+        "2 of 28 convolutions and additions that INT8 was requested of do not"
+    )
     assert f"Conv {convolutions[3]} (ran in fp32)" in message
     assert message.endswith("Build the engine again for this machine and version")
 

@@ -213,9 +213,9 @@ def test_a_number_of_classes_that_the_file_leaves_open_is_counted(
     images, labels = arrays(digits.test)
     zeros = save_arrays(tmp_path / "zeros.npz", images[labels == 0], labels[labels == 0])
     single = with_output(digits, tmp_path / "one.onnx", "open_one")
-    passed("build-engine", single, *TO_FP32, engine, *DIGITS)
-    words = ("--reference", single, "--data", zeros, *DIGITS, *QUICK.split())
-    assert "outside the network's 0 classes" in refusal("bench", engine, *words)
+    assert "gives 1 value an image" in refusal("build-engine", single, *TO_FP32, engine, *DIGITS)
+    words = ("--reference", path, "--data", zeros, *DIGITS, *QUICK.split())
+    assert "gives 1 value an image" in refusal("bench", single, *words)
 
 
 def test_the_swap_would_pass_if_probabilities_were_taken_for_logits(
@@ -226,6 +226,44 @@ def test_the_swap_would_pass_if_probabilities_were_taken_for_logits(
     model = with_end(digits, tmp_path / "m.onnx", "Softmax")
     result, verdict = bench(fp32_engine(model), model, swapped, brief=QUICK_ALL)
     assert (result.exit_code, verdict["diagnosis"]) == (0, None)
+
+
+def without_answers(digits: Digits, path: Path, kind: str) -> Path:
+    """Writes the digits' network such that its logits no longer depend on the digit."""
+    loaded = load_onnx(digits.model)
+    graph = loaded.proto.graph
+    last = next(node for node in graph.node if "logits" in node.output)
+    tensor = next(t for t in graph.initializer if t.name == last.input[1])
+    weight = numpy_helper.to_array(tensor)
+    dead = {
+        "a classifier of zeros": weight * 0,
+        "one class for all": np.tile(weight[:1], (10, 1)),
+    }
+    tensor.CopyFrom(numpy_helper.from_array(dead[kind].astype(np.float32), tensor.name))
+    save_model(path, loaded.proto, loaded.artifact)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["a classifier of zeros", "one class for all"])
+def test_a_network_that_recognises_nothing_does_not_pass(
+    kind: str, digits: Digits, tmp_path: Path
+) -> None:
+    """Its engine keeps its accuracy, and that is worth nothing."""
+    model = without_answers(digits, tmp_path / "m.onnx", kind)
+    result, verdict = bench(fp32_engine(model), model, digits.test, "--max-drop", 5)
+    assert (result.exit_code, verdict["outcome"]) == (3, "INCONCLUSIVE")
+    assert "with the most frequent label as the answer" in reasons(verdict, "reference_accuracy")[0]
+
+
+def test_images_of_one_class_show_nothing(digits: Digits, tmp_path: Path) -> None:
+    """An engine that answers 4 to everything would pass."""
+    images, labels = arrays(digits.test)
+    fours = save_arrays(tmp_path / "fours.npz", images[labels == 4], labels[labels == 4])
+    result, verdict = bench(
+        digits.engine, digits.model, fours, "--decide", "point", "--max-drop", 5
+    )
+    assert (result.exit_code, verdict["outcome"]) == (3, "INCONCLUSIVE")
+    assert len(reasons(verdict, "reference_accuracy")) == 1
 
 
 def test_calibration_warns_of_probabilities(digits: Digits, tmp_path: Path) -> None:

@@ -129,8 +129,13 @@ def test_what_fell_back_is_named(by_hand: Path) -> None:
         "(quantized, but without an integer kernel in this place); Add of sum (no "
         "DequantizeLinear before c2)."
     )
-    # Another tool's choice is no request that failed.
-    assert coverage_checks(engine) == ()
+    (check,) = coverage_checks(engine)
+    # Not the addition: what another tool left in float is its choice.
+    assert (check.outcome, check.exit_code, check.value) == ("FAIL", 5, 1)
+    assert check.reason.startswith(
+        "1 of 2 convolutions are quantized, and ONNX Runtime computes them in float (graph after "
+        "ONNX Runtime's fusions): Conv of c2. Quantize their inputs, weights and outputs"
+    )
 
 
 @pytest.mark.parametrize("form", ["default", "unsigned", "qoperator"])
@@ -159,6 +164,8 @@ def test_what_onnx_runtime_quantized(
     assert (integer < total) is (form == "default")
     (note,) = foreign_notes(engine)
     assert f" {integer} of {total} convolutions and additions run in INT8" in note
+    (*failed,) = coverage_checks(engine)
+    assert sum(check.value for check in failed) == kinds["Conv"] - ran["QLinearConv"]
 
 
 def test_bench_and_compare_take_it_beside_ours(qdq: Path, digits: Digits, tmp_path: Path) -> None:

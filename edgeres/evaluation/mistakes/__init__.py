@@ -5,7 +5,7 @@ Knows runners, labelled images and the contract, and no runtime.
 
 from edgeres.evaluation.mistakes.networks import OtherNetwork, diagnose_networks
 from edgeres.evaluation.mistakes.ranges import RangeShift, range_shift
-from edgeres.evaluation.mistakes.search import diagnose, is_suspicious
+from edgeres.evaluation.mistakes.search import constant_top1, diagnose, is_suspicious
 from edgeres.evaluation.mistakes.values import Candidate, Diagnosis, Finding, LabelMapping
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "LabelMapping",
     "OtherNetwork",
     "RangeShift",
+    "constant_top1",
     "diagnose",
     "diagnose_networks",
     "is_suspicious",

@@ -55,6 +55,10 @@ _DISTINCT_P = 0.01
 is compared, so a smaller value than the customary 0.05."""
 
 
+_CHANCE_P = 0.05
+"""p value above which a network may be no better than one answer to every image."""
+
+
 def is_suspicious(predictions: Predictions) -> bool:
     """Returns whether a network is so rarely correct that it may have been fed something else.
 
@@ -63,6 +67,22 @@ def is_suspicious(predictions: Predictions) -> bool:
     """
     top1 = predictions.accuracy.top1
     return top1 < LOW_ACCURACY or float(predictions.confidence.mean()) - top1 > OVERCONFIDENT
+
+
+def constant_top1(predictions: Predictions, labels: NDArray[np.int64]) -> float | None:
+    """Returns how often one answer to every image would be correct, where a network is no better.
+
+    Args:
+        predictions: for N images.
+        labels: (N,).
+
+    Returns:
+        None where the network is significantly more often correct than the most frequent label.
+    """
+    share = float(np.bincount(labels).max()) / len(labels)
+    correct = int(np.equal(predictions.top1, labels).sum())
+    p_value = binomtest(correct, len(labels), share, alternative="greater").pvalue
+    return share if p_value > _CHANCE_P else None
 
 
 def diagnose(
