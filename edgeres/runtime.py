@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeres.batch_independence import IMAGES, check_batch_independence
 from edgeres.core.artifacts import PROBABILITIES, EngineArtifact, is_engine, load_engine
 from edgeres.core.contract import Color, Contract, OutputType
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
@@ -26,7 +27,7 @@ from edgeres.images import Frame, frame_pixels, normalise, prepare, states_color
 from edgeres.names import nearest
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.base import target_of
-from edgeres.targets.loading import load_any_engine
+from edgeres.targets.loading import batch_tolerance, load_any_engine
 from edgeres.targets.runner import AnyBatch, BatchLimited, Runner
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Classifier:
         if limits is None and isinstance(runner, BatchLimited):
             limits = runner.batch_limits
         self._any_batch = AnyBatch(runner, limits)
+        self._batch_tolerance = batch_tolerance(manifest)
         # A fixed batch is filled as far as there are images.
         self._step = BATCH if limits is None else max(BATCH, limits[0])
         # Pillow and numpy release the interpreter lock.
@@ -185,9 +187,19 @@ class Classifier:
 
         Raises:
             MismatchError: the images' shape is not one that the engine takes.
-            RunnerError: inference failed, an output is NaN, or the engine was closed.
+            RunnerError: inference failed, an output is NaN, the engine was closed, or is another
+                tool's and mixes the images of a batch.
         """
         self._check_open()
+        if self._batch_tolerance is not None and len(images) > 1:
+            # At the first list, on its own images: a single frame has none to mix with.
+            check_batch_independence(
+                self._any_batch.infer,
+                images[:IMAGES],
+                name=self.name,
+                tolerance=self._batch_tolerance,
+            )
+            self._batch_tolerance = None
         starts = range(0, len(images), self._step)
         outputs = np.concatenate(
             [self._any_batch.infer(images[start : start + self._step]) for start in starts]

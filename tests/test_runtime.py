@@ -27,6 +27,7 @@ from edgeres.evaluation.evaluate import evaluate
 from edgeres.images import batches, load_dataset
 from edgeres.runtime import Classifier
 from edgeres.targets.base import engine_runner
+from edgeres.targets.loading import load_any_engine
 from edgeres.testing import FakeRunner
 
 CONSTANT = """
@@ -200,6 +201,50 @@ def test_a_list_of_any_length_fits_any_batch(batch: str, count: int, tmp_path: P
     with edgeres.load(path, preprocessing=OPTIONS) as model:
         found = [one[0].index for one in model.predict(frames, color="rgb", top=1)]
     assert found == [index % 3 for index in range(count)]
+
+
+MIXING = {
+    "every image is multiplied by the sum of all": (
+        'sum = Einsum<equation = "nc,mc->mc">(raw, raw) outputs = Add(raw, sum)'
+    ),
+    "the images before are added": "axis = Constant<value_int = 0>() outputs = CumSum(raw, axis)",
+    "the mean of a transposed batch": (
+        "turned = Transpose<perm = [1, 0]>(raw) m = ReduceMean<axes = [1], keepdims = 0>(turned) "
+        "outputs = Sub(raw, m)"
+    ),
+}
+"""Networks of other tools whose graph does not show it to the checks of a file."""
+
+
+@pytest.mark.parametrize("kind", MIXING)
+def test_another_tools_engine_that_mixes_a_batch_is_refused(kind: str, tmp_path: Path) -> None:
+    """At each list, on the user's own images; a single frame has none to mix with."""
+    path = tmp_path / "net.onnx"
+    text = CONSTANT.format(batch="N", last="raw", tail=MIXING[kind])
+    onnx.save(parser.parse_model(text), path)
+    with edgeres.load(path, preprocessing=OPTIONS) as model:
+        assert len(model.predict(colours()[1], color="rgb", top=1)) == 1
+        for _ in range(2):
+            with pytest.raises(RunnerError, match=r"net\.onnx on .*batch"):
+                model.predict(colours(), color="rgb")
+
+
+def test_what_does_not_mix_is_checked_once(digits: Digits, tmp_path: Path) -> None:
+    """And never where edgeres built the engine, since its model was checked."""
+    foreign = load_any_engine(write_net(tmp_path / "net.onnx"), options=OPTIONS)
+    own = load_engine(digits.engine)
+    for engine, expected in ((foreign, [3, 3, 1, 1, 3, 3]), (own, [3, 3])):
+        counts: list[int] = []
+
+        def logits(images: NDArray[np.float32], counts: list[int] = counts) -> NDArray[np.float32]:
+            counts.append(len(images))
+            means: NDArray[np.float32] = images.mean(axis=(2, 3))
+            return means
+
+        with Classifier(engine, FakeRunner(logits=logits)) as model:
+            for _ in range(2):
+                model.predict(colours(), color="rgb")
+        assert counts == expected
 
 
 def test_any_number_of_threads_may_call_it(digits: Digits, pixels: NDArray[np.uint8]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from edgeres.batch_independence import QUANTIZED_TOLERANCE
 from edgeres.core.artifacts import (
     FOREIGN,
     TRUSTED,
@@ -71,6 +72,14 @@ def load_any_engine(
             "the preprocessing options out, or build the engine from a model with another one."
         )
     return engine
+
+
+def batch_tolerance(manifest: Manifest) -> float | None:
+    """Returns how far an image's logits in a batch may be from those alone.
+
+    A fraction of their spread, for `check_batch_independence`. None for an engine that edgeres built: its model was checked.
+    """
+    return QUANTIZED_TOLERANCE if {FOREIGN, TRUSTED}.intersection(manifest.flags) else None
 
 
 def _onnx_engine(

@@ -9,9 +9,7 @@ from datetime import datetime
 
 from edgeres.batch_independence import QUANTIZED_TOLERANCE, TOLERANCE
 from edgeres.core.artifacts import (
-    FOREIGN,
     PROBABILITIES,
-    TRUSTED,
     EngineArtifact,
     LayerPrecision,
     contract_of,
@@ -36,7 +34,7 @@ from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx
 from edgeres.quantization.lowering import check_table
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import Target, simulated_target, target_of, targets
-from edgeres.targets.loading import load_any_engine
+from edgeres.targets.loading import batch_tolerance, load_any_engine
 from edgeres.targets.runner import Runner
 from edgeres.targets.session_runner import model_runner, network_runner
 from edgeres.workflows.calibrate import warn_of_activation
@@ -346,7 +344,5 @@ def _evaluated(engine: EngineArtifact, config: BenchRequest) -> EvaluatedEngine:
         checks=coverage_checks(engine),
         notes=foreign_notes(engine),
         batch=manifest.batch_limits,
-        batch_tolerance=(
-            QUANTIZED_TOLERANCE if {FOREIGN, TRUSTED}.intersection(manifest.flags) else None
-        ),
+        batch_tolerance=batch_tolerance(manifest),
     )
