@@ -16,6 +16,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from edgeres.errors import ArtifactError, ConfigError
@@ -24,6 +25,9 @@ _LOG = logging.getLogger("edgeres.files")
 
 _LONGEST_NAME = 200
 """Bytes of a name that stands in the name of its temporary file as it is."""
+
+_TAIL_BLOCK = 1 << 16
+"""Bytes that are read at once in search of a file's last line break."""
 
 LABELS_FILE = "labels.csv"
 """Labels of the images in a folder."""
@@ -87,6 +91,48 @@ def write_report(path: Path, text: str) -> None:
             stream.write(content)
     except OSError as error:
         raise ArtifactError(_write_error(path, error)) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file, whole or not at all; a file that is missing is made.
+
+    One process at a time adds. What one that was killed left of its line is removed, with a log.
+
+    Raises:
+        ArtifactError: the line cannot be written.
+    """
+    content = line.encode("utf-8", errors="backslashreplace") + b"\n"
+    try:
+        descriptor = os.open(_destination(path), os.O_RDWR | os.O_CREAT, 0o666)
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            before = _whole_lines(file)
+            if before < file.seek(0, os.SEEK_END):
+                _LOG.warning("%s ended in part of a line, which was removed.", path)
+                file.truncate(before)
+            try:
+                file.seek(before)
+                # A disk that fills up takes a part of it.
+                while content:
+                    content = content[file.write(content) :]
+                os.fsync(descriptor)
+            except BaseException:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise ArtifactError(_write_error(path, error)) from error
+
+
+def _whole_lines(file: FileIO) -> int:
+    """Returns the length of the part of a file that ends with its last line break."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _TAIL_BLOCK)
+        file.seek(start)
+        if (at := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + at + 1
+        end = start
+    return 0
 
 
 def check_outputs(

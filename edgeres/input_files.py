@@ -39,6 +39,8 @@ MODEL = InputKind(name="an ONNX file", most_bytes=2 * _GIB - 1)
 ENGINE = InputKind(name="an engine", most_bytes=8 * _GIB)
 JSON = InputKind(name="a JSON file", most_bytes=_GIB)
 """A verdict on a million images has about 300 MiB."""
+HISTORY = InputKind(name="a history", most_bytes=4 * _GIB)
+"""Verdicts of 100 KiB and more, one a line."""
 CALIBRATION_CACHE = InputKind(name="a calibration cache", most_bytes=16 << 20)
 CLASS_NAMES = InputKind(name="a file of class names", most_bytes=16 << 20)
 LABELS = InputKind(name="a file of labels", most_bytes=_GIB, error=DataError)

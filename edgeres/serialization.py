@@ -203,6 +203,11 @@ def json_text(value: Any) -> str:
     return json.dumps(to_json(value), indent=1, allow_nan=False) + "\n"
 
 
+def json_line(value: Any) -> str:
+    """Returns a dataclass or a mapping as JSON on one line, without its end."""
+    return json.dumps(to_json(value), separators=(",", ":"), allow_nan=False)
+
+
 def save_json(path: Path, value: Any) -> None:
     """Writes one JSON object atomically.
 
@@ -245,23 +250,43 @@ def load_json(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         ArtifactError: unreadable, not JSON, another kind of file or another schema version.
     """
-    content = read_bytes(path, JSON)
+    return _checked_kind(read_bytes(path, JSON), kind, source=str(path))
+
+
+def _checked_kind(content: bytes, kind: str, *, source: str) -> dict[str, Any]:
     try:
         # Windows' editors put a byte order mark before the text.
         raw = parse_json(content.decode("utf-8-sig"))
     except ValueError as error:
-        raise ArtifactError(f"{path} is not JSON ({error}); expected an {kind} file.") from error
+        raise ArtifactError(f"{source} is not JSON ({error}); expected an {kind} file.") from error
     if not isinstance(raw, dict) or raw.get("kind") != kind:
         actual = raw.get("kind") if isinstance(raw, dict) else type(raw).__name__
         raise ArtifactError(
-            f"{path} is no {kind} file: its kind is {actual!r:.60}. Check the path."
+            f"{source} is no {kind} file: its kind is {actual!r:.60}. Check the path."
         )
     if raw.get("schema_version") != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path} has schema version {raw.get('schema_version')!r:.60}, this edgeres reads "
+            f"{source} has schema version {raw.get('schema_version')!r:.60}, this edgeres reads "
             f"{SCHEMA_VERSION}. Make the file again with this version."
         )
     return raw
+
+
+def read_document(content: bytes, cls: type[D], *, source: str, remedy: str) -> D:
+    """Reads some of the keys of one of a file's JSON objects; see `from_json`.
+
+    Args:
+        content: the object's text.
+        cls: of the keys that are read.
+        source: what a message calls it, such as `runs.jsonl, line 3`.
+        remedy: a sentence on what to do where it is damaged.
+
+    Raises:
+        ArtifactError: it is no JSON, another kind of object or version, or damaged.
+    """
+    raw = _checked_kind(content, cls.kind, source=source)
+    damage = f"is a damaged {cls.kind}"
+    return from_json(raw, cls, source=source, remedy=remedy, damage=damage, partial=True)
 
 
 def load_document(path: Path, cls: type[D], *, remedy: str, partial: bool = False) -> D:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 from edgeres.errors import ArtifactError
-from edgeres.files import atomic_write, check_outputs, write_report
+from edgeres.files import append_line, atomic_write, check_outputs, write_report
 from edgeres.serialization import save_json
 
 
@@ -418,3 +420,47 @@ def test_without_the_lock_a_living_run_would_lose_its_file(
 
     with pytest.raises(ArtifactError, match="x was not written: No such file or directory"):
         write()
+
+
+def _append(path: Path, name: int) -> None:
+    for number in range(20):
+        append_line(path, f"{name}.{number}." + "x" * 5000)
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path: Path) -> None:
+    """Each added once and in one piece, the file made by whoever is first."""
+    path = tmp_path / "runs.jsonl"
+    workers = [
+        multiprocessing.get_context("fork").Process(target=_append, args=(path, n))
+        for n in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    lines = path.read_text().splitlines()
+    assert sorted(lines) == sorted(f"{n}.{i}." + "x" * 5000 for n in range(3) for i in range(20))
+
+
+def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up in its middle; and the half of a killed one is removed by the next."""
+    path = tmp_path / "runs.jsonl"
+    append_line(path, "first")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ArtifactError, match="no space left"):
+            append_line(path, "second")
+    assert path.read_text() == "first\n"
+    path.write_text("first\nhalf of" + "x" * 200_000)
+    append_line(path, "second")
+    assert path.read_text() == "first\nsecond\n"
+    with pytest.raises(ArtifactError, match=r"the folder .* does not exist"):
+        append_line(tmp_path / "no" / "runs.jsonl", "line")
+    with pytest.raises(ArtifactError, match="device or pipe"):
+        append_line(Path(os.devnull), "line")

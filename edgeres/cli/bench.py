@@ -206,8 +206,15 @@ def _spread(params: Mapping[str, Any]) -> Spread:
     "--baseline",
     type=PATH,
     metavar="OLD.json",
-    help="JSON of an earlier engine on these images, by --json; this one must not be worse. "
+    help="JSON of an earlier engine on these images, by --json, or a file of --history, of which "
+    "the last matching run is taken; this one must not be worse. "
     "INCONCLUSIVE, exit code 7, if other load or throttling disturbed either latency.",
+)
+@click.option(
+    "--history",
+    type=PATH,
+    metavar="FILE",
+    help="Add this run to a file of JSON lines, for compare --history.",
 )
 @click.option(
     "--trust",
@@ -255,6 +262,7 @@ def bench(
     config: BenchRequest,
     loadgen: LoadGenRequest | None,
     baseline: Path | None,
+    history: Path | None,
     trust: bool,
     prepared_as: Destination | None,
     dump: Path | None,
@@ -300,6 +308,7 @@ def bench(
         simulate=simulate,
         float_layers=float_layers,
         baseline=baseline,
+        history=history,
         prepared_as=prepared_as,
         dump=dump,
         image=image,

@@ -11,21 +11,35 @@ from edgeres.cli.output import show, show_json
 
 
 @click.command()
-@click.argument("verdicts", type=PATH, nargs=-1, required=True)
+@click.argument("verdicts", type=PATH, nargs=-1)
+@click.option("--history", type=PATH, metavar="FILE", help="Show the runs of bench --history.")
 @common_options
-def compare(verdicts: tuple[Path, ...], as_json: bool) -> None:
+def compare(verdicts: tuple[Path, ...], history: Path | None, as_json: bool) -> None:
     """Set engines side by side, from the JSON of bench --json: accuracy against latency.
 
     An engine is on the front unless another of its batch dominates it: as accurate and as fast, and
     better in one of both. Accuracy is compared with that of the first, image by image, where the images are the same.
 
+    With --history the course of accuracy and latency over time, each model, target, machine and
+    batch by itself; a change is named only where a test with 5 % false alarms finds one.
+
     \b
     Example:
       edgeres compare fp16.json int8.json
+      edgeres compare --history runs.jsonl
     """
-    from edgeres.report import render_ranking
-    from edgeres.workflows import rank_runs  # scipy
+    from edgeres.report import render_history, render_ranking
+    from edgeres.workflows import follow_runs, rank_runs  # scipy
 
+    if bool(verdicts) is (history is not None):
+        raise click.UsageError("Pass VERDICTS..., or --history FILE and none.")
+    if history is not None:
+        courses = follow_runs(history)
+        if as_json:
+            show_json(courses)
+        else:
+            show(render_history(courses))
+        return
     ranking = rank_runs(verdicts)
     if as_json:
         show_json(ranking)

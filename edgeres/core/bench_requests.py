@@ -193,7 +193,10 @@ class BenchInputs:
     loadgen_logs: Path | None = None
     """Folder for the logs of MLPerf's LoadGen; None: they are not kept."""
     baseline: Path | None = None
-    """JSON of an earlier run on the same images, which this one must not be worse than."""
+    """JSON of an earlier run on the same images, which this one must not be worse than; of a
+    history the last matching run is taken."""
+    history: Path | None = None
+    """File of JSON lines that the run is added to; None: none."""
     outcomes: tuple[Path, ...] = ()
     """Outcomes of parts of the images, evaluated before; empty: all are evaluated here."""
     reports: ReportFiles = NO_REPORTS

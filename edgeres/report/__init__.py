@@ -14,6 +14,7 @@ from edgeres.report.explanation import (
     render_side_by_side,
 )
 from edgeres.report.gradients import gradient_plot, render_gradients
+from edgeres.report.history import render_history
 from edgeres.report.html import Picture, check_html, render_html, shown_flips
 from edgeres.report.inspection import render_artifact
 from edgeres.report.junit import render_junit
@@ -46,6 +47,7 @@ __all__ = [
     "render_estimate",
     "render_example",
     "render_gradients",
+    "render_history",
     "render_html",
     "render_ilsvrc",
     "render_junit",

@@ -1,5 +1,6 @@
 """What chance can do to a figure: intervals, tests and counts. Knows numbers and nothing else."""
 
+from edgeres.statistics.changes import FALSE_ALARMS, FEWEST_RUNS, LevelChange, level_changes
 from edgeres.statistics.confidence import expected_calibration_error
 from edgeres.statistics.paired import (
     GATE_CONFIDENCE,
@@ -22,10 +23,13 @@ from edgeres.statistics.timing import (
 )
 
 __all__ = [
+    "FALSE_ALARMS",
     "FEWEST_BLOCKS",
+    "FEWEST_RUNS",
     "GATE_CONFIDENCE",
     "Z95",
     "BlockBootstrap",
+    "LevelChange",
     "class_q_values",
     "draw_blocks",
     "drop_bound",
@@ -33,6 +37,7 @@ __all__ = [
     "expected_calibration_error",
     "images_needed",
     "interval95",
+    "level_changes",
     "mcnemar_p",
     "outer_fence",
     "percentiles",

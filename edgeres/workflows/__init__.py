@@ -7,7 +7,7 @@ and `gradients` are apart because they alone need torch.
 from edgeres.workflows.bench import bench_engine
 from edgeres.workflows.build import BuildInputs, SelectionData, build_from_model
 from edgeres.workflows.calibrate import calibrate_model, load_normalized
-from edgeres.workflows.compare import rank_runs
+from edgeres.workflows.compare import follow_runs, rank_runs
 from edgeres.workflows.demo import DemoResult, run_demo
 from edgeres.workflows.deploy import deploy_engine
 from edgeres.workflows.inspect import inspect_artifact
@@ -28,6 +28,7 @@ __all__ = [
     "deploy_engine",
     "emit_trt_cache",
     "export_stage",
+    "follow_runs",
     "gradient_stage",
     "import_trt_cache",
     "inspect_artifact",

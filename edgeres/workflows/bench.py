@@ -13,12 +13,15 @@ from edgeres.batch_independence import IMAGES, check_batch_independence
 from edgeres.core.bench_requests import BenchInputs, BenchRequest
 from edgeres.core.verdict import (
     Environment,
+    PastRun,
+    RunGroup,
     Verdict,
-    load_run,
+    load_baselines,
 )
 from edgeres.evaluation.compare import paired_accuracy
 from edgeres.evaluation.evaluate import Outcomes, evaluate_pair, take_outcomes
 from edgeres.evaluation.fed_tensor import compare_fed_tensor
+from edgeres.evaluation.history import last_matching
 from edgeres.evaluation.regression import check_same_images
 from edgeres.evaluation.saved_outcomes import join_outcomes
 from edgeres.evaluation.verdict import build_verdict
@@ -72,7 +75,7 @@ def bench_engine(
     # In UTC, so that runs of machines in several time zones can be put in order.
     started = datetime.now(timezone.utc)
     # Read before anything is run, so that a damaged baseline costs no minutes.
-    baseline = None if inputs.baseline is None else load_run(inputs.baseline)
+    baselines = () if inputs.baseline is None else load_baselines(inputs.baseline)
     pair = load_pair(inputs, config)
     as_stored = load_dataset(inputs.data)
     labelled = order_classes(as_stored, pair.engine.classes)
@@ -87,17 +90,17 @@ def bench_engine(
     check_labels(labelled, pair.engine.num_classes, pair.engine.classes)
     dataset = select(labelled, config.samples, config.seed)
     batch_size, latency_batch = pair.batches(config)
+    machine = describe_machine()
     with pair.reference.runner as reference, pair.engine.runner as engine:
         _check_batches(pair, dataset)
         outcomes = _evaluate(inputs, pair, dataset, batch_size, notes, progress)
         # Before minutes of timing: a baseline on other images ends the run here.
-        if baseline is not None:
-            check_same_images(outcomes.fingerprint, baseline)
+        group = pair.group(config, outcomes.fingerprint, machine)
+        baseline = _baseline(baselines, group, inputs)
         measured = measure(pair, dataset, config, latency_batch, progress)
         rows = profile(pair, dataset, config, latency_batch, progress)
         loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs, progress)
         validity = check_validity(pair, labelled, outcomes, config, tuple(notes), progress)
-    machine = describe_machine()
     verdict = build_verdict(
         config,
         accuracy=paired_accuracy(outcomes, dataset.image_name),
@@ -120,6 +123,15 @@ def bench_engine(
     verdict = replace(verdict, profile=rows, estimate=estimate)
     write_reports(verdict, inputs, dataset, pair.engine.sensitivity)
     return verdict
+
+
+def _baseline(runs: Sequence[PastRun], group: RunGroup, inputs: BenchInputs) -> PastRun | None:
+    """Returns the run of a verdict, or the last one of a history that this run compares with."""
+    if not runs:
+        return None
+    run = runs[0] if len(runs) == 1 else last_matching(runs, group, str(inputs.baseline))
+    check_same_images(group.images, run)
+    return run
 
 
 def _evaluate(

@@ -22,13 +22,22 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
 from edgeres.core.tuning import Sensitivity
-from edgeres.core.verdict import Check, DataRecord, Emulation, FileRecord, Provenance
+from edgeres.core.verdict import (
+    Check,
+    DataRecord,
+    Emulation,
+    FileRecord,
+    Provenance,
+    RunGroup,
+    processors_of,
+)
 from edgeres.deploy.deepstream import approximated
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks, foreign_notes
 from edgeres.evaluation.evaluate import Outcomes
 from edgeres.evaluation.throughput import with_streams
 from edgeres.graph_checks import low_precision
+from edgeres.machine import Machine
 from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32, load_onnx
 from edgeres.quantization.lowering import check_table
@@ -124,6 +133,27 @@ class BenchPair:
         return (
             largest if config.batch_size is None else config.batch_size,
             smallest if config.latency_batch is None else config.latency_batch,
+        )
+
+    def group(self, config: BenchRequest, images: str, machine: Machine) -> RunGroup:
+        """Returns what an earlier run must share to be compared over time.
+
+        Args:
+            config: batch and timing.
+            images: fingerprint of those that are evaluated.
+            machine: this one.
+        """
+        engine = self.engine
+        return RunGroup(
+            model_sha256=engine.model_sha256,
+            reference_sha256=self.reference.sha256,
+            target=engine.target.name,
+            precision=None if engine.precision is None else engine.precision.value,
+            machine=processors_of(machine.cpu, machine.gpus),
+            images=images,
+            batch=self.batches(config)[1] if engine.is_timed else None,
+            timing=str(config.timing) if engine.is_timed else None,
+            emulated=None if engine.emulated is None else str(engine.emulated.destination),
         )
 
     def provenance(

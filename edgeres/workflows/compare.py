@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeres.core.verdict import Ranking, load_run
+from edgeres.core.verdict import History, Ranking, load_history, load_run
+from edgeres.evaluation.history import history_of
 from edgeres.evaluation.regression import rank
 
 
@@ -20,3 +21,12 @@ def rank_runs(paths: Sequence[Path]) -> Ranking:
         ConfigError: fewer than two, or two of one name.
     """
     return rank([load_run(path) for path in paths])
+
+
+def follow_runs(path: Path) -> History:
+    """Returns the course of accuracy and latency over the runs that `bench --history` wrote.
+
+    Raises:
+        ArtifactError: the file is unreadable, or a line is no verdict.
+    """
+    return history_of(load_history(path))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from edgeres.core.artifacts import manifest_path
 from edgeres.core.bench_requests import BenchInputs
 from edgeres.core.tuning import Sensitivity
-from edgeres.core.verdict import Verdict
-from edgeres.files import check_outputs, write_report
+from edgeres.core.verdict import Verdict, load_history
+from edgeres.files import append_line, check_outputs, write_report
 from edgeres.images import Dataset, thumbnail
+from edgeres.input_files import HISTORY, is_file
 from edgeres.report import (
     Picture,
     check_html,
@@ -16,6 +17,7 @@ from edgeres.report import (
     render_markdown,
     shown_flips,
 )
+from edgeres.serialization import json_line
 
 
 def check_reports(inputs: BenchInputs) -> None:
@@ -29,7 +31,13 @@ def check_reports(inputs: BenchInputs) -> None:
     read = [inputs.engine, inputs.reference, inputs.data]
     read += [manifest_path(engine) for engine in (inputs.engine, inputs.reference)]
     read += [path for path in (inputs.baseline, inputs.dump, inputs.image) if path is not None]
-    check_outputs([], read, reports=inputs.reports.wanted)
+    added = [] if inputs.history is None else [inputs.history]
+    if is_read := inputs.history is not None and is_file(inputs.history, HISTORY):
+        read += added
+    check_outputs([] if is_read else added, read, reports=inputs.reports.wanted)
+    if inputs.history is not None and is_read:
+        # Before anything is measured: a line of something else is no history to add to.
+        load_history(inputs.history)
     if inputs.reports.html is not None:
         check_html()
 
@@ -67,3 +75,5 @@ def write_reports(
         write_report(files.markdown, render_markdown(verdict))
     if files.junit is not None:
         write_report(files.junit, render_junit(verdict))
+    if inputs.history is not None:
+        append_line(inputs.history, json_line(verdict))

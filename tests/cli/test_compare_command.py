@@ -140,3 +140,56 @@ def other_name(verdict: Path) -> Path:
     raw["throughput"] |= {"measured": None, "streams": None}
     path.write_text(json.dumps(raw))
     return path
+
+
+def test_a_history_grows_by_whole_lines(digits: Digits, old: Path, tmp_path: Path) -> None:
+    """Made by the first run, kept by the next, and the baseline of the third."""
+    path, line = tmp_path / "runs.jsonl", digits.words(LINE)
+    for _ in range(2):
+        passed(*line, "--history", path)
+    first, second = map(json.loads, path.read_text().splitlines())
+    assert first["kind"] == second["kind"] == "edgeres-verdict"
+    more = ("--history", path, "--baseline", path, "--max-slowdown", 1000)
+    told = json.loads(run(*line, *more).stdout)
+    assert told["baseline"]["baseline"] == "runs:2"
+    assert len(path.read_text().splitlines()) == 3
+    # A verdict of its own file is a baseline as before, and one that was killed left half a line.
+    path.write_text(path.read_text() + '{"kind": "edgeres-verd')
+    said = passed("compare", "--history", path)
+    assert "3 runs; changes are looked for from 10 on" in said
+    (course,) = json.loads(passed("compare", "--history", path, "--json"))["courses"]
+    assert [row["name"] for row in course["runs"]] == ["runs:1", "runs:2", "runs:3"]
+    assert course["runs"][0]["engine_sha256"] == first["provenance"]["engine"]["sha256"]
+    passed(*line, "--history", path)
+    assert [json.loads(row)["kind"] for row in path.read_text().splitlines()] == [
+        "edgeres-verdict"
+    ] * 4
+    # Other images than any run's.
+    fewer = ["90" if word == "100" else word for word in line]
+    assert "None of the 4 runs" in refusal(*fewer, "--baseline", path, code=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}\n", "line 1 is no edgeres-verdict"),
+        ("not JSON\n", "line 1 is not JSON"),
+        ('{"kind": "edgeres-verdict", "schema_version": 0}\n', "line 1 has schema version 0"),
+        ('{"kind": "edgeres-verdict", "schema_version": 1}\n', "line 1 is a damaged"),
+    ],
+)
+def test_a_file_of_something_else_is_no_history(
+    text: str, said: str, digits: Digits, tmp_path: Path
+) -> None:
+    """Refused with the line's number before anything is measured, and left as it is."""
+    path = tmp_path / "runs.jsonl"
+    path.write_text(text)
+    assert said in refusal(*digits.words(LINE), "--history", path)
+    assert said in refusal("compare", "--history", path)
+    assert path.read_text() == text
+
+
+def test_verdicts_or_a_history(old: Path) -> None:
+    """Both, and neither, are usage errors."""
+    for words in ((old, "--history", old), ()):
+        assert "Pass VERDICTS..., or --history FILE" in run("compare", *words).output

@@ -29,7 +29,7 @@ LINES = (
     "build-engine {model} --calib-data {calib_data} --target tensorrt -o {output} "
     "--timing-cache {timing_cache}",
     "bench {engine} --reference {reference} --data {data} --baseline {baseline} --dump {dump} --image {image} --report {html} "
-    "--markdown {markdown} --junit {junit}",
+    "--markdown {markdown} --junit {junit} --history {history}",
     "predict {engine} {images} --reference {reference} --csv {csv}",
     "deploy {engine} --to python --image {image} --verdict {verdict} --reference {reference}",
     "sweep {model} --data {data} --calibration {calibration} -o out",
@@ -37,6 +37,7 @@ LINES = (
     "--judge-data {judge_data} -o out",
     "calibrate {model} --import-trt-cache {import_trt_cache} -o {output}",
     "compare {verdicts}",
+    "compare --history {history}",
     "inspect {path}",
     "explain resnet18 --svg {svg}",
 )

@@ -11,6 +11,7 @@ from edgeres.core.verdict.accuracy import (
     LogitError,
     PairedAccuracy,
 )
+from edgeres.core.verdict.history import Course, CourseChange, CourseRun, History, Series
 from edgeres.core.verdict.latency import (
     Drift,
     Interval,
@@ -35,7 +36,7 @@ from edgeres.core.verdict.outcome import (
     Outcome,
     conclude,
 )
-from edgeres.core.verdict.past import PastRun, processors_of
+from edgeres.core.verdict.past import PastRun, RunGroup, processors_of
 from edgeres.core.verdict.profile import KernelTime, ProfileRow
 from edgeres.core.verdict.provenance import (
     DataRecord,
@@ -51,7 +52,7 @@ from edgeres.core.verdict.regression import (
     Regression,
     Standing,
 )
-from edgeres.core.verdict.saved import load_run, load_verdict
+from edgeres.core.verdict.saved import load_baselines, load_history, load_run, load_verdict
 from edgeres.core.verdict.verdict import Energies, Verdict
 
 __all__ = [
@@ -68,6 +69,9 @@ __all__ = [
     "ClassDifference",
     "Conclusion",
     "Confidence",
+    "Course",
+    "CourseChange",
+    "CourseRun",
     "DataRecord",
     "Drift",
     "Emulation",
@@ -76,6 +80,7 @@ __all__ = [
     "FileRecord",
     "Flip",
     "FlipKind",
+    "History",
     "ImageRecord",
     "Interval",
     "KernelTime",
@@ -94,11 +99,15 @@ __all__ = [
     "Provenance",
     "Ranking",
     "Regression",
+    "RunGroup",
+    "Series",
     "Standing",
     "TailCount",
     "Throughput",
     "Verdict",
     "conclude",
+    "load_baselines",
+    "load_history",
     "load_run",
     "load_verdict",
     "processors_of",

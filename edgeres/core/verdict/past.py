@@ -17,6 +17,25 @@ from edgeres.core.verdict.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunGroup:
+    """What runs share whose figures make one course over time."""
+
+    model_sha256: str | None
+    reference_sha256: str
+    target: str
+    precision: str | None
+    machine: str
+    images: str
+    """Fingerprint of those that accuracy was evaluated on."""
+    batch: int | None
+    """Of the latency; None where the engine was only simulated."""
+    timing: str | None
+    """What a sample of latency covers."""
+    emulated: str | None
+    """Whose preprocessing was emulated for the engine; None for the contract's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PastRun:
     """Results of an earlier run of bench."""
 
@@ -43,6 +62,13 @@ class PastRun:
     """What other load or throttling took from its measurement, in sentences."""
     joules_per_image: float | None
     """None where there was no meter."""
+    started: str = ""
+    """When the measurement began, ISO 8601 in UTC."""
+    engine_sha256: str = ""
+    model_sha256: str | None = None
+    """None where it is not recorded."""
+    emulated: str | None = None
+    """Whose preprocessing was emulated for the engine; None for the contract's own."""
     measured_throughput: MeasuredThroughput | None = None
     """With several inferences under way; None where it was not requested."""
 
@@ -50,6 +76,23 @@ class PastRun:
     def throughput(self) -> Throughput | None:
         """Images a second, measured or else derived from the latency; None without either."""
         return throughput_of(self.latency, self.measured_throughput)
+
+    @property
+    def group(self) -> RunGroup:
+        """What another run must share to be compared with it over time."""
+        latency = self.latency
+        return RunGroup(
+            model_sha256=self.model_sha256,
+            reference_sha256=self.reference_sha256,
+            target=self.target,
+            precision=self.precision,
+            machine=self.machine,
+            images=self.images.fingerprint,
+            batch=None if latency is None else latency.batch_size,
+            # The rest of the mode names engine and reference.
+            timing=None if latency is None else latency.mode.partition(",")[0],
+            emulated=self.emulated,
+        )
 
 
 def processors_of(cpu: str | None, gpus: Iterable[str]) -> str:

@@ -15,8 +15,9 @@ from edgeres.core.verdict.outcome import Outcome
 from edgeres.core.verdict.past import PastRun, processors_of
 from edgeres.core.verdict.provenance import Provenance
 from edgeres.core.verdict.verdict import Energies, Verdict
+from edgeres.input_files import HISTORY, read_bytes
 from edgeres.machine import StabilityFinding, disturbing
-from edgeres.serialization import SCHEMA_VERSION, load_document
+from edgeres.serialization import SCHEMA_VERSION, load_document, read_document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +98,42 @@ def load_run(path: Path) -> PastRun:
     Raises:
         ArtifactError: the file is unreadable, or no verdict of this version.
     """
-    verdict = load_verdict(path)
+    return _past_run(load_verdict(path), path.stem)
+
+
+def load_history(path: Path) -> tuple[PastRun, ...]:
+    """Reads the runs that `bench --history` wrote, in order; each is named by file and line.
+
+    What a run that was killed left behind the last line is passed over.
+
+    Raises:
+        ArtifactError: the file is unreadable, or a line is no verdict of this version.
+    """
+    lines = read_bytes(path, HISTORY).split(b"\n")[:-1]
+    remedy = f"Remove that line, or pass another file than {path.name}."
+    runs = []
+    for number, line in enumerate(lines, 1):
+        verdict = read_document(line, SavedVerdict, source=f"{path}, line {number}", remedy=remedy)
+        runs.append(_past_run(verdict, f"{path.stem}:{number}"))
+    return tuple(runs)
+
+
+def load_baselines(path: Path) -> tuple[PastRun, ...]:
+    """Reads the run of a verdict, or all of a history.
+
+    Raises:
+        ArtifactError: the file is unreadable, or holds no verdicts of this version.
+    """
+    # A verdict's own file has its JSON on many lines, so that the first one is only its bracket.
+    first = read_bytes(path, HISTORY).partition(b"\n")[0].strip()
+    return load_history(path) if first.startswith(b"{") and len(first) > 1 else (load_run(path),)
+
+
+def _past_run(verdict: SavedVerdict, name: str) -> PastRun:
     accuracy, provenance, energy = verdict.accuracy, verdict.provenance, verdict.energy
     findings = () if verdict.stability is None else verdict.stability.findings
     return PastRun(
-        name=path.stem,
+        name=name,
         engine=Path(provenance.engine.path).name,
         target=provenance.target,
         precision=provenance.precision,
@@ -117,6 +149,10 @@ def load_run(path: Path) -> PastRun:
         latency=verdict.latency,
         disturbances=tuple(one.sentence for one in disturbing(findings)),
         joules_per_image=None if energy is None else energy.engine.joules_per_image,
+        started=provenance.started,
+        engine_sha256=provenance.engine.sha256,
+        model_sha256=provenance.model_sha256,
+        emulated=None if provenance.emulated is None else str(provenance.emulated.destination),
         measured_throughput=None if verdict.throughput is None else verdict.throughput.measured,
     )
 
