@@ -47,7 +47,19 @@ def bench(
     return bench_engine(request, config)
 
 
-def test_the_reference_is_as_right_as_onnx_runtime_alone(digits: Digits) -> None:
+@pytest.fixture(scope="module")
+def measured(digits: Digits) -> Verdict:
+    """The verdict on the engine, on all test images."""
+    return bench(digits, digits.test)
+
+
+@pytest.fixture(scope="module")
+def simulated(digits: Digits) -> Verdict:
+    """The verdict on the table, on all test images."""
+    return bench(digits, digits.test, simulate=True)
+
+
+def test_the_reference_is_as_right_as_onnx_runtime_alone(digits: Digits, measured: Verdict) -> None:
     """Counted here image by image, without the pipeline."""
     _, test = embedded_digits()
     contract = preset("digits")
@@ -55,12 +67,12 @@ def test_the_reference_is_as_right_as_onnx_runtime_alone(digits: Digits) -> None
     session = onnxruntime.InferenceSession(digits.model, providers=["CPUExecutionProvider"])
     logits = session.run(["logits"], {"input": normalise(ready, contract)})[0]
     expected = int((logits.argmax(axis=1) == test.labels).sum())
-    found = bench(digits, digits.test).accuracy
+    found = measured.accuracy
     assert found.reference.correct == expected
     assert found.reference.samples == found.engine.samples == len(test) == 797
 
 
-def test_images_of_the_calibration_are_found_again(digits: Digits) -> None:
+def test_images_of_the_calibration_are_found_again(digits: Digits, measured: Verdict) -> None:
     """All of the drawn ones are among the training images, and the verdict warns of it."""
     table = load_table(digits.table)
     seen = bench(digits, digits.train)
@@ -69,7 +81,7 @@ def test_images_of_the_calibration_are_found_again(digits: Digits) -> None:
         "engine on them is optimistically biased. Evaluate on images that were not used for "
         "calibration.",
     )
-    assert bench(digits, digits.test).warnings == ()
+    assert measured.warnings == ()
 
 
 def test_they_are_found_in_other_files_too(digits: Digits, tmp_path: Path) -> None:
@@ -198,19 +210,18 @@ def test_few_or_equal_calibration_images_are_logged(
         assert message.startswith(start)
 
 
-def test_a_simulation_has_no_latency(digits: Digits) -> None:
+def test_a_simulation_has_no_latency(digits: Digits, simulated: Verdict) -> None:
     """Accuracy alone, and its name says what was simulated."""
-    found = bench(digits, digits.test, simulate=True)
-    assert found.latency is None
+    assert simulated.latency is None
     method = load_table(digits.table).method
     named = f"TensorRT's placement, {method}, fp16 floats, simulated on onnxruntime-cpu"
-    assert found.environment.engine_name == named
-    assert abs(found.accuracy.drop_pp) < 1
+    assert simulated.environment.engine_name == named
+    assert abs(simulated.accuracy.drop_pp) < 1
 
 
-def test_the_environment_is_in_the_verdict(digits: Digits) -> None:
+def test_the_environment_is_in_the_verdict(measured: Verdict) -> None:
     """Who was judged, against whom, with which versions."""
-    environment = bench(digits, digits.test).environment
+    environment = measured.environment
     assert environment.engine_name == "digits.int8.onnx on onnxruntime-cpu"
     assert environment.reference_name == "digits.onnx on onnxruntime-cpu"
     assert environment.machine.versions["onnxruntime"] == onnxruntime.__version__
@@ -231,10 +242,9 @@ def test_the_draw_is_by_class_and_by_seed(digits: Digits) -> None:
     assert first.reference.samples == 100
 
 
-def test_the_provenance_names_what_took_part(digits: Digits) -> None:
+def test_the_provenance_names_what_took_part(digits: Digits, measured: Verdict) -> None:
     """Files by their hashes, images by their fingerprint, layers by their precision."""
-    found = bench(digits, digits.test)
-    told, manifest = found.provenance, load_engine(digits.engine).manifest
+    told, manifest = measured.provenance, load_engine(digits.engine).manifest
     assert told.engine == FileRecord(path=str(digits.engine), sha256=sha256_of(digits.engine))
     assert told.reference == FileRecord(path=str(digits.model), sha256=sha256_of(digits.model))
     assert (told.model_sha256, told.table_sha256) == (
@@ -243,25 +253,22 @@ def test_the_provenance_names_what_took_part(digits: Digits) -> None:
     )
     assert (told.data.samples, told.data.path) == (797, str(digits.test))
     assert (told.target, told.precision) == ("onnxruntime", "int8")
-    assert found.layers == manifest.layers
-    assert found.classes == manifest.classes
+    assert measured.layers == manifest.layers
+    assert measured.classes == manifest.classes
 
 
-def test_a_flip_names_its_image(digits: Digits) -> None:
+def test_a_flip_names_its_image(digits: Digits, measured: Verdict) -> None:
     """The row of the file, and its label there."""
-    found = bench(digits, digits.test)
     labels = np.load(digits.test)["labels"]
-    for flip in found.accuracy.flips:
+    for flip in measured.accuracy.flips:
         assert flip.name == f"test.npz[{flip.index}]"
         assert flip.label == labels[flip.index]
         assert flip.reference.label != flip.engine.label
-    assert len(found.accuracy.flips) == round(797 * (1 - found.accuracy.agreement))
+    assert len(measured.accuracy.flips) == round(797 * (1 - measured.accuracy.agreement))
 
 
-def test_the_machine_is_watched_and_energy_explained(digits: Digits) -> None:
+def test_the_machine_is_watched_and_energy_explained(measured: Verdict, simulated: Verdict) -> None:
     """A measurement has its stability, a simulation has none; a missing energy has its reason."""
-    measured = bench(digits, digits.test)
-    simulated = bench(digits, digits.test, simulate=True)
     assert measured.stability is not None
     assert measured.energy_reason == "It was not requested (--no-energy)."
     assert simulated.stability is None
