@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeres.core.bench_requests import BenchInputs, BenchRequest
+from edgeres.core.contract import InputType
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
-from edgeres.core.requests import BuildRequest, CalibrationRequest
+from edgeres.core.requests import BuildRequest, CalibrationRequest, Layout
 from edgeres.names import known
 from edgeres.progress import Progress, silent
 
@@ -42,6 +43,8 @@ def export(
     opset: int = 17,
     weights_key: str | None = None,
     uniform_std: bool = False,
+    input: InputType | str = InputType.FLOAT32,
+    layout: Layout | str | None = None,
 ) -> OnnxArtifact:
     """Writes a trained checkpoint as ONNX, with its preprocessing inside. Needs the extra `export`.
 
@@ -59,6 +62,8 @@ def export(
         weights_key: key of the set of weights in the checkpoint, such as `state_dict`; None: the
             averaged one where there is one.
         uniform_std: fold what differs of the channels' deviations into the first convolution.
+        input: `float32`, or `uint8` for a file that takes pixels, with the arithmetic inside.
+        layout: `hwc` or `chw`, of the pixels; None: HWC, as a camera has them.
 
     Raises:
         EdgeresError: the checkpoint cannot be read, trusted or fitted, the file would not compute
@@ -78,6 +83,8 @@ def export(
         opset=opset,
         weights_key=weights_key,
         uniform_std=uniform_std,
+        input=InputType(input),
+        layout=None if layout is None else Layout(layout),
     )
     artifact: OnnxArtifact = stage.export_model(request, output=Path(output))
     return artifact

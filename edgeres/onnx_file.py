@@ -12,8 +12,9 @@ from pathlib import Path
 
 import onnx
 
+from edgeres.byte_input import Reads, takes_bytes, with_byte_input, without_byte_input
 from edgeres.core.artifacts import Fp16Layer, LayerPrecision, OnnxArtifact, TensorSpec
-from edgeres.core.contract import Contract
+from edgeres.core.contract import Contract, InputType
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
@@ -62,6 +63,27 @@ class LoweredNetwork:
     """What mixed precision chose among; None for the others."""
     fp16: tuple[Fp16Layer, ...] = ()
     """Layers whose exponent was moved for FP16, or that lose levels in it."""
+    reads: Reads = Reads.NORMALIZED
+    """What `model` takes, while it is not yet put behind a byte input."""
+    channels_last: bool = False
+    """Whether a plan takes its bytes (H, W, C), as its file does, and the network (C, H, W)."""
+
+    def fed_as(self, *, planar: bool) -> LoweredNetwork:
+        """Returns the network on what its file takes; itself where that is floats.
+
+        Args:
+            planar: take bytes (C, H, W) where the file takes them (H, W, C), for a builder that
+                has a format of its own for these.
+        """
+        contract = self.source.contract
+        if contract is None or contract.input is InputType.FLOAT32 or takes_bytes(self.model):
+            return self
+        last = self.source.input.shape[1:] == contract.fed_shape
+        model = with_byte_input(self.model, contract, self.reads, channels_last=last and not planar)
+        shape = contract.shape if planar else self.source.input.shape[1:]
+        image = replace(self.source.input, shape=(self.source.input.shape[0], *shape))
+        source = replace(self.source, input=image)
+        return replace(self, model=model, source=source, channels_last=last and planar)
 
     @property
     def ranges(self) -> dict[str, float]:
@@ -93,9 +115,24 @@ class LoadedModel:
     content: bytes = field(repr=False)
     """The bytes that are run: the file's, or those of the form that it was brought to."""
     proto: onnx.ModelProto
-    """What they hold, with the names that quantization adds free; no stage changes it."""
+    """The network of normalised values in them, which is all but the arithmetic of a byte input,
+    with the names that quantization adds free; no stage changes it."""
     is_normalized: bool = False
     """Whether it is known to have the form that `export` writes."""
+
+    @property
+    def prepared(self) -> LoadedModel:
+        """The network that takes normalised values, where the file takes bytes; else itself."""
+        contract = self.artifact.contract
+        if contract is None or contract.input is InputType.FLOAT32:
+            return self
+        image = replace(
+            self.artifact.input,
+            shape=(self.artifact.input.shape[0], *contract.shape),
+            dtype=InputType.FLOAT32.value,
+        )
+        artifact = replace(self.artifact, input=image, contract=contract.prepared)
+        return replace(self, artifact=artifact, content=self.proto.SerializeToString())
 
 
 def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:
@@ -138,9 +175,16 @@ def load_onnx(path: Path) -> LoadedModel:
     proto = parse_model(path, serialized)
     sha256 = hashlib.sha256(serialized).hexdigest()
     artifact = _described(path, proto, sha256)
+    on_bytes = artifact.input.dtype == InputType.UINT8.value
+    if on_bytes and artifact.contract is not None:
+        try:
+            proto = without_byte_input(proto, artifact.contract)
+        except ValueError as error:
+            raise ArtifactError(f"{path}: {error}") from error
     check_one_image(path, proto)
     free_added_names(path, proto)
-    return LoadedModel(artifact=artifact, content=serialized, proto=proto)
+    # Nobody else's file takes bytes here, and ours has the form that quantization takes.
+    return LoadedModel(artifact=artifact, content=serialized, proto=proto, is_normalized=on_bytes)
 
 
 def load_fp32(path: Path) -> LoadedModel:
@@ -212,7 +256,7 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
             "from (N, 3, H, W) to (N, classes). Bring the output to two dimensions before the "
             "export, such as with torch.flatten(logits, 1)."
         )
-    if {inputs[0].dtype, outputs[0].dtype} != {"float32"}:
+    if outputs[0].dtype != "float32" or inputs[0].dtype not in {"float32", "uint8"}:
         raise ArtifactError(
             f"{path} maps {inputs[0].dtype} to {outputs[0].dtype}; edgeres takes float32 on both "
             "sides and lowers the precision itself. Export the model in FP32."
@@ -229,6 +273,7 @@ def _described(path: Path, model: onnx.ModelProto, sha256: str) -> OnnxArtifact:
                 ) from error
     remedy = "Export the model again."
     metadata = from_json(raw, Metadata, source=str(path), remedy=remedy, damage=damage)
+    _check_input(path, inputs[0], metadata.contract)
     described = OnnxArtifact(
         path=path,
         sha256=sha256,
@@ -262,6 +307,29 @@ def check_classes(described: OnnxArtifact) -> None:
             f"{path} has damaged edgeres metadata ({len(names)} classes for {logits} logits). "
             "Export the model again."
         )
+
+
+def _check_input(path: Path, image: TensorSpec, contract: Contract | None) -> None:
+    """Refuses a file whose images would be normalized twice, or not at all."""
+    stated = None if contract is None else contract.input.value
+    if image.dtype == "uint8" and stated is None:
+        raise ArtifactError(
+            f"{path} takes uint8 and carries no preprocessing contract, so what it does to pixels "
+            "itself is not known, and they could be normalized twice. Export the network with "
+            "edgeres export --input uint8, or pass the file that takes prepared floats."
+        )
+    if stated not in {None, image.dtype}:
+        raise ArtifactError(
+            f"{path} takes {image.dtype}, and its contract has {stated}: images would be "
+            "normalized twice, or not at all. Export the model again."
+        )
+    if contract is not None and image.dtype == "uint8":
+        shapes = {contract.shape, contract.fed_shape}
+        if image.shape[1:] not in shapes:
+            raise ArtifactError(
+                f"{path} takes bytes of {image.shape[1:]}, and its contract makes "
+                f"{contract.fed_shape} (HWC) or {contract.shape} (CHW). Export the model again."
+            )
 
 
 def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:

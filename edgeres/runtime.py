@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from edgeres.core.contract import Color, Contract, OutputType
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.predictions import Prediction
 from edgeres.errors import ConfigError, RunnerError
-from edgeres.images import Frame, frame_pixels, normalise, prepare, states_color
+from edgeres.images import Frame, fed, frame_pixels, prepare, states_color
 from edgeres.names import nearest
 from edgeres.onnx_file import load_onnx
 from edgeres.targets.base import target_of
@@ -123,10 +123,8 @@ class Classifier:
             return self.rank(self.prepare(frames, color=color), top=top) if frames else ()
         return self.rank(self.prepare([cast("Frame", frames)], color=color), top=top)[0]
 
-    def prepare(
-        self, frames: Sequence[Frame], *, color: Color | str | None = None
-    ) -> NDArray[np.float32]:
-        """Returns what the network takes for images, (N, C, H, W) float32; see `predict`."""
+    def prepare(self, frames: Sequence[Frame], *, color: Color | str | None = None) -> NDArray[Any]:
+        """Returns what runners take for images, floats or bytes by the contract; see `predict`."""
         order = None if color is None else _color(color)
         if order is not None and all(map(states_color, frames)):
             raise ConfigError(
@@ -144,15 +142,13 @@ class Classifier:
         places = range(len(frames))
         # A single frame has nothing to overlap, and another thread costs it time.
         pixels = map(ready, places) if len(frames) == 1 else self._pool.map(ready, places)
-        return normalise(np.stack(list(pixels)), self.contract)
+        return fed(np.stack(list(pixels)), self.contract)
 
-    def rank(
-        self, images: NDArray[np.float32], *, top: int = 5
-    ) -> tuple[tuple[Prediction, ...], ...]:
+    def rank(self, images: NDArray[Any], *, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
         """Returns the classes that are ranked highest for images that are prepared.
 
         Args:
-            images: (N, C, H, W) float32, of `prepare`.
+            images: of `prepare`.
             top: classes for each image, or as many as there are.
 
         Raises:
@@ -179,11 +175,11 @@ class Classifier:
             for row in range(len(outputs))
         )
 
-    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Returns the network's outputs, (N, classes), in batches that the engine takes.
 
         Args:
-            images: (N, C, H, W) float32, of `prepare`.
+            images: of `prepare`.
 
         Raises:
             MismatchError: the images' shape is not one that the engine takes.
@@ -218,7 +214,7 @@ class Classifier:
         Raises:
             RunnerError: inference failed.
         """
-        image = np.zeros((1, *self._image_shape()), np.float32)
+        image = np.zeros((1, *self.contract.fed_shape), self.contract.input.value)
         for _ in range(inferences):
             self._any_batch.infer(image)
 
@@ -230,9 +226,6 @@ class Classifier:
     def _check_open(self) -> None:
         if not self._is_open:
             raise RunnerError(f"{self.path} was closed. Load it again with edgeres.load.")
-
-    def _image_shape(self) -> tuple[int, ...]:
-        return self.contract.shape
 
     def __enter__(self) -> Self:
         return self

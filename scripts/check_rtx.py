@@ -26,7 +26,7 @@ from pathlib import Path
 import onnx
 
 from edgeres.calibration.observe import calibrated_tensors
-from edgeres.core.contract import Contract
+from edgeres.core.contract import Contract, InputType
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, OnnxExportRequest
@@ -68,8 +68,8 @@ class Outcome:
         return f"refused by NVIDIA: {self.detail}" if self.may_refuse else f"FAILED: {self.detail}"
 
 
-def random_model(spec: ModelSpec, folder: Path) -> LoadedModel:
-    """Returns the exported network of a specification with random weights."""
+def random_model(spec: ModelSpec, folder: Path, kind: InputType) -> LoadedModel:
+    """Returns the exported network of a specification with random weights, on floats or HWC bytes."""
     import torch
     from torch import nn
 
@@ -81,7 +81,10 @@ def random_model(spec: ModelSpec, folder: Path) -> LoadedModel:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, _BATCH_NORM_GAIN)
-    config = OnnxExportRequest(contract=Contract(height=spec.input_size, width=spec.input_size))
+    contract = Contract(
+        height=spec.input_size, width=spec.input_size, input=kind, mean=(0.48, 0.46, 0.41)
+    )
+    config = OnnxExportRequest(contract=contract)
     path = folder / f"{spec.name}.onnx"
     export_onnx(network, config, output=path)
     return load_onnx(path)
@@ -113,12 +116,13 @@ def lowered(model: LoadedModel, table: CalibrationTable, precision: Precision) -
     Mixed keeps every second residual block from INT8, the hardest for a typed builder.
     """
     if not precision.quantizes:
-        return float_network(model, precision)
+        return float_network(model, precision).fed_as(planar=True)
     kept = {}
     if precision is Precision.MIXED:
         units = blocks(view(model.proto))[::2]
         kept = {name: "every second block" for unit in units for name in unit.nodes}
-    return quantize_for_tensorrt(model, table, floats=Precision.FP16, mix=Mix(kept))
+    network = quantize_for_tensorrt(model, table, floats=Precision.FP16, mix=Mix(kept))
+    return network.fed_as(planar=True)
 
 
 def build(network: LoweredNetwork, precision: Precision, capability: str, folder: Path) -> Outcome:
@@ -140,9 +144,11 @@ def build(network: LoweredNetwork, precision: Precision, capability: str, folder
     return Outcome(built=True, may_refuse=may_refuse, detail=f"{size:.1f} MB")
 
 
-def check(name: str, capabilities: list[str], folder: Path) -> Iterator[tuple[str, bool]]:
+def check(
+    name: str, capabilities: list[str], folder: Path, kind: InputType
+) -> Iterator[tuple[str, bool]]:
     """Yields a line for each precision of an architecture, and whether all builds passed."""
-    model = random_model(ARCHITECTURES[name], folder)
+    model = random_model(ARCHITECTURES[name], folder, kind)
     table = unit_table(model)
     for precision in PRECISIONS:
         network = lowered(model, table, precision)
@@ -161,7 +167,11 @@ def main() -> int:
     )
     parser.add_argument("architectures", nargs="*", default=list(ARCHITECTURES))
     parser.add_argument("--compute-capability", action="append", choices=CAPABILITIES)
+    parser.add_argument(
+        "--bytes", action="store_true", help="networks that take a camera's bytes, HWC"
+    )
     options = parser.parse_args()
+    kind = InputType.UINT8 if options.bytes else InputType.FLOAT32
     capabilities = options.compute_capability or list(CAPABILITIES)
     logging.getLogger("edgeres").setLevel(logging.ERROR)
     print(f"| network | precision | {' | '.join(capabilities)} | seconds |")
@@ -171,7 +181,7 @@ def main() -> int:
         for name in options.architectures:
             start = time.perf_counter()
             try:
-                for line, passed in check(name, capabilities, Path(folder)):
+                for line, passed in check(name, capabilities, Path(folder), kind):
                     print(f"{line} {time.perf_counter() - start:.1f} |", flush=True)
                     failed += not passed
             except EdgeresError as error:

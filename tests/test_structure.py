@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serialization",),
     ("machine",),
     ("core", "session", "graph_names"),
-    ("graph_checks", "graph_structure", "batch_independence"),
+    ("graph_checks", "graph_structure", "batch_independence", "byte_input"),
     ("onnx_file", "testing"),
     ("normalization",),
     ("images", "networks", "quantization"),

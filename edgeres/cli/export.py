@@ -15,8 +15,9 @@ from edgeres.cli.options import (
     output_option,
 )
 from edgeres.cli.output import progress_bars, show_json, show_status
+from edgeres.core.contract import InputType
 from edgeres.core.contract_options import ContractOptions
-from edgeres.core.requests import Head
+from edgeres.core.requests import Head, Layout
 from edgeres.networks import ARCHITECTURES, equal_shapes, is_published
 from edgeres.networks.registry import COMPARED, find_spec
 from edgeres.networks.specification import Shortcut
@@ -62,6 +63,17 @@ def complete_architecture(
 @click.option(
     "--head", type=Names(Head), help="What the file ends in.  [default: what the network ends in]"
 )
+@click.option(
+    "--input",
+    "input_type",
+    type=Names(["float", "uint8"], case_sensitive=True),
+    default="float",
+    show_default=True,
+    help="What the file takes: prepared floats, or pixels with the arithmetic inside.",
+)
+@click.option(
+    "--layout", type=Names(Layout), help="Of the pixels of --input uint8.  [default: hwc]"
+)
 @click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
 @output_option("The ONNX file.")
 @common_options
@@ -76,6 +88,8 @@ def export(
     shortcut: Shortcut | None,
     head: Head | None,
     opset: int,
+    input_type: str,
+    layout: Layout | None,
     uniform_std: bool,
     output: Path,
     as_json: bool,
@@ -93,6 +107,7 @@ def export(
     Example:
       edgeres export resnet50 --weights resnet50.pth --preset imagenet -o resnet50.onnx
       edgeres export resnet18 --weights squashed.pth --preset imagenet --resize-mode squash -o resnet18.onnx
+      edgeres export resnet18 --weights resnet18.pth --preset imagenet --input uint8 -o resnet18.onnx
       edgeres export torchvision:resnet50 -o resnet50.onnx
       edgeres export timm:resnet50.a1_in1k -o resnet50.onnx
     """
@@ -117,6 +132,8 @@ def export(
         opset=opset,
         weights_key=weights_key,
         uniform_std=uniform_std,
+        input=InputType.UINT8 if input_type == InputType.UINT8.value else InputType.FLOAT32,
+        layout=layout,
     )
     with progress_bars() as progress:
         artifact = stage.export_model(request, output=output, progress=progress)

@@ -28,6 +28,9 @@ from edgeres.serialization import SCHEMA_VERSION, load_json
 TRUSTED = "TRUSTED"
 """Flag of a plan that has no manifest and is run on the user's word."""
 
+INPUT_HWC = "INPUT_HWC"
+"""Flag of a plan whose input is (N, C, H, W), and in memory (N, H, W, C): TensorRT's format HWC."""
+
 FOREIGN = "FOREIGN"
 """Flag of an ONNX file that has no manifest: what quantized it, if anything, is not known."""
 

@@ -157,8 +157,19 @@ class Contract:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image as the network takes it."""
+        """(C, H, W) of one image behind the arithmetic."""
         return self.channels, self.height, self.width
+
+    @property
+    def fed_shape(self) -> tuple[int, int, int]:
+        """Of one image as runners take it: (C, H, W) of floats, (H, W, C) of a camera's bytes."""
+        floats = self.input is InputType.FLOAT32
+        return self.shape if floats else (self.height, self.width, self.channels)
+
+    @property
+    def prepared(self) -> Contract:
+        """That of the network behind the arithmetic, which takes normalised values."""
+        return replace(self, input=InputType.FLOAT32)
 
     @property
     def size_words(self) -> str:

@@ -24,6 +24,15 @@ class Head(Name):
     SOFTMAX = "softmax"
 
 
+class Layout(Name):
+    """How the bytes of an image come."""
+
+    HWC = "hwc"
+    """Pixel by pixel, as a camera has them."""
+    CHW = "chw"
+    """Plane by plane."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxExportRequest:
     """What an exported model carries, and in which ONNX opset it is written."""
@@ -36,6 +45,8 @@ class OnnxExportRequest:
     opset: int = 17
     head: Head | None = None
     """None: what the network itself ends in."""
+    layout: Layout = Layout.HWC
+    """Of the bytes that a file of `--input uint8` takes."""
 
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:

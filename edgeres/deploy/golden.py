@@ -68,8 +68,8 @@ def golden_pair(engine: EngineArtifact, image: Path | None) -> GoldenPair | str:
 
 def drawn_image(engine: EngineArtifact) -> NDArray[np.uint8]:
     """Returns a picture with edges, gradients and all colours, larger than the network's input."""
-    shape = engine.manifest.input.shape
-    rows, columns = (2 * (size or 224) + 17 for size in shape[2:])
+    contract = engine.manifest.contract
+    rows, columns = (2 * size + 17 for size in (contract.height, contract.width))
     y, x = np.mgrid[0 : 1 : rows * 1j, 0 : 1 : columns * 1j]
     disc = (x - 0.4) ** 2 + (y - 0.6) ** 2 < 0.06
     stripes = np.sin(40 * x + 9 * y * y) > 0

@@ -90,11 +90,13 @@ def python_files(
     """
     manifest = engine.manifest
     contract, target = manifest.contract, target_of(manifest)
-    if contract.input is not InputType.FLOAT32:
+    on_bytes = contract.input is InputType.UINT8
+    if on_bytes and target.uses_gpu:
         raise ConfigError(
-            f"{engine.path} takes {contract.input}, and the program prepares float32. Deploy it to "
-            "triton, or export the model with --input float."
+            f"{engine.path} is a plan that takes {contract.input}, and the program feeds plans float32. "
+            "Feed it with edgeres.load, or export the model with --input float."
         )
+    planar = manifest.input.shape[1:] == contract.shape
     library = contract.resize.library
     program = template(
         "classify.py.txt",
@@ -113,7 +115,8 @@ def python_files(
         STD=repr(contract.std),
         ORDER=contract.color,
         LOAD=_indented(_LOAD_PILLOW if library is ResizeLibrary.PILLOW else _LOAD_OPENCV),
-        PREPARE=_indented(prepare_code(contract)),
+        PREPARE=_indented(prepare_code(contract, planar=planar)),
+        FED=("planes" if planar else "rows of pixels") + f", {contract.input}",
         PROBABILITIES="outputs" if gives_probabilities else "softmax(outputs)",
         IMAGE="golden.png" if golden is None else golden.name,
     )
@@ -140,8 +143,13 @@ def python_files(
     return files
 
 
-def prepare_code(contract: Contract) -> str:
-    """Returns the lines that turn `pixels`, (H, W, 3) uint8 RGB, into what the network takes."""
+def prepare_code(contract: Contract, *, planar: bool = True) -> str:
+    """Returns the lines that turn `pixels`, (H, W, 3) uint8 RGB, into what the network takes.
+
+    Args:
+        contract: the preprocessing.
+        planar: whether the network takes (C, H, W); of bytes it may be (H, W, C).
+    """
     resize = contract.resize
     opencv = resize.library is ResizeLibrary.OPENCV
     steps = []
@@ -157,6 +165,12 @@ def prepare_code(contract: Contract) -> str:
         Color.GRAY: f"pixels = np.repeat(pixels[..., None], {contract.channels}, axis=-1)",
     }
     steps.append(order.get(contract.color, ""))
+    if contract.input is InputType.UINT8:
+        turned = ".transpose(2, 0, 1)" if planar else ""
+        rows = f"pixels.reshape({contract.height}, {contract.width}, {contract.channels})"
+        steps.append("# The network normalizes them itself.")
+        steps.append(f"return np.ascontiguousarray({rows}{turned}[None])")
+        return "\n".join(step.strip("\n") for step in steps if step)
     steps.append("values = (pixels.astype(np.float64) * SCALE - MEAN) / STD")
     steps.append("return np.ascontiguousarray(values.transpose(2, 0, 1)[None], np.float32)")
     return "\n".join(step.strip("\n") for step in steps if step)

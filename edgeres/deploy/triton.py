@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edgeres.core.artifacts import EngineArtifact, manifest_path
+from edgeres.core.artifacts import INPUT_HWC, EngineArtifact, manifest_path
 from edgeres.core.deployment import DeployRequest
 from edgeres.deploy.folder import Files, template
 from edgeres.deploy.golden import TOP, GoldenPair
@@ -110,6 +110,11 @@ def _tensor_model(
             f"{engine.path} takes batches of {interface.smallest} to {interface.largest}, and "
             "Triton sends any from 1 up. Build it with --batch "
             f"1:{interface.smallest}:{interface.largest}."
+        )
+    if INPUT_HWC in engine.manifest.flags:
+        raise ConfigError(
+            f"{engine.path} takes bytes in TensorRT's format HWC, and Triton feeds planes. Export "
+            "the model with --input uint8 --layout chw, and build it again."
         )
     fixed = interface.input.shape[0] is not None
     largest = 0 if fixed else interface.largest or IMAGE_BATCH

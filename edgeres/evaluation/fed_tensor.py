@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.core.contract import Contract
+from edgeres.core.contract import Contract, InputType
 from edgeres.errors import DataError
 from edgeres.evaluation.mistakes.candidates import ImageSizes, candidate_contracts, with_geometry
 from edgeres.evaluation.mistakes.values import options_between
-from edgeres.images import normalise, prepare
+from edgeres.images import fed, prepare
 
 SAME = 0.02
 """Root mean square of the difference, relative to the tensor's own, up to which two are the same:
@@ -98,10 +98,10 @@ def _layouts(
 
 
 def _fed(pixels: NDArray[np.uint8], contract: Contract) -> NDArray[np.float64]:
-    fed: NDArray[np.float64] = normalise(prepare(pixels, contract)[None], contract)[0].astype(
+    values: NDArray[np.float64] = fed(prepare(pixels, contract)[None], contract)[0].astype(
         np.float64
     )
-    return fed
+    return values if contract.input is InputType.FLOAT32 else values.transpose(2, 0, 1)
 
 
 def _distance(array: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

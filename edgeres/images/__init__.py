@@ -19,7 +19,7 @@ from edgeres.images.encode import png_bytes
 from edgeres.images.frames import Frame, frame_pixels, states_color
 from edgeres.images.load import image_files, load_dataset
 from edgeres.images.npz import load_tensor
-from edgeres.images.prepare import is_kept, normalise, prepare
+from edgeres.images.prepare import fed, is_kept, normalise, prepare
 from edgeres.images.stream import Batch, batches, image_hash, noting_turned, turned_note
 from edgeres.images.thumbnail import thumbnail
 
@@ -36,6 +36,7 @@ __all__ = [
     "distinct_images",
     "embedded_digits",
     "embedded_path",
+    "fed",
     "frame_pixels",
     "image_files",
     "image_hash",

@@ -8,16 +8,20 @@ up: each channel has only 256, computed in float64 and rounded once.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from edgeres.core.contract import Color, Contract, Crop
+from edgeres.core.contract import Color, Contract, Crop, InputType
 from edgeres.core.resize import Resize, ResizeLibrary, ResizeMode
 from edgeres.errors import DataError
 from edgeres.images import opencv
 from edgeres.images.decode import MAX_PIXELS
+
+_SOURCES = {Color.RGB: (0, 1, 2), Color.BGR: (2, 1, 0), Color.GRAY: (0, 0, 0)}
+"""For each channel of a network the channel of the decoded image."""
 
 
 def prepare(
@@ -144,11 +148,39 @@ def normalise(batch: NDArray[np.uint8], contract: Contract) -> NDArray[np.float3
     return result
 
 
+def fed(batch: NDArray[np.uint8], contract: Contract) -> NDArray[Any]:
+    """Returns what runners take for prepared images, contiguous.
+
+    Args:
+        batch: (N, H, W, 3) uint8 RGB, or (N, H, W, 1) gray, of `prepare`.
+        contract: whether these are normalised floats, (N, C, H, W), or bytes, (N, H, W, C), in
+            its order of channels.
+    """
+    result = empty_fed(len(batch), contract)
+    feed_into(result, batch, contract)
+    return result
+
+
+def empty_fed(count: int, contract: Contract) -> NDArray[Any]:
+    """Returns an array for as many images as runners take them, not yet filled."""
+    return np.empty((count, *contract.fed_shape), contract.input.value)
+
+
+def feed_into(result: NDArray[Any], batch: NDArray[np.uint8], contract: Contract) -> None:
+    """Writes what `fed` returns into `result`."""
+    if contract.input is InputType.FLOAT32:
+        normalise_into(result, batch, contract)
+        return
+    order = _SOURCES[contract.color][: contract.channels]
+    for channel, source in enumerate(order):
+        result[..., channel] = batch[..., source]
+
+
 def normalise_into(
     result: NDArray[np.float32], batch: NDArray[np.uint8], contract: Contract
 ) -> None:
     """Writes what `normalise` returns into `result`, (N, C, H, W) float32."""
-    source = {Color.RGB: (0, 1, 2), Color.BGR: (2, 1, 0), Color.GRAY: (0, 0, 0)}[contract.color]
+    source = _SOURCES[contract.color]
     for channel, table in enumerate(_tables(contract)):
         # A uint8 is always in range: "wrap" spares the copy that "raise" makes of `out`.
         np.take(table, batch[..., source[channel]], out=result[:, channel], mode="wrap")

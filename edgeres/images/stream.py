@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from edgeres.errors import ConfigError
 from edgeres.images.dataset import Dataset, ImageArray
 from edgeres.images.decode import UPRIGHT
 from edgeres.images.opencv import load_opencv
-from edgeres.images.prepare import crop, is_kept, normalise_into, prepare
+from edgeres.images.prepare import crop, empty_fed, feed_into, is_kept, prepare
 
 LOOK_AHEAD = 2
 """Batches that are decoded or being decoded while the consumer works on another."""
@@ -36,8 +37,8 @@ _HASH_BYTES = 8
 class Batch:
     """Consecutive images of a data set, ready for a network."""
 
-    images: NDArray[np.float32]
-    """(N, C, H, W), normalised by the contract; the consumer's own."""
+    images: NDArray[Any]
+    """As runners take them by the contract, of `fed`; the consumer's own."""
     labels: NDArray[np.int64] | None
     """(N,), index of each image's class; None where the data set has no labels."""
     indices: NDArray[np.int64]
@@ -102,7 +103,7 @@ def _stream(
     try:
         for start in range(0, len(dataset), batch_size):
             span = range(start, min(start + batch_size, len(dataset)))
-            images = np.empty((len(span), *contract.shape), np.float32)
+            images = empty_fed(len(span), contract)
             # An array is read in one piece; a file is decoded by a thread of its own.
             in_array = isinstance(dataset.images, ImageArray)
             spans = [span] if in_array else [range(index, index + 1) for index in span]
@@ -131,7 +132,7 @@ class _Part:
 
 
 def _complete(
-    dataset: Dataset, span: range, images: NDArray[np.float32], parts: list[Future[_Part]]
+    dataset: Dataset, span: range, images: NDArray[Any], parts: list[Future[_Part]]
 ) -> Batch:
     """Returns a batch once all its parts are done; raises what the first of them raised."""
     done = [part.result() for part in parts]
@@ -144,11 +145,11 @@ def _complete(
     )
 
 
-def _fill(result: NDArray[np.float32], dataset: Dataset, contract: Contract, span: range) -> _Part:
-    """Writes the normalised images of a span into `result`.
+def _fill(result: NDArray[Any], dataset: Dataset, contract: Contract, span: range) -> _Part:
+    """Writes the images of a span, as runners take them, into `result`.
 
     Args:
-        result: (n, C, H, W).
+        result: (n, C, H, W), or (n, H, W, C) of bytes.
         dataset: files, of which a span is one, or an array.
         contract: what the network takes.
         span: positions in the data set.
@@ -162,7 +163,7 @@ def _fill(result: NDArray[np.float32], dataset: Dataset, contract: Contract, spa
             contract,
             name=str(dataset.path / dataset.image_name(index)),
         )
-        normalise_into(result, ready[None], contract)
+        feed_into(result, ready[None], contract)
         turned = [] if image.orientation == UPRIGHT else [index]
         return _Part([image_hash(image.pixels)], turned)
     # Read here, on the decoding thread, where they are still in the file.
@@ -172,7 +173,7 @@ def _fill(result: NDArray[np.float32], dataset: Dataset, contract: Contract, spa
         ready = crop(pixels, contract, name=name)
     else:
         ready = np.stack([prepare(image, contract, name=name) for image in pixels])
-    normalise_into(result, ready, contract)
+    feed_into(result, ready, contract)
     return _Part([image_hash(image) for image in pixels], [])
 
 

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, not in __all__
 
+from edgeres.byte_input import Reads, with_byte_input
 from edgeres.core.artifacts import PROBABILITIES, OnnxArtifact, TensorSpec
-from edgeres.core.contract import Contract, OutputType
-from edgeres.core.requests import Head, OnnxExportRequest
+from edgeres.core.contract import Contract, InputType, OutputType
+from edgeres.core.requests import Head, Layout, OnnxExportRequest
 from edgeres.errors import ConfigError, ExportError, RunnerError
 from edgeres.graph_checks import final_activation
 from edgeres.normalization import (
@@ -71,7 +72,7 @@ def export_onnx(
 ) -> OnnxArtifact:
     """Writes `model` as an ONNX file and returns what was written.
 
-    The input is `input`, (N, C, H, W) float32 with a dynamic N; the output is `logits`, or
+    The input is `input`, (N, C, H, W) float32 or bytes with a dynamic N; the output is `logits`, or
     `probabilities` of a softmax head, (N, classes) float32. The network is exported in evaluation mode and left as it is.
 
     Args:
@@ -116,10 +117,12 @@ def export_onnx(
         expected = {probe: _softmax(values) for probe, values in expected.items()}
     if config.head is Head.SOFTMAX or ends in PROBABILITIES:
         contract = replace(contract, output=OutputType.PROBABILITIES)
+    last = contract.input is InputType.UINT8 and config.layout is Layout.HWC
+    shape = contract.fed_shape if last else contract.shape
     described = OnnxArtifact(
         path=output,
         sha256="",
-        input=TensorSpec(name=INPUT, shape=(None, *config.contract.shape)),
+        input=TensorSpec(name=INPUT, shape=(None, *shape), dtype=contract.input.value),
         output=TensorSpec(name=name, shape=(None, logits)),
         activation=final_activation(exported),
         contract=contract,
@@ -143,7 +146,43 @@ def export_onnx(
         ) from error
     _check_equal(exported, images, expected, progress)
     progress(_STAGE, steps, steps)
+    exported = _as_fed(exported, contract, channels_last=last)
     return save_model(output, exported, described)
+
+
+def _as_fed(
+    exported: onnx.ModelProto, contract: Contract, *, channels_last: bool
+) -> onnx.ModelProto:
+    """Returns an export of bytes behind its preprocessing, compared with it on all levels.
+
+    Raises:
+        ExportError: the arithmetic inside is not the contract's.
+    """
+    if contract.input is InputType.FLOAT32:
+        return exported
+    fed = with_byte_input(exported, contract, Reads.NORMALIZED, channels_last=channels_last)
+    # All 256 levels in every channel, as far as the image has room.
+    planes = [
+        np.arange(i, i + contract.height * contract.width) % 256 for i in range(contract.channels)
+    ]
+    pixels = np.stack(planes).reshape(1, *contract.shape).astype(np.uint8)
+    mean, std = (np.array(values).reshape(-1, 1, 1) for values in (contract.mean, contract.std))
+    prepared = ((pixels * contract.scale - mean) / std).astype(np.float32)
+    sessions = [_session(model) for model in (exported, fed)]
+    given = [prepared, pixels.transpose(0, 2, 3, 1) if channels_last else pixels]
+    name = exported.graph.output[0].name
+    expected, logits = (
+        run_session(session, [name], {INPUT: np.ascontiguousarray(images)})[0]
+        for session, images in zip(sessions, given, strict=True)
+    )
+    difference = relative_difference(logits, expected)
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"The model on bytes differs from the one on floats by {difference:.1e} of the largest "
+            f"logit, where rounding explains {TOLERANCE:.0e}. No file was written. Export it with "
+            "--input float."
+        )
+    return fed
 
 
 def add_softmax(model: onnx.ModelProto, name: str) -> None:

@@ -62,6 +62,13 @@ class Emitter:
         )
         return output
 
+    def split(self, source: str, outputs: list[str]) -> None:
+        """Adds the operator that takes a tensor's channels apart, one for each output."""
+        sizes = self.constant(source + "/edgeres_ones", np.ones(len(outputs), np.int64))
+        self._nodes.append(
+            helper.make_node("Split", [source, sizes], outputs, name=outputs[0], axis=1)
+        )
+
     def copy(
         self,
         node: onnx.NodeProto,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeres.core.artifacts import TensorSpec
 from edgeres.core.bench_requests import Timing
 from edgeres.core.verdict import KernelTime
+from edgeres.errors import MismatchError
 from edgeres.names import Name
 
 if TYPE_CHECKING:
@@ -28,6 +29,35 @@ class HostMemory(Name):
     """Pinned host memory that the GPU reads and writes in place; on a Jetson it is the same."""
 
 
+_CHANNELS = (1, 3)
+_TO_CHW = (0, 3, 1, 2)
+
+
+def fed_to(spec: TensorSpec, images: NDArray[Any], name: str) -> NDArray[Any]:
+    """Returns images as an engine's input takes them.
+
+    Args:
+        spec: the input.
+        images: (N, C, H, W) float32, or (N, H, W, C) uint8, turned for an input of planes.
+        name: of the runner, for the message.
+
+    Raises:
+        MismatchError: they are of another type, so that they would be normalized twice or not at
+            all.
+    """
+    if str(images.dtype) != spec.dtype:
+        does = "normalizes pixels itself" if spec.dtype == "uint8" else "takes prepared floats"
+        raise MismatchError(
+            f"{name} takes {spec.dtype}, and the images are {images.dtype}: the engine {does}, "
+            "so they would be normalized twice, or not at all. Prepare them by the engine's own "
+            "contract, as edgeres.load does."
+        )
+    takes_planes = len(spec.shape) == images.ndim == len(_TO_CHW) and spec.shape[1] in _CHANNELS
+    if spec.dtype == "uint8" and takes_planes and spec.shape[-1] not in _CHANNELS:
+        return np.ascontiguousarray(images.transpose(_TO_CHW))
+    return images
+
+
 class Runner(Protocol):
     """An engine that is ready to infer between `__enter__` and `__exit__`.
 
@@ -41,16 +71,17 @@ class Runner(Protocol):
 
     @property
     def input(self) -> TensorSpec:
-        """Shape (N, 3, H, W) float32; N is None where the batch is dynamic."""
+        """Shape (N, 3, H, W) float32, or of bytes; N is None where the batch is dynamic."""
 
     @property
     def output(self) -> TensorSpec:
         """Shape (N, classes) float32."""
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the logits, (N, classes) float32, of `images`, (N, 3, H, W) float32.
+        """Returns the logits, (N, classes) float32, of `images`.
 
-        `images` is only read. The result belongs to the caller: the next call does not touch it.
+        These are (N, 3, H, W) float32, or (N, H, W, 3) uint8 where the input is of bytes, whatever
+        layout that has. `images` is only read. The result belongs to the caller: the next call does not touch it.
 
         Raises:
             MismatchError: the images' shape is not one that the engine takes.

@@ -19,11 +19,15 @@ from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.quantization.fp16.computed import computed_in_fp32
 from edgeres.session import open_session, run_session
 from edgeres.targets.onnxruntime.profile import kernel_times
-from edgeres.targets.runner import Runner
+from edgeres.targets.runner import Runner, fed_to
 from edgeres.targets.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+"""ONNX Runtime's names of what a classifier's input may be."""
 
 
 class OnnxRuntimeRunner:
@@ -71,6 +75,7 @@ class OnnxRuntimeRunner:
         """
         if self._session is None:
             raise RunnerError(f"{self.name} is not open. Use it in a with statement.")
+        images = fed_to(self.input, images, self.name)
         expected = self.input.shape
         fits = len(images.shape) == len(expected) and all(
             size in (None, given) for size, given in zip(expected, images.shape, strict=True)
@@ -122,7 +127,7 @@ class OnnxRuntimeRunner:
         """
         return kernel_times(
             self._model,
-            {self.input.name: images},
+            {self.input.name: fed_to(self.input, images, self.name)},
             self.output.name,
             iterations=iterations,
             threads=self._threads,
@@ -136,6 +141,12 @@ class OnnxRuntimeRunner:
             MismatchError: its input or output is not the described one.
         """
         session = open_session(self._model, threads=self._threads, integer=self._integer)
+        given = session.get_inputs()[0].type
+        if _TYPES[self.input.dtype] != given:
+            raise MismatchError(
+                f"{self.name} takes {given}, but is described with {self.input.dtype}: its images "
+                "would be normalized twice, or not at all. Build or export it again."
+            )
         names = [tensor.name for tensor in (*session.get_inputs(), *session.get_outputs())]
         if names != [self.input.name, self.output.name]:
             raise MismatchError(
@@ -162,6 +173,9 @@ def model_runner(model: LoadedModel, *, any_size: bool = False) -> OnnxRuntimeRu
         any_size: whether it takes images of other heights and widths too, which a network with a
             global pool computes; another one fails on them.
     """
+    if any_size:
+        # The arithmetic of a byte input has the image's size, and that of normalised values not.
+        model = model.prepared
     artifact, content, input = model.artifact, model.content, model.artifact.input
     if any_size:
         opened = onnx.ModelProto()
@@ -179,6 +193,7 @@ def model_runner(model: LoadedModel, *, any_size: bool = False) -> OnnxRuntimeRu
 
 def network_runner(network: LoweredNetwork, name: str) -> OnnxRuntimeRunner:
     """Returns the runner of a simulated network on the CPU, not yet open."""
+    network = network.fed_as(planar=True)
     source = network.source
     return simulation_runner(network.model, input=source.input, output=source.output, name=name)
 

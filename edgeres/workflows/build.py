@@ -150,7 +150,7 @@ def _mix(
         check_labels(dataset, model.artifact.num_classes, names)
     # A copy would count twice in the drop, and be inferred twice by each candidate.
     dataset = without_copies(select(dataset, selection.samples, selection.seed))
-    with closing(batches(dataset, contract, batch_size=_SELECTION_BATCH)) as stream:
+    with closing(batches(dataset, contract.prepared, batch_size=_SELECTION_BATCH)) as stream:
         images = tracked_batches(stream, len(dataset), "Reading", progress)
         return choose_mix(model, table, request, images, progress)
 

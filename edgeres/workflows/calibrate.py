@@ -81,7 +81,9 @@ def calibrate_model(
         fitted = take(dataset, held_out(len(dataset), config))
         if len(observed.machines) > 1:
             _LOG.warning("%s", several_kinds_note(observed.machines))
-    with closing(batches(fitted, contract, batch_size=config.batch_size)) as stream:
+    # Ranges are those of the network behind the arithmetic of a byte input.
+    prepared = contract.prepared
+    with closing(batches(fitted, prepared, batch_size=config.batch_size)) as stream:
         noted = noting_turned(stream, turned)
         shown = progress if len(fitted) else silent
         images = tracked_batches(noted, len(fitted), "Calibrating", shown)
@@ -111,7 +113,7 @@ def calibrate_model(
         few = take(dataset, np.arange(min(len(dataset), RECOVERY_IMAGES)))
         # Recovery replays layer after layer on the same images, so they are kept in memory;
         # calibration above streams, since it needs each image once.
-        with closing(batches(few, contract, batch_size=16)) as stream:
+        with closing(batches(few, prepared, batch_size=16)) as stream:
             kept = np.concatenate([batch.images for batch in stream])
         table = recover(ending_in_logits(loaded), table, kept, config, progress=progress)
     if output is not None:

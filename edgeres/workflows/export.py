@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeres.core.artifacts import OnnxArtifact
+from edgeres.core.contract import InputType
 from edgeres.core.contract_options import ContractOptions
-from edgeres.core.requests import Head, OnnxExportRequest
+from edgeres.core.requests import Head, Layout, OnnxExportRequest
 from edgeres.errors import ConfigError
 from edgeres.files import check_outputs
 from edgeres.input_files import CLASS_NAMES, read_text
@@ -40,6 +41,10 @@ class ExportRequest:
     """Key of the set of weights in the checkpoint; None: the averaged one where there is one."""
     uniform_std: bool = False
     """Fold what differs of the channels' deviations into the first convolution."""
+    input: InputType = InputType.FLOAT32
+    """Whether the file takes prepared floats, or pixels with the arithmetic inside."""
+    layout: Layout | None = None
+    """Of the pixels; None: HWC, as a camera has them."""
 
 
 def export_model(
@@ -63,6 +68,11 @@ def export_model(
     read = (request.weights, request.labels)
     check_outputs([output], [path for path in read if path is not None])
     _check_described(request)
+    if request.layout is not None and request.input is InputType.FLOAT32:
+        raise ConfigError(
+            f"--layout {request.layout} is of the bytes of --input uint8; floats are CHW. Leave it "
+            "out, or pass --input uint8."
+        )
     trained = load_trained(
         request.architecture,
         request.weights,
@@ -86,7 +96,9 @@ def export_model(
     module = trained.module
     if request.uniform_std:
         module, contract = with_uniform_std(module, contract)
+    contract = replace(contract, input=request.input)
     config = OnnxExportRequest(
+        layout=request.layout or Layout.HWC,
         contract=contract,
         classes=classes,
         architecture=trained.name,

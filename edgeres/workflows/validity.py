@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeres.calibration.calibrate import observed_ranges
 from edgeres.core.bench_requests import BenchRequest
+from edgeres.core.contract import InputType
 from edgeres.evaluation.evaluate import Outcomes, calibration_overlap
 from edgeres.evaluation.mistakes import (
     Diagnosis,
@@ -68,7 +69,7 @@ def check_validity(
     if model is not None and ranges and all(map(len, halves)):
         observed = []
         for half in halves:
-            with closing(batches(half, pair.contract, batch_size=_RANGE_BATCH)) as stream:
+            with closing(batches(half, pair.contract.prepared, batch_size=_RANGE_BATCH)) as stream:
                 tracked = tracked_batches(stream, len(half), "Checking ranges", progress)
                 observed.append(observed_ranges(model, tracked))
         shift = range_shift(ranges, observed, images=len(few))
@@ -91,6 +92,10 @@ def _diagnosis(pair: BenchPair, dataset: Dataset, progress: Progress) -> Diagnos
     probabilities = pair.reference.gives_probabilities
     with ExitStack() as opened:
         present: Runner = AnyBatch(pair.reference.runner, pair.reference.batch)
+        if model is not None and contract.input is InputType.UINT8:
+            # Mistakes of the arithmetic are tried too: on the network behind it.
+            model, contract = model.prepared, contract.prepared
+            present = opened.enter_context(model_runner(model))
         runner = present
         if model is not None and contract.height != contract.width:
             # Height and width may be exchanged: the network is tried on the other shape too.

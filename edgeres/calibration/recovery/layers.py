@@ -125,7 +125,9 @@ def layers_of(graph: Graph, placement: Placement) -> list[QuantizedConvolution]:
                 target, shortcut = add.output[0], _dequantized(add.input[other])
         reader = graph.only_consumer(target)
         relu = reader is not None and reader.op_type == "Relu"
-        source = _dequantized(node.input[0])
+        # An image whose pixels are exact is not rounded.
+        source = node.input[0]
+        source = _dequantized(source) if (node.name, 0) in quantized else source
         layers.append(QuantizedConvolution(node, source, target, shortcut, relu))
     return layers
 

@@ -41,6 +41,7 @@ from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent, tracked
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.placement import Placement
+from edgeres.quantization.qdq.exact_pixels import exact_pixels
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.recovered import (
     Parameters,
@@ -270,6 +271,14 @@ def _fit_layers(
         n.name: parameters_of(clipped, n) for n in clipped.nodes if n.name in placement.weighted
     }
     nearest = {name: nearest_rounding(values) for name, values in parameters.items()}
+    stem = ""
+    if (pixels := exact_pixels(base, table.contract)) is not None:
+        # Its image is not rounded, and its weights are on a grid of the pixels' own.
+        stem = str(pixels.stem.name)
+        trained_stem = parameters[stem]
+        nearest[stem] = Parameters(pixels.rounded(trained_stem.weight), trained_stem.bias)
+        edges = tuple(edge for edge in placement.edges if edge.node != stem)
+        placement = replace(placement, edges=edges)
     # Convolutions may share a weight; each gets one of its own, since each is settled alone.
     unshared = with_parameters(clipped, parameters)
     rounded = with_parameters(unshared, nearest)
@@ -281,7 +290,7 @@ def _fit_layers(
     for layer in tracked(layers_of(unshared, placement), "Recovering", progress):
         name = layer.node.name
         replays.advance(layer.node)
-        if not rounds:
+        if not rounds or name == stem:
             fit = fit_bias(layer, nearest[name], replays, trained.fitted)
         else:
             count = replays.exact.count(trained.fitted)

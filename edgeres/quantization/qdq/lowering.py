@@ -23,6 +23,7 @@ from edgeres.quantization.fp16.typed import half_scale
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.grids import E4M3, INT8, UINT8, Grid, e4m3_codes
 from edgeres.quantization.placement import Placement
+from edgeres.quantization.qdq.exact_pixels import ExactPixels
 from edgeres.quantization.thresholds import threshold_of
 from edgeres.quantization.weights import by_channel, weight_scales
 
@@ -36,6 +37,8 @@ def lower_for_tensorrt(
     grid: Grid = INT8,
     fp16_scales: bool = False,
     unsigned: bool = False,
+    pixels: ExactPixels | None = None,
+    raw: bool = False,
 ) -> onnx.ModelProto:
     """Returns the FP32 model with Q/DQ pairs where the placement has them.
 
@@ -48,6 +51,8 @@ def lower_for_tensorrt(
         fp16_scales: round every scale to one that FP16 holds, because `to_fp16` follows.
         unsigned: give what is never negative the unsigned grid, which TensorRT does not have, to
             simulate another target's placement.
+        pixels: how the first convolution takes pixels as they are; None rounds the image.
+        raw: whether the network is to be fed pixels then, and not normalised values.
 
     Raises:
         ArtifactError: the table lacks a tensor, or its thresholds for FP8.
@@ -60,7 +65,8 @@ def lower_for_tensorrt(
     for node in graph.nodes:
         inputs = list(node.input)
         for index, tensor in enumerate(node.input):
-            if (node.name, index) not in quantized:
+            is_stem = pixels is not None and node.name == pixels.stem.name
+            if (node.name, index) not in quantized or is_stem:
                 continue
             if tensor not in pairs:
                 root = graph.root(tensor)
@@ -70,6 +76,10 @@ def lower_for_tensorrt(
                 scale = np.float32(half_scale(scale)) if fp16_scales else scale
                 pairs[tensor] = _activation_pair(out, tensor, scale, tensor_grid)
             inputs[index] = pairs[tensor]
+        if pixels is not None and node.name == pixels.stem.name:
+            inputs = pixels.emit(out, graph, node, fp16_scales=fp16_scales, raw=raw)
+            out.copy(node, inputs, node.output, pads=(0, 0, 0, 0))
+            continue
         if node.name in placement.weighted:
             # The file holds the low-precision weight alone: the float one is left out with its last
             # reader.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 
+from edgeres.byte_input import Reads
 from edgeres.core.artifacts import Fp16Layer
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
@@ -21,6 +22,7 @@ from edgeres.quantization.lowering import (
     float_network,
     warn_of_unused_recovery,
 )
+from edgeres.quantization.qdq.exact_pixels import exact_pixels, with_exact_pixels
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import fp8_graph, place_for_tensorrt
 from edgeres.quantization.recovered import equalized_parameters, recovered, with_parameters
@@ -29,8 +31,9 @@ from edgeres.quantization.recovered import equalized_parameters, recovered, with
 def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
     graph = _covered(graph, table)
     placement = place_for_tensorrt(graph)
-    network = recovered(graph, table, placement, LOWERING.name, method)
-    return lower_for_tensorrt(network, placement, table, method)
+    pixels = exact_pixels(graph, table.contract)
+    network = recovered(graph, table, with_exact_pixels(placement, pixels), LOWERING.name, method)
+    return lower_for_tensorrt(network, placement, table, method, pixels=pixels)
 
 
 def _covered(graph: Graph, table: CalibrationTable) -> Graph:
@@ -89,7 +92,8 @@ def quantize_for_tensorrt(
     else:
         warn_of_unused_recovery(table, method)
         placement = place_for_tensorrt(graph)
-        graph = recovered(graph, table, placement, LOWERING.name, method)
+        corrected = with_exact_pixels(placement, exact_pixels(graph, table.contract))
+        graph = recovered(graph, table, corrected, LOWERING.name, method)
     scales = table
     losses: tuple[Fp16Layer, ...] = ()
     if floats is Precision.FP16:
@@ -98,7 +102,10 @@ def quantize_for_tensorrt(
         )
         graph, scales, losses = fitted.graph, fitted.table or table, fitted.layers
     half = floats is Precision.FP16 and typed
-    lowered = lower_for_tensorrt(graph, placement, scales, method, grid=grid, fp16_scales=half)
+    pixels = None if grid is E4M3 else exact_pixels(graph, table.contract)
+    lowered = lower_for_tensorrt(
+        graph, placement, scales, method, grid=grid, fp16_scales=half, pixels=pixels, raw=True
+    )
     layers = placement.with_precisions(grid.precision, floats if typed else Precision.FP32).layers
     return LoweredNetwork(
         model=to_fp16(lowered) if half else lowered,
@@ -108,6 +115,7 @@ def quantize_for_tensorrt(
         method=method or table.method,
         search=mix.search,
         fp16=losses,
+        reads=Reads.NORMALIZED if pixels is None else Reads.PIXELS,
     )
 
 
@@ -143,8 +151,9 @@ def requested_network(
     """
     floats = request.float_precision
     if table is None or not request.is_quantized:
-        return float_network(model, floats, table, typed=typed)
+        return float_network(model, floats, table, typed=typed).fed_as(planar=True)
     grid = E4M3 if request.precision is Precision.FP8 else INT8
-    return quantize_for_tensorrt(
+    network = quantize_for_tensorrt(
         model, table, method, grid=grid, floats=floats, typed=typed, mix=mix
     )
+    return network.fed_as(planar=True)

@@ -61,6 +61,10 @@ def trtexec_lines(
             f"--{bound}Shapes={name}:{batch}x{size}"
             for bound, batch in zip(("min", "opt", "max"), config.batch, strict=True)
         ]
+    if network.channels_last:
+        words.append("--inputIOFormats=uint8:hwc")
+    elif image.dtype == "uint8":
+        words.append("--inputIOFormats=uint8:chw")
     flags: dict[str, list[str]] = {"TensorRT 11": []}
     if opset <= _OPSET_10_3:
         flags["TensorRT 10.3 to 10.16"] = ["--stronglyTyped"]

@@ -30,7 +30,7 @@ from edgeres.quantization.grids import INT8, UINT8
 from edgeres.quantization.placement import refusal
 from edgeres.quantization.weights import WeightMemory, least_weight_scales, quantize_bias
 from edgeres.targets.onnxruntime.joint import affine_of, bias_of, joint_affine, weight_of
-from edgeres.targets.onnxruntime.pixels import pixel_grid
+from edgeres.targets.onnxruntime.pixels import PixelGrid, pixel_grid
 from edgeres.targets.onnxruntime.placement import (
     integer_tensors,
     joined_convolutions,
@@ -52,8 +52,11 @@ class U8Grid:
 class _CpuLowering:
     """One pass over the graph; `_integer` maps each stored tensor to its u8 name once emitted."""
 
-    def __init__(self, graph: Graph, table: CalibrationTable, method: Method | None) -> None:
+    def __init__(
+        self, graph: Graph, table: CalibrationTable, method: Method | None, *, raw: bool
+    ) -> None:
         self._graph = graph
+        self._raw = raw
         self._table = table
         self._method = method
         self._out = Emitter(graph)
@@ -100,6 +103,8 @@ class _CpuLowering:
         image, out, pixels = self._graph.input, self._out, self._pixels
         if pixels is None:
             self._store(image, image)
+        elif self._raw:
+            self._integer[image] = self._padded_bytes(pixels)
         else:
             raw = image
             if any(pixels.pads):
@@ -121,6 +126,35 @@ class _CpuLowering:
             self._integer[image] = out.node(
                 "SpaceToDepth", [self._integer[image]], image + "/folded", blocksize=FOLD
             )
+
+    def _padded_bytes(self, pixels: PixelGrid) -> str:
+        """Emits the pixels with the level of zero around them, which each channel has its own of."""
+        image, out = self._graph.input, self._out
+        spare, around = pixels.pads[3], (0, 0, *pixels.pads[1:3], 0, 0, *pixels.pads[4:])
+        if not any(pixels.pads):
+            return image
+        channels = len(pixels.steps) - spare
+        planes = [image]
+        if channels > 1:
+            planes = [f"{image}/pixels{channel}" for channel in range(channels)]
+            out.split(image, planes)
+        amounts = out.constant(image + "/pads", np.array(around, np.int64))
+        padded = [
+            out.node(
+                "Pad",
+                [plane, amounts, out.constant(f"edgeres_u8_{level}", level)],
+                f"{image}/padded{channel}",
+            )
+            for channel, (plane, level) in enumerate(
+                zip(planes, pixels.zero_points[:channels], strict=True)
+            )
+        ]
+        if spare:
+            more = out.constant(
+                image + "/edgeres_spare", np.array([0] * 5 + [spare, 0, 0], np.int64)
+            )
+            padded[-1] = out.node("Pad", [padded[-1], more], image + "/padded")
+        return padded[0] if len(padded) == 1 else out.node("Concat", padded, image + "/u8", axis=1)
 
     def _emit_integer(self, node: onnx.NodeProto, result: str) -> None:
         """Emits an operator with an integer kernel and stores its result where integers are read."""
@@ -316,7 +350,7 @@ def activation_grid(
 
 
 def lower_for_cpu(
-    graph: Graph, table: CalibrationTable, method: Method | None = None
+    graph: Graph, table: CalibrationTable, method: Method | None = None, *, raw: bool = False
 ) -> onnx.ModelProto:
     """Returns the model lowered for ONNX Runtime's integer kernels.
 
@@ -324,8 +358,9 @@ def lower_for_cpu(
         graph: the FP32 model that the table was made from.
         table: thresholds of its activations.
         method: which thresholds to use; None takes the table's own.
+        raw: whether it is to be fed bytes where the image keeps its pixels.
 
     Raises:
         ArtifactError: the table lacks a tensor, or has the wrong grid for one.
     """
-    return _CpuLowering(graph, table, method).run()
+    return _CpuLowering(graph, table, method, raw=raw).run()

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.core.contract import Contract
+from edgeres.byte_input import levels_of
 from edgeres.core.table import CalibrationTable
 from edgeres.quantization.graph import Graph, attribute, integers
 from edgeres.quantization.placement import Placement, refusal
@@ -138,12 +138,6 @@ def pixel_grid(graph: Graph, table: CalibrationTable) -> PixelGrid | None:
         shifts=np.append(shifts, np.zeros(spare, np.float32)),
         folded=folded,
     )
-
-
-def levels_of(contract: Contract) -> tuple[Array, NDArray[np.float64]]:
-    """Returns what a level of each channel is worth, and the level at which it is zero, (C,) each."""
-    steps = contract.scale / np.array(contract.std)
-    return steps.astype(np.float32), np.array(contract.mean) / contract.scale
 
 
 def without_pads(conv: onnx.NodeProto) -> onnx.NodeProto:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx
 
+from edgeres.byte_input import Reads
+from edgeres.core.contract import InputType
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
@@ -15,11 +17,13 @@ from edgeres.targets.onnxruntime.pixels import pixel_grid, with_pixel_grid
 from edgeres.targets.onnxruntime.placement import place_for_cpu
 
 
-def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
+def _lowered(
+    graph: Graph, table: CalibrationTable, method: Method, *, raw: bool = False
+) -> onnx.ModelProto:
     # Which weights keep the grid that rounding was recovered on depends on the image's pixels.
     placement = with_pixel_grid(place_for_cpu(graph), pixel_grid(graph, table))
     network = recovered(graph, table, placement, LOWERING.name, method)
-    return lower_for_cpu(network, table, method)
+    return lower_for_cpu(network, table, method, raw=raw)
 
 
 LOWERING = Lowering(
@@ -48,11 +52,14 @@ def quantize_for_cpu(
     graph = view(model.proto).keeping(mix.kept)
     warn_of_unused_recovery(table, method)
     method = method or table.method
+    raw = table.contract.input is InputType.UINT8
+    pixels = pixel_grid(graph, table)
     return LoweredNetwork(
-        model=_lowered(graph, table, method),
+        model=_lowered(graph, table, method, raw=raw),
         source=model.artifact,
         layers=place_for_cpu(graph).layers,
         table=table,
         method=method,
         search=mix.search,
-    )
+        reads=Reads.NORMALIZED if pixels is None or not raw else Reads.BYTES,
+    ).fed_as(planar=False)

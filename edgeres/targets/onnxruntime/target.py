@@ -75,7 +75,7 @@ class OnnxRuntimeTarget(Target):
         from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
 
         if table is None or not request.is_quantized:
-            return float_network(model, Precision.FP32)
+            return float_network(model, Precision.FP32).fed_as(planar=False)
         return quantize_for_cpu(model, table, method, mix=mix)
 
     def build(

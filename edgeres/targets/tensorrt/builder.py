@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeres.core.artifacts import EngineArtifact
+from edgeres.core.artifacts import INPUT_HWC, EngineArtifact
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import HardwareCompatibility
 from edgeres.core.contract import Contract
@@ -75,6 +75,9 @@ def build(
         builder = steps.create_builder()
         definition = steps.parse(builder)
         image = definition.get_input(0)
+        if network.channels_last:
+            # A camera's bytes go in as they are: without a Transpose, which uint8 does not have.
+            image.allowed_formats = 1 << int(trt.TensorFormat.HWC)
         shapes = profile_shapes(tuple(image.shape), config, contract, network.source)
         builder_config = steps.configure(builder, image.name, shapes)
         check_dla(builder, definition, builder_config, config.options)
@@ -91,7 +94,11 @@ def build(
         gpu=None if device is None else device.name,
         compute_capability=config.compute_capability
         or (None if device is None else device.compute_capability),
-        flags=(*_creation_flags(trt), *builder_flags(trt, config)),
+        flags=(
+            *_creation_flags(trt),
+            *builder_flags(trt, config),
+            *((INPUT_HWC,) if network.channels_last else ()),
+        ),
         batch=(shapes[0][0], shapes[1][0], shapes[2][0]),
         audit=audit,
         options=config.options,

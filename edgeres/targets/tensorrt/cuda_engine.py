@@ -79,11 +79,14 @@ class CudaEngine:
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         outputs = [n for n in names if n not in inputs]
-        floats = all(self._engine.get_tensor_dtype(n) == trt.float32 for n in names)
+        types = {n: self._engine.get_tensor_dtype(n) for n in names}
+        byte_inputs = [n for n in inputs if types[n] == getattr(trt, "uint8", None)]
+        floats = all(types[n] == trt.float32 for n in names if n not in byte_inputs)
         if len(inputs) != 1 or len(outputs) != 1 or not floats:
             raise RunnerError(
                 f"{path} takes {inputs} and gives {outputs}, float32: {floats}; edgeres runs "
-                "classifiers with one float32 tensor on each side. Build the engine with edgeres."
+                "classifiers with one float32 tensor on each side, or uint8 images. Build the "
+                "engine with edgeres."
             )
         smallest = largest = tuple(self._engine.get_tensor_shape(inputs[0]))
         # An engine of fixed shape need not have a profile.
@@ -102,4 +105,7 @@ class CudaEngine:
             images=largest,
             logits=(largest[0], logits[-1]),
             smallest=smallest[0],
+            dtype="uint8" if byte_inputs else "float32",
+            channels_last=bool(byte_inputs)
+            and self._engine.get_tensor_format(inputs[0]) == trt.TensorFormat.HWC,
         )

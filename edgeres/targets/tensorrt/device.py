@@ -130,12 +130,13 @@ class EventPair:
 class Buffer:
     """The memory of one binding, allocated once for the largest batch; `free` gives it back."""
 
-    def __init__(self, shape: tuple[int, ...], memory: HostMemory) -> None:
+    def __init__(self, shape: tuple[int, ...], memory: HostMemory, dtype: str = "float32") -> None:
         """Allocates; the context must be current.
 
         Args:
-            shape: of the largest batch, float32.
+            shape: of the largest batch.
             memory: with copies or mapped.
+            dtype: of the binding.
 
         Raises:
             RunnerError: there is not enough memory.
@@ -144,9 +145,7 @@ class Buffer:
         flags = int(cuda.host_alloc_flags.DEVICEMAP) if mapped else 0
         self._device: Any = None
         with cuda_errors(f"There is no memory for a binding of shape {shape}"):
-            self.host: NDArray[np.float32] = cuda.pagelocked_empty(
-                shape, np.float32, mem_flags=flags
-            )
+            self.host: NDArray[Any] = cuda.pagelocked_empty(shape, np.dtype(dtype), mem_flags=flags)
             self._pinned: Any = self.host.base
             try:
                 if not mapped:

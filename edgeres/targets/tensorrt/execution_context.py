@@ -52,7 +52,7 @@ class ExecutionContext:
             self._context = create()
             self.stream = Stream()
             self._resources.callback(self.stream.close)
-            self.images = Buffer(bindings.images, memory)
+            self.images = Buffer(bindings.memory, memory, bindings.dtype)
             self._resources.callback(self.images.free)
             self.logits = Buffer(bindings.logits, memory)
             self._resources.callback(self.logits.free)
@@ -67,7 +67,7 @@ class ExecutionContext:
                     )
             undo.pop_all()
 
-    def infer(self, images: NDArray[np.float32], *, graph: bool) -> NDArray[np.float32]:
+    def infer(self, images: NDArray[Any], *, graph: bool) -> NDArray[np.float32]:
         """Returns the logits, a fresh array, of one batch.
 
         Raises:
@@ -159,7 +159,7 @@ class ExecutionContext:
         captured = self._graphs[copies]
         return lambda: captured.launch(self.stream.handle)
 
-    def start_timer(self, images: NDArray[np.float32], timing: Timing) -> None:
+    def start_timer(self, images: NDArray[Any], timing: Timing) -> None:
         """Uploads a batch, of which each `sample` times one inference on the device's clock.
 
         Raises:

@@ -96,7 +96,7 @@ class TensorRTRunner:
             MismatchError: the images' shape is not one that the plan takes.
             RunnerError: TensorRT or CUDA failed, or the plan cannot be captured as a graph.
         """
-        batch = np.array(images, np.float32)
+        batch = np.array(images)
 
         def host_time_ns() -> int:
             start = clock()
@@ -108,8 +108,7 @@ class TensorRTRunner:
         # A runner that was closed and opened again has other contexts: the call ends with these.
         pool = self._opened()
         with pool.borrowed() as context:
-            context.bindings.check(batch, self.name)
-            context.start_timer(batch, timing)
+            context.start_timer(context.bindings.fed(batch, self.name), timing)
 
         def device_time_ns() -> int:
             with pool.borrowed(context):
@@ -135,7 +134,7 @@ class TensorRTRunner:
         with TensorRTRunner(self._engine, memory=self._memory) as profiled:
             recorder = layer_recorder(check_plan(self._engine).module)
             with profiled._opened().borrowed() as context:
-                context.bindings.check(images, self.name)
+                images = context.bindings.fed(images, self.name)
                 context.report_layers_to(recorder)
                 for _ in range(_PROFILE_WARMUP + iterations):
                     context.infer(images, graph=False)
@@ -167,8 +166,7 @@ class TensorRTRunner:
 
     def _infer(self, images: NDArray[np.float32], *, graph: bool) -> NDArray[np.float32]:
         with self._opened().borrowed() as context:
-            context.bindings.check(images, self.name)
-            return context.infer(images, graph=graph)
+            return context.infer(context.bindings.fed(images, self.name), graph=graph)
 
     def _opened(self) -> ContextPool:
         if self._pool is None:
