@@ -66,7 +66,7 @@ class OnnxRuntimeRunner:
         self._integer = integer
         self._session: Any = None
 
-    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Returns the logits, (N, classes) float32, of `images`, (N, 3, H, W) float32.
 
         Raises:

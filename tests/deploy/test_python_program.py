@@ -180,13 +180,20 @@ def test_class_names_are_in_it(digits: Digits) -> None:
         python_files(broken, None, gives_probabilities=False)
 
 
-def test_bytes_are_refused_with_the_ways_out(digits: Digits) -> None:
-    """The program prepares floats."""
+def test_bytes_are_fed_as_they_are_and_a_plan_of_them_is_refused(digits: Digits) -> None:
+    """A network of bytes normalizes them itself; a plan's format is not the program's to know."""
     engine = load_any_engine(digits.engine)
     contract = replace(engine.manifest.contract, input=InputType.UINT8)
-    of_bytes = replace(engine, manifest=replace(engine.manifest, contract=contract))
-    with pytest.raises(ConfigError, match="Deploy it to triton, or export the model with --input"):
-        python_files(of_bytes, None, gives_probabilities=False)
+    image = replace(engine.manifest.input, shape=(None, *contract.fed_shape), dtype="uint8")
+    manifest = replace(engine.manifest, contract=contract, input=image)
+    files = python_files(replace(engine, manifest=manifest), None, gives_probabilities=False)
+    program = files["classify.py"].decode()
+    compile(program, "classify.py", "exec")
+    assert "np.ascontiguousarray(pixels.reshape(32, 32, 3)[None])" in program
+    assert "STD\n    return" not in program
+    plan = replace(engine, manifest=replace(manifest, target="tensorrt"))
+    with pytest.raises(ConfigError, match=r"Feed it with edgeres\.load, or export"):
+        python_files(plan, None, gives_probabilities=False)
 
 
 def test_a_plan_s_program_compiles(digits: Digits) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class TensorRTRunner:
         self._resources = contextlib.ExitStack()
         self._pool: ContextPool | None = None
 
-    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Returns the logits, (N, classes) float32, of `images`, (N, 3, H, W) float32.
 
         Raises:
