@@ -84,7 +84,7 @@ def calibrate_part(
     network = normalize(network, contract)
     dataset = loaded.dataset(data)
     turned: list[int] = []
-    with closing(batches(dataset, contract, batch_size=config.batch_size)) as stream:
+    with closing(batches(dataset, contract.prepared, batch_size=config.batch_size)) as stream:
         noted = noting_turned(stream, turned)
         images = tracked_batches(noted, len(dataset), "Calibrating", progress)
         distributions, hashes = observe_part(
