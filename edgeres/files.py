@@ -70,7 +70,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise ArtifactError(_write_error(path, error)) from error
+        raise ArtifactError(write_error(path, error)) from error
 
 
 def write_report(path: Path, text: str) -> None:
@@ -90,7 +90,7 @@ def write_report(path: Path, text: str) -> None:
         with os.fdopen(_open_stream(path), "wb") as stream:
             stream.write(content)
     except OSError as error:
-        raise ArtifactError(_write_error(path, error)) from error
+        raise ArtifactError(write_error(path, error)) from error
 
 
 def append_line(path: Path, line: str) -> None:
@@ -178,7 +178,7 @@ def check_outputs(
             except FileExistsError:
                 same = next(other for other in checked if _is_same_file(probe, checked[other]))
             except OSError as error:
-                raise ArtifactError(_write_error(path, error)) from error
+                raise ArtifactError(write_error(path, error)) from error
             if same is not None:
                 raise ConfigError(
                     f"Two outputs would be the same file: {same} and {path}. Give each a path of "
@@ -367,7 +367,8 @@ def _open_stream(path: Path) -> int:
     return opened
 
 
-def _write_error(path: Path, error: OSError) -> str:
+def write_error(path: Path, error: OSError) -> str:
+    """Returns a sentence on a file or folder that the system did not let be written."""
     if error.errno == errno.ENOSPC:
         return f"{path} was not written: no space left on the disk. Free some and run again."
     if error.errno == errno.ENOENT and not path.parent.exists():

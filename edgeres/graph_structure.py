@@ -9,6 +9,7 @@ not at all. Knows the ONNX format and no stage.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,13 @@ _BITS = {
     **dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4),
     **dict.fromkeys(("INT2", "UINT2"), 2),
 }
+_LOOPS = frozenset(["Loop", "Scan"])
+
+_LARGEST_FUNCTION = 100_000
+"""Operators of a function with all that it calls; the deepest ResNets have a thousand."""
+
+_MOST_FUNCTIONS = 1000
+
 _SMALL = 64
 """Elements up to which a constant may describe the structure: shapes, axes, paddings."""
 
@@ -54,9 +62,17 @@ def check_structure(path: Path, model: onnx.ModelProto) -> None:
     # Text first: what is no UTF-8 arrives as bytes, and every other check expects text.
     _check_text(path, model)
     _check_order(path, model.graph, frozenset())
+    _check_functions(path, model)
     for graph in subgraphs(model.graph):
         for node in graph.node:
             _check_operator(path, node, versions.get(node.domain, 0))
+    for body in (*subgraphs(model.graph), *model.functions):
+        if loop := next((node for node in body.node if node.op_type in _LOOPS), None):
+            raise ArtifactError(
+                f"{path} has the operator {loop.op_type} '{loop.name}', whose number of steps is "
+                "known only when it runs; classifiers of images have none. Export the model "
+                "without loops, such as with fixed sizes."
+            )
     for tensor in _tensors(model):
         _check_tensor(path, tensor)
     for value in model.graph.input:
@@ -65,6 +81,55 @@ def check_structure(path: Path, model: onnx.ModelProto) -> None:
             raise ArtifactError(
                 f"{path} has the input '{value.name}' with the sizes {sizes}; expected sizes of at "
                 f"least 1 and at most {MAX_ELEMENTS} values. {_ADVICE}"
+            )
+    _check_sizes(path, model)
+
+
+def _check_functions(path: Path, model: onnx.ModelProto) -> None:
+    """Checks that the model's functions end, and come to a number of operators that can be run.
+
+    A function of two calls of another one, and so on, has as many as 2 to the number of functions.
+    """
+    called = {
+        (f.domain, f.name): Counter((node.domain, node.op_type) for node in f.node)
+        for f in model.functions
+    }
+    if len(called) > _MOST_FUNCTIONS:
+        raise ArtifactError(
+            f"{path} has {len(called)} functions; expected at most {_MOST_FUNCTIONS}. {_ADVICE}"
+        )
+    sizes: dict[tuple[str, str], int] = {}
+    while ready := [
+        key
+        for key, calls in called.items()
+        if key not in sizes and all(c in sizes for c in calls if c in called)
+    ]:
+        for key in ready:
+            sizes[key] = sum(times * sizes.get(call, 1) for call, times in called[key].items())
+    endless = next((name for domain, name in called if (domain, name) not in sizes), None)
+    largest = max(sizes.values(), default=0)
+    if endless is not None or largest > _LARGEST_FUNCTION:
+        fact = f"calls itself: '{endless}'" if endless is not None else f"has {largest} operators"
+        raise ArtifactError(
+            f"{path} has a function that {fact}; expected none that does, and at most "
+            f"{_LARGEST_FUNCTION} operators. {_ADVICE}"
+        )
+
+
+def _check_sizes(path: Path, model: onnx.ModelProto) -> None:
+    """Checks that every activation whose size is known before the graph runs fits into memory."""
+    try:
+        # Without the propagation of values, which writes a Range of integers out.
+        inferred = onnx.shape_inference.infer_shapes(skeleton(model))
+    # A network that ONNX cannot follow may still be one that a runtime takes.
+    except Exception:  # what C++ raises has no end
+        return
+    for value in inferred.graph.value_info:
+        sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+        if math.prod(sizes) > MAX_ELEMENTS:
+            raise ArtifactError(
+                f"{path} fits into no memory: its activation '{value.name}' has the sizes {sizes}; "
+                f"expected at most {MAX_ELEMENTS} values. {_ADVICE}"
             )
 
 

@@ -202,7 +202,7 @@ def _watch(
         if (
             cpu - used > hang_s
             or now - asleep > hang_s
-            or (not numbers[4] and now > begin + START_S)
+            or (not numbers[5] and now > begin + START_S)
         ):
             process.kill()
             process.join()

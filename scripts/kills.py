@@ -23,8 +23,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from random import Random
@@ -204,7 +204,9 @@ def run(
                 times[name] = time.monotonic() - begin
             counts[name, "was done"] += 1
             continue
-        os.kill(process.ident or 0, kind)
+        # Sent to the process itself: mypy does not know that it was started.
+        if process.pid is not None:
+            os.kill(process.pid, kind)
         process.join()
         counts[name, kind.name] += 1
         faults += losses(name, command, folder, ended=True)
@@ -217,15 +219,15 @@ def run(
     return counts, faults
 
 
-def run_job(job: int, kills: int, seed: int) -> tuple[Counter[tuple[str, str]], list[str]]:
-    """Ends commands in a folder of its own."""
+def run_job(job: int, kills: int, seed: int, sender: Connection) -> None:
+    """Ends commands in a folder of its own, and sends what `run` returns."""
     # Loaded once here, and there in every process that is split off.
     for name in (*SHORT_HELP, "edgeres.workflows", "onnxruntime", "torch", "scipy.stats"):
         known = name in SHORT_HELP
         importlib.import_module(f"edgeres.cli.{name.replace('-', '_')}" if known else name)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        return run(make_commands(folder), folder, kills, Random(f"{seed} {job}"))
+        sender.send(run(make_commands(folder), folder, kills, Random(f"{seed} {job}")))
 
 
 def summary(
@@ -249,13 +251,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--jobs", type=int, default=1, help="at once; default: %(default)s")
     options = parser.parse_args()
-    jobs = range(options.jobs)
+    spawn = multiprocessing.get_context("spawn")
+    running = []
+    for job in range(options.jobs):
+        receiver, sender = spawn.Pipe(duplex=False)
+        kills = (options.kills + job) // options.jobs
+        spawn.Process(target=run_job, args=(job, kills, options.seed, sender)).start()
+        sender.close()
+        running.append(receiver)
     counts, faults = Counter[tuple[str, str]](), list[str]()
-    with ProcessPoolExecutor(len(jobs), multiprocessing.get_context("spawn")) as pool:
-        parts = [options.kills // len(jobs) + (job < options.kills % len(jobs)) for job in jobs]
-        for counted, lost in pool.map(run_job, jobs, parts, [options.seed] * len(jobs)):
-            counts += counted
-            faults += lost
+    for receiver in running:
+        # Raises EOFError where the job itself has ended without an answer.
+        counted, lost = receiver.recv()
+        counts += counted
+        faults += lost
     names = list(dict.fromkeys(name for name, _ in counts))
     print(summary(names, counts, faults))
     return int(bool(faults))

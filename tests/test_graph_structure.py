@@ -74,9 +74,9 @@ def inside_a_branch() -> ModelProto:
     return classifier(node("If", "x", "p", then_branch=body, else_branch=body))
 
 
-def with_constant(name: str, values: list[int], operator: NodeProto) -> ModelProto:
-    """Returns a classifier behind an operator that reads integers from the file."""
-    model = classifier(operator)
+def with_constant(name: str, values: int | list[int], *operators: NodeProto) -> ModelProto:
+    """Returns a classifier behind operators that read integers from the file."""
+    model = classifier(*operators)
     model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
     return model
 
@@ -185,6 +185,76 @@ def named_twice() -> ModelProto:
     for value in "ab":
         model.metadata_props.add(key="k", value=value)
     return model
+
+
+def with_functions(*calls: tuple[str, ...]) -> ModelProto:
+    """Returns a classifier with functions `f0`, `f1`, ... of the operators named, calling `f0`."""
+    model = classifier(node("f0", "x", "p", domain="own"))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model.opset_import.append(opsets[1])
+    for index, kinds in enumerate(calls):
+        names = ["a", *(f"t{i}" for i in range(1, len(kinds))), "b"]
+        nodes = [
+            helper.make_node(kind, [before], [after], domain="own" if kind[0] == "f" else "")
+            for kind, before, after in zip(kinds, names[:-1], names[1:], strict=True)
+        ]
+        function = helper.make_function("own", f"f{index}", ["a"], ["b"], nodes, opsets)
+        model.functions.append(function)
+    return model
+
+
+def looping() -> ModelProto:
+    """Returns a classifier that runs through an operator 2^62 times."""
+    flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
+    kept = helper.make_tensor_value_info("kept", TensorProto.BOOL, [])
+    count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    body = helper.make_graph([node("Identity", "flag", "kept")], "b", [count, flag], [kept])
+    return with_constant(
+        "n", 1 << 62, helper.make_node("Loop", ["n", ""], ["k"], body=body), node("Relu", "x", "p")
+    )
+
+
+ENDLESS = {
+    "a function that calls itself": (with_functions(("f0",)), "a function that calls itself: 'f0'"),
+    "two that call each other": (with_functions(("f1",), ("f0",)), "calls itself"),
+    "2^20 operators": (
+        with_functions(*((f"f{i + 1}", f"f{i + 1}") for i in range(20)), ("Relu",)),
+        "a function that has 1048576 operators",
+    ),
+    "many functions": (with_functions(*[("Relu",)] * 1001), "has 1001 functions"),
+    "a loop": (looping(), "whose number of steps is known only when it runs"),
+    "a range of 24 GB": (
+        with_constant(
+            "n",
+            6_000_000_000,
+            node("Range", "n0 n n1", "r"),
+            node("Cast", "r", "f", to=1),
+            node("Add", "x f", "p"),
+        ),
+        "sizes [6000000000]; expected at most",
+    ),
+}
+"""Files of a few kilobytes that would take all time or memory of what runs them."""
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_what_does_not_end_is_refused_unrun(case: str, tmp_path: Path) -> None:
+    """Also where the file is only classified with."""
+    model, said = ENDLESS[case]
+    if case.startswith("a range"):
+        for name, value in (("n0", 0), ("n1", 1)):
+            model.graph.initializer.append(from_array(np.array(value, np.int64), name))
+    (path := tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError) as refused:
+        load_onnx(path)
+    assert said in str(refused.value)
+
+
+def test_functions_that_end_pass(tmp_path: Path) -> None:
+    """As torch.onnx writes them: of operators and of each other."""
+    model = with_functions(("f1", "Relu", "f1"), ("Relu",))
+    (path := tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert load_onnx(path).artifact.output.shape == (None, 10)
 
 
 BROKEN = {

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from edgeres.errors import ArtifactError, ConfigError
+from edgeres.files import write_error
 
 Files = Mapping[str, bytes]
 """Contents by the path in a folder, with forward slashes."""
@@ -55,9 +56,7 @@ def write_folder(path: Path, files: Files) -> None:
                 path.rmdir()
             temporary.rename(path)
     except OSError as error:
-        raise ArtifactError(
-            f"{path} was not written: {error.strerror or error}. Choose a folder that you may write."
-        ) from error
+        raise ArtifactError(write_error(path, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
