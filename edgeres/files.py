@@ -120,7 +120,7 @@ def append_line(path: Path, line: str) -> None:
                 file.truncate(before)
                 raise
     except OSError as error:
-        raise ArtifactError(_write_error(path, error)) from error
+        raise ArtifactError(write_error(path, error)) from error
 
 
 def _whole_lines(file: FileIO) -> int:
