@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +39,31 @@ from edgeres.targets.base import simulated_target
 from edgeres.targets.onnxruntime.strides import thinned_out
 from edgeres.version import __version__
 
-VALIDATION_EVERY = 8
-"""One batch in so many is held out of the ranges while a search needs images."""
 
-_VALIDATION_IMAGES = 64
-"""Images that a search evaluates on: enough that what they gain other images gain too (ResNet-50,
-thresholds by group: 1.6 dB on these, 1.9 on others), few enough to run dozens of times."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ValidationSplit:
+    """The images that a search evaluates on; the ranges that it starts from do without them."""
+
+    every: int
+    """One batch in so many is held out."""
+    images: int
+    """Most images; the batch that reaches the number is the last."""
+
+
+_MANY_CLASSES = _ValidationSplit(every=8, images=64)
+"""Enough that what they gain other images gain too (ResNet-50, thresholds by group: 1.6 dB on
+these, 1.9 on others), few enough to run dozens of times."""
+
+_FEW_CLASSES = _ValidationSplit(every=2, images=256)
+"""With ten logits the paired gain of one image has a standard deviation of about 3 dB, so that 64
+images would choose by chance. Such networks are small: four times the images take seconds."""
+
+_LEAST_CLASSES = 100
+"""From so many logits on, one image's error is averaged over enough of them."""
+
+PART_BATCHES = 8
+"""Batches that a part of the images is a multiple of: of both splits, so that the first batch of a
+part is never one that a search holds out."""
 
 
 def calibrate(
@@ -59,8 +78,9 @@ def calibrate(
 ) -> CalibrationTable:
     """Returns the thresholds of every activation by every method, from one pass over `batches`.
 
-    Method auto and the sensitivity hold one batch in eight out, 64 images at most, and evaluate
-    the logits of these. The ranges of the table are those of all images.
+    Method auto and the sensitivity hold batches out and evaluate the logits of these: one in
+    eight, 64 images at most, or of a network of few classes one in two, 256 at most. The ranges of
+    the table are those of all images.
 
     Args:
         model: the FP32 file.
@@ -79,12 +99,14 @@ def calibrate(
     """
     searched = ending_in_logits(model)
     graph, observation = _observation(searched)
+    split = _split_of(searched)
     hashes: list[str] = []
     validation: list[HashedBatch] = []
     search_ranges: Mapping[str, Distribution]
     if observed is None:
         independent = _independent(model, graph, observation, batches)
-        search_ranges = observe(observation, _fitted(independent, config, 0, validation, hashes))
+        fitted = _fitted(independent, config, split, 0, validation, hashes)
+        search_ranges = observe(observation, fitted)
     else:
         hashes += observed.hashes
         validation += batches
@@ -112,8 +134,8 @@ def calibrate(
         if not validation:
             raise CalibrationError(
                 f"{table.samples} images in batches of {config.batch_size} are too few to hold "
-                f"some out: one batch in {VALIDATION_EVERY} evaluates the thresholds. Pass at "
-                f"least {VALIDATION_EVERY * config.batch_size} images, or --method mse without "
+                f"some out: one batch in {split.every} evaluates the thresholds. Pass at "
+                f"least {split.every * config.batch_size} images, or --method mse without "
                 "--sensitivity."
             )
         images = tuple(batch.images for batch in validation)
@@ -139,22 +161,28 @@ def _independent(
             )
 
 
-def held_out(images: int, config: CalibrationRequest) -> NDArray[np.int64]:
+def held_out(model: LoadedModel, images: int, config: CalibrationRequest) -> NDArray[np.int64]:
     """Returns the positions of the images that a search holds out, in whole batches."""
-    size = config.batch_size
-    return np.array([i for i in range(images) if _is_held_out(i // size, config)], np.int64)
+    size, split = config.batch_size, _split_of(model)
+    return np.array([i for i in range(images) if _is_held_out(i // size, config, split)], np.int64)
 
 
-def _is_held_out(index: int, config: CalibrationRequest) -> bool:
+def _split_of(model: LoadedModel) -> _ValidationSplit:
+    classes = model.artifact.num_classes
+    return _MANY_CLASSES if classes is None or classes >= _LEAST_CLASSES else _FEW_CLASSES
+
+
+def _is_held_out(index: int, config: CalibrationRequest, split: _ValidationSplit) -> bool:
     """Returns whether the batch at this place, from 0, is held out of the ranges for a search."""
-    turn, rest = divmod(index + 1, VALIDATION_EVERY)
+    turn, rest = divmod(index + 1, split.every)
     before = (turn - 1) * config.batch_size
-    return config.searches and not rest and before < _VALIDATION_IMAGES
+    return config.searches and not rest and before < split.images
 
 
 def _fitted(
     batches: Iterable[HashedBatch],
     config: CalibrationRequest,
+    split: _ValidationSplit,
     first: int,
     validation: list[HashedBatch],
     hashes: list[str],
@@ -162,7 +190,7 @@ def _fitted(
     """Yields the batches to fit on; moves the others to `validation`, and all hashes to `hashes`."""
     for index, batch in enumerate(batches, start=first):
         hashes.extend(batch.hashes)
-        if _is_held_out(index, config):
+        if _is_held_out(index, config, split):
             validation.append(batch)
         else:
             yield batch
@@ -177,16 +205,18 @@ def observe_part(
         model: the FP32 file.
         batches: of the part.
         config: whether a search holds images out.
-        first: place of the part's first batch among all, a multiple of 8.
+        first: place of the part's first batch among all, a multiple of `PART_BATCHES`.
 
     Raises:
         CalibrationError: as `calibrate`.
         RunnerError: as `calibrate`.
     """
-    graph, observation = _observation(ending_in_logits(model))
+    searched = ending_in_logits(model)
+    graph, observation = _observation(searched)
     hashes: list[str] = []
     independent = _independent(model, graph, observation, batches)
-    return observe(observation, _fitted(independent, config, first, [], hashes)), hashes
+    fitted = _fitted(independent, config, _split_of(searched), first, [], hashes)
+    return observe(observation, fitted), hashes
 
 
 def _searched(

@@ -78,7 +78,7 @@ def calibrate_model(
     if ranges:
         sha256 = loaded.artifact.sha256
         observed = join_ranges(ranges, model_sha256=sha256, contract=contract, images=len(dataset))
-        fitted = take(dataset, held_out(len(dataset), config))
+        fitted = take(dataset, held_out(loaded, len(dataset), config))
         if len(observed.machines) > 1:
             _LOG.warning("%s", several_kinds_note(observed.machines))
     # Ranges are those of the network behind the arithmetic of a byte input.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from edgeres.calibration.calibrate import VALIDATION_EVERY, observe_part
+from edgeres.calibration.calibrate import PART_BATCHES, observe_part
 from edgeres.calibration.saved_ranges import save_ranges
 from edgeres.core.artifacts import contract_of
 from edgeres.core.bench_requests import BenchInputs, BenchRequest
@@ -29,8 +29,7 @@ PART_UNIT = 48
 
 def unit_of(config: CalibrationRequest) -> int:
     """Returns the images that a part of a calibration is a multiple of."""
-    # So that the first batch of a part is never one that a search holds out.
-    return VALIDATION_EVERY * config.batch_size
+    return PART_BATCHES * config.batch_size
 
 
 def bench_part(
