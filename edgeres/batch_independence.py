@@ -42,7 +42,14 @@ def check_batch_independence(
         RunnerError: they do depend on them, or inference failed.
     """
     # Where there are too few images, contrast and sign make others with other statistics.
-    variants = (images[:1] * np.float32(factor) for factor in (-1, 2, -0.5))
+    # Of bytes the negative is the complement.
+    on_bytes = images.dtype == np.uint8
+    variants = (
+        (images[:1].astype(np.float32) * factor % 256).astype(images.dtype)
+        if on_bytes
+        else images[:1] * np.float32(factor)
+        for factor in (-1, 2, -0.5)
+    )
     first, second, *others = np.concatenate([images, *variants])[:IMAGES]
     # Once at the start and once at the end: what accumulates along the batch reaches only one.
     batches = (np.stack([first, second, others[0]]), np.stack([others[1], second, first]))
