@@ -106,7 +106,7 @@ def append_line(path: Path, line: str) -> None:
         descriptor = os.open(_destination(path), os.O_RDWR | os.O_CREAT, 0o666)
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            before = _whole_lines(file)
+            before = _complete_lines(file)
             if before < file.seek(0, os.SEEK_END):
                 _LOG.warning("%s ended in part of a line, which was removed.", path)
                 file.truncate(before)
@@ -123,7 +123,7 @@ def append_line(path: Path, line: str) -> None:
         raise ArtifactError(write_error(path, error)) from error
 
 
-def _whole_lines(file: FileIO) -> int:
+def _complete_lines(file: FileIO) -> int:
     """Returns the length of the part of a file that ends with its last line break."""
     end = file.seek(0, os.SEEK_END)
     while end:

@@ -142,7 +142,7 @@ def other_name(verdict: Path) -> Path:
     return path
 
 
-def test_a_history_grows_by_whole_lines(digits: Digits, old: Path, tmp_path: Path) -> None:
+def test_a_history_grows_by_complete_lines(digits: Digits, old: Path, tmp_path: Path) -> None:
     """Made by the first run, kept by the next, and the baseline of the third."""
     path, line = tmp_path / "runs.jsonl", digits.words(LINE)
     for _ in range(2):
