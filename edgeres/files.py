@@ -96,7 +96,8 @@ def write_report(path: Path, text: str) -> None:
 def append_line(path: Path, line: str) -> None:
     """Adds a line to a file, whole or not at all; a file that is missing is made.
 
-    One process at a time adds. What one that was killed left of its line is removed, with a log.
+    One process at a time adds. What one that was killed left of its line is removed, with a log;
+    a last line that is complete but for its line break gets one.
 
     Raises:
         ArtifactError: the line cannot be written.
@@ -107,7 +108,11 @@ def append_line(path: Path, line: str) -> None:
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             before = _complete_lines(file)
-            if before < file.seek(0, os.SEEK_END):
+            end = file.seek(0, os.SEEK_END)
+            file.seek(before)
+            if file.read(end - before).rstrip().endswith(b"}"):
+                content, before = b"\n" + content, end
+            elif before < end:
                 _LOG.warning("%s ended in part of a line, which was removed.", path)
                 file.truncate(before)
             try:

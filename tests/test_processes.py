@@ -16,8 +16,11 @@ import os, signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import edgeres.workflows
 def inspect(path):
-    print(os.getpid(), os.getppid(), file=sys.stderr, flush=True)
-    {body}
+    try:
+        print(os.getpid(), os.getppid(), file=sys.stderr, flush=True)
+        {body}
+    finally:
+        {last}
 edgeres.workflows.inspect_artifact = inspect
 from edgeres.cli import main
 sys.argv = ["edgeres", "inspect", "x"]
@@ -26,9 +29,9 @@ main(prog_name="edgeres")
 """
 
 
-def started(body: str, before: str = "") -> subprocess.Popen[str]:
-    """Returns a running command that does `body`."""
-    program = _COMMAND.format(body=body, before=before)
+def started(body: str, before: str = "", last: str = "pass") -> subprocess.Popen[str]:
+    """Returns a running command that does `body`, and `last` however that ends."""
+    program = _COMMAND.format(body=body, before=before, last=last)
     return subprocess.Popen(
         [sys.executable, "-c", program], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -72,8 +75,8 @@ def test_a_process_that_dies_is_an_error(kind: signal.Signals, said: str) -> Non
 @pytest.mark.parametrize("group", [False, True])
 def test_what_is_sent_reaches_the_work_once(kind: signal.Signals, code: int, group: bool) -> None:
     """To the process alone, as `kill` does, and to all of its group, as a terminal does."""
-    body = "try: time.sleep(60)\n    finally: time.sleep(0.3); print('clean', file=sys.stderr)"
-    process = started(body, before="os.setsid()")
+    last = "time.sleep(0.3); print('clean', file=sys.stderr)"
+    process = started("time.sleep(60)", before="os.setsid()", last=last)
     _, above = ids(process)
     assert above == process.pid
     (os.killpg if group else os.kill)(process.pid, kind)

@@ -39,7 +39,8 @@ def last_matching(runs: Sequence[PastRun], group: RunGroup, source: str) -> Past
             "precision, machine, images, batch and timing. Pass the same --data, --samples, --seed, "
             "--latency-batch and --timing, or leave --baseline out."
         )
-    return max(matching, key=lambda run: run.started)
+    # The last line of those that began in one second.
+    return max(reversed(matching), key=lambda run: run.started)
 
 
 def _course(group: RunGroup, runs: Sequence[PastRun]) -> Course:

@@ -129,14 +129,15 @@ class Cluster:
         self._client.subscribe_topic(topic, lambda event: progress(*event[1]))
         try:
             for _ in range(_ATTEMPTS):
+                # Of a worker that is lost meanwhile the next attempt is free again.
+                keeper, worker = worker, None
                 with suppress(_LostWorkerError):
-                    reply, contents = self._perform(sent, topic, worker)
+                    reply, contents = self._perform(sent, topic, keeper)
                     if reply.error:
                         raise JobError(f"On {reply.name}: {reply.error}", reply.exit_code)
                     if reply.result is not None:
                         _write(reply.result, contents, target)
                         return reply.result
-                    worker = None
                     self._send(reply.worker, reply.missing, sources, progress)
                     worker = reply.worker
         finally:
@@ -207,12 +208,12 @@ class Cluster:
             topic,
             key=f"{topic}-{uuid.uuid4().hex}",
             resources=self._resources,
+            # The one that has the files. If it is lost, the next attempt goes to another: a task
+            # that may also run elsewhere is not always moved by the scheduler.
             workers=chosen,
-            # The one that has the files is the best, and any other will do if it is lost.
-            allow_other_workers=chosen is not None and not named,
             pure=False,
         )
-        text, contents = self._answer(future, worker if named else None)
+        text, contents = self._answer(future, worker)
         source, remedy = "The worker's answer is damaged", "Install the same edgeres there."
         return from_json(parse_json(text), Reply, source=source, remedy=remedy), contents
 

@@ -109,7 +109,10 @@ def load_history(path: Path) -> tuple[PastRun, ...]:
     Raises:
         ArtifactError: the file is unreadable, or a line is no verdict of this version.
     """
-    lines = read_bytes(path, HISTORY).split(b"\n")[:-1]
+    *lines, rest = read_bytes(path, HISTORY).split(b"\n")
+    # A verdict that another tool put on one line may have no line break behind it.
+    if rest.rstrip().endswith(b"}"):
+        lines.append(rest)
     remedy = f"Remove that line, or pass another file than {path.name}."
     runs = []
     for number, line in enumerate(lines, 1):
@@ -124,9 +127,11 @@ def load_baselines(path: Path) -> tuple[PastRun, ...]:
     Raises:
         ArtifactError: the file is unreadable, or holds no verdicts of this version.
     """
-    # A verdict's own file has its JSON on many lines, so that the first one is only its bracket.
-    first = read_bytes(path, HISTORY).partition(b"\n")[0].strip()
-    return load_history(path) if first.startswith(b"{") and len(first) > 1 else (load_run(path),)
+    # A verdict's own file has its JSON on many lines, so that the first one is only its bracket;
+    # one that another tool put on a single line has no other.
+    first, _, others = read_bytes(path, HISTORY).partition(b"\n")
+    is_history = first.strip().startswith(b"{") and len(first.strip()) > 1 and others
+    return load_history(path) if is_history else (load_run(path),)
 
 
 def _past_run(verdict: SavedVerdict, name: str) -> PastRun:
