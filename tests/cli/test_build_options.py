@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from commands import passed, refusal, run
 from digits import Digits
@@ -146,12 +149,26 @@ def test_calibrate_writes_tensorrts_cache(digits: Digits, tmp_path: Path) -> Non
 
 def test_a_table_that_makes_no_cache_is_still_told_of(digits: Digits, tmp_path: Path) -> None:
     """Equalization shows only after calibration; the table stands, and the cache is refused."""
-    table, cache = tmp_path / "t.json", tmp_path / "t.cache"
-    line = "calibrate {model} --data {train} --samples 20 --recover bias -o {table} "
-    said = run(*digits.words(line + "--emit-trt-cache {cache}", table=table, cache=cache))
-    assert said.exit_code == 2
+    table, cache, uneven = tmp_path / "t.json", tmp_path / "t.cache", tmp_path / "uneven.onnx"
+    # The same function, with a channel in every block that takes most of its tensor's range.
+    model = onnx.load(digits.model)
+    weights = {each.name: each for each in model.graph.initializer}
+    for stage, block in product((1, 2, 3), (0, 1, 2)):
+        for name, at, factor in (
+            (f"layer{stage}.{block}.conv1.weight", np.s_[0], 64),
+            (f"layer{stage}.{block}.conv1.bias", np.s_[0], 64),
+            (f"layer{stage}.{block}.conv2.weight", np.s_[:, 0], 1 / 64),
+        ):
+            values = onnx.numpy_helper.to_array(weights[name]).copy()
+            values[at] *= factor
+            weights[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, uneven)
+    line = "calibrate {uneven} --data {train} --samples 64 --recover bias -o {table} "
+    words = digits.words(line + "--emit-trt-cache {cache}", uneven=uneven, table=table, cache=cache)
+    said = run(*words)
+    assert said.exit_code == 2, said.stderr
     told, error = said.stderr.splitlines()[-2:]
-    assert told.startswith(f"{table}: 30 activations from 20 images")
+    assert told.startswith(f"{table}: 30 activations from 64 images")
     assert error.startswith("Error: The table's recovery equalized ")
     assert (table.exists(), cache.exists()) == (True, False)
 

@@ -127,7 +127,8 @@ def test_a_damaged_description_is_refused(build: Build, tmp_path: Path) -> None:
     del beside["gpu"]
     (tmp_path / "timings.json").write_text(json.dumps(beside))
     with pytest.raises(
-        ArtifactError, match=r"is a damaged edgeres-timing-cache file \(gpu: missing, as in files of an earlier edgeres\)"
+        ArtifactError,
+        match=r"is a damaged edgeres-timing-cache file \(gpu: missing, as in files of an earlier edgeres\)",
     ):
         build()
 
