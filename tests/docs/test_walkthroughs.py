@@ -13,25 +13,22 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("your_own_network", "ci", "jetson", "triton", "deepstream")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the folder that a reader works in."""
-    return tmp_path_factory.mktemp("walkthrough")
-
-
 @pytest.mark.skipif(not EDGERES.exists(), reason="edgeres is not installed beside this Python")
-@pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_walkthrough_succeed(
-    page: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_commands_of_the_walkthroughs_succeed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From drawing the images to a verdict, a prediction and the folders that are deployed."""
+    """From drawing the images to a verdict, a prediction and the folders that are deployed.
+
+    One test, since each page goes on in the folder of the one before, on whichever process.
+    """
     # The reader is in the clone, where the packages beside edgeres are found.
     paths = [str(DOCS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    blocks = runnable_blocks((DOCS / f"{page}.md").read_text(encoding="utf-8"))
-    assert blocks
-    for block in blocks:
-        run_block(block, folder)
+    for page in PAGES:
+        blocks = runnable_blocks((DOCS / f"{page}.md").read_text(encoding="utf-8"))
+        assert blocks, page
+        for block in blocks:
+            run_block(block, tmp_path)
 
 
 def test_every_page_with_commands_is_run() -> None:
