@@ -142,6 +142,20 @@ def other_name(verdict: Path) -> Path:
     return path
 
 
+def test_a_verdict_on_one_line_is_a_baseline_and_a_history(
+    digits: Digits, old: Path, tmp_path: Path
+) -> None:
+    """As `jq -c` writes it, without a line break: it is compared with, and nothing takes its place."""
+    path, line = tmp_path / "compact.json", digits.words(LINE)
+    path.write_text(json.dumps(json.loads(old.read_text())))
+    for options in (("--baseline", path), ("--baseline", path, "--history", path)):
+        told = json.loads(run(*line, *options, "--max-slowdown", 1000).stdout)
+        assert told["baseline"]["baseline"] == "compact"
+    first, second = map(json.loads, path.read_text().splitlines())
+    assert first == json.loads(old.read_text())
+    assert second["kind"] == "edgeres-verdict"
+
+
 def test_a_history_grows_by_complete_lines(digits: Digits, old: Path, tmp_path: Path) -> None:
     """Made by the first run, kept by the next, and the baseline of the third."""
     path, line = tmp_path / "runs.jsonl", digits.words(LINE)

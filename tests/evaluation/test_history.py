@@ -116,3 +116,9 @@ def test_at_most_one_steady_history_in_twenty_has_a_change() -> None:
         (found,) = history_of(runs).courses
         alarms += bool(found.changes)
     assert alarms <= 15
+
+
+def test_of_runs_in_one_second_the_last_line_counts() -> None:
+    """Times are written in whole seconds, and lines are in order."""
+    runs = [replace(RUN, name=name) for name in ("runs:1", "runs:2")]
+    assert last_matching(runs, RUN.group, "runs.jsonl").name == "runs:2"
