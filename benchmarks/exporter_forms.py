@@ -114,11 +114,11 @@ def _example(network: nn.Module, size: int, batch: int) -> Tensor:
     return torch.zeros((batch, size, size, 3) if last else (batch, 3, size, size))
 
 
-def edited(change: Callable[[onnx.ModelProto], None], **options: Any) -> Make:
+def edited(change: Callable[[onnx.ModelProto], None]) -> Make:
     """Returns an exporter whose file another tool changes."""
 
     def make(network: nn.Module, size: int) -> onnx.ModelProto:
-        model = script(network, size, **options)
+        model = script(network, size)
         change(model)
         return model
 
