@@ -40,11 +40,15 @@ from edgeres.onnx_file import load_onnx
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
+HANG_S = 60.0
+"""A command that a signal has not ended by then hangs."""
+
 
 def run_words(words: tuple[str, ...]) -> None:
     """Runs a command line as a new process of it would, without the second that imports take."""
     # Where this runs in the background, SIGINT would be ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
@@ -156,7 +160,10 @@ def started(command: Command, folder: Path, *, anew: bool) -> ForkProcess:
     process = multiprocessing.get_context("fork").Process(
         target=command.program, args=(command.words,)
     )
+    # Python's own steps after a fork hold locks, which an exception in them would leave taken.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     process.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return process
 
 
@@ -207,7 +214,11 @@ def run(
         # Sent to the process itself: mypy does not know that it was started.
         if process.pid is not None:
             os.kill(process.pid, kind)
-        process.join()
+        process.join(HANG_S)
+        if process.exitcode is None:
+            faults.append(f"{name}: still there {HANG_S:.0f} s after {kind.name}")
+            process.kill()
+            process.join()
         counts[name, kind.name] += 1
         faults += losses(name, command, folder, ended=True)
         # Every tenth is followed by a run that is left alone, and so is the last.
