@@ -75,6 +75,10 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
         "os.open", "shutil.rmtree",
         "(resources.files('edgeres.deploy') / 'templates' / name).read_text",
     ),
+    # The style sheet of this installation.
+    "edgeres.report.sweep": (
+        "(resources.files('edgeres.report.html') / 'report.css').read_text",
+    ),
     # A quoted token of a text that was read already.
     "edgeres.deploy.pbtxt": ("json.loads",),
     # Fields of a value, not files.

@@ -199,7 +199,7 @@ def texts() -> dict[str, str]:
     names = ("edgeres", "tests", "scripts", "benchmarks", "training", "calibration", "docs")
     folders = [ROOT / name for name in (*names, ".ci", ".github")]
     paths = [*ROOT.glob("*"), *(path for folder in folders for path in folder.rglob("*"))]
-    binary = {".npz", ".onnx", ".pyc", ".safetensors"}
+    binary = {".npz", ".onnx", ".png", ".pyc", ".safetensors", ".ttf"}
     return {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
         for path in paths

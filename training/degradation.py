@@ -230,7 +230,7 @@ def figure(known: list[Trained]) -> Plot | None:
     """Returns the mean error by depth of plain and residual networks; None without any."""
     kinds = {"plain": "plain", "resnet": "residual"}
     lines = [
-        Line(label=f"{label}, {part}", points=points, dashed=part == "test")
+        Line(label=f"{label}, {part}", points=points, dashed=part == "test", group=label)
         for kind, label in kinds.items()
         for part in ("training", "test")
         if (points := _error_by_depth(known, kind, part))

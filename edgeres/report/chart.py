@@ -22,6 +22,9 @@ _PLOT_WIDTH, _PLOT_HEIGHT = 760, 440
 _PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM = 84, 560, 70, 380
 """Edges of the plot of a file, in pixels: the legend stands behind the plot."""
 
+_LETTER = 9
+"""Most width of a letter of the legend, on average, in pixels."""
+
 _PLOT_TICKS = 6
 _COLOURS = ("#1d4ed8", "#b91c1c", "#047857", "#a16207", "#7e22ce", "#0e7490")
 
@@ -166,6 +169,8 @@ class Line:
     points: tuple[tuple[float, float], ...]
     """(x, y), drawn in this order."""
     dashed: bool = False
+    group: str = ""
+    """What the line is of, such as a network: lines of one group have one colour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,8 +209,9 @@ def draw_plot_svg(plot: Plot) -> str:
     for tick in y_ticks:
         level = element("path", d=f"M{left} {y(tick):.1f}H{end}", stroke=GRID)
         parts.append(level + label(left - 8, y(tick) + 4, f"{tick:.6g}", text_anchor="end"))
+    groups = list(dict.fromkeys(one.group or one.label for one in plot.lines))
     for number, one in enumerate(plot.lines):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = _COLOURS[groups.index(one.group or one.label) % len(_COLOURS)]
         style = {"fill": "none", "stroke": colour, "stroke_width": 1.8}
         if one.dashed:
             style["stroke_dasharray"] = "6 4"
@@ -216,9 +222,10 @@ def draw_plot_svg(plot: Plot) -> str:
         row = top + 10 + 24 * number
         parts.append(element("path", d=f"M{end + 18} {row}h26", **style))
         parts.append(label(end + 52, row + 4, one.label))
+    longest = max(len(one.label) for one in plot.lines)
     return sheet(
         parts,
-        width=_PLOT_WIDTH,
+        width=max(_PLOT_WIDTH, end + 60 + _LETTER * longest),
         height=_PLOT_HEIGHT,
         title=plot.title,
         subtitle=plot.y_label,

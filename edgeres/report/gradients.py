@@ -43,6 +43,7 @@ def gradient_plot(comparison: GradientComparison) -> Plot:
                 label=f"{network.name}, {f'{profile.steps} steps' if profile.steps else 'new'}",
                 points=tuple((float(b.depth), b.input_norm) for b in profile.blocks),
                 dashed=profile.steps > 0,
+                group=network.name,
             )
             for network in networks
             for profile in _profiles(network)

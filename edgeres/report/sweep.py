@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from importlib import resources
 
 from rich.console import Group
 from rich.text import Text
@@ -14,11 +15,6 @@ from edgeres.report.tables import plain, ruled_table
 from edgeres.version import __version__
 
 _HEADERS = ("run", "batch", "top-1 %", "p50 ms", "images/s", "front")
-
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%}th,td{padding:.3rem .6rem;text-align:end;
-border-bottom:1px solid #8884}th:first-child,td:first-child{text-align:start}
-svg{max-width:100%;height:auto;background:#fff}"""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -40,19 +36,28 @@ def sweep_markdown(sweep: Sweep) -> str:
 
 def sweep_page(sweep: Sweep) -> str:
     """Returns one HTML page without scripts or requests: charts, table, remarks."""
-    header = "".join(f"<th>{escape(name)}</th>" for name in _HEADERS)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(run)) + "</tr>"
-        for run in sweep.runs
-    )
+    style = (resources.files("edgeres.report.html") / "report.css").read_text(encoding="utf-8")
+    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in _HEADERS)
+    rows = ""
+    for name, *values in map(_cells, sweep.runs):
+        cells = "".join(f"<td>{escape(value)}</td>" for value in values)
+        rows += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
+    charts = "".join(f'<figure class="scroll plot">{svg}</figure>' for svg in _charts(sweep))
     remarks = "".join(f"<li>{escape(remark)}</li>" for remark in _remarks(sweep))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>edgeres sweep</title><style>{_STYLE}</style></head><body>"
-        f"<h1>Sweep</h1><p>Model {sweep.model_sha256[:12]}</p>{''.join(_charts(sweep))}"
-        f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<ul>{remarks}</ul><p>Written by edgeres {__version__}.</p></body></html>\n"
+        '<link rel="icon" href="data:,">'
+        f'<title>edgeres sweep</title><style>{style}</style></head><body><div class="sheet">'
+        f'<header><p class="kicker">edgeres sweep</p><h1>{len(sweep.runs)} '
+        f"run{'' if len(sweep.runs) == 1 else 's'}</h1>"
+        f'<p class="lead">of the model {sweep.model_sha256[:12]}</p></header>'
+        '<main><section class="card"><h2>Runs</h2><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="Runs"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>'
+        f'</div><ul class="reasons">{remarks}</ul></section>'
+        f"{f'<section class=card><h2>Accuracy against speed</h2>{charts}</section>' if charts else ''}</main>"
+        f"<footer>Written by edgeres {__version__}.</footer></div></body></html>\n"
     )
 
 
@@ -92,28 +97,30 @@ def _remarks(sweep: Sweep) -> Iterator[str]:
 
 
 def _charts(sweep: Sweep) -> Iterator[str]:
-    """Yields accuracy against latency, a line a batch, and against images a second."""
+    """Yields accuracy against latency and against images a second, an engine a line."""
     timed = [run for run in sweep.runs if run.top1 is not None and run.p50_ms is not None]
     if not timed:
         return
-    batches = dict.fromkeys(run.batch for run in timed)
-    for label, attribute in (
-        ("median latency in ms", "p50_ms"),
-        ("images a second", "images_per_s"),
+    engines: dict[str, list[SweepRun]] = {}
+    for run in timed:
+        engines.setdefault(run.name.rpartition(".b")[0], []).append(run)
+    batches = ", ".join(str(batch) for batch in dict.fromkeys(run.batch for run in timed))
+    for what, label, attribute in (
+        ("latency", "median latency in ms", "p50_ms"),
+        ("throughput", "images a second", "images_per_s"),
     ):
         lines = tuple(
             Line(
-                label=f"batch {batch}",
-                points=tuple(
-                    sorted(
-                        (getattr(run, attribute), 100 * (run.top1 or 0.0))
-                        for run in timed
-                        if run.batch == batch
-                    )
-                ),
+                label=name,
+                points=tuple((getattr(run, attribute), 100 * (run.top1 or 0.0)) for run in runs),
             )
-            for batch in batches
+            for name, runs in engines.items()
         )
-        plot = Plot(title="Accuracy", x_label=label, y_label="top-1 in %", lines=lines)
+        plot = Plot(
+            title=f"Top-1 against {what}",
+            x_label=f"{label}, at batch {batches}",
+            y_label="top-1 in %",
+            lines=lines,
+        )
         svg = draw_plot_svg(plot)
         yield svg[svg.index("<svg") :]

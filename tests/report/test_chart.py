@@ -56,6 +56,18 @@ def test_a_logarithmic_axis_gives_equal_steps_to_equal_factors() -> None:
     assert linear[0][1] - linear[1][1] < 10 < linear[1][1] - linear[2][1]
 
 
+def test_lines_of_a_group_share_their_colour() -> None:
+    """One hue a network, dashed or not; lines without a group have one each."""
+    points = ((0.0, 1.0), (1.0, 2.0))
+    named = [("a", "a, new"), ("a", "a, trained"), ("b", "b, new"), ("", "c"), ("", "d")]
+    lines = tuple(Line(label=label, points=points, group=group) for group, label in named)
+    drawn = ElementTree.fromstring(draw_plot_svg(plot(lines)))
+    paths = [each for each in drawn.iter() if each.get("stroke-width") == "1.8"]
+    colours = [each.attrib["stroke"] for each in paths if "L" in each.attrib["d"]]
+    assert colours[0] == colours[1]
+    assert len(set(colours)) == 4
+
+
 def test_text_is_escaped_and_labels_are_there() -> None:
     """Title, axes and legend, readable by an XML parser."""
     root = ElementTree.fromstring(draw_plot_svg(plot()))

@@ -5,38 +5,34 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import BROWSER, sweep, verdicts, visit
 from sample_verdict import (
     ACCURACY,
-    BARE,
-    DROP,
-    LATENCY,
-    LOADGEN,
-    LOST,
     METERED,
     REGRESSION,
     SHAKEN,
-    SPEEDUP,
-    VERDICT,
     named,
     picture,
-    stats,
 )
 
-from edgeres.core.verdict import Outcome, Verdict
-from edgeres.report import render_html, shown_flips
+from edgeres.networks.explain import explain_architecture
+from edgeres.report import (
+    Line,
+    Plot,
+    draw_network_svg,
+    draw_plot_svg,
+    render_html,
+    shown_flips,
+    sweep_page,
+)
 
 pytest.importorskip("jinja2", reason="jinja2, which renders the page, is not installed")
-
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 
@@ -75,49 +71,18 @@ function measured(frame) {
   });
   const scroll = page.documentElement.scrollWidth;
   const overlaps = [...page.querySelectorAll("section")].flatMap(s => touching(s, page));
+  const cut = [...page.querySelectorAll("svg text")].filter(e => {
+    const word = e.getBoundingClientRect(), sheet = e.ownerSVGElement.getBoundingClientRect();
+    return word.right > sheet.right + 1 || word.left < sheet.left - 1;
+  }).map(e => e.textContent);
   const name = frame.title;
-  return {name, width, scroll, over, overlaps, smallest: Math.min(99, ...words)};
+  return {name, width, scroll, over, overlaps, cut, smallest: Math.min(99, ...words)};
 }
 function loaded(frame) { result.textContent += JSON.stringify(measured(frame)) + "\\n"; }
 </script>
 """
-"""Notes of each frame: widths, what is wider than it, words that touch, the smallest letters of
-drawings."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
-    """What a browser did with a page."""
-
-    dom: str
-    complaints: tuple[str, ...]
-    """Lines that the page wrote to the console, errors of its policy included."""
-    requests: tuple[str, ...]
-    """Addresses outside the file that the page requested."""
-
-
-def visit(page: Path, *options: str) -> Visit:
-    """Opens a page without a window."""
-    assert BROWSER is not None
-    log = page.parent / "network.json"
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
-    flags += [f"--user-data-dir={page.parent / 'profile'}", "--enable-logging=stderr"]
-    command = [BROWSER, *flags, f"--log-net-log={log}", *options, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return Visit(
-        dom=done.stdout,
-        complaints=tuple(re.findall(r"CONSOLE.*", done.stderr)),
-        requests=requested_by(log),
-    )
-
-
-def requested_by(log: Path) -> tuple[str, ...]:
-    """Returns the addresses that a page, not the browser itself, requested."""
-    events = json.loads(log.read_text(encoding="utf-8"))
-    start = events["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
-    jobs = (event.get("params", {}) for event in events["events"] if event["type"] == start)
-    own = "not an origin"
-    return tuple(job["url"] for job in jobs if job.get("initiator", own) != own)
+"""Notes of each frame: widths, what is wider than it, words that touch, words that leave their
+drawing, the smallest letters of drawings."""
 
 
 @pytest.fixture(scope="module")
@@ -162,32 +127,6 @@ def test_a_complaint_and_a_request_would_be_noticed(tmp_path: Path) -> None:
     assert (quiet.complaints, quiet.requests) == ((), ())
 
 
-def verdicts() -> dict[str, Verdict]:
-    """Twelve kinds of verdict, by what is special about each."""
-    few = replace(ACCURACY, flips=ACCURACY.flips[:3])
-    plain = replace(VERDICT, accuracy=few)
-    near = replace(LATENCY, engine=stats(16.9, seed=3, start_ms=1100.0), speedup_ci95=None)
-    steady = replace(LATENCY.engine, outliers=None)
-    gain = replace(few, drop_pp=-0.23, ci95_pp=(-0.98, 0.48), gained=12, lost=9)
-    beyond = replace(LOST, limit=-4.0)
-    return {
-        "pass": replace(plain, checks=(SPEEDUP,)),
-        "fail": replace(plain, checks=(LOST, SPEEDUP)),
-        "fail twice": replace(plain, checks=(LOST, replace(SPEEDUP, outcome=Outcome.FAIL))),
-        "undecided": replace(plain, checks=(DROP,)),
-        "measured": replace(plain, checks=()),
-        "simulated": BARE,
-        "unstable": replace(METERED, accuracy=few, stability=SHAKEN.stability),
-        "metered": replace(METERED, accuracy=few),
-        "baseline and LoadGen": replace(plain, regression=REGRESSION, loadgen=LOADGEN),
-        "equally fast": replace(plain, latency=near),
-        "a gain, no outlier": replace(
-            plain, accuracy=gain, latency=replace(LATENCY, engine=steady)
-        ),
-        "a limit far away": replace(plain, checks=(beyond,)),
-    }
-
-
 def measures(folder: Path, pages: Mapping[str, str]) -> list[dict[str, Any]]:
     """Returns the notes of pages at 390 and 1280 pixels."""
     frames = ""
@@ -213,11 +152,30 @@ def test_every_verdict_fits_a_phone_and_a_desk(report: Path) -> None:
     """At 390 and 1280 pixels nothing sticks out, no words touch, and drawings stay legible."""
     pages = {name: render_html(named(one)) for name, one in verdicts().items()}
     pages["long names"] = report.read_text(encoding="utf-8")
+    pages["sweep"] = sweep_page(sweep())
     for one in measures(report.parent, pages):
         assert one["over"] == [], one
         assert one["overlaps"] == [], one
         assert one["scroll"] <= one["width"]
         assert one["smallest"] >= 9.5
+
+
+def test_words_of_drawings_do_not_touch(tmp_path: Path) -> None:
+    """Networks of every kind of block, and a plot whose lines have long names."""
+    names = ("resnet18", "resnet152", "wide_resnet50_2", "resnext101_32x8d", "plain20")
+    drawings = {name: draw_network_svg(explain_architecture(name)) for name in names}
+    lines = tuple(
+        Line(label=f"onnxruntime.int8.percentile-99.99.{number}", points=((0, 1), (1, number + 2)))
+        for number in range(6)
+    )
+    drawings["plot"] = draw_plot_svg(Plot(title="t", x_label="x", y_label="y", lines=lines))
+    pages = {
+        name: f"<!doctype html><title>t</title><section>{svg[svg.index('<svg') :]}</section>"
+        for name, svg in drawings.items()
+    }
+    for one in measures(tmp_path, pages):
+        assert one["overlaps"] == [], one
+        assert one["cut"] == [], one
 
 
 def test_words_that_touch_would_be_noticed(tmp_path: Path) -> None:
