@@ -47,11 +47,18 @@ def accuracy_of(
 
 
 def latency_of(engine_ms: float, reference_ms: float) -> PairedLatency:
-    """Returns a pair of constant latencies."""
+    """Returns a pair of constant latencies, their ratio without any doubt."""
     engine, reference = (
         LatencyStats(
             samples_ms=(ms,), blocks=(0,), p50_ms=ms, p90_ms=ms, p95_ms=ms, p99_ms=ms, mean_ms=ms
         )
         for ms in (engine_ms, reference_ms)
     )
-    return PairedLatency(mode="test", batch_size=1, engine=engine, reference=reference)
+    ratio = reference_ms / engine_ms
+    return PairedLatency(
+        mode="test",
+        batch_size=1,
+        engine=engine,
+        reference=reference,
+        speedup_ci95=(ratio, ratio),
+    )

@@ -53,7 +53,8 @@ _config = option_group(
         type=Names(Decision),
         default=DEFAULTS.decide.value,
         show_default=True,
-        help="What is compared with --max-drop: the bound that the images prove, or the drop measured.",
+        help="What is compared with --max-drop and --min-speedup: the bound that the measurement proves, "
+        "or the figure measured.",
     ),
     click.option(
         "--min-speedup",

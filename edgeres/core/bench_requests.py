@@ -47,10 +47,10 @@ class Timing(Name):
 
 
 class Decision(Name):
-    """What is compared with the limit of the drop in accuracy.
+    """What is compared with the limits of the drop in accuracy and of the speedup.
 
-    `BOUND` passes when the images show that the drop is below the limit, `POINT` when the drop
-    that was measured is.
+    `BOUND` passes when the images show that the drop is below its limit, and the interval of the
+    speedup lies above its own; `POINT` when the figures that were measured keep them.
     """
 
     BOUND = "bound"
@@ -107,7 +107,7 @@ class BenchRequest:
     warmup: int = 20
     """Warm-up runs of each."""
     decide: Decision = Decision.BOUND
-    """What is compared with `max_drop_pp`."""
+    """What is compared with `max_drop_pp` and `min_speedup`."""
     strict: bool = False
     """Whether a measurement on an unstable machine fails."""
     energy: bool = True

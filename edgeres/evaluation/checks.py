@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from edgeres.core.bench_requests import Decision
 from edgeres.core.verdict import (
     EXIT_ACCURACY,
@@ -14,9 +16,10 @@ from edgeres.core.verdict import (
     PairedAccuracy,
     PairedLatency,
 )
+from edgeres.evaluation.benchmark import BLOCK
 from edgeres.evaluation.mistakes import Diagnosis
-from edgeres.machine import Severity, Stability
-from edgeres.statistics import GATE_CONFIDENCE, drop_bound, images_needed
+from edgeres.machine import Severity, Stability, StabilityFinding
+from edgeres.statistics import FEWEST_BLOCKS, GATE_CONFIDENCE, drop_bound, images_needed
 
 ACCURACY_DROP = "accuracy_drop"
 """Name of the check on top-1 accuracy."""
@@ -90,27 +93,58 @@ def accuracy_check(accuracy: PairedAccuracy, limit: float, decision: Decision) -
 
 
 def speedup_check(
-    latency: PairedLatency, limit: float, stability: Stability | None = None
+    latency: PairedLatency,
+    limit: float,
+    decision: Decision,
+    stability: Stability | None = None,
 ) -> Check:
     """Returns whether the engine is faster than the reference by at least a factor of `limit`.
 
     Args:
         latency: of both networks.
         limit: smallest accepted ratio.
+        decision: what is compared with it: `POINT`, the measured ratio; `BOUND`, its 95 % interval,
+            so that too few inferences leave it undecided.
         stability: of the machine meanwhile; what disturbed it decides nothing in the engine's favour.
     """
-    value, kept = latency.speedup, latency.speedup >= limit
-    # Other load slows the slower network more than the faster one, or the other way round.
-    disturbed = () if stability is None or not kept else stability.disturbances
+    value, ends = latency.speedup, latency.speedup_ci95
+    if decision is Decision.POINT:
+        low = high = value
+    else:
+        # Without an interval a ratio of times is above zero, and no more is known.
+        low, high = ends or (0.0, math.inf)
+    shown = "" if ends is None else f" (95 % interval {ends[0]:.3g} to {ends[1]:.3g})"
+    reason = f"{format_against_limit(value, limit)} times as fast{shown}"
+    disturbed: tuple[StabilityFinding, ...] = ()
+    next_step = ""
+    if high < limit:
+        outcome, reason = Outcome.FAIL, f"{reason}, short of the {limit:g} requested"
+    elif low >= limit:
+        # Other load slows the slower network more than the faster one, or the other way round.
+        disturbed = () if stability is None else stability.disturbances
+        outcome = Outcome.INCONCLUSIVE if disturbed else Outcome.PASS
+        reason += f", at least the {limit:g} requested"
+    else:
+        outcome = Outcome.INCONCLUSIVE
+        reason = f"the timing cannot decide: {reason}, and " + (
+            f"the limit of {limit:g} is within"
+            if ends
+            else f"too few inferences for an interval to compare with the limit of {limit:g}"
+        )
+        next_step = (
+            "time more inferences with --iterations, on a machine that does nothing else"
+            if ends
+            else f"time {FEWEST_BLOCKS * BLOCK} inferences or more with --iterations"
+        )
     return Check(
         name="speedup",
         limit=limit,
         value=value,
-        outcome=Outcome.INCONCLUSIVE if disturbed else Outcome.of(kept),
+        outcome=outcome,
         exit_code=EXIT_SPEED,
-        reason=f"{format_against_limit(value, limit)} times as fast, "
-        f"{'at least' if kept else 'short of'} the {limit:g} requested"
+        reason=reason
         + "".join(f"; not to be trusted: {d.sentence.removesuffix('.')}" for d in disturbed),
+        next_step=next_step,
     )
 
 

@@ -172,7 +172,7 @@ def _checks(
                 "because the engine was not run on its target. Run bench there, or leave "
                 "--min-speedup out."
             )
-        yield speedup_check(latency, config.min_speedup, stability)
+        yield speedup_check(latency, config.min_speedup, config.decide, stability)
     named = validity.diagnosis is not None and validity.diagnosis.named is not None
     limits = (config.max_drop_pp, config.min_speedup, regression)
     if validity.constant_top1 is not None and not named and any(x is not None for x in limits):

@@ -12,7 +12,7 @@ from digits import QUICK, Digits, gpu_plan
 
 from edgeres.core.requests import BuildRequest
 from edgeres.core.table import CalibrationTable, Threshold, load_table
-from edgeres.core.verdict import EXIT_ACCURACY, EXIT_PASS, EXIT_SPEED
+from edgeres.core.verdict import EXIT_ACCURACY, EXIT_PASS, EXIT_SPEED, EXIT_UNSTABLE
 from edgeres.workflows import BuildInputs, build_from_model
 
 
@@ -74,8 +74,12 @@ def test_too_few_images_leave_the_bound_undecided_and_not_the_point(digits: Digi
 
 
 def test_a_slow_engine_fails_its_speed_check(digits: Digits) -> None:
-    """4: nothing is a thousand times as fast."""
-    assert bench(digits, digits.engine, "--min-speedup 1000").exit_code == EXIT_SPEED == 4
+    """4: nothing is a thousand times as fast; 7 where two inferences are to show that."""
+    words = "--min-speedup 1000 --iterations"
+    assert bench(digits, digits.engine, f"{words} 100").exit_code == EXIT_SPEED == 4
+    undecided = bench(digits, digits.engine, f"{words} 2")
+    assert undecided.exit_code == EXIT_UNSTABLE == 7
+    assert "Time 100 inferences or more" in " ".join(undecided.stdout.split())
 
 
 def test_accuracy_is_told_before_speed(digits: Digits, broken: Path) -> None:

@@ -140,7 +140,7 @@ def test_bench_tells_the_verdict(digits: Digits, capfd: pytest.CaptureFixture[st
 def test_a_failed_verdict_is_an_object_too(digits: Digits) -> None:
     """The exit code says that it failed, the object says why."""
     line = digits.words(LINES["bench"])
-    failed = run(*line, "--min-speedup", 1000, "--json")
+    failed = run(*line, "--min-speedup", 1000, "--decide", "point", "--json")
     assert failed.exit_code == 4
     told = json.loads(failed.stdout)
     assert told["passed"] is False

@@ -317,6 +317,34 @@ def test_speed_is_the_ratio_of_the_medians() -> None:
     assert (kept.exit_code, missed.exit_code) == (0, 4)
 
 
+@pytest.mark.parametrize(
+    ("ends", "limit", "decision", "outcome", "code"),
+    [
+        ((2.5, 3.6), 2.5, Decision.BOUND, "PASS", 0),
+        ((2.5, 3.6), 2.6, Decision.BOUND, "INCONCLUSIVE", 7),
+        ((2.5, 3.6), 3.6, Decision.BOUND, "INCONCLUSIVE", 7),
+        ((2.5, 3.6), 3.7, Decision.BOUND, "FAIL", 4),
+        ((2.5, 3.6), 2.9, Decision.POINT, "PASS", 0),
+        ((2.5, 3.6), 3.1, Decision.POINT, "FAIL", 4),
+        (None, 2.0, Decision.BOUND, "INCONCLUSIVE", 7),
+        (None, 9.0, Decision.BOUND, "INCONCLUSIVE", 7),
+        (None, 0.0, Decision.BOUND, "PASS", 0),
+        (None, 2.0, Decision.POINT, "PASS", 0),
+    ],
+)
+def test_the_interval_of_a_speed_decides(
+    ends: tuple[float, float] | None, limit: float, decision: Decision, outcome: str, code: int
+) -> None:
+    """Three times as fast, by an interval on one side of the limit; measured alone if requested."""
+    config = BenchRequest(min_speedup=limit, decide=decision)
+    latency = replace(latency_of(2.0, 6.0), speedup_ci95=ends)
+    verdict = verdict_of(accuracy_of(0, 0, 10), config, latency=latency)
+    assert (verdict.outcome, verdict.exit_code) == (outcome, code)
+    (check,) = verdict.checks
+    assert bool(check.next_step) is (outcome == "INCONCLUSIVE")
+    assert ("2.5 to 3.6" in check.reason) is (ends is not None)
+
+
 def test_accuracy_decides_the_exit_code_before_speed() -> None:
     """Both limits missed: the code of accuracy."""
     config = BenchRequest(max_drop_pp=0.1, min_speedup=9.0)
