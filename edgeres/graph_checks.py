@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.errors import ArtifactError
 from edgeres.graph_names import subgraphs
+from edgeres.weight_grids import are_rounded
 
 _RANDOM = frozenset(
     [
@@ -155,7 +156,10 @@ def check_one_image(path: Path, model: onnx.ModelProto) -> None:
 
 
 def low_precision(model: onnx.ModelProto) -> str:
-    """Returns what a model holds of quantization or of less than FP32, counted; empty for FP32."""
+    """Returns what a model holds of quantization or of less than FP32, counted; empty for FP32.
+
+    Weights that were rounded and are stored in FP32 count too.
+    """
     counts: Counter[str] = Counter()
     stored: list[onnx.TensorProto] = []
     read: set[str] = set()
@@ -174,6 +178,8 @@ def low_precision(model: onnx.ModelProto) -> str:
         # Less than a matrix is a scale, a zero point or a limit, and no weight.
         if tensor.data_type in _LOW_PRECISION and len(tensor.dims) > 1:
             counts[f"{_LOW_PRECISION[tensor.data_type]} weights"] += 1
+        elif tensor.data_type == TensorProto.FLOAT and are_rounded(numpy_helper.to_array(tensor)):
+            counts["FP32 weights that were rounded to 8 bits"] += 1
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 

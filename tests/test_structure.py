@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("input_files",),
     ("serialization",),
     ("machine",),
-    ("core", "session", "graph_names"),
+    ("core", "session", "graph_names", "weight_grids"),
     ("graph_checks", "graph_structure", "batch_independence", "byte_input"),
     ("onnx_file", "testing"),
     ("normalization",),

@@ -14,6 +14,7 @@ from digits import QUICK, Digits, save_manifest
 from onnx import TensorProto, helper, numpy_helper
 from seeds import alarms, arrays, bench, fp32_engine, reasons, save_arrays
 
+from edgeres import graph_checks
 from edgeres.core.artifacts import load_engine
 from edgeres.core.bench_requests import BenchInputs, BenchRequest
 from edgeres.evaluation import coverage
@@ -325,7 +326,39 @@ def test_a_quantized_reference_is_refused(digits: Digits, lost_manifest: Path) -
     assert "--quantized-reference" in message
 
 
-@pytest.mark.parametrize("kind", ["engine", "FP16"])
+def rounded(digits: Digits, path: Path) -> Path:
+    """Writes the digits' network with INT8 weights, and no operator that shows it."""
+    model = onnx.load(digits.model)
+    for tensor in (t for t in model.graph.initializer if len(t.dims) > 1):
+        weights = numpy_helper.to_array(tensor)
+        step = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True) / 127
+        near = (np.rint(weights / step) * step).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(near, tensor.name))
+    onnx.save(model, path)
+    return path
+
+
+def test_a_network_whose_quantization_was_taken_out_is_no_fp32_model(
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its weights; were they not looked at, it would pass as its own reference."""
+    model, output = rounded(digits, tmp_path / "m.onnx"), tmp_path / "out"
+    words = ("--reference", model, "--data", digits.test, "--max-drop", 5, *QUICK.split())
+    sentence = "it has 20 FP32 weights that were rounded to 8 bits"
+    for line in (
+        ("calibrate", model, "--data", digits.train, "-o", output),
+        ("build-engine", model, *TO_FP32, output),
+        ("bench", digits.engine, *words),
+    ):
+        assert sentence in refusal(*line)
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_checks, "are_rounded", lambda weights: False)
+        engine = fp32_engine(model)
+        assert run("bench", engine, *words).exit_code == 0
+    assert sentence in refusal("bench", engine, *words)
+
+
+@pytest.mark.parametrize("kind", ["engine", "FP16", "rounded"])
 def test_a_quantized_reference_is_taken_where_it_is_wanted(
     kind: str, digits: Digits, lost_manifest: Path, tmp_path: Path
 ) -> None:
@@ -333,6 +366,8 @@ def test_a_quantized_reference_is_taken_where_it_is_wanted(
     reference = lost_manifest
     if kind == "FP16":
         reference = quantized_elsewhere(digits, tmp_path / "half.onnx")
+    elif kind == "rounded":
+        reference = rounded(digits, tmp_path / "rounded.onnx")
     result, verdict = bench(digits.engine, reference, digits.test, "--quantized-reference")
     assert result.exit_code == 0
     assert "is the baseline with" in result.stderr
