@@ -216,9 +216,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArtifactError(
-            f"The folder {path} cannot be created: {error.strerror}. Pass one that you may write."
-        ) from error
+        raise ArtifactError(write_error(path, error)) from error
 
 
 def remove_file(path: Path) -> None:

@@ -100,6 +100,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     ),
     # Folders of this run's own.
     "edgeres.cli.spread": ("own.mkdir",),
+    # What LoadGen has left in a folder of this run's own.
+    "edgeres.evaluation.loadgen": ("Path(name).iterdir",),
     # A temporary file of `atomic_write`.
     "edgeres.images.part": ("temporary.open", "np.savez"),
     "edgeres.report.tables": ("rich.console.Console",),

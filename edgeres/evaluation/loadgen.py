@@ -6,10 +6,10 @@ images in memory, and its log is read. Knows runners by their interface alone.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgeres.core.bench_requests import LoadGenRequest, Scenario
 from edgeres.core.verdict import LoadGenResult
 from edgeres.errors import ConfigError, DependencyError, RunnerError
-from edgeres.files import make_folder
+from edgeres.files import atomic_write, make_folder
 from edgeres.input_files import JSON, read_text
 from edgeres.installation import install_hint
 from edgeres.progress import Progress, silent
@@ -98,12 +98,11 @@ def run_loadgen(
     # With --json stdout has one object and nothing else.
     output.log_output.copy_summary_to_stdout = False
     output.enable_trace = False
-    with ExitStack() as cleanup:
-        if logs is None:
-            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
-        else:
-            make_folder(folder := logs)
-        output.log_output.outdir = str(folder)
+    if logs is not None:
+        make_folder(logs)
+    # LoadGen does not notice a disk that is full or a folder that it may not write.
+    with tempfile.TemporaryDirectory() as name:
+        output.log_output.outdir = name
         under_test = loadgen.ConstructSUT(system.answer, _nothing)
         library = loadgen.ConstructQSL(len(images), len(images), _nothing, _nothing)
         try:
@@ -111,10 +110,14 @@ def run_loadgen(
         finally:
             loadgen.DestroyQSL(library)
             loadgen.DestroySUT(under_test)
+        if logs is not None:
+            for path in Path(name).iterdir():
+                with atomic_write(logs / path.name) as temporary:
+                    shutil.copyfile(path, temporary)
         # LoadGen may call a run VALID whose inferences failed.
         if system.failure:
             raise system.failure[0]
-        return _result(folder / "mlperf_log_detail.txt", config, logs)
+        return _result(Path(name) / "mlperf_log_detail.txt", config, logs)
 
 
 def _load() -> Any:

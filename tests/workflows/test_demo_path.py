@@ -83,9 +83,7 @@ def test_nothing_is_left_without_keep(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     """A file stands in its place."""
     (tmp_path / "a").touch()
-    said = (
-        f"The folder {tmp_path / 'a'} cannot be created: File exists. Pass one that you may write."
-    )
+    said = f"{tmp_path / 'a'} was not written: File exists. Choose a path that you may write."
     assert refusal("demo", "--keep", tmp_path / "a") == said
 
 
