@@ -18,6 +18,8 @@ from commands import refusal
 from digits import Digits
 from PIL import Image
 
+from edgeres import __main__ as entry
+
 IMAGES = 512
 SIDE = 1500
 """Decoding an image of this size takes tens of milliseconds, all of them half a minute."""
@@ -27,7 +29,7 @@ GUARD_S = 60
 
 _START = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from edgeres.cli import main; main(prog_name='edgeres')"
+    "from edgeres.__main__ import run; run()"
 )
 """Runs the command line; where the tests run in the background, SIGINT would be ignored."""
 
@@ -135,3 +137,28 @@ def test_a_command_in_this_process_leaves_its_handlers(tmp_path: Path) -> None:
     before = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
     refusal("inspect", tmp_path / "x.plan")
     assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+class Loading:
+    """Stands for a module whose loading Ctrl-C interrupts."""
+
+    @property
+    def main(self) -> object:
+        """Is never there."""
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal did not come")
+
+
+def test_ctrl_c_while_the_command_line_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That takes a tenth of a second, and has its own signal handlers only at its end."""
+    monkeypatch.setitem(sys.modules, "edgeres.cli", Loading())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            entry.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Interrupted: nothing half-written was left behind.\n"

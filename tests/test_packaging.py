@@ -84,7 +84,7 @@ def test_the_metadata_names_version_licence_and_command(wheel: Path) -> None:
         commands = archive.read(f"{METADATA}/entry_points.txt").decode().split("\n")
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert commands[:2] == ["[console_scripts]", "edgeres = edgeres.cli:main"]
+    assert commands[:2] == ["[console_scripts]", "edgeres = edgeres.__main__:run"]
 
 
 def test_the_embedded_data_is_found_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
