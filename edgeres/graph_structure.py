@@ -144,21 +144,7 @@ def check_rules(path: Path, model: onnx.ModelProto) -> None:
     with foreign_parser(
         lambda error: ArtifactError(f"{path} breaks ONNX's rules: {reason_of(error)}. {_ADVICE}")
     ):
-        checked = skeleton(model)
-        checked.functions.extend(model.functions)
-        checked.metadata_props.extend(model.metadata_props)
-        checked.graph.sparse_initializer.extend(model.graph.sparse_initializer)
-        given = {value.name for value in checked.graph.input}
-        for tensor in list(checked.graph.initializer):
-            # A tensor without its values breaks the rules; an input of that name has none either.
-            if math.prod(tensor.dims) > _SMALL:
-                checked.graph.initializer.remove(tensor)
-                if tensor.name not in given:
-                    value = helper.make_tensor_value_info(
-                        tensor.name, tensor.data_type, tensor.dims
-                    )
-                    checked.graph.input.append(value)
-        onnx.checker.check_model(checked)
+        onnx.checker.check_model(with_weights_as_inputs(model))
     dims = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type not in _WEIGHT_AXES or len(node.input) < 2:
@@ -191,6 +177,25 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         for tensor in source.initializer
     )
     return copied
+
+
+def with_weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy for ONNX's checker, which would take two more of all weights.
+
+    A tensor without its values breaks the rules; an input of that name has none either.
+    """
+    checked = skeleton(model)
+    checked.functions.extend(model.functions)
+    checked.metadata_props.extend(model.metadata_props)
+    checked.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    given = {value.name for value in checked.graph.input}
+    for tensor in list(checked.graph.initializer):
+        if math.prod(tensor.dims) > _SMALL:
+            checked.graph.initializer.remove(tensor)
+            if tensor.name not in given:
+                value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                checked.graph.input.append(value)
+    return checked
 
 
 def infer_shapes(model: onnx.ModelProto, *, images: int = 1) -> onnx.ModelProto:

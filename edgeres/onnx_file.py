@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -137,6 +139,12 @@ class LoadedModel:
 
 def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> OnnxArtifact:
     """Writes the model with `described`'s contract, classes and lineage, and returns it as saved."""
+    with atomic_write(path) as temporary:
+        return replace(described, path=path, sha256=write_model(temporary, model, described))
+
+
+def write_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> str:
+    """Fills a file with the model and `described`'s metadata, and returns its SHA-256."""
     metadata = Metadata(
         contract=described.contract,
         classes=described.classes,
@@ -149,10 +157,39 @@ def save_model(path: Path, model: onnx.ModelProto, described: OnnxArtifact) -> O
     onnx.helper.set_model_props(
         model, {_PREFIX + key: json.dumps(value) for key, value in to_json(metadata).items()}
     )
-    serialized = model.SerializeToString()
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(serialized)
-    return replace(described, path=path, sha256=hashlib.sha256(serialized).hexdigest())
+    sha256 = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in _serialized(model):
+            sha256.update(part)
+            file.write(part)
+    return sha256.hexdigest()
+
+
+def _serialized(model: onnx.ModelProto) -> Iterator[bytes]:
+    """Yields what SerializeToString returns, tensor by tensor: that one takes the file's size twice.
+
+    Messages that follow each other are one. Source: protobuf, Encoding, "Field Order" and
+    "Length-Delimited Records".
+    """
+    for each, value in model.ListFields():
+        if each.name != "graph":
+            yield onnx.ModelProto(**{each.name: value}).SerializeToString()
+            continue
+        # ByteSize would serialize the whole graph to count.
+        size, length = sum(map(len, _graph_fields(value))), []
+        while size >> 7:
+            length.append(size & 0x7F | 0x80)
+            size >>= 7
+        # A record's wire type is 2.
+        yield bytes([each.number << 3 | 2, *length, size])
+        yield from _graph_fields(value)
+
+
+def _graph_fields(graph: onnx.GraphProto) -> Iterator[bytes]:
+    for each, value in graph.ListFields():
+        parts: Any = ([one] for one in value) if each.name == "initializer" else (value,)
+        for part in parts:
+            yield onnx.GraphProto(**{each.name: part}).SerializeToString()
 
 
 def load_model(path: Path) -> onnx.ModelProto:

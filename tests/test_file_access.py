@@ -45,7 +45,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "edgeres.images.npz": ("zipfile.ZipFile", "archive.open"),
     "edgeres.networks.weights_file": ("torch.load", "zipfile.ZipFile", "safetensors.torch.load"),
     "edgeres.networks.onnx_export": ("onnx.load_model_from_string",),
-    "edgeres.onnx_file": ("onnx.load_model_from_string", "temporary.write_bytes"),
+    "edgeres.onnx_file": ("onnx.load_model_from_string", "path.open"),
     "edgeres.targets.onnxruntime.build": ("onnx.load_model_from_string",),
     "edgeres.serialization": ("json.loads", "temporary.write_text"),
     # The folders of a data set, where every OSError becomes one sentence.

@@ -226,3 +226,19 @@ def test_a_kind_of_number_that_is_not_known_is_refused(path: Path, kind: int) ->
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ArtifactError, match="undefined"):
         load_onnx(path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 90, 20_000])
+def test_a_file_written_tensor_by_tensor_is_protobufs_own(path: Path, count: int) -> None:
+    """Byte for byte, with a length of the graph in one to three bytes, and fields of every kind."""
+    model = network("identity")
+    model.doc_string, model.producer_version = "é" * 3, "2"
+    model.functions.add(name="f", domain="d", input=["x"], output=["x"])
+    model.graph.doc_string = "text"
+    values = helper.make_tensor("values", TensorProto.FLOAT, [count], [0.5] * count)
+    model.graph.initializer.append(values)
+    model.graph.quantization_annotation.add(tensor_name="x")
+    saved = save_model(path, model, DESCRIBED)
+    assert path.read_bytes() == model.SerializeToString()
+    assert saved.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert onnx.load_model(path) == model

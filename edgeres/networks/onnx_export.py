@@ -9,7 +9,6 @@ Knows nothing of architectures, checkpoints, quantization or targets.
 
 from __future__ import annotations
 
-import copy
 import io
 import warnings
 from dataclasses import replace
@@ -20,6 +19,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, not in __all__
 
@@ -28,14 +28,19 @@ from edgeres.core.artifacts import PROBABILITIES, OnnxArtifact, TensorSpec
 from edgeres.core.contract import Contract, InputType, OutputType
 from edgeres.core.requests import Head, Layout, OnnxExportRequest
 from edgeres.errors import ConfigError, ExportError, RunnerError
+from edgeres.files import atomic_write
 from edgeres.graph_checks import final_activation
+from edgeres.graph_structure import with_weights_as_inputs
+from edgeres.networks.frozen import frozen_copy
 from edgeres.normalization import (
+    Weights,
     evaluate_constants,
     fold_batch_norms,
+    put_weights,
     relative_difference,
     unify_global_means,
 )
-from edgeres.onnx_file import IR_VERSION, save_model
+from edgeres.onnx_file import IR_VERSION, load_model, write_model
 from edgeres.progress import Progress, silent
 from edgeres.session import open_session, run_session
 
@@ -88,7 +93,7 @@ def export_onnx(
         ArtifactError: the file cannot be written.
     """
     # A copy, so that the caller's network keeps its mode, device and type.
-    frozen = copy.deepcopy(model).cpu().float().eval()
+    frozen = frozen_copy(model)
     images = probes(config.contract)
     # Each probe runs in torch and in ONNX Runtime, and the network is traced in between.
     steps = 2 * len(images) + 1
@@ -103,7 +108,7 @@ def export_onnx(
             f"{len(config.classes)} class names for {logits} logits. "
             "Pass --labels with one name per class, in the order of the network's outputs."
         )
-    exported = _traced(frozen, config)
+    exported, weights = _traced(frozen, config)
     ends = final_activation(exported)
     if ends and config.head is not None:
         raise ExportError(
@@ -130,37 +135,49 @@ def export_onnx(
         architecture=config.architecture,
         checkpoint_sha256=config.checkpoint_sha256,
     )
+    _fold(exported, weights)
+    with atomic_write(output) as temporary:
+        sha256 = write_model(temporary, exported, described)
+        # The file is what is compared: from here on its bytes are the only ones.
+        del exported
+        _check_equal(temporary, name, images, expected, progress)
+        progress(_STAGE, steps, steps)
+        if contract.input is InputType.UINT8:
+            sha256 = _put_behind_bytes(temporary, described, channels_last=last)
+    return replace(described, sha256=sha256)
+
+
+def _fold(exported: onnx.ModelProto, weights: Weights) -> None:
+    """Brings a traced graph to the form that quantization takes, with its weights in it.
+
+    Raises:
+        ExportError: it is no valid ONNX then, or cannot be run.
+    """
     # Constants first: a weight behind an Identity, as torch writes shared ones, cannot be folded.
     try:
-        evaluate_constants(exported)
+        evaluate_constants(exported, weights)
     except RunnerError as error:
         raise ExportError(f"The exported model cannot be run: {error}") from error
-    fold_batch_norms(exported)
+    fold_batch_norms(exported, weights)
+    put_weights(exported, weights)
     unify_global_means(exported)
     try:
-        onnx.checker.check_model(exported, full_check=True)
+        onnx.checker.check_model(with_weights_as_inputs(exported), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(
             f"The exported model is no valid ONNX: {error}. No file was written. "
             "Try another --opset."
         ) from error
-    _check_equal(exported, images, expected, progress)
-    progress(_STAGE, steps, steps)
-    exported = _as_fed(exported, contract, channels_last=last)
-    return save_model(output, exported, described)
 
 
-def _as_fed(
-    exported: onnx.ModelProto, contract: Contract, *, channels_last: bool
-) -> onnx.ModelProto:
-    """Returns an export of bytes behind its preprocessing, compared with it on all levels.
+def _put_behind_bytes(path: Path, described: OnnxArtifact, *, channels_last: bool) -> str:
+    """Puts the preprocessing into an exported file, compares all levels, returns the SHA-256.
 
     Raises:
         ExportError: the arithmetic inside is not the contract's.
     """
-    if contract.input is InputType.FLOAT32:
-        return exported
-    fed = with_byte_input(exported, contract, Reads.NORMALIZED, channels_last=channels_last)
+    contract, name = described.contract, described.output.name
+    assert contract is not None
     # All 256 levels in every channel, as far as the image has room.
     planes = [
         np.arange(i, i + contract.height * contract.width) % 256 for i in range(contract.channels)
@@ -168,13 +185,13 @@ def _as_fed(
     pixels = np.stack(planes).reshape(1, *contract.shape).astype(np.uint8)
     mean, std = (np.array(values).reshape(-1, 1, 1) for values in (contract.mean, contract.std))
     prepared = ((pixels * contract.scale - mean) / std).astype(np.float32)
-    sessions = [_session(model) for model in (exported, fed)]
-    given = [prepared, pixels.transpose(0, 2, 3, 1) if channels_last else pixels]
-    name = exported.graph.output[0].name
-    expected, logits = (
-        run_session(session, [name], {INPUT: np.ascontiguousarray(images)})[0]
-        for session, images in zip(sessions, given, strict=True)
-    )
+    given = pixels.transpose(0, 2, 3, 1) if channels_last else pixels
+    # One session after the other, since each holds all weights.
+    (expected,) = run_session(_session(path), [name], {INPUT: prepared})
+    fed = with_byte_input(load_model(path), contract, Reads.NORMALIZED, channels_last=channels_last)
+    sha256 = write_model(path, fed, described)
+    del fed
+    (logits,) = run_session(_session(path), [name], {INPUT: np.ascontiguousarray(given)})
     difference = relative_difference(logits, expected)
     if not difference <= TOLERANCE:
         raise ExportError(
@@ -182,7 +199,7 @@ def _as_fed(
             f"logit, where rounding explains {TOLERANCE:.0e}. No file was written. Export it with "
             "--input float."
         )
-    return fed
+    return sha256
 
 
 def add_softmax(model: onnx.ModelProto, name: str) -> None:
@@ -244,8 +261,8 @@ def _torch_logits(model: nn.Module, images: NDArray[np.float32]) -> NDArray[np.f
     return array
 
 
-def _traced(model: nn.Module, config: OnnxExportRequest) -> onnx.ModelProto:
-    """Returns torch's ONNX of the network, one node an operation."""
+def _traced(model: nn.Module, config: OnnxExportRequest) -> tuple[onnx.ModelProto, Weights]:
+    """Returns torch's ONNX of the network, one node an operation, and what it stores."""
     buffer = io.BytesIO()
     # torch 2.13 dumps its graph on an unsupported operation; standard output is the caller's.
     torch._C._jit_set_onnx_log_output_stream("stderr")
@@ -270,6 +287,8 @@ def _traced(model: nn.Module, config: OnnxExportRequest) -> onnx.ModelProto:
                 # Otherwise torch folds batch normalisation itself, in float32.
                 training=torch.onnx.TrainingMode.PRESERVE,
                 do_constant_folding=False,
+                # With its weights torch holds the file three times over; they are inputs here.
+                export_params=False,
             )
     except (RuntimeError, AssertionError, LookupError, TypeError, ValueError) as error:
         raise ExportError(
@@ -278,25 +297,29 @@ def _traced(model: nn.Module, config: OnnxExportRequest) -> onnx.ModelProto:
         ) from error
     exported = onnx.load_model_from_string(buffer.getvalue())
     exported.ir_version = IR_VERSION
-    return exported
+    stored = [value.name for value in exported.graph.input if value.name != INPUT]
+    del exported.graph.input[1:]
+    values = model.state_dict()
+    return exported, {name: numpy_helper.from_array(values[name].numpy(), name) for name in stored}
 
 
-def _session(model: onnx.ModelProto) -> Any:
+def _session(path: Path) -> Any:
     try:
-        return open_session(model.SerializeToString())
+        # Without ONNX Runtime's own layouts, which are a second set of all weights.
+        return open_session(path, portable=True)
     except RunnerError as error:
         raise ExportError(f"The exported model cannot be run: {error}") from error
 
 
 def _check_equal(
-    model: onnx.ModelProto, images: _Arrays, expected: _Arrays, progress: Progress
+    path: Path, output: str, images: _Arrays, expected: _Arrays, progress: Progress
 ) -> None:
     """Raises ExportError where ONNX Runtime departs from torch's logits by more than rounding."""
-    session = _session(model)
+    session = _session(path)
     for done, (name, batch) in enumerate(images.items(), len(images) + 1):
         progress(_STAGE, done, 2 * len(images) + 1, name)
         try:
-            logits = run_session(session, [model.graph.output[0].name], {INPUT: batch})[0]
+            logits = run_session(session, [output], {INPUT: batch})[0]
         except RunnerError as error:
             raise ExportError(
                 f"The exported model does not run on images of the shape {batch.shape}, though "

@@ -7,7 +7,6 @@ before calibration: runtimes such as nvinfer have one scale for all channels.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from edgeres.core.contract import Contract
 from edgeres.errors import ExportError
+from edgeres.networks.frozen import frozen_copy
 
 
 def with_uniform_std(module: nn.Module, contract: Contract) -> tuple[nn.Module, Contract]:
@@ -28,7 +28,7 @@ def with_uniform_std(module: nn.Module, contract: Contract) -> tuple[nn.Module, 
         ExportError: something else than one convolution reads the image.
     """
     uniform = sum(contract.std) / len(contract.std)
-    folded = copy.deepcopy(module).cpu().float().eval()
+    folded = frozen_copy(module)
     image = torch.zeros(1, *contract.shape)
     readers: list[nn.Conv2d] = []
 
@@ -48,8 +48,8 @@ def with_uniform_std(module: nn.Module, contract: Contract) -> tuple[nn.Module, 
             "the deviations into one. Export without it, or normalise in the network's own forward."
         )
     scales = torch.tensor([uniform / std for std in contract.std]).reshape(1, -1, 1, 1)
-    with torch.no_grad():
-        readers[0].weight.mul_(scales)
+    # A new parameter: the copy shares its weights with the network.
+    readers[0].weight = nn.Parameter(readers[0].weight.detach() * scales)
     changed = replace(contract, std=(uniform,) * len(contract.std))
     _check_same(module, folded, contract, changed)
     return folded, changed
@@ -69,7 +69,7 @@ def _check_same(old: nn.Module, new: nn.Module, before: Contract, after: Contrac
             outputs: Tensor = network(((pixels * contract.scale - mean) / std).float())
         return outputs
 
-    expected = logits(copy.deepcopy(old).cpu().float().eval(), before)
+    expected = logits(frozen_copy(old), before)
     difference = (logits(new, after) - expected).abs().max() / expected.abs().max()
     if not difference < 1e-4:
         raise ExportError(

@@ -9,16 +9,24 @@ it computes what the file computes before any stage sees it.
 Knows the ONNX format and ONNX Runtime; nothing of quantization, targets or images.
 """
 
-from edgeres.normalization.constants import evaluate_constants
+from edgeres.normalization.constants import (
+    Weights,
+    evaluate_constants,
+    put_weights,
+    take_weights,
+)
 from edgeres.normalization.folding import fold_batch_norms
 from edgeres.normalization.pools import unify_global_means
 from edgeres.normalization.steps import MIN_OPSET, normalize, relative_difference
 
 __all__ = [
     "MIN_OPSET",
+    "Weights",
     "evaluate_constants",
     "fold_batch_norms",
     "normalize",
+    "put_weights",
     "relative_difference",
+    "take_weights",
     "unify_global_means",
 ]

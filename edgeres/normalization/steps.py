@@ -21,7 +21,13 @@ from edgeres.graph_checks import low_precision
 from edgeres.graph_names import free_added_names
 from edgeres.graph_structure import check_rules
 from edgeres.input_files import MODEL, read_bytes
-from edgeres.normalization.constants import evaluate_constants, is_constant, put
+from edgeres.normalization.constants import (
+    evaluate_constants,
+    is_constant,
+    put,
+    put_weights,
+    take_weights,
+)
 from edgeres.normalization.flattening import unify_flattening
 from edgeres.normalization.folding import fold_batch_norms, foldable
 from edgeres.normalization.interface import (
@@ -188,7 +194,7 @@ def _has_plain_operators(model: onnx.ModelProto) -> bool:
         opset_of(model) < MIN_OPSET
         or model.functions
         or any(is_constant(node, stored) for node in graph.node)
-        or any(foldable(model))
+        or any(foldable(graph, stored))
     ):
         return False
     return is_own_export(model) or not (unusual_operators(graph) or any(global_means(model)))
@@ -239,10 +245,13 @@ def _change_interface(
 
 def _change_operators(model: onnx.ModelProto) -> list[str]:
     """Evaluates constants, folds batch normalisation, unifies global means and what follows."""
+    weights = take_weights(model)
     # Constants first: a weight behind an operator can be folded only then.
+    evaluated, folded = evaluate_constants(model, weights), fold_batch_norms(model, weights)
+    put_weights(model, weights)
     counts = {
-        "evaluated {} operators on constants": evaluate_constants(model),
-        "folded {} BatchNormalization": fold_batch_norms(model),
+        "evaluated {} operators on constants": evaluated,
+        "folded {} BatchNormalization": folded,
         "wrote {} mean over height and width as GlobalAveragePool": unify_global_means(model),
         "wrote {} way from there to the classifier as Flatten": unify_flattening(model),
     }

@@ -72,7 +72,7 @@ def test_a_network_that_is_not_normalized_is_not_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison finds batch normalisation that stayed."""
-    monkeypatch.setattr(steps, "fold_batch_norms", lambda model: 0)
+    monkeypatch.setattr(steps, "fold_batch_norms", lambda model, weights: 0)
     (found,) = compare(NARROW, named(CHOSEN[0]), tmp_path)
     assert (found.same_graph, found.is_equal) == (False, False)
     assert str(found).startswith(f"{CHOSEN[0]}: NOT EQUAL, graph another, INT8 ")

@@ -29,7 +29,7 @@ from edgeres.networks.checkpoint import (
 from edgeres.networks.onnx_export import TOLERANCE, export_onnx, probes
 from edgeres.networks.resnet import build_model
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
-from edgeres.normalization import fold_batch_norms, relative_difference
+from edgeres.normalization import Weights, fold_batch_norms, relative_difference
 from edgeres.onnx_file import IR_VERSION, load_model, load_onnx
 
 CONTRACT = Contract(height=16, width=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -264,12 +264,12 @@ def test_a_fixed_batch_size_is_found(
 def test_a_wrong_epsilon_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch normalisation folded with 1e-5 for 1e-3 is far beyond rounding."""
 
-    def fold_wrongly(model: onnx.ModelProto) -> None:
+    def fold_wrongly(model: onnx.ModelProto, weights: Weights) -> None:
         for node in model.graph.node:
             for attribute in node.attribute:
                 if attribute.name == "epsilon":
                     attribute.f = 1e-5
-        fold_batch_norms(model)
+        fold_batch_norms(model, weights)
 
     monkeypatch.setattr(export, "fold_batch_norms", fold_wrongly)
     with pytest.raises(ExportError, match="The exported model differs from the network on"):
@@ -280,7 +280,7 @@ def test_a_wrong_epsilon_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_invalid_graph_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the ONNX checker refuses is not written."""
 
-    def break_graph(model: onnx.ModelProto) -> None:
+    def break_graph(model: onnx.ModelProto, _: Weights) -> None:
         model.graph.node[0].input[0] = "nowhere"
 
     monkeypatch.setattr(export, "fold_batch_norms", break_graph)

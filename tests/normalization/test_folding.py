@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from edgeres.normalization import evaluate_constants, fold_batch_norms, relative_difference
+from edgeres.normalization import (
+    Weights,
+    evaluate_constants,
+    fold_batch_norms,
+    put_weights,
+    relative_difference,
+    take_weights,
+)
 
 
 def graph(text: str) -> onnx.ModelProto:
     """Returns a model from ONNX text."""
     return onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17]>\n' + text)
+
+
+def changed(model: onnx.ModelProto, step: Callable[[onnx.ModelProto, Weights], int]) -> int:
+    """Does a step to a model with its weights in it, and returns how often it applied."""
+    weights = take_weights(model)
+    count = step(model, weights)
+    put_weights(model, weights)
+    return count
 
 
 FOLDED = """
@@ -30,7 +47,7 @@ net (float[N, 2, 5, 5] x) => (float[N, 2, 5, 5] y)
 def test_batch_normalisation_folds_to_the_values_computed_by_hand() -> None:
     """Gains are 2/2 and 4/4: weights stay, biases become 1 - 7 + 5 and 2 - 8 + 6."""
     model = graph(FOLDED)
-    fold_batch_norms(model)
+    changed(model, fold_batch_norms)
     assert [node.op_type for node in model.graph.node] == ["Conv", "Relu"]
     values = {t.name: onnx.numpy_helper.to_array(t).ravel() for t in model.graph.initializer}
     assert {name: value.tolist() for name, value in values.items()} == {
@@ -56,7 +73,7 @@ def test_batch_normalisation_stays_where_folding_would_be_wrong(before: str, aft
         text = text.replace("c = Conv", "w = Relu (v)\n c = Conv")
     model = graph(text)
     expected = model.SerializeToString()
-    fold_batch_norms(model)
+    changed(model, fold_batch_norms)
     unused = onnx.load_model_from_string(expected)
     assert [n.SerializeToString() for n in model.graph.node] == [
         n.SerializeToString() for n in unused.graph.node
@@ -71,7 +88,7 @@ def test_convolutions_that_share_weight_and_bias_each_get_their_own() -> None:
     )
     model, original = graph(text), graph(text)
     images = np.random.default_rng(0).standard_normal((3, 2, 5, 5)).astype(np.float32)
-    assert fold_batch_norms(model) == 2
+    assert changed(model, fold_batch_norms) == 2
     assert [node.op_type for node in model.graph.node] == ["Conv", "Conv", "Conv", "Relu"]
     folded, expected = (
         onnxruntime.InferenceSession(one.SerializeToString()).run(None, {"x": images})[0]
@@ -85,7 +102,7 @@ def test_convolutions_that_share_weight_and_bias_each_get_their_own() -> None:
 def test_batch_normalisation_without_epsilon_has_onnxs_default() -> None:
     """The gain is gamma / sqrt(variance + 1e-5)."""
     model = graph(FOLDED.replace(" <epsilon = 1.0>", ""))
-    fold_batch_norms(model)
+    changed(model, fold_batch_norms)
     (weight,) = (t for t in model.graph.initializer if t.name == "w")
     gains = np.array([2, 4]) / np.sqrt(np.array([3, 15]) + 1e-5)
     expected = (np.array([3, -2]) * gains).astype(np.float32)
@@ -103,7 +120,7 @@ def test_nodes_on_constants_alone_are_evaluated() -> None:
         y = Mul (x, five)
     }
     """)
-    evaluate_constants(model)
+    changed(model, evaluate_constants)
     assert [node.op_type for node in model.graph.node] == ["Mul"]
     values = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in model.graph.initializer}
     assert values == {"five": [5.0]}
@@ -119,7 +136,7 @@ def test_a_bias_that_folding_adds_takes_no_name_of_the_graph() -> None:
         tensor.name = {"w": "c.weight", "taken": "c.bias"}.get(tensor.name, tensor.name)
     for node in model.graph.node:
         node.input[:] = [{"w": "c.weight", "taken": "c.bias"}.get(n, n) for n in node.input]
-    fold_batch_norms(model)
+    changed(model, fold_batch_norms)
     values = {t.name: onnx.numpy_helper.to_array(t).ravel() for t in model.graph.initializer}
     assert values["c.bias"].tolist() == [9, 9]
     # (0 - 7) * 1 + 5 and (0 - 8) * 1 + 6.
