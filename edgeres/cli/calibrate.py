@@ -83,7 +83,9 @@ _request = option_group(
         help="Steps of adaround on each layer.",
     ),
     click.option(
-        "--sensitivity", is_flag=True, help="Measure what each block and layer does to the logits."
+        "--sensitivity",
+        is_flag=True,
+        help="Measure what each block, layer and source of error does to the logits.",
     ),
 )
 
@@ -163,7 +165,7 @@ def calibrate(
       edgeres calibrate resnet50.onnx --import-trt-cache calib.cache -o resnet50.table.json
     """
     from edgeres import workflows  # onnxruntime
-    from edgeres.report import describe_choice, describe_recovery, sensitivity_table  # rich
+    from edgeres.report import describe_choice, describe_recovery, sensitivity_tables  # rich
 
     source = data or import_trt_cache
     if source is None or None not in (data, import_trt_cache):
@@ -217,4 +219,4 @@ def calibrate(
     if table.recovery is not None:
         show_status(describe_recovery(table.recovery))
     if table.sensitivity is not None:
-        show(sensitivity_table(table.sensitivity))
+        show(sensitivity_tables(table.sensitivity))

@@ -49,6 +49,18 @@ class UnitSensitivity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorSource:
+    """What rounding one kind of tensors does to the logits, all else being float."""
+
+    name: str
+    """`weights`, `image`, `inside blocks` or `residual stream`."""
+    tensors: int
+    """How many of them are rounded."""
+    alone_db: float
+    """Quality of the logits when nothing else is rounded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
     """The effect of each block and layer on the logits, in TensorRT's placement."""
 
@@ -57,6 +69,8 @@ class Sensitivity:
     all_db: float
     """Quality of the logits with everything quantized."""
     units: tuple[UnitSensitivity, ...]
+    sources: tuple[ErrorSource, ...] = ()
+    """The error by what is rounded; empty in tables of an earlier edgeres."""
 
     @property
     def gains_db(self) -> dict[str, float]:

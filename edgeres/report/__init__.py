@@ -27,7 +27,7 @@ from edgeres.report.tuning import (
     describe_choice,
     describe_recovery,
     mixed_table,
-    sensitivity_table,
+    sensitivity_tables,
 )
 
 __all__ = [
@@ -58,7 +58,7 @@ __all__ = [
     "render_side_by_side",
     "render_sweep",
     "render_verdict",
-    "sensitivity_table",
+    "sensitivity_tables",
     "shown_flips",
     "sweep_markdown",
     "sweep_page",

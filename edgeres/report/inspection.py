@@ -15,7 +15,7 @@ from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.report.audit import render_audit
 from edgeres.report.tables import fact_grid, plain_table
-from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_table
+from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_tables
 from edgeres.serialization import to_json
 
 
@@ -69,7 +69,7 @@ def _(table: CalibrationTable) -> RenderableType:
         rows.add_row(Text(name), "+-" if ranges.signed else "+", *amax)
     parts: list[RenderableType] = [Text(describe_choice(choice)) for choice in table.choices]
     if table.sensitivity is not None:
-        parts += ["", sensitivity_table(table.sensitivity)]
+        parts += ["", sensitivity_tables(table.sensitivity)]
     return Group(fact_grid(facts.items(), name_style="bold"), *parts, "", rows)
 
 

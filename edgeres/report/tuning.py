@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from edgeres.core.recovery import Recovery
-from edgeres.core.tuning import Choice, MixedSearch, Sensitivity
+from edgeres.core.tuning import Choice, ErrorSource, MixedSearch, Sensitivity
 from edgeres.report.tables import plain_table
 
 
@@ -40,7 +41,27 @@ def describe_recovery(recovery: Recovery) -> str:
     )
 
 
-def sensitivity_table(sensitivity: Sensitivity) -> Table:
+def sensitivity_tables(sensitivity: Sensitivity) -> Group:
+    """Returns a table of what the error comes from, and one of what each block and layer does."""
+    if not sensitivity.sources:
+        return Group(_units_table(sensitivity))
+    sources = plain_table(
+        "rounded",
+        numbers=("tensors", "only this"),
+        title=f"Logits' SQNR in dB by what is rounded; all of it: {sensitivity.all_db:.1f}",
+    )
+    for source in sensitivity.sources:
+        sources.add_row(source.name, str(source.tensors), source_quality(source))
+    return Group(sources, "", _units_table(sensitivity))
+
+
+def source_quality(source: ErrorSource) -> str:
+    """Returns the quality of the logits by one source of error alone."""
+    # Pixels that an engine takes as they are have no error, and no ratio.
+    return f"{source.alone_db:.1f}" if source.tensors else "exact"
+
+
+def _units_table(sensitivity: Sensitivity) -> Table:
     """Returns a row for each block and layer, the blocks first, the most harmful first."""
     table = plain_table(
         "unit",

@@ -68,7 +68,7 @@ def write_reports(
                 index: Picture(jpeg=thumbnail(image), side=max(image.shape[:2]))
                 for index, image in images.items()
             },
-            sensitivity=None if sensitivity is None else sensitivity.gains_db,
+            sensitivity=sensitivity,
         )
         write_report(files.html, page)
     if files.markdown is not None:

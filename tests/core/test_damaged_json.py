@@ -24,7 +24,14 @@ from edgeres.core.artifacts import load_engine, manifest_path
 from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.table import load_table
-from edgeres.core.tuning import Choice, MixedPoint, MixedSearch, Sensitivity, UnitSensitivity
+from edgeres.core.tuning import (
+    Choice,
+    ErrorSource,
+    MixedPoint,
+    MixedSearch,
+    Sensitivity,
+    UnitSensitivity,
+)
 from edgeres.core.verdict import Energies, PairedLatency, load_run
 from edgeres.errors import EdgeresError
 from edgeres.evaluation.regression import against_baseline, rank
@@ -36,7 +43,13 @@ from edgeres.serialization import json_text, to_json
 UNIT = UnitSensitivity(
     unit="layer1.0", kind="block", nodes=("conv1",), alone_db=30.0, without_db=21.0
 )
-SENSITIVITY = Sensitivity(images=2, method=Method.MSE, all_db=20.0, units=(UNIT,))
+SENSITIVITY = Sensitivity(
+    images=2,
+    method=Method.MSE,
+    all_db=20.0,
+    units=(UNIT,),
+    sources=(ErrorSource(name="image", tensors=1, alone_db=37.0),),
+)
 TABLE = replace(
     with_recovery(),
     choices=(

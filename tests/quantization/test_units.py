@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from networks import images, network, swapped, with_weight
+from networks import images, logits_of, network, swapped, with_weight
 from tables import table_by_every_method
 
-from edgeres.calibration.quality import NOISELESS_DB, LogitEvaluator
+from edgeres.calibration.quality import NOISELESS_DB, LogitEvaluator, sqnr_db
 from edgeres.calibration.sensitivity import measure_sensitivity
+from edgeres.core.contract import InputType
 from edgeres.core.methods import Method
 from edgeres.core.tuning import Sensitivity, UnitSensitivity
 from edgeres.progress import silent
 from edgeres.quantization.graph import view
 from edgeres.quantization.qdq.network import LOWERING as TENSORRT_LOWERING
+from edgeres.quantization.qdq.sources import residual_stream
 from edgeres.quantization.units import blocks, layers, quantizable
 from edgeres.serialization import from_json, to_json
 
@@ -136,3 +140,64 @@ def test_units_carry_the_names_of_their_modules() -> None:
         "layer2.0.downsample.0",
         "layer2.0.Add",
     }
+
+
+def test_the_sources_of_the_error_are_what_rounding_by_hand_shows() -> None:
+    """The image's and the weights' on numbers that numpy rounded; all of them add up to the whole."""
+    model = network("down-sampling")
+    graph = view(model)
+    table = table_by_every_method(graph, images(64))
+    batch = images(32, seed=3)
+    evaluator = LogitEvaluator.of(model, graph, [batch])
+    found = measure_sensitivity(graph, table, evaluator, silent)
+    source = {each.name: each for each in found.sources}
+    step = table.threshold(graph.input).s8 / 127
+    seen = np.rint(batch / step).clip(-127, 127).astype(np.float32) * np.float32(step)
+    by_hand = sqnr_db(evaluator.logits, logits_of(model, seen))
+    assert source["image"].alone_db == pytest.approx(by_hand, abs=0.01)
+    rounded = model
+    for node in (n for n in model.graph.node if n.op_type == "Conv"):
+        rounded = with_weight(rounded, node.input[1], rounded_by_channel)
+    by_hand = sqnr_db(evaluator.logits, logits_of(rounded, batch))
+    assert source["weights"].alone_db == pytest.approx(by_hand, abs=0.01)
+    noise = sum(10 ** (-each.alone_db / 10) for each in found.sources)
+    assert -10 * np.log10(noise) == pytest.approx(found.all_db, abs=1.5)
+    assert {name: each.tensors for name, each in source.items()} == {
+        "weights": 4,
+        "image": 1,
+        "inside blocks": 1,
+        "residual stream": 2,
+    }
+
+
+def rounded_by_channel(weight: np.ndarray) -> np.ndarray:
+    """Returns a weight with 127 levels on each side of zero in each output channel."""
+    steps = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
+    return np.asarray(np.rint(weight / steps) * steps, np.float32)
+
+
+def test_exact_pixels_are_no_source_of_error() -> None:
+    """An image of bytes reaches the first convolution as it is: nothing of it is rounded."""
+    graph = view(network("identity"))
+    table = table_by_every_method(graph, images(16))
+    contract = replace(table.contract, input=InputType.UINT8)
+    evaluator = LogitEvaluator.of(graph.model, graph, [images(8, seed=3)])
+    found = measure_sensitivity(graph, replace(table, contract=contract), evaluator, silent)
+    source = {each.name: each for each in found.sources}
+    assert source["image"].tensors == 0
+    assert source["image"].alone_db > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "stream"),
+    [
+        ("identity", {"entry"}),
+        ("option A", {"entry"}),
+        ("bottleneck", {"entry", "shortcut"}),
+        ("down-sampling", {"entry", "shortcut"}),
+    ],
+)
+def test_the_residual_stream_is_what_blocks_hand_on(name: str, stream: set[str]) -> None:
+    """Where branches part and what shortcuts bring, behind the operators that only move values."""
+    graph = view(network(name))
+    assert residual_stream(graph) == stream

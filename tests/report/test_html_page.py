@@ -36,10 +36,10 @@ from verdict_parts import ENVIRONMENT, MACHINE
 
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
-from edgeres.core.tuning import Sensitivity, UnitSensitivity
+from edgeres.core.tuning import ErrorSource, Sensitivity, UnitSensitivity
 from edgeres.core.verdict import EXIT_UNSTABLE, Check, ClassDifference, Outcome, Verdict
 from edgeres.errors import DependencyError
-from edgeres.report import Picture, render_html, sensitivity_table, shown_flips
+from edgeres.report import Picture, render_html, sensitivity_tables, shown_flips
 from edgeres.report.html.flips import SHOWN
 
 pytest.importorskip("jinja2", reason="jinja2, which renders the page, is not installed")
@@ -59,10 +59,10 @@ SECTIONS = [
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
-def rendered(comparison: Verdict, **more: dict[str, float]) -> str:
+def rendered(comparison: Verdict, sensitivity: Sensitivity | None = None) -> str:
     """Returns the page of a verdict with a picture for every image that it shows."""
     pictures = {flip.index: picture(flip.index) for flip in shown_flips(comparison.accuracy)}
-    return render_html(named(comparison), pictures=pictures, **more)
+    return render_html(named(comparison), pictures=pictures, sensitivity=sensitivity)
 
 
 @pytest.fixture(scope="module")
@@ -299,9 +299,24 @@ def test_tables_and_pictures_can_be_read_aloud(page: Page) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
+def sensitivity_of(*units: tuple[str, float], sources: tuple[ErrorSource, ...] = ()) -> Sensitivity:
+    """Returns a sensitivity of blocks, each with its name and the quality without it."""
+    return Sensitivity(
+        images=8,
+        method=Method.MSE,
+        all_db=20.0,
+        units=tuple(
+            UnitSensitivity(unit=u, kind="block", nodes=(), alone_db=30.0, without_db=db)
+            for u, db in units
+        ),
+        sources=sources,
+    )
+
+
 def test_sensitivity_is_drawn_where_it_is_known() -> None:
     """The longest bar is the most sensitive block's; without any, that is stated."""
-    page = Page(rendered(VERDICT, sensitivity={"layer1.0": 0.2, "/layer2/layer2.1/Add": 0.8}))
+    measured = sensitivity_of(("layer1.0", 20.2), ("/layer2/layer2.1/Add", 20.8))
+    page = Page(rendered(VERDICT, sensitivity=measured))
     widths = [a["style"] for _, a in page.elements if a.get("style", "").startswith("width")]
     assert widths[-2:] == ["width:25%", "width:100%"]
     assert "gain +0.80 dB" in page.text
@@ -310,25 +325,23 @@ def test_sensitivity_is_drawn_where_it_is_known() -> None:
 
 def test_sensitivity_has_the_figures_of_the_terminal() -> None:
     """A gain below zero too, which noise makes, with a bar of no length."""
-    units = [("layer1.0", 20.61), ("layer1.1", 19.97)]
-    sensitivity = Sensitivity(
-        images=8,
-        method=Method.MSE,
-        all_db=20.0,
-        units=tuple(
-            UnitSensitivity(unit=u, kind="block", nodes=(), alone_db=30.0, without_db=db)
-            for u, db in units
-        ),
+    sources = (
+        ErrorSource(name="image", tensors=0, alone_db=150.0),
+        ErrorSource(name="residual stream", tensors=27, alone_db=29.38),
     )
+    sensitivity = sensitivity_of(("layer1.0", 20.61), ("layer1.1", 19.97), sources=sources)
     console = Console(width=80)
     with console.capture() as printed:
-        console.print(sensitivity_table(sensitivity))
-    page = Page(rendered(VERDICT, sensitivity=sensitivity.gains_db))
+        console.print(sensitivity_tables(sensitivity))
+    page = Page(rendered(VERDICT, sensitivity=sensitivity))
     for gain in ("+0.61", "-0.03"):
         assert gain in printed.get()
         assert f"gain {gain} dB" in page.text
     widths = [a["style"] for _, a in page.elements if a.get("style", "").startswith("width")]
     assert widths[-2:] == ["width:100%", "width:0%"]
+    for row in ("image 0 exact", "residual stream 27 29.4"):
+        assert row in " ".join(printed.get().split())
+        assert row in " ".join(page.text.split())
 
 
 def test_a_stage_of_one_precision_is_folded() -> None:

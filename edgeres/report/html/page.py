@@ -15,6 +15,7 @@ from typing import Any
 
 from edgeres.core.bench_requests import Decision
 from edgeres.core.blocks import locate
+from edgeres.core.tuning import Sensitivity
 from edgeres.core.verdict import LatencyStats, PairedAccuracy, PairedLatency, Verdict
 from edgeres.errors import DependencyError
 from edgeres.installation import install_hint, is_installed
@@ -24,6 +25,7 @@ from edgeres.report.html.flips import Picture, flip_groups
 from edgeres.report.html.interval import Gate, draw_interval
 from edgeres.report.html.latency import MARKED, Timed, draw_ecdf, draw_histogram, draw_time_lines
 from edgeres.report.html.network import stages
+from edgeres.report.tuning import source_quality
 from edgeres.version import __version__
 
 CLASSES_SHOWN = 12
@@ -47,14 +49,14 @@ def render_html(
     verdict: Verdict,
     *,
     pictures: Mapping[int, Picture] | None = None,
-    sensitivity: Mapping[str, float] | None = None,
+    sensitivity: Sensitivity | None = None,
 ) -> str:
     """Returns the page.
 
     Args:
         verdict: with the names of engine and reference in its environment.
         pictures: thumbnails of the images in `shown_flips`, by position in the data set.
-        sensitivity: dB that quantizing costs the logits by block or layer, where measured.
+        sensitivity: what quantizing costs the logits, where measured.
 
     Raises:
         DependencyError: jinja2 is not installed.
@@ -79,13 +81,15 @@ def render_html(
         ms=words.milliseconds,
         count=words.count,
         figure="{:.3g}".format,
+        source_quality=source_quality,
         moment=words.moment,
         probability=words.probability,
         class_name=partial(words.class_name, classes=verdict.classes),
         short_name=lambda layer: locate(layer.name, layer.op_type).layer,
     )
     accuracy, latency, gate = verdict.accuracy, verdict.latency, _gate(verdict)
-    grouped = stages(verdict.layers, sensitivity)
+    gains = None if sensitivity is None else sensitivity.gains_db
+    grouped = stages(verdict.layers, gains)
     costs = [b.sensitivity for stage in grouped for b in stage.blocks if b.sensitivity is not None]
     return environment.get_template("report.html.j2").render(
         verdict=verdict,
@@ -103,6 +107,7 @@ def render_html(
         stages=grouped,
         precisions=Counter(layer.precision.value for layer in verdict.layers).most_common(),
         most_sensitive=max(costs, default=0.0),
+        sensitivity=sensitivity,
         command=shlex.join(verdict.provenance.command),
         footer=f"Written by edgeres {__version__}.",
     )
