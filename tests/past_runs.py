@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgeres.core.verdict import ImageRecord, LatencyStats, Outcome, PairedLatency, PastRun
+from edgeres.core.verdict import (
+    ImageRecord,
+    LatencyStats,
+    Outcome,
+    PairedLatency,
+    PastRun,
+    Platform,
+)
 
 
 def series(samples_ms: Sequence[float], block: int = 20) -> LatencyStats:
@@ -47,6 +54,7 @@ RUN = PastRun(
     images=ImageRecord(fingerprint="f", reference="1" * 1000, engine="1" * 900 + "0" * 100),
     reference_sha256="a" * 64,
     machine="a processor",
+    platform=Platform(kind="a processor", power_mode=None, versions={}),
     latency=latency(2.0),
     disturbances=(),
     joules_per_image=None,

@@ -92,12 +92,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "edgeres.workflows.sweep": (
         "path.exists", "verdict.exists", "table.read_bytes", "manifest_path(engine).exists",
     ),
-    # What a command line names, before it is sent to another machine and read there; and what
-    # that machine's command has printed.
-    "edgeres.cli.remote": (
-        "path.is_dir", "path.is_file", "file.is_file", "path.stat", "click.echo", "result.stdout",
-        "(manifest := manifest_path(path)).is_file",
-    ),
+    # What a job's command has printed on another machine.
+    "edgeres.cli.remote": ("click.echo", "result.stdout"),
     # Folders of this run's own.
     "edgeres.cli.spread": ("own.mkdir",),
     # What LoadGen has left in a folder of this run's own.

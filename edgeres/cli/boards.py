@@ -20,8 +20,9 @@ from edgeres.fleet.inventory import FILE, inventory_file, load_inventory
 from edgeres.fleet.job import SHARED, Job, check_paths, read_job
 from edgeres.fleet.run import run_job
 from edgeres.fleet.scheduler import worker_command
+from edgeres.fleet.status import board_status
 from edgeres.fleet.store import JOB_FILE, Store, default_root
-from edgeres.fleet.survey import SurveyedBoard, board_status, survey_board
+from edgeres.fleet.survey import SurveyedBoard, survey_board
 from edgeres.input_files import JSON, read_bytes
 from edgeres.progress import tracked
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +13,14 @@ from typing import Any
 import click
 
 from edgeres.cli.output import is_quiet, progress_bars, show_error
-from edgeres.core.artifacts import load_engine, manifest_path
-from edgeres.core.described import save_described
-from edgeres.errors import ConfigError, DataError
-from edgeres.files import atomic_write, check_outputs
+from edgeres.core.artifacts import manifest_path
+from edgeres.errors import ConfigError
+from edgeres.files import check_outputs
 from edgeres.fleet.cluster import Cluster, open_cluster
+from edgeres.fleet.inputs import job_input
 from edgeres.fleet.inventory import Board, find_boards, inventory_file, load_inventory
-from edgeres.fleet.job import INPUTS, OUTPUTS, Job, JobError, JobFile, JobResult, sha256_of
+from edgeres.fleet.job import OUTPUTS, Job, JobFile, JobResult
+from edgeres.fleet.outcome import check_result, holder_here, place_outputs, without_error
 from edgeres.fleet.scheduler import Scheduler
 from edgeres.fleet.ssh import SshConnection, ssh_connection
 from edgeres.printable import printable
@@ -51,16 +49,16 @@ class LocalJob:
 class RemoteCommand(click.Command):
     """A command with `--on`, which runs the same line on a board."""
 
+    on_help = (
+        "Run on a board of boards.toml, or on [USER@]HOST, over ssh; with --scheduler, on its worker "
+        "of that name or tag:NAME."
+    )
+
     def __init__(self, *args: Any, **options: Any) -> None:
         """Adds the option."""
         super().__init__(*args, **options)
         self.params += [
-            click.Option(
-                ["--on"],
-                metavar="BOARD",
-                help="Run on a board of boards.toml, or on [USER@]HOST, over ssh; with --scheduler, "
-                "on its worker of that name or tag:NAME.",
-            ),
+            click.Option(["--on"], metavar="BOARD", help=self.on_help),
             *scheduler_options(),
         ]
 
@@ -140,6 +138,17 @@ def _connection(on: str | None, scheduler: Scheduler | None) -> Iterator[Cluster
             yield connection
 
 
+def named_boards(name: str) -> tuple[Board, ...]:
+    """Returns the boards that `--on` names: one, or all of a tag.
+
+    Raises:
+        ConfigError: no board has the tag.
+        ArtifactError: the inventory is damaged.
+    """
+    file = inventory_file()
+    return find_boards(name, () if file is None else load_inventory(file))
+
+
 def one_board(name: str) -> Board:
     """Returns the one board that `--on` names.
 
@@ -147,8 +156,7 @@ def one_board(name: str) -> Board:
         ConfigError: a tag of several.
         ArtifactError: the inventory is damaged.
     """
-    file = inventory_file()
-    boards = find_boards(name, () if file is None else load_inventory(file))
+    boards = named_boards(name)
     if len(boards) > 1:
         raise ConfigError(
             f"{name} names {len(boards)} boards: {', '.join(board.name for board in boards)}. "
@@ -176,8 +184,8 @@ def local_job(
         ConfigError: an option whose files stay where the command runs, or an output that is read.
         DataError: a file that is read is missing.
     """
-    words, files, sources, targets = [str(command.name)], [], {}, {}
-    read: list[Path] = []
+    words, targets = [str(command.name)], dict[str, Path]()
+    files, sources, read = list[JobFile](), dict[str, Path](), list[Path]()
     for parameter, text in typed_parameters(command, ctx, ctx.meta[_WORDS]):
         name = str(parameter.name)
         if name in left_out:
@@ -197,12 +205,11 @@ def local_job(
                 if name == "output":
                     targets[str(manifest_path(Path(text)))] = manifest_path(path)
             else:
-                text = f"{INPUTS}/{name}/{path.name}"
+                known = job_input(path, name)
+                text = known.word
                 read.append(path)
-                for file, inside in _files_of(path):
-                    known = job_file(file, f"{INPUTS}/{name}/{inside}")
-                    files.append(known)
-                    sources[known.sha256] = file.absolute()
+                files += known.files
+                sources |= known.by_hash
         if isinstance(parameter, click.Option):
             # A short option would take the = for a part of its value.
             option = max(parameter.opts, key=len)
@@ -216,23 +223,10 @@ def local_job(
         words=tuple(words),
         files=tuple(files),
         outputs=tuple(targets),
-        holder=f"{getpass.getuser()}@{socket.gethostname()}",
+        holder=holder_here(),
         columns=shutil.get_terminal_size().columns,
     )
     return LocalJob(job=job, sources=sources, targets=targets)
-
-
-def job_file(path: Path, name: str) -> JobFile:
-    """Returns a file as a job names it.
-
-    Raises:
-        DataError: its name cannot be that of a file of a job.
-        ArtifactError: it cannot be read.
-    """
-    try:
-        return JobFile(name=name, sha256=sha256_of(path), size=path.stat().st_size)
-    except ValueError as error:
-        raise DataError(f"{path} cannot be sent: {error}. Rename it.") from error
 
 
 def is_path(parameter: click.Parameter) -> bool:
@@ -272,68 +266,8 @@ def show_result(result: JobResult, local: LocalJob, on: str, folder: Path) -> No
     for there, here in sorted(local.targets.items(), reverse=True):
         messages = messages.replace(there, str(here))
     if not is_quiet():
-        for line in _without_error(messages)[0]:
+        for line in without_error(messages)[0]:
             show_error(line)
     check_result(replace(result, messages=messages), on)
-    # A board may send back what was ordered, and nothing else.
-    written = {file.name for file in result.outputs} & local.targets.keys()
-    for name in sorted(written):
-        beside = str(manifest_path(Path(name)))
-        if beside in written:
-            engine = load_engine(folder / name)
-            target = local.targets[name]
-            save_described(target, engine.content, manifest_path(target), engine.manifest)
-        elif not any(name == str(manifest_path(Path(other))) for other in written):
-            with atomic_write(local.targets[name]) as temporary:
-                shutil.copyfile(folder / name, temporary)
+    place_outputs(result, local.targets, folder)
     click.echo(printable(result.stdout, keep="\n"), nl=False)
-
-
-def check_result(result: JobResult, on: str) -> None:
-    """Checks that a job ended with a result.
-
-    Raises:
-        JobError: it ended with an error, or by a signal.
-    """
-    if result.signal is not None:
-        raise JobError(
-            f"On {on} the command was ended by {result.signal}. Nothing was written here.",
-            result.exit_code,
-        )
-    if not result.stdout and result.exit_code:
-        text = "\n".join(_without_error(result.messages)[1]).removeprefix("Error: ")
-        raise JobError(f"On {on}: {text or 'the command failed'}", result.exit_code)
-
-
-def _without_error(messages: str) -> tuple[list[str], list[str]]:
-    """Returns the lines before the error, and those of the error."""
-    lines = messages.splitlines()
-    first = next((i for i, line in enumerate(lines) if line.startswith("Error: ")), len(lines))
-    return lines[:first], lines[first:]
-
-
-def _files_of(path: Path) -> Iterator[tuple[Path, str]]:
-    """Yields the files of an input with their paths below its parameter's folder.
-
-    Raises:
-        DataError: there is no such file or folder.
-    """
-    if path.is_dir():
-        visited = set()
-        for folder, subfolders, names in os.walk(path, followlinks=True):
-            # A folder that links lead to twice, or into itself, is sent once.
-            real = Path(folder).resolve()
-            if real in visited:
-                subfolders.clear()
-                continue
-            visited.add(real)
-            for file in (Path(folder) / name for name in sorted(names)):
-                if file.is_file():
-                    yield file, (path.name / file.relative_to(path)).as_posix()
-    elif path.is_file():
-        yield path, path.name
-        # A manifest belongs to its engine.
-        if (manifest := manifest_path(path)).is_file():
-            yield manifest, manifest.name
-    else:
-        raise DataError(f"{path} does not exist. Check the path.")

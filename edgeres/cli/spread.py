@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeres.cli.remote import WRITTEN, LocalJob, RemoteCommand, check_result, job_file, local_job
+from edgeres.cli.remote import WRITTEN, LocalJob, RemoteCommand, local_job
 from edgeres.fleet.cluster import Cluster, SentJob
+from edgeres.fleet.inputs import job_file
 from edgeres.fleet.job import INPUTS, OUTPUTS
+from edgeres.fleet.outcome import check_result
 from edgeres.progress import Progress
 from edgeres.serialization import save_json
 

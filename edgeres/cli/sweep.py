@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeres.cli.options import PATH, common_options, is_count, output_option
-from edgeres.cli.output import progress_bars, show, show_json, show_status
+from edgeres.cli.output import progress_bars, show, show_error, show_json, show_status
+from edgeres.cli.remote import RemoteCommand, named_boards, taken_scheduler
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.sweep import SweepInputs, SweepRequest
+from edgeres.errors import ConfigError, EdgeresError
 from edgeres.names import known
+
+if TYPE_CHECKING:
+    from edgeres.fleet.scheduler import Scheduler
+    from edgeres.workflows.sweep import SweepBoard
 
 DEFAULTS = BenchRequest()
 
@@ -36,7 +44,38 @@ def _batch(text: str) -> int:
     return int(text)
 
 
-@click.command()
+class _OnBoards(RemoteCommand):
+    """Runs here, and gives its combinations to the boards that `--on` and `--scheduler` name."""
+
+    on_help = (
+        "Measure on a board of boards.toml, on [USER@]HOST over ssh, or on all boards of tag:NAME; "
+        "with --scheduler, on its workers of that name or tag. [default with --scheduler: all]"
+    )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        scheduler, on = taken_scheduler(ctx), ctx.params.pop("on")
+        if (scheduler or on) and (named := ctx.params["board"] or ctx.params["power_mode"]):
+            raise ConfigError(
+                f"{named} is to be estimated, and --on measures. Leave out --board and "
+                "--power-mode, or --on and --scheduler."
+            )
+        with ExitStack() as connections:
+            ctx.params["boards"] = connections.enter_context(_rack(on, scheduler))
+            return click.Command.invoke(self, ctx)
+
+
+def _rack(
+    on: str | None, scheduler: Scheduler | None
+) -> AbstractContextManager[tuple[SweepBoard, ...]]:
+    """Returns the boards that are named, behind open connections; none means this machine."""
+    if on is None and scheduler is None:
+        return nullcontext(())
+    from edgeres.fleet.rack import cluster_rack, ssh_rack  # what bench needs
+
+    return ssh_rack(named_boards(str(on))) if scheduler is None else cluster_rack(scheduler)
+
+
+@click.command(cls=_OnBoards)
 @click.argument("model", type=PATH)
 @click.option("--data", type=PATH, required=True, help="Labelled images.")
 @click.option("--calibration", type=PATH, help="Table from edgeres calibrate.")
@@ -112,13 +151,15 @@ def sweep(
     iterations: int,
     streams: int | None,
     output: Path,
+    boards: tuple[SweepBoard, ...],
     as_json: bool,
 ) -> None:
     """Build, bench and compare MODEL in every combination of precision, method, target and batch.
 
     A folder gets an engine a precision, method and target, a verdict a combination, sweep.json, a
     table and a page with the Pareto fronts: accuracy against latency within a batch, and against
-    images a second. The same line again resumes a sweep that was ended, and repeats nothing.
+    images a second. The same line again resumes a sweep that was ended, and repeats nothing. With
+    --on tag:NAME every board of that tag runs all combinations, side by side, one at a time each.
 
     \b
     Example:
@@ -127,6 +168,8 @@ def sweep(
         --judge-data held_out/ --max-drop 0.5 -o sweep/
       edgeres sweep resnet50.onnx --data val/ --calibration table.json --target onnxruntime,tensorrt \\
         --board orin-nano-8 -o sweep/
+      edgeres sweep resnet50.onnx --data val.npz --calibration table.json --target tensorrt \\
+        --on tag:orin-nx -o sweep/
     """
     from edgeres.report import render_sweep
     from edgeres.workflows import run_sweep  # onnxruntime
@@ -150,9 +193,15 @@ def sweep(
         bench=BenchRequest(samples=samples, iterations=iterations, energy=False, streams=streams),
     )
     with progress_bars() as progress:
-        result = run_sweep(inputs, request, progress=progress)
+        result = run_sweep(inputs, request, boards=boards, progress=progress)
     if as_json:
         show_json(result)
-        return
-    show_status(f"{output}: sweep.json, sweep.md, index.html, engines and verdicts")
-    show(render_sweep(result))
+    else:
+        show_status(f"{output}: sweep.json, sweep.md, index.html, engines and verdicts")
+        show(render_sweep(result))
+    if failed := [run for run in result.runs if run.failed]:
+        show_error(
+            f"Error: {len(failed)} of {len(result.runs)} runs failed, the first on {failed[0].board}: "
+            f"{failed[0].reason} The same line tries them again, and repeats nothing else."
+        )
+        click.get_current_context().exit(EdgeresError.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -98,7 +99,7 @@ class SweepRun:
     batch: int
     target: str
     board: str | None
-    """That an estimate is for; None where it was measured here."""
+    """That it was measured on, or that an estimate is for; None: this machine."""
     verdict: str | None
     """File of the verdict, below the folder; None without one."""
     outcome: str | None
@@ -118,6 +119,54 @@ class SweepRun:
     dominated_by: tuple[str, ...]
     reason: str
     """Why it was neither measured nor estimated; else empty."""
+    failed: bool = False
+    """Whether that is an error, which the same line tries again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedRun:
+    """A combination on the boards of a group: medians over them, and its places among those."""
+
+    json_keys: ClassVar[tuple[str, ...]] = ("run.*", "boards", "spread_pct", "top1_spread_pp")
+
+    run: SweepRun
+    boards: int
+    """How many have measured it."""
+    spread_pct: float | None
+    """From the fastest board's median latency to the slowest one's, in percent of the boards'
+    median; None for one board, or without a latency."""
+    top1_spread_pp: float
+    """From the least top-1 accuracy to the greatest, in percentage points."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedBoard:
+    """A board beside the others of its group."""
+
+    name: str
+    deviation_pct: float | None
+    """Median over the combinations of how far its latency is above the boards' median."""
+    differs: bool
+    """Whether that is beyond the spread of the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepGroup:
+    """Boards of one kind in one power mode with the same runtimes: what compares at all."""
+
+    kind: str
+    """Board, or processor and GPUs."""
+    power_mode: str | None
+    versions: Mapping[str, str]
+    """Of what wrote and ran the engines, by name."""
+    boards: tuple[GroupedBoard, ...]
+    runs: tuple[GroupedRun, ...]
+
+
+def group_title(group: SweepGroup) -> str:
+    """Returns what the boards of a group share."""
+    mode = [] if group.power_mode is None else [f"power mode {group.power_mode}"]
+    return ", ".join([group.kind, *mode, *(f"{n} {text}" for n, text in group.versions.items())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +179,9 @@ class Sweep:
 
     model_sha256: str
     runs: tuple[SweepRun, ...]
+    """On several boards, board by board; their places are those of the combination in its group."""
+    groups: tuple[SweepGroup, ...] = ()
+    """Empty for a sweep of this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

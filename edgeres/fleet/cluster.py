@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from edgeres.errors import ArtifactError, ConfigError, MismatchError
 from edgeres.fleet.inventory import TAG
 from edgeres.fleet.job import CONTENT, Job, JobError, JobResult, check_version, sha256_of
 from edgeres.fleet.scheduler import BOARD, Scheduler, check_installed
+from edgeres.fleet.status import BoardStatus
 from edgeres.fleet.store import Part
 from edgeres.input_files import open_input
 from edgeres.names import nearest
@@ -76,6 +77,30 @@ class Cluster:
             if all(worker["resources"].get(name, 0) >= 1 for name in self._resources)
             and (on is None or on.startswith(TAG) or on == str(worker["name"]))
         }
+
+    def boards(self) -> Mapping[str, Cluster]:
+        """Returns each worker that is meant, by its name, as a cluster of its own."""
+        return {
+            name: Cluster(self._client, replace(self._scheduler, on=name))
+            for name in self.workers().values()
+        }
+
+    def status(self) -> BoardStatus:
+        """Returns what the one worker that is meant is.
+
+        Raises:
+            ArtifactError: it was lost, or answers otherwise.
+        """
+        from edgeres.fleet.worker import facts
+
+        answers = self._client.run(facts, workers=list(self.workers()))
+        source, remedy = "The worker's answer is damaged", "Install the same edgeres there."
+        (answer,) = answers.values()
+        return from_json(parse_json(answer), BoardStatus, source=source, remedy=remedy)
+
+    def close(self) -> None:
+        """Ends the connection, and with it the jobs that run."""
+        self._client.close()
 
     def shared_folders(self) -> tuple[Path, ...]:
         """Returns the folders whose files all workers read by the same path."""
@@ -171,7 +196,7 @@ class Cluster:
                 for future in futures:
                     future.cancel()
                 # Those that run see their tasks cancelled.
-                self._client.close()
+                self.close()
                 raise
         progress(stage, len(jobs), len(jobs))
         return tuple(results)

@@ -18,6 +18,7 @@ from typing import TypeVar
 from edgeres.errors import ArtifactError, ConfigError, DependencyError
 from edgeres.fleet.job import Job, JobError, JobResult, sha256_of
 from edgeres.fleet.order import run_order
+from edgeres.fleet.status import BoardStatus
 from edgeres.fleet.store import Part, Receipt
 from edgeres.printable import printable
 from edgeres.progress import Progress, silent
@@ -98,14 +99,14 @@ class SshConnection:
             check=False,
         )
 
-    def request(self, words: Sequence[str], answer: type[T]) -> T:
-        """Returns what an edgeres command there prints as JSON.
+    def status(self) -> BoardStatus:
+        """Returns what the board is, and who measures there.
 
         Raises:
             JobError: the command failed.
             ArtifactError: the host cannot be reached, or answers otherwise.
         """
-        return self._request(words, answer, b"")
+        return self._request(("boards", "status", "--json"), BoardStatus, b"")
 
     def _request(
         self,

@@ -17,8 +17,8 @@ from distributed import get_worker
 from edgeres.errors import EdgeresError
 from edgeres.fleet.job import CONTENT, JobResult, read_job, shared_folders
 from edgeres.fleet.order import run_order
+from edgeres.fleet.status import board_status
 from edgeres.fleet.store import Part, Store, default_root
-from edgeres.fleet.survey import board_status
 from edgeres.input_files import read_bytes
 from edgeres.serialization import SCHEMA_VERSION, from_json, json_text, parse_json
 

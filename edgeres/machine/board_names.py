@@ -94,10 +94,7 @@ def board_of(
         # Which of several GPUs ran is not known here.
         (name,) = names if len(names) == 1 else (None,)
         return None if name is None else find_board(name)
-    memory = machine.memory_mib or 0
-    name = next(
-        (name for part, least, name in _JETSONS if part in machine.board and memory >= least), None
-    )
+    name = jetson_named(machine.board, machine.memory_mib)
     if name is None:
         return None
     modes = boards()[name]
@@ -110,6 +107,17 @@ def board_of(
     if both or named:
         return (both or named)[0]
     return by_clock[0] if len({(m.sms, m.memory_gbps) for m in by_clock}) == 1 else None
+
+
+def jetson_named(model: str, memory_mib: int | None) -> str | None:
+    """Returns which Jetson a device tree's model is; None where that is not known.
+
+    Args:
+        model: of the device tree, which modules of several sizes share.
+        memory_mib: that the kernel manages.
+    """
+    memory = memory_mib or 0
+    return next((name for part, least, name in _JETSONS if part in model and memory >= least), None)
 
 
 def _named(modes: Iterable[Board], power_mode: str | None) -> Iterable[Board]:

@@ -41,9 +41,10 @@ def render_markdown(verdict: Verdict) -> str:
     """Returns the text."""
     environment, provenance = verdict.environment, verdict.provenance
     parts = [
-        f"### {MARKS[verdict.outcome]} {verdict.outcome}: {_plain(environment.engine_name)}",
+        f"### {MARKS[verdict.outcome]} {verdict.outcome}: {plain_markdown(environment.engine_name)}",
         "\n".join(
-            f"- {_plain(as_sentence(words))}" for words in (*reasons(verdict), *next_steps(verdict))
+            f"- {plain_markdown(as_sentence(words))}"
+            for words in (*reasons(verdict), *next_steps(verdict))
         ),
         _table(("", "reference", "engine", "difference"), _rows(verdict)),
     ]
@@ -51,14 +52,14 @@ def render_markdown(verdict: Verdict) -> str:
         words = map(check_words, verdict.checks)
         rows = ((c.title, c.limit, c.value, _outcome(c.outcome)) for c in words)
         parts.append(_table(("check", "limit", "value", "outcome"), rows))
-    parts += [f"> **Warning:** {_plain(sentence)}" for sentence in verdict.warnings]
+    parts += [f"> **Warning:** {plain_markdown(sentence)}" for sentence in verdict.warnings]
     if verdict.accuracy.flips:
         parts.append(_flips(verdict))
     sources = [
-        f"- reference {_plain(environment.reference_name)}",
+        f"- reference {plain_markdown(environment.reference_name)}",
         f"- engine sha256 {provenance.engine.sha256}",
         f"- reference sha256 {provenance.reference.sha256}",
-        f"- images {_plain(provenance.data.path)}, fingerprint {provenance.data.fingerprint}",
+        f"- images {plain_markdown(provenance.data.path)}, fingerprint {provenance.data.fingerprint}",
     ]
     folded = "\n".join(sources)
     if provenance.command:
@@ -101,7 +102,7 @@ def _rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
         yield f"LoadGen, {driven.scenario}", "", loadgen_value(driven), outcome
     if (since := verdict.regression) is not None:
         change = top1_change(since.accuracy.drop_pp, since.accuracy.ci95_pp).words
-        yield f"since {_plain(since.baseline)}", "", "", change
+        yield f"since {plain_markdown(since.baseline)}", "", "", change
 
 
 def _flips(verdict: Verdict) -> str:
@@ -110,11 +111,11 @@ def _flips(verdict: Verdict) -> str:
     rows = []
     for flip in flips[:FLIPS_SHOWN]:
         answers = (
-            f"{_plain(class_name(given.label, verdict.classes))}, {percent(given.probability, 0)}"
+            f"{plain_markdown(class_name(given.label, verdict.classes))}, {percent(given.probability, 0)}"
             for given in (flip.reference, flip.engine)
         )
-        label = _plain(class_name(flip.label, verdict.classes))
-        rows.append((FLIP_NAMES[flip.kind], _plain(flip.name), label, *answers))
+        label = plain_markdown(class_name(flip.label, verdict.classes))
+        rows.append((FLIP_NAMES[flip.kind], plain_markdown(flip.name), label, *answers))
     which = f", the {len(rows)} worst" if len(flips) > len(rows) else ""
     table = _table(("", "image", "class", "reference", "engine"), rows)
     return _folded(f"{count(len(flips))} labels changed{which}", table)
@@ -130,7 +131,7 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _plain(words: str) -> str:
+def plain_markdown(words: str) -> str:
     """Returns words on one line in which nothing is a sign of Markdown or HTML."""
     # A line break in a name would end the row of a table.
     return _SIGNS.sub(

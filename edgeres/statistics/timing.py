@@ -160,3 +160,20 @@ def outer_fence(samples: Sequence[float]) -> float:
     """
     first, third = percentiles(samples, (25, 75))
     return third + 3 * (third - first)
+
+
+def far_from_others(values: Sequence[float], least: float) -> tuple[bool, ...]:
+    """Returns which of several values lies beyond the spread of the others; of two, none does.
+
+    Args:
+        values: one for each of those that are compared.
+        least: distance from the median that a value must exceed, however close the others are.
+
+    Source: Iglewicz and Hoaglin 1993, How to Detect and Handle Outliers: a modified z-score,
+    0.6745 times the distance over the median absolute deviation, above 3.5.
+    """
+    if len(values) < 3:
+        return (False,) * len(values)
+    distances = np.abs(np.asarray(values) - np.median(values))
+    limit = max(least, 3.5 / 0.6745 * float(np.median(distances)))
+    return tuple(bool(distance > limit) for distance in distances)

@@ -20,6 +20,7 @@ import edgeres.targets
 from edgeres.core.bench_requests import Timing
 from edgeres.core.precision import Precision
 from edgeres.errors import ArtifactError, ConfigError
+from edgeres.machine.machine import has_nvidia_gpu
 from edgeres.names import nearest
 from edgeres.progress import Progress, silent
 
@@ -69,6 +70,14 @@ class Target(ABC):
     @abstractmethod
     def is_installed(self) -> bool:
         """Returns whether the package that builds for it is there, without loading it."""
+
+    def obstacle(self) -> str | None:
+        """Returns why its engines cannot be built and run on this machine; None where they can."""
+        if not self.is_installed():
+            return f"{self.name} is not installed here"
+        if self.uses_gpu and not has_nvidia_gpu():
+            return f"{self.name} needs an NVIDIA GPU, and this machine shows none"
+        return None
 
     @abstractmethod
     def check_request(self, request: BuildRequest) -> None:

@@ -7,81 +7,137 @@ or not at all, so whatever was killed is begun again and nothing else is.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from edgeres.core.artifacts import load_engine, manifest_path
-from edgeres.core.bench_requests import BenchInputs
+from edgeres.core.bench_requests import BenchInputs, BenchRequest
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.sweep import Sweep, SweepCase, SweepInputs, SweepPlan, SweepRequest, SweepRun
-from edgeres.core.verdict import PastRun, load_run
+from edgeres.core.verdict import load_run
 from edgeres.errors import ArtifactError, ConfigError, EdgeresError
 from edgeres.estimation.arithmetic import Arithmetic
 from edgeres.estimation.estimate import EstimateRequest, estimate_network
 from edgeres.estimation.network import network_of
-from edgeres.evaluation.fronts import Point, standings
+from edgeres.evaluation.sweeps import Measured, board_group, comparable, placed_runs
 from edgeres.files import make_folder, write_report
-from edgeres.machine import has_nvidia_gpu
 from edgeres.machine.board_names import board_called
 from edgeres.onnx_file import load_fp32
 from edgeres.progress import Progress, silent
 from edgeres.report.sweep import sweep_markdown, sweep_page
 from edgeres.serialization import load_document, save_json
-from edgeres.targets.base import Target, find_target
+from edgeres.targets.base import find_target
 from edgeres.workflows.bench import bench_engine
 from edgeres.workflows.build import BuildInputs, SelectionData, build_from_model
 from edgeres.workflows.calibrate import calibrate_model
 
 PLAN = "plan.json"
 RESULT = "sweep.json"
+BOARDS = "boards"
+"""Folder with one for each board, of what the sweep's own folder has for this machine."""
 _STAGE = "Sweeping"
 
 
+class Place(Protocol):
+    """Where engines are built and benched; its methods raise an EdgeresError where they fail."""
+
+    def obstacle(self, target: str) -> str | None:
+        """Returns why a target cannot run there; None where it can."""
+
+    def build(self, inputs: BuildInputs, request: BuildRequest) -> None:
+        """Builds an engine there, and writes it here."""
+
+    def bench(self, inputs: BenchInputs, request: BenchRequest, output: Path) -> None:
+        """Benches an engine there, and writes the verdict here."""
+
+
+class SweepBoard(Place, Protocol):
+    """A board of its own."""
+
+    name: str
+
+    def close(self) -> None:
+        """Ends what runs there."""
+
+
+class _ThisMachine:
+    """Where no boards are named."""
+
+    def obstacle(self, target: str) -> str | None:
+        return find_target(target).obstacle()
+
+    def build(self, inputs: BuildInputs, request: BuildRequest) -> None:
+        build_from_model(inputs, request)
+
+    def bench(self, inputs: BenchInputs, request: BenchRequest, output: Path) -> None:
+        save_json(output, bench_engine(inputs, request))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Measured:
-    """A combination with the run that its verdict holds."""
+class _Work:
+    """What every board of a sweep does."""
 
-    case: SweepCase
-    run: PastRun
+    inputs: SweepInputs
+    request: SweepRequest
+    cases: tuple[SweepCase, ...]
+    table: Path | None
 
 
-def run_sweep(inputs: SweepInputs, request: SweepRequest, *, progress: Progress = silent) -> Sweep:
+def run_sweep(
+    inputs: SweepInputs,
+    request: SweepRequest,
+    *,
+    boards: Sequence[SweepBoard] = (),
+    progress: Progress = silent,
+) -> Sweep:
     """Builds, benches and compares every combination that its target has.
 
     What the folder holds already is kept; without a GPU, combinations of its targets are
     estimated where a board is named.
 
+    Args:
+        inputs: model, images, ranges, and the folder.
+        request: the combinations.
+        boards: that each run all of them, side by side; empty: this machine does. What fails on a
+            board is a run that failed, and the others go on.
+        progress: receives how many runs are done.
+
     Raises:
         ConfigError: nothing to do, a combination without what it needs, or the folder is another
             sweep's.
-        EdgeresError: what build-engine and bench raise.
+        EdgeresError: what build-engine and bench raise on this machine.
     """
     cases = tuple(_cases(request))
     quantizes = any(case.precision.quantizes for case in cases)
     _check(inputs, request, cases, quantizes=quantizes)
     model = load_fp32(inputs.model)
-    for folder in (inputs.output, inputs.output / "engines", inputs.output / "verdicts"):
-        make_folder(folder)
+    make_folder(inputs.output)
     _check_plan(inputs, request, model.artifact.sha256)
     table = _table(inputs, progress) if quantizes else None
-    measured: list[_Measured] = []
-    others: list[SweepRun] = []
-    for done, case in enumerate(cases):
-        progress(_STAGE, done, len(cases), case.name)
-        if reason := _obstacle(find_target(case.target)):
-            others.append(_elsewhere(inputs, request, case, reason))
-            continue
-        verdict = _verdict_path(inputs, case)
-        if not verdict.exists():
-            _bench(inputs, request, case, _built(inputs, request, case, table), verdict)
-        measured.append(_Measured(case=case, run=load_run(verdict)))
-    progress(_STAGE, len(cases), len(cases), "done")
-    by_name = {run.name: run for run in (*_standing(measured), *others)}
+    work = _Work(inputs=inputs, request=request, cases=cases, table=table)
+    if boards:
+        entries = _run_side_by_side(boards, work, progress)
+    else:
+        entries = _run_on(_ThisMachine(), None, work, progress)
+    measured = tuple(each for each in entries if isinstance(each, Measured))
+    groups = comparable(measured) if boards else ()
+    # What this machine has measured stands in one table.
+    compared = [members for _, members in groups] if boards else [measured]
+    placed = {(run.board, run.name): run for each in compared for run in placed_runs(each)}
     sweep = Sweep(
-        model_sha256=model.artifact.sha256, runs=tuple(by_name[case.name] for case in cases)
+        model_sha256=model.artifact.sha256,
+        runs=tuple(
+            placed[each.board, each.case.name] if isinstance(each, Measured) else each
+            for each in entries
+        ),
+        groups=tuple(board_group(*group) for group in groups),
     )
     save_json(inputs.output / RESULT, sweep)
     write_report(inputs.output / "sweep.md", sweep_markdown(sweep))
@@ -172,23 +228,77 @@ def _table(inputs: SweepInputs, progress: Progress) -> Path:
     return path
 
 
-def _obstacle(target: Target) -> str | None:
-    """Returns why a target cannot run on this machine; None where it can."""
-    if not target.is_installed():
-        return f"{target.name} is not installed here"
-    if target.uses_gpu and not has_nvidia_gpu():
-        return f"{target.name} needs an NVIDIA GPU, and this machine shows none"
-    return None
+def _run_side_by_side(
+    boards: Sequence[SweepBoard], work: _Work, progress: Progress
+) -> tuple[Measured | SweepRun, ...]:
+    """Returns the runs of all boards, each of which has a thread here."""
+    count, runs, one_by_one = itertools.count(), len(boards) * len(work.cases), threading.Lock()
+
+    def run_on(board: SweepBoard) -> tuple[Measured | SweepRun, ...]:
+        def step(stage: str, done: float, total: float, note: str = "") -> None:
+            # Each board ends with a step of its own.
+            if done < total:
+                with one_by_one:
+                    progress(stage, next(count), runs, f"{board.name}: {note}")
+
+        return _run_on(board, board.name, work, step)
+
+    with ThreadPoolExecutor(len(boards)) as pool:
+        futures = [pool.submit(run_on, board) for board in boards]
+        try:
+            done = [future.result() for future in futures]
+        except BaseException:
+            for board in boards:
+                board.close()
+            raise
+    progress(_STAGE, runs, runs, "done")
+    return tuple(entry for entries in done for entry in entries)
 
 
-def _verdict_path(inputs: SweepInputs, case: SweepCase) -> Path:
-    return inputs.output / "verdicts" / f"{case.name}.json"
+def _run_on(
+    place: Place, name: str | None, work: _Work, progress: Progress
+) -> tuple[Measured | SweepRun, ...]:
+    """Returns what became of each combination on a board, or on this machine."""
+    root = work.inputs.output if name is None else work.inputs.output / BOARDS / name
+    for folder in (root, root / "engines", root / "verdicts"):
+        make_folder(folder)
+    entries: list[Measured | SweepRun] = []
+    refused: dict[str, str] = {}
+    for done, case in enumerate(work.cases):
+        progress(_STAGE, done, len(work.cases), case.name)
+        verdict = root / "verdicts" / f"{case.name}.json"
+        if not verdict.exists():
+            if reason := place.obstacle(case.target):
+                entries.append(_elsewhere(work, case, name, reason))
+                continue
+            try:
+                # An engine that cannot be built is not tried for each batch.
+                if case.engine in refused:
+                    raise ArtifactError(refused[case.engine])
+                try:
+                    engine = _built(place, work, case, root / "engines")
+                except EdgeresError as error:
+                    refused[case.engine] = str(error)
+                    raise
+                bench = BenchInputs(
+                    engine=engine, reference=work.inputs.model, data=work.inputs.data
+                )
+                place.bench(bench, replace(work.request.bench, latency_batch=case.batch), verdict)
+            except EdgeresError as error:
+                if name is None:
+                    raise
+                entries.append(replace(_missing(case, name, str(error)), failed=True))
+                continue
+        where = str(verdict.relative_to(work.inputs.output))
+        entries.append(Measured(case=case, run=load_run(verdict), verdict=where, board=name))
+    progress(_STAGE, len(work.cases), len(work.cases), "done")
+    return tuple(entries)
 
 
-def _built(inputs: SweepInputs, request: SweepRequest, case: SweepCase, table: Path | None) -> Path:
+def _built(place: Place, work: _Work, case: SweepCase, folder: Path) -> Path:
     """Returns the engine of a combination, built where the folder does not have it whole."""
-    target = find_target(case.target)
-    engine = inputs.output / "engines" / f"{case.engine}{target.suffix}"
+    request, target = work.request, find_target(case.target)
+    engine = folder / f"{case.engine}{target.suffix}"
     if manifest_path(engine).exists():
         try:
             load_engine(engine)
@@ -206,13 +316,13 @@ def _built(inputs: SweepInputs, request: SweepRequest, case: SweepCase, table: P
     if target.takes_profile:
         build = replace(build, batch=(1, min(request.batches), max(request.batches)))
     selection = None
-    if mixed and inputs.selection_data is not None:
-        selection = SelectionData(data=inputs.selection_data)
-    build_from_model(
+    if mixed and work.inputs.selection_data is not None:
+        selection = SelectionData(data=work.inputs.selection_data)
+    place.build(
         BuildInputs(
-            model=inputs.model,
+            model=work.inputs.model,
             output=engine,
-            table=table if case.precision.quantizes else None,
+            table=work.table if case.precision.quantizes else None,
             selection=selection,
             method=case.method,
         ),
@@ -221,63 +331,15 @@ def _built(inputs: SweepInputs, request: SweepRequest, case: SweepCase, table: P
     return engine
 
 
-def _bench(
-    inputs: SweepInputs, request: SweepRequest, case: SweepCase, engine: Path, output: Path
-) -> None:
-    """Benches an engine and writes its verdict."""
-    bench = BenchInputs(engine=engine, reference=inputs.model, data=inputs.data)
-    config = replace(request.bench, latency_batch=case.batch)
-    save_json(output, bench_engine(bench, config))
-
-
-def _standing(measured: Sequence[_Measured]) -> Iterator[SweepRun]:
-    """Yields the measured runs with their places on the fronts."""
-    points = [
-        Point(
-            name=one.case.name,
-            group=one.case.batch,
-            top1=one.run.top1,
-            latency_ms=None if one.run.latency is None else one.run.latency.engine.p50_ms,
-            images_per_s=None
-            if one.run.throughput is None
-            else one.run.throughput.engine_images_per_s,
-        )
-        for one in measured
-    ]
-    for one, point, place in zip(measured, points, standings(points), strict=True):
-        yield SweepRun(
-            name=one.case.name,
-            precision=one.case.precision,
-            method=one.case.method,
-            batch=one.case.batch,
-            target=one.case.target,
-            board=None,
-            verdict=f"verdicts/{one.case.name}.json",
-            outcome=None if one.run.outcome is None else str(one.run.outcome),
-            top1=one.run.top1,
-            p50_ms=point.latency_ms,
-            images_per_s=point.images_per_s,
-            streams=None if one.run.throughput is None else one.run.throughput.streams,
-            estimated=False,
-            on_front=place.on_latency_front or place.on_throughput_front,
-            on_latency_front=place.on_latency_front,
-            on_throughput_front=place.on_throughput_front,
-            dominated_by=place.dominated_by,
-            reason="",
-        )
-
-
-def _elsewhere(
-    inputs: SweepInputs, request: SweepRequest, case: SweepCase, reason: str
-) -> SweepRun:
-    """Returns a run that cannot be made here: an estimate where a board is named."""
-    run = SweepRun(
+def _missing(case: SweepCase, board: str | None, reason: str) -> SweepRun:
+    """Returns a run without a figure."""
+    return SweepRun(
         name=case.name,
         precision=case.precision,
         method=case.method,
         batch=case.batch,
         target=case.target,
-        board=request.board,
+        board=board,
         verdict=None,
         outcome=None,
         top1=None,
@@ -291,6 +353,14 @@ def _elsewhere(
         dominated_by=(),
         reason=reason,
     )
+
+
+def _elsewhere(work: _Work, case: SweepCase, board: str | None, reason: str) -> SweepRun:
+    """Returns a run that cannot be made there: an estimate where a board is named to estimate for."""
+    request = work.request
+    if board is not None:
+        return _missing(case, board, reason)
+    run = _missing(case, request.board, reason)
     if request.board is None:
         return replace(run, reason=f"{reason}; --board NAME would estimate it")
     # Which layers a search would keep from INT8 is not known without it.
@@ -304,5 +374,5 @@ def _elsewhere(
         )
     except EdgeresError as error:
         return replace(run, reason=f"{reason}; {error}")
-    (one,) = estimate_network(network_of(str(inputs.model)), estimated).estimates
+    (one,) = estimate_network(network_of(str(work.inputs.model)), estimated).estimates
     return replace(run, estimated=True, p50_ms=one.latency_ms, images_per_s=one.images_per_s)

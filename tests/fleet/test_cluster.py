@@ -83,6 +83,21 @@ def test_an_error_there_is_told_as_an_error(
     assert "Did you mean 'tag:cpu'?" in done.stderr
 
 
+def test_a_sweep_runs_on_every_worker_of_the_tag(
+    cluster: RunningCluster, digits: Digits, tmp_path: Path
+) -> None:
+    """Each combination there, as a run of that worker."""
+    line = digits.words("sweep {model} --data {test} --precision fp32 --samples 20 --iterations 2")
+    there = ("--scheduler", cluster.address, "--on", "tag:cpu")
+    done = cluster.edgeres(*line, "-o", "out", "--json", *there, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["runs"]
+    assert (run["board"], run["verdict"]) == (
+        "desk",
+        "boards/desk/verdicts/onnxruntime.fp32.b1.json",
+    )
+
+
 def test_a_lost_worker_changes_no_verdict(
     cluster: RunningCluster, digits: Digits, tmp_path: Path
 ) -> None:

@@ -234,3 +234,32 @@ def test_a_file_whose_name_is_a_command_is_refused(
     assert done.returncode == 1
     assert "cannot be sent" in done.stderr
     assert not (lab / "ran").exists()
+
+
+def test_a_sweep_over_ssh_is_grouped_and_resumed(
+    loopback: Loopback, lab: Path, digits: Digits
+) -> None:
+    """A board that cannot run edgeres fails alone; repaired, it does what is missing."""
+    broken = (lab / "boards.toml").read_text()
+    working = f'[shelf]\nhost = "127.0.0.1"\nedgeres = "{loopback.board(f"{lab.name}-shelf")}"\n'
+    (lab / "boards.toml").write_text(
+        broken + '[shelf]\nhost = "127.0.0.1"\nedgeres = "absent"\ntags = ["cpu"]\n'
+    )
+    line = digits.words(
+        "sweep {model} --data {test} --precision fp32 --samples 20 --iterations 2 -o out --json "
+        "--on tag:cpu"
+    )
+    done = edgeres_on(loopback, *line, cwd=lab)
+    assert (done.returncode, "1 of 2 runs failed, the first on shelf" in done.stderr) == (1, True)
+    desk, shelf = json.loads(done.stdout)["runs"]
+    assert (desk["board"], shelf["board"], shelf["failed"]) == ("desk", "shelf", True)
+    first = (lab / "out" / desk["verdict"]).stat().st_mtime_ns
+    (lab / "boards.toml").write_text(f'{broken}{working}tags = ["cpu"]\n')
+    done = edgeres_on(loopback, *line, cwd=lab)
+    assert done.returncode == 0, done.stderr
+    (group,) = json.loads(done.stdout)["groups"]
+    assert [(board["name"], board["differs"]) for board in group["boards"]] == [
+        ("desk", False), ("shelf", False),
+    ]  # fmt: skip
+    assert [run["boards"] for run in group["runs"]] == [2]
+    assert (lab / "out" / desk["verdict"]).stat().st_mtime_ns == first

@@ -16,6 +16,7 @@ from commands import passed, refusal
 from digits import Digits
 
 from edgeres.core.verdict import Verdict
+from edgeres.targets import base
 from edgeres.workflows import bench_engine
 from edgeres.workflows import sweep as stage
 
@@ -136,7 +137,7 @@ def test_what_cannot_run_here_is_estimated(
     digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plan without a GPU has the board's latency and no accuracy; without a board, the reason."""
-    monkeypatch.setattr(stage, "has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(base, "has_nvidia_gpu", lambda: False)
     line = (
         "sweep {model} --data {test} --calibration {table} --precision int8,fp16 "
         "--target tensorrt --batch 4 -o {out} --json"

@@ -36,7 +36,7 @@ from edgeres.core.verdict.outcome import (
     Outcome,
     conclude,
 )
-from edgeres.core.verdict.past import PastRun, RunGroup, processors_of
+from edgeres.core.verdict.past import PastRun, Platform, RunGroup, processors_of
 from edgeres.core.verdict.profile import KernelTime, ProfileRow
 from edgeres.core.verdict.provenance import (
     DataRecord,
@@ -95,6 +95,7 @@ __all__ = [
     "PairedAccuracy",
     "PairedLatency",
     "PastRun",
+    "Platform",
     "ProfileRow",
     "Provenance",
     "Ranking",

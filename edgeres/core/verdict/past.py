@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeres.core.verdict.accuracy import ImageRecord
@@ -36,6 +36,18 @@ class RunGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What a run was measured on, as far as runs of several boards may be compared."""
+
+    kind: str
+    """Board, or processor and GPUs."""
+    power_mode: str | None
+    """Number of a Jetson's; None elsewhere."""
+    versions: Mapping[str, str]
+    """Of what wrote and ran the engine, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PastRun:
     """Results of an earlier run of bench."""
 
@@ -56,6 +68,7 @@ class PastRun:
     reference_sha256: str
     machine: str
     """Processor and GPUs that it ran on."""
+    platform: Platform
     latency: PairedLatency | None
     """None where the engine was only simulated."""
     disturbances: tuple[str, ...]

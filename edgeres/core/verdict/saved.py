@@ -5,18 +5,20 @@ A key that nothing here reads is no damage: a later edgeres may write more of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from edgeres.core.verdict.accuracy import ImageRecord
 from edgeres.core.verdict.latency import Interval, LatencyStats, PairedLatency, Throughput
 from edgeres.core.verdict.outcome import Outcome
-from edgeres.core.verdict.past import PastRun, processors_of
+from edgeres.core.verdict.past import PastRun, Platform, processors_of
 from edgeres.core.verdict.provenance import Provenance
 from edgeres.core.verdict.verdict import Energies, Verdict
 from edgeres.input_files import HISTORY, read_bytes
 from edgeres.machine import StabilityFinding, disturbing
+from edgeres.machine.board_names import jetson_named
 from edgeres.serialization import SCHEMA_VERSION, load_document, read_document
 
 
@@ -47,10 +49,20 @@ class SavedAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedMachine:
-    """The processors of the machine that it was reached on."""
+    """The machine that it was reached on."""
 
     cpu: str | None
     gpus: tuple[str, ...]
+    board: str | None = None
+    memory_mib: int | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedSample:
+    """The machine at one moment."""
+
+    power_mode: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +70,7 @@ class SavedStability:
     """What disturbed the measurement."""
 
     findings: tuple[StabilityFinding, ...]
+    samples: tuple[SavedSample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +103,10 @@ def _check_blocks(name: str, engine: LatencyStats, reference: LatencyStats) -> N
     blocks, others = (len(set(stats.blocks)) for stats in (engine, reference))
     if not blocks or blocks != others:
         raise ValueError(f"{name} in {blocks} blocks of the engine and {others} of the reference")
+
+
+_NO_ENGINE = frozenset({"edgeres", "numpy"})
+"""Recorded versions of what neither writes nor runs an engine."""
 
 
 def load_run(path: Path) -> PastRun:
@@ -151,6 +168,7 @@ def _past_run(verdict: SavedVerdict, name: str) -> PastRun:
         images=accuracy.images,
         reference_sha256=provenance.reference.sha256,
         machine=processors_of(verdict.environment.cpu, verdict.environment.gpus),
+        platform=_platform(verdict),
         latency=verdict.latency,
         disturbances=tuple(one.sentence for one in disturbing(findings)),
         joules_per_image=None if energy is None else energy.engine.joules_per_image,
@@ -159,6 +177,18 @@ def _past_run(verdict: SavedVerdict, name: str) -> PastRun:
         model_sha256=provenance.model_sha256,
         emulated=None if provenance.emulated is None else str(provenance.emulated.destination),
         measured_throughput=None if verdict.throughput is None else verdict.throughput.measured,
+    )
+
+
+def _platform(verdict: SavedVerdict) -> Platform:
+    machine = verdict.environment
+    board = machine.board and (jetson_named(machine.board, machine.memory_mib) or machine.board)
+    samples = () if verdict.stability is None else verdict.stability.samples
+    versions = {**verdict.provenance.versions, **machine.versions}
+    return Platform(
+        kind=board or processors_of(machine.cpu, machine.gpus),
+        power_mode=next((each.power_mode for each in samples if each.power_mode), None),
+        versions={n: text for n, text in versions.items() if text and n not in _NO_ENGINE},
     )
 
 
