@@ -186,8 +186,8 @@ def bench(
         data: labelled images.
         request: limits, and how is measured.
         simulate: evaluate TensorRT's placement on the CPU, from a table; accuracy alone.
-        quantized_reference: whether `reference` is an ONNX file that was quantized or lowered
-            elsewhere.
+        quantized_reference: whether `reference` is an engine of less than FP32, or an ONNX file
+            that was quantized or lowered.
         preprocessing: only for a reference that carries none.
         baseline: JSON of an earlier run on the same images, which this one must not be worse than.
         trust: run a plan that has no manifest; a plan is code.

@@ -194,12 +194,14 @@ def _spread(params: Mapping[str, Any]) -> Spread:
 
 @click.command(cls=SpreadCommand, spread=_spread)
 @click.argument("engine", type=PATH)
-@click.option("--reference", type=PATH, required=True, help="FP32 ONNX model, or another engine.")
+@click.option(
+    "--reference", type=PATH, required=True, help="FP32 ONNX model, or an engine of it in FP32."
+)
 @click.option("--data", type=PATH, required=True, help="Labelled images.")
 @click.option(
     "--quantized-reference",
     is_flag=True,
-    help="The reference is an ONNX file that was quantized or lowered elsewhere.",
+    help="The reference is an engine of less than FP32, or an ONNX file that was quantized.",
 )
 @_config
 @_loadgen

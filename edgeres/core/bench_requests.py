@@ -181,7 +181,7 @@ class BenchInputs:
     contract: ContractOptions = NO_OPTIONS
     """Only for a reference without a contract of its own."""
     quantized_reference: bool = False
-    """Whether `reference` may be an ONNX file that is quantized or of less than FP32."""
+    """Whether `reference` is an engine or an ONNX file that is quantized or of less than FP32."""
     trust: bool = False
     """Run a plan that has no manifest: it is code, and the user vouches for it."""
     prepared_as: Destination | None = None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from edgeres.core.artifacts import FOREIGN, EngineArtifact, Manifest
-from edgeres.core.audit import Audit, AuditedNode, describe_missed
+from edgeres.core.artifacts import FOREIGN, TRUSTED, EngineArtifact, Manifest
+from edgeres.core.audit import Audit, describe_missed
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import EXIT_COVERAGE, Check, Outcome
@@ -14,6 +13,9 @@ from edgeres.errors import MismatchError
 from edgeres.targets.base import target_of
 
 _LISTED = 5
+
+_PRODUCTS = frozenset({"Gemm", "MatMul"})
+"""Operators that a classifier is."""
 
 
 def check_profile(engine: Path, manifest: Manifest, config: BenchRequest) -> None:
@@ -39,8 +41,8 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
     """Returns a failed check where layers that INT8 was requested of run in float, else nothing.
 
     Of an INT8 engine that is every convolution, also one that the lowering left in float. What
-    another tool left in float is its choice; a convolution that it quantized and that ONNX Runtime
-    computes in float is none. An engine of the CPU is audited now, by the ONNX Runtime that is
+    another tool left in float is its choice; a convolution or a classifier that it quantized and
+    that ONNX Runtime computes in float is none. An engine of the CPU is audited now, by the ONNX Runtime that is
     installed; a plan's manifest has what NVIDIA's builder reported.
 
     Raises:
@@ -55,15 +57,11 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
     if audit is None:
         return ()
     is_foreign = FOREIGN in manifest.flags
-    missed = [
-        node
-        for node in audit.missed
-        if node.asked is Precision.INT8 and (node.op_type == "Conv" or not is_foreign)
-    ]
+    if is_foreign:
+        return _foreign_checks(manifest, audit)
+    missed = [node for node in audit.missed if node.asked is Precision.INT8]
     if not missed:
         return ()
-    if is_foreign:
-        return (_foreign_check(missed, audit),)
     floats = target.float_branches(engine)
     listed = [
         f"{describe_missed(node)}, whose branch {', '.join(branch)} has no Q/DQ"
@@ -86,26 +84,43 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
     )
 
 
-def _foreign_check(missed: Sequence[AuditedNode], audit: Audit) -> Check:
-    """Returns the failed check of an engine whose quantized convolutions run in float."""
+def _foreign_checks(manifest: Manifest, audit: Audit) -> tuple[Check, ...]:
+    """Returns the failed check of an engine whose quantized layers run in float, else nothing."""
     convolutions = [node for node in audit.nodes if node.op_type == "Conv"]
-    listed = ", ".join(node.name for node in missed[:_LISTED])
-    return Check(
-        name="int8_coverage",
-        limit=0,
-        value=len(missed),
-        outcome=Outcome.FAIL,
-        exit_code=EXIT_COVERAGE,
-        reason=f"{len(missed)} of {len(convolutions)} convolutions are quantized, and ONNX Runtime "
-        f"computes them in float ({audit.source}): {listed}"
-        f"{f' and {len(missed) - _LISTED} more' if len(missed) > _LISTED else ''}. Quantize their "
-        "inputs, weights and outputs in 8 bits for this runtime, or bench the file as what it was "
-        "made for, such as a TensorRT plan with --trust",
+    missed = [
+        node.name for node in convolutions if node.asked is Precision.INT8 and not node.is_covered
+    ]
+    subjects = [f"{len(missed)} of {len(convolutions)} convolutions"] if missed else []
+    products = [layer for layer in manifest.layers if layer.op_type in _PRODUCTS]
+    quantized = [layer.name for layer in products if layer.precision is Precision.INT8]
+    # By number: ONNX Runtime makes a Gemm of another name out of MatMul and Add.
+    ran = sum(
+        layer.precision is Precision.FP32 and layer.kind.removeprefix("Fused") in _PRODUCTS
+        for layer in audit.layers
+    )
+    if (fallen := ran - (len(products) - len(quantized))) > 0:
+        subjects.append(f"{fallen} of {len(products)} products of matrices")
+        missed += quantized[:fallen]
+    if not missed:
+        return ()
+    return (
+        Check(
+            name="int8_coverage",
+            limit=0,
+            value=len(missed),
+            outcome=Outcome.FAIL,
+            exit_code=EXIT_COVERAGE,
+            reason=f"{' and '.join(subjects)} are quantized, and ONNX Runtime computes them in "
+            f"float ({audit.source}): {', '.join(missed[:_LISTED])}"
+            f"{f' and {len(missed) - _LISTED} more' if len(missed) > _LISTED else ''}. Quantize "
+            "their inputs, weights and outputs in 8 bits for this runtime, or bench the file as "
+            "what it was made for, such as a TensorRT plan with --trust",
+        ),
     )
 
 
 def foreign_notes(engine: EngineArtifact) -> tuple[str, ...]:
-    """Returns what an engine of another tool runs in INT8, in a sentence; nothing for others.
+    """Returns what is known of an engine of another tool, in a sentence; nothing for others.
 
     Another tool's placement is a choice and no request to edgeres, so nothing of it fails a check.
 
@@ -113,11 +128,20 @@ def foreign_notes(engine: EngineArtifact) -> tuple[str, ...]:
         RunnerError: the runtime refused the engine.
     """
     manifest = engine.manifest
-    if FOREIGN not in manifest.flags or manifest.precision is None:
+    if not {FOREIGN, TRUSTED}.intersection(manifest.flags):
         return ()
+    unknown = f"{engine.path.name} has no manifest of edgeres: "
+    if manifest.precision is None:
+        return (
+            f"{unknown}which of its layers run in float is not known, nor which model it was built "
+            "from. Set --min-speedup, or build it with build-engine.",
+        )
     audit = target_of(manifest).audit(engine) if manifest.precision.quantizes else None
     if audit is None:
-        return ()
+        return (
+            f"{unknown}it is in {manifest.precision}, and whether it was made from the reference "
+            "is not known.",
+        )
     quantized = [node for node in audit.nodes if node.ran is Precision.INT8]
     floats = [node.name for node in audit.nodes if node.ran is not Precision.INT8]
     reasons = {layer.name: layer.reason for layer in manifest.layers}
@@ -127,7 +151,7 @@ def foreign_notes(engine: EngineArtifact) -> tuple[str, ...]:
     )
     more = f"; and {len(floats) - _LISTED} more" if len(floats) > _LISTED else ""
     return (
-        f"{engine.path.name} has no manifest of edgeres: another tool quantized it. "
+        f"{unknown}another tool quantized it. "
         f"{len(quantized)} of {len(audit.nodes)} convolutions and additions run in INT8 "
         f"({audit.source})" + (f"; in float: {listed}{more}." if floats else "."),
     )

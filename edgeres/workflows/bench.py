@@ -82,6 +82,7 @@ def bench_engine(
     order_notes = [] if labelled is as_stored else [class_order_note(labelled)]
     notes = [
         *pair.engine.notes,
+        *_reference_notes(pair),
         *order_notes,
         *_fed_tensor_notes(inputs, pair),
         *_emulation_notes(pair),
@@ -178,6 +179,14 @@ def evaluate_images(
             probabilities=pair.reference.gives_probabilities,
         )
     return outcomes, turned
+
+
+def _reference_notes(pair: BenchPair) -> Iterator[str]:
+    """Yields what a drop is measured against, where that is not the FP32 model."""
+    if lowered := pair.reference.lowered:
+        yield (
+            f"The reference is {lowered}: the drop is against it, and not what was lost since FP32."
+        )
 
 
 def _emulation_notes(pair: BenchPair) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,7 +31,7 @@ from edgeres.core.verdict import (
     processors_of,
 )
 from edgeres.deploy.deepstream import approximated
-from edgeres.errors import ConfigError, MismatchError
+from edgeres.errors import ArtifactError, ConfigError, MismatchError
 from edgeres.evaluation.coverage import check_profile, coverage_checks, foreign_notes
 from edgeres.evaluation.evaluate import Outcomes
 from edgeres.evaluation.throughput import with_streams
@@ -47,8 +46,6 @@ from edgeres.targets.loading import batch_tolerance, load_any_engine
 from edgeres.targets.runner import Runner
 from edgeres.targets.session_runner import model_runner, network_runner
 from edgeres.workflows.calibrate import warn_of_activation
-
-_LOG = logging.getLogger("edgeres.bench")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +66,8 @@ class Reference:
     batch_tolerance: float | None = None
     """How far an image's logits in a batch may be from those alone, as a fraction of their spread;
     None: they are not compared."""
+    lowered: str = ""
+    """What it is where it is not in FP32; empty where it is."""
 
     @property
     def gives_probabilities(self) -> bool:
@@ -189,7 +188,7 @@ def load_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
             take the batches of `config`.
         ConfigError: preprocessing was given twice, a plan to trust without its model, a timing
             mode that the engine's target does not have, or more streams than the machine.
-        ArtifactError: a file cannot be read.
+        ArtifactError: a file cannot be read, or a reference is in less than FP32.
     """
     pair = _simulated_pair(inputs) if inputs.simulate else _engine_pair(inputs, config)
     warn_of_activation(inputs.reference, pair.reference.activation)
@@ -229,56 +228,70 @@ def load_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
 
 
 def _engine_pair(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
-    """Returns an engine and the model that it was built from, or another engine."""
+    """Returns an engine and what it is compared with."""
     if is_engine(inputs.reference):
-        if not inputs.contract.empty:
-            raise ConfigError(
-                f"{inputs.reference} is an engine and carries its own preprocessing contract. "
-                "Leave the preprocessing options out."
-            )
-        other = load_engine(inputs.reference)
-        target = target_of(other.manifest)
-        reference = Reference(
-            runner=target.open(other),
-            contract=other.manifest.contract,
-            sha256=other.manifest.engine_sha256,
-            model_sha256=other.manifest.model_sha256,
-            model=None,
-            activation=other.manifest.activation,
-            batch=other.manifest.batch_limits,
-        )
-        # Other weights than the engine's are allowed here: two engines are compared as they are.
-        engine = load_any_engine(inputs.engine, reference=other.manifest, trust=inputs.trust)
-        _check_heads(engine, reference)
-        return BenchPair(engine=_evaluated(engine, config), reference=reference)
+        return _pair_of_engines(inputs, config)
     model = (load_onnx if inputs.quantized_reference else load_fp32)(inputs.reference)
     quantized = low_precision(model.proto)
-    if inputs.quantized_reference and not quantized:
-        raise ConfigError(
-            "--quantized-reference is for a model that was quantized or lowered, and "
-            f"{inputs.reference} is in FP32. Leave it out."
-        )
+    _check_request(inputs, lowered=bool(quantized))
     artifact = model.artifact
     engine = load_any_engine(
         inputs.engine, reference=artifact, options=inputs.contract, trust=inputs.trust
     )
-    # With other weights the drop would be more than what quantization costs.
-    built_from = engine.manifest.model_sha256
-    # What was quantized elsewhere is another file by its nature, and has a warning instead.
-    if artifact.sha256 != built_from and not quantized:
-        raise MismatchError(
-            f"{inputs.engine} was built from a model with sha256 {built_from[:12]}, but "
-            f"{inputs.reference} is {artifact.sha256[:12]}: other weights, or exported again since. "
-            "Build the engine again from this model, or pass the model that it was built from."
-        )
     contract = contract_of(artifact, inputs.contract, engine.manifest.contract)
     model = normalize(model, contract)
     reference = _model_reference(model, contract)
-    _check_heads(engine, reference)
     if quantized:
-        _LOG.warning("%s is the baseline with %s: it is no FP32 model", inputs.reference, quantized)
-        reference = replace(reference, model=None, batch_tolerance=QUANTIZED_TOLERANCE)
+        reference = replace(
+            reference,
+            model=None,
+            batch_tolerance=QUANTIZED_TOLERANCE,
+            lowered=f"a model with {quantized}",
+        )
+    _check_related(inputs, engine, reference)
     return BenchPair(engine=_evaluated(engine, config), reference=reference)
+
+
+def _pair_of_engines(inputs: BenchInputs, config: BenchRequest) -> BenchPair:
+    """Returns an engine and another one that it is compared with."""
+    if not inputs.contract.empty:
+        raise ConfigError(
+            f"{inputs.reference} is an engine and carries its own preprocessing contract. "
+            "Leave the preprocessing options out."
+        )
+    other = load_engine(inputs.reference)
+    target = target_of(other.manifest)
+    lowered = other.manifest.precision not in {Precision.FP32, None}
+    if lowered and not inputs.quantized_reference:
+        raise ArtifactError(
+            f"{inputs.reference} is an engine in {other.manifest.precision}, and no FP32 "
+            "reference: compared with it, an engine that lost as much accuracy keeps any "
+            "limit. Pass the FP32 model or an FP32 engine of it; two engines are compared as "
+            "they are with --quantized-reference."
+        )
+    _check_request(inputs, lowered=lowered)
+    reference = Reference(
+        runner=target.open(other),
+        contract=other.manifest.contract,
+        sha256=other.manifest.engine_sha256,
+        model_sha256=other.manifest.model_sha256,
+        model=None,
+        activation=other.manifest.activation,
+        batch=other.manifest.batch_limits,
+        lowered=f"an engine in {other.manifest.precision}" if lowered else "",
+    )
+    engine = load_any_engine(inputs.engine, reference=other.manifest, trust=inputs.trust)
+    _check_related(inputs, engine, reference)
+    return BenchPair(engine=_evaluated(engine, config), reference=reference)
+
+
+def _check_request(inputs: BenchInputs, *, lowered: bool) -> None:
+    """Refuses to call an FP32 reference a quantized one."""
+    if inputs.quantized_reference and not lowered:
+        raise ConfigError(
+            "--quantized-reference is for what was quantized or lowered, and "
+            f"{inputs.reference} is in FP32. Leave it out."
+        )
 
 
 def _simulated_pair(inputs: BenchInputs) -> BenchPair:
@@ -323,17 +336,24 @@ def _simulated_pair(inputs: BenchInputs) -> BenchPair:
     return BenchPair(engine=engine, reference=_model_reference(model, contract))
 
 
-def _check_heads(engine: EngineArtifact, reference: Reference) -> None:
-    """Refuses an engine that ends in probabilities where its reference does not, or otherwise."""
+def _check_related(inputs: BenchInputs, engine: EngineArtifact, reference: Reference) -> None:
+    """Refuses an engine of other weights than the FP32 reference's, or with another head."""
     ends = engine.manifest.activation
     if ends != reference.activation:
-        shown = [
-            f"in {activation}" if activation else "in logits"
-            for activation in (ends, reference.activation)
-        ]
+        shown = [f"in {end or 'logits'}" for end in (ends, reference.activation)]
         raise MismatchError(
             f"{engine.path} ends {shown[0]}, {reference.runner.name} ends {shown[1]}: their outputs "
             "cannot be compared. Export both with the same head."
+        )
+    built_from, other = engine.manifest.model_sha256, reference.model_sha256
+    # With other weights the drop would be more than what quantization costs. What was quantized is
+    # another file by its nature, and has a warning instead.
+    if built_from != other and not reference.lowered:
+        relation = "was built from" if reference.model is None else "is"
+        raise MismatchError(
+            f"{inputs.engine} was built from a model with sha256 {built_from[:12]}, but "
+            f"{inputs.reference} {relation} {other[:12]}: other weights, or exported again since. "
+            "Build the engine again from this model, or pass the model that it was built from."
         )
 
 

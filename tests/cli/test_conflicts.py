@@ -152,9 +152,12 @@ def test_the_same_options_in_accord_are_taken(digits: Digits, tmp_path: Path) ->
 
 
 def test_an_engine_may_be_the_reference(digits: Digits) -> None:
-    """INT8 against INT8: nothing is gained or lost."""
-    line = "bench {engine} --reference {engine} --data {test} --max-drop 0 --decide point "
-    assert "0 newly wrong, 0 newly correct" in passed(*digits.words(line + QUICK))
+    """INT8 against INT8: nothing is gained or lost, and that has to be requested."""
+    line = "bench {engine} --reference {engine} --data {test} --max-drop 0 --decide point " + QUICK
+    assert "is an engine in int8, and no FP32 reference" in refusal(*digits.words(line))
+    shown = passed(*digits.words(f"{line} --quantized-reference"))
+    assert "0 newly wrong, 0 newly correct" in shown
+    assert "The reference is an engine in int8: the drop is against it" in " ".join(shown.split())
 
 
 def test_a_foreign_model_is_told_its_preprocessing_once(digits: Digits, tmp_path: Path) -> None:

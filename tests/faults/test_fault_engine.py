@@ -32,6 +32,9 @@ from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 
 COVERAGE, MISMATCH = 5, 6
 
+WARNED = ("The reference is an engine in int8", "was built from another model")
+"""Of a reference that is a quantized engine of another network."""
+
 
 def bench_refusal(digits: Digits, engine: Path, *options: object, code: int = 1) -> str:
     """Returns the sentence that bench refuses an engine with."""
@@ -149,19 +152,23 @@ def test_an_engine_of_other_weights(digits: Digits, tmp_path: Path) -> None:
     )
 
 
-def test_another_network_s_engine_as_the_reference_is_reported(
-    digits: Digits, tmp_path: Path
-) -> None:
-    """Two engines may be compared, but a drop between two networks is not quantization's."""
+def test_another_network_s_engine_is_no_reference(digits: Digits, tmp_path: Path) -> None:
+    """As its model is none; quantized ones are compared as they are, with a warning."""
     model = tmp_path / "other.onnx"
     save_model(
         model,
         load_model(digits.model),
         replace(load_onnx(digits.model).artifact, architecture="resnet20b"),
     )
-    _, verdict = bench(digits.engine, fp32_engine(model), digits.test)
-    assert len(verdict["warnings"]) == 1
-    assert "was built from another model" in verdict["warnings"][0]
+    other = fp32_engine(model)
+    words = ("--reference", other, "--data", digits.test, *BRIEF.split())
+    said = refusal("bench", digits.engine, *words, code=MISMATCH)
+    assert f"but {other} was built from {load_onnx(model).artifact.sha256[:12]}" in said
+    table, quantized = tmp_path / "t.json", tmp_path / "other.int8.onnx"
+    passed("calibrate", model, "--data", digits.train, "--samples", 64, "-o", table)
+    passed("build-engine", model, "--calibration", table, "-o", quantized)
+    _, verdict = bench(digits.engine, quantized, digits.test, "--quantized-reference")
+    assert [words in verdict["warnings"][n] for n, words in enumerate(WARNED)] == [True, True]
     own = tmp_path / "own.onnx"
     own.write_bytes(digits.model.read_bytes())
     assert alarms(bench(digits.engine, fp32_engine(own), digits.test)[1]) == []

@@ -119,6 +119,17 @@ def test_a_file_by_hand_is_read_layer_by_layer(by_hand: Path) -> None:
     ]
 
 
+def optimized(path: Path, folder: Path) -> onnx.ModelProto:
+    """Returns the graph that ONNX Runtime makes of a file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnx.load(folder / "optimized.onnx")
+
+
 def test_what_fell_back_is_named(by_hand: Path) -> None:
     """By ONNX Runtime's own graph: a convolution without Q behind it has no integer kernel."""
     engine = load_any_engine(by_hand, options=replace(DIGITS, input_size=8))
@@ -147,19 +158,13 @@ def test_what_onnx_runtime_quantized(
     With its defaults, signed activations, it leaves those behind a ReLU in float: what a user of
     it does not see.
     """
-    import onnxruntime
-
     path = foreign[form]
     engine = load_any_engine(path, reference=load_onnx(digits.model).artifact)
     assert engine.manifest.precision is Precision.INT8
     kinds = Counter(layer.op_type for layer in engine.manifest.layers)
     source = Counter(node.op_type for node in onnx.load(digits.model).graph.node)
     assert (kinds["Conv"], kinds["Add"]) == (source["Conv"], source["Add"])
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    ran = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    ran = Counter(node.op_type for node in optimized(path, tmp_path).graph.node)
     integer, total = ran["QLinearConv"] + ran["QLinearAdd"], kinds["Conv"] + kinds["Add"]
     assert (integer < total) is (form == "default")
     (note,) = foreign_notes(engine)
@@ -281,3 +286,43 @@ def test_a_quantization_that_depends_on_the_batch_is_refused(
     result = run("predict", tmp_path / "dynamic.onnx", digits.test)
     assert result.exit_code == 1
     assert "DynamicQuantizeLinear, whose scale is that of the whole batch" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["Gemm", "MatMul"])
+def test_a_classifier_alone_that_fell_back_is_named(
+    kind: str, qdq: Path, digits: Digits, tmp_path: Path
+) -> None:
+    """Without Q behind it and with a bias in float it has no integer kernel."""
+    model = onnx.load(qdq)
+    graph = model.graph
+    makers = {output: node for node in graph.node for output in node.output}
+    last = makers[graph.output[0].name]
+    product = makers[makers[last.input[0]].input[0]]
+    assert (last.op_type, product.op_type) == ("DequantizeLinear", "Gemm")
+    weight = makers[product.input[1]]
+    bias = np.zeros(10, np.float32)
+    graph.initializer.append(onnx.numpy_helper.from_array(bias, "bias"))
+    product.input[2] = "bias"
+    product.output[0] = graph.output[0].name
+    for node in (makers[last.input[0]], last):
+        graph.node.remove(node)
+    if kind == "MatMul":
+        tensor = next(t for t in graph.initializer if t.name == weight.input[0])
+        turned = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor).T)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(turned, tensor.name))
+        name, output = product.name, product.output[0]
+        inputs = list(product.input[:2])
+        product.CopyFrom(onnx.helper.make_node("MatMul", inputs, ["made"], name=name))
+        graph.node.append(onnx.helper.make_node("Add", ["made", "bias"], [output]))
+    path = tmp_path / "classifier.onnx"
+    onnx.save(model, path)
+    engine = load_any_engine(path, reference=load_onnx(digits.model).artifact)
+    assert engine.manifest.precision is Precision.INT8
+    ran = Counter(node.op_type for node in optimized(path, tmp_path).graph.node)
+    assert (ran["Gemm"], ran["QGemm"]) == (1, 0)
+    (check,) = coverage_checks(engine)
+    assert (check.outcome, check.exit_code, check.value) == ("FAIL", 5, 1)
+    assert check.reason.startswith(
+        "1 of 1 products of matrices are quantized, and ONNX Runtime computes them in float "
+        f"(graph after ONNX Runtime's fusions): {product.name}. Quantize"
+    )

@@ -207,7 +207,8 @@ def test_trust_takes_the_contract_of_the_reference(
     bare = tmp_path / "bare.plan"
     bare.write_bytes(plan.read_bytes())
     line = digits.words(
-        f"bench {{bare}} --reference {{plan}} --data {{test}} {QUICK} --trust --json",
+        f"bench {{bare}} --reference {{plan}} --data {{test}} {QUICK} --trust --json "
+        "--quantized-reference",
         bare=bare,
         plan=plan,
     )

@@ -32,6 +32,7 @@ _FLOAT_FORMS = {
     "Conv": {"Conv", "FusedConv", "NhwcFusedConv"},
     "Add": {"Add"},
     "Gemm": {"Gemm", "FusedGemm"},
+    "MatMul": {"MatMul", "FusedMatMul"},
     "GlobalAveragePool": {"GlobalAveragePool"},
 }
 """Operators of ONNX Runtime that compute a layer in float, in the standard or in its own domain."""
