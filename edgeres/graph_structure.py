@@ -24,6 +24,15 @@ from edgeres.input_files import foreign_parser, reason_of
 MAX_ELEMENTS = 1 << 31
 """Values of an activation for one image; as FP32 they have 8 GiB."""
 
+_LARGEST_CONSTANT = 1 << 26
+"""Values of a tensor that operators make of the file alone; as int64 they have 512 MiB."""
+
+_LARGEST_RANGE = 1 << 20
+"""Values of a Range, which ONNX's inference writes out, at 100 bytes each."""
+
+_UNKNOWN = "NotYet"
+"""Type of an operator that ONNX's inference passes over."""
+
 _POSITIVE = frozenset({"group", "strides", "dilations", "kernel_shape", "blocksize", "num_outputs"})
 """Integers that runtimes divide by, or that are sizes. Source: ONNX operators."""
 
@@ -117,20 +126,48 @@ def _check_functions(path: Path, model: onnx.ModelProto) -> None:
 
 
 def _check_sizes(path: Path, model: onnx.ModelProto) -> None:
-    """Checks that every activation whose size is known before the graph runs fits into memory."""
-    try:
-        # Without the propagation of values, which writes a Range of integers out.
-        inferred = onnx.shape_inference.infer_shapes(skeleton(model))
-    # A network that ONNX cannot follow may still be one that a runtime takes.
-    except Exception:  # what C++ raises has no end
-        return
-    for value in inferred.graph.value_info:
-        sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
-        if math.prod(sizes) > MAX_ELEMENTS:
-            raise ArtifactError(
-                f"{path} fits into no memory: its activation '{value.name}' has the sizes {sizes}; "
-                f"expected at most {MAX_ELEMENTS} values. {_ADVICE}"
-            )
+    """Checks that every tensor whose size is known before the graph runs fits into memory."""
+    checked, limits = skeleton(model), _limits(model.graph)
+    # ONNX's inference of a Slice ends the process where it reads a size below 0: each has its turn
+    # when what it reads is known to have none.
+    waiting = [node for node in checked.graph.node if node.op_type == "Slice"]
+    for node in waiting:
+        node.op_type = _UNKNOWN
+    while True:
+        try:
+            # Without the propagation of values, which writes a Range of integers out.
+            inferred = onnx.shape_inference.infer_shapes(checked).graph
+        # A network that ONNX cannot follow may still be one that a runtime takes.
+        except Exception:  # what C++ raises has no end
+            return
+        known = {value.name for value in (*inferred.input, *inferred.value_info)}
+        known.update(tensor.name for tensor in inferred.initializer)
+        for value in inferred.value_info:
+            dims = value.type.tensor_type.shape.dim
+            sizes = [d.dim_value for d in dims if d.HasField("dim_value")]
+            most = limits.get(value.name, MAX_ELEMENTS)
+            if math.prod(sizes) > most or any(size < 0 for size in sizes):
+                raise ArtifactError(
+                    f"{path} fits into no memory: its tensor '{value.name}' has the sizes {sizes}; "
+                    f"expected sizes of at least 0 and at most {most} values. {_ADVICE}"
+                )
+        ready = [node for node in waiting if not node.input or node.input[0] in known]
+        if not ready:
+            return
+        for node in ready:
+            node.op_type = "Slice"
+        waiting = [node for node in waiting if node.op_type == _UNKNOWN]
+
+
+def _limits(graph: onnx.GraphProto) -> dict[str, int]:
+    """Returns the most values of each tensor that operators compute without an image."""
+    given = {value.name for value in graph.input}
+    limits = {t.name: _LARGEST_CONSTANT for t in graph.initializer if t.name not in given}
+    for node in graph.node:
+        if all(name in limits for name in node.input if name):
+            most = _LARGEST_RANGE if node.op_type == "Range" else _LARGEST_CONSTANT
+            limits.update(dict.fromkeys(node.output, most))
+    return limits
 
 
 def check_rules(path: Path, model: onnx.ModelProto) -> None:
@@ -176,6 +213,11 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         else onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
         for tensor in source.initializer
     )
+    for value in (*target.value_info, *target.output):
+        for dim in value.type.tensor_type.shape.dim:
+            # What some exporters write where they do not know it.
+            if dim.dim_value < 0:
+                dim.Clear()
     return copied
 
 

@@ -15,6 +15,7 @@ from onnx.numpy_helper import from_array
 
 from edgeres.core.contract import Contract
 from edgeres.errors import ArtifactError, EdgeresError
+from edgeres.graph_structure import infer_shapes, skeleton
 from edgeres.normalization import normalize
 from edgeres.onnx_file import load_onnx
 from edgeres.quantization.graph import view
@@ -67,17 +68,39 @@ def sparse() -> ModelProto:
     return model
 
 
-def inside_a_branch() -> ModelProto:
-    """Returns a classifier with a tensor of another file in the body of an If."""
-    body = helper.make_graph([node("Constant", "", "b", value=external())], "b", [], [])
+def with_branch(operator: NodeProto) -> ModelProto:
+    """Returns a classifier with an operator that makes `b` in the body of an If."""
+    body = helper.make_graph([operator], "b", [], [])
     body.output.add(name="b")
     return classifier(node("If", "x", "p", then_branch=body, else_branch=body))
+
+
+def without_output() -> ModelProto:
+    """Returns a classifier with an output of a name that nothing has."""
+    model = classifier()
+    model.graph.output.add(name="z")
+    return model
 
 
 def with_constant(name: str, values: int | list[int], *operators: NodeProto) -> ModelProto:
     """Returns a classifier behind operators that read integers from the file."""
     model = classifier(*operators)
     model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+    return model
+
+
+def part(source: str, target: str) -> NodeProto:
+    """Returns an operator that keeps every second row of `with_slices`' images."""
+    return node("Slice", f"{source} first last rows two", target)
+
+
+def with_slices(*operators: NodeProto) -> ModelProto:
+    """Returns a classifier behind operators that read numbers from the file."""
+    model = classifier(*operators)
+    lists = {"first": [0], "last": [1 << 62], "rows": [2], "two": [2], "s30": [1 << 30]}
+    numbers = {"n0": 0, "n1": 1, "n30": 1 << 30, **lists}
+    constants = [from_array(np.array(value, np.int64), name) for name, value in numbers.items()]
+    model.graph.initializer.extend([*constants, from_array(np.ones(1, np.float32), "one")])
     return model
 
 
@@ -93,6 +116,8 @@ CASES: dict[str, tuple[Callable[[], ModelProto], str]] = {
         "whose input 'q' nothing before it makes: the graph has a cycle",
     ),
     "a cycle of one": (lambda: classifier(node("Identity", "p", "p")), "whose input 'p' nothing"),
+    "a gap in a branch": (lambda: with_branch(node("Relu", "z", "b")), "whose input 'z' nothing"),
+    "an output that nothing makes": (without_output, "has the output 'z', which nothing makes."),
     "made twice": (
         lambda: classifier(node("Relu", "x", "p"), node("Abs", "x", "p")),
         "with the output 'p', which is there already.",
@@ -102,7 +127,7 @@ CASES: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "an image of 0": (lambda: classifier(sizes=("N", 3, 0, 8)), "the sizes [3, 0, 8]"),
     "an image of 2^62": (
         lambda: classifier(sizes=("N", 3, 1 << 62, 1 << 62)),
-        "at most 2147483648",
+        "has the input 'x' with the sizes [3, 4611686018427387904",
     ),
     "groups of 0": (lambda: classifier(group=0), "with group [0], expected 1 to"),
     "groups below 0": (lambda: classifier(group=-3), "with group [-3], expected 1 to"),
@@ -123,6 +148,10 @@ CASES: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "weights below 0": (
         lambda: weights(lambda t: t.dims.__setitem__(0, -10)),
         "sizes [-10, 3, 3, 3]",
+    ),
+    "weights below 0 twice": (
+        lambda: weights(lambda t: t.dims.__setitem__(slice(0, 2), [-10, -3])),
+        "with the sizes [-10, -3, 3, 3]; expected a type of ONNX and sizes of at least 0.",
     ),
     "weights of 2^62": (
         lambda: weights(lambda t: t.dims.__setitem__(0, 1 << 62)),
@@ -146,7 +175,10 @@ CASES: dict[str, tuple[Callable[[], ModelProto], str]] = {
         "keeps 'w' and other",
     ),
     "sparse elsewhere": (sparse, "keeps 'e' and other weights in a file beside it"),
-    "a branch elsewhere": (inside_a_branch, "keeps 'e' and other weights in a file beside it"),
+    "a branch elsewhere": (
+        lambda: with_branch(node("Constant", "", "b", value=external())),
+        "keeps 'e' and other weights in a file beside it",
+    ),
     "ConstantOfShape": (
         lambda: with_constant("s", [1 << 40, 3, 8, 8], node("ConstantOfShape", "s", "p")),
         "'p' has the sizes [1099511627776, 3, 8, 8]",
@@ -154,6 +186,27 @@ CASES: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "Tile": (
         lambda: with_constant("s", [1, 1, 1 << 40, 1], node("Tile", "x s", "p")),
         "'p' has the sizes [3, 8796093022208, 8]",
+    ),
+    "a size below 0": (
+        lambda: with_slices(node("MaxPool", "x", "q", kernel_shape=[20, 9]), part("q", "p")),
+        "'q' has the sizes [3, -11, 0]; expected sizes of at least 0",
+    ),
+    "a size below 0 behind slices": (
+        lambda: with_slices(
+            part("x", "r"),
+            part("r", "s"),
+            node("AveragePool", "s", "q", kernel_shape=[5, 1]),
+            part("q", "p"),
+        ),
+        "'q' has the sizes [3, -2, 8]; expected sizes of at least 0",
+    ),
+    "ranges of 2^30": (
+        lambda: with_slices(node("Range", "n0 n30 n1", "q"), node("Relu", "x", "p")),
+        "'q' has the sizes [1073741824]; expected sizes of at least 0 and at most 1048576 values",
+    ),
+    "constants of 2^30": (
+        lambda: with_slices(node("Expand", "one s30", "q"), node("Relu", "x", "p")),
+        "'q' has the sizes [1073741824]; expected sizes of at least 0 and at most 67108864 values",
     ),
 }
 """Models that cannot be, and what is said of them."""
@@ -168,6 +221,17 @@ def test_a_graph_that_cannot_be_is_refused(case: str, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as refused:
         view(load_onnx(path).proto)
     assert said in str(refused.value)
+
+
+def test_sizes_are_held_at_both_doors(tmp_path: Path) -> None:
+    """Where a file is read, and where a network's shapes are inferred that was made of one."""
+    model = classifier(pads=[10**9] * 4)
+    (path := tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match="fits into no memory: its tensor 'c' has the sizes"):
+        load_onnx(path)
+    for broken in (model, classifier(node("MaxPool", "x", "p", kernel_shape=[20, 20]))):
+        with pytest.raises(ArtifactError, match=r"The model's activation '[cp]' has the sizes"):
+            infer_shapes(skeleton(broken))
 
 
 @pytest.mark.parametrize("old", [b"Conv", b"GlobalAveragePool"])
@@ -203,14 +267,14 @@ def with_functions(*calls: tuple[str, ...]) -> ModelProto:
     return model
 
 
-def looping() -> ModelProto:
+def looping(kind: str = "Loop") -> ModelProto:
     """Returns a classifier that runs through an operator 2^62 times."""
     flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
     kept = helper.make_tensor_value_info("kept", TensorProto.BOOL, [])
     count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
     body = helper.make_graph([node("Identity", "flag", "kept")], "b", [count, flag], [kept])
     return with_constant(
-        "n", 1 << 62, helper.make_node("Loop", ["n", ""], ["k"], body=body), node("Relu", "x", "p")
+        "n", 1 << 62, helper.make_node(kind, ["n", ""], ["k"], body=body), node("Relu", "x", "p")
     )
 
 
@@ -223,6 +287,7 @@ ENDLESS = {
     ),
     "many functions": (with_functions(*[("Relu",)] * 1001), "has 1001 functions"),
     "a loop": (looping(), "whose number of steps is known only when it runs"),
+    "another loop": (looping("Scan"), "Scan '', whose number of steps is known only when it runs"),
     "a range of 24 GB": (
         with_constant(
             "n",
@@ -231,7 +296,7 @@ ENDLESS = {
             node("Cast", "r", "f", to=1),
             node("Add", "x f", "p"),
         ),
-        "sizes [6000000000]; expected at most",
+        "sizes [6000000000]; expected sizes of at least 0 and at most 1048576",
     ),
 }
 """Files of a few kilobytes that would take all time or memory of what runs them."""
@@ -291,6 +356,15 @@ def test_what_is_only_run_need_not(tmp_path: Path) -> None:
     model, _ = BROKEN["an entry twice"]
     (path := tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     assert normalize(load_onnx(path), CONTRACT, operators=False).content == path.read_bytes()
+
+
+def test_a_size_below_0_that_is_only_claimed(tmp_path: Path) -> None:
+    """As some exporters write what they do not know: ONNX's inference would end the process."""
+    model = with_slices(node("Relu", "x", "q"), part("q", "p"))
+    claimed = helper.make_tensor_value_info("q", TensorProto.FLOAT, [-1, 3, -2, 8])
+    model.graph.value_info.append(claimed)
+    (path := tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert view(load_onnx(path).proto).shapes["p"][1] == 4
 
 
 def test_a_plain_graph_passes(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from digits import Digits
+from digits import Digits, save_manifest, sha256_of
+from onnx import numpy_helper
 from qdq import without_pair
 
 from edgeres.core.artifacts import EngineArtifact, load_engine
@@ -17,10 +19,11 @@ from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.core.table import load_table
-from edgeres.errors import BuildError, CoverageError, RunnerError
+from edgeres.errors import ArtifactError, BuildError, CoverageError, RunnerError
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.lowering import float_network
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
+from edgeres.runtime import load
 from edgeres.targets.base import build_engine
 from edgeres.targets.onnxruntime.build import audit_of_graph, check_integer, optimized_model
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
@@ -201,3 +204,17 @@ def test_the_manifest_tells_where_the_engine_comes_from(digits: Digits, tmp_path
     assert manifest.versions.keys() == {"onnx", "onnxruntime"}
     assert (manifest.gpu, manifest.compute_capability, manifest.flags) == (None, None, ())
     assert manifest.layers == network.layers
+
+
+def test_an_engine_that_would_take_all_memory_is_not_run(digits: Digits, tmp_path: Path) -> None:
+    """Its manifest, which anybody can write, is no proof of what ONNX Runtime does with it."""
+    model = onnx.load(digits.engine)
+    values = np.array([0, 1 << 28, 1], np.int64)
+    for name, value in zip("abc", values, strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    model.graph.node.append(onnx.helper.make_node("Range", list("abc"), ["range"]))
+    onnx.save(model, path := tmp_path / "x.onnx")
+    manifest = load_engine(digits.engine).manifest
+    save_manifest(path, replace(manifest, engine_sha256=sha256_of(path)))
+    with pytest.raises(ArtifactError, match="its tensor 'range' has the sizes"):
+        load(path)

@@ -108,8 +108,11 @@ class OnnxRuntimeTarget(Target):
         return float_branches(parse_model(engine.path, engine.content))
 
     def open(self, engine: EngineArtifact) -> Runner:
+        from edgeres.onnx_file import parse_model
         from edgeres.targets.session_runner import OnnxRuntimeRunner
 
+        # ONNX Runtime ends the process at some of what this refuses.
+        parse_model(engine.path, engine.content)
         manifest = engine.manifest
         return OnnxRuntimeRunner(
             engine.content, input=manifest.input, output=manifest.output, name=engine.path.name
