@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sshd import ROOT, free_port, wait_for
+from sshd import ROOT, edgeres_in, free_port, wait_for
 
 
 @dataclass
@@ -85,16 +85,18 @@ class RunningCluster:
     def edgeres(
         self, *words: object, cwd: Path, more: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Runs an edgeres command with this cluster's certificates."""
-        return subprocess.run(
-            [sys.executable, "-m", "edgeres", *map(str, words)],
-            cwd=cwd,
-            env=self.environment | dict(more or {}),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-        )
+        """Runs an edgeres command in this process, with this cluster's certificates."""
+        import dask
+
+        environment = self.environment | dict(more or {})
+        # Dask has read the variables when it was imported.
+        own = {
+            name.removeprefix("DASK_").lower().replace("__", ".").replace("_", "-"): text
+            for name, text in environment.items()
+            if name.startswith("DASK_DISTRIBUTED__")
+        }
+        with dask.config.set(own):
+            return edgeres_in(cwd, environment, *words)
 
 
 def certificates(folder: Path) -> dict[str, str]:

@@ -3,18 +3,65 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from commands import run
+
 ROOT = Path(__file__).resolve().parents[2]
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+class Cutter:
+    """A port that leads to another, until so many bytes went through in both directions."""
+
+    def __init__(self, port: int) -> None:
+        """Listens, and leads to the port."""
+        self.most: int | None = None
+        """Bytes after which a connection is cut; None: never."""
+        self.passed = 0
+        """Bytes of the last connection."""
+        self._port = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Takes no further connections."""
+        self._listening.close()
+
+    def _serve(self) -> None:
+        # Closing the port ends the thread.
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                self._lead(client)
+
+    def _lead(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            self.passed = 0
+            others = {client: server, server: client}
+            while True:
+                for ready in select.select([*others], [], [])[0]:
+                    content = b""
+                    with suppress(ConnectionError):
+                        content = ready.recv(1 << 14)
+                    if self.most is not None:
+                        content = content[: self.most - self.passed]
+                    if not content:
+                        return
+                    self.passed += len(content)
+                    with suppress(ConnectionError):
+                        others[ready].sendall(content)
 
 
 @dataclass(frozen=True)
@@ -23,6 +70,8 @@ class Loopback:
 
     folder: Path
     port: int
+    cutter: Cutter
+    """What the host `cut` leads through."""
 
     def environment(self, **more: str) -> dict[str, str]:
         """Returns the environment of a client: its PATH leads to ssh with this server's keys."""
@@ -42,15 +91,21 @@ class Loopback:
 def edgeres_on(
     loopback: Loopback, *words: object, cwd: Path, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs an edgeres command that uses the boards.toml of a folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "edgeres", *map(str, words)],
-        cwd=cwd,
-        env=loopback.environment(**more),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Runs an edgeres command in this process, with the boards.toml of a folder."""
+    return edgeres_in(cwd, loopback.environment(**more), *words)
+
+
+def edgeres_in(
+    folder: Path, environment: Mapping[str, str], *words: object
+) -> subprocess.CompletedProcess[str]:
+    """Runs an edgeres command in this process, as one of its own would run in a folder."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        done = run(*words, env=environment)
+    finally:
+        os.chdir(before)
+    return subprocess.CompletedProcess([*map(str, words)], done.exit_code, done.stdout, done.stderr)
 
 
 @contextmanager
@@ -74,7 +129,10 @@ def sshd(folder: Path) -> Iterator[Loopback]:
     )
     host_key = " ".join((folder / "host.pub").read_text().split()[:2])
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
+    cutter = Cutter(port)
     (folder / "ssh_config").write_text(
+        f"Host cut\n  HostName 127.0.0.1\n  Port {cutter.port}\n"
+        f"  HostKeyAlias [127.0.0.1]:{port}\n"
         f"Host *\n  Port {port}\n  IdentityFile {folder}/user\n  IdentitiesOnly yes\n"
         f"  UserKnownHostsFile {folder}/known_hosts\n  StrictHostKeyChecking yes\n"
         "  BatchMode yes\n"
@@ -92,12 +150,13 @@ def sshd(folder: Path) -> Iterator[Loopback]:
     process = subprocess.Popen(
         [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.DEVNULL
     )
-    try:
-        wait_for(port)
-        yield Loopback(folder, port)
-    finally:
-        process.terminate()
-        process.wait()
+    with closing(cutter):
+        try:
+            wait_for(port)
+            yield Loopback(folder, port, cutter)
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def free_port() -> int:

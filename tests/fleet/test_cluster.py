@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from dask_cluster import RunningCluster, certificates, dask_cluster
 from digits import Digits
 
 from edgeres.core.bench_requests import BenchInputs, BenchRequest
-from edgeres.errors import ConfigError
+from edgeres.errors import ConfigError, MismatchError
+from edgeres.fleet.cluster import Cluster
 from edgeres.fleet.lock import VARIABLE, board_lock
 from edgeres.fleet.scheduler import Scheduler
 from edgeres.serialization import to_json
@@ -27,11 +29,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster
     """A scheduler with two boards, of which one runs nothing that lives long."""
     pytest.importorskip("distributed", reason="distributed is not installed")
     folder = tmp_path_factory.mktemp("cluster")
-    # Python runs this module before anything else: the runtime that crashes.
+    # Python runs this module before anything else: the runtime that crashes, and a worker of
+    # another Python.
     (folder / "crash").mkdir()
     (folder / "crash" / "sitecustomize.py").write_text(
         "import os, signal, sys\nif 'edgeres.fleet.child' in sys.orig_argv:\n"
         "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "if 'dask' in sys.orig_argv:\n"
+        "    from distributed import versions\n"
+        "    real = versions.get_system_info\n"
+        "    versions.get_system_info = lambda: real() | {'python': '3.9.1.final.0'}\n"
     )
     with dask_cluster(folder) as running:
         path = running.environment["PYTHONPATH"]
@@ -62,11 +69,57 @@ def test_a_crash_is_one_error_of_one_board(cluster: RunningCluster, tmp_path: Pa
     """The signal has its name, no second worker is tried, and the worker lives on."""
     jobs = [cluster.folder / "boards" / name / "cache/edgeres/jobs" for name in ("desk", "bad")]
     ran = [len([*each.glob("*/out")]) for each in jobs]
-    there = ("--scheduler", cluster.address, "--on", "tag:broken")
+    there = ("--scheduler", cluster.address, "--on", "tag:broken", "--mixed-python")
     done = cluster.edgeres("doctor", *there, cwd=tmp_path)
     assert (done.returncode, "ended by SIGSEGV" in done.stderr) == (139, True), done.stderr
     assert [len([*each.glob("*/out")]) for each in jobs] == [ran[0], ran[1] + 1]
     assert cluster.edgeres("doctor", *there, cwd=tmp_path).returncode == 139
+
+
+def test_another_python_is_refused(cluster: RunningCluster, tmp_path: Path) -> None:
+    """With both versions, before anything is sent; of the workers that are meant alone."""
+    done = cluster.edgeres("doctor", "--scheduler", cluster.address, "--on=bad", cwd=tmp_path)
+    assert done.returncode == 6
+    here = ".".join(map(str, sys.version_info[:2]))
+    assert f"Worker bad runs Python 3.9, this machine {here}." in done.stderr
+    assert "--mixed-python" in done.stderr
+
+
+class _Workers:
+    """What a client tells of a scheduler whose worker has an edgeres of some version."""
+
+    def __init__(self, version: str | None) -> None:
+        """Takes the version; None: the worker has no edgeres."""
+        self._version = version
+
+    def scheduler_info(self, n_workers: int) -> object:
+        """Names one worker."""
+        return {"workers": {"tls://b": {"name": "desk", "resources": {"board": 1}}}}
+
+    def get_versions(self, packages: object) -> object:
+        """Reports the same Python on both sides."""
+        host = {"python": "3.11.7.final.0"}
+        worker = {"host": host, "packages": {"edgeres": self._version}}
+        return {"client": {"host": host}, "workers": {"tls://b": worker}}
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("0.1.9", None),
+        ("0.2.0", "0.2.0 .* 0.1.0"),
+        ("1.1.0", "1.1.0 .* 0.1.0"),
+        (None, "no edgeres"),
+    ],
+)
+def test_another_edgeres_is_refused(version: str | None, told: str | None) -> None:
+    """With both numbers, unless the last one alone differs."""
+    check = Cluster(_Workers(version), Scheduler(address="tls://a:1")).check
+    if told is None:
+        check()
+        return
+    with pytest.raises(MismatchError, match=told):
+        check()
 
 
 def test_an_error_there_is_told_as_an_error(
