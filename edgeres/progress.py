@@ -13,6 +13,10 @@ S = TypeVar("S", bound=Sized)
 T = TypeVar("T")
 
 
+TIMED_STAGES = ("Timing", "LoadGen", "Profiling")
+"""How the names of stages that time inferences begin; nothing is drawn within their steps."""
+
+
 class Progress(Protocol):
     """Receives how much of a stage is done."""
 

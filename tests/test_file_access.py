@@ -101,6 +101,10 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     # A temporary file of `atomic_write`.
     "edgeres.images.part": ("temporary.open", "np.savez"),
     "edgeres.report.tables": ("rich.console.Console",),
+    # Before the command line, whose output passes one place, is loaded.
+    "edgeres.__main__": ("sys.stderr",),
+    # A type alone.
+    "edgeres.cli.progress_display": ("rich.console.Console",),
     # Emptied before another program takes the process over, or the process becomes two.
     "edgeres.cli.boards": ("sys.stdout",),
     "edgeres.processes": ("sys.stdout", "sys.stderr"),

@@ -358,6 +358,16 @@ def test_help_is_light() -> None:
     assert loaded & HEAVY == set()
 
 
+def test_showing_an_artifact_is_light() -> None:
+    """`inspect` and `explain` answer at once: what statistics take of SciPy waits for its use."""
+    slow = ("scipy.stats", "scipy.optimize", "torch", "jinja2")
+    loads = "import sys, edgeres.report, edgeres.workflows\n"
+    script = loads + "{}print(*(name for name in {} if name in sys.modules))"
+    assert run_python(script.format("", slow))[0].split() == []
+    use = "from edgeres.statistics import mcnemar_p; mcnemar_p(1, 2)\n"
+    assert run_python(script.format(use, slow))[0].split() == ["scipy.stats", "scipy.optimize"]
+
+
 def test_a_heavy_import_is_seen() -> None:
     """The same look into a fresh interpreter finds numpy where it was loaded."""
     assert run_python("import numpy.linalg")[1] & HEAVY == {"numpy"}

@@ -294,8 +294,6 @@ def bench(
         --min-speedup 2 --strict --report verdict.html
       edgeres bench resnet50.int8.plan --reference resnet50.onnx --data val/ --streams 4
     """
-    from edgeres.workflows import bench_engine  # onnxruntime
-
     # trtexec's modes run by time, so a count that was typed would be dropped in silence.
     counts = [f"--{name}" for name in ("iterations", "warmup") if was_typed(name)]
     if config.timing.trtexec and counts:
@@ -322,13 +320,14 @@ def bench(
         reports=reports,
         command=command_line(),
     )
-    if part is not None and output is not None:
-        from edgeres.workflows.parts import bench_part
-
-        with progress_bars() as progress:
-            bench_part(inputs, config, part, output, progress)
-        return
     with progress_bars() as progress:
+        if part is not None and output is not None:
+            from edgeres.workflows.parts import bench_part
+
+            bench_part(inputs, config, part, output, progress)
+            return
+        from edgeres.workflows import bench_engine  # onnxruntime
+
         verdict = bench_engine(inputs, replace(config, loadgen=loadgen), progress=progress)
     if as_json:
         show_json(verdict)

@@ -148,10 +148,6 @@ def build_engine(
       edgeres build-engine resnet50.onnx --calibration resnet50.table.json \\
         --precision mixed --max-drop 0.2 --judge-data held_out/ -o resnet50.mixed.onnx
     """
-    from edgeres.core.audit import describe_coverage
-    from edgeres.report import mixed_table  # rich
-    from edgeres.workflows import BuildInputs, SelectionData, build_from_model  # onnx
-
     # One number, or two, are the contract's crop, three are the profile of a plan.
     profile = crop = None
     if isinstance(input_size, tuple) and len(input_size) == 3:
@@ -160,17 +156,22 @@ def build_engine(
         crop = input_size
     request = replace(request, options=options, input_size=profile)
     check_effect(request)
-    inputs = BuildInputs(
-        model=model,
-        output=output,
-        table=calibration,
-        calibration_data=calib_data,
-        selection=None if judge_data is None else SelectionData(data=judge_data),
-        method=method,
-        contract=replace(contract, input_size=crop),
-    )
     with progress_bars() as progress:
+        from edgeres.workflows import BuildInputs, SelectionData, build_from_model  # onnx
+
+        inputs = BuildInputs(
+            model=model,
+            output=output,
+            table=calibration,
+            calibration_data=calib_data,
+            selection=None if judge_data is None else SelectionData(data=judge_data),
+            method=method,
+            contract=replace(contract, input_size=crop),
+        )
         engine = build_from_model(inputs, request, progress=progress)
+    from edgeres.core.audit import describe_coverage
+    from edgeres.report import mixed_table  # rich
+
     manifest = engine.manifest
     if as_json:
         show_json(manifest)

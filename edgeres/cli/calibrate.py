@@ -164,35 +164,31 @@ def calibrate(
       edgeres calibrate resnet50.onnx --data train/ --method auto --sensitivity -o resnet50.table.json
       edgeres calibrate resnet50.onnx --import-trt-cache calib.cache -o resnet50.table.json
     """
-    from edgeres import workflows  # onnxruntime
-    from edgeres.report import describe_choice, describe_recovery, sensitivity_tables  # rich
-
     source = data or import_trt_cache
     if source is None or None not in (data, import_trt_cache):
         raise click.UsageError(
             "Pass --data, images to calibrate on, or --import-trt-cache, a cache that TensorRT's "
             "calibrator wrote; one of the two."
         )
-    if part is not None:
-        from edgeres.workflows.parts import calibrate_part
+    with progress_bars() as progress:
+        from edgeres import workflows  # onnxruntime
 
-        with progress_bars() as progress:
+        if part is not None:
+            from edgeres.workflows.parts import calibrate_part
+
             calibrate_part(model, source, request, contract, part, output, progress)
-        return
-    # A cache that cannot be written is refused before minutes of calibration.
-    if emit_trt_cache is not None:
-        workflows.check_trt_cache(emit_trt_cache, trt_version, table=output, inputs=[model, source])
-    if import_trt_cache is not None:
-        loaded, table = workflows.import_trt_cache(
-            model, import_trt_cache, request, contract, output=output
-        )
-        show_status(
-            f"{output}: {len(table.tensors)} activations from {table.data.path}, for "
-            "--precision int8 of --target tensorrt, tensorrt-rtx and onnx alone"
-        )
-    else:
-        loaded = workflows.load_normalized(model, contract)
-        with progress_bars() as progress:
+            return
+        # A cache that cannot be written is refused before minutes of calibration.
+        if emit_trt_cache is not None:
+            workflows.check_trt_cache(
+                emit_trt_cache, trt_version, table=output, inputs=[model, source]
+            )
+        if import_trt_cache is not None:
+            loaded, table = workflows.import_trt_cache(
+                model, import_trt_cache, request, contract, output=output
+            )
+        else:
+            loaded = workflows.load_normalized(model, contract)
             table = workflows.calibrate_model(
                 loaded,
                 source,
@@ -203,8 +199,14 @@ def calibrate(
                 recorded_as=recorded_as,
                 progress=progress,
             )
+    # The table is on the disk by now, so it is reported even if the cache is refused below.
+    if import_trt_cache is not None:
+        show_status(
+            f"{output}: {len(table.tensors)} activations from {table.data.path}, for "
+            "--precision int8 of --target tensorrt, tensorrt-rtx and onnx alone"
+        )
+    else:
         calibrated = sum(bool(ranges.thresholds) for ranges in table.tensors.values())
-        # The table is on the disk by now, so it is reported even if the cache is refused below.
         show_status(
             f"{output}: {calibrated} activations from {table.samples} images, method {table.method}"
         )
@@ -214,6 +216,8 @@ def calibrate(
     if as_json:
         show_json(table)
         return
+    from edgeres.report import describe_choice, describe_recovery, sensitivity_tables  # rich
+
     for choice in table.choices:
         show_status(describe_choice(choice))
     if table.recovery is not None:

@@ -23,13 +23,14 @@ def demo(ctx: click.Context, keep: Path | None, as_json: bool) -> None:
     Example:
       edgeres demo --keep demo/
     """
-    from edgeres.core.verdict import conclude
-    from edgeres.workflows import run_demo  # onnxruntime, torch
-
     # A folder that the user named stays; the temporary one goes with the command.
     folder_of_run = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory()
     with folder_of_run as folder, progress_bars() as progress:
+        from edgeres.workflows import run_demo  # onnxruntime, torch
+
         results = run_demo(Path(folder), show_status=show_status, progress=progress)
+    from edgeres.core.verdict import conclude
+
     if as_json:
         verdicts = {r.engine.manifest.target: r.verdict for r in results}
         show_json({"schema_version": 1, "verdicts": verdicts})

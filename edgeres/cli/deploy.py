@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edgeres.cli.options import PATH, Names, common_options, contract_options, option_group
-from edgeres.cli.output import show_json, show_status
+from edgeres.cli.output import progress_bars, show_json, show_status
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.deployment import DeployInputs, DeployRequest, Destination
 
@@ -76,8 +76,6 @@ def deploy(
       edgeres deploy resnet50.int8.onnx --to python -o classify/
       edgeres deploy resnet50.int8.plan --to triton --verdict int8.json -o repository/
     """
-    from edgeres.workflows import deploy_engine  # onnxruntime
-
     inputs = DeployInputs(
         engine=engine,
         output=output,
@@ -86,7 +84,11 @@ def deploy(
         reference=reference,
         contract=contract,
     )
-    deployment = deploy_engine(inputs, request)
+    # The engine runs once, for the classes that the README expects.
+    with progress_bars():
+        from edgeres.workflows import deploy_engine  # onnxruntime
+
+        deployment = deploy_engine(inputs, request)
     if as_json:
         show_json(deployment)
         return

@@ -156,20 +156,21 @@ def _explain_gradients(
     as_json: bool,
 ) -> None:
     """Trains a network and its counterpart for some steps, and prints their gradients by depth."""
-    from edgeres.report import draw_plot_svg, gradient_plot, render_gradients
-    from edgeres.workflows import gradient_stage  # torch
-
     # Training takes a minute, so a path that cannot be written is refused before it.
     if svg is not None:
         check_outputs([], reports=[svg])
-    stage = gradient_stage()
-    request = stage.GradientRequest(
-        architecture=architecture, against=against, input_size=input_size
-    )
-    if steps is not None:
-        request = replace(request, steps=steps)
     with progress_bars() as progress:
+        from edgeres.workflows import gradient_stage  # torch
+
+        stage = gradient_stage()
+        request = stage.GradientRequest(
+            architecture=architecture, against=against, input_size=input_size
+        )
+        if steps is not None:
+            request = replace(request, steps=steps)
         comparison = stage.compare_gradients(request, progress)
+    from edgeres.report import draw_plot_svg, gradient_plot, render_gradients
+
     if svg is not None:
         write_report(svg, draw_plot_svg(gradient_plot(comparison)))
         show_status(f"{svg}: gradients of {comparison.network.name} and {comparison.other.name}")

@@ -117,25 +117,25 @@ def export(
         find_spec(architecture)
     if weights is None and not is_published(architecture):
         raise click.UsageError("Missing option '--weights'. Pass the checkpoint of ARCH.")
-    from edgeres.workflows import export_stage  # torch
-
-    stage = export_stage()
-    request = stage.ExportRequest(
-        architecture=architecture,
-        weights=weights,
-        contract=contract,
-        num_classes=num_classes,
-        labels=labels,
-        bn_eps=bn_eps,
-        shortcut=shortcut,
-        head=head,
-        opset=opset,
-        weights_key=weights_key,
-        uniform_std=uniform_std,
-        input=InputType.UINT8 if input_type == InputType.UINT8.value else InputType.FLOAT32,
-        layout=layout,
-    )
     with progress_bars() as progress:
+        from edgeres.workflows import export_stage  # torch
+
+        stage = export_stage()
+        request = stage.ExportRequest(
+            architecture=architecture,
+            weights=weights,
+            contract=contract,
+            num_classes=num_classes,
+            labels=labels,
+            bn_eps=bn_eps,
+            shortcut=shortcut,
+            head=head,
+            opset=opset,
+            weights_key=weights_key,
+            uniform_std=uniform_std,
+            input=InputType.UINT8 if input_type == InputType.UINT8.value else InputType.FLOAT32,
+            layout=layout,
+        )
         artifact = stage.export_model(request, output=output, progress=progress)
     if as_json:
         show_json(artifact)

@@ -7,7 +7,6 @@ import logging
 import os
 import stat
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from os.path import samestat
@@ -22,7 +21,6 @@ from edgeres.progress import PROGRESS_VARIABLE, progress_line
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.progress import TaskID
     from rich.segment import Segment
     from typing_extensions import Buffer
 
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 
 _DEFAULT_WIDTH = 80
 """Columns where the terminal has none to report."""
-
-_REDRAW_S = 0.1
-"""Shortest time between two drawings of a progress bar."""
 
 _STDOUT = 1
 """Its file descriptor."""
@@ -211,42 +206,14 @@ def progress_bars() -> Iterator[Progress]:
         yield write_progress
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[count]} done, left", markup=False),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
+    from edgeres.cli.progress_display import ProgressDisplay  # rich
+
     console = Console(stderr=True, markup=False, emoji=False)
     # In a log file every redrawn bar would be another line.
     hidden = is_quiet() or not console.is_terminal
-    # Drawn between two steps and never by a thread of its own: that would run within the timings.
-    drawn = Bars(*columns, console=console, transient=True, disable=hidden, auto_refresh=False)
-    with drawn as bars:
-        tasks: dict[str, TaskID] = {}
-        reached: dict[str, float] = {}
-        refreshed = 0.0
-
-        def show(stage: str, done: float, total: float, note: str = "") -> None:
-            nonlocal refreshed
-            # A search reports a fraction, a pass over images or layers their number.
-            count = f"{done:.0f}/{total:.0f}" if total > 1 else f"{done / total:.0%}"
-            # A stage that goes back has begun anew, such as the evaluation of the next target.
-            if stage not in tasks or done < reached[stage]:
-                for task in tasks.values():
-                    bars.update(task, visible=False)
-                tasks[stage] = bars.add_task(stage, total=total, note=note, count=count)
-            reached[stage] = done
-            bars.update(tasks[stage], completed=done, total=total, note=note, count=count)
-            if time.monotonic() - refreshed >= _REDRAW_S or not 0 < done < total:
-                bars.refresh()
-                refreshed = time.monotonic()
-
-        yield show
+    with ProgressDisplay.opened(console, hidden=hidden) as display:
+        yield display
 
 
 def write_progress(stage: str, done: float, total: float, note: str = "") -> None:

@@ -54,18 +54,18 @@ def predict(
       edgeres predict quantized.onnx 'photos/*.png' --reference resnet50.onnx --top 1 --csv out.csv
       edgeres predict resnet50.plan cat.jpg --trust --preset imagenet --json
     """
-    from edgeres.workflows import PredictInputs, predict_images  # onnxruntime
-
-    inputs = PredictInputs(
-        engine=engine,
-        images=tuple(map(str, images)),
-        top=top,
-        reference=reference,
-        contract=contract,
-        trust=trust,
-        csv=csv,
-    )
     with progress_bars() as progress:
+        from edgeres.workflows import PredictInputs, predict_images  # onnxruntime
+
+        inputs = PredictInputs(
+            engine=engine,
+            images=tuple(map(str, images)),
+            top=top,
+            reference=reference,
+            contract=contract,
+            trust=trust,
+            csv=csv,
+        )
         run = predict_images(inputs, progress=progress)
     if as_json:
         show_json(run)

@@ -171,9 +171,6 @@ def sweep(
       edgeres sweep resnet50.onnx --data val.npz --calibration table.json --target tensorrt \\
         --on tag:orin-nx -o sweep/
     """
-    from edgeres.report import render_sweep
-    from edgeres.workflows import run_sweep  # onnxruntime
-
     inputs = SweepInputs(
         model=model,
         data=data,
@@ -193,10 +190,14 @@ def sweep(
         bench=BenchRequest(samples=samples, iterations=iterations, energy=False, streams=streams),
     )
     with progress_bars() as progress:
+        from edgeres.workflows import run_sweep  # onnxruntime
+
         result = run_sweep(inputs, request, boards=boards, progress=progress)
     if as_json:
         show_json(result)
     else:
+        from edgeres.report import render_sweep
+
         show_status(f"{output}: sweep.json, sweep.md, index.html, engines and verdicts")
         show(render_sweep(result))
     if failed := [run for run in result.runs if run.failed]:

@@ -148,7 +148,7 @@ def benchmark_pair(
         images: (`config.latency_batch`, 3, H, W) float32, preprocessed.
         config: batch size, mode and counts.
         clock: returns nanoseconds.
-        progress: receives how far the timing is, between two blocks.
+        progress: receives how far the timing is, where it changes from one network to the other.
 
     Raises:
         DataError: `images` has another batch size than `config`.
@@ -189,14 +189,19 @@ def take_interleaved(
     pair: Sequence[Samples], config: BenchRequest, stage: str, progress: Progress
 ) -> None:
     """Warms both networks up, then takes their samples in blocks that alternate."""
+    starts = range(0, config.iterations, BLOCK)
+    # Reported before the warm-up, since a display then leaves the processor alone.
+    progress(stage, 0, len(starts))
     for samples in pair:
         samples.skip(config.warmup)
-    blocks = tracked(range(0, config.iterations, BLOCK), stage, progress)
-    for block, start in enumerate(blocks):
+    for block, start in enumerate(starts):
         # Alternating cancels what the one that runs second gains or suffers by it.
-        for samples in pair[::-1] if block % 2 else pair:
+        for turn, samples in enumerate(pair[::-1] if block % 2 else pair):
+            # Before what settles the caches again after the switch.
+            progress(stage, block + turn / len(pair), len(starts))
             samples.skip(SETTLING)
             samples.take(min(BLOCK, config.iterations - start), block)
+    progress(stage, len(starts), len(starts))
 
 
 def stats_of(timings: Samples, zero_ns: int) -> LatencyStats:

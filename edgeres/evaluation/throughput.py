@@ -114,7 +114,7 @@ def measure_throughput(
         config: counts, and whether a CUDA graph is replayed.
         streams: inferences under way at a time.
         clock: returns nanoseconds, in any thread.
-        progress: receives how far the timing is, between two blocks.
+        progress: receives how far the timing is, where it changes from one network to the other.
 
     Raises:
         ConfigError: a runtime has one inference under way at a time, or the machine no place for

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 FALSE_ALARMS = 0.05
 """Chance that a steady series is taken for changed anywhere."""
@@ -88,7 +88,7 @@ def _likeliest(values: NDArray[np.float64], *, inner: bool) -> _Stretch | None:
     count = len(values)
     if count < FEWEST_RUNS or np.ptp(values) == 0:
         return None
-    ranks = rankdata(values)
+    ranks = scipy.stats.rankdata(values)
     # The same orders for the same series: a verdict on a file does not depend on the day.
     orders = np.random.default_rng(count).permuted(np.tile(ranks, (_ORDERS, 1)), axis=1)
     rows = np.vstack([ranks, orders]) - ranks.mean()

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import ceil, sqrt
 
-from scipy.optimize import brentq
-from scipy.stats import binomtest, false_discovery_control
+import scipy
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution, for a two-sided 95 % interval."""
@@ -40,7 +39,7 @@ def mcnemar_p(newly_correct: int, newly_wrong: int) -> float:
     there is no evidence against the two networks being equal: 1.
     """
     flips = newly_correct + newly_wrong
-    return float(binomtest(newly_wrong, flips, 0.5).pvalue) if flips else 1.0
+    return float(scipy.stats.binomtest(newly_wrong, flips, 0.5).pvalue) if flips else 1.0
 
 
 def class_q_values(flips: Iterable[tuple[int, int]]) -> tuple[tuple[float, float], ...]:
@@ -54,7 +53,7 @@ def class_q_values(flips: Iterable[tuple[int, int]]) -> tuple[tuple[float, float
     Source: Benjamini and Hochberg 1995, the false discovery rate.
     """
     p_values = [mcnemar_p(correct, wrong) for correct, wrong in flips]
-    corrected = false_discovery_control(p_values, method="bh") if p_values else ()
+    corrected = scipy.stats.false_discovery_control(p_values, method="bh") if p_values else ()
     return tuple((p, float(q)) for p, q in zip(p_values, corrected, strict=True))
 
 
@@ -121,7 +120,7 @@ def _upper_limit(wrong: float, correct: float, samples: float, z: float) -> floa
 
     # Without a flip the slack is zero at the estimate too: the search starts just above it.
     estimate = min((wrong - correct) / samples + 1e-12, 1.0)
-    return float(brentq(slack, estimate, 1.0, xtol=1e-12))
+    return float(scipy.optimize.brentq(slack, estimate, 1.0, xtol=1e-12))
 
 
 def _variance(drop: float, wrong: float, correct: float, samples: float) -> float:

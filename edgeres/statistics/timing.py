@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import binom, kendalltau, norm, theilslopes
-from scipy.stats import t as student_t
 
 FEWEST_BLOCKS = 5
 """Fewer blocks than this make no interval and no trend. From here on the intervals of simulated
@@ -41,7 +40,7 @@ def samples_needed(percentile: int) -> int:
     """
     share = 1 - percentile / 100
     count = 2
-    while binom.cdf(1, count, share) > 1 - MLPERF_CONFIDENCE:
+    while scipy.stats.binom.cdf(1, count, share) > 1 - MLPERF_CONFIDENCE:
         count += 1
     return count
 
@@ -131,7 +130,7 @@ def interval95(
     """
     # One degree of freedom less than for a mean, whose spread is better known than a median's.
     # Chosen by simulation: 5 and 6 blocks then cover 95 % of the time, with n - 1 they cover 94.
-    wider = float(student_t.ppf(1 - _TAIL, blocks - 2) / norm.ppf(1 - _TAIL))
+    wider = float(scipy.stats.t.ppf(1 - _TAIL, blocks - 2) / scipy.stats.norm.ppf(1 - _TAIL))
     wider *= float(np.sqrt(blocks / (blocks - 1)))
     # As factors, not differences: a latency's lower end then stays above zero, and the interval of
     # a ratio is that of its inverse turned round.
@@ -148,9 +147,9 @@ def trend(values: Sequence[float]) -> tuple[float, float]:
     # All slopes of a constant are zero, and its ties leave Kendall's test without a value.
     if len(set(values)) == 1:
         return 0.0, 1.0
-    slope = theilslopes(values, places).slope
+    slope = scipy.stats.theilslopes(values, places).slope
     change = slope * (len(values) - 1) / float(np.median(values))
-    return float(change), float(kendalltau(places, values).pvalue)
+    return float(change), float(scipy.stats.kendalltau(places, values).pvalue)
 
 
 def outer_fence(samples: Sequence[float]) -> float:

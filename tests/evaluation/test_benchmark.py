@@ -71,8 +71,8 @@ def test_the_two_are_warmed_up_and_then_alternate_in_blocks(bench: Bench) -> Non
     ]
 
 
-def test_progress_is_reported_between_blocks_alone(bench: Bench) -> None:
-    """Never while one of the two is timed, so that drawing a bar is in no sample."""
+def test_progress_is_reported_at_switches_alone(bench: Bench) -> None:
+    """Before the warm-up, and never while one is timed, so that drawing a bar is in no sample."""
     reports: list[tuple[float, float, int]] = []
 
     def progress(stage: str, done: float, total: float, note: str = "") -> None:
@@ -84,8 +84,9 @@ def test_progress_is_reported_between_blocks_alone(bench: Bench) -> None:
     latency = benchmark_pair(
         bench.reference, bench.engine, IMAGES, config, clock=bench.clock, progress=progress
     )
-    block = 2 * (SETTLING + BLOCK)
-    assert reports == [(0, 2, 4), (1, 2, 4 + block), (2, 2, 4 + 2 * block)]
+    turn, warm = SETTLING + BLOCK, 2 * config.warmup
+    turns = [(number / 2, 2, warm + number * turn) for number in range(5)]
+    assert reports == [(0, 2, 0), *turns]
     assert set(latency.engine.samples_ms) == {1.0}
 
 

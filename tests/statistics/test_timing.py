@@ -184,7 +184,7 @@ def test_few_blocks_cover_the_truth_as_often_as_many(
 
 def test_the_draws_alone_are_too_narrow_for_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the normal quantile instead of Student's 5 blocks miss the truth every ninth time."""
-    monkeypatch.setattr("edgeres.statistics.timing.student_t.ppf", lambda *_: 1.96)
+    monkeypatch.setattr("scipy.stats.t.ppf", lambda *_: 1.96)
     assert covering(WANDERS["blocks and samples alike"], FEWEST_BLOCKS, ratio=False) < 0.91
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from edgeres.core.contract import PRESETS, Color, Contract, with_resize
 from edgeres.core.resize import (
@@ -217,7 +217,7 @@ def assigned_mappings(
         return ()
     table = np.zeros((network_classes, network_classes), np.int64)
     np.add.at(table, (labels, predicted), 1)
-    matched = linear_sum_assignment(table, maximize=True)[1].tolist()
+    matched = scipy.optimize.linear_sum_assignment(table, maximize=True)[1].tolist()
     arrows = ", ".join(f"{label} is {own}" for label, own in enumerate(matched) if label != own)
     return (
         LabelMapping(

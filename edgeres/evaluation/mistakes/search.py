@@ -11,8 +11,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from edgeres.core.contract import Contract
 from edgeres.errors import DataError, MismatchError, RunnerError
@@ -81,7 +81,7 @@ def constant_top1(predictions: Predictions, labels: NDArray[np.int64]) -> float 
     """
     share = float(np.bincount(labels).max()) / len(labels)
     correct = int(np.equal(predictions.top1, labels).sum())
-    p_value = binomtest(correct, len(labels), share, alternative="greater").pvalue
+    p_value = scipy.stats.binomtest(correct, len(labels), share, alternative="greater").pvalue
     return share if p_value > _CHANCE_P else None
 
 
@@ -278,5 +278,7 @@ def gain_p(newly_correct: int, newly_wrong: int) -> float:
     """
     flips = newly_correct + newly_wrong
     return (
-        float(binomtest(newly_correct, flips, 0.5, alternative="greater").pvalue) if flips else 1.0
+        float(scipy.stats.binomtest(newly_correct, flips, 0.5, alternative="greater").pvalue)
+        if flips
+        else 1.0
     )
