@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.core.precision import Precision
 from edgeres.estimation.arithmetic import GENERATIONS, Arithmetic, default_fp32
-from edgeres.estimation.kernels import Kernel, KernelKind, fused_kernels, with_precisions
+from edgeres.estimation.kernels import Kernel, KernelKind, fused_kernels
 from edgeres.estimation.model import EstimatedTiming, Load, Workload, arithmetic_of, workload
 from edgeres.machine.boards import Board, find_board
 from edgeres.networks.explain import network_from_spec
@@ -145,7 +144,7 @@ def kernels_of(architecture: str) -> tuple[Kernel, ...] | None:
         return None
     graph = view(outline(network_from_spec(spec)))
     precisions = {layer.name: layer.precision for layer in place_for_tensorrt(graph).layers}
-    return with_precisions(fused_kernels(graph), precisions, Precision.FP32)
+    return fused_kernels(graph, precisions)
 
 
 def _row(fields: Mapping[str, str]) -> Row | None:

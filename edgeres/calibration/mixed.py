@@ -30,7 +30,7 @@ from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.lowering import Lowering, Mix
-from edgeres.quantization.units import Unit, blocks
+from edgeres.quantization.units import Unit, blocks, residual_additions
 from edgeres.session import open_session, run_session
 
 ESTIMATED_BOARD = ("agx-orin-64", "MAXN")
@@ -51,6 +51,8 @@ class MixRequest:
     max_drop_pp: float
     method: Method | None = None
     """Which thresholds of the table; None takes its own."""
+    float_stream: bool = False
+    """Whether single tensors of the residual stream may be kept too: an Add's shortcut, in float."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +112,9 @@ def choose_mix(
         max_drop_pp=request.max_drop_pp,
     )
     method = request.method or table.method
-    return _Search(graph, table, method, request.lowering, budget).run(progress)
+    # A whole block last of two that are worth as much: what the Add alone gains costs less.
+    units = (*(residual_additions(graph) if request.float_stream else ()), *blocks(graph))
+    return _Search(graph, table, method, request.lowering, budget, units).run(progress)
 
 
 def pareto(points: Iterable[MixedPoint]) -> tuple[int, ...]:
@@ -158,10 +162,11 @@ class _Search:
     method: Method
     lowering: Lowering
     budget: Budget
+    units: tuple[Unit, ...]
 
     def run(self, progress: Progress) -> Mix:
         """Keeps units from INT8, the one that is most worth it first, until the budget is met."""
-        budget, units = self.budget, blocks(self.graph)
+        budget, units = self.budget, self.units
         # Each unit alone, then one more at a time: the second half ends early.
         steps = 2 * len(units) + 1
         start = self.point({}, ())
@@ -187,8 +192,10 @@ class _Search:
             if points[-1].drop_pp <= budget.max_drop_pp:
                 break
             name = trial.unit.name
+            if trial.unit.nodes <= kept.keys():
+                continue  # an Add whose block is kept already
             reason = f"kept from INT8 for the accuracy: its INT8 alone costs {trial.gain_db:.2f} dB"
-            kept = {**kept, **dict.fromkeys(trial.unit.nodes, reason)}
+            kept = {**dict.fromkeys(trial.unit.nodes, reason), **kept}
             points.append(self.point(kept, (*points[-1].kept, name)))
             text = f"without {name} too: drop {points[-1].drop_pp:.2f} pp"
             progress("Choosing precisions", done, steps, text)

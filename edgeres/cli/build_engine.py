@@ -73,6 +73,11 @@ _request = option_group(
         help="Budget of mixed precision, in percentage points of top-1 accuracy.",
     ),
     click.option(
+        "--float-stream",
+        is_flag=True,
+        help="Let mixed precision keep single tensors of the residual stream in FP16 too.",
+    ),
+    click.option(
         "--compute-capability",
         metavar="X.Y",
         help="GPU that a tensorrt-rtx plan is for, such as 8.6.",

@@ -113,6 +113,8 @@ class BuildRequest:
     """Precision of what is not INT8 in an INT8 engine for TensorRT; the CPU's is always FP32."""
     max_drop_pp: float | None = None
     """Budget of mixed precision, in percentage points of top-1 accuracy; None for the others."""
+    float_stream: bool = False
+    """Whether mixed precision may keep single tensors of the residual stream from INT8 too."""
     input_size: tuple[int, int, int] | None = None
     """Smallest, optimal and largest side of the square image in pixels, for a model whose height
     and width are dynamic; None: the contract's size alone."""
@@ -146,6 +148,11 @@ class BuildRequest:
                     if self.max_drop_pp is None
                     else "has no budget to keep: leave --max-drop out, or pass --precision mixed."
                 )
+            )
+        if self.float_stream and self.precision is not Precision.MIXED:
+            raise ConfigError(
+                f"--float-stream is a choice of mixed precision, and --precision is "
+                f"{self.precision}. Leave it out, or pass --precision mixed --max-drop PP."
             )
         # ONNX Runtime drops a ReLU before an FP8 QuantizeLinear, so FP32 floats cannot be evaluated.
         if self.precision is Precision.FP8 and self.float_layers is not Precision.FP16:

@@ -10,11 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from edgeres.core.precision import Precision
 from edgeres.errors import ConfigError
 from edgeres.estimation.arithmetic import GENERATIONS, Arithmetic, default_fp32
 from edgeres.estimation.fitted import fitted_model, regime_of
-from edgeres.estimation.kernels import Kernel, fused_kernels, with_precisions
+from edgeres.estimation.kernels import Kernel, fused_kernels
 from edgeres.estimation.model import EstimatedTiming, Latency, Load, latency, workload
 from edgeres.machine.boards import Board
 from edgeres.names import Name
@@ -138,7 +137,7 @@ class EstimatedNetwork:
 def quantized_kernels(graph: Graph) -> tuple[Kernel, ...]:
     """Returns the fused kernels of a network, in INT8 where TensorRT's placement quantizes."""
     precisions = {layer.name: layer.precision for layer in place_for_tensorrt(graph).layers}
-    return with_precisions(fused_kernels(graph), precisions, Precision.FP32)
+    return fused_kernels(graph, precisions)
 
 
 def available(board: Board) -> tuple[Arithmetic, ...]:

@@ -11,8 +11,9 @@ Read off a graph, whoever made it; no layer's name decides anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import onnx
 
@@ -63,8 +64,16 @@ class Kernel:
     precision: Precision = Precision.FP32
 
 
-def fused_kernels(graph: Graph) -> tuple[Kernel, ...]:
-    """Returns the kernels of a network in topological order, their precisions still FP32."""
+def fused_kernels(
+    graph: Graph, by_name: Mapping[str, Precision] = MappingProxyType({})
+) -> tuple[Kernel, ...]:
+    """Returns the kernels of a network in topological order.
+
+    Args:
+        graph: the network.
+        by_name: precisions of its operators; those that are not in it are FP32. What is of another
+            precision than the operator before it is no part of that one's kernel.
+    """
     leaders: dict[str, str] = {}
     gathered: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.nodes:
@@ -72,17 +81,13 @@ def fused_kernels(graph: Graph) -> tuple[Kernel, ...]:
             continue
         leader = node.name
         if node.op_type not in _WEIGHTED | _POOLS:
-            leader = _fused_into(graph, node, leaders, gathered) or node.name
+            fused = _fused_into(graph, node, leaders, gathered) or node.name
+            own = by_name.get(node.name)
+            leader = fused if own in {None, by_name.get(fused)} else node.name
         leaders.update(dict.fromkeys(node.output, leader))
         gathered.setdefault(leader, []).append(node)
-    return tuple(_kernel(graph, nodes) for nodes in gathered.values())
-
-
-def with_precisions(
-    kernels: Iterable[Kernel], by_name: Mapping[str, Precision], otherwise: Precision
-) -> tuple[Kernel, ...]:
-    """Returns the kernels in the precisions of the operators that they are built around."""
-    return tuple(replace(k, precision=by_name.get(k.name, otherwise)) for k in kernels)
+    kernels = (_kernel(graph, nodes) for nodes in gathered.values())
+    return tuple(replace(k, precision=by_name.get(k.name, Precision.FP32)) for k in kernels)
 
 
 def _is_passive(graph: Graph, node: onnx.NodeProto) -> bool:

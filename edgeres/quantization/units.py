@@ -48,6 +48,12 @@ def layers(graph: Graph) -> tuple[Unit, ...]:
     return tuple(_layer(node) for node in graph.nodes if node.name in integer)
 
 
+def residual_additions(graph: Graph) -> tuple[Unit, ...]:
+    """Returns every residual Add that has an integer form, whose shortcut is the residual stream."""
+    integer = quantizable(graph)
+    return tuple(_layer(n) for n in graph.nodes if n.op_type == "Add" and n.name in integer)
+
+
 def quantizable(graph: Graph) -> frozenset[str]:
     """Returns the names of the operators that have an integer form."""
     return frozenset(node.name for node in graph.nodes if refusal(graph, node) is None)

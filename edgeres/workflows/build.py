@@ -126,6 +126,7 @@ def build_from_model(
                 lowering=lowering,
                 max_drop_pp=config.max_drop_pp,
                 method=inputs.method,
+                float_stream=config.float_stream,
             )
             mix = _mix(model, table, request, inputs.selection, contract, progress)
     network = find_target(config.target).lower(model, config, table, inputs.method, mix)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,19 +15,21 @@ from networks import images, logits_of, network, with_weight
 from numpy.typing import NDArray
 from tables import table_by_every_method
 
+from edgeres.calibration import mixed
 from edgeres.calibration.mixed import Budget, MixRequest, choose_mix, estimated_latency, pareto
 from edgeres.calibration.quality import LogitEvaluator
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildRequest
 from edgeres.core.tuning import MixedPoint, MixedSearch
-from edgeres.errors import CalibrationError
+from edgeres.errors import CalibrationError, ConfigError
 from edgeres.networks.explain import explain_architecture
 from edgeres.networks.outline import outline
 from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import Mix
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
-from edgeres.quantization.units import blocks
+from edgeres.quantization.units import blocks, quantizable
 from edgeres.serialization import from_json, to_json
 from edgeres.targets.base import find_target
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
@@ -131,6 +134,85 @@ def test_kept_operators_run_in_float(tmp_path: Path) -> None:
     assert sum(kind in {"Conv", "FusedConv"} for kind in kinds) == 1
     precisions = {layer.name: layer.precision for layer in built.layers}
     assert precisions[hidden] is Precision.FP32
+
+
+@pytest.mark.parametrize(
+    ("float_stream", "kept"),
+    [(True, {"sum"}), (False, {"hidden", "main", "shortcut", "sum"})],
+)
+def test_a_clipped_shortcut_costs_its_addition_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, float_stream: bool, kept: set[str]
+) -> None:
+    """Of the residual stream the one tensor stays float; without the option its whole block does.
+
+    Where operators cost alike: on so small a network a launch alone costs more than a block.
+    """
+    monkeypatch.setattr(mixed, "estimated_latency", lambda graph: 1.0 + len(graph.kept))
+    model = network("down-sampling")
+    onnx.save(model, tmp_path / "model.onnx")
+    loaded, graph = load_onnx(tmp_path / "model.onnx"), view(model)
+    table = table_by_every_method(graph, images(32))
+    clipping = {m: t.scaled(0.01) for m, t in table.tensors["shortcut"].thresholds.items()}
+    clipped = replace(table.tensors["shortcut"], thresholds=clipping)
+    table = replace(table, tensors={**table.tensors, "shortcut": clipped})
+    # A budget that nothing keeps: the first unit that is kept is the one most worth it.
+    request = MixRequest(
+        lowering=find_target("tensorrt").lowering(), max_drop_pp=-1.0, float_stream=float_stream
+    )
+    search = choose_mix(loaded, table, request, batches(model)).search
+    assert search is not None
+    assert search.points[1].latency == 1 + len(kept)
+    assert search.points[1].sqnr_db > search.points[0].sqnr_db + 40
+
+
+def test_an_addition_in_float_leaves_its_convolutions_integer(tmp_path: Path) -> None:
+    """The addition reads what the convolutions made, and they read integers as before."""
+    model = network("down-sampling")
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = view(model)
+    add = next(node for node in graph.nodes if node.op_type == "Add")
+    table = table_by_every_method(graph, images(8))
+    built = quantize_for_tensorrt(
+        load_onnx(tmp_path / "model.onnx"), table, mix=Mix({add.name: "kept"})
+    )
+    lowered = view(built.model)
+    pairs = [node.input[0] for node in lowered.nodes if node.op_type == "QuantizeLinear"]
+    assert pairs == ["image", "entry", "hidden_relu"]
+    assert list(next(n for n in lowered.nodes if n.op_type == "Add").input) == list(add.input)
+    precisions = {layer.op_type: layer.precision for layer in built.layers}
+    assert (precisions["Conv"], precisions["Add"]) == (Precision.INT8, Precision.FP32)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "choice of mixed precision, and --precision is int8"),
+        ({"precision": Precision.FP16, "target": "tensorrt"}, "and --precision is fp16"),
+        ({"precision": Precision.MIXED, "max_drop_pp": 1.0}, "pass --target tensorrt"),
+    ],
+)
+def test_a_float_stream_is_refused_where_it_is_no_choice(more: dict[str, Any], told: str) -> None:
+    """Without mixed precision, and on the CPU, whose convolutions make integers alone."""
+
+    def check() -> None:
+        request = BuildRequest(float_stream=True, **more)
+        find_target(request.target).check_request(request)
+
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        check()
+
+
+def test_a_kept_block_takes_its_addition_along(tmp_path: Path) -> None:
+    """A budget that nothing but float keeps: no point of the search repeats another."""
+    model, artifact = model_in(tmp_path)
+    table = table_by_every_method(view(model), images(32))
+    request = MixRequest(
+        lowering=find_target("tensorrt").lowering(), max_drop_pp=-1.0, float_stream=True
+    )
+    mix = choose_mix(artifact, table, request, batches(model))
+    assert mix.search is not None
+    assert set(mix.kept) == set(quantizable(view(model)))
+    assert len({frozenset(point.kept) for point in mix.search.points}) == len(mix.search.points)
 
 
 def test_int8_that_keeps_the_budget_is_left_alone(tmp_path: Path) -> None:

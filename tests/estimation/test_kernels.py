@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from edgeres.core.precision import Precision
 from edgeres.estimation.kernels import KernelKind, fused_kernels
 from edgeres.networks.explain import explain_architecture
 from edgeres.networks.outline import outline
@@ -52,6 +53,22 @@ def test_an_add_is_computed_by_the_convolution_that_ends_last_and_reads_the_othe
     assert (first.cost.inputs, side.cost.inputs, last.cost.inputs) == (values, values, 2 * values)
     assert last.cost.outputs == values
     assert [k.reads_image for k in (first, side, last)] == [True, True, False]
+
+
+def test_an_add_of_another_precision_is_a_kernel_of_its_own() -> None:
+    """It reads both branches again, 2 * 8 * 6 * 6 values; of one precision it is fused."""
+    graph = _graph(
+        "a = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (image, w)"
+        "  sum = Add(a, image)  out = Relu(sum)"
+    )
+    conv, add, _ = (node.name for node in graph.nodes)
+    int8, fp16 = Precision.INT8, Precision.FP16
+    (fused,) = fused_kernels(graph, {conv: int8, add: int8})
+    assert fused.precision is int8
+    first, apart = fused_kernels(graph, {conv: int8, add: fp16})
+    assert [first.kind, apart.kind] == [KernelKind.CONVOLUTION, KernelKind.POINTWISE]
+    assert [first.precision, apart.precision] == [int8, fp16]
+    assert (apart.cost.inputs, apart.cost.outputs) == (2 * 288, 288)
 
 
 def test_a_tensor_that_others_read_too_ends_the_kernel() -> None:

@@ -51,6 +51,11 @@ class OnnxRuntimeTarget(Target):
                 f"{request.precision} engine would run in FP32. "
                 "Use --precision fp32 or int8, or --target tensorrt."
             )
+        if request.float_stream:
+            raise ConfigError(
+                "--float-stream keeps what an addition reads in FP16; on the CPU every result of an "
+                "integer convolution is an integer. Leave it out, or pass --target tensorrt."
+            )
         if request.input_size is not None:
             low, best, high = request.input_size
             raise ConfigError(
