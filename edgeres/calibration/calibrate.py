@@ -167,9 +167,14 @@ def held_out(model: LoadedModel, images: int, config: CalibrationRequest) -> NDA
     return np.array([i for i in range(images) if _is_held_out(i // size, config, split)], np.int64)
 
 
-def _split_of(model: LoadedModel) -> _ValidationSplit:
+def has_few_classes(model: LoadedModel) -> bool:
+    """Returns whether it takes hundreds of images to see what a change does to the logits."""
     classes = model.artifact.num_classes
-    return _MANY_CLASSES if classes is None or classes >= _LEAST_CLASSES else _FEW_CLASSES
+    return classes is not None and classes < _LEAST_CLASSES
+
+
+def _split_of(model: LoadedModel) -> _ValidationSplit:
+    return _FEW_CLASSES if has_few_classes(model) else _MANY_CLASSES
 
 
 def _is_held_out(index: int, config: CalibrationRequest, split: _ValidationSplit) -> bool:

@@ -71,9 +71,8 @@ _request = option_group(
     click.option(
         "--recover",
         type=Names(Recover),
-        default=DEFAULTS.recover.value,
-        show_default=True,
-        help="Recover accuracy: correct biases, or fit the rounding of every weight too (torch).",
+        help="Recover accuracy: correct biases, or fit the rounding of every weight too (torch).  "
+        "[default: none; by method auto bias, if classes are few and the logits gain]",
     ),
     click.option(
         "--recover-iterations",

@@ -75,6 +75,11 @@ class Recovery:
                 if not math.isfinite(value):
                     raise ValueError(f"recovery has {value}, expected finite numbers")
 
+    @property
+    def changes_anything(self) -> bool:
+        """Whether any lowering takes any of it."""
+        return bool(self.equalization) or any(each.applied for each in self.lowerings.values())
+
     def biases(self, lowering: str) -> Mapping[str, tuple[float, ...]]:
         """Returns the corrections of a lowering's biases; nothing where it takes none."""
         corrected = self.lowerings.get(lowering)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from edgeres.calibration.calibrate import calibrate, held_out
+from edgeres.calibration.calibrate import calibrate, has_few_classes, held_out
 from edgeres.calibration.logits import ending_in_logits
-from edgeres.calibration.recovery.recover import IMAGES as RECOVERY_IMAGES
-from edgeres.calibration.recovery.recover import recover
+from edgeres.calibration.recovery.recover import LEAST_IMAGES, most_images, recover
 from edgeres.calibration.saved_ranges import join_ranges
 from edgeres.core.artifacts import contract_of
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
-from edgeres.core.methods import Recover
+from edgeres.core.methods import Method, Recover
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import (
     FEW_CALIBRATION_IMAGES,
@@ -25,7 +25,7 @@ from edgeres.core.table import (
     save_table,
 )
 from edgeres.files import check_outputs
-from edgeres.images import batches, load_dataset, noting_turned, select, take, turned_note
+from edgeres.images import Dataset, batches, load_dataset, noting_turned, select, take, turned_note
 from edgeres.machine import several_kinds_note
 from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32
@@ -109,16 +109,36 @@ def calibrate_model(
         )  # fmt: skip
     if distinct < FEW_CALIBRATION_IMAGES:
         _LOG.warning("%s", few_images_note(distinct))
-    if config.recover is not Recover.NONE:
-        few = take(dataset, np.arange(min(len(dataset), RECOVERY_IMAGES)))
-        # Recovery replays layer after layer on the same images, so they are kept in memory;
-        # calibration above streams, since it needs each image once.
-        with closing(batches(few, prepared, batch_size=16)) as stream:
-            kept = np.concatenate([batch.images for batch in stream])
-        table = recover(ending_in_logits(loaded), table, kept, config, progress=progress)
+    table = _recovered(ending_in_logits(loaded), table, dataset, config, progress)
     if output is not None:
         save_table(output, table)
     return table
+
+
+def _recovered(
+    model: LoadedModel,
+    table: CalibrationTable,
+    dataset: Dataset,
+    config: CalibrationRequest,
+    progress: Progress,
+) -> CalibrationTable:
+    """Returns the table with the recovery that was requested, or that method auto gains by."""
+    kind = config.recover or Recover.NONE
+    if config.recover is None and config.method is Method.AUTO and len(dataset) >= LEAST_IMAGES:
+        # With many classes it takes several times as long as the search: only where requested.
+        kind = Recover.BIAS if has_few_classes(model) else Recover.NONE
+    if kind is Recover.NONE:
+        return table
+    few = take(dataset, np.arange(min(len(dataset), most_images(model))))
+    # Recovery replays layer after layer on the same images, so they are kept in memory;
+    # calibration streams, since it needs each image once.
+    with closing(batches(few, table.contract.prepared, batch_size=16)) as stream:
+        kept = np.concatenate([batch.images for batch in stream])
+    recovered = recover(model, table, kept, replace(config, recover=kind), progress=progress)
+    recovery = recovered.recovery
+    # What was not requested, and no lowering gains by, is left out of the table.
+    is_wanted = config.recover is not None or (recovery is not None and recovery.changes_anything)
+    return recovered if is_wanted else table
 
 
 def load_normalized(path: Path, options: ContractOptions = NO_OPTIONS) -> LoadedModel:

@@ -89,7 +89,7 @@ def test_every_layer_is_recovered(name: str, kind: Recover, tmp_path: Path) -> N
     found = recover(artifact, table, images(80), CONFIGS[kind]).recovery
     assert found is not None
     convolutions = [n.name for n in view(network(name)).nodes if n.op_type == "Conv"]
-    assert (found.kind, found.samples, found.held_out) == (kind, 64, 16)
+    assert (found.kind, found.samples, found.held_out) == (kind, 40, 40)
     assert convolutions == [layer.name for layer in found.layers]
     for lowering in ("tensorrt", "onnxruntime"):
         assert list(found.lowerings[lowering].biases) == convolutions
@@ -257,7 +257,7 @@ def test_the_command_recovers(digits: Digits, tmp_path: Path) -> None:
     recovery = load_table(path).recovery
     assert recovery is not None
     assert len(recovery.layers) == 19
-    assert "recovery by adaround, seed 0, fitted on 32 images" in passed("inspect", path)
+    assert "recovery by adaround, seed 0, fitted on 20 images" in passed("inspect", path)
     passed("build-engine", digits.model, "--calibration", path, "-o", tmp_path / "cpu.onnx")
     words = digits.words("--reference {model} --data {test} --samples 50 --json")
     passed("bench", path, "--simulate", *words)

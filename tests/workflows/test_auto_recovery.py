@@ -1,0 +1,81 @@
+"""Method auto corrects biases by itself, where that is cheap and the logits gain by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from digits import Digits
+
+from edgeres.core.methods import Method, Recover
+from edgeres.core.recovery import Corrected, Recovery
+from edgeres.core.requests import CalibrationRequest
+from edgeres.core.table import CalibrationTable, load_table
+from edgeres.workflows import calibrate as stage
+
+Calibrate = Callable[..., CalibrationTable]
+
+
+@pytest.fixture
+def calibrated(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> Calibrate:
+    """Calibrates the digits without a search, and with a recovery that one lowering gains by, or none."""
+
+    def run(config: CalibrationRequest, *, gains: bool, few_classes: bool) -> CalibrationTable:
+        table = replace(load_table(digits.table), method=config.method)
+
+        def recover(
+            _: object,
+            table: CalibrationTable,
+            images: Any,
+            config: CalibrationRequest,
+            **__: object,
+        ) -> CalibrationTable:
+            lowering = Corrected(before_db=30.0, after_db=31.0, biases={}, applied=gains)
+            assert config.recover is not None
+            recovery = Recovery(
+                kind=config.recover,
+                method=table.method,
+                seed=0,
+                samples=len(images),
+                held_out=1,
+                lowerings={"tensorrt": lowering, "onnxruntime": replace(lowering, applied=False)},
+                equalization={},
+                rounding={},
+            )
+            return replace(table, recovery=recovery)
+
+        monkeypatch.setattr(stage, "calibrate", lambda *_, **__: table)
+        monkeypatch.setattr(stage, "recover", recover)
+        monkeypatch.setattr(stage, "has_few_classes", lambda _: few_classes)
+        return stage.calibrate_model(digits.model, digits.train, config)
+
+    return run
+
+
+AUTO = CalibrationRequest(method=Method.AUTO, samples=40)
+
+
+@pytest.mark.parametrize(
+    ("config", "gains", "few_classes", "kind"),
+    [
+        (AUTO, True, True, Recover.BIAS),
+        (AUTO, False, True, None),
+        (AUTO, True, False, None),
+        (replace(AUTO, samples=9), True, True, None),
+        (replace(AUTO, recover=Recover.NONE), True, True, None),
+        (replace(AUTO, recover=Recover.ADAROUND), False, False, Recover.ADAROUND),
+        (replace(AUTO, method=Method.MSE), True, True, None),
+    ],
+)
+def test_method_auto_takes_the_corrections_that_pay(
+    calibrated: Calibrate,
+    config: CalibrationRequest,
+    gains: bool,
+    few_classes: bool,
+    kind: Recover | None,
+) -> None:
+    """With few classes and images enough, and never in the place of what was requested."""
+    table = calibrated(config, gains=gains, few_classes=few_classes)
+    assert (None if table.recovery is None else table.recovery.kind) is kind
