@@ -8,7 +8,7 @@ pool or an addition ties together share one exponent; the image and the logits k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -143,26 +143,24 @@ def choose_exponents(groups: Groups, numbers: Iterable[Numbers]) -> tuple[int, .
     return tuple(int(exponent) for exponent in chosen[:-1])
 
 
-def scaled(graph: Graph, groups: Groups, exponents: tuple[int, ...]) -> Graph:
-    """Returns the network whose groups of tensors are 2^exponent times as large."""
+def scaled(graph: Graph, groups: Groups, factors: Sequence[float]) -> Graph:
+    """Returns the network whose groups of tensors are so many times as large."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    factors: dict[str, int] = {}
+    times: dict[str, float] = {}
     for node in (n for n in graph.nodes if n.op_type in LINEAR and _is_scalable(graph, n)):
-        reads, writes = (exponents[groups.of[name]] for name in (node.input[0], node.output[0]))
-        factors[node.input[1]] = writes - reads
+        reads, writes = (factors[groups.of[name]] for name in (node.input[0], node.output[0]))
+        times[node.input[1]] = writes / reads
         for bias in node.input[2:]:
-            factors[bias] = writes
+            times[bias] = writes
     for tensor in model.graph.initializer:
-        if factors.get(tensor.name):
-            tensor.CopyFrom(
-                from_array(np.ldexp(to_array(tensor), factors[tensor.name]), tensor.name)
-            )
+        if (factor := times.get(tensor.name, 1.0)) != 1:
+            tensor.CopyFrom(from_array(to_array(tensor) * np.float32(factor), tensor.name))
     return view(model).keeping(graph.kept)
 
 
 def scaled_table(
-    table: CalibrationTable, groups: Groups, exponents: tuple[int, ...]
+    table: CalibrationTable, groups: Groups, factors: Sequence[float]
 ) -> CalibrationTable:
     """Returns the ranges of a network that was `scaled`."""
 
@@ -171,7 +169,7 @@ def scaled_table(
         return replace(observed, amax=observed.amax * factor, thresholds=thresholds)
 
     tensors = {
-        name: times(observed, 2.0 ** exponents[groups.of[name]]) if name in groups.of else observed
+        name: times(observed, factors[groups.of[name]]) if name in groups.of else observed
         for name, observed in table.tensors.items()
     }
     return replace(table, tensors=tensors)

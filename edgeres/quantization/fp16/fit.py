@@ -116,8 +116,9 @@ def fit_fp16(
         chosen = choose_exponents(groups, _numbers(graph, groups, table, method, placement, grid))
         exponents = {name: chosen[group] for name, group in groups.of.items() if chosen[group]}
         if exponents:
-            graph = scaled(graph, groups, chosen)
-            table = scaled_table(table, groups, chosen)
+            factors = [2.0**exponent for exponent in chosen]
+            graph = scaled(graph, groups, factors)
+            table = scaled_table(table, groups, factors)
     option = "--precision fp32" if placement is None else "--float-layers fp32"
     beyond = list(overflows(graph, table, method, placement, grid))
     if beyond:

@@ -22,6 +22,7 @@ from edgeres.quantization.lowering import (
     float_network,
     warn_of_unused_recovery,
 )
+from edgeres.quantization.qdq.equal_scales import with_equal_scales
 from edgeres.quantization.qdq.exact_pixels import exact_pixels, with_exact_pixels
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import fp8_graph, place_for_tensorrt
@@ -65,6 +66,7 @@ def quantize_for_tensorrt(
     grid: Grid = INT8,
     floats: Precision = Precision.FP32,
     typed: bool = True,
+    equal_scales: bool = False,
     mix: Mix = ALL_INTEGER,
 ) -> LoweredNetwork:
     """Returns the INT8 or FP8 network with TensorRT's placement.
@@ -77,6 +79,8 @@ def quantize_for_tensorrt(
         floats: precision of the rest, FP32 or FP16.
         typed: whether the network's types are these; False leaves them FP32, for a builder that
             chooses FP16 itself.
+        equal_scales: move the activations' scales into the weights' where FP16 is between them,
+            for a builder that compiles a kernel for each scale.
         mix: what to keep in float.
 
     Raises:
@@ -102,6 +106,9 @@ def quantize_for_tensorrt(
         )
         graph, scales, losses = fitted.graph, fitted.table or table, fitted.layers
     half = floats is Precision.FP16 and typed
+    if half and equal_scales:
+        equal = with_equal_scales(graph, scales, method, placement, grid)
+        graph, scales = equal.graph, equal.table
     pixels = None if grid is E4M3 else exact_pixels(graph, table.contract)
     lowered = lower_for_tensorrt(
         graph, placement, scales, method, grid=grid, fp16_scales=half, pixels=pixels, raw=True
@@ -134,6 +141,7 @@ def requested_network(
     mix: Mix,
     *,
     typed: bool = True,
+    equal_scales: bool = False,
 ) -> LoweredNetwork:
     """Returns the network of a request, quantized or not.
 
@@ -144,6 +152,7 @@ def requested_network(
         method: which of its thresholds; None takes the table's own.
         mix: operators to keep from INT8.
         typed: as in `quantize_for_tensorrt`.
+        equal_scales: as there.
 
     Raises:
         ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
@@ -154,6 +163,13 @@ def requested_network(
         return float_network(model, floats, table, typed=typed).fed_as(planar=True)
     grid = E4M3 if request.precision is Precision.FP8 else INT8
     network = quantize_for_tensorrt(
-        model, table, method, grid=grid, floats=floats, typed=typed, mix=mix
+        model,
+        table,
+        method,
+        grid=grid,
+        floats=floats,
+        typed=typed,
+        equal_scales=equal_scales,
+        mix=mix,
     )
     return network.fed_as(planar=True)

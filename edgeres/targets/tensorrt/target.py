@@ -77,7 +77,16 @@ class TensorRTTarget(Target):
         trt = load_backend(self.name)
         check_fp8(trt, request)
         typed = is_strongly_typed(trt)
-        return requested_network(model, request, table, method, mix, typed=typed)
+        return requested_network(
+            model,
+            request,
+            table,
+            method,
+            mix,
+            typed=typed,
+            # Its plans hold the source of each kernel.
+            equal_scales=self.name == TENSORRT_RTX,
+        )
 
     def build(
         self,
