@@ -20,7 +20,7 @@ _HEAD = """\
 
 Made from `edgeres COMMAND --help` by `python docs/command_reference.py`; not edited by hand.
 
-Results go to stdout, progress and messages to stderr; `--json` prints exactly one object. Exit codes are listed in the README.
+Results go to stdout, progress and messages to stderr; `--json` prints exactly one object. [How to read a verdict](../verdict.md#exit-codes) lists the exit codes.
 """
 
 

@@ -1,4 +1,4 @@
-"""README.md's commands do what it says: each block behind `<!-- run -->` is executed."""
+"""README.md and the pages that go on with its files do what they say: each block that they mark is executed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EDGERES = Path(sys.executable).with_name("edgeres")
 MARK = "<!-- run -->"
 TIMEOUT_S = 300
+# In order: the later ones use what README's path has made.
+PAGES = ("README.md", "docs/engines.md", "docs/before_a_board.md")
 
 _BLOCK = re.compile(rf"^{MARK}\n```(console|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)", re.MULTILINE)
@@ -58,10 +60,11 @@ def run_block(commands: str, folder: Path) -> str:
 @pytest.mark.skipif(not EDGERES.exists(), reason="edgeres is not installed beside this Python")
 def test_the_commands_of_the_readme_succeed(tmp_path: Path) -> None:
     """In order, in one folder that is empty at first."""
-    blocks = runnable_blocks((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert blocks
-    for block in blocks:
-        run_block(block, tmp_path)
+    for page in PAGES:
+        blocks = runnable_blocks((ROOT / page).read_text(encoding="utf-8"))
+        assert blocks, page
+        for block in blocks:
+            run_block(block, tmp_path)
 
 
 def test_marked_blocks_are_found() -> None:
