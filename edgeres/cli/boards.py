@@ -81,13 +81,11 @@ def _survey(inventory: Path | None, as_json: bool, *, facts: bool) -> None:
     if as_json:
         show_json({"boards": surveyed})
         return
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = _FACTS if facts else _STATES
-    for name in ("board", *columns):
-        table.add_column(name, overflow="fold")
+    from edgeres.report.tables import plain_table
+
+    table = plain_table("board", *(_FACTS if facts else _STATES))
     for board in surveyed:
         cells = (_FACTS if facts else _STATES).values()
         style = "" if board.reachable and board.problem is None else "yellow"

@@ -59,7 +59,6 @@ def render_network(network: Network) -> Group:
     parts = ruled_table(
         *("part", "blocks", "parameters", "MACs", "activations", "MACs/byte", "in INT8"),
         gap=1,
-        fold=True,
     )
     counts = {stage.name: str(len(stage.blocks)) for stage in network.stages}
     for name, cost in (*network.parts, ("total", network.cost)):
@@ -70,7 +69,6 @@ def render_network(network: Network) -> Group:
     layers = ruled_table(
         *("layers", "kernels", "channels", "stride", "skip", "size", "params", "MACs"),
         gap=0,
-        fold=True,
     )
     costs = dict(network.parts)
     layers.add_row(*_layer_cells(network.stem), *_totals(costs["stem"]))
@@ -102,7 +100,7 @@ def render_network(network: Network) -> Group:
 
 def render_side_by_side(network: Network, other: Network | ComparedNetwork) -> Group:
     """Returns two networks in two columns, and how many times the second's figures the first's are."""
-    table = ruled_table("", network.name, other.name, "ratio", gap=1, fold=True)
+    table = ruled_table("", network.name, other.name, "ratio", gap=1)
     for label, describe in (("input", _input), ("blocks", _blocks), ("skip connections", _skips)):
         words = describe(other) if isinstance(other, Network) else _compared(other)[label]
         table.add_row(label, describe(network), words, "")
@@ -126,7 +124,7 @@ def _compared(network: ComparedNetwork) -> dict[str, str]:
 
 def render_ilsvrc() -> Group:
     """Returns the published top-5 errors of ILSVRC, with their sources below."""
-    table = ruled_table("network", "year", "depth", "top-5 error %", "of", fold=True)
+    table = ruled_table("network", "year", "depth", "top-5 error %", "of")
     for one in ILSVRC:
         table.add_row(one.network, str(one.year), str(one.depth), f"{one.top5_error:g}", one.what)
     sources = dict.fromkeys(one.source for one in ILSVRC)

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgeres.core.verdict import Course, History, Series
-from edgeres.report.tables import Fitting, plain, ruled_table
+from edgeres.report.tables import plain, ruled_table
 from edgeres.report.words import moment, percent, probability
 from edgeres.statistics import FALSE_ALARMS, FEWEST_RUNS
 
@@ -39,7 +39,7 @@ def _course(course: Course) -> Iterator[RenderableType]:
             "-" if run.latency is None else f"{run.latency.engine.p50_ms:.3g}",
             "-" if relative is None else f"{relative:.3f}",
         )
-    yield Fitting(table)
+    yield table
     yield from map(plain, _remarks(course))
 
 

@@ -62,7 +62,7 @@ def _(table: CalibrationTable) -> RenderableType:
     # The methods in their own order, not in that in which a tensor happens to have them.
     known = {method for ranges in table.tensors.values() for method in ranges.thresholds}
     methods = [method for method in Method if method in known]
-    rows = plain_table("tensor", "sign", *(method.value for method in methods))
+    rows = plain_table("tensor", "sign", numbers=[method.value for method in methods])
     for name, ranges in table.tensors.items():
         thresholds = (ranges.thresholds.get(method) for method in methods)
         amax = ("-" if threshold is None else f"{threshold.s8:.4g}" for threshold in thresholds)

@@ -8,7 +8,7 @@ from rich.text import Text
 from edgeres.core.verdict import Ranking, Standing
 from edgeres.report.facts import top1_change
 from edgeres.report.table import STYLES
-from edgeres.report.tables import Fitting, plain, ruled_table
+from edgeres.report.tables import plain, ruled_table
 from edgeres.report.words import change, plural, probability
 
 
@@ -50,7 +50,7 @@ def render_ranking(ranking: Ranking) -> Group:
     remarks += [f"Warning: {warning}" for warning in ranking.warnings]
     front = ", ".join(standing.run.name for standing in ranking.standings if standing.on_front)
     return Group(
-        Fitting(table),
+        table,
         Text(),
         Text(f"* Pareto front, accuracy against latency: {front or 'no engine was timed'}"),
         *map(plain, remarks),

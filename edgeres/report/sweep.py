@@ -13,7 +13,7 @@ from rich.text import Text
 from edgeres.core.sweep import GroupedRun, Sweep, SweepGroup, SweepRun, group_title
 from edgeres.report.chart import Line, Plot, draw_plot_svg
 from edgeres.report.markdown import plain_markdown
-from edgeres.report.tables import Fitting, plain, ruled_table
+from edgeres.report.tables import plain, ruled_table
 from edgeres.version import __version__
 
 _HEADERS = ("run", "batch", "top-1 %", "p50 ms", "images/s", "front")
@@ -43,7 +43,7 @@ def render_sweep(sweep: Sweep) -> Group:
         for row in part.rows:
             table.add_row(*row)
         if part.title:
-            shown += [Text(part.title, "bold"), Fitting(table), Text()]
+            shown += [Text(part.title, "bold"), table, Text()]
             shown += [*map(plain, part.remarks), Text()]
         else:
             shown += [table, Text(), *map(plain, part.remarks)]

@@ -22,7 +22,7 @@ from edgeres.report.facts import (
     throughput_facts,
 )
 from edgeres.report.outcomes import CheckWords, check_words, next_steps, reasons
-from edgeres.report.tables import Fitting, fact_grid, plain, plain_table, ruled_table
+from edgeres.report.tables import fact_grid, plain, plain_table, ruled_table
 from edgeres.report.words import as_sentence, milliseconds, percent
 
 NAME_WIDTH = 13
@@ -59,7 +59,7 @@ def render_verdict(verdict: Verdict) -> Group:
         Text(),
         _sentences(("reference", names.reference_name), ("engine", names.engine_name)),
         Text(),
-        Fitting(accuracy),
+        accuracy,
         _sentences(*accuracy_facts(verdict)),
     ]
     if verdict.latency is None:
@@ -80,7 +80,7 @@ def render_verdict(verdict: Verdict) -> Group:
         checks = _numbers("check", "limit", "value", "verdict")
         for words in map(check_words, verdict.checks):
             checks.add_row(Text(words.title), words.limit, words.value, _mark(words))
-        parts += [Text(), Fitting(checks)]
+        parts += [Text(), checks]
     # What weakens the verdict stands last, where a terminal stops scrolling.
     remarks = [("Warning: ", _WARNING, sentence) for sentence in verdict.warnings]
     for finding in () if verdict.stability is None else verdict.stability.findings:
@@ -113,7 +113,7 @@ def _latency_part(
         table.add_row(role, *map(milliseconds, times), throughput, str(len(stats.samples_ms)))
         if stats.ci95 is not None and (ends := stats.ci95.p50_ms) is not None:
             intervals.append(f"{role} {milliseconds(ends[0])} to {milliseconds(ends[1])} ms")
-    yield Fitting(table)
+    yield table
     # The interval of p50 stands in no cell of a table of 80 columns, so it follows the speed-up.
     speedup, *others = latency_facts(latency, brief=True)
     p50 = [("p50", "; ".join(intervals))] if intervals else []
