@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import RunnerError
-from edgeres.machine import int8_may_saturate
+from edgeres.machine import int8_may_saturate, usable_cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ def open_session(
 
     Args:
         model: the serialised model, or its path.
-        threads: threads within an operator; 0 lets ONNX Runtime take one per physical core.
+        threads: threads within an operator; 0: one per physical core that this process may use.
         optimized: where to write the graph that ONNX Runtime really runs, after its fusions.
         memory_pattern: plan one block for all activations, a little faster than taking and
             giving back each; where many must be kept at once, the block is far larger than they.
@@ -67,6 +67,10 @@ def open_session(
     options.log_severity_level = _ERRORS_ONLY
     if int8_may_saturate():
         options.add_session_config_entry(_EXACT_PRODUCTS, "1")
+    # Left to itself, ONNX Runtime takes a thread for each core of the machine and binds it there,
+    # whether this process may run on that core or not.
+    if not threads and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
+        threads = usable_cores()
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = memory_pattern
     if not integer:

@@ -36,6 +36,22 @@ def test_only_the_cpu_is_asked_for() -> None:
     assert session.get_session_options().intra_op_num_threads == 1
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this process has one core alone")
+def test_threads_stay_on_the_cores_of_the_process(tmp_path: Path) -> None:
+    """One that was bound to a core computes there alone, as the kernel lists its threads."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(SERIALIZED)
+    code = (
+        "import os, sys; from edgeres.session import open_session\n"
+        "core = min(os.sched_getaffinity(0)); os.sched_setaffinity(0, {core})\n"
+        "session = open_session(open(sys.argv[1], 'rb').read())\n"
+        "threads = map(int, os.listdir('/proc/self/task'))\n"
+        "print(set().union(*map(os.sched_getaffinity, threads)) == {core})"
+    )
+    line = [sys.executable, "-c", code, str(path)]
+    assert subprocess.run(line, capture_output=True, check=True, text=True).stdout == "True\n"
+
+
 def test_the_graph_that_runs_can_be_read_back(tmp_path: Path) -> None:
     """The optimised file shows ONNX Runtime's fusions, not the model's own nodes."""
     path = tmp_path / "optimized.onnx"
