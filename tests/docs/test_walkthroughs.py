@@ -11,7 +11,7 @@ from test_readme import PAGES as README_PAGES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # Each goes on with what the tutorial left.
-PAGES = ("your_own_network", "ci", "jetson", "triton", "deepstream")
+PAGES = ("your_own_network", "ci", "jetson", "triton", "deepstream", "cluster")
 
 
 @pytest.mark.skipif(not EDGERES.exists(), reason="edgeres is not installed beside this Python")

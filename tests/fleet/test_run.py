@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeres.fleet.job import Job, JobResult
-from edgeres.fleet.lock import VARIABLE
+from edgeres.fleet.lock import VARIABLE, board_lock, holder
 from edgeres.fleet.run import run_job
 from edgeres.progress import progress_line, silent
 
@@ -124,3 +125,28 @@ def test_a_command_ends_with_the_process_that_runs_it(tmp_path: Path, lock: Path
     runner.wait()
     # The command holds the lock too, so the next job runs only when it has really ended.
     assert run(tmp_path, "print('next')").stdout == "next\n"
+
+
+def test_a_board_is_taken_while_the_command_runs(tmp_path: Path) -> None:
+    """Whatever became of the process that ran it: the command itself holds the lock."""
+    code = (
+        "import sys, threading; from pathlib import Path\n"
+        "from edgeres.fleet.job import Job; from edgeres.fleet.run import run_job\n"
+        "from edgeres.progress import silent\n"
+        "outlives = 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'\n"
+        f"run_job(Job(words=('bench',)), Path({str(tmp_path)!r}), progress=silent,"
+        " cancelled=threading.Event(), command=(sys.executable, '-c', outlives))\n"
+    )
+    (tmp_path / "out").mkdir()
+    runner = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    printed = tmp_path / "stdout"
+    for _ in range(600):
+        if printed.exists() and printed.read_text().endswith("\n"):
+            break
+        time.sleep(0.05)
+    runner.kill()
+    runner.wait()
+    assert holder() is not None
+    os.kill(int(printed.read_text()), signal.SIGKILL)
+    with board_lock("next", "x", lambda _: None):
+        pass
