@@ -122,7 +122,7 @@ def built(loopback: Loopback, board: str, model: Path, engine: Path) -> EdgeresE
 
 
 def half_files(engine: Path, store: Path) -> list[str]:
-    """Returns a sentence for each file that is not what its name says, here and on the board."""
+    """Returns a sentence for each file that is not what its name promises, here and on the board."""
     faults = []
     if engine.exists() or manifest_path(engine).exists():
         try:
