@@ -368,6 +368,19 @@ def test_showing_an_artifact_is_light() -> None:
     assert run_python(script.format(use, slow))[0].split() == ["scipy.stats", "scipy.optimize"]
 
 
+@pytest.mark.parametrize("command", ["estimate", "explain"])
+def test_an_estimate_is_light(command: str) -> None:
+    """A name alone is answered at once: no runtime, no statistics, no torch, no image library."""
+    line = f"['edgeres', '{command}', 'resnet18', '--board', 't4', '--json']"
+    printed, loaded = run_python(
+        f"import contextlib, sys; sys.argv = {line}\n"
+        "from edgeres.cli import main\n"
+        "with contextlib.suppress(SystemExit): main()"
+    )
+    assert '"latency_ms"' in printed
+    assert loaded & (HEAVY | {"rich", "jinja2", "tensorrt"}) == {"numpy", "onnx"}
+
+
 def test_a_heavy_import_is_seen() -> None:
     """The same look into a fresh interpreter finds numpy where it was loaded."""
     assert run_python("import numpy.linalg")[1] & HEAVY == {"numpy"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from edgeres.networks.explain import Example, example_block, explain_architectur
 from edgeres.networks.network import Network, ratios
 from edgeres.networks.registry import COMPARED
 from edgeres.serialization import to_json
+
+if TYPE_CHECKING:
+    from edgeres.estimation.estimate import BoardEstimate
 
 
 @click.command()
@@ -38,6 +42,10 @@ from edgeres.serialization import to_json
     help="Gradients by depth, new and trained on digits, beside the net without skips (torch).",
 )
 @click.option("--steps", type=int, metavar="N", help="Training for --gradients. [default: 60]")
+@click.option(
+    "--board", metavar="NAME", help="Estimate its time there; see estimate --list-boards."
+)
+@click.option("--power-mode", metavar="MODE", help="Of --board. [default: the board's own default]")
 @click.option("--svg", type=PATH, help="Draw ARCH, or plot its gradients, into this file.")
 @common_options
 def explain(
@@ -49,6 +57,8 @@ def explain(
     block: Example | None,
     gradients: bool,
     steps: int | None,
+    board: str | None,
+    power_mode: str | None,
     svg: Path | None,
     as_json: bool,
 ) -> None:
@@ -62,6 +72,7 @@ def explain(
       edgeres explain resnet50
       edgeres explain resnet34 --against plain34
       edgeres explain resnet152 --against vgg16
+      edgeres explain resnet50 --board orin-nano-8
       edgeres explain --ilsvrc
       edgeres explain --block bottleneck
       edgeres explain wide_resnet50_2 --input-size 160 --svg wide.svg
@@ -74,14 +85,19 @@ def explain(
     if architecture is None:
         if block is None:
             raise click.UsageError("Missing ARCH. Name an architecture, or pass --block.")
-        needing = ("against", "svg", "gradients", "steps", "input_size", "num_classes")
+        needing = ("against", "svg", "gradients", "steps", "input_size", "num_classes", "board")
         if typed := [f"--{name.replace('_', '-')}" for name in needing if was_typed(name)]:
             raise click.UsageError(f"{typed[0]} needs ARCH. Name an architecture, or leave it out.")
     if steps is not None and not gradients:
         raise click.UsageError("--steps needs --gradients: nothing else is trained.")
+    if power_mode is not None and board is None:
+        raise click.UsageError("--power-mode needs --board: it is a mode of a board.")
     if gradients and architecture is not None:
-        if block is not None:
-            raise click.UsageError("--block and --gradients are two questions. Pass one at a time.")
+        if block is not None or board is not None:
+            first = "--board" if block is None else "--block"
+            raise click.UsageError(
+                f"{first} and --gradients are two questions. Pass one at a time."
+            )
         # Training is on the embedded digits, so the classifier's size is theirs.
         if num_classes is not None:
             raise click.UsageError(
@@ -100,29 +116,65 @@ def explain(
 
         write_report(svg, draw_network_svg(network))
         show_status(f"{svg}: drawing of {network.spec.name}")
-    _show_structure(network, other, block, as_json=as_json)
+    estimates: tuple[BoardEstimate, ...] = ()
+    if board is not None and network is not None:
+        both = (network,) if other is None else (network, other)
+        estimates = _estimates(both, board, power_mode)
+    _show_structure(network, other, block, estimates, as_json=as_json)
+
+
+def _estimates(
+    networks: tuple[Network | ComparedNetwork, ...], board: str, power_mode: str | None
+) -> tuple[BoardEstimate, ...]:
+    """Returns what a board would do with each network, in every precision that it has."""
+    from edgeres.estimation.estimate import EstimateRequest, estimate_network  # onnx
+    from edgeres.estimation.network import architecture_network
+    from edgeres.machine.board_names import board_called
+
+    if named := [each.name for each in networks if isinstance(each, ComparedNetwork)]:
+        raise click.UsageError(
+            f"--board estimates registered architectures; {named[0]} is there to be counted. Leave "
+            "--board or --against out."
+        )
+    request = EstimateRequest(board=board_called(board, power_mode))
+    return tuple(
+        estimate_network(architecture_network(each), request)
+        for each in networks
+        if isinstance(each, Network)
+    )
 
 
 def _show_structure(
     network: Network | None,
     other: Network | ComparedNetwork | None,
     block: Example | None,
+    estimates: tuple[BoardEstimate, ...],
     *,
     as_json: bool,
 ) -> None:
-    """Prints a network, alone or beside another, and the weights of a kind of block."""
-    from edgeres.report import render_example, render_network, render_side_by_side
-
+    """Prints a network, alone or beside another, its time, and the weights of a kind of block."""
     if as_json:
         answer = {"schema_version": 1} if network is None else to_json(network)
         if network is not None and other is not None:
             answer |= {"against": other, "ratios": ratios(network, other)}
         if block is not None:
             answer |= {"block": example_block(block)}
+        if estimates:
+            answer |= {"estimates": estimates}
         show_json(answer)
         return
+    from edgeres.report import (
+        render_estimate,
+        render_example,
+        render_network,
+        render_side_by_side,
+    )
+
     if network is not None:
         show(render_network(network) if other is None else render_side_by_side(network, other))
+    for each in estimates:
+        show("")
+        show(render_estimate(each, is_default_mode=not was_typed("power_mode")))
     if block is not None:
         if network is not None:
             show("")

@@ -13,6 +13,7 @@ from edgeres.estimation.estimate import (
 )
 from edgeres.input_files import MODEL, is_file
 from edgeres.networks.explain import explain_architecture
+from edgeres.networks.network import Network
 from edgeres.networks.outline import outline
 from edgeres.onnx_file import load_fp32
 from edgeres.quantization.graph import view
@@ -52,4 +53,10 @@ def network_of(model: str) -> EstimatedNetwork:
         network = explain_architecture(model)
     except ConfigError as error:
         raise ConfigError(f"{error} Or pass the path of an ONNX file.") from error
-    return EstimatedNetwork(name=model, graph=view(outline(network)), architecture=model)
+    return architecture_network(network)
+
+
+def architecture_network(network: Network) -> EstimatedNetwork:
+    """Returns an explained architecture as the model sees it."""
+    name = network.spec.name
+    return EstimatedNetwork(name=name, graph=view(outline(network)), architecture=name)

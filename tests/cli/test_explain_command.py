@@ -176,3 +176,41 @@ def test_ilsvrc_has_depths_errors_and_sources() -> None:
     result = run("explain", "resnet50", "--ilsvrc")
     assert result.exit_code == 2
     assert "has no part in it" in result.stderr
+
+
+def test_a_board_shows_the_time_that_estimate_gives() -> None:
+    """One cost model: the same figures of each network, in the mode that was named."""
+    board = ("--board", "agx-orin-64", "--power-mode", "MAXN")
+    line = ("explain", "resnet18", "--against", "resnet34", *board)
+    estimates = json.loads(passed(*line, "--json"))["estimates"]
+    alone = [json.loads(passed("estimate", n, *board, "--json")) for n in ("resnet18", "resnet34")]
+    assert [one["estimates"] for one in estimates] == [one["estimates"] for one in alone]
+    assert estimates[0]["power_mode"] == "MAXN"
+    assert "80 % interval" in passed(*line)
+
+
+def test_a_smaller_image_takes_less_time() -> None:
+    """The time is of the network that is explained, not of the architecture's default."""
+    times = [
+        json.loads(passed("explain", "resnet18", "--board", "t4", "--json", *size))["estimates"][0][
+            "estimates"
+        ][0]["latency_ms"]
+        for size in ((), ("--input-size", "112"))
+    ]
+    assert times[1] < 0.6 * times[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("resnet18 --power-mode 15W", "--power-mode needs --board"),
+        ("--block plain --board t4", "--board needs ARCH"),
+        ("resnet20 --gradients --board t4", "--board and --gradients are two questions"),
+        ("resnet18 --against vgg16 --board t4", "vgg16 is there to be counted"),
+        ("resnet18 --board t5", "No board 't5'. Available: "),
+        ("--ilsvrc --board t4", "--ilsvrc is a question of its own; board has no part in it"),
+    ],
+)
+def test_a_board_that_nothing_is_estimated_on_is_refused(line: str, said: str) -> None:
+    """Never dropped in silence."""
+    assert said in refusal("explain", *line.split(), code=2)
