@@ -202,7 +202,11 @@ def label_mappings(
 
 
 def assigned_mappings(
-    labels: NDArray[np.int64], predicted: NDArray[np.int64], network_classes: int
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    network_classes: int,
+    data_classes: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> tuple[LabelMapping, ...]:
     """Returns the one-to-one mapping with which most images would be correct; none for too few.
 
@@ -210,6 +214,8 @@ def assigned_mappings(
         labels: (N,), of the data.
         predicted: (N,), classes of the network.
         network_classes: number of these.
+        data_classes: names of the data's classes in order of label; empty where not known.
+        names: names of the network's classes in order; empty where not known.
 
     Source: Kuhn 1955, the Hungarian method, on the table of label and prediction.
     """
@@ -218,7 +224,15 @@ def assigned_mappings(
     table = np.zeros((network_classes, network_classes), np.int64)
     np.add.at(table, (labels, predicted), 1)
     matched = scipy.optimize.linear_sum_assignment(table, maximize=True)[1].tolist()
-    arrows = ", ".join(f"{label} is {own}" for label, own in enumerate(matched) if label != own)
+
+    def shown(number: int, known: Sequence[str]) -> str:
+        return f"{number} ({known[number]})" if number < len(known) else str(number)
+
+    arrows = ", ".join(
+        f"{shown(label, data_classes)} is {shown(own, names)}"
+        for label, own in enumerate(matched)
+        if label != own
+    )
     return (
         LabelMapping(
             mistake="the labels number the classes in another order than the network",

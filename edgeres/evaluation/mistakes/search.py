@@ -122,7 +122,13 @@ def diagnose(
     predictions = screening.evaluate(contract)
     mappings = (
         *label_mappings(predictions.classes, screening.dataset.classes, names),
-        *assigned_mappings(screening.labels, predictions.top1, predictions.classes),
+        *assigned_mappings(
+            screening.labels,
+            predictions.top1,
+            predictions.classes,
+            screening.dataset.classes,
+            names,
+        ),
     )
     contracts = (present, *candidate_contracts(contract, sizes))
     candidates = [read for each in contracts for read in with_mappings(each, mappings)]

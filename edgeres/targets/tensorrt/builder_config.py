@@ -15,6 +15,7 @@ from edgeres.core.builder_options import HardwareCompatibility, TensorRTOptions
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError, ConfigError
+from edgeres.machine.boards import boards
 from edgeres.targets.tensorrt.module import is_strongly_typed
 
 _RTX = "tensorrt_rtx"
@@ -252,8 +253,19 @@ def compute_capability(trt: Any, requested: str) -> Any:
         if name.startswith("SM")
     }
     if requested not in known:
+        jetsons = [
+            name
+            for name, (mode, *_) in boards().items()
+            if mode.is_jetson and mode.compute_capability == requested
+        ]
+        own = (
+            f" A Jetson such as {jetsons[0]} builds its own: --target tensorrt there, or from here "
+            "with --on HOST."
+            if jetsons
+            else ""
+        )
         raise ConfigError(
             f"TensorRT for RTX {trt.__version__} does not build for compute capability "
-            f"{requested}. Available: {', '.join(known)}."
+            f"{requested}. Available: {', '.join(known)}.{own}"
         )
     return known[requested]

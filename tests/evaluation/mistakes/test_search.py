@@ -19,6 +19,7 @@ from edgeres.core.resize import shortest
 from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.evaluate import Predictions
 from edgeres.evaluation.mistakes import Diagnosis, diagnose, is_suspicious, search
+from edgeres.evaluation.mistakes.candidates import assigned_mappings
 from edgeres.evaluation.mistakes.search import CONFIRMATION, SCREENING, gain_p
 from edgeres.images import Batch, Dataset, take
 from edgeres.progress import Progress
@@ -159,6 +160,23 @@ def test_an_order_of_labels_that_nobody_wrote_down_is_read_off_the_answers() -> 
     assert diagnosis.named is not None
     assert diagnosis.named.correct == CONFIRMATION
     assert "0 is 3, 2 is 6, 3 is 0, 4 is 2, 5 is 4, 6 is 7, 7 is 9, 9 is 5." in diagnosis.sentence
+
+
+def test_an_order_of_labels_names_the_classes_that_are_known() -> None:
+    """Folders by their names, and the network's classes by theirs; a number where there is none."""
+    labels = np.repeat(np.arange(3), 40)
+    predicted = np.array([1, 0, 2])[labels]
+    for folders, names, words in (
+        (
+            ("cat", "dog", "owl"),
+            ("chat", "chien", "hibou"),
+            "0 (cat) is 1 (chien), 1 (dog) is 0 (chat)",
+        ),
+        (("cat", "dog", "owl"), (), "0 (cat) is 1, 1 (dog) is 0"),
+        ((), ("chat", "chien"), "0 is 1 (chien), 1 is 0 (chat)"),
+    ):
+        (mapping,) = assigned_mappings(labels, predicted, 3, folders, names)
+        assert mapping.remedy == f"Number the classes as the network does: {words}."
 
 
 def test_a_network_that_is_still_wrong_is_not_explained() -> None:
