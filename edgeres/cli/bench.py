@@ -57,6 +57,13 @@ _config = option_group(
         "or the figure measured.",
     ),
     click.option(
+        "--reference-top1",
+        type=float,
+        metavar="PERCENT",
+        help="Top-1 accuracy that the reference is known to have on such images: exit code 6 where "
+        "it is significantly less often correct.",
+    ),
+    click.option(
         "--min-speedup",
         type=float,
         metavar="X",

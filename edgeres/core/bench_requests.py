@@ -106,6 +106,8 @@ class BenchRequest:
     """Timed inferences of each of the two; MLPerf requires 662 for a 99th percentile."""
     warmup: int = 20
     """Warm-up runs of each."""
+    reference_top1: float | None = None
+    """Top-1 accuracy in percent that the reference is known to have on such images; None: not known."""
     decide: Decision = Decision.BOUND
     """What is compared with `max_drop_pp` and `min_speedup`."""
     strict: bool = False
@@ -136,6 +138,11 @@ class BenchRequest:
             raise ConfigError(f"--streams is {self.streams}; at least 1 inference is under way.")
         if self.samples is not None and self.samples < 1:
             raise ConfigError(f"--samples is {self.samples}; at least 1 image is needed.")
+        if self.reference_top1 is not None and not 0 < self.reference_top1 <= 100:
+            raise ConfigError(
+                f"--reference-top1 is {self.reference_top1:g}; expected a percentage above 0, at "
+                "most 100."
+            )
         limits = {
             "--max-drop": self.max_drop_pp,
             "--min-speedup": self.min_speedup,

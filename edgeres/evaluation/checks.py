@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import scipy
+
 from edgeres.core.bench_requests import Decision
 from edgeres.core.verdict import (
     EXIT_ACCURACY,
     EXIT_MISMATCH,
     EXIT_SPEED,
     EXIT_UNSTABLE,
+    Accuracy,
     Check,
     LoadGenResult,
     Outcome,
@@ -18,6 +21,7 @@ from edgeres.core.verdict import (
 )
 from edgeres.evaluation.benchmark import BLOCK
 from edgeres.evaluation.mistakes import Diagnosis
+from edgeres.evaluation.mistakes.values import LEVEL
 from edgeres.machine import Severity, Stability, StabilityFinding
 from edgeres.statistics import FEWEST_BLOCKS, GATE_CONFIDENCE, drop_bound, images_needed
 
@@ -210,6 +214,51 @@ def reference_check(top1: float, constant_top1: float) -> Check:
         "answers nothing else could keep its accuracy",
         next_step="evaluate images of several classes, and check that checkpoint, classes, labels "
         "and preprocessing belong together",
+    )
+
+
+def confidence_check(top1: float, confidence: float) -> Check:
+    """Returns that a reference may be fed what it was not trained on: it is far too confident.
+
+    Args:
+        top1: of the reference.
+        confidence: mean of the reference's own.
+    """
+    return Check(
+        name="reference_accuracy",
+        limit=confidence,
+        value=top1,
+        outcome=Outcome.INCONCLUSIVE,
+        exit_code=EXIT_ACCURACY,
+        reason=f"the reference is correct on {top1:.1%} of the images, and confident of "
+        f"{confidence:.1%}: images, labels or preprocessing may not be those that it was trained "
+        "with, although no usual mistake is proven",
+        next_step="check that they belong together; where this is the network's own accuracy on "
+        f"such images, state it with --reference-top1 {100 * top1:.1f}",
+    )
+
+
+def known_accuracy_check(reference: Accuracy, known_percent: float) -> Check:
+    """Returns whether the reference is as often correct as it is known to be.
+
+    Args:
+        reference: what was measured of it.
+        known_percent: its top-1 accuracy on such images in percent, from elsewhere.
+    """
+    known = known_percent / 100
+    # One-sided and exact: images that are easier than those elsewhere are no mistake.
+    test = scipy.stats.binomtest(reference.correct, reference.samples, known, alternative="less")
+    kept = bool(test.pvalue >= LEVEL)
+    return Check(
+        name="reference_top1",
+        limit=known_percent,
+        value=100 * reference.top1,
+        outcome=Outcome.of(kept),
+        exit_code=EXIT_MISMATCH,
+        reason=f"the reference is correct on {reference.top1:.1%} of {reference.samples} images, "
+        f"{'not significantly' if kept else 'significantly'} below the {known:.1%} that it is "
+        f"known for (exact binomial test, p {test.pvalue:.1g})"
+        + ("" if kept else ": images, labels or preprocessing are not those that belong to it"),
     )
 
 

@@ -29,7 +29,9 @@ from edgeres.core.verdict import (
 from edgeres.errors import ConfigError
 from edgeres.evaluation.checks import (
     accuracy_check,
+    confidence_check,
     diagnosis_check,
+    known_accuracy_check,
     loadgen_check,
     reference_check,
     speedup_check,
@@ -58,6 +60,8 @@ class Validity:
     """Evaluated images that calibration used too."""
     suspicious: bool = False
     """Whether the reference is so rarely correct that it may have been fed something else."""
+    confidence: float | None = None
+    """Mean confidence of the reference, where it is far above its accuracy; None where it is not."""
     constant_top1: float | None = None
     """Top-1 accuracy of the most frequent label as the answer to every image, where the reference is
     not significantly better than that; None where it is."""
@@ -175,8 +179,14 @@ def _checks(
         yield speedup_check(latency, config.min_speedup, config.decide, stability)
     named = validity.diagnosis is not None and validity.diagnosis.named is not None
     limits = (config.max_drop_pp, config.min_speedup, regression)
-    if validity.constant_top1 is not None and not named and any(x is not None for x in limits):
-        yield reference_check(accuracy.reference.top1, validity.constant_top1)
+    if config.reference_top1 is not None:
+        yield known_accuracy_check(accuracy.reference, config.reference_top1)
+    if not named and any(x is not None for x in limits):
+        top1, confidence = accuracy.reference.top1, validity.confidence
+        if validity.constant_top1 is not None:
+            yield reference_check(top1, validity.constant_top1)
+        elif confidence is not None and config.reference_top1 is None:
+            yield confidence_check(top1, confidence)
     if config.strict and stability is not None:
         yield stability_check(stability)
     if config.strict and loadgen is not None:

@@ -16,6 +16,7 @@ _CHECK_UNITS: Mapping[str, tuple[str, str]] = {
     Decision.BOUND.value: ("bound below ", " pp"),
     Decision.POINT.value: ("at most ", " pp"),
     "speedup": ("at least ", " x"),
+    "reference_top1": ("not significantly below ", " %"),
     "stability": ("at most ", " disturbances"),
     "loadgen": ("at least ", " valid run"),
     "baseline_accuracy": ("not significantly above ", " pp"),

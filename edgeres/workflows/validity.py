@@ -18,6 +18,7 @@ from edgeres.evaluation.mistakes import (
     diagnose,
     diagnose_networks,
     is_suspicious,
+    overconfidence,
     range_shift,
 )
 from edgeres.evaluation.verdict import Validity
@@ -79,6 +80,7 @@ def check_validity(
         calibrated_on=len(calibrated_on) or None,
         calibration_images=calibration_overlap(outcomes.hashes, pair.engine.calibration_images),
         suspicious=suspicious,
+        confidence=overconfidence(outcomes.reference),
         constant_top1=constant_top1(outcomes.reference, outcomes.labels),
         diagnosis=diagnosis,
         range_shift=shift,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -267,6 +268,40 @@ def test_a_reference_no_better_than_one_answer_decides_nothing(config: BenchRequ
     (check,) = (one for one in verdict.checks if one.name == "reference_accuracy")
     assert "and would be on 11.0% with the most frequent label" in check.reason
     assert verdict_of(accuracy, BenchRequest(), validity=validity).outcome == "MEASURED"
+
+
+def test_a_reference_that_is_far_too_confident_decides_nothing() -> None:
+    """Unless its accuracy is known; it may be fed other images than it was trained on."""
+    validity, accuracy = Validity(suspicious=True, confidence=0.9), accuracy_of(0, 0, 1000)
+    accuracy = replace(accuracy, reference=replace(accuracy.reference, correct=720))
+    verdict = verdict_of(accuracy, BenchRequest(max_drop_pp=5.0), validity=validity)
+    assert (verdict.outcome, verdict.exit_code) == ("INCONCLUSIVE", 3)
+    (check,) = (one for one in verdict.checks if one.name == "reference_accuracy")
+    assert check.next_step.endswith("--reference-top1 72.0")
+    assert verdict_of(accuracy, BenchRequest(), validity=validity).outcome == "MEASURED"
+    known = BenchRequest(max_drop_pp=5.0, reference_top1=72.0)
+    assert verdict_of(accuracy, known, validity=validity).outcome == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("known", "outcome", "code"), [(90.0, "PASS", 0), (92.0, "PASS", 0), (93.0, "FAIL", 6)]
+)
+def test_a_reference_below_what_it_is_known_for_fails(
+    known: float, outcome: str, code: int
+) -> None:
+    """By the exact binomial test: of 1,000 images 900 are correct, of 93 % so few by chance 2e-4."""
+    accuracy = accuracy_of(0, 0, 1000)
+    accuracy = replace(accuracy, reference=replace(accuracy.reference, correct=900))
+    config = BenchRequest(max_drop_pp=5.0, reference_top1=known)
+    verdict = verdict_of(accuracy, config)
+    assert (verdict.outcome, verdict.exit_code) == (outcome, code)
+    (check,) = (one for one in verdict.checks if one.name == "reference_top1")
+    p_value = sum(
+        math.comb(1000, k) * (known / 100) ** k * (1 - known / 100) ** (1000 - k)
+        for k in range(901)
+    )
+    assert check.passed is (p_value >= 0.001)
+    assert f"p {p_value:.1g})" in check.reason
 
 
 def test_a_sound_measurement_alone_is_no_pass() -> None:

@@ -21,6 +21,7 @@ from edgeres.evaluation import coverage
 from edgeres.onnx_file import load_onnx, save_model
 from edgeres.targets.base import find_target
 from edgeres.targets.tensorrt.target import TensorRTTarget
+from edgeres.workflows import validity
 from edgeres.workflows.bench_pair import Reference, load_pair
 
 
@@ -254,6 +255,30 @@ def test_a_network_that_recognises_nothing_does_not_pass(
     result, verdict = bench(fp32_engine(model), model, digits.test, "--max-drop", 5)
     assert (result.exit_code, verdict["outcome"]) == (3, "INCONCLUSIVE")
     assert "with the most frequent label as the answer" in reasons(verdict, "reference_accuracy")[0]
+
+
+@pytest.mark.parametrize("kind", ["red alone", "half the size", "noisy labels"])
+def test_images_that_no_mistake_explains_let_nothing_pass(
+    kind: str, digits: Digits, tmp_path: Path
+) -> None:
+    """The network is sure of what it sees and wrong; were that not looked at, it would pass."""
+    images, labels = arrays(digits.test)
+    wrong = np.random.default_rng(0).permutation(labels)
+    images, labels = {
+        "red alone": (images * np.array([1, 0, 0], np.uint8), labels),
+        "half the size": (images[:, ::2, ::2], labels),
+        "noisy labels": (images, np.where(np.arange(len(labels)) % 3 == 0, wrong, labels)),
+    }[kind]
+    data, limits = save_arrays(tmp_path / "d.npz", images, labels), ("--max-drop", 5)
+    result, verdict = bench(digits.engine, digits.model, data, *limits)
+    assert (result.exit_code, verdict["outcome"]) == (3, "INCONCLUSIVE")
+    assert "may not be those that it was trained with" in reasons(verdict, "reference_accuracy")[0]
+    known, verdict = bench(digits.engine, digits.model, data, *limits, "--reference-top1", 98)
+    assert known.exit_code == 6
+    assert "significantly below the 98.0%" in reasons(verdict, "reference_top1")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validity, "overconfidence", lambda predictions: None)
+        assert bench(digits.engine, digits.model, data, *limits)[0].exit_code == 0
 
 
 def test_images_of_one_class_show_nothing(digits: Digits, tmp_path: Path) -> None:

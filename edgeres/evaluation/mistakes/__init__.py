@@ -5,7 +5,12 @@ Knows runners, labelled images and the contract, and no runtime.
 
 from edgeres.evaluation.mistakes.networks import OtherNetwork, diagnose_networks
 from edgeres.evaluation.mistakes.ranges import RangeShift, range_shift
-from edgeres.evaluation.mistakes.search import constant_top1, diagnose, is_suspicious
+from edgeres.evaluation.mistakes.search import (
+    constant_top1,
+    diagnose,
+    is_suspicious,
+    overconfidence,
+)
 from edgeres.evaluation.mistakes.values import Candidate, Diagnosis, Finding, LabelMapping
 
 __all__ = [
@@ -19,5 +24,6 @@ __all__ = [
     "diagnose",
     "diagnose_networks",
     "is_suspicious",
+    "overconfidence",
     "range_shift",
 ]

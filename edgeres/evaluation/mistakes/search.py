@@ -65,8 +65,13 @@ def is_suspicious(predictions: Predictions) -> bool:
     That is the case below `LOW_ACCURACY`, and where its mean confidence is more than
     `OVERCONFIDENT` above its accuracy.
     """
-    top1 = predictions.accuracy.top1
-    return top1 < LOW_ACCURACY or float(predictions.confidence.mean()) - top1 > OVERCONFIDENT
+    return predictions.accuracy.top1 < LOW_ACCURACY or overconfidence(predictions) is not None
+
+
+def overconfidence(predictions: Predictions) -> float | None:
+    """Returns a network's mean confidence, where it is `OVERCONFIDENT` or more above its accuracy."""
+    confidence = float(predictions.confidence.mean())
+    return confidence if confidence - predictions.accuracy.top1 > OVERCONFIDENT else None
 
 
 def constant_top1(predictions: Predictions, labels: NDArray[np.int64]) -> float | None:
