@@ -13,7 +13,7 @@ from edgeres.core.contract import Contract
 from edgeres.images import Dataset, normalise, prepare
 from edgeres.networks.registry import find_spec
 from edgeres.networks.resnet import build_model
-from edgeres.networks.specification import ModelSpec
+from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut
 
 CANVAS = (40, 80)
 RED, GREEN, WHITE = (np.array(color, float) for color in ((190, 62, 60), (60, 128, 60), (250,) * 3))
@@ -45,11 +45,15 @@ def canvases(dataset: Dataset, ink: str, seed: int) -> tuple[NDArray[np.uint8], 
 
 
 def trained_weights(
-    contract: Contract, images: NDArray[np.uint8], labels: NDArray[np.int64], path: Path
+    contract: Contract,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    path: Path,
+    spec: ModelSpec | None = None,
 ) -> Path:
-    """Trains one block a stage of a thin resnet20 on images prepared by a contract; saves it."""
+    """Trains a network, by default a thin resnet20, on images prepared by a contract; saves it."""
     torch.manual_seed(0)
-    network = build_model(thin_spec(contract.channels)).train()
+    network = build_model(spec or thin_spec(contract.channels)).train()
     ready = np.stack([prepare(image, contract) for image in images])
     x, y = torch.from_numpy(normalise(ready, contract)), torch.from_numpy(labels)
     optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, nesterov=True)
@@ -74,6 +78,26 @@ def thin_network() -> torch.nn.Module:
 def thin_gray_network() -> torch.nn.Module:
     """Returns the network of one channel."""
     return build_model(thin_spec(1))
+
+
+def thin_bottlenecks(stride_in_1x1: bool) -> ModelSpec:
+    """Returns the network of bottlenecks, with the stride of v1 or of v1.5."""
+    return replace(thin_spec(3), block=BlockKind.BOTTLENECK, stride_in_1x1=stride_in_1x1)
+
+
+def thin_v1() -> torch.nn.Module:
+    """Returns the network of bottlenecks with its strides in the 1x1 convolutions."""
+    return build_model(thin_bottlenecks(True))
+
+
+def thin_v15() -> torch.nn.Module:
+    """Returns the network of bottlenecks with its strides in the 3x3 convolutions."""
+    return build_model(thin_bottlenecks(False))
+
+
+def thin_plain() -> torch.nn.Module:
+    """Returns the network without shortcuts."""
+    return build_model(replace(thin_spec(3), shortcut=Shortcut.NONE))
 
 
 def thin_spec(channels: int) -> ModelSpec:
