@@ -93,9 +93,14 @@ class Cluster:
         """
         from edgeres.fleet.worker import facts
 
-        answers = self._client.run(facts, workers=list(self.workers()))
+        lost = f"The worker {self._scheduler.on} was lost. Start it, and run the command again."
+        if not (addresses := list(self.workers())):
+            raise ArtifactError(lost)
+        try:
+            (answer,) = self._client.run(facts, workers=addresses).values()
+        except (OSError, ValueError) as error:
+            raise ArtifactError(lost) from error
         source, remedy = "The worker's answer is damaged", "Install the same edgeres there."
-        (answer,) = answers.values()
         return from_json(parse_json(answer), BoardStatus, source=source, remedy=remedy)
 
     def close(self) -> None:

@@ -181,8 +181,7 @@ def ssh_rack(boards: Sequence[Board]) -> Iterator[tuple[RackBoard, ...]]:
             RackBoard(board.name, connections.enter_context(ssh_connection(board.ssh)), inputs)
             for board in boards
         )
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(RackBoard.examine, rack, boards))
+        _examine(rack, boards)
         yield rack
 
 
@@ -204,6 +203,10 @@ def cluster_rack(scheduler: Scheduler) -> Iterator[tuple[RackBoard, ...]]:
             return job_input(path, role)
 
         rack = tuple(RackBoard(name, one, inputs) for name, one in cluster.boards().items())
-        for board in rack:
-            board.examine(None)
+        _examine(rack, [None] * len(rack))
         yield rack
+
+
+def _examine(rack: Sequence[RackBoard], wanted: Sequence[Board | None]) -> None:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(RackBoard.examine, rack, wanted))
