@@ -27,8 +27,8 @@ from edgeres.onnx_file import LoadedModel, load_onnx
 from edgeres.quantization.fp16.computed import computed_in_fp32
 from edgeres.quantization.graph import view
 from edgeres.quantization.lowering import float_network
+from edgeres.quantization.parameters import parameters_of, with_parameters
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
-from edgeres.quantization.recovered import parameters_of, with_parameters
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
 from edgeres.targets.onnxruntime.strides import thinned_out
 

@@ -41,6 +41,9 @@ _BINS = 8192
 """After any number of doublings at least half of the bins lie below the maximum, so that
 `methods.SEARCH_BINS` are always resolved."""
 
+_PEAK_SHARE = 0.99
+"""Share of the images whose largest value in a channel is within the range of that channel."""
+
 _LEAST_LIMIT = 2.0**-100
 """Below it the bins per unit would overflow float32; `Grid.scale_from_amax` takes such a tensor
 for dead."""
@@ -224,6 +227,32 @@ def observe(
     if not histograms or all(h.empty for h in histograms.values()):
         raise CalibrationError("No image came through calibration. Pass --data with images.")
     return {name: histogram.distribution() for name, histogram in histograms.items()}
+
+
+def channel_peaks(
+    observation: Observation, batches: Iterable[NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """Returns what the largest magnitude in each channel reaches in 99 % of images, (C,), by tensor.
+
+    Args:
+        observation: of the tensors.
+        batches: images, each (N, 3, H, W).
+
+    Raises:
+        RunnerError: ONNX Runtime refused the images.
+    """
+    peaks: dict[str, list[NDArray[np.float32]]] = {o.tensor: [] for o in observation.observers}
+    for images in batches:
+        values = run_session(
+            observation.session, observation.outputs[::2], {observation.input: images}
+        )
+        for observer, peak in zip(observation.observers, values, strict=True):
+            largest = peak.reshape(*peak.shape[:2])
+            peaks[observer.tensor].append(np.sqrt(largest) if observer.squared else largest.copy())
+    return {
+        tensor: np.quantile(np.concatenate(each), _PEAK_SHARE, axis=0).astype(np.float32)
+        for tensor, each in peaks.items()
+    }
 
 
 class _Histogram:

@@ -8,25 +8,19 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from networks import FOLDED, images, initializers, logits_of, network, with_weight
+from networks import images, initializers, network
 from tables import EMPTY, table_from_images
 
-from edgeres.calibration.recovery.equalize import equalization_of
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.recovery import Corrected
 from edgeres.core.table import CalibrationTable
 from edgeres.errors import ArtifactError
 from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.parameters import parameters_of
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import place_for_tensorrt
-from edgeres.quantization.recovered import (
-    equalizable,
-    equalized_parameters,
-    parameters_of,
-    recovered,
-    with_parameters,
-)
+from edgeres.quantization.recovered import recovered
 from edgeres.quantization.rounding import grid_scales, in_steps, pack
 from edgeres.quantization.weights import mse_weight_scales, quantize_weight, weight_scales
 from edgeres.targets.onnxruntime.lowering import lower_for_cpu
@@ -47,46 +41,6 @@ def table_with(graph: Graph, **found: object) -> CalibrationTable:
         corrected = Corrected(before_db=0, after_db=0, biases=biases)  # type: ignore[arg-type]
         found["lowerings"] = {"tensorrt": corrected, "onnxruntime": corrected}
     return replace(table_from_images(graph, images(4)), recovery=replace(EMPTY, **found))  # type: ignore[arg-type]
-
-
-def equalized(model: onnx.ModelProto) -> Graph:
-    """Returns the network after equalization by its own factors."""
-    graph = view(model)
-    return with_parameters(graph, equalized_parameters(graph, equalization_of(graph)))
-
-
-@pytest.mark.parametrize("name", FOLDED)
-def test_equalization_changes_no_result(name: str) -> None:
-    """Factors pass through the ReLU, grouped convolutions and all."""
-    model = network(name)
-    before, after = logits_of(model, images(4)), logits_of(equalized(model).model, images(4))
-    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
-
-
-def test_equalization_meets_in_the_middle() -> None:
-    """Both sides of the activation get the same range in every channel: sqrt(r1 r2), up to one factor."""
-    graph = equalized(network("identity"))
-    made = parameters_of(graph, conv(graph, "hidden")).weight
-    read = parameters_of(graph, conv(graph, "main")).weight
-    ratio = np.abs(made).max(axis=(1, 2, 3)) / np.abs(read).max(axis=(0, 2, 3))
-    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
-
-
-def test_a_dead_channel_keeps_its_factor() -> None:
-    """Neither a channel without weights nor one that nobody reads divides by zero."""
-    model = with_weight(
-        network("identity"), "main1_w", lambda w: w * (np.arange(8) != 3)[:, None, None, None]
-    )
-    model = with_weight(model, "main2_w", lambda w: w * (np.arange(8) != 5)[None, :, None, None])
-    factors = equalization_of(view(model))["hidden_relu"]
-    assert (factors[3], factors[5]) == (1, 1)
-    assert all(np.isfinite(factors))
-
-
-def test_only_a_relu_between_two_convolutions_is_equalized() -> None:
-    """The tensor that the shortcut reads too is not, nor one behind an Add."""
-    assert list(equalizable(view(network("identity")))) == ["hidden_relu"]
-    assert list(equalizable(view(network("bottleneck")))) == ["reduced_relu", "hidden_relu"]
 
 
 def test_rounding_bits_reach_both_lowerings() -> None:
@@ -229,7 +183,8 @@ def test_weights_by_mse_of_a_float_layer_are_the_trained_ones() -> None:
 
 MISFITS: dict[str, dict[str, object]] = {
     "equalizes 2 channels of 'hidden_relu'": {"equalization": {"hidden_relu": (1.0, 2.0)}},
-    "equalizes 8 channels of 'entry'": {"equalization": {"entry": (1.0,) * 8}},
+    "equalizes 3 channels of 'image'": {"equalization": {"image": (2.0,) * 3}},
+    "equalizes 8 channels of 'entry'": {"equalization": {"entry": (2.0,) * 8, "main": (3.0,) * 8}},
     "names 'nothing', which is no convolution": {"biases": {"nothing": (1.0,)}},
     "does not fit the convolution '{main}' (1 bytes of rounding bits for 576": {
         "rounding": {"{main}": b"\x00"}

@@ -18,7 +18,8 @@ from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.core.table import CalibrationTable
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.recovered import parameters_of, recovered
+from edgeres.quantization.parameters import parameters_of
+from edgeres.quantization.recovered import recovered
 from edgeres.quantization.rounding import grid_scales, on_grid, pack
 from edgeres.session import open_session, run_session
 from edgeres.targets.onnxruntime import pixels as pixels_module

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from edgeres.calibration.recovery.layers import Fitted, Geometry, Samples, image_weights, powers_of
 from edgeres.quantization.grids import INT8
-from edgeres.quantization.recovered import Parameters
+from edgeres.quantization.parameters import Parameters
 from edgeres.quantization.rounding import grid_scales, in_steps, on_grid
 
 _STRETCH = (-0.1, 1.1)

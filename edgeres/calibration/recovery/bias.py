@@ -23,7 +23,7 @@ from edgeres.calibration.recovery.layers import (
     powers_of,
 )
 from edgeres.calibration.recovery.replay import ReplayPair
-from edgeres.quantization.recovered import Parameters
+from edgeres.quantization.parameters import Parameters
 
 
 def fit_bias(

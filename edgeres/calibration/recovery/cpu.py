@@ -22,7 +22,8 @@ from edgeres.calibration.recovery.replay import ReplayPair, float_replay, quanti
 from edgeres.core.table import CalibrationTable
 from edgeres.progress import Progress, tracked
 from edgeres.quantization.graph import Graph
-from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters, with_weights
+from edgeres.quantization.parameters import Parameters, parameters_of, with_parameters
+from edgeres.quantization.recovered import with_weights
 from edgeres.targets.onnxruntime.joint import Affine, rounded_parts
 from edgeres.targets.onnxruntime.lowering import activation_grid
 from edgeres.targets.onnxruntime.pixels import pixel_grid

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from edgeres.calibration.recovery.replay import ReplayPair
 from edgeres.quantization.graph import Graph, attribute, integers
+from edgeres.quantization.parameters import Parameters
 from edgeres.quantization.placement import Placement
-from edgeres.quantization.recovered import Parameters
 from edgeres.quantization.rounding import grid_scales, on_grid
 
 Array = NDArray[np.float32]

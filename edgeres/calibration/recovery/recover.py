@@ -16,8 +16,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgeres.calibration.auto import with_choices
 from edgeres.calibration.calibrate import has_few_classes, range_of
-from edgeres.calibration.observe import observe, open_observation
+from edgeres.calibration.observe import (
+    Observation,
+    calibrated_tensors,
+    channel_peaks,
+    observe,
+    open_observation,
+)
 from edgeres.calibration.quality import LogitEvaluator, is_gain
 from edgeres.calibration.recovery.bias import fit_bias
 from edgeres.calibration.recovery.cpu import cpu_biases
@@ -31,7 +38,7 @@ from edgeres.calibration.recovery.layers import (
     window_of,
 )
 from edgeres.calibration.recovery.replay import ReplayPair, float_replay, quantized_replay
-from edgeres.core.methods import Method, Recover
+from edgeres.core.methods import Recover
 from edgeres.core.recovery import Corrected, LayerError, Recovery
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable
@@ -39,17 +46,13 @@ from edgeres.errors import CalibrationError, DependencyError
 from edgeres.installation import install_hint
 from edgeres.onnx_file import LoadedModel
 from edgeres.progress import Progress, silent, tracked
+from edgeres.quantization.equalized import equalized_parameters
 from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.parameters import Parameters, parameters_of, with_parameters
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.qdq.exact_pixels import exact_pixels
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
-from edgeres.quantization.recovered import (
-    Parameters,
-    equalized_parameters,
-    parameters_of,
-    with_parameters,
-    with_weights,
-)
+from edgeres.quantization.recovered import with_weights
 from edgeres.quantization.rounding import pack
 from edgeres.targets.base import cpu_target, lowerings, simulated_target
 
@@ -194,34 +197,43 @@ class _TrainedNetwork:
 def _equalized(
     trained: _TrainedNetwork, table: CalibrationTable, before: Mapping[str, NDArray[np.float64]]
 ) -> tuple[CalibrationTable, dict[str, tuple[float, ...]]]:
-    """Returns the table and the factors of equalization; none where they do not pay everywhere.
+    """Returns the table and the factors of equalization; none where they do not pay.
 
-    The lowerings share the rescaled activations, so each of them has to gain.
+    The lowerings share the rescaled activations: their mean has to gain by more than chance, and
+    none may lose.
     """
-    factors = equalization_of(trained.graph)
+    images = trained.images[: trained.fitted]
+    batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
+    factors = equalization_of(trained.graph, channel_peaks(_observation(trained.graph), batches))
     if not factors:
         return table, {}
     graph = with_parameters(trained.graph, equalized_parameters(trained.graph, factors))
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    images = trained.images[: trained.fitted]
-    batches = (
-        SimpleNamespace(images=images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)
-    )
-    observation = open_observation(model, graph, list(factors))
+    rescaled = (SimpleNamespace(images=batch) for batch in batches)
     tensors = dict(table.tensors)
-    for name, distribution in observe(observation, batches).items():
-        old, new = tensors[name], range_of(graph, name, distribution, table.percentile)
-        auto = old.thresholds.get(Method.AUTO)
-        if auto is not None:
-            # Method auto's search is not repeated: it keeps the same fraction of the new extreme.
-            share = new.amax / old.amax if old.amax else 0.0
-            new = replace(new, thresholds={**new.thresholds, Method.AUTO: auto.scaled(share)})
-        tensors[name] = new
+    for name, distribution in observe(_observation(graph), rescaled).items():
+        tensors[name] = range_of(graph, name, distribution, table.percentile)
     equalized = replace(table, tensors=tensors)
+    if table.choices:
+        # Method auto's search is not repeated: its choices scale the new ranges.
+        equalized = with_choices(graph, equalized, table.choices)
     after = trained.qualities(equalized, graph)
-    pays = all(is_gain(before[name], after[name]) for name in before)
+    together = [np.mean(list(each.values()), axis=0) for each in (before, after)]
+    harms = any(after[name].mean() < before[name].mean() for name in before)
+    pays = is_gain(*together) and not harms
     return (equalized, factors) if pays else (table, {})
+
+
+def _observation(graph: Graph) -> Observation:
+    """Returns a session that measures the activations that are rounded somewhere."""
+    model = onnx.ModelProto()
+    # The observation empties what it is given.
+    model.CopyFrom(graph.model)
+    rounded = {
+        graph.root(edge.tensor) for lowering in lowerings() for edge in lowering.place(graph).edges
+    }
+    return open_observation(
+        model, graph, [name for name in calibrated_tensors(graph) if name in rounded]
+    )
 
 
 def _rounding_can_pay(trained: _TrainedNetwork, base: Graph, table: CalibrationTable) -> bool:

@@ -18,9 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.core.table import CalibrationTable
 from edgeres.quantization.graph import Graph
+from edgeres.quantization.parameters import Parameters
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
-from edgeres.quantization.recovered import Parameters
 from edgeres.session import open_session, run_session
 
 Array = NDArray[np.float32]

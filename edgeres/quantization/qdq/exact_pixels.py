@@ -20,8 +20,8 @@ from edgeres.core.contract import Contract, InputType
 from edgeres.quantization.emit import Emitter
 from edgeres.quantization.fp16.typed import half_scale
 from edgeres.quantization.graph import Graph, attribute, integers
+from edgeres.quantization.parameters import parameters_of
 from edgeres.quantization.placement import Placement, refusal
-from edgeres.quantization.recovered import parameters_of
 from edgeres.quantization.weights import by_channel, quantize_weight, weight_scales
 
 Array = NDArray[np.float32]

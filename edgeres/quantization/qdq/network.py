@@ -11,6 +11,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.core.table import CalibrationTable
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
+from edgeres.quantization.equalized import equalized_parameters
 from edgeres.quantization.fp16.fit import fit_fp16
 from edgeres.quantization.fp16.typed import QDQ_OPSET, at_opset, to_fp16
 from edgeres.quantization.graph import Graph, view
@@ -22,11 +23,12 @@ from edgeres.quantization.lowering import (
     float_network,
     warn_of_unused_recovery,
 )
+from edgeres.quantization.parameters import with_parameters
 from edgeres.quantization.qdq.equal_scales import with_equal_scales
 from edgeres.quantization.qdq.exact_pixels import exact_pixels, with_exact_pixels
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import fp8_graph, place_for_tensorrt
-from edgeres.quantization.recovered import equalized_parameters, recovered, with_parameters
+from edgeres.quantization.recovered import recovered
 
 
 def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:

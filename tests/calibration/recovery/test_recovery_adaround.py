@@ -13,7 +13,7 @@ from torch.nn import functional
 from edgeres.calibration.recovery import adaround
 from edgeres.calibration.recovery.adaround import Schedule, fit_rounding
 from edgeres.calibration.recovery.layers import Geometry, Samples
-from edgeres.quantization.recovered import Parameters
+from edgeres.quantization.parameters import Parameters
 from edgeres.quantization.rounding import grid_scales, in_steps, on_grid
 
 Array = NDArray[np.float32]

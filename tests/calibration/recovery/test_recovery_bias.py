@@ -24,8 +24,8 @@ from edgeres.calibration.recovery.replay import (
     quantized_replay,
 )
 from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.parameters import Parameters, parameters_of, with_parameters
 from edgeres.quantization.qdq.placement import place_for_tensorrt
-from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters
 
 Array = NDArray[np.float32]
 FITTED, ALL = 20, 28

@@ -19,7 +19,8 @@ from edgeres.core.recovery import Corrected, Recovery
 from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
-from edgeres.quantization.recovered import Parameters, parameters_of, recovered, with_parameters
+from edgeres.quantization.parameters import Parameters, parameters_of, with_parameters
+from edgeres.quantization.recovered import recovered
 from edgeres.quantization.rounding import grid_scales, on_grid
 from edgeres.targets.onnxruntime.joint import Affine, rounded_parts
 from edgeres.targets.onnxruntime.lowering import activation_grid, lower_for_cpu

@@ -27,9 +27,9 @@ from edgeres.calibration.recovery.replay import (
     quantized_replay,
 )
 from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.parameters import Parameters, parameters_of, with_parameters
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.placement import place_for_tensorrt
-from edgeres.quantization.recovered import Parameters, parameters_of, with_parameters
 from edgeres.quantization.rounding import grid_scales, on_grid
 
 HEAD = "  pooled = GlobalAveragePool(last)\n  flat = Flatten(pooled)\n  logits = Gemm<transB = 1>(flat, fc_w, fc_b)\n"
