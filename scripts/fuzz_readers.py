@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import shutil
@@ -31,6 +32,7 @@ from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import load_table
 from edgeres.core.verdict import load_run
 from edgeres.deploy.pbtxt import parse
+from edgeres.errors import EdgeresError
 from edgeres.evaluation.regression import rank
 from edgeres.fleet.inventory import load_inventory
 from edgeres.fleet.job import Job, JobFile, read_job
@@ -50,6 +52,8 @@ from edgeres.targets.tensorrt.calibration_cache import read_cache, trt_cache
 from edgeres.targets.tensorrt.timing_cache import Origin, TimingCacheDescription
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
 from edgeres.workflows.calibrate import load_normalized
+
+HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
 
 Mutation = Callable[[Random, bytes], bytes]
 
@@ -137,6 +141,19 @@ def read_lowered(path: Path) -> None:
     find_target("onnx").lower(load_normalized(path), request, None, None, ALL_INTEGER)
 
 
+def read_parsed(path: Path) -> None:
+    """Lowers a model to FP16, and lets NVIDIA's parser read what comes of it."""
+    import tensorrt_rtx as trt
+
+    request = BuildRequest(precision=Precision.FP16, target="tensorrt-rtx")
+    target = find_target(request.target)
+    lowered = target.lower(load_normalized(path), request, None, None, ALL_INTEGER)
+    log = trt.Logger(trt.Logger.ERROR)
+    parser = trt.OnnxParser(definition := trt.Builder(log).create_network(), log)
+    if not parser.parse(lowered.model.SerializeToString()):
+        raise EdgeresError(f"{definition.num_layers} layers were understood.")
+
+
 def read_engine(path: Path) -> None:
     """Classifies with an engine whose manifest has its hash, as one that somebody made has."""
     manifest = json.loads((path.parent / "manifest.json").read_bytes())
@@ -211,6 +228,7 @@ READERS = (
     _reader("model.onnx", mutate_onnx, load_onnx),
     _reader("model.onnx", mutate_onnx, read_model, "model run"),
     _reader("model.onnx", mutate_onnx, read_lowered, "model lowered"),
+    *([_reader("model.onnx", mutate_onnx, read_parsed, "model parsed")] if HAS_RTX else []),
     _reader("engine.onnx", mutate_onnx, read_engine),
     _reader("manifest.json", mutate_json, read_manifest),
     _reader("table.json", mutate_json, read_table),
