@@ -36,6 +36,11 @@ _UNKNOWN = "NotYet"
 _POSITIVE = frozenset({"group", "strides", "dilations", "kernel_shape", "blocksize", "num_outputs"})
 """Integers that runtimes divide by, or that are sizes. Source: ONNX operators."""
 
+_TAKE_LISTS = frozenset(
+    {"Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Tile", "Unsqueeze"}
+)
+"""Operators whose inputs behind the first are lists of numbers or one number."""
+
 _WEIGHT_AXES = {"Conv": 4, "Gemm": 2}
 """Axes of the weights of the operators that are quantized, of images."""
 
@@ -184,13 +189,19 @@ def check_rules(path: Path, model: onnx.ModelProto) -> None:
         onnx.checker.check_model(with_weights_as_inputs(model))
     dims = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type not in _WEIGHT_AXES or len(node.input) < 2:
-            continue
-        weight = dims.get(node.input[1])
+        read = [dims.get(name) for name in node.input]
+        weight = read[1] if node.op_type in _WEIGHT_AXES and len(read) > 1 else None
         if weight is not None and (len(weight) != _WEIGHT_AXES[node.op_type] or 0 in weight):
             raise ArtifactError(
                 f"{path} has the operator {node.op_type} '{node.name}' with weights of the sizes "
                 f"{weight}; expected {_WEIGHT_AXES[node.op_type]} sizes of at least 1. {_ADVICE}"
+            )
+        # NVIDIA's parser ends the process at some that have more axes.
+        table = next((d for d in read[1:] if d is not None and len(d) > 1), None)
+        if node.op_type in _TAKE_LISTS and table is not None:
+            raise ArtifactError(
+                f"{path} has the operator {node.op_type} '{node.name}' with numbers of the sizes "
+                f"{table}; expected a list. {_ADVICE}"
             )
 
 

@@ -322,6 +322,13 @@ def test_functions_that_end_pass(tmp_path: Path) -> None:
     assert load_onnx(path).artifact.output.shape == (None, 10)
 
 
+def steps_in_a_table() -> ModelProto:
+    """Returns a classifier with a Slice that NVIDIA's parser ends the process at."""
+    model = with_slices(part("x", "p"))
+    next(t for t in model.graph.initializer if t.name == "two").dims.insert(0, 1)
+    return model
+
+
 BROKEN = {
     "an attribute that it has not": (classifier(node("Relu", "x", "p", axis=1)), "axis"),
     "an operator of a later version": (
@@ -336,6 +343,10 @@ BROKEN = {
     "weights in one row": (
         weights(lambda w: w.CopyFrom(from_array(np.zeros(270, np.float32), "w"))),
         r"weights of the sizes \[270\]; expected 4",
+    ),
+    "steps in a table": (
+        steps_in_a_table(),
+        r"Slice '' with numbers of the sizes \[1, 1\]; expected a list",
     ),
     "a batch that takes minutes": (classifier(sizes=(65536, 3, 8, 8)), "batches of 65536 images"),
 }
