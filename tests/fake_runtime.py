@@ -12,7 +12,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from enum import IntEnum
+from enum import Enum, IntEnum
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -56,6 +56,13 @@ class FakeLogger:
     """`ILogger`, to be derived from."""
 
     Severity = Severity
+
+
+class TensorFormat(Enum):
+    """How a tensor lies in memory."""
+
+    LINEAR = 0
+    HWC = 1
 
 
 class FakeExecution:
@@ -103,6 +110,8 @@ class FakeExecution:
         pause_s, profiler = engine.fake.sleep_s, self.profiler
         # Not by way of the engine, which would live as long as the pretend driver keeps the call.
         layers = engine.fake.layers if profiler else ()
+        kind = ctypes.c_uint8 if engine.takes_bytes else ctypes.c_float
+        channels_last = engine.takes_bytes and engine.fake.format is TensorFormat.HWC
         now, shapes_set = self._shapes_set, self._shapes_set[0]
         source, target = self._addresses[inward], self._addresses[outward]
 
@@ -110,7 +119,12 @@ class FakeExecution:
             # NVIDIA leaves undefined what a graph does when its context was changed since.
             assert now[0] == shapes_set, "a graph outlived the shape that it was captured for"
             time.sleep(pause_s)
-            (logits,) = session.run([outward], {inward: _array(source, shape)})
+            if channels_last:
+                stored = _array(source, (shape[0], *shape[2:], shape[1]), kind)
+                images = np.ascontiguousarray(stored.transpose(0, 3, 1, 2))
+            else:
+                images = _array(source, shape, kind)
+            (logits,) = session.run([outward], {inward: images})
             _array(target, logits.shape)[:] = logits
             for number, layer in enumerate(layers):
                 profiler.report_layer_time(layer, 0.5 + number)
@@ -132,9 +146,11 @@ class FakeRtxExecution(FakeExecution):
 class FakeEngine:
     """`ICudaEngine`: one input, one output, dynamic batch."""
 
-    __slots__ = ("__weakref__", "classes", "fake", "input", "output", "session", "shape")
+    __slots__ = (
+        "__weakref__", "classes", "fake", "input", "output", "session", "shape", "takes_bytes"
+    )  # fmt: skip
 
-    OWN = frozenset({"OWN", "classes", "fake", "input", "output", "session", "shape"})
+    OWN = frozenset({"OWN", *__slots__[1:]})
     """Names of the double's own, which no code under test may use."""
 
     num_io_tensors = 2
@@ -152,6 +168,7 @@ class FakeEngine:
         self.input, self.output = str(model.graph.input[0].name), str(model.graph.output[0].name)
         dims = model.graph.input[0].type.tensor_type.shape.dim
         self.shape = (-1, *(dim.dim_value for dim in dims[1:]))
+        self.takes_bytes = model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
         self.classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
 
     def get_tensor_name(self, index: int) -> str:
@@ -164,8 +181,14 @@ class FakeEngine:
         return TensorIOMode.INPUT if name == self.input else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> str:
-        """float32."""
-        return self.fake.dtypes.get(name, "float32")
+        """That of the ONNX file: uint8 where it takes bytes, or else float32."""
+        given = "uint8" if name == self.input and self.takes_bytes else "float32"
+        return self.fake.dtypes.get(name, given)
+
+    def get_tensor_format(self, name: str) -> TensorFormat:
+        """How the image lies in memory; its shape has the channels first either way."""
+        assert name == self.input
+        return self.fake.format
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         """-1 is dynamic."""
@@ -216,7 +239,9 @@ class FakeRuntimeModule(ModuleType):
     TensorIOMode = TensorIOMode
     ILogger = FakeLogger
     IProfiler = FakeProfiler
+    TensorFormat = TensorFormat
     float32 = "float32"
+    uint8 = "uint8"
 
     def __init__(self, name: str = "tensorrt", version: str = "10.3.0") -> None:
         """Takes what the module is to call itself."""
@@ -229,6 +254,7 @@ class FakeRuntimeModule(ModuleType):
         self.ended: list[str] = []
         self.alive: dict[str, int] = {}
         self.dtypes: dict[str, str] = {}
+        self.format = TensorFormat.LINEAR
         self.enqueued = 0
         self.layers: list[str] = []
         self.sleep_s = 0.0
@@ -262,10 +288,9 @@ class FakeRuntimeModule(ModuleType):
         self.ended.append(kind)
 
 
-def _array(address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Returns the float32 values at an address, not copied."""
-    size = int(np.prod(shape))
-    memory = (ctypes.c_float * size).from_address(address)
+def _array(address: int, shape: tuple[int, ...], kind: type[Any] = ctypes.c_float) -> NDArray[Any]:
+    """Returns the values at an address, float32 unless told otherwise, not copied."""
+    memory = (kind * int(np.prod(shape))).from_address(address)
     return np.ctypeslib.as_array(memory).reshape(shape)
 
 

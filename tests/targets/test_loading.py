@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from edgeres.core.artifacts import FOREIGN
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.precision import Precision
+from edgeres.core.table import load_table
 from edgeres.errors import ArtifactError, ConfigError
 from edgeres.evaluation.coverage import coverage_checks, foreign_notes
 from edgeres.onnx_file import load_onnx
@@ -93,6 +94,66 @@ def foreign(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "unsigned": quantize(digits, folder / "unsigned.onnx", **unsigned),
         "qoperator": quantize(digits, folder / "qop.onnx", quant_format=QuantFormat.QOperator),
     }
+
+
+def in_form_of(tool: str, digits: Digits, path: Path) -> Path:
+    """Writes the digits' model as Model Optimizer 0.47 or NNCF 3.4 would, by our table's ranges.
+
+    Model Optimizer: signed activations in front of convolutions, pool and the shortcut of a sum,
+    none behind a convolution, and float weights behind a QuantizeLinear. NNCF: unsigned activations
+    behind a ReLU, both branches of a sum, what slices read, and weights that are stored as integers.
+    """
+    nncf = tool == "nncf"
+    model = onnx.load(digits.model)
+    amax = {name: one.amax for name, one in load_table(digits.table).tensors.items()}
+    # For what is added to a shortcut that is in float, and has no range in the table.
+    largest = max(amax.values())
+    initializer = model.graph.initializer
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in initializer}
+    made = {name: node.op_type for node in model.graph.node for name in node.output}
+    nodes, ready = list[onnx.NodeProto](), set[str]()
+
+    def pair(name: str, limit: NDArray[np.float32], qmax: int, **axis: Any) -> str:
+        """Returns a tensor behind Q and DQ, or behind DQ alone where it is stored."""
+        if name in ready:
+            return f"{name}_dq"
+        ready.add(name)
+        scale = (limit / qmax).astype(np.float32)
+        zero = np.zeros(scale.shape, np.uint8 if qmax == 255 else np.int8)
+        quantized = [f"{name}_q", f"{name}_scale", f"{name}_zero"]
+        initializer.append(numpy_helper.from_array(scale, quantized[1]))
+        initializer.append(numpy_helper.from_array(zero, quantized[2]))
+        if nncf and name in weights:
+            steps = np.round(weights[name] / scale.reshape(-1, *[1] * (weights[name].ndim - 1)))
+            initializer.append(numpy_helper.from_array(steps.astype(np.int8), quantized[0]))
+        else:
+            inputs = [name, *quantized[1:]]
+            nodes.append(helper.make_node("QuantizeLinear", inputs, quantized[:1], **axis))
+        nodes.append(helper.make_node("DequantizeLinear", quantized, [f"{name}_dq"], **axis))
+        return f"{name}_dq"
+
+    def activation(name: str) -> str:
+        unsigned = nncf and made.get(name) == "Relu"
+        return pair(name, np.array(amax.get(name, largest)), 255 if unsigned else 127)
+
+    for node in model.graph.node:
+        slices = nncf and node.op_type == "Slice" and made[node.input[0]] == "Relu"
+        if node.op_type in {"Conv", "GlobalAveragePool"} or slices:
+            node.input[0] = activation(node.input[0])
+        if node.op_type == "Conv" or (nncf and node.op_type == "Gemm"):
+            weight = weights[node.input[1]]
+            rows = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+            node.input[1] = pair(node.input[1], rows, 127, axis=0)
+        for index, name in enumerate(node.input if node.op_type == "Add" else ()):
+            # A shortcut that was padded stays in float.
+            if made[name] == "Relu" or (nncf and made[name] == "Conv"):
+                node.input[index] = activation(name)
+        nodes.append(node)
+    del model.graph.node[:], model.metadata_props[:]
+    model.graph.node.extend(nodes)
+    model.opset_import[0].version = 17 if nncf else 19
+    onnx.save(model, path)
+    return path
 
 
 @pytest.fixture
@@ -187,6 +248,35 @@ def test_bench_and_compare_take_it_beside_ours(qdq: Path, digits: Digits, tmp_pa
     table = passed("compare", tmp_path / "foreign.json", tmp_path / "ours.json")
     assert "foreign" in table
     assert "ours" in table
+
+
+def test_other_quantizers_are_audited_and_compared_in_one_table(
+    digits: Digits, tmp_path: Path
+) -> None:
+    """NNCF's runs on the CPU, but for sums of padded shortcuts; Model Optimizer's does not.
+
+    It is made for TensorRT, which fuses what stands behind a convolution.
+    """
+    ran = {}
+    for tool in ("modelopt", "nncf"):
+        path = in_form_of(tool, digits, tmp_path / f"{tool}.onnx")
+        engine = load_any_engine(path, reference=load_onnx(digits.model).artifact)
+        assert engine.manifest.precision is Precision.INT8
+        kinds = Counter(node.op_type for node in optimized(path, tmp_path).graph.node)
+        ran[tool] = kinds["QLinearConv"] + kinds["QLinearAdd"]
+        (note,) = foreign_notes(engine)
+        assert f". {ran[tool]} of 28 convolutions and additions run in INT8" in note
+        line = digits.words(f"bench {path} --reference {{model}} --data {{test}} {QUICK} --json")
+        verdict = run(*line).stdout
+        assert json.loads(verdict)["accuracy"]["engine"]["correct"] >= 98
+        (tmp_path / f"{tool}.json").write_text(verdict)
+    assert ran["modelopt"] == 0
+    assert ran["nncf"] == 26
+    ours = f"bench {{engine}} --reference {{model}} --data {{test}} {QUICK} --json"
+    (tmp_path / "ours.json").write_text(passed(*digits.words(ours)))
+    names = ("modelopt", "nncf", "ours")
+    table = passed("compare", *(tmp_path / f"{name}.json" for name in names))
+    assert all(name in table for name in names)
 
 
 def test_inspect_shows_what_it_runs(by_hand: Path, digits: Digits) -> None:

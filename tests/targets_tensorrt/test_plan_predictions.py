@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import passed, refusal
+from commands import passed, refusal, run
 from digits import Digits, save_manifest, sha256_of
 from fake_runtime import LARGEST, FakeRuntimeModule, put_in_place
 from PIL import Image
@@ -20,6 +20,7 @@ from pretend_cuda import PretendCuda
 import edgeres
 from edgeres.core.artifacts import load_engine
 from edgeres.errors import RunnerError
+from edgeres.targets.loading import load_any_engine
 
 pytestmark = pytest.mark.cuda
 
@@ -140,3 +141,42 @@ def test_a_plan_s_layers_are_timed_by_tensorrt_s_profiler(
         ("unknown", "layer", "layer", 2.5, False),
     ]
     assert kernels[1].precision is Precision.INT8
+
+
+@pytest.mark.parametrize("layout", ["hwc", "chw"])
+def test_a_plan_takes_a_camera_s_bytes(
+    layout: str, digits: Digits, tmp_path: Path, trt: FakeRuntimeModule
+) -> None:
+    """What predict calls the images is what bench counts of the network on the CPU, one by one.
+
+    A plan takes HWC as a format in memory; its network has the channels first.
+    """
+    model, first, path = (tmp_path / name for name in ("bytes.onnx", "chw.onnx", "bytes.plan"))
+    line = "export resnet20 --weights {weights} --preset digits --input uint8 --layout {layout} -o"
+    passed(*digits.words(line, layout=layout), model)
+    passed(*digits.words(line, layout="chw"), first)
+    path.write_bytes(first.read_bytes())
+    trt.format = trt.TensorFormat.HWC if layout == "hwc" else trt.TensorFormat.LINEAR
+    manifest = replace(
+        load_any_engine(model).manifest,
+        target="tensorrt",
+        engine_sha256=sha256_of(path),
+        model_sha256=sha256_of(model),
+        versions={"tensorrt": "10.3.0"},
+        gpu="Pretend GPU",
+        compute_capability="8.7",
+        flags=(),
+    )
+    save_manifest(path, manifest)
+    stored = np.load(digits.test)
+    with edgeres.load(model) as reference:
+        expected = reference.predict(list(stored["images"]), color="rgb", top=1)
+    with edgeres.load(path) as plan:
+        found = plan.predict(list(stored["images"]), color="rgb", top=1)
+    labels = [one[0].index for one in found]
+    assert labels == [one[0].index for one in expected]
+    # A plan's own reference would have to be built: bench runs the network on the CPU.
+    bench = f"bench {model} --reference {model} --data {{test}} --json --iterations 2 --warmup 0"
+    verdict = json.loads(run(*digits.words(bench)).stdout)
+    correct = "".join(str(int(a == b)) for a, b in zip(labels, stored["labels"], strict=True))
+    assert verdict["accuracy"]["images"]["engine"] == correct
