@@ -76,7 +76,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
         "(resources.files('edgeres.deploy') / 'templates' / name).read_text",
     ),
     # The style sheet of this installation.
-    "edgeres.report.sweep": (
+    "edgeres.report.bare_page": (
         "(resources.files('edgeres.report.html') / 'report.css').read_text",
     ),
     # A quoted token of a text that was read already.

@@ -14,7 +14,7 @@ from edgeres.report.explanation import (
     render_side_by_side,
 )
 from edgeres.report.gradients import gradient_plot, render_gradients
-from edgeres.report.history import render_history
+from edgeres.report.history import history_page, render_history
 from edgeres.report.html import Picture, check_html, render_html, shown_flips
 from edgeres.report.inspection import render_artifact
 from edgeres.report.junit import render_junit
@@ -40,6 +40,7 @@ __all__ = [
     "draw_network_svg",
     "draw_plot_svg",
     "gradient_plot",
+    "history_page",
     "mixed_table",
     "render_artifact",
     "render_boards",

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgeres.core.sweep import GroupedRun, Sweep, SweepGroup, SweepRun, group_title
+from edgeres.report.bare_page import bare_page, section
 from edgeres.report.chart import Line, Plot, draw_plot_svg
 from edgeres.report.markdown import plain_markdown
 from edgeres.report.tables import plain, ruled_table
-from edgeres.version import __version__
 
 _HEADERS = ("run", "batch", "top-1 %", "p50 ms", "images/s", "front")
 _ON_BOARDS = (*_HEADERS[:4], "spread %", *_HEADERS[4:])
 """With how far the boards of a group are apart."""
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,21 +69,14 @@ def sweep_markdown(sweep: Sweep) -> str:
 
 def sweep_page(sweep: Sweep) -> str:
     """Returns one HTML page without scripts or requests: tables, remarks, charts."""
-    style = (resources.files("edgeres.report.html") / "report.css").read_text(encoding="utf-8")
     reasons = "".join(f"<li>{escape(remark)}</li>" for remark in _unmeasured(sweep))
     missing = f'<ul class="reasons">{reasons}</ul>' if reasons else ""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<link rel="icon" href="data:,">'
-        f'<title>edgeres sweep</title><style>{style}</style></head><body><div class="sheet">'
-        f'<header><p class="kicker">edgeres sweep</p><h1>{len(sweep.runs)} '
-        f"run{'' if len(sweep.runs) == 1 else 's'}</h1>"
-        f'<p class="lead">of the model {sweep.model_sha256[:12]}</p></header>'
-        f"<main>{''.join(map(_sections, _parts(sweep)))}"
-        f"{_section('Not run', missing) if missing else ''}</main>"
-        f"<footer>Written by edgeres {__version__}.</footer></div></body></html>\n"
+    return bare_page(
+        "edgeres sweep",
+        title=f"{len(sweep.runs)} run{'' if len(sweep.runs) == 1 else 's'}",
+        lead=f"of the model {sweep.model_sha256[:12]}",
+        content="".join(map(_sections, _parts(sweep)))
+        + (section("Not run", missing) if missing else ""),
     )
 
 
@@ -104,11 +94,7 @@ def _sections(part: _Part) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>'
         f'{header}</tr></thead><tbody>{rows}</tbody></table></div><ul class="reasons">{remarks}</ul>'
     )
-    return _section(title, table) + (_section("Accuracy against speed", charts) if charts else "")
-
-
-def _section(title: str, content: str) -> str:
-    return f'<section class="card"><h2>{title}</h2>{content}</section>'
+    return section(title, table) + (section("Accuracy against speed", charts) if charts else "")
 
 
 def _parts(sweep: Sweep) -> Iterator[_Part]:

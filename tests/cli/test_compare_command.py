@@ -169,7 +169,8 @@ def test_a_history_grows_by_complete_lines(digits: Digits, old: Path, tmp_path: 
     assert len(path.read_text().splitlines()) == 3
     # A verdict of its own file is a baseline as before, and one that was killed left half a line.
     path.write_text(path.read_text() + '{"kind": "edgeres-verd')
-    said = passed("compare", "--history", path)
+    said = passed("compare", "--history", path, "--report", tmp_path / "runs.html")
+    assert "<h1>3 runs</h1>" in (tmp_path / "runs.html").read_text()
     assert "3 runs; changes are looked for from 10 on" in said
     (course,) = json.loads(passed("compare", "--history", path, "--json"))["courses"]
     assert [row["name"] for row in course["runs"]] == ["runs:1", "runs:2", "runs:3"]

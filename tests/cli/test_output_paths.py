@@ -37,7 +37,7 @@ LINES = (
     "--judge-data {judge_data} -o out",
     "calibrate {model} --import-trt-cache {import_trt_cache} -o {output}",
     "compare {verdicts}",
-    "compare --history {history}",
+    "compare --history {history} --report {html}",
     "inspect {path}",
     "explain resnet18 --svg {svg}",
 )
