@@ -82,7 +82,7 @@ class Cluster:
         """Returns each worker that is meant, by its name, as a cluster of its own."""
         return {
             name: Cluster(self._client, replace(self._scheduler, on=name))
-            for name in self.workers().values()
+            for name in sorted(self.workers().values())
         }
 
     def status(self) -> BoardStatus:
