@@ -5,7 +5,7 @@ glyph for every letter, so that a page has the same layout everywhere: what is c
 sizes and colours. Words are compared by other tests.
 
 Run as a program, it stores the pages as they are now:
-  python tests/report/screenshots.py
+  PYTHONPATH=tests python tests/report/screenshots.py
 """
 
 from __future__ import annotations

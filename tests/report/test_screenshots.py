@@ -51,7 +51,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image.Image]:
 
 
 def test_every_page_looks_as_it_was_stored(taken: dict[str, Image.Image], tmp_path: Path) -> None:
-    """Places, sizes and colours; `python tests/report/screenshots.py` stores what is wanted so."""
+    """Places, sizes and colours; `tests/report/screenshots.py` stores what is wanted otherwise."""
     stored = {path.stem: path for path in STORED.glob("*.png")}
     expected = {title for title in taken if not title.startswith(tuple(map(title_of, FAULTS)))}
     assert set(stored) == expected
