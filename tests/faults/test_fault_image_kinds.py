@@ -1,4 +1,4 @@
-"""Networks trained on squashed, gray and OpenCV's images, from a checkpoint to verdicts.
+"""Networks trained on squashed, padded, gray and OpenCV's images, from a checkpoint to verdicts.
 
 Another preprocessing costs each of them accuracy: the usual mistakes are seeded in the contracts.
 """
@@ -34,6 +34,7 @@ HALVES = "--mean 0.5,0.5,0.5 --std 0.25,0.25,0.25 --input-size 24x32 "
 COLORED = with_resize(
     Contract(height=HEIGHT, width=WIDTH, mean=(0.5,) * 3, std=(0.25,) * 3), squash(HEIGHT, WIDTH)
 )
+FRAMED = with_resize(COLORED, letterbox(HEIGHT, WIDTH))
 OPENCV = with_resize(COLORED, squash(HEIGHT, WIDTH, library=ResizeLibrary.OPENCV))
 GRAY = replace(COLORED, channels=1, color=Color.GRAY, mean=(0.5,), std=(0.25,))
 
@@ -50,6 +51,7 @@ class Kind:
 
 KINDS = {
     "squash": Kind("green", COLORED, HALVES + "--resize 24x32"),
+    "letterbox": Kind("green", FRAMED, HALVES + "--resize-mode letterbox"),
     "opencv": Kind("stripes", OPENCV, HALVES + "--resize-mode squash --resize-library opencv"),
     "gray": Kind(
         "white", GRAY, "--mean 0.5 --std 0.25 --input-size 24x32 --channels 1 --resize 24x32"
@@ -60,6 +62,7 @@ FAULTS: Mapping[str, tuple[str, Contract, str]] = {
     "cropped": ("squash", with_resize(COLORED, shortest(32)), "takes them squashed to 24x32"),
     "framed": ("squash", with_resize(COLORED, letterbox(24, 32)), "takes them squashed to 24x32"),
     "made gray": ("squash", replace(COLORED, color=Color.GRAY), "made gray, the network takes RGB"),
+    "squashed": ("letterbox", COLORED, "padded to a frame"),
     "exchanged": (
         "squash",
         with_resize(replace(COLORED, height=32, width=24, resize=shortest(40)), squash(32, 24)),
