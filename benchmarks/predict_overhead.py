@@ -66,8 +66,8 @@ def main() -> None:
         raise ConfigError(f"{options.images} has no images.")
     print(f"{'engine':<32}{'steps, ms':>12}{'predict adds, ms':>18}{'of the steps':>14}")
     for engine in options.engines:
-        whole, steps = paired_ms(engine, images[: options.samples])
-        added = statistics.median(a - b for a, b in zip(whole, steps, strict=True))
+        predicted, steps = paired_ms(engine, images[: options.samples])
+        added = statistics.median(a - b for a, b in zip(predicted, steps, strict=True))
         middle = statistics.median(steps)
         print(f"{engine.name:<32}{middle:>12.2f}{added:>18.3f}{added / middle:>13.2%}")
 
