@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
 import pytest
-from commands import passed, refusal
+from commands import refusal
 from digits import Digits
 
 WRITES = {
@@ -48,26 +47,3 @@ def test_an_output_that_is_no_file(line: str, digits: Digits, tmp_path: Path) ->
     )
     assert (tmp_path / "b" / "made").is_fifo()
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["made"]
-
-
-@pytest.mark.parametrize("line", WRITES.values(), ids=WRITES)
-@pytest.mark.parametrize("had", [False, True], ids=["first", "again"])
-def test_a_disk_that_runs_full(
-    had: bool, line: str, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half a file is written and the rest refused; what stood there before still stands."""
-    if had:
-        passed(*digits.words(line, out=tmp_path))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def filling(self: Path, content: str | bytes, **options: object) -> int:
-        with self.open("wb") as file:
-            file.write(content[: len(content) // 2].encode() if isinstance(content, str) else b"a")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", filling)
-    monkeypatch.setattr(Path, "write_text", filling)
-    said = refusal(*digits.words(line, out=tmp_path))
-    monkeypatch.undo()
-    assert "was not written: no space left on the disk. Free some and run again." in said
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -6,6 +6,7 @@ The cases come from the commands themselves: a new command or output joins them.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -66,6 +67,11 @@ def line_of(case: tuple[str, str, str], place: Path, digits: Digits, folder: Pat
     # A history is read before: one without a run.
     (place / "old").write_bytes(b"" if parameter == "history" else OLD)
     words = quick_words_of(name, digits, folder)
+    if name == "compare":
+        # Its page is of a history alone: one of a single run.
+        run_of = json.loads((folder / "a.new.json").read_text())
+        (history := folder / "runs.jsonl").write_text(json.dumps(run_of) + "\n")
+        words = ["compare", "--history", str(history)]
     if option in words:
         words[words.index(option) + 1] = str(made)
         return words
@@ -211,4 +217,4 @@ def test_no_output_is_left_out() -> None:
         (name, parameter.name) for name, each in main.commands.items() for parameter in each.params
     }
     assert set(WITHOUT) <= known
-    assert len({name for name, *_ in CASES}) == 9
+    assert len({name for name, *_ in CASES}) == 10

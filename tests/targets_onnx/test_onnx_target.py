@@ -80,11 +80,14 @@ def test_bench_gives_the_simulations_accuracy(floats: str, digits: Digits, tmp_p
 
 
 @pytest.mark.rtx
-@pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
+@pytest.mark.parametrize("precision", ["int8 --float-layers fp32", "fp16", "fp32"])
 def test_a_plan_is_built_from_these_bytes(
     precision: str, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What NVIDIA's parser is given for a plan is the file, byte for byte."""
+    """What NVIDIA's parser is given for a plan is the file, byte for byte.
+
+    INT8 with FP16 between is not compared: TensorRT for RTX has scales of its own there.
+    """
     import tensorrt_rtx
 
     given: list[bytes] = []
@@ -104,7 +107,7 @@ def test_a_plan_is_built_from_these_bytes(
     monkeypatch.setattr(tensorrt_rtx, "OnnxParser", Parser)
     table = [] if precision == "fp32" else ["--calibration", digits.table]
     path, plan = tmp_path / "digits.qdq.onnx", tmp_path / "digits.plan"
-    common = ["build-engine", digits.model, *table, "--precision", precision]
+    common = ["build-engine", digits.model, *table, "--precision", *precision.split()]
     passed(*common, "--target", "onnx", "-o", path)
     passed(*common, "--target", "tensorrt-rtx", "--compute-capability", "8.6", "-o", plan)
     assert given == [path.read_bytes()]
