@@ -18,7 +18,7 @@ from edgeres.cli.output import progress_bars, show_json, show_status
 from edgeres.core.contract import InputType
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.requests import Head, Layout
-from edgeres.networks import ARCHITECTURES, equal_shapes, is_published
+from edgeres.networks import ARCHITECTURES, is_published
 from edgeres.networks.registry import COMPARED, find_spec
 from edgeres.networks.specification import Shortcut
 
@@ -144,8 +144,8 @@ def export(
         f"{output}: {architecture}, {artifact.num_classes} classes, sha256 {artifact.sha256[:12]}"
     )
     show_status(f"preprocessing: {artifact.contract}")
-    if others := equal_shapes(architecture):
+    if artifact.equal_shapes:
         show_status(
-            f"also of these shapes: {', '.join(others)}. A stride and a shortcut of option A have "
+            f"also of these shapes: {', '.join(artifact.equal_shapes)}. A stride and a shortcut of option A have "
             "no weights: where the accuracy is low, export that one."
         )

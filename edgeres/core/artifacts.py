@@ -109,6 +109,8 @@ class OnnxArtifact:
     """Its layers, as the file has them; empty where it was not inspected."""
     audit: Audit | None = None
     """Layers that ONNX Runtime really runs; None where it was not inspected."""
+    equal_shapes: tuple[str, ...] = ()
+    """Other architectures that its checkpoint fills as well, where it was just exported."""
 
     @property
     def num_classes(self) -> int:

@@ -93,21 +93,21 @@ PUBLISHED = tuple(
 """Architectures whose weights both publishers have, under the same name as here."""
 
 
-def equal_shapes(name: str) -> tuple[str, ...]:
+def equal_shapes(spec: ModelSpec) -> tuple[str, ...]:
     """Returns the other architectures with tensors of the same names and shapes.
 
     A stride has no weights (v1 and v1.5), and neither has option A or a plain net's missing
-    shortcut: a checkpoint does not show which of them it was trained as.
+    shortcut: a checkpoint does not show which of them it was trained as. What it does show, such
+    as its classes, is the same in all of them.
     """
 
-    def shapes(spec: ModelSpec) -> ModelSpec:
-        shortcut = Shortcut.NONE if spec.shortcut is Shortcut.A else spec.shortcut
-        return replace(spec, name="", stride_in_1x1=False, shortcut=shortcut)
+    def layers(network: ModelSpec) -> tuple[object, ...]:
+        without_weights = network.shortcut in (Shortcut.A, Shortcut.NONE)
+        width = (network.base_width, network.groups, network.width_per_group, network.widen_factor)
+        return network.stem, network.block, network.layers, width, without_weights
 
-    if name not in ARCHITECTURES:
-        return ()
-    own = shapes(ARCHITECTURES[name])
-    return tuple(k for k, spec in ARCHITECTURES.items() if k != name and shapes(spec) == own)
+    own = layers(spec)
+    return tuple(k for k, each in ARCHITECTURES.items() if k != spec.name and layers(each) == own)
 
 
 def is_published(name: str) -> bool:

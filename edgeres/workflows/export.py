@@ -14,7 +14,7 @@ from edgeres.files import check_outputs
 from edgeres.input_files import CLASS_NAMES, read_text
 from edgeres.networks.load import load_trained
 from edgeres.networks.onnx_export import export_onnx
-from edgeres.networks.registry import find_spec, is_factory, is_published
+from edgeres.networks.registry import equal_shapes, find_spec, is_factory, is_published
 from edgeres.networks.specification import Shortcut
 from edgeres.networks.uniform_std import with_uniform_std
 from edgeres.progress import Progress, silent
@@ -106,7 +106,8 @@ def export_model(
         opset=request.opset,
         head=request.head,
     )
-    return export_onnx(module, config, output=output, progress=progress)
+    artifact = export_onnx(module, config, output=output, progress=progress)
+    return replace(artifact, equal_shapes=equal_shapes(trained.spec) if trained.spec else ())
 
 
 def _check_described(request: ExportRequest) -> None:

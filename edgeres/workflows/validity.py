@@ -23,7 +23,7 @@ from edgeres.evaluation.mistakes import (
 )
 from edgeres.evaluation.verdict import Validity
 from edgeres.images import Dataset, batches, select, take
-from edgeres.networks.registry import equal_shapes
+from edgeres.networks.registry import ARCHITECTURES, equal_shapes
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.quantization.twins import twins
 from edgeres.targets.runner import AnyBatch, Runner
@@ -112,7 +112,8 @@ def _diagnosis(pair: BenchPair, dataset: Dataset, progress: Progress) -> Diagnos
         )
         if model is None:
             return diagnosis
-        names = equal_shapes(model.artifact.architecture or "")
+        spec = ARCHITECTURES.get(model.artifact.architecture or "")
+        names = equal_shapes(spec) if spec else ()
         remedy = f"Export the checkpoint as {' or '.join(names) or 'that architecture'}"
         others = [
             OtherNetwork(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,10 +87,18 @@ def test_architectures_of_equal_shapes_are_those_whose_tensors_are_equal() -> No
             shapes[name] = {key: value.shape for key, value in state.items()}
     for name in ARCHITECTURES:
         expected = [other for other in shapes if other != name and shapes[other] == shapes[name]]
-        assert list(equal_shapes(name)) == expected
-    assert equal_shapes("resnet50") == ("resnet50_v1",)
-    assert equal_shapes("plain20") == ("resnet20",)
-    assert equal_shapes("resnet18") == equal_shapes("package.module:factory") == ()
+        assert list(equal_shapes(find_spec(name))) == expected
+    assert equal_shapes(find_spec("resnet50")) == ("resnet50_v1",)
+    assert equal_shapes(find_spec("plain20")) == ("resnet20",)
+    assert equal_shapes(find_spec("resnet18")) == ()
+
+
+def test_shapes_are_those_of_the_network_not_of_its_name() -> None:
+    """Option B has projections, and option A of an ImageNet net has none; classes do not count."""
+    assert equal_shapes(replace(find_spec("resnet20"), shortcut=Shortcut.B)) == ()
+    assert equal_shapes(replace(find_spec("resnet18"), shortcut=Shortcut.A)) == ("plain18",)
+    assert equal_shapes(replace(find_spec("resnet50"), num_classes=5)) == ("resnet50_v1",)
+    assert equal_shapes(replace(find_spec("plain20"), image_channels=1)) == ("resnet20",)
 
 
 def test_an_unknown_architecture_is_refused_with_the_nearest_name() -> None:

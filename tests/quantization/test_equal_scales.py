@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from digits import Digits
 from networks import images, network, with_weight
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from tables import table_from_images
 
+from edgeres.core.precision import Precision
+from edgeres.core.table import load_table
+from edgeres.onnx_file import load_onnx
 from edgeres.quantization.fp16.computed import computed_in_fp32
 from edgeres.quantization.fp16.typed import to_fp16
 from edgeres.quantization.graph import view
 from edgeres.quantization.grids import INT8
 from edgeres.quantization.qdq.equal_scales import with_equal_scales
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
+from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.session import open_session, run_session
 
@@ -165,6 +170,16 @@ def test_a_channel_that_fp16_would_lose_stays(smallest: float) -> None:
     assert after >= before
     # What is beside it is not moved; the others are.
     assert len(set(scales(both.after).values())) < len(scales(both.after)) - 1
+
+
+def test_a_network_with_fp16_between_its_layers_has_equal_scales(digits: Digits) -> None:
+    """Whatever builds it; in FP32 each tensor keeps its own."""
+    model, table = load_onnx(digits.model), load_table(digits.table)
+    own, equal = (
+        set(scales(quantize_for_tensorrt(model, table, floats=floats).model).values())
+        for floats in (Precision.FP32, Precision.FP16)
+    )
+    assert len(equal) <= len(own) - 5
 
 
 @pytest.mark.rtx

@@ -80,14 +80,11 @@ def test_bench_gives_the_simulations_accuracy(floats: str, digits: Digits, tmp_p
 
 
 @pytest.mark.rtx
-@pytest.mark.parametrize("precision", ["int8 --float-layers fp32", "fp16", "fp32"])
+@pytest.mark.parametrize("precision", ["int8", "int8 --float-layers fp32", "fp16", "fp32"])
 def test_a_plan_is_built_from_these_bytes(
     precision: str, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What NVIDIA's parser is given for a plan is the file, byte for byte.
-
-    INT8 with FP16 between is not compared: TensorRT for RTX has scales of its own there.
-    """
+    """What NVIDIA's parser is given for a plan is the file, byte for byte."""
     import tensorrt_rtx
 
     given: list[bytes] = []

@@ -21,9 +21,8 @@ from edgeres.errors import BuildError, ConfigError
 from edgeres.networks import ARCHITECTURES
 from edgeres.networks.specification import ModelSpec, Shortcut, Stem
 from edgeres.onnx_file import LoweredNetwork, load_onnx
-from edgeres.quantization.lowering import ALL_INTEGER
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
-from edgeres.targets.base import build_engine, find_target
+from edgeres.targets.base import build_engine
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 
 pytestmark = pytest.mark.rtx
@@ -210,21 +209,3 @@ def test_the_same_graph_with_a_zero_point_of_zero_is_taken(
     same = replace(lowered, model=with_zero_point(lowered.model, 0))
     build_engine(same, RTX, preset("digits"), output=tmp_path / "a.plan")
     assert load_engine(tmp_path / "a.plan").manifest.precision is Precision.INT8
-
-
-def test_activations_inside_blocks_share_a_scale(digits: Digits) -> None:
-    """Each scale of a plan for RTX is another kernel's source; TensorRT's own plans have none."""
-    model, table = load_onnx(digits.model), load_table(digits.table)
-    own = quantize_for_tensorrt(model, table, floats=Precision.FP16).model
-    shared = find_target("tensorrt-rtx").lower(model, RTX, table, None, ALL_INTEGER).model
-    counts = [
-        len(
-            {
-                numpy_helper.to_array(t).item()
-                for t in m.graph.initializer
-                if t.name.endswith("/scale")
-            }
-        )
-        for m in (own, shared)
-    ]
-    assert counts[1] <= counts[0] - 5

@@ -1,4 +1,4 @@
-"""One scale for activations that could have any, for a builder that compiles a kernel for each.
+"""One scale for activations that could have any: a builder may compile a kernel for each.
 
 A plan of TensorRT for RTX holds the source of every kernel between two convolutions, 146 kB each
 and one for every different scale: 7 of a ResNet-50's 35 MB, compiled when the plan is first loaded.

@@ -68,7 +68,6 @@ def quantize_for_tensorrt(
     grid: Grid = INT8,
     floats: Precision = Precision.FP32,
     typed: bool = True,
-    equal_scales: bool = False,
     mix: Mix = ALL_INTEGER,
 ) -> LoweredNetwork:
     """Returns the INT8 or FP8 network with TensorRT's placement.
@@ -81,8 +80,6 @@ def quantize_for_tensorrt(
         floats: precision of the rest, FP32 or FP16.
         typed: whether the network's types are these; False leaves them FP32, for a builder that
             chooses FP16 itself.
-        equal_scales: move the activations' scales into the weights' where FP16 is between them,
-            for a builder that compiles a kernel for each scale.
         mix: what to keep in float.
 
     Raises:
@@ -108,7 +105,7 @@ def quantize_for_tensorrt(
         )
         graph, scales, losses = fitted.graph, fitted.table or table, fitted.layers
     half = floats is Precision.FP16 and typed
-    if half and equal_scales:
+    if half:
         equal = with_equal_scales(graph, scales, method, placement, grid)
         graph, scales = equal.graph, equal.table
     pixels = None if grid is E4M3 else exact_pixels(graph, table.contract)
@@ -143,7 +140,6 @@ def requested_network(
     mix: Mix,
     *,
     typed: bool = True,
-    equal_scales: bool = False,
 ) -> LoweredNetwork:
     """Returns the network of a request, quantized or not.
 
@@ -154,7 +150,6 @@ def requested_network(
         method: which of its thresholds; None takes the table's own.
         mix: operators to keep from INT8.
         typed: as in `quantize_for_tensorrt`.
-        equal_scales: as there.
 
     Raises:
         ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
@@ -171,7 +166,6 @@ def requested_network(
         grid=grid,
         floats=floats,
         typed=typed,
-        equal_scales=equal_scales,
         mix=mix,
     )
     return network.fed_as(planar=True)

@@ -77,16 +77,7 @@ class TensorRTTarget(Target):
         trt = load_backend(self.name)
         check_fp8(trt, request)
         typed = is_strongly_typed(trt)
-        return requested_network(
-            model,
-            request,
-            table,
-            method,
-            mix,
-            typed=typed,
-            # Its plans hold the source of each kernel.
-            equal_scales=self.name == TENSORRT_RTX,
-        )
+        return requested_network(model, request, table, method, mix, typed=typed)
 
     def build(
         self,
