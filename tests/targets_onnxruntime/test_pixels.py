@@ -18,6 +18,7 @@ from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.core.table import CalibrationTable
 from edgeres.progress import silent
 from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.image import image_of
 from edgeres.quantization.parameters import parameters_of
 from edgeres.quantization.recovered import recovered
 from edgeres.quantization.rounding import grid_scales, on_grid, pack
@@ -276,3 +277,104 @@ def test_biases_are_corrected_for_the_exact_image(name: str) -> None:
     missing = ((np.maximum(wanted, 0) - found) * through).sum(axis=(0, 2, 3))
     expected = missing / through.sum(axis=(0, 2, 3))
     np.testing.assert_allclose(shifts[str(stem.name)], expected, atol=2e-5)
+
+
+IMAGENET = PRESETS["imagenet"]
+MEAN, STD = np.array(IMAGENET.mean), np.array(IMAGENET.std)
+
+FORMS: dict[str, tuple[float, list[tuple[str, NDArray[np.float64], bool]]]] = {
+    "Sub, Div": (1 / 255, [("Sub", MEAN, False), ("Div", STD, False)]),
+    "Mul, Add": (1 / 255, [("Mul", 1 / STD, True), ("Add", -MEAN / STD, True)]),
+    "one number first": (
+        1.0,
+        [("Div", np.array([255.0]), False), ("Sub", MEAN, False), ("Mul", 1 / STD, False)],
+    ),
+}
+"""What a level of a pixel is fed as, and operators with their constants, which may come first."""
+
+
+def preparing(
+    model: onnx.ModelProto, operators: list[tuple[str, NDArray[np.float64], bool]]
+) -> onnx.ModelProto:
+    """Returns a network that does so much of its preprocessing itself."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    read, nodes = "image", []
+    for index, (kind, values, is_first) in enumerate(operators):
+        constant = values.astype(np.float32).reshape(-1, 1, 1)
+        changed.graph.initializer.append(numpy_helper.from_array(constant, f"own{index}"))
+        names = [f"own{index}", read] if is_first else [read, f"own{index}"]
+        read = f"image{index}"
+        nodes.append(helper.make_node(kind, names, [read], f"own{index}"))
+    for node in changed.graph.node:
+        node.input[:] = [read if name == "image" else name for name in node.input]
+    body = list(changed.graph.node)
+    del changed.graph.node[:]
+    changed.graph.node.extend([*nodes, *body])
+    return changed
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("raw", [False, True], ids=["floats", "bytes"])
+def test_preprocessing_inside_keeps_the_pixels_too(name: str, form: str, raw: bool) -> None:
+    """The same integers and the same logits as of the network that is fed prepared images."""
+    graph, table, levels, x = setting(name, "imagenet")
+    expected = lower_for_cpu(graph, table, raw=raw)
+    worth, operators = FORMS[form]
+    inside = view(preparing(NETWORKS[name], operators))
+    own = replace(IMAGENET, scale=worth, mean=(0.0,) * 3, std=(1.0,) * 3)
+    fed = (levels * np.float32(worth)).astype(np.float32)
+    lowered = lower_for_cpu(inside, replace(table_from_images(inside, fed), contract=own), raw=raw)
+    last = f"image{len(operators) - 1}"
+    if raw:
+        assert not [node for node in lowered.graph.node if node.name.startswith("own")]
+        both = [as_bytes(model) for model in (expected, lowered)]
+        found = [run_integer(model, levels) for model in both]
+    else:
+        tensors = [made(expected, "image/u8", x), made(lowered, f"{last}/u8", fed)]
+        assert np.array_equal(*tensors)
+        found = [run_integer(expected, x), run_integer(lowered, fed)]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4 * float(np.abs(found[0]).max()))
+
+
+def as_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a network lowered for bytes, with its input declared as such."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    changed.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    del changed.graph.value_info[:]
+    return changed
+
+
+def run_integer(model: onnx.ModelProto, x: NDArray[Any]) -> Array:
+    """Returns the logits of a lowered network."""
+    session = open_session(model.SerializeToString(), integer=True)
+    return run_session(session, ["logits"], {"image": x})[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "is_first"),
+    [
+        ("Sub", MEAN, True),
+        ("Div", STD, True),
+        ("Mul", -STD, False),
+        ("Div", np.zeros(3), False),
+        ("Mul", np.full((3, SIZE, SIZE), 2.0), False),
+    ],
+    ids=["constant less image", "constant by image", "negative", "by zero", "a value a pixel"],
+)
+def test_other_arithmetic_is_a_layer_like_any(
+    kind: str, values: NDArray[np.float64], is_first: bool
+) -> None:
+    """Pixels are no levels behind it, or not by channel: the image stays what the network is fed."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(NETWORKS["plain"])
+    constant = values if values.ndim == 3 else values.reshape(-1, 1, 1)
+    changed.graph.initializer.append(numpy_helper.from_array(constant.astype(np.float32), "own"))
+    names = ["own", "image"] if is_first else ["image", "own"]
+    for node in changed.graph.node:
+        node.input[:] = ["changed" if name == "image" else name for name in node.input]
+    changed.graph.node.insert(0, helper.make_node(kind, names, ["changed"], "changed"))
+    assert image_of(view(changed)).tensor == "image"
+    assert image_of(view(preparing(NETWORKS["plain"], FORMS["Sub, Div"][1]))).tensor == "image1"

@@ -11,6 +11,7 @@ import onnx
 
 from edgeres.errors import QuantizationError
 from edgeres.quantization.graph import Graph, attribute
+from edgeres.quantization.image import image_of
 from edgeres.quantization.placement import (
     LAYER_OPS,
     Edge,
@@ -64,7 +65,8 @@ def fp8_graph(graph: Graph) -> Graph:
             f"{len(grouped)} of {len(convolutions)} convolutions are grouped (first: {grouped[0]}), "
             "and FP8 has no fast kernel for these. Build with --precision int8 or fp16."
         )
-    first = (n.name for n in convolutions if graph.root(n.input[0]) == graph.input)
+    image = image_of(graph).tensor
+    first = (n.name for n in convolutions if graph.root(n.input[0]) in {graph.input, image})
     return graph.keeping({**dict.fromkeys(first, FIRST_REASON), **graph.kept})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgeres.quantization.graph import Graph
+from edgeres.quantization.image import image_of
 from edgeres.quantization.placement import Edge, Placement, branches_of
 from edgeres.quantization.qdq.exact_pixels import ExactPixels
 from edgeres.quantization.qdq.placement import shortcut_index
@@ -22,11 +23,11 @@ def error_sources(
         placement: TensorRT's.
         pixels: how the first convolution takes pixels as they are; None where the image is rounded.
     """
-    stream = residual_stream(graph)
+    stream, image = residual_stream(graph), image_of(graph).tensor
     edges: dict[str, list[Edge]] = {IMAGE: [], INSIDE: [], STREAM: []}
     for edge in placement.edges:
         root = graph.root(edge.tensor)
-        if root == graph.input:
+        if root in {graph.input, image}:
             # Pixels are integers as they come, so their edge rounds nothing.
             edges[IMAGE] += [edge] if pixels is None or edge.node != pixels.stem.name else []
         else:

@@ -27,6 +27,7 @@ from edgeres.errors import ArtifactError
 from edgeres.quantization.emit import Emitter
 from edgeres.quantization.graph import Graph, is_pass_through
 from edgeres.quantization.grids import INT8, UINT8
+from edgeres.quantization.image import image_of
 from edgeres.quantization.placement import refusal
 from edgeres.quantization.weights import WeightMemory, least_weight_scales, quantize_bias
 from edgeres.targets.onnxruntime.joint import affine_of, bias_of, joint_affine, weight_of
@@ -61,7 +62,8 @@ class _CpuLowering:
         self._method = method
         self._out = Emitter(graph)
         self._stored = integer_tensors(graph)
-        stem = graph.only_consumer(graph.input)
+        self._image = image_of(graph)
+        stem = graph.only_consumer(self._image.tensor)
         self._stem = "" if stem is None else stem.name
         self._pixels = pixel_grid(graph, table)
         self._folded = folded_stem(graph) if self._pixels is None else self._pixels.folded
@@ -72,11 +74,14 @@ class _CpuLowering:
 
     def run(self) -> onnx.ModelProto:
         """Returns the lowered model."""
-        self._emit_image()
+        bytes_in = self._raw and self._pixels is not None
+        if bytes_in or self._image.tensor == self._graph.input:
+            self._emit_image(self._graph.input)
         done = {conv.output[0] for convs in self._joined.values() for conv in convs}
         for node in self._graph.nodes:
             output = node.output[0]
-            if output in done:
+            # The weights take up what is done to the channels of bytes.
+            if output in done or (bytes_in and node.name in self._image.arithmetic):
                 continue
             if refusal(self._graph, node) is None:
                 result = result_of(self._graph, node)
@@ -98,15 +103,18 @@ class _CpuLowering:
                 self._emit_float(node)
         return self._out.model()
 
-    def _emit_image(self) -> None:
-        """Emits the image as integers: as its pixels where it can be, folded where the stem is."""
-        image, out, pixels = self._graph.input, self._out, self._pixels
+    def _emit_image(self, raw: str) -> None:
+        """Emits the image as integers: as its pixels where it can be, folded where the stem is.
+
+        Args:
+            raw: the bytes that the network is fed, or the image in float.
+        """
+        image, out, pixels = self._image.tensor, self._out, self._pixels
         if pixels is None:
-            self._store(image, image)
+            self._quantize(image, raw)
         elif self._raw:
-            self._integer[image] = self._padded_bytes(pixels)
+            self._integer[image] = self._padded_bytes(pixels, raw)
         else:
-            raw = image
             if any(pixels.pads):
                 # Zero is another level in each channel, so the stem cannot pad the stored image.
                 around = np.array([0, *pixels.pads[:3], 0, *pixels.pads[3:]], np.int64)
@@ -127,17 +135,17 @@ class _CpuLowering:
                 "SpaceToDepth", [self._integer[image]], image + "/folded", blocksize=FOLD
             )
 
-    def _padded_bytes(self, pixels: PixelGrid) -> str:
+    def _padded_bytes(self, pixels: PixelGrid, raw: str) -> str:
         """Emits the pixels with the level of zero around them, which each channel has its own of."""
-        image, out = self._graph.input, self._out
+        image, out = self._image.tensor, self._out
         spare, around = pixels.pads[3], (0, 0, *pixels.pads[1:3], 0, 0, *pixels.pads[4:])
         if not any(pixels.pads):
-            return image
+            return raw
         channels = len(pixels.steps) - spare
-        planes = [image]
+        planes = [raw]
         if channels > 1:
             planes = [f"{image}/pixels{channel}" for channel in range(channels)]
-            out.split(image, planes)
+            out.split(raw, planes)
         amounts = out.constant(image + "/pads", np.array(around, np.int64))
         padded = [
             out.node(
@@ -259,7 +267,13 @@ class _CpuLowering:
         self._store(output, raw)
 
     def _store(self, tensor: str, raw: str) -> None:
-        """Quantizes the float tensor `raw` as the value of `tensor`, where integers are wanted."""
+        """Stores the float tensor `raw` as the value of `tensor`, where integers are wanted."""
+        if tensor == self._image.tensor:
+            self._emit_image(raw)
+        else:
+            self._quantize(tensor, raw)
+
+    def _quantize(self, tensor: str, raw: str) -> None:
         if tensor in self._stored:
             self._integer[tensor] = self._out.node(
                 "QuantizeLinear", [raw, *self._parameters(self._grid(tensor))], tensor + "/u8"

@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.byte_input import levels_of
 from edgeres.core.table import CalibrationTable
 from edgeres.quantization.graph import Graph, attribute, integers
+from edgeres.quantization.image import image_of
 from edgeres.quantization.placement import Placement, refusal
 from edgeres.quantization.weights import QuantizedWeight, quantize_weight, weight_scales
 from edgeres.targets.onnxruntime.joint import Affine
@@ -99,7 +99,8 @@ def pixel_grid(graph: Graph, table: CalibrationTable) -> PixelGrid | None:
         graph: the FP32 model.
         table: with the contract, and the range of the image.
     """
-    stem, shape = graph.only_consumer(graph.input), graph.shapes.get(graph.input)
+    image = image_of(graph)
+    stem, shape = graph.only_consumer(image.tensor), graph.shapes.get(image.tensor)
     if stem is None or shape is None or len(shape) != 3 or shape[0] not in {1, 3}:
         return None
     if (
@@ -109,9 +110,9 @@ def pixel_grid(graph: Graph, table: CalibrationTable) -> PixelGrid | None:
         or attribute(stem, "auto_pad") not in (None, b"NOTSET")
     ):
         return None
-    steps, offsets = levels_of(table.contract)
+    steps, offsets = image.levels(table.contract)
     largest = float((steps * np.maximum(np.abs(offsets), np.abs(_LEVELS - offsets))).max())
-    observed = table.tensors.get(graph.input)
+    observed = table.tensors.get(image.tensor)
     if observed is None or observed.amax > _SLACK * largest:
         return None
     # A zero half-way between two levels makes every pixel a tie, which float32 breaks either way.

@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeres.quantization.graph import Graph, attribute, integers
+from edgeres.quantization.image import image_of
 from edgeres.quantization.placement import refusal
 
 FOLD = 2
@@ -63,10 +64,11 @@ class FoldedStem:
 
 def folded_stem(graph: Graph) -> FoldedStem | None:
     """Returns how to fold the operator that alone reads the image; None where it cannot be."""
-    stem, image = graph.only_consumer(graph.input), graph.shapes.get(graph.input)
-    if stem is None or image is None or stem.op_type != "Conv" or refusal(graph, stem) is not None:
+    image = image_of(graph).tensor
+    stem, shape = graph.only_consumer(image), graph.shapes.get(image)
+    if stem is None or shape is None or stem.op_type != "Conv" or refusal(graph, stem) is not None:
         return None
-    return fold_stem(stem, graph.constants[stem.input[1]].dims[2:], image)
+    return fold_stem(stem, graph.constants[stem.input[1]].dims[2:], shape)
 
 
 def fold_stem(conv: onnx.NodeProto, taps: Sequence[int], image: Sequence[int]) -> FoldedStem | None:

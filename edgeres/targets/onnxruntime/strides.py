@@ -16,6 +16,7 @@ from onnx import helper
 
 from edgeres.graph_structure import skeleton
 from edgeres.quantization.graph import Graph, attribute, integers, normalized, view
+from edgeres.quantization.image import image_of
 from edgeres.quantization.placement import refusal
 from edgeres.targets.onnxruntime.placement import adds_equals, is_pointwise, result_of
 
@@ -45,6 +46,7 @@ def moved_strides(graph: Graph) -> Strides:
     A tensor is thinned out to every n-th row and column where an integer convolution or addition
     makes it and all that read it do so at stride n.
     """
+    image = image_of(graph).tensor
     demands: dict[str, list[Pair]] = {graph.output: [DENSE]}
     thinned: dict[str, Pair] = {}
     strides: dict[str, Pair] = {}
@@ -55,7 +57,7 @@ def moved_strides(graph: Graph) -> Strides:
         movable = adds_equals(graph, node) or (
             node.op_type == "Conv" and attribute(node, "auto_pad") in (None, b"NOTSET", b"VALID")
         )
-        skips = movable and refusal(graph, node) is None and graph.input not in node.input
+        skips = movable and refusal(graph, node) is None and image not in node.input
         result = result_of(graph, node) if skips else node.output[0]
         agreed = set(demands.get(result, ()))
         thinned[result] = agreed.pop() if skips and len(agreed) == 1 else DENSE
