@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -40,6 +40,12 @@ _TAKE_LISTS = frozenset(
     {"Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Tile", "Unsqueeze"}
 )
 """Operators whose inputs behind the first are lists of numbers or one number."""
+
+_LONGEST_LIST: Mapping[str, int] = {
+    **dict.fromkeys(_TAKE_LISTS - {"Split"}, 8),
+    **dict.fromkeys(("Pad", "Resize"), 16),
+}
+"""Numbers in such a list: one for each axis, of which TensorRT's tensors have 8, or two."""
 
 _WEIGHT_AXES = {"Conv": 4, "Gemm": 2}
 """Axes of the weights of the operators that are quantized, of images."""
@@ -188,6 +194,9 @@ def check_rules(path: Path, model: onnx.ModelProto) -> None:
     ):
         onnx.checker.check_model(with_weights_as_inputs(model))
     dims = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    for node in (n for n in model.graph.node if n.op_type == "Constant"):
+        for value in node.attribute:
+            dims[node.output[0]] = list(value.t.dims) if value.HasField("t") else [len(value.ints)]
     for node in model.graph.node:
         read = [dims.get(name) for name in node.input]
         weight = read[1] if node.op_type in _WEIGHT_AXES and len(read) > 1 else None
@@ -196,13 +205,16 @@ def check_rules(path: Path, model: onnx.ModelProto) -> None:
                 f"{path} has the operator {node.op_type} '{node.name}' with weights of the sizes "
                 f"{weight}; expected {_WEIGHT_AXES[node.op_type]} sizes of at least 1. {_ADVICE}"
             )
-        # NVIDIA's parser ends the process at some that have more axes.
-        table = next((d for d in read[1:] if d is not None and len(d) > 1), None)
-        if node.op_type in _TAKE_LISTS and table is not None:
-            raise ArtifactError(
-                f"{path} has the operator {node.op_type} '{node.name}' with numbers of the sizes "
-                f"{table}; expected a list. {_ADVICE}"
-            )
+        if node.op_type not in _TAKE_LISTS:
+            continue
+        # NVIDIA's parser ends the process at some that have more axes, or are longer.
+        most = _LONGEST_LIST.get(node.op_type, MAX_ELEMENTS)
+        for sizes in (each for each in read[1:] if each is not None):
+            if len(sizes) > 1 or math.prod(sizes) > most:
+                raise ArtifactError(
+                    f"{path} has the operator {node.op_type} '{node.name}' with numbers of the "
+                    f"sizes {sizes}; expected a list of at most {most}. {_ADVICE}"
+                )
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -329,6 +329,21 @@ def steps_in_a_table() -> ModelProto:
     return model
 
 
+def more_numbers_than_axes() -> ModelProto:
+    """Returns a classifier with a Slice of 16 steps, which ended the process too."""
+    model = with_slices(part("x", "p"))
+    two = next(t for t in model.graph.initializer if t.name == "two")
+    two.CopyFrom(from_array(np.ones(16, np.int64), "two"))
+    return model
+
+
+def reshaped_to_many_axes() -> ModelProto:
+    """Returns a classifier of an image that is given 16 axes first."""
+    model = classifier(node("Reshape", "x axes", "p"))
+    model.graph.initializer.append(from_array(np.ones(16, np.int64), "axes"))
+    return model
+
+
 BROKEN = {
     "an attribute that it has not": (classifier(node("Relu", "x", "p", axis=1)), "axis"),
     "an operator of a later version": (
@@ -346,7 +361,21 @@ BROKEN = {
     ),
     "steps in a table": (
         steps_in_a_table(),
-        r"Slice '' with numbers of the sizes \[1, 1\]; expected a list",
+        r"Slice '' with numbers of the sizes \[1, 1\]; expected a list of at most 8",
+    ),
+    "steps for 16 axes": (
+        more_numbers_than_axes(),
+        r"Slice '' with numbers of the sizes \[16\]; expected a list of at most 8",
+    ),
+    "a shape of 16 axes in a Constant": (
+        classifier(
+            node("Constant", "", "axes", value_ints=[1] * 16), node("Reshape", "x axes", "p")
+        ),
+        r"Reshape '' with numbers of the sizes \[16\]; expected a list of at most 8",
+    ),
+    "a shape of 16 axes": (
+        reshaped_to_many_axes(),
+        r"Reshape '' with numbers of the sizes \[16\]; expected a list of at most 8",
     ),
     "a batch that takes minutes": (classifier(sizes=(65536, 3, 8, 8)), "batches of 65536 images"),
 }
