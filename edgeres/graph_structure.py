@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -36,20 +36,6 @@ _UNKNOWN = "NotYet"
 _POSITIVE = frozenset({"group", "strides", "dilations", "kernel_shape", "blocksize", "num_outputs"})
 """Integers that runtimes divide by, or that are sizes. Source: ONNX operators."""
 
-_TAKE_LISTS = frozenset(
-    {"Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Tile", "Unsqueeze"}
-)
-"""Operators whose inputs behind the first are lists of numbers or one number."""
-
-_LONGEST_LIST: Mapping[str, int] = {
-    **dict.fromkeys(_TAKE_LISTS - {"Split"}, 8),
-    **dict.fromkeys(("Pad", "Resize"), 16),
-}
-"""Numbers in such a list: one for each axis, of which TensorRT's tensors have 8, or two."""
-
-_WEIGHT_AXES = {"Conv": 4, "Gemm": 2}
-"""Axes of the weights of the operators that are quantized, of images."""
-
 _LARGEST_INTEGER = 1 << 31
 """Of such an attribute, and of a padding; more overflows where runtimes multiply them."""
 
@@ -67,7 +53,7 @@ _MOST_FUNCTIONS = 1000
 _SMALL = 64
 """Elements up to which a constant may describe the structure: shapes, axes, paddings."""
 
-_ADVICE = "It is damaged, or its exporter is at fault: export the model again."
+DAMAGED = "It is damaged, or its exporter is at fault: export the model again."
 
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 
@@ -100,7 +86,7 @@ def check_structure(path: Path, model: onnx.ModelProto) -> None:
         if any(size < 1 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS:
             raise ArtifactError(
                 f"{path} has the input '{value.name}' with the sizes {sizes}; expected sizes of at "
-                f"least 1 and at most {MAX_ELEMENTS} values. {_ADVICE}"
+                f"least 1 and at most {MAX_ELEMENTS} values. {DAMAGED}"
             )
     _check_sizes(path, model)
 
@@ -116,7 +102,7 @@ def _check_functions(path: Path, model: onnx.ModelProto) -> None:
     }
     if len(called) > _MOST_FUNCTIONS:
         raise ArtifactError(
-            f"{path} has {len(called)} functions; expected at most {_MOST_FUNCTIONS}. {_ADVICE}"
+            f"{path} has {len(called)} functions; expected at most {_MOST_FUNCTIONS}. {DAMAGED}"
         )
     sizes: dict[tuple[str, str], int] = {}
     while ready := [
@@ -132,7 +118,7 @@ def _check_functions(path: Path, model: onnx.ModelProto) -> None:
         fact = f"calls itself: '{endless}'" if endless is not None else f"has {largest} operators"
         raise ArtifactError(
             f"{path} has a function that {fact}; expected none that does, and at most "
-            f"{_LARGEST_FUNCTION} operators. {_ADVICE}"
+            f"{_LARGEST_FUNCTION} operators. {DAMAGED}"
         )
 
 
@@ -160,7 +146,7 @@ def _check_sizes(path: Path, model: onnx.ModelProto) -> None:
             if math.prod(sizes) > most or any(size < 0 for size in sizes):
                 raise ArtifactError(
                     f"{path} fits into no memory: its tensor '{value.name}' has the sizes {sizes}; "
-                    f"expected sizes of at least 0 and at most {most} values. {_ADVICE}"
+                    f"expected sizes of at least 0 and at most {most} values. {DAMAGED}"
                 )
         ready = [node for node in waiting if not node.input or node.input[0] in known]
         if not ready:
@@ -179,42 +165,6 @@ def _limits(graph: onnx.GraphProto) -> dict[str, int]:
             most = _LARGEST_RANGE if node.op_type == "Range" else _LARGEST_CONSTANT
             limits.update(dict.fromkeys(node.output, most))
     return limits
-
-
-def check_rules(path: Path, model: onnx.ModelProto) -> None:
-    """Checks a network that is to be changed by ONNX's own rules.
-
-    One that is run as it is needs no such check: runtimes take more than ONNX's rules let pass.
-
-    Raises:
-        ArtifactError: an operator, attribute or type breaks them.
-    """
-    with foreign_parser(
-        lambda error: ArtifactError(f"{path} breaks ONNX's rules: {reason_of(error)}. {_ADVICE}")
-    ):
-        onnx.checker.check_model(with_weights_as_inputs(model))
-    dims = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    for node in (n for n in model.graph.node if n.op_type == "Constant"):
-        for value in node.attribute:
-            dims[node.output[0]] = list(value.t.dims) if value.HasField("t") else [len(value.ints)]
-    for node in model.graph.node:
-        read = [dims.get(name) for name in node.input]
-        weight = read[1] if node.op_type in _WEIGHT_AXES and len(read) > 1 else None
-        if weight is not None and (len(weight) != _WEIGHT_AXES[node.op_type] or 0 in weight):
-            raise ArtifactError(
-                f"{path} has the operator {node.op_type} '{node.name}' with weights of the sizes "
-                f"{weight}; expected {_WEIGHT_AXES[node.op_type]} sizes of at least 1. {_ADVICE}"
-            )
-        if node.op_type not in _TAKE_LISTS:
-            continue
-        # NVIDIA's parser ends the process at some that have more axes, or are longer.
-        most = _LONGEST_LIST.get(node.op_type, MAX_ELEMENTS)
-        for sizes in (each for each in read[1:] if each is not None):
-            if len(sizes) > 1 or math.prod(sizes) > most:
-                raise ArtifactError(
-                    f"{path} has the operator {node.op_type} '{node.name}' with numbers of the "
-                    f"sizes {sizes}; expected a list of at most {most}. {_ADVICE}"
-                )
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -275,7 +225,7 @@ def infer_shapes(model: onnx.ModelProto, *, images: int = 1) -> onnx.ModelProto:
     """
     with foreign_parser(
         lambda error: ArtifactError(
-            f"The shapes of the model's activations cannot be inferred: {reason_of(error)}. {_ADVICE}"
+            f"The shapes of the model's activations cannot be inferred: {reason_of(error)}. {DAMAGED}"
         )
     ):
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
@@ -284,7 +234,7 @@ def infer_shapes(model: onnx.ModelProto, *, images: int = 1) -> onnx.ModelProto:
         if math.prod(sizes) > images * MAX_ELEMENTS or any(size < 0 for size in sizes):
             raise ArtifactError(
                 f"The model's activation '{value.name}' has the sizes {sizes}; expected sizes of "
-                f"at least 0 and at most {MAX_ELEMENTS} values. {_ADVICE}"
+                f"at least 0 and at most {MAX_ELEMENTS} values. {DAMAGED}"
             )
     return inferred
 
@@ -300,7 +250,7 @@ def _check_text(path: Path, model: onnx.ModelProto) -> None:
             texts += [attribute.name for attribute in node.attribute]
     odd = next((text for text in texts if not isinstance(text, str)), None)
     if odd is not None:
-        raise ArtifactError(f"{path} has the name {odd!r:.200}, which is no UTF-8 text. {_ADVICE}")
+        raise ArtifactError(f"{path} has the name {odd!r:.200}, which is no UTF-8 text. {DAMAGED}")
 
 
 def _check_order(path: Path, graph: onnx.GraphProto, outside: frozenset[str]) -> None:
@@ -313,7 +263,7 @@ def _check_order(path: Path, graph: onnx.GraphProto, outside: frozenset[str]) ->
             raise ArtifactError(
                 f"{path} has the operator {node.op_type} '{node.name}', whose input '{missing[0]}' "
                 "nothing before it makes: the graph has a cycle, a gap, or operators out of "
-                f"order. {_ADVICE}"
+                f"order. {DAMAGED}"
             )
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
@@ -322,12 +272,12 @@ def _check_order(path: Path, graph: onnx.GraphProto, outside: frozenset[str]) ->
         if twice is not None or not any(node.output):
             fact = "no output" if twice is None else f"the output '{twice}', which is there already"
             raise ArtifactError(
-                f"{path} has the operator {node.op_type} '{node.name}' with {fact}. {_ADVICE}"
+                f"{path} has the operator {node.op_type} '{node.name}' with {fact}. {DAMAGED}"
             )
         produced.update(node.output)
     absent = next((value.name for value in graph.output if value.name not in produced), None)
     if absent is not None:
-        raise ArtifactError(f"{path} has the output '{absent}', which nothing makes. {_ADVICE}")
+        raise ArtifactError(f"{path} has the output '{absent}', which nothing makes. {DAMAGED}")
 
 
 def _check_operator(path: Path, node: onnx.NodeProto, version: int) -> None:
@@ -343,13 +293,13 @@ def _check_operator(path: Path, node: onnx.NodeProto, version: int) -> None:
         counts = (len(node.input), schema.min_input, schema.max_input)
         if not counts[1] <= counts[0] <= counts[2]:
             raise ArtifactError(
-                f"{where} with {counts[0]} inputs, expected {counts[1]} to {counts[2]}. {_ADVICE}"
+                f"{where} with {counts[0]} inputs, expected {counts[1]} to {counts[2]}. {DAMAGED}"
             )
     for attribute in node.attribute:
         if known.get(attribute.name, attribute.type) != attribute.type:
             raise ArtifactError(
                 f"{where} with the attribute {attribute.name} of type {attribute.type}, expected "
-                f"{known[attribute.name]}. {_ADVICE}"
+                f"{known[attribute.name]}. {DAMAGED}"
             )
         integers = [*attribute.ints] if attribute.ints else [attribute.i]
         least = 1 if attribute.name in _POSITIVE else -_LARGEST_INTEGER
@@ -357,7 +307,7 @@ def _check_operator(path: Path, node: onnx.NodeProto, version: int) -> None:
         if bounded and not all(least <= value <= _LARGEST_INTEGER for value in integers):
             raise ArtifactError(
                 f"{where} with {attribute.name} {integers}, expected {least} to "
-                f"{_LARGEST_INTEGER}. {_ADVICE}"
+                f"{_LARGEST_INTEGER}. {DAMAGED}"
             )
 
 
@@ -394,7 +344,7 @@ def _check_tensor(path: Path, tensor: TensorProto) -> None:
     if any(size < 0 for size in sizes) or name == "UNDEFINED":
         raise ArtifactError(
             f"{path} has the tensor '{tensor.name}' of type {tensor.data_type} with the sizes "
-            f"{sizes}; expected a type of ONNX and sizes of at least 0. {_ADVICE}"
+            f"{sizes}; expected a type of ONNX and sizes of at least 0. {DAMAGED}"
         )
     # In Python's integers, which do not wrap.
     count = math.prod(sizes)
@@ -408,5 +358,5 @@ def _check_tensor(path: Path, tensor: TensorProto) -> None:
     if has not in expected:
         raise ArtifactError(
             f"{path} has the tensor '{tensor.name}' with the sizes {sizes}, {count} values, and "
-            f"stores {has} bytes or values of {name}. {_ADVICE}"
+            f"stores {has} bytes or values of {name}. {DAMAGED}"
         )

@@ -19,7 +19,6 @@ from edgeres.core.contract import Contract
 from edgeres.errors import ArtifactError, ConfigError, RunnerError
 from edgeres.graph_checks import low_precision
 from edgeres.graph_names import free_added_names
-from edgeres.graph_structure import check_rules
 from edgeres.input_files import MODEL, read_bytes
 from edgeres.normalization.constants import (
     evaluate_constants,
@@ -41,6 +40,7 @@ from edgeres.normalization.interface import (
     take_channels_first,
 )
 from edgeres.normalization.pools import global_means, unify_global_means
+from edgeres.normalization.rules import check_rules
 from edgeres.onnx_file import LoadedModel, check_classes, is_own_export, opset_of, parse_model
 from edgeres.session import open_session, run_session
 
