@@ -213,10 +213,10 @@ def take_outcomes(outcomes: Outcomes, rows: NDArray[np.int64]) -> Outcomes:
     return taken
 
 
-def calibration_overlap(hashes: Iterable[str], calibration_hashes: Iterable[str]) -> int:
-    """Returns how many of the images hashed in `hashes` were also used for calibration."""
+def unseen_rows(hashes: Iterable[str], calibration_hashes: Iterable[str]) -> NDArray[np.int64]:
+    """Returns the rows of the images in `hashes` that were not used for calibration."""
     known = frozenset(calibration_hashes)
-    return sum(name in known for name in hashes)
+    return np.array([row for row, name in enumerate(hashes) if name not in known], np.int64)
 
 
 def _labels(batch: EvaluationBatch) -> NDArray[np.int64]:

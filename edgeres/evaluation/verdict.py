@@ -36,6 +36,7 @@ from edgeres.evaluation.checks import (
     reference_check,
     speedup_check,
     stability_check,
+    unseen_check,
 )
 from edgeres.evaluation.mistakes import Diagnosis, RangeShift
 from edgeres.evaluation.regression import against_baseline, baseline_checks
@@ -58,6 +59,8 @@ class Validity:
     """Distinct images that the engine was calibrated on; None where not known, and without INT8."""
     calibration_images: int = 0
     """Evaluated images that calibration used too."""
+    unseen: PairedAccuracy | None = None
+    """Accuracy on the other images; None where calibration used none of them, or all."""
     suspicious: bool = False
     """Whether the reference is so rarely correct that it may have been fed something else."""
     confidence: float | None = None
@@ -168,7 +171,11 @@ def _checks(
         yield diagnosis_check(validity.diagnosis)
     yield from coverage
     if config.max_drop_pp is not None:
-        yield accuracy_check(accuracy, config.max_drop_pp, config.decide)
+        yield accuracy_check(accuracy, config.max_drop_pp, config.decide, validity.unseen)
+    if validity.calibration_images == accuracy.engine.samples and any(
+        limit is not None for limit in (config.max_drop_pp, regression)
+    ):
+        yield unseen_check(accuracy.engine.samples)
     if config.min_speedup is not None:
         if latency is None:
             raise ConfigError(

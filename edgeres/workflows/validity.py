@@ -10,7 +10,8 @@ import numpy as np
 from edgeres.calibration.calibrate import observed_ranges
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.contract import InputType
-from edgeres.evaluation.evaluate import Outcomes, calibration_overlap
+from edgeres.evaluation.compare import paired_accuracy
+from edgeres.evaluation.evaluate import Outcomes, take_outcomes, unseen_rows
 from edgeres.evaluation.mistakes import (
     Diagnosis,
     OtherNetwork,
@@ -75,10 +76,13 @@ def check_validity(
                 observed.append(observed_ranges(model, tracked))
         shift = range_shift(ranges, observed, images=len(few))
     calibrated_on = set(pair.engine.calibration_images)
+    unseen = unseen_rows(outcomes.hashes, calibrated_on)
+    known = len(outcomes.hashes) - len(unseen)
     return Validity(
         data_notes=data_notes,
         calibrated_on=len(calibrated_on) or None,
-        calibration_images=calibration_overlap(outcomes.hashes, pair.engine.calibration_images),
+        calibration_images=known,
+        unseen=paired_accuracy(take_outcomes(outcomes, unseen)) if known and len(unseen) else None,
         suspicious=suspicious,
         confidence=overconfidence(outcomes.reference),
         constant_top1=constant_top1(outcomes.reference, outcomes.labels),

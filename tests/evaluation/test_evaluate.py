@@ -18,10 +18,10 @@ from edgeres.errors import DataError, MismatchError, RunnerError
 from edgeres.evaluation.evaluate import (
     Outcomes,
     Predictions,
-    calibration_overlap,
     evaluate,
     evaluate_pair,
     take_outcomes,
+    unseen_rows,
 )
 from edgeres.testing import FakeRunner
 
@@ -255,10 +255,11 @@ def test_an_error_of_the_runner_passes_through() -> None:
         evaluate(FakeRunner(logits=fail), batches_of([0], 1))
 
 
-def test_images_of_the_calibration_are_counted() -> None:
-    """Every validation image that was calibrated on counts, its repetitions too."""
-    assert calibration_overlap(("a", "b", "c", "b"), ("b", "x", "b")) == 2
-    assert calibration_overlap(("a", "b"), ()) == 0
+def test_images_that_calibration_did_not_use() -> None:
+    """An image that was calibrated on is none, nor are its repetitions."""
+    assert unseen_rows(("a", "b", "c", "b"), ("b", "x", "b")).tolist() == [0, 2]
+    assert unseen_rows(("a", "b"), ()).tolist() == [0, 1]
+    assert unseen_rows(("a",), ("a",)).tolist() == []
 
 
 def test_the_results_are_values_of_their_type() -> None:

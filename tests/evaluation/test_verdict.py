@@ -521,6 +521,45 @@ def test_a_calibration_on_few_images_warns(images: int | None, warns: bool) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("every", "unseen", "outcome", "says"),
+    [
+        # lost, gained, images
+        ((0, 0, 1000), (0, 0, 600), Outcome.PASS, "on the 600 images that calibration did not use"),
+        ((0, 0, 1000), (0, 0, 20), Outcome.INCONCLUSIVE, "20 images cannot decide"),
+        ((10, 0, 2000), (10, 0, 60), Outcome.FAIL, "on the 60 images that calibration did not use"),
+        ((90, 0, 1000), (0, 0, 600), Outcome.FAIL, "accuracy drop 9 pp"),
+    ],
+)
+def test_a_pass_holds_on_images_that_calibration_did_not_use(
+    every: tuple[int, int, int], unseen: tuple[int, int, int], outcome: Outcome, says: str
+) -> None:
+    """Those it used favour the engine: what fails on them fails, what passes shows nothing."""
+    (lost, gained, images), (few_lost, few_gained, few) = every, unseen
+    validity = Validity(
+        calibration_images=images - few, unseen=accuracy_of(few_gained, few_lost, few)
+    )
+    config = BenchRequest(max_drop_pp=2.0)
+    verdict = verdict_of(accuracy_of(gained, lost, images), config, validity=validity)
+    (check,) = verdict.checks
+    assert (check.outcome, verdict.outcome) == (outcome, outcome)
+    assert says in check.reason
+    assert verdict.accuracy.engine.samples == images
+
+
+@pytest.mark.parametrize("config", [by_point(5.0), BenchRequest(max_drop_pp=50.0), BenchRequest()])
+def test_the_calibration_images_alone_decide_nothing(config: BenchRequest) -> None:
+    """However good the engine is on them; without a limit there is nothing to decide."""
+    good = accuracy_of(0, 0, 1000)
+    verdict = verdict_of(good, config, validity=Validity(calibration_images=1000))
+    limited = config.max_drop_pp is not None
+    assert verdict.outcome is (Outcome.INCONCLUSIVE if limited else Outcome.MEASURED)
+    assert verdict.exit_code == (3 if limited else 0)
+    assert [c.name for c in verdict.checks if not c.passed] == ["unseen_images"] * limited
+    bad = verdict_of(accuracy_of(0, 900, 1000), config, validity=Validity(calibration_images=1000))
+    assert bad.outcome is (Outcome.FAIL if limited else Outcome.MEASURED)
+
+
 def test_everything_has_its_place() -> None:
     """Checks and warnings come in one order, which reports and JSON keep."""
     before = replace(
