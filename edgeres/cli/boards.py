@@ -19,7 +19,7 @@ from edgeres.errors import ConfigError
 from edgeres.fleet.inventory import FILE, inventory_file, load_inventory
 from edgeres.fleet.job import SHARED, Job, check_paths, read_job
 from edgeres.fleet.run import run_job
-from edgeres.fleet.scheduler import worker_command
+from edgeres.fleet.scheduler import SCHEDULER_TIMEOUT_S, worker_command
 from edgeres.fleet.status import board_status
 from edgeres.fleet.store import JOB_FILE, Store, default_root
 from edgeres.fleet.survey import SurveyedBoard, survey_board
@@ -133,6 +133,14 @@ _FACTS: Mapping[str, Callable[[SurveyedBoard], str]] = {
     multiple=True,
     help="Folder that jobs may read by its path, the same on every machine.",
 )
+@click.option(
+    "--death-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=SCHEDULER_TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="End when no scheduler is there for so long.",
+)
 @click.option("--plain-tcp", is_flag=True, help="Allow a scheduler elsewhere without encryption.")
 @common_options
 def worker(
@@ -140,10 +148,11 @@ def worker(
     tags: tuple[str, ...],
     name: str | None,
     shared: tuple[Path, ...],
+    death_timeout: float,
     plain_tcp: bool,
     as_json: bool,
 ) -> None:
-    """Run the jobs of a Dask scheduler on this board, one at a time, until it is ended.
+    """Run the jobs of a Dask scheduler on this board, one at a time, until either is ended.
 
     Certificates are those of Dask's configuration. A plain `dask worker` with --resources board=1
     does the same.
@@ -152,7 +161,8 @@ def worker(
     Example:
       edgeres boards worker tls://10.0.0.2:8786 --tag orin-nx --tag jetpack-6
     """
-    line = worker_command(address, tags, name or socket.gethostname(), plain_tcp=plain_tcp)
+    name = name or socket.gethostname()
+    line = worker_command(address, tags, name, death_timeout_s=death_timeout, plain_tcp=plain_tcp)
     folders = os.pathsep.join(str(folder.resolve()) for folder in shared)
     if as_json:
         show_json({"command": line})

@@ -315,7 +315,8 @@ class Cluster:
             ) from error
         except (distributed.client.FutureCancelledError, OSError) as error:
             raise ArtifactError(
-                f"The scheduler {self._scheduler.address} was lost: {error}. Run the command again."
+                f"The scheduler {self._scheduler.address} was lost: {getattr(error, 'reason', error)}. "
+                "Run the command again."
             ) from error
         finally:
             future.cancel()
@@ -349,7 +350,8 @@ def _connected(scheduler: Scheduler) -> Any:
     import distributed
 
     # Its messages of lost connections would stand beside the one that says what to do.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             # Versions are compared by `check`.

@@ -16,6 +16,9 @@ from edgeres.installation import install_hint, is_installed
 BOARD = "board"
 """Resource of a worker: a job takes 1, so that one runs at a time."""
 
+SCHEDULER_TIMEOUT_S = 60.0
+"""How long a worker waits for its scheduler to be there, as those of Dask's own clusters do."""
+
 _DASK = "distributed"
 
 
@@ -66,9 +69,21 @@ def _is_loopback(host: str) -> bool:
 
 
 def worker_command(
-    address: str, tags: Sequence[str], name: str, *, plain_tcp: bool
+    address: str,
+    tags: Sequence[str],
+    name: str,
+    *,
+    death_timeout_s: float = SCHEDULER_TIMEOUT_S,
+    plain_tcp: bool,
 ) -> tuple[str, ...]:
     """Returns the command line of a Dask worker for one board.
+
+    Args:
+        address: of the scheduler.
+        tags: that jobs are placed by.
+        name: of the board.
+        death_timeout_s: how long to wait for a scheduler that is not there.
+        plain_tcp: allow one elsewhere without TLS.
 
     Raises:
         ConfigError: an address without TLS, or a tag that Dask cannot take.
@@ -81,7 +96,8 @@ def worker_command(
     resources = " ".join([f"{BOARD}=1", *(f"{TAG}{tag}=1" for tag in tags)])
     return (
         sys.executable, "-m", "dask", "worker", address, "--nthreads", "1", "--name", name,
-        "--resources", resources, "--no-nanny", "--no-dashboard",
+        "--resources", resources, "--no-nanny", "--no-dashboard", "--death-timeout",
+        f"{death_timeout_s:g}",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from distributed import get_worker
+from distributed import Status, get_worker
 
 from edgeres.errors import EdgeresError
 from edgeres.fleet.job import CONTENT, JobResult, read_job, shared_folders
@@ -22,6 +22,7 @@ from edgeres.fleet.store import Part, Store, default_root
 from edgeres.input_files import read_bytes
 from edgeres.serialization import SCHEMA_VERSION, from_json, json_text, parse_json
 
+_CLOSED = frozenset({Status.closing, Status.closed, Status.failed})
 _STEP_S = 0.5
 """Least time between two steps of progress that are sent."""
 
@@ -59,7 +60,10 @@ def perform(text: str, topic: str) -> tuple[str, tuple[bytes, ...]]:
         return json_text(Reply(worker=worker.address, name=str(worker.name), **fields))  # type: ignore[arg-type]
 
     def is_cancelled() -> bool:
-        # Ctrl-C there, a client that is gone, or a scheduler that is.
+        # A worker whose scheduler is gone closes, and its tasks keep their states.
+        if worker.status in _CLOSED:
+            return True
+        # Ctrl-C there, or a client that is gone.
         task = worker.state.tasks.get(key)
         return task is None or task.state == "cancelled"
 

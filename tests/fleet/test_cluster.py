@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from dask_cluster import RunningCluster, certificates, dask_cluster
 from digits import Digits
+from sshd import ROOT, free_port
 
 from edgeres.core.bench_requests import BenchInputs, BenchRequest
 from edgeres.errors import ConfigError, MismatchError
@@ -219,6 +220,46 @@ def test_the_end_here_is_the_end_there(
     ended_by = time.monotonic() + 60
     with board_lock("next", "x", lambda _: None):
         assert time.monotonic() < ended_by
+
+
+def test_a_lost_scheduler_ends_its_workers_and_their_jobs(digits: Digits, tmp_path: Path) -> None:
+    """Soon, and to whoever waits for the job in one sentence."""
+    psutil = pytest.importorskip("psutil", reason="distributed is not installed")
+    bench = ("bench", digits.engine, "--reference", digits.model, "--data", digits.test)
+    with dask_cluster(tmp_path / "cluster") as own:
+        worker = own.worker("desk")
+        own.wait_for_workers(1)
+        there = ("--iterations=1000000", "--scheduler", own.address)
+        client = own.started(*bench, *there, cwd=tmp_path)
+        assert client.stderr is not None
+        with client, client.stderr as messages:
+            next(line for line in messages if b"Evaluating" in line)
+            board = psutil.Process(worker.pid)
+            processes = [board, *board.children(recursive=True)]
+            assert any("edgeres.fleet.child" in each.cmdline() for each in processes)
+            own.processes[0].kill()
+            errors = [line for line in messages if not line.startswith(b"\x1e")]
+            # Dask itself would wait 30 seconds for the thread that waits for the job.
+            _, alive = psutil.wait_procs(processes, timeout=15)
+        assert not alive
+        assert client.returncode == 1
+        (error,) = errors
+        assert error.startswith(f"Error: The scheduler {own.address} was lost: ".encode())
+
+
+def test_a_worker_without_a_scheduler_ends(tmp_path: Path) -> None:
+    """It waits as long as it was told to."""
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    words = ("boards", "worker", f"localhost:{free_port()}", "--death-timeout")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeres", *words, "0.2"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"Timed out starting worker" in done.stderr
 
 
 @pytest.mark.parametrize(
