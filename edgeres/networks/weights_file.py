@@ -6,22 +6,18 @@ cannot. The values that training scripts keep beside their weights are replaced 
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import logging
 import os
 import re
 import warnings
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -37,6 +33,7 @@ from edgeres.input_files import (
 )
 from edgeres.names import nearest
 from edgeres.networks.naming import COUNTERS
+from edgeres.networks.safe_values import SAFE_VALUES
 
 _LOG = logging.getLogger("edgeres.networks")
 
@@ -82,63 +79,6 @@ _MOST_REPEATED = 4 << 30
 """Bytes that views may take which repeat what the file has: resnet152 has 0.24 GB in all."""
 _COMPRESSED = 64 << 20
 """Bytes that an archive may unpack to beyond its size: TorchScript compresses its code."""
-
-
-def _plain_dict(*_: object) -> dict[Any, Any]:
-    # torch sets items in dict and OrderedDict alone, so a defaultdict is read as a dict.
-    return {}
-
-
-_scalar: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
-
-SAFE_VALUES: tuple[tuple[Callable[..., Any], str], ...] = (
-    (argparse.Namespace, "argparse.Namespace"),
-    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    (np.dtype, "numpy.dtype"),
-    # A dtype's state is set on an object of the dtype's own class.
-    *(
-        (type(np.dtype(c)), f"numpy.dtypes.{type(np.dtype(c)).__name__}")
-        for c in "?bBhHiIlLqQefdSUMm"
-    ),
-    # Python 3.13 moved the classes. A Windows path can be constructed on Windows alone, its pure
-    # form anywhere; neither touches a file.
-    *(
-        (kind, f"{module}.{prefix}{name}")
-        for module in ("pathlib", "pathlib._local")
-        for kind, name in ((PurePosixPath, "PosixPath"), (PureWindowsPath, "WindowsPath"))
-        for prefix in ("", "Pure")
-    ),
-    (_plain_dict, "collections.defaultdict"),
-    *((kind, f"builtins.{kind.__name__}") for kind in (list, dict, int, float)),
-    *(
-        (kind, f"datetime.{kind.__name__}")
-        for kind in (
-            datetime.datetime,
-            datetime.date,
-            datetime.time,
-            datetime.timedelta,
-            datetime.timezone,
-        )
-    ),
-    # Dictionaries of configuration, known by name: nothing of these packages is imported.
-    *(
-        (OrderedDict, name)
-        for name in (
-            "pytorch_lightning.utilities.parsing.AttributeDict",
-            "lightning.pytorch.utilities.parsing.AttributeDict",
-            "lightning_fabric.utilities.data.AttributeDict",
-            "lightning.fabric.utilities.data.AttributeDict",
-            "easydict.EasyDict",
-            "addict.addict.Dict",
-            "yacs.config.CfgNode",
-            "fvcore.common.config.CfgNode",
-            "mmcv.utils.config.ConfigDict",
-            "mmengine.config.config.ConfigDict",
-        )
-    ),
-)
-"""Classes and functions that a checkpoint may name beside torch's own, by their full name: each
-makes a value and does nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,8 +185,11 @@ def _log_choice(path: Path, stored: Any, chosen: str, others: list[str]) -> None
             chosen or "the bare one",
             reason,
         )
-    # A list of averages without names, as torch_ema stores it, fits no network.
-    unread = [name for name in _AVERAGED if isinstance(stored, Mapping) and stored.get(name)]
+    # A list of averages without names, as torch_ema stores it, fits no network; one tensor or number
+    # under such a name is the average of something else.
+    content = stored if isinstance(stored, Mapping) else {}
+    kept = {name: content.get(name) for name in _AVERAGED}
+    unread = [n for n, value in kept.items() if isinstance(value, (Mapping, list, tuple)) and value]
     if unread and not averaged:
         _LOG.warning(
             "%s holds %s, but no tensors by name in it: %s is used, which is not averaged over "
@@ -353,7 +296,8 @@ def _check_archive(path: Path, file: BinaryIO) -> None:
 def _refused(path: Path, head: bytes, error: Exception) -> CheckpointError:
     """Returns why torch did not read a file, from its own words and the file's first bytes."""
     reason = str(error)
-    if code := re.search(r"GLOBAL (\S+)", reason):
+    # A class that may be named is not for that one whose state may be set.
+    if code := re.search(r"(?:GLOBAL |but got <class ')([\w.]+)", reason):
         refusal = (
             f"was refused: reading it would run code ({code[1]}). Nothing was run. Expected "
             "plain weights: if you trust its origin, load it there and save "

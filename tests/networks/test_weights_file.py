@@ -12,6 +12,7 @@ import os
 import pathlib
 import pickle
 import subprocess
+import types
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from edgeres.networks import find_spec, weights_file
 from edgeres.networks.checkpoint import load_checkpoint, model_from_checkpoint
 from edgeres.networks.load import load_trained
 from edgeres.networks.resnet import build_model
+from edgeres.networks.safe_values import SAFE_VALUES
 
 SMALL = replace(find_spec("resnet20"), layers=(1, 1, 1), base_width=4, name="small")
 """A CIFAR net of one block a stage."""
@@ -77,8 +79,21 @@ def same(loaded: Any, expected: Weights) -> bool:
         {"train": {"state_dict": RAW, "state_dict_ema": AVERAGED}},
         {**RAW, "ema": AVERAGED},
         {"state_dict": {**prefixed("model.", RAW), **prefixed("model_ema.", AVERAGED)}},
+        {"model": RAW, "ema": {"module": prefixed("module.", AVERAGED), "updates": 7}},
+        {"callbacks": {"EMA": {"ema_state_dict": AVERAGED}}, "state_dict": RAW},
     ],
-    ids=["timm", "torchvision", "ema first", "ema_state_dict", "nested", "inner", "bare", "flat"],
+    ids=[
+        "timm",
+        "torchvision",
+        "ema first",
+        "ema_state_dict",
+        "nested",
+        "inner",
+        "bare",
+        "flat",
+        "YOLOX",
+        "callback",
+    ],
 )
 def test_the_averaged_weights_are_taken_with_a_line(
     tmp_path: Path, content: Any, caplog: pytest.LogCaptureFixture
@@ -176,6 +191,29 @@ def test_averages_without_names_are_reported(
     assert "holds ema, but no tensors by name in it: model is used, which is not averaged" in line
 
 
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones(3), torch.ones(3, 3), np.ones(3), 0.999, True, {}, None],
+    ids=["vector", "matrix", "array", "decay", "flag", "empty", "none"],
+)
+def test_a_value_that_is_no_average_of_weights_is_not_reported(
+    tmp_path: Path, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The average of something else, or the settings of one, under the same name."""
+    content = {"model": RAW, "ema": value}
+    assert same(load_checkpoint(saved(tmp_path / "net.pth", content)).tensors, RAW)
+    assert not any("not averaged" in line for line in caplog.messages)
+
+
+def test_lightnings_averaged_weights_stand_under_the_usual_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its WeightAveraging keeps the last step's beside them, under another one."""
+    content = {"state_dict": AVERAGED, "current_model_state": RAW, "averaging_state": {"n": 3}}
+    assert same(load_checkpoint(saved(tmp_path / "net.ckpt", content)).tensors, AVERAGED)
+    assert "(state_dict, current_model_state); state_dict is used." in caplog.messages[0]
+
+
 def test_an_incomplete_average_names_the_other_set(tmp_path: Path) -> None:
     """Many scripts average parameters alone, without the statistics of batch normalisation."""
     shadow = {key: value for key, value in AVERAGED.items() if "running" not in key}
@@ -203,6 +241,14 @@ HARMLESS = {
     "datetime": datetime.datetime(2024, 5, 1, tzinfo=datetime.timezone.utc),
     "timedelta": [datetime.timedelta(3), datetime.date(2024, 5, 1), datetime.time(3)],
     "OrderedDict": collections.OrderedDict(a=1),
+    "NumPy's random state": np.random.RandomState(0).get_state(),
+    "arrays": [np.eye(3), {"confusion": np.arange(4, dtype=np.int64)}, np.array("a")],
+    "deque": collections.deque([0.5, 0.4], maxlen=20),
+    "SimpleNamespace": types.SimpleNamespace(lr=0.1, ends=collections.deque()),
+    "torch's version": {"torch": torch.__version__},
+    "schedule": torch.optim.lr_scheduler.OneCycleLR(
+        torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1), 0.1, total_steps=10
+    ).state_dict(),
 }
 
 
@@ -270,6 +316,10 @@ def _attacks(marker: Path) -> dict[str, tuple[Any, str]]:
     return {
         "os.system": (system, "posix.system"),
         "in a Namespace": (argparse.Namespace(a=system), "posix.system"),
+        "in a SimpleNamespace": (types.SimpleNamespace(a=system), "posix.system"),
+        "in a deque": (collections.deque([system]), "posix.system"),
+        "in an array": (np.array([system], object), "numpy.dtypes.ObjectDType"),
+        "in a record": (np.array([(system,)], [("a", object)]), "numpy.dtypes.ObjectDType"),
         "in a defaultdict": (collections.defaultdict(list, a=system), "posix.system"),
         "as a factory": (_Call(collections.defaultdict, os.system), "posix.system"),
         "eval": (_Call(builtins.eval, code), "eval"),
@@ -304,7 +354,7 @@ def test_one_name_more_on_the_list_would_run_the_code(
     """The list is what stops it: with eval on it, the marker appears."""
     path, marker = tmp_path / "net.pth", tmp_path / "marker"
     saved(path, {"state_dict": RAW, "args": _attacks(marker)["eval"][0]})
-    longer = (*weights_file.SAFE_VALUES, (builtins.eval, "builtins.eval"))
+    longer = (*SAFE_VALUES, (builtins.eval, "builtins.eval"))
     monkeypatch.setattr(weights_file, "SAFE_VALUES", longer)
     load_checkpoint(path)
     assert marker.exists()
@@ -312,7 +362,7 @@ def test_one_name_more_on_the_list_would_run_the_code(
 
 def test_the_callers_own_list_stays_as_it_was(tmp_path: Path) -> None:
     """Nothing is left on torch's list, and nothing of the caller's is taken off."""
-    own = weights_file.SAFE_VALUES[0]
+    own = SAFE_VALUES[0]
     torch.serialization.add_safe_globals([own, nn.Identity])
     before = set(torch.serialization.get_safe_globals())
     try:
