@@ -5,6 +5,7 @@ Frozen values; the readers of each target are in `edgeres.targets`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeres.core.precision import Precision
@@ -99,6 +100,12 @@ def describe_missed(node: AuditedNode) -> str:
     ran = "not found among the engine's layers" if node.ran is None else f"ran in {node.ran}"
     where = f" in {node.layer}" if node.layer and node.layer != node.name else ""
     return f"{node.op_type} {node.name} ({ran}{where})"
+
+
+def first_few(descriptions: Sequence[str], most: int = 5) -> str:
+    """Returns the first descriptions of layers, and how many more there are."""
+    more = f"; and {len(descriptions) - most} more" if len(descriptions) > most else ""
+    return "; ".join(descriptions[:most]) + more
 
 
 def describe_coverage(audit: Audit, precision: Precision) -> str:

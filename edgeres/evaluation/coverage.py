@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeres.core.artifacts import FOREIGN, TRUSTED, EngineArtifact, Manifest
-from edgeres.core.audit import Audit, describe_missed
+from edgeres.core.audit import Audit, describe_missed, first_few
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import EXIT_COVERAGE, Check, Outcome
 from edgeres.errors import MismatchError
 from edgeres.targets.base import target_of
-
-_LISTED = 5
 
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 """Operators that a classifier is."""
@@ -56,32 +54,35 @@ def coverage_checks(engine: EngineArtifact) -> tuple[Check, ...]:
     audit = target.audit(engine)
     if audit is None:
         return ()
-    is_foreign = FOREIGN in manifest.flags
-    if is_foreign:
+    if FOREIGN in manifest.flags:
         return _foreign_checks(manifest, audit)
     missed = [node for node in audit.missed if node.asked is Precision.INT8]
-    if not missed:
-        return ()
-    floats = target.float_branches(engine)
+    floats = target.float_branches(engine) if missed else {}
     listed = [
         f"{describe_missed(node)}, whose branch {', '.join(branch)} has no Q/DQ"
         if (branch := floats.get(node.name, ()))
         else describe_missed(node)
-        for node in missed[:_LISTED]
+        for node in missed
     ]
-    more = f"; and {len(missed) - _LISTED} more" if len(missed) > _LISTED else ""
-    return (
-        Check(
-            name="int8_coverage",
-            limit=0,
-            value=len(missed),
-            outcome=Outcome.FAIL,
-            exit_code=EXIT_COVERAGE,
-            reason=f"{len(missed)} of {len(audit.nodes)} convolutions and additions that INT8 was "
-            f"requested of do not run in it ({audit.source}): {'; '.join(listed)}{more}. Build "
-            "the engine again for this machine and version",
-        ),
+    return _failed(
+        len(missed),
+        f"{len(missed)} of {len(audit.nodes)} convolutions and additions that INT8 was "
+        f"requested of do not run in it ({audit.source}): {first_few(listed)}. Build the engine "
+        "again for this machine and version",
     )
+
+
+def _failed(missed: int, reason: str) -> tuple[Check, ...]:
+    """Returns the failed check of so many layers that run in float; nothing without one."""
+    check = Check(
+        name="int8_coverage",
+        limit=0,
+        value=missed,
+        outcome=Outcome.FAIL,
+        exit_code=EXIT_COVERAGE,
+        reason=reason,
+    )
+    return (check,) if missed else ()
 
 
 def _foreign_checks(manifest: Manifest, audit: Audit) -> tuple[Check, ...]:
@@ -101,21 +102,12 @@ def _foreign_checks(manifest: Manifest, audit: Audit) -> tuple[Check, ...]:
     if (fallen := ran - (len(products) - len(quantized))) > 0:
         subjects.append(f"{fallen} of {len(products)} products of matrices")
         missed += quantized[:fallen]
-    if not missed:
-        return ()
-    return (
-        Check(
-            name="int8_coverage",
-            limit=0,
-            value=len(missed),
-            outcome=Outcome.FAIL,
-            exit_code=EXIT_COVERAGE,
-            reason=f"{' and '.join(subjects)} are quantized, and ONNX Runtime computes them in "
-            f"float ({audit.source}): {', '.join(missed[:_LISTED])}"
-            f"{f' and {len(missed) - _LISTED} more' if len(missed) > _LISTED else ''}. Quantize "
-            "their inputs, weights and outputs in 8 bits for this runtime, or bench the file as "
-            "what it was made for, such as a TensorRT plan with --trust",
-        ),
+    return _failed(
+        len(missed),
+        f"{' and '.join(subjects)} are quantized, and ONNX Runtime computes them in float "
+        f"({audit.source}): {first_few(missed)}. Quantize their inputs, weights and outputs in 8 "
+        "bits for this runtime, or bench the file as what it was made for, such as a TensorRT plan "
+        "with --trust",
     )
 
 
@@ -145,13 +137,12 @@ def foreign_notes(engine: EngineArtifact) -> tuple[str, ...]:
     quantized = [node for node in audit.nodes if node.ran is Precision.INT8]
     floats = [node.name for node in audit.nodes if node.ran is not Precision.INT8]
     reasons = {layer.name: layer.reason for layer in manifest.layers}
-    listed = "; ".join(
+    listed = [
         f"{name} ({reasons.get(name) or 'quantized, but without an integer kernel in this place'})"
-        for name in floats[:_LISTED]
-    )
-    more = f"; and {len(floats) - _LISTED} more" if len(floats) > _LISTED else ""
+        for name in floats
+    ]
     return (
         f"{unknown}another tool quantized it. "
         f"{len(quantized)} of {len(audit.nodes)} convolutions and additions run in INT8 "
-        f"({audit.source})" + (f"; in float: {listed}{more}." if floats else "."),
+        f"({audit.source})" + (f"; in float: {first_few(listed)}." if floats else "."),
     )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from edgeres.core.artifacts import LayerPrecision
-from edgeres.core.audit import AUDITED, Audit, AuditedNode, EngineLayer, describe_missed
+from edgeres.core.audit import AUDITED, Audit, AuditedNode, EngineLayer, describe_missed, first_few
 from edgeres.core.precision import Precision
 from edgeres.errors import CoverageError
 
@@ -66,11 +66,10 @@ def check_coverage(audit: Audit, required: float | None) -> None:
     """
     if not audit.missed:
         return
-    listed = "; ".join(describe_missed(node) for node in audit.missed[:_LISTED])
-    more = len(audit.missed) - _LISTED
+    listed = first_few([describe_missed(node) for node in audit.missed], _LISTED)
     fact = (
         f"{len(audit.missed)} of {len(audit.nodes)} convolutions and additions do not run in the "
-        f"requested precision ({audit.source}): {listed}{f'; and {more} more' if more > 0 else ''}."
+        f"requested precision ({audit.source}): {listed}."
     )
     if required is None:
         _LOG.warning("%s Pass --require-coverage to refuse such an engine.", fact)
