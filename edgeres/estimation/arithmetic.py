@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgeres.core.cost import VALUE_BYTES
+from edgeres.core.precision import Precision
 from edgeres.names import Name
 
 
@@ -18,15 +20,10 @@ class Arithmetic(Name):
     INT8 = "int8"
     FP8 = "fp8"
 
-
-VALUE_BYTES: Mapping[Arithmetic, int] = {
-    Arithmetic.FP32: 4,
-    Arithmetic.TF32: 4,
-    Arithmetic.FP16: 2,
-    Arithmetic.INT8: 1,
-    Arithmetic.FP8: 1,
-}
-"""Bytes of a value in memory."""
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of a value in memory."""
+        return VALUE_BYTES[Precision.FP32 if self is Arithmetic.TF32 else Precision(self)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

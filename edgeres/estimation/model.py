@@ -22,12 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.precision import Precision
-from edgeres.estimation.arithmetic import (
-    GENERATIONS,
-    VALUE_BYTES,
-    Arithmetic,
-    is_ampere_or_later,
-)
+from edgeres.estimation.arithmetic import GENERATIONS, Arithmetic, is_ampere_or_later
 from edgeres.estimation.kernels import Kernel, KernelKind
 from edgeres.machine.boards import Board
 from edgeres.names import Name
@@ -163,7 +158,7 @@ def workload(kernels: Sequence[Kernel], board: Board, load: Load) -> Workload:
     """
     generation = GENERATIONS[board.compute_capability]
     used = [arithmetic_of(kernel, load) for kernel in kernels]
-    width = np.array([VALUE_BYTES[each] for each in used], np.float64)
+    width = np.array([each.value_bytes for each in used], np.float64)
     rate = np.array([generation.rate(each) for each in used], np.float64)
 
     def column(name: str) -> Array:

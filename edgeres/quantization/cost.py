@@ -7,7 +7,6 @@ import math
 import onnx
 
 from edgeres.core.cost import OperatorCost
-from edgeres.graph_structure import infer_shapes
 from edgeres.quantization.graph import Graph
 
 
@@ -34,40 +33,27 @@ def operator_cost(graph: Graph, node: onnx.NodeProto) -> OperatorCost:
     )
 
 
-def peak_activations(model: onnx.ModelProto, image: tuple[int, ...]) -> int:
-    """Returns the most values of activations that are alive at once, in the order of the graph.
+def stored_bytes(graph: Graph) -> int:
+    """Returns the bytes of a graph's constants, in the types that it has them in."""
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in graph.constants.values()
+    )
 
-    Args:
-        model: with one image input.
-        image: shape to give to that input, (N, C, H, W).
+
+def peak_activations(graph: Graph) -> int:
+    """Returns the most values of one image's activations that are alive at once, in its order.
+
+    A tensor whose shape is not known counts as empty; what is computed from weights alone is one.
     """
-    sizes = _tensor_sizes(model, image)
-    last_use = {name: i for i, node in enumerate(model.graph.node) for name in node.input}
-    alive = {v.name: sizes[v.name] for v in model.graph.input if v.name in sizes}
-    peak = now = sum(alive.values())
-    for index, node in enumerate(model.graph.node):
-        born = {name: sizes[name] for name in node.output if name in sizes}
-        alive.update(born)
-        now += sum(born.values())
+    last_use = {name: i for i, node in enumerate(graph.nodes) for name in node.input}
+    alive = {graph.input: math.prod(graph.shapes.get(graph.input, (0,)))}
+    peak = 0
+    for index, node in enumerate(graph.nodes):
+        if alive.keys().isdisjoint(node.input):
+            continue
+        alive |= {name: math.prod(graph.shapes.get(name, (0,))) for name in node.output}
         # An operator's inputs are alive while it writes its outputs: count before freeing.
-        peak = max(peak, now)
-        for name in {*node.input, *node.output} & alive.keys():
-            if last_use.get(name, -1) <= index:
-                now -= alive.pop(name)
+        peak = max(peak, sum(alive.values()))
+        alive = {name: size for name, size in alive.items() if last_use.get(name, -1) > index}
     return peak
-
-
-def _tensor_sizes(model: onnx.ModelProto, image: tuple[int, ...]) -> dict[str, int]:
-    """Returns the values of every tensor that shape inference finds the shape of."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    source = next(value for value in fixed.graph.input if value.name not in constants)
-    for dim, size in zip(source.type.tensor_type.shape.dim, image, strict=True):
-        dim.dim_value = size
-    # Shapes that the file carries were inferred with another batch.
-    del fixed.graph.value_info[:]
-    graph = infer_shapes(fixed, images=image[0]).graph
-    values = (v for v in (*graph.input, *graph.value_info) if v.name not in constants)
-    sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-    return {name: math.prod(shape) for name, shape in sizes.items() if all(shape)}

@@ -13,6 +13,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError
 from edgeres.machine.cuda import CudaDevice
+from edgeres.quantization.graph import view
 from edgeres.targets.tensorrt.build_memory import (
     WEIGHT_COPIES,
     BuildMemory,
@@ -58,10 +59,27 @@ def test_the_peak_is_that_of_the_widest_moment(
     batch: int, precision: Precision, width: int, chain: onnx.ModelProto
 ) -> None:
     """20 channels of 8 x 8 for each image, in the float precision; weights as the file has them."""
-    memory = estimate_build_memory(chain, (batch, 4, 8, 8), precision)
+    memory = estimate_build_memory(view(chain), batch, precision)
     assert memory.activations_mib * MIB == batch * 20 * 64 * width
     assert memory.weights_mib * MIB == 64 * 4
     assert memory.total_mib == WEIGHT_COPIES * memory.weights_mib + memory.activations_mib
+
+
+def test_weights_are_no_activations(chain: onnx.ModelProto) -> None:
+    """A weight that is stored in 8 bits counts as those, and its float values not as a tensor."""
+    wide, body = chain.graph.initializer[0], chain.graph.node
+    del chain.graph.initializer[0]
+    chain.graph.initializer.extend(
+        [
+            onnx.helper.make_tensor("wide_q", onnx.TensorProto.INT8, wide.dims, [1] * 32),
+            onnx.helper.make_tensor("wide_s", onnx.TensorProto.FLOAT, (), [0.5]),
+        ]
+    )
+    inside = onnx.helper.make_node("DequantizeLinear", ["wide_q", "wide_s"], ["wide_w"])
+    body.insert(0, inside)
+    memory = estimate_build_memory(view(chain), 2, Precision.FP32)
+    assert memory.activations_mib * MIB == 2 * 20 * 64 * 4
+    assert memory.weights_mib * MIB == 32 + 4 + 32 * 4
 
 
 NEEDS = BuildMemory(weights_mib=100, activations_mib=50)

@@ -6,17 +6,15 @@ themselves, so it shows what cannot fit, never that a build will.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-import onnx
 
 from edgeres.core.cost import VALUE_BYTES
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError
 from edgeres.machine.cuda import CudaDevice
-from edgeres.quantization.cost import peak_activations
+from edgeres.quantization.cost import peak_activations, stored_bytes
+from edgeres.quantization.graph import Graph
 
 WEIGHT_COPIES = 3
 """The ONNX file in memory, the parsed network, and the engine with its serialised plan."""
@@ -42,22 +40,16 @@ class BuildMemory:
         return WEIGHT_COPIES * self.weights_mib + self.activations_mib
 
 
-def estimate_build_memory(
-    model: onnx.ModelProto, largest: tuple[int, ...], floats: Precision
-) -> BuildMemory:
+def estimate_build_memory(graph: Graph, images: int, floats: Precision) -> BuildMemory:
     """Returns what a build of this network needs at the least.
 
     Args:
-        model: the network as it is built.
-        largest: shape of its largest input, (N, C, H, W).
+        graph: of the network as it is built.
+        images: of the largest batch.
         floats: precision that activations are counted in.
     """
-    weights = sum(
-        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in model.graph.initializer
-    )
-    peak = peak_activations(model, largest) * VALUE_BYTES[floats]
-    return BuildMemory(weights_mib=weights / _MIB, activations_mib=peak / _MIB)
+    peak = images * peak_activations(graph) * VALUE_BYTES[floats]
+    return BuildMemory(weights_mib=stored_bytes(graph) / _MIB, activations_mib=peak / _MIB)
 
 
 def workspace_limit_mib(

@@ -22,6 +22,7 @@ from edgeres.machine import describe_machine, has_nvidia_gpu
 from edgeres.machine.cuda import CudaDevice, NoCudaDevice, find_cuda_device, system_versions
 from edgeres.onnx_file import LoweredNetwork
 from edgeres.progress import Progress, silent
+from edgeres.quantization.graph import view
 from edgeres.targets.coverage import check_coverage
 from edgeres.targets.engine_files import Built, save_engine
 from edgeres.targets.tensorrt import timing_cache
@@ -208,7 +209,8 @@ class _BuildSteps:
         profile = builder.create_optimization_profile()
         profile.set_shape(image, *shapes)
         builder_config.add_optimization_profile(profile)
-        needed = estimate_build_memory(self.network.model, shapes[-1], self.config.float_precision)
+        floats, images = self.config.float_precision, shapes[-1][0]
+        needed = estimate_build_memory(view(self.network.model), images, floats)
         free_mib = describe_machine().memory_available_mib
         limit = workspace_limit_mib(needed, self.config, self.device, free_mib)
         workspace = "TensorRT's own" if limit is None else f"{limit} MiB"
