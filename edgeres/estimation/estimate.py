@@ -12,10 +12,10 @@ import numpy as np
 
 from edgeres.errors import ConfigError
 from edgeres.estimation.arithmetic import GENERATIONS, Arithmetic, default_fp32
-from edgeres.estimation.fitted import fitted_model, regime_of
+from edgeres.estimation.fitted import Regime, fitted_model, regime_of
 from edgeres.estimation.kernels import Kernel, fused_kernels
 from edgeres.estimation.model import EstimatedTiming, Latency, Load, latency, workload
-from edgeres.machine.boards import Board
+from edgeres.machine.boards import Board, boards
 from edgeres.names import Name
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.qdq.placement import place_for_tensorrt
@@ -91,7 +91,7 @@ class Estimate:
     arithmetic: Arithmetic
     """What convolutions run in: `tf32` for `fp32` on Ampere and later."""
     images_per_s_with_dlas: float | None
-    """Offline throughput with both DLAs, where it was published for this board; else None."""
+    """Offline throughput with both DLAs, where it was published for the like; else None."""
     stages: tuple[StageEstimate, ...]
 
 
@@ -192,8 +192,11 @@ def _estimate(
     width = fitted.far_half_width if extrapolated else width
     stages = tuple(_stages(network.kernels, parts))
     per_s = 1e3 * batch / parts.total
-    offline = timing is EstimatedTiming.OFFLINE and precision is Arithmetic.INT8
-    gain = fitted.dla_gain.get(board.name) if offline and not extrapolated else None
+    # Published in INT8, of large batches, in the mode that lets a board do most.
+    offline = timing is EstimatedTiming.OFFLINE and regime_of(batch) is Regime.LARGE
+    fastest = max(mode.sms * mode.gpu_mhz for mode in boards()[board.name])
+    same = offline and precision is Arithmetic.INT8 and board.sms * board.gpu_mhz == fastest
+    gain = fitted.dla_gain.get(board.name) if same and not extrapolated else None
     return Estimate(
         precision=precision,
         batch=batch,

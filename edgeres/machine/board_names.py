@@ -12,8 +12,11 @@ from collections.abc import Iterable, Mapping
 from edgeres.errors import ConfigError
 from edgeres.machine.boards import Board, boards, find_board
 from edgeres.machine.machine import Machine
+from edgeres.names import nearest
 
-_SILENT = frozenset({"nvidia", "jetson", "tesla", "geforce", "developer", "kit", "module", "gb"})
+_SILENT = frozenset(
+    {"nvidia", "jetson", "tesla", "geforce", "developer", "kit", "devkit", "module", "gb"}
+)
 _MODE = re.compile(r"\d+w(_\w+)?|maxn(_\w+)?", re.IGNORECASE)
 
 _GPUS: Mapping[str, str] = {
@@ -69,13 +72,26 @@ def board_called(name: str, power_mode: str | None = None) -> Board:
             f"'{mode[0]}' in --board '{name}' is a power mode. Pass --board '{board}' "
             f"--power-mode {mode[0]}."
         )
+    if reported := _gpu(name):
+        return find_board(reported, power_mode)
     words = _words(name)
-    matching = [each for each in boards() if words and words <= _words(each)]
-    exact = [each for each in matching if words == _words(each)]
+    named = {each: _words(each) for each in boards()}
+    # A title has more words: the carrier's, and the module's number.
+    titled = {each: own | _words(boards()[each][0].title) for each, own in named.items()}
+    matching = [each for each in boards() if words and words <= titled[each]]
+    exact = [each for each in matching if words == named[each]]
     if len(chosen := exact or matching) == 1:
         return find_board(chosen[0], power_mode)
     if matching:
         raise ConfigError(f"'{name}' may be {' or '.join(matching)}. Pass one of them.")
+    # Most of its words, and as few others as possible.
+    shared = {each: len(own & words) for each, own in named.items()}
+    near = [each for each, own in named.items() if 2 * shared[each] > len(own)]
+    if near and not nearest(name.lower(), boards()):
+        best = max(near, key=lambda each: (shared[each], -len(named[each])))
+        raise ConfigError(
+            f"No board '{name}'. Did you mean '{best}'? All of them: edgeres estimate --list-boards."
+        )
     return find_board(name, power_mode)
 
 
@@ -129,13 +145,15 @@ def _named(modes: Iterable[Board], power_mode: str | None) -> Iterable[Board]:
 
 
 def _gpu(name: str) -> str | None:
-    bare = re.sub(r"^(NVIDIA|Tesla) ", "", name)
-    return next((board for known, board in _GPUS.items() if re.fullmatch(known, bare)), None)
+    bare = re.sub(r"^(NVIDIA|Tesla) ", "", name, flags=re.IGNORECASE)
+    known = (board for gpu, board in _GPUS.items() if re.fullmatch(gpu, bare, re.IGNORECASE))
+    return next(known, None)
 
 
 def _split(name: str) -> list[str]:
-    """Returns the words and numbers of a name: `RTX4090` has two."""
-    return [part for part in re.findall(r"[a-z]+|\d+", name.lower()) if part not in _SILENT]
+    """Returns the words and numbers of a name: `RTX4090` has two, and `L40S` is no `L40`."""
+    parts = re.findall(r"[a-z]+|\d+s\b|\d+", name.lower())
+    return [part for part in parts if part not in _SILENT]
 
 
 def _words(name: str) -> frozenset[str]:

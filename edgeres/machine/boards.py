@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,11 +85,13 @@ def find_board(name: str, power_mode: str | None = None) -> Board:
         )
     if power_mode is None:
         return next(board for board in modes if board.is_default)
-    names = {board.power_mode.lower(): board for board in modes}
-    if power_mode.lower() not in names:
-        hint = nearest(power_mode.upper(), [board.power_mode for board in modes])
+    names = {board.power_mode.upper(): board for board in modes}
+    # As nvpmodel prints it, and as its file has it.
+    wanted = re.sub(r"[ -]", "_", power_mode.upper()).removeprefix("MODE_")
+    if wanted not in names:
+        hint = nearest(wanted, names)
         raise ConfigError(
             f"{name} has no power mode '{power_mode}'.{hint} "
             f"Available: {', '.join(board.power_mode for board in modes)}."
         )
-    return names[power_mode.lower()]
+    return names[wanted]

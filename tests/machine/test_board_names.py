@@ -26,6 +26,12 @@ from edgeres.machine.board_names import board_called, board_of
         ("H100 SXM", "h100-sxm"),
         ("A100 PCIe 40GB", "a100-pcie-40gb"),
         ("ORIN-NX-16", "orin-nx-16"),
+        ("NVIDIA A100-SXM4-80GB", "a100-sxm-80gb"),
+        ("nvidia h100 80gb hbm3", "h100-sxm"),
+        ("Tesla V100-SXM2-16GB", "v100-sxm"),
+        ("Jetson AGX Thor Developer Kit", "thor"),
+        ("orin nano 8gb devkit", "orin-nano-8"),
+        ("L40S", "l40s"),
     ],
 )
 def test_a_board_goes_by_other_names(name: str, board: str) -> None:
@@ -45,6 +51,10 @@ def test_a_board_goes_by_other_names(name: str, board: str) -> None:
         ("nvidia", "No board 'nvidia'"),
         ("", "No board ''"),
         ("RTX 6000", "No board 'RTX 6000'"),
+        ("GeForce RTX 3060 12GB", "Did you mean 'rtx-3060'?"),
+        ("Jetson Nano 2GB", "Did you mean 'nano'?"),
+        ("orin nano 6gb", "Did you mean 'orin-nano-8'?"),
+        ("L40", "No board 'L40'. Did you mean 'l40s'?"),
     ],
 )
 def test_what_names_no_single_board_is_refused(name: str, said: str) -> None:
@@ -52,6 +62,12 @@ def test_what_names_no_single_board_is_refused(name: str, said: str) -> None:
     with pytest.raises(ConfigError) as refused:
         board_called(name)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("mode", ["MODE_MAXN_SUPER", "maxn super", "MAXN-Super"])
+def test_a_power_mode_goes_by_nvpmodel_s_name(mode: str) -> None:
+    """Also as its file has it."""
+    assert board_called("orin-nano-8", mode).power_mode == "MAXN_SUPER"
 
 
 def jetson(model: str, memory_mib: int) -> Machine:
