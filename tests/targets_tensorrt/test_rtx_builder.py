@@ -13,17 +13,15 @@ from digits import Digits
 from onnx import numpy_helper
 
 from edgeres.core.artifacts import EngineArtifact, load_engine
-from edgeres.core.contract import Contract, preset
+from edgeres.core.contract import preset
 from edgeres.core.precision import Precision
-from edgeres.core.requests import BuildRequest, CalibrationRequest, OnnxExportRequest
-from edgeres.core.table import CalibrationTable, load_table
+from edgeres.core.requests import BuildRequest
+from edgeres.core.table import load_table
 from edgeres.errors import BuildError, ConfigError
-from edgeres.networks import ARCHITECTURES
-from edgeres.networks.specification import ModelSpec, Shortcut, Stem
 from edgeres.onnx_file import LoweredNetwork, load_onnx
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.base import build_engine
-from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
+from edgeres.workflows import BuildInputs, build_from_model
 
 pytestmark = pytest.mark.rtx
 
@@ -87,72 +85,6 @@ def test_the_plan_holds_narrower_weights(plans: dict[str, EngineArtifact]) -> No
     size = {name: len(plan.path.read_bytes()) for name, plan in plans.items()}
     assert size["fp32"] - size["fp16"] > 272_474
     assert len({plan.manifest.engine_sha256 for plan in plans.values()}) == len(CASES)
-
-
-def slim(spec: ModelSpec) -> ModelSpec:
-    """Returns the architecture with at most two blocks a stage and a quarter of the width.
-
-    Two blocks are all the kinds there are: one that changes the shape and one that does not.
-    """
-    width = 16 if spec.stem is Stem.IMAGENET else spec.base_width
-    layers = tuple(min(count, 2) for count in spec.layers)
-    return replace(spec, layers=layers, base_width=width, num_classes=10)
-
-
-STRUCTURES = {replace(slim(spec), name=""): name for name, spec in ARCHITECTURES.items()}
-"""The structures that the registered architectures have, each with one that has it."""
-
-
-def calibrated(spec: ModelSpec, folder: Path) -> tuple[Path, CalibrationTable]:
-    """Returns a model of random weights and its table of random images."""
-    import torch
-
-    from edgeres.networks.onnx_export import export_onnx
-    from edgeres.networks.resnet import build_model
-
-    torch.manual_seed(0)
-    size = 32
-    model, data = folder / "m.onnx", folder / "images.npz"
-    network = build_model(spec)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            # Or dozens of random blocks overflow, and as many layers without a shortcut underflow.
-            gain = 1.0 if spec.shortcut is Shortcut.NONE else 0.1
-            torch.nn.init.constant_(module.weight, gain)
-    export_onnx(
-        network, OnnxExportRequest(contract=Contract(height=size, width=size)), output=model
-    )
-    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
-    np.savez(data, images=images)
-    return model, calibrate_model(model, data, CalibrationRequest())
-
-
-@pytest.mark.parametrize("spec", STRUCTURES, ids=STRUCTURES.values())
-def test_every_structure_builds_in_int8(spec: ModelSpec, tmp_path: Path) -> None:
-    """Whatever blocks, groups, widths and shortcuts an architecture has, NVIDIA reads it."""
-    model, table = calibrated(spec, tmp_path)
-    plan = build_from_model(BuildInputs(model=model, table=table, output=tmp_path / "a.plan"), RTX)
-    convolutions = [layer for layer in plan.manifest.layers if layer.op_type == "Conv"]
-    assert {layer.precision for layer in convolutions} == {Precision.INT8}
-
-
-FULL_DEPTH = ("resnet152", "resnext101_32x8d", "resnet110", "wrn_40_4")
-"""The deepest of each kind of block; `scripts/check_rtx.py` builds all there are, at full width."""
-
-
-@pytest.mark.parametrize("name", FULL_DEPTH)
-def test_full_depth_builds_in_int8(name: str, tmp_path: Path) -> None:
-    """As deep as registered and a quarter as wide: every convolution and addition is INT8."""
-    spec = replace(slim(ARCHITECTURES[name]), layers=ARCHITECTURES[name].layers)
-    model, table = calibrated(spec, tmp_path)
-    request = replace(RTX, required_coverage=100.0)
-    audit = build_from_model(
-        BuildInputs(model=model, table=table, output=tmp_path / "a.plan"), request
-    ).manifest.audit
-    assert audit is not None
-    assert Counter(node.op_type for node in audit.nodes) == Counter(
-        node.op_type for node in onnx.load(model).graph.node if node.op_type in {"Conv", "Add"}
-    )
 
 
 @pytest.mark.parametrize("capability", ["9.0", "8.7"])

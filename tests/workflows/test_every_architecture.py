@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from commands import run
@@ -124,8 +126,14 @@ def test_nvidias_builder_takes_every_architecture(member: Member, tmp_path: Path
     engine = build_from_model(
         BuildInputs(model=member.path, table=member.table, output=tmp_path / "b.plan"), config
     )
-    assert engine.manifest.audit is not None
-    assert engine.manifest.audit.coverage == 100
+    audit = engine.manifest.audit
+    assert audit is not None
+    assert audit.coverage == 100
+    assert Counter(node.op_type for node in audit.nodes) == Counter(
+        node.op_type
+        for node in onnx.load(member.path).graph.node
+        if node.op_type in {"Conv", "Add"}
+    )
     assert float_convolutions(engine) == []
 
 
