@@ -32,17 +32,20 @@ from edgeres.workflows import BuildInputs, build_from_model, calibrate_model
 from training.loop import RECIPES, Settings, Training, labelled
 
 IMAGES = 8
-MOST_BLOCKS = 36
-"""Blocks of a stage, as resnet152 has them. resnet1202 alone has more, 200, which take minutes."""
+DEEPEST = ("resnet152", "resnext101_32x8d", "resnet110", "wrn_40_4")
+"""Of each kind of block; resnet1202 alone is deeper, with 200 blocks a stage, which take minutes."""
 
 
 def small(name: str) -> ModelSpec:
-    """Returns the architecture at its depth, with few channels and small images."""
+    """Returns the architecture with few channels and small images, the deepest at their depth.
+
+    Two blocks a stage are all the kinds there are: one that changes the shape, one that does not.
+    """
     spec = find_spec(name)
     imagenet = spec.stem is Stem.IMAGENET
     return replace(
         spec,
-        layers=tuple(min(blocks, MOST_BLOCKS) for blocks in spec.layers),
+        layers=tuple(blocks if name in DEEPEST else min(blocks, 2) for blocks in spec.layers),
         base_width=16 if imagenet else 4,
         num_classes=10,
         input_size=32 if imagenet else 16,
