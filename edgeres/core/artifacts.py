@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from edgeres.core.audit import Audit
 from edgeres.core.builder_options import TensorRTOptions
-from edgeres.core.contract import Contract, OutputType
+from edgeres.core.contract import Contract, InputType, OutputType
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.described import load_described
 from edgeres.core.methods import Method
@@ -220,6 +220,12 @@ class Manifest:
         if (len(taken), len(given)) != (4, 2) or min(known, default=1) < 1:
             raise ValueError(
                 f"an engine from {taken} to {given}, expected (N, 3, H, W) to (N, classes)"
+            )
+        types = [str(each) for each in InputType]
+        if self.input.dtype not in types or self.output.dtype != InputType.FLOAT32.value:
+            raise ValueError(
+                f"an engine from {self.input.dtype} to {self.output.dtype}, expected "
+                f"{' or '.join(types)} to {InputType.FLOAT32}"
             )
         sizes = (1, *(self.batch or ()), _LARGEST_BATCH)
         if sorted(sizes) != list(sizes):

@@ -298,6 +298,17 @@ def test_an_onnx_artifact_knows_its_classes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "dtype"), [("input", "nan"), ("input", "float16"), ("output", "uint8")]
+)
+def test_a_manifest_has_types_that_engines_take(given: str, dtype: str) -> None:
+    """Runners and servers' configurations are chosen by them."""
+    described = getattr(MANIFEST, given)
+    changed: Any = {given: replace(described, dtype=dtype)}
+    with pytest.raises(ValueError, match=r"expected float32 or uint8 to float32"):
+        replace(MANIFEST, **changed)
+
+
+@pytest.mark.parametrize(
     ("given", "shape"), [("input", (3, 32, 32)), ("input", (None, 0, 32, 32)), ("output", ())]
 )
 def test_a_manifest_is_of_a_classifier(given: str, shape: tuple[int | None, ...]) -> None:
