@@ -75,7 +75,8 @@ _request = option_group(
     click.option(
         "--float-stream",
         is_flag=True,
-        help="Let mixed precision keep single tensors of the residual stream in FP16 too.",
+        help="Keep what additions read of the residual stream in FP16: all with fp8, with mixed those "
+        "that the budget needs.",
     ),
     click.option(
         "--compute-capability",

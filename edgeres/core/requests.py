@@ -115,7 +115,8 @@ class BuildRequest:
     max_drop_pp: float | None = None
     """Budget of mixed precision, in percentage points of top-1 accuracy; None for the others."""
     float_stream: bool = False
-    """Whether mixed precision may keep single tensors of the residual stream from INT8 too."""
+    """Whether FP8 leaves the residual stream in FP16 between its blocks, or mixed precision may keep
+    single tensors of it from INT8 too."""
     input_size: tuple[int, int, int] | None = None
     """Smallest, optimal and largest side of the square image in pixels, for a model whose height
     and width are dynamic; None: the contract's size alone."""
@@ -150,9 +151,9 @@ class BuildRequest:
                     else "has no budget to keep: leave --max-drop out, or pass --precision mixed."
                 )
             )
-        if self.float_stream and self.precision is not Precision.MIXED:
+        if self.float_stream and self.precision not in {Precision.MIXED, Precision.FP8}:
             raise ConfigError(
-                f"--float-stream is a choice of mixed precision, and --precision is "
+                f"--float-stream is a choice of mixed precision and FP8, and --precision is "
                 f"{self.precision}. Leave it out, or pass --precision mixed --max-drop PP."
             )
         # ONNX Runtime drops a ReLU before an FP8 QuantizeLinear, so FP32 floats cannot be evaluated.

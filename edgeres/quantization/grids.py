@@ -53,6 +53,12 @@ class Grid:
         return rounded.clip(self.qmin, self.qmax)
 
     @property
+    def most_steps(self) -> float:
+        """The largest number, in units of the smallest step between two."""
+        smallest = 2.0 ** (self.least_exponent - (self.mantissa_bits or 0))
+        return self.qmax / smallest
+
+    @property
     def fractions(self) -> NDArray[np.float64]:
         """Bounds of what is rounded to each number from zero on, as fractions of the largest."""
         if self.mantissa_bits is None:

@@ -186,7 +186,7 @@ def test_an_addition_in_float_leaves_its_convolutions_integer(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({}, "choice of mixed precision, and --precision is int8"),
+        ({}, "choice of mixed precision and FP8, and --precision is int8"),
         ({"precision": Precision.FP16, "target": "tensorrt"}, "and --precision is fp16"),
         ({"precision": Precision.MIXED, "max_drop_pp": 1.0}, "pass --target tensorrt"),
     ],

@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from tables import table_by_every_method
 
+from edgeres.core.artifacts import Fp16Layer
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.errors import ArtifactError, ConfigError, QuantizationError
-from edgeres.onnx_file import LoadedModel, load_onnx
+from edgeres.onnx_file import LoadedModel, LoweredNetwork, load_onnx
+from edgeres.quantization.fp16 import fit
 from edgeres.quantization.graph import view
 from edgeres.quantization.grids import E4M3, INT8, e4m3_codes, positive_e4m3
-from edgeres.quantization.qdq.network import quantize_for_tensorrt
+from edgeres.quantization.lowering import ALL_INTEGER
+from edgeres.quantization.qdq.network import quantize_for_tensorrt, requested_network
 from edgeres.quantization.thresholds import Distribution, entropy_amax, mse_amax
 from edgeres.session import open_session, run_session
 from edgeres.targets.session_runner import network_runner
@@ -44,6 +47,14 @@ def loaded(name: str, folder: Path) -> tuple[LoadedModel, CalibrationTable]:
     model = load_onnx(folder / "m.onnx")
     table = table_by_every_method(view(model.proto), images(8))
     return model, replace(table, model_sha256=model.artifact.sha256)
+
+
+def fp8_network(
+    model: LoadedModel, table: CalibrationTable, *, float_stream: bool
+) -> LoweredNetwork:
+    """Returns the network of a request for FP8."""
+    request = BuildRequest(target="onnx", precision=Precision.FP8, float_stream=float_stream)
+    return requested_network(model, request, table, None, ALL_INTEGER)
 
 
 @settings(deadline=None, max_examples=400)
@@ -123,7 +134,7 @@ def test_every_kind_of_block_is_valid_and_close(name: str, tmp_path: Path) -> No
 def test_logits_by_an_independent_rounding(tmp_path: Path) -> None:
     """The whole network by hand: ml_dtypes rounds each operand, ONNX Runtime convolves in FP32."""
     model, table = loaded("identity", tmp_path)
-    lowered = quantize_for_tensorrt(model, table, grid=E4M3, floats=Precision.FP16)
+    lowered = fp8_network(model, table, float_stream=False)
     x = images(8, 4)
     with network_runner(lowered, "fp8") as runner:
         found = runner.infer(x)
@@ -147,7 +158,8 @@ def test_logits_by_an_independent_rounding(tmp_path: Path) -> None:
 
     entry = rounded_activation(part({"image": x}, "entry"), "entry")
     hidden = rounded_activation(part({"entry": entry}, "hidden_relu"), "hidden_relu")
-    expected = part({"main": part({"hidden_relu": hidden}, "main"), "entry": entry}, "logits")
+    main = part({"hidden_relu": hidden}, "main")
+    expected = part({"main": main, "entry": entry}, "logits")
     exact = run_session(open_session(model.content), ["logits"], {"image": x})[0]
     # FP16 between the layers moves a few values across FP8's next step.
     assert np.abs(found - expected).mean() < 0.25 * np.abs(exact - expected).mean()
@@ -166,6 +178,45 @@ def test_first_convolution_pool_and_classifier_stay_float(tmp_path: Path) -> Non
     (first,) = (n for n in lowered.layers if n.op_type == "Conv" and n.precision is Precision.FP16)
     assert "reads the image" in first.reason
     assert sum(layer.precision is Precision.FP8 for layer in lowered.layers) == 3
+
+
+@pytest.mark.parametrize("name", ["identity", "max-pooled stem"])
+def test_a_float_stream_leaves_additions_alone(name: str, tmp_path: Path) -> None:
+    """No Q/DQ in front of an Add, and all convolutions as without it."""
+    model, table = loaded(name, tmp_path)
+    quantized = []
+    for float_stream in (False, True):
+        lowered = fp8_network(model, table, float_stream=float_stream)
+        made = {output: node for node in lowered.model.graph.node for output in node.output}
+        adds = [node for node in lowered.model.graph.node if node.op_type == "Add"]
+        before = [made[i].op_type for add in adds for i in add.input if i in made]
+        assert ("DequantizeLinear" in before) is not float_stream
+        quantized.append({n.name for n in lowered.layers if n.precision is Precision.FP8})
+    assert quantized[0] - quantized[1] == {add.name for add in adds}
+    assert quantized[1]
+
+
+def test_levels_of_e4m3_are_counted_by_hand() -> None:
+    """FP16's least scale of 2^-24 takes no level of a float grid until its smallest steps are gone."""
+    step = 2.0**-24
+    weight = np.zeros((2, 1, 1, 2), np.float32)
+    for fraction, levels in ((0.3, 127), (1e-3, 127), (1e-4, round(448 * 2**9 * 1e-4))):
+        weight[:, 0, 0, 0] = np.array([4.0, fraction]) * step * 448
+        layer, _ = fit._scale_loss(
+            Fp16Layer(name="c"), onnx.helper.make_node("Conv", ["x", "w"], ["y"]), weight, E4M3
+        )
+        assert (layer.subnormal, layer.levels, layer.clipped) == (2, levels, 0)
+
+
+def test_what_fp16_cannot_hold_beside_fp8_is_told_with_a_way_out(tmp_path: Path) -> None:
+    """FP8 has no FP32 beside it, so FP32 goes with INT8."""
+    model, table = loaded("identity", tmp_path)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    bias = next(t for t in proto.graph.initializer if t.name == "fc_b")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(1e6), "fc_b"))
+    with pytest.raises(QuantizationError, match=r"with --precision int8 --float-layers fp32"):
+        quantize_for_tensorrt(replace(model, proto=proto), table, grid=E4M3, floats=Precision.FP16)
 
 
 def test_a_grouped_network_is_refused(tmp_path: Path) -> None:

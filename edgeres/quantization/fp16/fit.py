@@ -36,7 +36,7 @@ from edgeres.quantization.fp16.typed import (
     half_scale,
 )
 from edgeres.quantization.graph import Graph, attribute
-from edgeres.quantization.grids import INT8, Grid
+from edgeres.quantization.grids import E4M3, INT8, Grid
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.thresholds import threshold_of
 from edgeres.quantization.weights import by_channel, weight_scales
@@ -120,6 +120,8 @@ def fit_fp16(
             graph = scaled(graph, groups, factors)
             table = scaled_table(table, groups, factors)
     option = "--precision fp32" if placement is None else "--float-layers fp32"
+    if grid is E4M3:
+        option = f"--precision int8 {option}"
     beyond = list(overflows(graph, table, method, placement, grid))
     if beyond:
         raise QuantizationError(
@@ -144,7 +146,7 @@ def fit_fp16(
             )
             + f" with {option}."
         )
-    _report(path, layers)
+    _report(path, layers, option)
     return Fitted(graph, table, tuple(layers))
 
 
@@ -284,7 +286,8 @@ def _scale_loss(
     lossy = replace(
         layer,
         subnormal=int(np.count_nonzero(alive & (scales < LEAST_NORMAL_FP16))),
-        levels=round(INT8.qmax * float(fraction)),
+        # What a larger scale takes is the smallest steps: E4M3 has 229,376 of them below 448.
+        levels=min(INT8.qmax, round(grid.most_steps * float(fraction))),
         clipped=int(np.count_nonzero(np.abs(weight) > limit * steps)),
     )
     half_db = _grid_db(weight, steps, grid)
@@ -321,7 +324,7 @@ def _db(exact: NDArray[np.float32], rounded: NDArray[np.float32]) -> float:
     return float(10 * np.log10(signal / noise)) if signal and noise else np.inf
 
 
-def _report(path: Path, layers: list[Fp16Layer]) -> None:
+def _report(path: Path, layers: list[Fp16Layer], option: str) -> None:
     """Logs what was moved and what was lost."""
     moved = [layer for layer in layers if layer.exponent]
     if moved:
@@ -335,6 +338,7 @@ def _report(path: Path, layers: list[Fp16Layer]) -> None:
         worst = min(reduced, key=lambda layer: layer.levels)
         _LOG.warning(
             "%s: FP16 leaves %d layers fewer than %d levels, %s the fewest: %d; %d weights are "
-            "clipped. The manifest counts them by layer; --float-layers fp32 keeps all",
-            path, len(reduced), INT8.qmax, worst.name, worst.levels, sum(layer.clipped for layer in reduced),
+            "clipped. The manifest counts them by layer; %s keeps all",
+            path, len(reduced), INT8.qmax, worst.name, worst.levels,
+            sum(layer.clipped for layer in reduced), option,
         )  # fmt: skip

@@ -27,8 +27,9 @@ from edgeres.quantization.parameters import with_parameters
 from edgeres.quantization.qdq.equal_scales import with_equal_scales
 from edgeres.quantization.qdq.exact_pixels import exact_pixels, with_exact_pixels
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
-from edgeres.quantization.qdq.placement import fp8_graph, place_for_tensorrt
+from edgeres.quantization.qdq.placement import STREAM_REASON, fp8_graph, place_for_tensorrt
 from edgeres.quantization.recovered import recovered
+from edgeres.quantization.units import residual_additions
 
 
 def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
@@ -159,6 +160,10 @@ def requested_network(
     if table is None or not request.is_quantized:
         return float_network(model, floats, table, typed=typed).fed_as(planar=True)
     grid = E4M3 if request.precision is Precision.FP8 else INT8
+    if grid is E4M3 and request.float_stream:
+        additions = residual_additions(view(model.proto))
+        names = (name for addition in additions for name in addition.nodes)
+        mix = Mix(kept=dict.fromkeys(names, STREAM_REASON))
     network = quantize_for_tensorrt(
         model,
         table,

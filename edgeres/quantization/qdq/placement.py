@@ -23,6 +23,8 @@ from edgeres.quantization.placement import (
 
 FIRST_REASON = "it reads the image, and FP8 has no kernel for so few channels"
 
+STREAM_REASON = "what it reads of the residual stream stays in FP16, as --float-stream requests"
+
 _FLOAT = {
     "MaxPool": "commutes with the quantization behind it: TensorRT moves it before the pool",
     "GlobalAveragePool": "rounding its few inputs' mean costs accuracy and buys no time",
