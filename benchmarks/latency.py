@@ -51,6 +51,7 @@ START = Constants(
     early_floor=1.5,
     host_soc_ms=0.08,
     host_pcie_ms=0.12,
+    pcie_gbps=16.0,
     launch_us=4.0,
 )
 """Where the fit starts, and what a weak prior draws it to: figures of NVIDIA's own guides."""

@@ -37,6 +37,10 @@ class Generation:
     """0: it has no units for it, and TensorRT builds no INT8 engine."""
     tf32: int = 0
     fp8: int = 0
+    l2_partitions: int = 1
+    """Parts of the L2 cache that each keep what their own multiprocessors read, so that what all
+    of them read stands in each. Source: NVIDIA A100 white paper, "A100 L2 Cache"; H100 has the
+    same two."""
     energy: float
     """Energy of an operation as a fraction of that at 12 nm.
 
@@ -62,11 +66,13 @@ GENERATIONS: Mapping[str, Generation] = {
     "7.0": Generation(fp32=128, fp16=1024, int8=512, energy=1.0),
     "7.2": Generation(fp32=128, fp16=1024, int8=2048, energy=1.0),
     "7.5": Generation(fp32=128, fp16=1024, int8=2048, energy=1.0),
-    "8.0": Generation(fp32=128, fp16=2048, int8=4096, tf32=1024, energy=0.5),
+    "8.0": Generation(fp32=128, fp16=2048, int8=4096, tf32=1024, l2_partitions=2, energy=0.5),
     "8.6": Generation(fp32=256, fp16=1024, int8=2048, tf32=512, energy=0.65),
     "8.7": Generation(fp32=256, fp16=2048, int8=4096, tf32=1024, energy=0.65),
     "8.9": Generation(fp32=256, fp16=1024, int8=2048, tf32=512, fp8=2048, energy=0.33),
-    "9.0": Generation(fp32=256, fp16=4096, int8=8192, tf32=2048, fp8=8192, energy=0.33),
+    "9.0": Generation(
+        fp32=256, fp16=4096, int8=8192, tf32=2048, fp8=8192, l2_partitions=2, energy=0.33
+    ),
     "11.0": Generation(fp32=256, fp16=8192, int8=16384, tf32=2048, fp8=16384, energy=0.33),
     "12.0": Generation(fp32=256, fp16=1024, int8=2048, tf32=512, fp8=2048, energy=0.33),
 }

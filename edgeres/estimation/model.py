@@ -5,7 +5,7 @@ multiprocessors take in waves. A tile lasts as long as its arithmetic or its loa
 cache, whichever is longer; before Ampere, whose copies run beside the arithmetic, as long as both
 together. The builder takes the fastest tile; where tiles are few, it splits K. A kernel
 moreover waits for memory: activations that do not fit in the L2 cache, and the weights where all
-of them do not. Both overlap mostly, so the longer one dominates: t = (a^4 + b^4)^(1/4).
+of them do not. Both overlap, so the longer one dominates: t = (a^2 + b^2)^(1/2).
 
     latency = max(sum over kernels of t, energy / power limit) + kernels * floor + host
 
@@ -39,7 +39,7 @@ _PADDED_CHANNELS = 4
 """Channels that a first convolution's three are padded to. Source: NVIDIA TensorRT developer
 guide, "Optimizing for Tensor Cores"."""
 
-_OVERLAP = 4
+_OVERLAP = 2
 
 Array = NDArray[np.float64]
 
@@ -81,7 +81,9 @@ class Constants:
     host_soc_ms: float
     """The host's part of a query on a Jetson."""
     host_pcie_ms: float
-    """The host's part, and the copies over PCIe, beside a card."""
+    """The host's part beside a card."""
+    pcie_gbps: float
+    """10^9 bytes a second that a query's images are copied to a card at."""
     launch_us: float
     """What launching a kernel one by one takes longer than in a CUDA graph."""
 
@@ -116,6 +118,8 @@ class Workload:
     """(kernels,): bytes read and written."""
     weights: Array
     """(kernels,): bytes of weights."""
+    image: float
+    """Bytes of the batch of images."""
     int8_operations: float
     """Operations of all, each counted by the bytes of its values: what energy grows with."""
 
@@ -191,6 +195,7 @@ def workload(kernels: Sequence[Kernel], board: Board, load: Load) -> Workload:
         multiplies=operations > 0,
         activations=(read + width * cost("outputs")) * load.batch,
         weights=cost("weights") * width,
+        image=float(np.where(image, read, 0).max()) * load.batch,
         int8_operations=float((operations * width).sum()),
     )
 
@@ -204,7 +209,8 @@ def latency(work: Workload, constants: Constants) -> Latency:
     tile = np.maximum(math, loads) if modern else math + loads
     tile = tile + work.reduced / constants.l2_bytes
     compute = np.where(work.multiplies, (work.waves * tile).min(axis=0), 0) / clock
-    cache = board.l2_mib * 2**20 * constants.l2_share
+    generation = GENERATIONS[board.compute_capability]
+    cache = board.l2_mib * 2**20 / generation.l2_partitions * constants.l2_share
     # What does not fit comes from memory: of the activations between two kernels, which are
     # counted written and read but kept once, and of the weights of a whole inference.
     missed = np.maximum(0, 1 - cache / 2 / np.maximum(work.activations, 1))
@@ -217,14 +223,15 @@ def latency(work: Workload, constants: Constants) -> Latency:
     busy = (compute**_OVERLAP + memory**_OVERLAP) ** (1 / _OVERLAP)
     if timing is EstimatedTiming.OFFLINE:
         busy = busy / constants.streams_gain
-    scale = GENERATIONS[board.compute_capability].energy
-    energy = constants.energy_pj * scale * work.int8_operations * 1e-9 / board.power_w
+    energy = constants.energy_pj * generation.energy * work.int8_operations * 1e-9 / board.power_w
     floor = constants.floor_cycles * (1 if modern else constants.early_floor) / clock
     if timing is EstimatedTiming.LOOP:
         floor += constants.launch_us * 1e-3
     host = 0.0
-    if timing is EstimatedTiming.SINGLE_STREAM:
-        host = constants.host_soc_ms if board.is_jetson else constants.host_pcie_ms
+    if timing is EstimatedTiming.SINGLE_STREAM and board.is_jetson:
+        host = constants.host_soc_ms
+    elif timing is EstimatedTiming.SINGLE_STREAM:
+        host = constants.host_pcie_ms + work.image / constants.pcie_gbps * 1e-6
     limited = (busy.sum() ** _OVERLAP + energy**_OVERLAP) ** (1 / _OVERLAP)
     return Latency(
         compute=compute,

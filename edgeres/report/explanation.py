@@ -116,7 +116,7 @@ def _compared(network: ComparedNetwork) -> dict[str, str]:
     """Returns what another family has in the place of a ResNet's facts, by their labels."""
     side = network.input_size
     return {
-        "input": f"{side} x {side}, {network.num_classes} classes",
+        "input": f"3 x {side} x {side}",
         "blocks": network.structure,
         "skip connections": "none",
     }
