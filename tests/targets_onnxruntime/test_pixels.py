@@ -333,7 +333,7 @@ def test_preprocessing_inside_keeps_the_pixels_too(name: str, form: str, raw: bo
         found = [run_integer(model, levels) for model in both]
     else:
         tensors = [made(expected, "image/u8", x), made(lowered, f"{last}/u8", fed)]
-        assert np.array_equal(*tensors)
+        assert np.array_equal(tensors[0], tensors[1])
         found = [run_integer(expected, x), run_integer(lowered, fed)]
     np.testing.assert_allclose(found[1], found[0], atol=1e-4 * float(np.abs(found[0]).max()))
 
