@@ -125,6 +125,22 @@ def test_an_unstable_machine_is_marked() -> None:
     assert not calm.findtext("system-err")
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.00004, 12.3, 86400.5])
+def test_times_are_those_of_the_measurement(seconds: float) -> None:
+    """The suite's in seconds, as a decimal that the schema takes; a check takes none."""
+    assert SHAKEN.stability is not None
+    first, *_ = SHAKEN.stability.samples
+    samples = first, replace(first, at_s=first.at_s + seconds)
+    stability = replace(SHAKEN.stability, samples=samples)
+    (suite,) = rendered(replace(FAILED, stability=stability))
+    written = suite.get("time", "")
+    assert re.fullmatch(r"\d+(\.\d+)?", written)
+    assert float(written) == pytest.approx(seconds, abs=0.0005)
+    assert {case.get("time") for case in suite.iter("testcase")} == {"0"}
+    (unmeasured,) = rendered(replace(FAILED, stability=None))
+    assert unmeasured.get("time") == "0"
+
+
 def test_without_limits_there_is_no_case() -> None:
     """The suite is empty, and nothing has failed."""
     (suite,) = rendered(BARE)
