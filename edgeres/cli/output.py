@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from os.path import samestat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from typing_extensions import Buffer
 
+    from edgeres.cli.progress_display import ProgressDisplay
     from edgeres.progress import Progress
 
 _DEFAULT_WIDTH = 80
@@ -34,6 +35,9 @@ _STDOUT = 1
 
 COMMAND = "edgeres.command"
 """Key of the context's meta that holds the words of the command line."""
+
+_DISPLAY = "edgeres.display"
+"""Key of the context's meta that holds the bars, while there are any."""
 
 
 def show(renderable: RenderableType) -> None:
@@ -46,7 +50,8 @@ def show(renderable: RenderableType) -> None:
     # COLUMNS=0, as some CI systems set it, would print nothing at all.
     if console.width < 1:
         console.width = _DEFAULT_WIDTH
-    console.print(_Printable(renderable))
+    with _bars_away():
+        console.print(_Printable(renderable))
 
 
 class _Printable:
@@ -73,7 +78,7 @@ def show_status(line: str) -> None:
     """Prints one line on what is being done on stderr, unless the command is quiet."""
     if not is_quiet():
         # A status line that nobody can read is no reason to lose the result.
-        with suppress(OSError):
+        with suppress(OSError), _bars_away():
             click.echo(shortened(printable(line)), err=True)
 
 
@@ -212,8 +217,21 @@ def progress_bars() -> Iterator[Progress]:
     console = Console(stderr=True, markup=False, emoji=False)
     # In a log file every redrawn bar would be another line.
     hidden = is_quiet() or not console.is_terminal
+    context = click.get_current_context(silent=True)
+    meta = {} if context is None else context.meta
     with ProgressDisplay.opened(console, hidden=hidden) as display:
-        yield display
+        meta[_DISPLAY] = display
+        try:
+            yield display
+        finally:
+            del meta[_DISPLAY]
+
+
+def _bars_away() -> AbstractContextManager[None]:
+    """Takes the bar, where there is one, off the terminal while something is written there."""
+    context = click.get_current_context(silent=True)
+    display: ProgressDisplay | None = context and context.meta.get(_DISPLAY)
+    return nullcontext() if display is None else display.away()
 
 
 def write_progress(stage: str, done: float, total: float, note: str = "") -> None:
@@ -230,6 +248,15 @@ def is_quiet() -> bool:
     return bool(context and context.meta.get("edgeres.quiet"))
 
 
+class _Handler(logging.Handler):
+    """Writes each record to stderr, on a line of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # A warning that nobody can read is no reason to lose the result.
+        with suppress(OSError), _bars_away():
+            click.echo(self.format(record), err=True)
+
+
 class _Formatter(logging.Formatter):
     """One line for each record, whatever names of files it holds."""
 
@@ -240,8 +267,7 @@ class _Formatter(logging.Formatter):
 
 def log_to_stderr() -> None:
     """Sends the library's log to stderr; warnings and worse unless -v or -q is given."""
-    # Made anew for each command: sys.stderr may be another stream than when this was imported.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("edgeres")
     logger.handlers = [handler]

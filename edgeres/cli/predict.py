@@ -55,6 +55,7 @@ def predict(
       edgeres predict resnet50.plan cat.jpg --trust --preset imagenet --json
     """
     with progress_bars() as progress:
+        from edgeres.report import PredictionTable
         from edgeres.workflows import PredictInputs, predict_images  # onnxruntime
 
         inputs = PredictInputs(
@@ -66,13 +67,16 @@ def predict(
             trust=trust,
             csv=csv,
         )
-        run = predict_images(inputs, progress=progress)
+        table = PredictionTable()
+        run = predict_images(
+            inputs,
+            progress=progress,
+            # Rows as they come: thousands of images are not waited for, and `| head` ends early.
+            receive=None if as_json else lambda batch: show(table.render(batch)),
+        )
     if as_json:
         show_json(run)
     else:
-        from edgeres.report import render_predictions
-
-        show(render_predictions(run))
         for failed in run.failed:
             show_error(f"Error: {failed.error}")
     click.get_current_context().exit(run.exit_code)

@@ -65,14 +65,20 @@ class ProgressDisplay:
         columns: list[ProgressColumn] = [
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[count]}left", markup=False),
+            TextColumn("{task.fields[count]}", markup=False),
             TimeRemainingColumn(table_column=one_line),
             TextColumn("after"),
             TimeElapsedColumn(table_column=one_line),
             TextColumn("{task.fields[note]}", markup=False),
         ]
         bars = Progress(
-            *columns, console=console, transient=True, disable=hidden, auto_refresh=False
+            *columns,
+            console=console,
+            transient=True,
+            disable=hidden,
+            auto_refresh=False,
+            # rich would print on stderr, above the bar, what belongs into a pipe.
+            redirect_stdout=False,
         )
         with bars:
             display = cls(bars)
@@ -94,7 +100,7 @@ class ProgressDisplay:
             name = _fitting(stage, room)
             fields: dict[str, Any] = {
                 "note": _fitting(note, room - len(name)),
-                "count": f"{count} done, ",
+                "count": f"{count} done, left",
             }
             # A stage that goes back has begun anew, such as the evaluation of the next target.
             if stage not in self.tasks or done < self.reached[stage]:
@@ -109,6 +115,16 @@ class ProgressDisplay:
                 self.drawn_s = time.monotonic()
         if not stage.startswith(TIMED_STAGES) or done >= total:
             self.beat()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Takes the bar off the terminal while something else is written there."""
+        with self.lock:
+            self.bars.stop()
+            try:
+                yield
+            finally:
+                self.bars.start()
 
     def beat(self) -> None:
         """Draws once a second from now on."""

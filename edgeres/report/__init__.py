@@ -19,7 +19,7 @@ from edgeres.report.html import Picture, check_html, render_html, shown_flips
 from edgeres.report.inspection import render_artifact
 from edgeres.report.junit import render_junit
 from edgeres.report.markdown import render_markdown
-from edgeres.report.predictions import render_predictions
+from edgeres.report.predictions import PredictionTable
 from edgeres.report.ranking import render_ranking
 from edgeres.report.sweep import render_sweep, sweep_markdown, sweep_page
 from edgeres.report.table import render_verdict
@@ -34,6 +34,7 @@ __all__ = [
     "Line",
     "Picture",
     "Plot",
+    "PredictionTable",
     "check_html",
     "describe_choice",
     "describe_recovery",
@@ -54,7 +55,6 @@ __all__ = [
     "render_junit",
     "render_markdown",
     "render_network",
-    "render_predictions",
     "render_ranking",
     "render_side_by_side",
     "render_sweep",

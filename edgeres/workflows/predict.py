@@ -7,7 +7,7 @@ import glob
 import io
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +56,18 @@ class PredictInputs:
             raise ConfigError(f"--top is {self.top}; expected at least 1 class.")
 
 
-def predict_images(inputs: PredictInputs, *, progress: Progress = silent) -> PredictionRun:
+def predict_images(
+    inputs: PredictInputs,
+    *,
+    progress: Progress = silent,
+    receive: Callable[[Sequence[ImagePrediction]], None] | None = None,
+) -> PredictionRun:
     """Returns what an engine predicts for images, those that cannot be read among them by name.
 
     Args:
         inputs: engine and images.
         progress: receives how many images are done.
+        receive: gets the predictions of each batch as soon as they are there.
 
     Raises:
         ConfigError: the preprocessing is not known, or the CSV would replace what is read.
@@ -93,11 +99,14 @@ def predict_images(inputs: PredictInputs, *, progress: Progress = silent) -> Pre
                 ready.append(image)
             if ready and (len(ready) == BATCH or done == len(files)):
                 ranked = classifier.rank(np.concatenate(ready), top=inputs.top)
-                predictions += [
+                batch = [
                     ImagePrediction(image=name, top=top)
                     for name, top in zip(names, ranked, strict=True)
                 ]
+                predictions += batch
                 names, ready = [], []
+                if receive is not None:
+                    receive(batch)
             progress("Predicting", done, len(files))
     run = PredictionRun(
         engine=str(inputs.engine), predictions=tuple(predictions), failed=tuple(failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from digits import Digits
 from PIL import Image
 
 import edgeres
+from edgeres.core.predictions import ImagePrediction
+from edgeres.runtime import BATCH
+from edgeres.workflows import PredictInputs, predict_images
 
 
 @pytest.fixture
@@ -79,6 +83,34 @@ def test_more_images_than_a_batch(digits: Digits, photos: Path) -> None:
     )
 
 
+def test_rows_come_batch_by_batch(digits: Digits, photos: Path) -> None:
+    """Each before the images behind it are done, and all of them in the result."""
+    images = tuple(str(photos / name) for name in ["a.png"] * 2 * BATCH + ["b.png"])
+    done, batches = [0.0], list[tuple[float, Sequence[ImagePrediction]]]()
+    result = predict_images(
+        PredictInputs(engine=digits.engine, images=images, top=1),
+        progress=lambda stage, so_far, total, note="": done.append(so_far),
+        receive=lambda batch: batches.append((done[-1], batch)),
+    )
+    expected = [(BATCH, BATCH), (2 * BATCH, BATCH), (2 * BATCH + 1, 1)]
+    assert [(before + 1, len(batch)) for before, batch in batches] == expected
+    assert [one for _, batch in batches for one in batch] == list(result.predictions)
+
+
+def test_a_table_of_batches_is_one_table(digits: Digits, photos: Path) -> None:
+    """With one header, and figures below each other however long a name is."""
+    long = photos / f"{'x' * 60}.png"
+    long.write_bytes((photos / "b.png").read_bytes())
+    words = [photos / "a.png"] * 64 + [long]
+    lines = passed("predict", digits.engine, *words, "--top", 2).splitlines()
+    header, *rows = lines
+    assert header.split() == ["image", "index", "probability", "logit", "class"]
+    assert not any("index" in row for row in rows)
+    place = header.index("probability") + len("probability")
+    assert {row.index(" %") + 2 for row in rows if " %" in row} == {place}
+    assert sum(" %" in row for row in rows) == 130
+
+
 def test_bad_images_are_named_and_stop_nothing(digits: Digits, photos: Path) -> None:
     """Each with its reason, in JSON and on stderr; the exit code is 1."""
     (photos / "b.png").write_bytes(b"no image")
@@ -108,7 +140,7 @@ def test_bad_images_are_named_and_stop_nothing(digits: Digits, photos: Path) -> 
 def test_the_table_has_a_row_for_each_class(digits: Digits, photos: Path) -> None:
     """The image once, above its classes."""
     lines = passed("predict", digits.engine, photos / "a.png", "--top", 2).splitlines()
-    assert [line.split()[:2] for line in lines[:1]] == [["image", "class"]]
+    assert [line.split()[:2] for line in lines[:1]] == [["image", "index"]]
     raw = predict(digits, photos / "a.png", "--top", 2)
     rows = " ".join(" ".join(lines[1:]).split())
     for one in raw["predictions"][0]["top"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import io
+import logging
 import os
 import pty
 import re
@@ -12,9 +14,11 @@ import threading
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from digits import Digits
+from rich.text import Text
 
 from benchmarks.silence import silence
 from edgeres.cli import output, progress_display
@@ -174,6 +178,60 @@ def test_the_stages_that_time_are_known_by_their_names() -> None:
     assert all(stage.startswith(TIMED_STAGES) for stage in seen)
 
 
+def screen(written: str) -> list[str]:
+    """Returns the lines that a terminal shows after codes that go up a line or erase one."""
+    lines, row, column = [""], 0, 0
+    for code, letter, shown in re.findall(r"\x1b\[([0-9;?]*)([a-zA-Z])|([^\x1b])", written):
+        if letter == "A":
+            row -= int(code or 1)
+        elif letter == "K":
+            lines[row] = ""
+        elif shown == "\r":
+            column = 0
+        elif shown == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif shown:
+            lines[row] = lines[row].ljust(column)[:column] + shown + lines[row][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+@pytest.mark.usefixtures("beating")
+def test_what_is_printed_meanwhile_has_lines_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result, a warning and a status between two steps; the bar goes on below."""
+    monkeypatch.setattr(progress_display, "BEAT_S", 60)
+    monkeypatch.setattr(progress_display, "REDRAW_S", 0)
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(logging.getLogger("edgeres"), "handlers", [])
+    with click.Context(click.Command("predict")):
+        output.log_to_stderr()
+        with progress_bars() as progress:
+            progress("Predicting", 0, 2)
+            output.show(Text("a row"))
+            logging.getLogger("edgeres.any").warning("a warning")
+            output.show_status("a status")
+            progress("Predicting", 1, 2)
+            *lines, bar = screen(terminal.getvalue())
+        assert lines == ["a row", "WARNING edgeres.any: a warning", "a status"]
+        assert re.match("Predicting .* 1/2 done, left", bar)
+        assert screen(terminal.getvalue()) == lines
+
+
+@pytest.mark.usefixtures("beating")
+def test_what_goes_into_a_pipe_is_not_drawn_above_the_bar(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever prints it: the bars are on stderr alone."""
+    with progress_bars() as progress:
+        progress("Predicting", 1, 2)
+        output.show(Text("a row"))
+        sys.stdout.write("of a library\n")
+    assert capsys.readouterr().out == "a row\nof a library\n"
+
+
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_no_figure_of_a_bar_is_cut(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -195,8 +253,14 @@ def test_silence_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "edgeres").mkdir()
     (tmp_path / "edgeres" / "__init__.py").touch()
     (tmp_path / "edgeres" / "__main__.py").write_text(
-        "import time\nprint('first')\nprint('second', flush=True)\ntime.sleep(0.4)\nprint('third')\n"
+        "import os, time\n"
+        "print('first')\n"
+        "print('second', flush=True)\n"
+        # Longer than the start of a busy machine's Python.
+        "time.sleep(0.2 + 2 * (time.monotonic() - float(os.environ['BEGAN'])))\n"
+        "print('third')\n"
     )
+    monkeypatch.setenv("BEGAN", str(time.monotonic()))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = silence("inspect", tmp_path)
     assert (found.exit_code, found.after) == (0, "second")

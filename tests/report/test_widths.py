@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,14 @@ import pytest
 from browser import sweep
 from digits import Digits
 from past_runs import RUN
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from sample_verdict import METERED
 from test_gradients_report import COMPARISON
 
 from edgeres import report
 from edgeres.core.methods import Method
-from edgeres.core.predictions import ImagePrediction, Prediction, PredictionRun
+from edgeres.core.predictions import ImagePrediction, Prediction
 from edgeres.core.tuning import (
     ErrorSource,
     MixedPoint,
@@ -38,6 +39,9 @@ from edgeres.machine.board_names import board_called
 from edgeres.machine.boards import boards
 from edgeres.networks.explain import Example, example_block, explain_architecture
 from edgeres.workflows import inspect_artifact
+
+_WIDE = 1000
+"""Columns in which nothing breaks."""
 
 LONG = "layer4.2.downsample.with_a_name_of_a_foreign_exporter"
 
@@ -95,7 +99,7 @@ def predictions() -> RenderableType:
     """Of images with long names."""
     best = Prediction(index=999, name="a bird of 11 words", probability=0.98765, logit=-12.345)
     image = ImagePrediction(image=f"photos/{'x' * 60}.jpg", top=(best, best))
-    return report.render_predictions(PredictionRun(engine="e", predictions=(image,), failed=()))
+    return report.PredictionTable().render([replace(image, image="a.jpg"), image])
 
 
 def inspected(path: Path) -> RenderableType:
@@ -104,6 +108,7 @@ def inspected(path: Path) -> RenderableType:
 
 
 TABLES: Mapping[str, Callable[[Digits], RenderableType]] = {
+    "PredictionTable": lambda _: predictions(),
     "mixed_table": lambda _: mixed(),
     "render_artifact model": lambda digits: inspected(digits.model),
     "render_artifact table": lambda digits: inspected(digits.table),
@@ -120,7 +125,6 @@ TABLES: Mapping[str, Callable[[Digits], RenderableType]] = {
     "render_history": lambda _: report.render_history(history_of([RUN] * 3)),
     "render_ilsvrc": lambda _: report.render_ilsvrc(),
     "render_network": lambda _: report.render_network(explain_architecture("resnext101_32x8d")),
-    "render_predictions": lambda _: predictions(),
     "render_ranking": lambda _: report.render_ranking(rank([RUN, replace(RUN, name=LONG)])),
     "render_side_by_side": lambda _: report.render_side_by_side(
         explain_architecture("wide_resnet101_2"), explain_architecture("resnet1202")
@@ -139,17 +143,38 @@ def shown(part: RenderableType, columns: int) -> str:
     return stream.getvalue()
 
 
-def figures(text: str) -> set[str]:
-    """Returns the words that begin with a digit, or a sign before one."""
-    return set(re.findall(r"(?<!\S)[-+~]?\d[\d.,:]*(?!\S)", text))
+def figures(text: str) -> Counter[str]:
+    """Returns the words that begin with a digit, or a sign before one, by how often they occur."""
+    return Counter(re.findall(r"(?<!\S)[-+~]?\d[\d.,:]*(?!\S)", text))
+
+
+def number_cells(part: RenderableType) -> Counter[str]:
+    """Returns what stands in the columns of numbers, which are those at the right of their cells."""
+    tables: list[Table] = []
+    draw = Table.__rich_console__
+
+    def remember(table: Table, console: Console, options: ConsoleOptions) -> RenderResult:
+        tables.append(table)
+        return draw(table, console, options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Table, "__rich_console__", remember)
+        shown(part, _WIDE)
+    right = [column for table in tables for column in table.columns if column.justify == "right"]
+    return Counter(str(cell).strip() for column in right for cell in column.cells if str(cell))
 
 
 def cut(part: RenderableType, columns: int) -> list[str]:
-    """Returns the figures that a wide terminal shows and this one does not, and what sticks out."""
+    """Returns what a wide terminal shows whole and this one breaks, cuts or lets stick out."""
     narrow = shown(part, columns)
-    lost = figures(shown(part, 1000)) - figures(narrow)
+    lost = figures(shown(part, _WIDE)) - figures(narrow)
+    whole = (
+        (cell, len(re.findall(rf"(?<!\S){re.escape(cell)}(?!\S)", narrow)), times)
+        for cell, times in number_cells(part).items()
+    )
     return [
         *sorted(lost),
+        *(cell for cell, found, times in whole if found < times),
         *(line for line in narrow.split("\n") if len(line) > columns or "…" in line),
     ]
 
@@ -164,8 +189,8 @@ def test_no_figure_is_cut(name: str, columns: int, digits: Digits) -> None:
 def test_every_table_is_among_them() -> None:
     """All that the package renders, but pages and files."""
     files = {"render_html", "render_junit", "render_markdown"}
-    rendered = {name for name in report.__all__ if re.match("render_|.*_tables?$", name)} - files
-    assert {name.split()[0] for name in TABLES} == rendered
+    tables = {name for name in report.__all__ if re.match("render_|.*_tables?$|.*Table$", name)}
+    assert {name.split()[0] for name in TABLES} == tables - files
 
 
 @pytest.mark.parametrize("overflow", ["fold", "ellipsis"])
@@ -177,3 +202,15 @@ def test_a_figure_that_is_cut_would_be_noticed(overflow: str) -> None:
     table.add_row(*["1234.5678"] * 9)
     assert cut(table, 60) != []
     assert cut(table, 120) == []
+
+
+@pytest.mark.parametrize("cell", ["1234.5678", "98.76 %", "12 to 345", "1,234 ms"])
+def test_a_figure_over_two_lines_would_be_noticed(cell: str) -> None:
+    """Though it stands whole elsewhere, and though it breaks at a space."""
+    table = Table()
+    table.add_column("narrow", justify="right", width=6, overflow="fold")
+    table.add_column("wide", justify="right")
+    table.add_row(cell, cell)
+    assert cell in cut(table, 60)
+    table.columns[0].width = 9
+    assert cut(table, 60) == []
