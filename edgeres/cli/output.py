@@ -230,7 +230,7 @@ def progress_bars() -> Iterator[Progress]:
 def _bars_away() -> AbstractContextManager[None]:
     """Takes the bar, where there is one, off the terminal while something is written there."""
     context = click.get_current_context(silent=True)
-    display: ProgressDisplay | None = context and context.meta.get(_DISPLAY)
+    display: ProgressDisplay | None = None if context is None else context.meta.get(_DISPLAY)
     return nullcontext() if display is None else display.away()
 
 
