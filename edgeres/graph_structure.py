@@ -20,6 +20,7 @@ from onnx.external_data_helper import uses_external_data
 from edgeres.errors import ArtifactError
 from edgeres.graph_names import subgraphs
 from edgeres.input_files import foreign_parser, reason_of
+from edgeres.plurals import counted
 
 MAX_ELEMENTS = 1 << 31
 """Values of an activation for one image; as FP32 they have 8 GiB."""
@@ -102,7 +103,7 @@ def _check_functions(path: Path, model: onnx.ModelProto) -> None:
     }
     if len(called) > _MOST_FUNCTIONS:
         raise ArtifactError(
-            f"{path} has {len(called)} functions; expected at most {_MOST_FUNCTIONS}. {DAMAGED}"
+            f"{path} has {counted(len(called), 'function')}; expected at most {_MOST_FUNCTIONS}. {DAMAGED}"
         )
     sizes: dict[tuple[str, str], int] = {}
     while ready := [
@@ -115,7 +116,11 @@ def _check_functions(path: Path, model: onnx.ModelProto) -> None:
     endless = next((name for domain, name in called if (domain, name) not in sizes), None)
     largest = max(sizes.values(), default=0)
     if endless is not None or largest > _LARGEST_FUNCTION:
-        fact = f"calls itself: '{endless}'" if endless is not None else f"has {largest} operators"
+        fact = (
+            f"calls itself: '{endless}'"
+            if endless is not None
+            else f"has {counted(largest, 'operator')}"
+        )
         raise ArtifactError(
             f"{path} has a function that {fact}; expected none that does, and at most "
             f"{_LARGEST_FUNCTION} operators. {DAMAGED}"
@@ -146,7 +151,7 @@ def _check_sizes(path: Path, model: onnx.ModelProto) -> None:
             if math.prod(sizes) > most or any(size < 0 for size in sizes):
                 raise ArtifactError(
                     f"{path} fits into no memory: its tensor '{value.name}' has the sizes {sizes}; "
-                    f"expected sizes of at least 0 and at most {most} values. {DAMAGED}"
+                    f"expected sizes of at least 0 and at most {counted(most, 'value')}. {DAMAGED}"
                 )
         ready = [node for node in waiting if not node.input or node.input[0] in known]
         if not ready:
@@ -357,6 +362,6 @@ def _check_tensor(path: Path, tensor: TensorProto) -> None:
         expected = {count, 2 * count, (count + 1) // 2, (count + 3) // 4}
     if has not in expected:
         raise ArtifactError(
-            f"{path} has the tensor '{tensor.name}' with the sizes {sizes}, {count} values, and "
-            f"stores {has} bytes or values of {name}. {DAMAGED}"
+            f"{path} has the tensor '{tensor.name}' with the sizes {sizes}, "
+            f"{counted(count, 'value')}, and stores {has} bytes or values of {name}. {DAMAGED}"
         )

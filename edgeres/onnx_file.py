@@ -26,6 +26,7 @@ from edgeres.graph_checks import check_one_image, final_activation, low_precisio
 from edgeres.graph_names import free_added_names
 from edgeres.graph_structure import check_structure
 from edgeres.input_files import MODEL, foreign_parser, read_bytes, reason_of
+from edgeres.plurals import counted
 from edgeres.serialization import from_json, parse_json, to_json
 from edgeres.version import __version__
 
@@ -341,8 +342,8 @@ def check_classes(described: OnnxArtifact) -> None:
         )
     if names and logits is not None and len(names) != logits:
         raise ArtifactError(
-            f"{path} has damaged edgeres metadata ({len(names)} classes for {logits} logits). "
-            "Export the model again."
+            f"{path} has damaged edgeres metadata ({counted(len(names), 'class')} for "
+            f"{counted(logits, 'logit')}). Export the model again."
         )
 
 

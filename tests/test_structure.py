@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors", "printable"),
+    ("version", "errors", "printable", "plurals"),
     ("installation", "names", "files", "processes", "progress", "statistics"),
     ("input_files",),
     ("serialization",),

@@ -29,6 +29,7 @@ from edgeres.core.table import CalibrationTable, DataLineage, TensorRange
 from edgeres.errors import CalibrationError
 from edgeres.graph_structure import skeleton
 from edgeres.onnx_file import LoadedModel
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.grids import INT8
@@ -133,10 +134,10 @@ def calibrate(
         search_table = replace(table, tensors=_ranges(graph, search_ranges, config.percentile))
         if not validation:
             raise CalibrationError(
-                f"{table.samples} images in batches of {config.batch_size} are too few to hold "
-                f"some out: one batch in {split.every} evaluates the thresholds. Pass at "
-                f"least {split.every * config.batch_size} images, or --method mse without "
-                "--sensitivity."
+                f"{counted(table.samples, 'image')} in batches of {config.batch_size}: too few to "
+                f"hold some out: one batch in {split.every} evaluates the thresholds. Pass at "
+                f"least {counted(split.every * config.batch_size, 'image')}, or --method mse "
+                "without --sensitivity."
             )
         images = tuple(batch.images for batch in validation)
         evaluator = LogitEvaluator(images, np.concatenate(logits))

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeres.core.contract import Contract
 from edgeres.errors import MismatchError
+from edgeres.plurals import counted
 from edgeres.quantization.thresholds import Distribution, merged
 from edgeres.serialization import SCHEMA_VERSION, load_document, save_json
 
@@ -128,11 +129,11 @@ def join_ranges(
             )
         if part.first != covered:
             raise MismatchError(
-                f"The parts cover {covered} images up to one that begins at {part.first}. {remedy}"
+                f"The parts cover {counted(covered, 'image')} up to one that begins at {part.first}. {remedy}"
             )
         covered += len(part.hashes)
     if covered != images:
-        raise MismatchError(f"The parts cover {covered} of {images} images. {remedy}")
+        raise MismatchError(f"The parts cover {covered} of {counted(images, 'image')}. {remedy}")
     observed = [
         {name: each.distribution for name, each in part.tensors.items()}
         for part in parts

@@ -21,6 +21,7 @@ from edgeres.cli.spread import Spread, SpreadCommand
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.methods import Method, Recover, WeightMethod
 from edgeres.core.requests import CalibrationRequest
+from edgeres.plurals import counted
 
 DEFAULTS = CalibrationRequest()
 
@@ -201,17 +202,17 @@ def calibrate(
     # The table is on the disk by now, so it is reported even if the cache is refused below.
     if import_trt_cache is not None:
         show_status(
-            f"{output}: {len(table.tensors)} activations from {table.data.path}, for "
+            f"{output}: {counted(len(table.tensors), 'activation')} from {table.data.path}, for "
             "--precision int8 of --target tensorrt, tensorrt-rtx and onnx alone"
         )
     else:
         calibrated = sum(bool(ranges.thresholds) for ranges in table.tensors.values())
         show_status(
-            f"{output}: {calibrated} activations from {table.samples} images, method {table.method}"
+            f"{output}: {counted(calibrated, 'activation')} from {counted(table.samples, 'image')}, method {table.method}"
         )
     if emit_trt_cache is not None:
         count = workflows.emit_trt_cache(loaded, table, trt_version, output=emit_trt_cache)
-        show_status(f"{emit_trt_cache}: {count} tensors for TensorRT {trt_version}")
+        show_status(f"{emit_trt_cache}: {counted(count, 'tensor')} for TensorRT {trt_version}")
     if as_json:
         show_json(table)
         return

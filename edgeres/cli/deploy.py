@@ -10,6 +10,7 @@ from edgeres.cli.options import PATH, Names, common_options, contract_options, o
 from edgeres.cli.output import progress_bars, show_json, show_status
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.deployment import DeployInputs, DeployRequest, Destination
+from edgeres.plurals import counted
 
 _request = option_group(
     "request",
@@ -92,7 +93,9 @@ def deploy(
     if as_json:
         show_json(deployment)
         return
-    show_status(f"{output}: {engine.name} for {request.destination}, {len(deployment.files)} files")
+    show_status(
+        f"{output}: {engine.name} for {request.destination}, {counted(len(deployment.files), 'file')}"
+    )
     for note in deployment.notes:
         show_status(note)
     show_status(f"How to run it: {output / 'README.md'}")

@@ -21,6 +21,7 @@ from edgeres.core.requests import Head, Layout
 from edgeres.networks import ARCHITECTURES, is_published
 from edgeres.networks.registry import COMPARED, find_spec
 from edgeres.networks.specification import Shortcut
+from edgeres.plurals import counted
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -141,7 +142,7 @@ def export(
         show_json(artifact)
         return
     show_status(
-        f"{output}: {architecture}, {artifact.num_classes} classes, sha256 {artifact.sha256[:12]}"
+        f"{output}: {architecture}, {counted(artifact.num_classes, 'class')}, sha256 {artifact.sha256[:12]}"
     )
     show_status(f"preprocessing: {artifact.contract}")
     if artifact.equal_shapes:

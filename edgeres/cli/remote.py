@@ -23,6 +23,7 @@ from edgeres.fleet.job import OUTPUTS, Job, JobFile, JobResult
 from edgeres.fleet.outcome import check_result, holder_here, place_outputs, without_error
 from edgeres.fleet.scheduler import Scheduler
 from edgeres.fleet.ssh import SshConnection, ssh_connection
+from edgeres.plurals import counted
 from edgeres.printable import printable
 from edgeres.progress import Progress
 
@@ -159,8 +160,8 @@ def one_board(name: str) -> Board:
     boards = named_boards(name)
     if len(boards) > 1:
         raise ConfigError(
-            f"{name} names {len(boards)} boards: {', '.join(board.name for board in boards)}. "
-            "Name one of them."
+            f"{name} names {counted(len(boards), 'board')}: "
+            f"{', '.join(board.name for board in boards)}. Name one of them."
         )
     return boards[0]
 

@@ -18,6 +18,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.sweep import SweepInputs, SweepRequest
 from edgeres.errors import ConfigError, EdgeresError
 from edgeres.names import known
+from edgeres.plurals import counted
 
 if TYPE_CHECKING:
     from edgeres.fleet.scheduler import Scheduler
@@ -202,7 +203,8 @@ def sweep(
         show(render_sweep(result))
     if failed := [run for run in result.runs if run.failed]:
         show_error(
-            f"Error: {len(failed)} of {len(result.runs)} runs failed, the first on {failed[0].board}: "
-            f"{failed[0].reason} The same line tries them again, and repeats nothing else."
+            f"Error: {len(failed)} of {counted(len(result.runs), 'run')} failed, the first on "
+            f"{failed[0].board}: {failed[0].reason} The same line tries them again, and repeats "
+            "nothing else."
         )
         click.get_current_context().exit(EdgeresError.exit_code)

@@ -13,6 +13,7 @@ from typing import ClassVar
 from edgeres.core.resize import LONGEST_SIDE, NO_RESIZE, Interpolation, Resize, shortest
 from edgeres.errors import ConfigError
 from edgeres.names import Name, nearest
+from edgeres.plurals import counted
 
 
 class Color(Name):
@@ -116,8 +117,8 @@ class Contract:
             )
         if self.channels != 3 and (self.channels, self.color) != (1, Color.GRAY):
             raise ConfigError(
-                f"{self.channels} channels of {self.color}: a network takes 3, or 1 of gray. Pass "
-                "--channels 1 for gray, or --color for 3."
+                f"{counted(self.channels, 'channel')} of {self.color}: a network takes 3, or 1 of "
+                "gray. Pass --channels 1 for gray, or --color for 3."
             )
         self._check_resize()
         if len(self.mean) != self.channels or len(self.std) != self.channels:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from edgeres.core.contract import PRESETS, Color, Contract, Crop, preset, with_resize
 from edgeres.core.resize import NO_RESIZE, Interpolation, Resize, ResizeLibrary, ResizeMode
 from edgeres.errors import ConfigError
+from edgeres.plurals import counted
 
 Lengths = tuple[int, int]
 """Height and width in pixels."""
@@ -166,8 +167,9 @@ def _of_channels(values: tuple[float, ...], channels: int, option: str) -> tuple
     """Returns a preset's values for a number of channels, where they are the same for each."""
     if len(values) != channels and len(set(values)) > 1:
         raise ConfigError(
-            f"The preset has {option} {','.join(map(str, values))} for {len(values)} channels, and "
-            f"there is {channels}. Pass {option} with its value."
+            f"The preset has {option} {','.join(map(str, values))} for "
+            f"{counted(len(values), 'channel')}, and there is {channels}. Pass {option} with its "
+            "value."
         )
     return values if len(values) == channels else values[:1] * channels
 

@@ -13,6 +13,7 @@ from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.recovery import Recovery
 from edgeres.core.tuning import Choice, Sensitivity
 from edgeres.errors import ArtifactError
+from edgeres.plurals import counted
 from edgeres.serialization import SCHEMA_VERSION, json_text, load_document, save_json
 
 FEW_CALIBRATION_IMAGES = 64
@@ -81,10 +82,11 @@ class DataLineage:
 def few_images_note(distinct: int) -> str:
     """Returns what a calibration on so few distinct images risks, for a warning."""
     return (
-        f"Calibration used {distinct} distinct images, fewer than {FEW_CALIBRATION_IMAGES}: the "
-        "ranges of activations are those of these few, other images may lie outside and are "
-        "clipped, and another choice of images would give another accuracy. Calibrate on at least "
-        f"{FEW_CALIBRATION_IMAGES}, better some hundred, images of all classes."
+        f"Calibration used {counted(distinct, 'distinct image')}, fewer than "
+        f"{FEW_CALIBRATION_IMAGES}: the ranges of activations are those of these few, other images "
+        "may lie outside and are clipped, and another choice of images would give another "
+        f"accuracy. Calibrate on at least {FEW_CALIBRATION_IMAGES}, better some hundred, images of "
+        "all classes."
     )
 
 

@@ -13,6 +13,7 @@ from edgeres.core.artifacts import EngineArtifact, TensorSpec
 from edgeres.deploy.folder import Files
 from edgeres.deploy.pbtxt import Literal, Message, parse
 from edgeres.errors import ConfigError
+from edgeres.plurals import counted
 
 CONFIG = "config.pbtxt"
 DATA_TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "uint8": "TYPE_UINT8"}
@@ -157,7 +158,7 @@ def _label_mistakes(
         if content is None:
             yield f"label_filename {file} is not in {name}"
         elif (count := len(content.decode("utf-8").splitlines())) != engine.classes:
-            yield f"{file} has {count} labels, the engine {engine.classes} classes"
+            yield f"{file} has {counted(count, 'label')}, the engine {counted(engine.classes, 'class')}"
 
 
 def _instance_mistakes(config: Message, engine: EngineInterface) -> Iterator[str]:
@@ -168,7 +169,7 @@ def _instance_mistakes(config: Message, engine: EngineInterface) -> Iterator[str
             yield f"instance_group is {kind}, the engine runs on {wanted}"
         count = _one(group, "count", 1) if isinstance(group, Mapping) else 1
         if not isinstance(count, int) or count < 1:
-            yield f"instance_group has {count} copies, expected at least 1"
+            yield f"instance_group has {counted(count, 'copy')}, expected at least 1"
 
 
 def _is_dynamic(engine: EngineInterface) -> bool:

@@ -30,6 +30,7 @@ from edgeres.core.verdict import (
 )
 from edgeres.errors import DataError, RunnerError
 from edgeres.evaluation.stopwatch import clock_overhead_ns, stopwatch, trtexec_samples
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent, tracked
 from edgeres.statistics import (
     FEWEST_BLOCKS,
@@ -157,8 +158,9 @@ def benchmark_pair(
     """
     if config.latency_batch not in {None, len(images)}:
         raise DataError(
-            f"The latency batch is {config.latency_batch}, but {len(images)} images are given. "
-            "Pass as many images as the batch has, or set the latency batch to what there is."
+            f"The latency batch is {config.latency_batch}, but the data given has "
+            f"{counted(len(images), 'image')}. Pass as many images as the batch has, or set the "
+            "latency batch to what there is."
         )
     pair = tuple(
         Timings(runner.name, stopwatch(runner, images, config.timing, clock), clock)
@@ -214,8 +216,8 @@ def stats_of(timings: Samples, zero_ns: int) -> LatencyStats:
     if min(durations_ns) <= 0:
         raise RunnerError(
             f"{timings.name} took no time by the clock in {sum(d <= 0 for d in durations_ns)} of "
-            f"{len(durations_ns)} inferences. A duration must be positive: use a clock that "
-            "resolves one inference."
+            f"{counted(len(durations_ns), 'inference')}. A duration must be positive: use a clock "
+            "that resolves one inference."
         )
     samples = tuple(duration / 1e6 for duration in durations_ns)
     p50, p90, p95, p99 = percentiles(samples, PERCENTILES)

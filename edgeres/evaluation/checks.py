@@ -24,6 +24,7 @@ from edgeres.evaluation.benchmark import BLOCK
 from edgeres.evaluation.mistakes import Diagnosis
 from edgeres.evaluation.mistakes.values import LEVEL
 from edgeres.machine import Severity, Stability, StabilityFinding
+from edgeres.plurals import counted
 from edgeres.statistics import FEWEST_BLOCKS, GATE_CONFIDENCE, drop_bound, images_needed
 
 ACCURACY_DROP = "accuracy_drop"
@@ -112,7 +113,7 @@ def _drop_check(accuracy: PairedAccuracy, limit: float, decision: Decision) -> C
         outcome = Outcome.INCONCLUSIVE
         needed = images_needed(accuracy.gained, accuracy.lost, samples, limit / 100)
         reason = (
-            f"{samples} images cannot decide: {measured}, {lower:.2f} to {upper:.2f} pp "
+            f"{counted(samples, 'image')} cannot decide: {measured}, {lower:.2f} to {upper:.2f} pp "
             f"({_BOUND}s), and the drop limit of {limit:g} pp is within"
         )
         next_step = (
@@ -293,7 +294,8 @@ def known_accuracy_check(reference: Accuracy, known_percent: float) -> Check:
         value=100 * reference.top1,
         outcome=Outcome.of(kept),
         exit_code=EXIT_MISMATCH,
-        reason=f"the reference is correct on {reference.top1:.1%} of {reference.samples} images, "
+        reason=f"the reference is correct on {reference.top1:.1%} of "
+        f"{counted(reference.samples, 'image')}, "
         f"{'not significantly' if kept else 'significantly'} below the {known:.1%} that it is "
         f"known for (exact binomial test, p {test.pvalue:.1g})"
         + ("" if kept else ": images, labels or preprocessing are not those that belong to it"),

@@ -10,6 +10,7 @@ from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import EXIT_COVERAGE, Check, Outcome
 from edgeres.errors import MismatchError
+from edgeres.plurals import counted
 from edgeres.targets.base import target_of
 
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
@@ -91,7 +92,7 @@ def _foreign_checks(manifest: Manifest, audit: Audit) -> tuple[Check, ...]:
     missed = [
         node.name for node in convolutions if node.asked is Precision.INT8 and not node.is_covered
     ]
-    subjects = [f"{len(missed)} of {len(convolutions)} convolutions"] if missed else []
+    subjects = [f"{len(missed)} of {counted(len(convolutions), 'convolution')}"] if missed else []
     products = [layer for layer in manifest.layers if layer.op_type in _PRODUCTS]
     quantized = [layer.name for layer in products if layer.precision is Precision.INT8]
     # By number: ONNX Runtime makes a Gemm of another name out of MatMul and Add.
@@ -100,7 +101,7 @@ def _foreign_checks(manifest: Manifest, audit: Audit) -> tuple[Check, ...]:
         for layer in audit.layers
     )
     if (fallen := ran - (len(products) - len(quantized))) > 0:
-        subjects.append(f"{fallen} of {len(products)} products of matrices")
+        subjects.append(f"{fallen} of {counted(len(products), 'product')} of matrices")
         missed += quantized[:fallen]
     return _failed(
         len(missed),

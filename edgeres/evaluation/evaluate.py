@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgeres.core.batches import EvaluationBatch
 from edgeres.core.verdict import Accuracy
 from edgeres.errors import DataError, MismatchError, RunnerError
+from edgeres.plurals import counted
 from edgeres.targets.runner import Runner
 
 TOP5_CLASSES = 6
@@ -180,8 +181,8 @@ def evaluate_pair(
             from_reference, from_engine = _logits(reference, batch), _logits(engine, own)
         if from_reference.shape != from_engine.shape:
             raise MismatchError(
-                f"{reference.name} has {from_reference.shape[1]} classes, {engine.name} has "
-                f"{from_engine.shape[1]}; both must have the same classes. Pass as --reference "
+                f"{reference.name} has {counted(from_reference.shape[1], 'class')}, {engine.name} "
+                f"has {from_engine.shape[1]}; both must have the same classes. Pass as --reference "
                 "the model that the engine was built from."
             )
         parts.append(
@@ -237,22 +238,23 @@ def _logits(runner: Runner, batch: EvaluationBatch) -> NDArray[np.float32]:
     name, count = runner.name, len(batch.indices)
     if logits.ndim != 2 or len(logits) != count:
         raise RunnerError(
-            f"{name} returned logits of shape {logits.shape} for {count} images; expected "
-            f"({count}, classes). Export the model as a classifier with a dynamic batch."
+            f"{name} returned logits of shape {logits.shape} for {counted(count, 'image')}; "
+            f"expected ({count}, classes). Export the model as a classifier with a dynamic batch."
         )
     broken = ~np.isfinite(logits).all(axis=1)
     if broken.any():
         raise RunnerError(
-            f"{name} returned NaN or infinite logits for {broken.sum()} of the {count} images of "
-            f"a batch (first: image {batch.indices[broken.argmax()]}). No accuracy can rest on "
-            "them: check the weights, or build in a precision of wider range."
+            f"{name} returned NaN or infinite logits for {broken.sum()} of the "
+            f"{counted(count, 'image')} of a batch (first: image "
+            f"{batch.indices[broken.argmax()]}). No accuracy can rest on them: check the weights, "
+            "or build in a precision of wider range."
         )
     classes = logits.shape[1]
     outside = labels[(labels < 0) | (labels >= classes)]
     if outside.size:
         raise MismatchError(
-            f"{name} has {classes} classes (0 to {classes - 1}), but a label of the data is "
-            f"{outside[0]}. Pass --data with the classes that the network was trained on."
+            f"{name} has {counted(classes, 'class')} (0 to {classes - 1}), but a label of the data "
+            f"is {outside[0]}. Pass --data with the classes that the network was trained on."
         )
     return logits
 

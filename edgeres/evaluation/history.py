@@ -15,6 +15,7 @@ from edgeres.core.verdict import (
     Series,
 )
 from edgeres.errors import ConfigError
+from edgeres.plurals import counted
 from edgeres.statistics import FALSE_ALARMS, FEWEST_RUNS, level_changes
 
 
@@ -35,9 +36,9 @@ def last_matching(runs: Sequence[PastRun], group: RunGroup, source: str) -> Past
     matching = [run for run in runs if run.group == group]
     if not matching:
         raise ConfigError(
-            f"None of the {len(runs)} runs in {source} is of this model, reference, target, "
-            "precision, machine, images, batch and timing. Pass the same --data, --samples, --seed, "
-            "--latency-batch and --timing, or leave --baseline out."
+            f"None of the {counted(len(runs), 'run')} in {source} is of this model, reference, "
+            "target, precision, machine, images, batch and timing. Pass the same --data, "
+            "--samples, --seed, --latency-batch and --timing, or leave --baseline out."
         )
     # The last line of those that began in one second.
     return max(reversed(matching), key=lambda run: run.started)

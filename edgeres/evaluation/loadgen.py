@@ -23,6 +23,7 @@ from edgeres.errors import ConfigError, DependencyError, RunnerError
 from edgeres.files import atomic_write, make_folder
 from edgeres.input_files import JSON, read_text
 from edgeres.installation import install_hint
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent
 from edgeres.serialization import parse_json
 from edgeres.targets.runner import Runner
@@ -86,7 +87,7 @@ def run_loadgen(
     if config.scenario is Scenario.MULTI_STREAM and len(images) < STREAMS:
         raise ConfigError(
             f"The multi-stream scenario has a batch size of {STREAMS}, and there are "
-            f"{len(images)} images. Pass --data with more."
+            f"{counted(len(images), 'image')}. Pass --data with more."
         )
     batch = {Scenario.SINGLE_STREAM: 1, Scenario.MULTI_STREAM: STREAMS}.get(
         config.scenario, config.batch_size

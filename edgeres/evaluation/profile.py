@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from edgeres.core.blocks import locate
 from edgeres.core.precision import Precision
 from edgeres.core.verdict import KernelTime, ProfileRow
+from edgeres.plurals import counted
 
 HARDLY = 1.1
 """Ratio of the times below which a reason is looked for."""
@@ -100,10 +101,10 @@ def _why(engine: Sequence[KernelTime], reference: Sequence[KernelTime], engine_m
     reformats = [kernel for kernel in engine if kernel.is_reformat]
     spent = sum(kernel.ms for kernel in reformats)
     if reformats and spent >= _REFORMAT_SHARE * engine_ms:
-        reasons.append(f"{len(reformats)} reformats, {spent:.3f} of {engine_ms:.3f} ms")
+        reasons.append(f"{counted(len(reformats), 'reformat')}, {spent:.3f} of {engine_ms:.3f} ms")
     if engine_ms / len(engine) < _FLOOR_MS:
         reasons.append(
-            f"{len(engine)} kernels of {1000 * engine_ms / len(engine):.1f} us: starting them is "
-            "most of it"
+            f"{counted(len(engine), 'kernel')} of {1000 * engine_ms / len(engine):.1f} us: "
+            "starting them is most of it"
         )
     return "; ".join(reasons)

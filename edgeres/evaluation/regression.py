@@ -29,6 +29,7 @@ from edgeres.core.verdict import (
 )
 from edgeres.errors import ConfigError
 from edgeres.machine import Stability
+from edgeres.plurals import counted
 from edgeres.statistics import (
     FEWEST_BLOCKS,
     BlockBootstrap,
@@ -47,9 +48,10 @@ def check_same_images(fingerprint: str, baseline: PastRun) -> None:
     """
     if baseline.images.fingerprint != fingerprint:
         raise ConfigError(
-            f"The baseline {baseline.name} was evaluated on {baseline.samples} other images, or on "
-            "these in another order, so that it cannot be compared image by image. Pass the same "
-            "--data, --samples and --seed, or make the baseline again."
+            f"The baseline {baseline.name} was evaluated on "
+            f"{counted(baseline.samples, 'other image')}, or on these in another order, so that it "
+            "cannot be compared image by image. Pass the same --data, --samples and --seed, or "
+            "make the baseline again."
         )
 
 
@@ -146,7 +148,8 @@ def baseline_checks(
             value=change.drop_pp,
             outcome=Outcome.of(unchanged),
             exit_code=EXIT_ACCURACY,
-            reason=f"{change.lost} images newly wrong and {change.gained} newly correct compared "
+            reason=f"{counted(change.lost, 'image')} newly wrong and {change.gained} newly "
+            "correct compared "
             f"with {regression.baseline}, {'no' if unchanged else 'a'} significant drop: "
             f"{change.drop_pp:.2f} pp, 95 % interval {low:.2f} to {high:.2f}",
         )
@@ -195,8 +198,8 @@ def rank(runs: Sequence[PastRun]) -> Ranking:
     names = [run.name for run in runs]
     if len(runs) < 2 or len(set(names)) < len(names):
         raise ConfigError(
-            f"{len(runs)} verdicts were given ({', '.join(names)}); expected 2 or more, each with "
-            "a file name of its own."
+            f"{counted(len(runs), 'verdict')} to compare ({', '.join(names)}); expected 2 or more, "
+            "each with a file name of its own."
         )
     first, standings = runs[0], []
     for run in runs:

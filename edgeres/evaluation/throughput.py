@@ -22,6 +22,7 @@ from edgeres.core.bench_requests import BenchRequest, Timing
 from edgeres.core.verdict import Interval, MeasuredThroughput
 from edgeres.errors import ConfigError
 from edgeres.evaluation.benchmark import Clock, collection_paused, stats_of, take_interleaved
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent
 from edgeres.statistics import FEWEST_BLOCKS, BlockBootstrap, draw_blocks, interval95
 from edgeres.targets.runner import Runner, Streamed
@@ -133,7 +134,7 @@ def measure_throughput(
             for runner in (reference, engine)
         )
         with collection_paused():
-            take_interleaved(pair, config, f"Timing {streams} streams", progress)
+            take_interleaved(pair, config, f"Timing {counted(streams, 'stream')}", progress)
     first, second = pair
     zero_ns = min(first.started_ns[0], second.started_ns[0])
     timing = Timing.END_TO_END_GRAPH if graph else Timing.END_TO_END

@@ -41,6 +41,7 @@ from edgeres.evaluation.checks import (
 from edgeres.evaluation.mistakes import Diagnosis, RangeShift
 from edgeres.evaluation.regression import against_baseline, baseline_checks
 from edgeres.machine import NoEnergy, Stability
+from edgeres.plurals import counted
 
 OVERHEAD_NOTED = 0.01
 """Fraction of the engine's median latency that timing may take without a warning."""
@@ -219,9 +220,9 @@ def _warnings(
         yield few_images_note(validity.calibrated_on)
     if validity.calibration_images:
         yield (
-            f"{validity.calibration_images} of the {samples} images were also used for "
-            "calibration: the accuracy of the engine on them is optimistically biased. Evaluate on "
-            "images that were not used for calibration."
+            f"{validity.calibration_images} of the {counted(samples, 'image')} were also used for "
+            "calibration: the accuracy of the engine on them is optimistically biased. Evaluate "
+            "on images that were not used for calibration."
         )
     if latency is not None and latency.overhead_ms is not None:
         overhead = latency.overhead_ms / latency.engine.p50_ms

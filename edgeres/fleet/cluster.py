@@ -27,6 +27,7 @@ from edgeres.fleet.status import BoardStatus
 from edgeres.fleet.store import Part
 from edgeres.input_files import open_input
 from edgeres.names import nearest
+from edgeres.plurals import counted
 from edgeres.progress import Progress
 from edgeres.serialization import from_json, json_text, parse_json
 from edgeres.version import __version__
@@ -217,8 +218,8 @@ class Cluster:
         known = sorted({tag for tag in tags if tag.startswith(TAG)} | names)
         raise ConfigError(
             f"No worker of {self._scheduler.address} has {on!r:.60}{nearest(on, known)} It has "
-            f"{len(everyone)} workers: {', '.join(known[:12]) or 'none'}. Start one with "
-            f"`edgeres boards worker {self._scheduler.address}`."
+            f"{counted(len(everyone), 'worker')}: {', '.join(known[:12]) or 'none'}. Start one "
+            f"with `edgeres boards worker {self._scheduler.address}`."
         )
 
     def _perform(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgeres.errors import ConfigError, DataError
 from edgeres.images.decode import DecodedImage, decode
 from edgeres.images.npz import StoredImages
+from edgeres.plurals import counted
 
 _LOG = logging.getLogger("edgeres.images")
 _NAMES_SHOWN = 5
@@ -257,9 +258,10 @@ def check_labels(dataset: Dataset, num_classes: int, names: Sequence[str] = ()) 
         if present & own and unknown:
             named += f" Folders that are no class of the network: {_listed(unknown)}."
         raise DataError(
-            f"{dataset.path} has {len(dataset.classes)} classes, the network {num_classes}. A "
-            "class folder's place in sorted order is its index, so there must be one for each "
-            f"class of the network.{named} Use a labels.csv (file,class_index) instead.{background}"
+            f"{dataset.path} has {counted(len(dataset.classes), 'class')}, the network "
+            f"{num_classes}. A class folder's place in sorted order is its index, so there must be "
+            f"one for each class of the network.{named} Use a labels.csv (file,class_index) "
+            f"instead.{background}"
         )
     outside = np.flatnonzero(dataset.labels >= num_classes)
     if outside.size:
@@ -269,7 +271,7 @@ def check_labels(dataset: Dataset, num_classes: int, names: Sequence[str] = ()) 
             # As MATLAB and ILSVRC's own development kit count.
             advice = f"They run from 1 to {num_classes}, as if counted from 1: take 1 off each."
         raise DataError(
-            f"{outside.size} of {len(dataset)} labels of {dataset.path} are outside the network's "
-            f"{num_classes} classes (first: {dataset.image_name(first)} with "
+            f"{outside.size} of {counted(len(dataset), 'label')} of {dataset.path} are outside the "
+            f"network's {counted(num_classes, 'class')} (first: {dataset.image_name(first)} with "
             f"{dataset.labels[first]}); expected 0 to {num_classes - 1}. {advice}"
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgeres.errors import DataError
 from edgeres.images.dataset import Dataset, take
 from edgeres.images.stream import image_hash
+from edgeres.plurals import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,8 +44,9 @@ class DistinctImages:
             name_of: from a position to what the image is called.
         """
         text = (
-            f"Of {self.total} images {self.distinct} are distinct: pixels that occur again, in "
-            f"copies or behind links, count once, and the figures rest on {len(self.rows)} images."
+            f"Of {counted(self.total, 'image')} {self.distinct} are distinct: pixels that occur "
+            "again, in copies or behind links, count once, and the figures rest on "
+            f"{counted(len(self.rows), 'image')}."
         )
         if self.contradicting:
             first, other = map(name_of, self.contradicting[0])
@@ -77,8 +79,8 @@ def distinct_images(
     rows = [row for row in first.values() if row not in contradicting]
     if hashes and not rows:
         raise DataError(
-            f"Each of the {len(first)} distinct images (of {len(hashes)}) occurs again with "
-            "another label, so none has a correct answer. Do two class folders hold the same "
+            f"Each of the {counted(len(first), 'distinct image')} (of {len(hashes)}) occurs again "
+            "with another label, so none has a correct answer. Do two class folders hold the same "
             "pictures? Correct the labels."
         )
     return DistinctImages(

@@ -17,6 +17,7 @@ from edgeres.images.dataset import Dataset, ImageArray, ImageFiles
 from edgeres.images.labels_file import read_labels
 from edgeres.images.npz import load_arrays
 from edgeres.input_files import ARRAYS, exists, is_folder, reason_of
+from edgeres.plurals import counted
 
 _FORMS = (
     "expected a folder of class folders, a folder with labels.csv (file,class_index), or an .npz "
@@ -81,15 +82,16 @@ def _from_folder(path: Path, labelled: bool) -> Dataset:
     )
     if loose and folders:
         raise DataError(
-            f"{path} has {len(loose)} images (first: {loose[0]}) beside {len(folders)} folders "
-            f"(first: {folders[0].name}). Move them into a class folder or out of the data."
+            f"{path} has {counted(len(loose), 'image')} (first: {loose[0]}) beside "
+            f"{counted(len(folders), 'folder')} (first: {folders[0].name}). Move them into a class "
+            "folder or out of the data."
         )
     if not loose and not folders:
         raise DataError(f"{path} has no images; {_FORMS}. Check the path.")
     if loose and labelled:
         raise DataError(
-            f"{path} has {len(loose)} images but no labels. Sort them into a folder for each "
-            "class, or write a labels.csv (file,class_index) beside them."
+            f"{path} has {counted(len(loose), 'image')} but no labels. Sort them into a folder for "
+            "each class, or write a labels.csv (file,class_index) beside them."
         )
     if loose:
         return Dataset(name=path.name, path=path, images=ImageFiles(root=path, files=loose))
@@ -107,9 +109,9 @@ def _from_folder(path: Path, labelled: bool) -> Dataset:
     empty = [folder.name for folder, inside in zip(folders, images, strict=True) if not inside]
     if empty:
         raise DataError(
-            f"{len(empty)} of {len(folders)} class folders of {path} have no images (first: "
-            f"{empty[0]}). A class keeps its index only while its folder is there: add images, "
-            "or remove the folder if it is no class."
+            f"{len(empty)} of {counted(len(folders), 'class folder')} of {path} have no images "
+            f"(first: {empty[0]}). A class keeps its index only while its folder is there: add "
+            "images, or remove the folder if it is no class."
         )
     files = tuple(image.relative_to(path).as_posix() for inside in images for image in inside)
     return Dataset(
@@ -199,9 +201,9 @@ def _from_labels_file(path: Path) -> Dataset:
         files.append(file)
     if missing:
         raise DataError(
-            f"{path / LABELS_FILE} names {len(labels)} images but {len(missing)} are missing "
-            f"(first: {missing[0]}); they were looked for in {path} and {path / 'images'}. Copy "
-            "them there or take their rows out."
+            f"{path / LABELS_FILE} names {counted(len(labels), 'image')} but {len(missing)} are "
+            f"missing (first: {missing[0]}); they were looked for in {path} and {path / 'images'}. "
+            "Copy them there or take their rows out."
         )
     return Dataset(
         name=path.name,

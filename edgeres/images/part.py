@@ -17,6 +17,7 @@ from edgeres.errors import DataError
 from edgeres.files import atomic_write
 from edgeres.images.dataset import Dataset, ImageArray, ImageFiles, take
 from edgeres.images.npz import load_arrays
+from edgeres.plurals import counted
 from edgeres.serialization import SCHEMA_VERSION
 
 
@@ -45,7 +46,9 @@ class Part:
                 raise ValueError(f"{file!r:.80} leads out of the data set")
         count = len(self.files) or len(self.rows)
         if self.first < 0 or (self.labels is not None and len(self.labels) != count):
-            raise ValueError(f"{count} images from {self.first} do not have a label each")
+            raise ValueError(
+                f"{counted(count, 'image')} from {self.first} do not have a label each"
+            )
 
     def dataset(self, path: Path) -> Dataset:
         """Returns the images of the part.
@@ -61,7 +64,9 @@ class Part:
             pixels, _ = load_arrays(path, labelled=False)
             rows = np.asarray(self.rows)
             if rows.min() < 0 or rows.max() >= len(pixels):
-                raise DataError(f"{path} has {len(pixels)} images, and a part names others.")
+                raise DataError(
+                    f"{path} has {counted(len(pixels), 'image')}, and a part names others."
+                )
             images = ImageArray(file=path.name, pixels=pixels, rows=rows)
         labels = None if self.labels is None else np.asarray(self.labels, np.int64)
         return Dataset(

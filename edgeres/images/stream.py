@@ -25,6 +25,7 @@ from edgeres.images.dataset import Dataset, ImageArray
 from edgeres.images.decode import UPRIGHT
 from edgeres.images.opencv import load_opencv
 from edgeres.images.prepare import crop, empty_fed, feed_into, is_kept, prepare
+from edgeres.plurals import counted
 
 LOOK_AHEAD = 2
 """Batches that are decoded or being decoded while the consumer works on another."""
@@ -193,7 +194,7 @@ def turned_note(dataset: Dataset, positions: Sequence[int], contract: Contract) 
         contract: what they were prepared by.
     """
     first = dataset.image_name(positions[0])
-    text = f"{len(positions)} of {len(dataset)} images carry an EXIF orientation (first: {first}): "
+    text = f"{len(positions)} of {counted(len(dataset), 'image')} carry an EXIF orientation (first: {first}): "
     if contract.resize.library is ResizeLibrary.OPENCV:
         return text + "they were turned upright, as cv2.imread does."
     return text + (

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from edgeres.machine.meters import Meter, NoMeter
 from edgeres.machine.ticker import every
+from edgeres.plurals import counted
 
 IDLE_S = 3.0
 """Time over which the idle power is taken. Chosen: thirty updates of the slowest meter, NVML's."""
@@ -57,7 +58,7 @@ class Energy:
 
     def __post_init__(self) -> None:
         if self.images < 1:
-            raise ValueError(f"energy of {self.images} images, expected at least 1")
+            raise ValueError(f"energy of {counted(self.images, 'image')}, expected at least 1")
 
     @property
     def joules(self) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from edgeres.machine.gpu import THROTTLING
 from edgeres.machine.sample import Sample
 from edgeres.names import Name
+from edgeres.plurals import counted
 
 CLOCK_CHANGE = 0.05
 """Fraction of its highest value by which a clock may fall within a measurement; the latency follows
@@ -120,7 +121,9 @@ def stability_of(samples: Sequence[Sample], *, gpu_unavailable: str | None = Non
         ValueError: there are fewer than two samples.
     """
     if len(samples) < 2:
-        raise ValueError(f"{len(samples)} samples cannot show a change; at least 2 are needed")
+        raise ValueError(
+            f"{counted(len(samples), 'sample')} cannot show a change; at least 2 are needed"
+        )
     # What the last sample has decides: a source that went away midway cannot vouch for the rest.
     last, findings = samples[-1], tuple(f for rule in _RULES for f in rule(samples))
     available = {

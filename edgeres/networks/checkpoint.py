@@ -31,6 +31,7 @@ from edgeres.networks.registry import ARCHITECTURES
 from edgeres.networks.resnet import ResNet, build_model
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 from edgeres.networks.weights_file import read_weights
+from edgeres.plurals import counted
 
 _LOG = logging.getLogger("edgeres.networks")
 
@@ -119,8 +120,8 @@ def spec_from_checkpoint(
     stored = weight.shape[0] if weight is not None and weight.ndim == 2 else None
     if num_classes is not None and stored is not None and stored != num_classes:
         raise CheckpointError(
-            f"{checkpoint.path} classifies {stored} classes, not {num_classes}. "
-            f"Pass --num-classes {stored}, or leave it out: it is read from the file."
+            f"{checkpoint.path} classifies {counted(stored, 'class')}, not {num_classes}. Pass "
+            f"--num-classes {stored}, or leave it out: it is read from the file."
         )
     # He et al. 2016a, section 4.1, compare A and B on basic blocks; bottlenecks project.
     has_choice = spec.block is BlockKind.BASIC and spec.shortcut is not Shortcut.NONE

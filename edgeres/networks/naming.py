@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeres.plurals import counted
+
 COUNTERS = ("num_batches_tracked", "n_averaged")
 """Endings of integers that training keeps beside the weights and inference does not read."""
 
@@ -81,7 +83,7 @@ def match_by_order(
         if layer != other_layer:
             return {}, f"{other} has {_described(other_layer)} where {name} has {_described(layer)}"
     if len(ours) != len(theirs):
-        return {}, f"it has {len(theirs)} layers, the architecture {len(ours)}"
+        return {}, f"it has {counted(len(theirs), 'layer')}, the architecture {len(ours)}"
     pairs = {name: other for (name, _), (other, _) in zip(ours, theirs, strict=True)}
     for name, other in pairs.items():
         if other in pairs and other != name:

@@ -41,6 +41,7 @@ from edgeres.normalization import (
     unify_global_means,
 )
 from edgeres.onnx_file import IR_VERSION, load_model, write_model
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent
 from edgeres.session import open_session, run_session
 
@@ -105,8 +106,8 @@ def export_onnx(
     logits = next(iter(expected.values())).shape[1]
     if config.classes and len(config.classes) != logits:
         raise ConfigError(
-            f"{len(config.classes)} class names for {logits} logits. "
-            "Pass --labels with one name per class, in the order of the network's outputs."
+            f"{len(config.classes)} class names for {counted(logits, 'logit')}. Pass --labels with "
+            "one name per class, in the order of the network's outputs."
         )
     exported, weights = _traced(frozen, config)
     ends = final_activation(exported)

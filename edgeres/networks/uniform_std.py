@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgeres.core.contract import Contract
 from edgeres.errors import ExportError
 from edgeres.networks.frozen import frozen_copy
+from edgeres.plurals import counted
 
 
 def with_uniform_std(module: nn.Module, contract: Contract) -> tuple[nn.Module, Contract]:
@@ -44,8 +45,9 @@ def with_uniform_std(module: nn.Module, contract: Contract) -> tuple[nn.Module, 
         hook.remove()
     if len(readers) != 1 or readers[0].groups != 1:
         raise ExportError(
-            f"{len(readers)} convolutions without groups read the image, and --uniform-std folds "
-            "the deviations into one. Export without it, or normalise in the network's own forward."
+            f"The image is read by {counted(len(readers), 'convolution')} without groups, and "
+            "--uniform-std folds the deviations into one. Export without it, or normalise in the "
+            "network's own forward."
         )
     scales = torch.tensor([uniform / std for std in contract.std]).reshape(1, -1, 1, 1)
     # A new parameter: the copy shares its weights with the network.

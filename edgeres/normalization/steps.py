@@ -42,6 +42,7 @@ from edgeres.normalization.interface import (
 from edgeres.normalization.pools import global_means, unify_global_means
 from edgeres.normalization.rules import check_rules
 from edgeres.onnx_file import LoadedModel, check_classes, is_own_export, opset_of, parse_model
+from edgeres.plurals import counted
 from edgeres.session import open_session, run_session
 
 _LOG = logging.getLogger("edgeres.normalization")
@@ -172,7 +173,7 @@ def _image_shape(path: Path, dims: Dims, contract: Contract) -> tuple[int, int, 
     _, channels, *sides = dims
     if channels not in {None, contract.channels}:
         raise ConfigError(
-            f"{path} takes images of {channels} channels, and the preprocessing makes "
+            f"{path} takes images of {counted(channels, 'channel')}, and the preprocessing makes "
             f"{contract.channels}. Pass --channels {channels}, with --mean and --std for each."
         )
     height, width = contract.height, contract.width
@@ -323,9 +324,10 @@ def _check_equal(
         if not difference <= tolerance:
             raise ArtifactError(
                 f"{spec.path} is not in the form that quantization takes, and computes something "
-                f"else in it: with {len(part)} images, logits differ by {difference:.1e} of the "
-                f"largest, where rounding explains {tolerance:.0e} ({', '.join(steps)}). Export "
-                f"it with opset {_OPSET}, a dynamic batch and constant folding."
+                f"else in it: with {counted(len(part), 'image')}, logits differ by "
+                f"{difference:.1e} of the largest, where rounding explains {tolerance:.0e} "
+                f"({', '.join(steps)}). Export it with opset {_OPSET}, a dynamic batch and "
+                "constant folding."
             )
     _LOG.warning(
         "%s is normalized: %s. Its logits are the same within rounding.",

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeres.errors import ArtifactError
+from edgeres.plurals import counted
 from edgeres.quantization.graph import Graph, attribute, is_pass_through
 from edgeres.quantization.parameters import Parameters, parameters_of
 from edgeres.quantization.weights import by_channel
@@ -94,8 +95,8 @@ def equalized_parameters(
         wanted = np.array(values, np.float32)
         if len(of) != len(values) or factors[_FIXED] != 1 or (factors[of] != wanted).any():
             raise ArtifactError(
-                f"The table's recovery equalizes {len(values)} channels of '{tensor}', which the "
-                "network does not have, or not by themselves. Run calibrate again."
+                f"The table's recovery equalizes {counted(len(values), 'channel')} of '{tensor}', "
+                "which the network does not have, or not by themselves. Run calibrate again."
             )
     changed = {}
     for node in (n for n in graph.nodes if n.op_type in {"Conv", "Gemm"}):

@@ -12,6 +12,7 @@ from rich.text import Text
 from edgeres.core.audit import Audit, AuditedNode, describe_coverage, describe_missed
 from edgeres.core.blocks import locate
 from edgeres.core.precision import Precision
+from edgeres.plurals import counted
 from edgeres.report.tables import plain_table
 
 
@@ -53,8 +54,8 @@ def blocks(nodes: Iterable[AuditedNode]) -> tuple[BlockAudit, ...]:
 
 def render_audit(audit: Audit, precision: Precision) -> tuple[RenderableType, ...]:
     """Returns what a rich Console prints of an audit: its coverage, each block, what was missed."""
-    head = f"{describe_coverage(audit, precision)}; {len(audit.layers)} layers in the engine"
-    counts = f"{audit.fused} of them fused from several operators, {audit.reformats} reformats"
+    head = f"{describe_coverage(audit, precision)}; {counted(len(audit.layers), 'layer')} in the engine"
+    counts = f"{audit.fused} of them fused from several operators, {counted(audit.reformats, 'reformat')}"
     lines: list[RenderableType] = ["", Text(f"{head}, {counts}", "bold")]
     if audit.note:
         lines.append(Text(audit.note))

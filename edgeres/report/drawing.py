@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from edgeres.networks.network import Cost, LayerShape, Network, Skip, runs, total
+from edgeres.plurals import counted
 from edgeres.report.explanation import in_units, run_name
 from edgeres.report.svg import FAINT, INK, element, label, sheet
 
@@ -71,10 +72,10 @@ def draw_network_svg(network: Network) -> str:
         ),
         width=_WIDTH,
         height=height,
-        title=f"{spec.name}: {network.depth} layers",
+        title=f"{spec.name}: {counted(network.depth, 'layer')}",
         subtitle=f"{cost.parameters:,} parameters, {in_units(cost.macs)} MACs, "
-        f"{in_units(cost.activations)} activations; "
-        f"input 3 x {spec.input_size} x {spec.input_size}, {spec.num_classes} classes",
+        f"{in_units(cost.activations)} activations; input 3 x {spec.input_size} x "
+        f"{spec.input_size}, {counted(spec.num_classes, 'class')}",
         title_size=20,
     )
 
@@ -89,7 +90,7 @@ def _rows(network: Network) -> Iterator[_Row]:
     for index, stage in enumerate(network.stages):
         for run in runs(stage.blocks):
             block, cost = run[0], total(each.cost for each in run)
-            count = (f"{len(run)} blocks of this shape",) if len(run) > 1 else ()
+            count = (f"{counted(len(run), 'block')} of this shape",) if len(run) > 1 else ()
             yield _Row(
                 name=run_name(run),
                 lines=tuple(_conv(layer) for layer in block.layers),
@@ -106,7 +107,7 @@ def _rows(network: Network) -> Iterator[_Row]:
 
 def _conv(layer: LayerShape) -> str:
     stride = f", stride {layer.stride}" if layer.stride > 1 else ""
-    groups = f", {layer.groups} groups" if layer.groups > 1 else ""
+    groups = f", {counted(layer.groups, 'group')}" if layer.groups > 1 else ""
     return f"{layer.kernel}x{layer.kernel}, {layer.out_channels}{stride}{groups}"
 
 

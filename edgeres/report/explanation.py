@@ -26,6 +26,7 @@ from edgeres.networks.network import (
     total,
 )
 from edgeres.networks.specification import BlockKind
+from edgeres.plurals import counted
 from edgeres.report.tables import fact_grid, ruled_table
 
 _LABEL = "bold"
@@ -156,11 +157,10 @@ def render_example(block: BuildingBlock, other: BuildingBlock) -> Group:
     # What the plain block's 3x3 convolutions would cost at the wide block's channels.
     plain = len(narrow.layers) * 9 * wide_channels**2
     comparison = (
-        f"The {names[1]} block has {wide.cost.weights:,} weights for {wide_channels} "
-        f"channels, the {names[0]} one {narrow.cost.weights:,} for "
-        f"{narrow.channels[0]}. Two 3x3 convolutions of {wide_channels} channels would have "
-        f"2 * 3 * 3 * {wide_channels} * {wide_channels} = {plain:,}, "
-        f"{plain / wide.cost.weights:.1f} times the {names[1]}'s."
+        f"The {names[1]} block has {wide.cost.weights:,} weights for "
+        f"{counted(wide_channels, 'channel')}, the {names[0]} one {narrow.cost.weights:,} for {narrow.channels[0]}. Two 3x3 convolutions of "
+        f"{counted(wide_channels, 'channel')} would have 2 * 3 * 3 * {wide_channels} * "
+        f"{wide_channels} = {plain:,}, {plain / wide.cost.weights:.1f} times the {names[1]}'s."
     )
     return Group(Text(draw_block(block)), Text(), Text("\n".join(lines)), Text(), Text(comparison))
 
@@ -215,8 +215,8 @@ def _network_facts(network: Network) -> Iterator[tuple[str, str]]:
     counted = (
         "all convolutions" if is_preactivation else "convolutions and classifier on the main path"
     )
-    yield "network", f"{network.spec.name}, {network.depth} layers deep ({counted})"
-    yield "input", f"{_input(network)}, {network.spec.num_classes} classes"
+    yield "network", f"{network.spec.name}, {counted(network.depth, 'layer')} deep ({counted})"
+    yield "input", f"{_input(network)}, {counted(network.spec.num_classes, 'class')}"
     yield "blocks", f"{_blocks(network)} in stages of {', '.join(map(str, network.spec.layers))}"
     yield "skips", _skips(network)
     yield (
@@ -273,7 +273,7 @@ def _steps(block: BuildingBlock) -> tuple[Steps, Steps, Steps]:
     for layer in block.layers:
         first = f"{layer.kernel}x{layer.kernel} conv, {layer.in_channels} -> {layer.out_channels}"
         extra = [f"stride {layer.stride}"] if layer.stride > 1 else []
-        extra += [f"{layer.groups} groups"] if layer.groups > 1 else []
+        extra += [f"{counted(layer.groups, 'group')}"] if layer.groups > 1 else []
         convs.append((first, ", ".join(extra)) if extra else (first,))
     if block.kind is not BlockKind.PREACTIVATION:
         inside = (*((*conv, "BN, ReLU") for conv in convs[:-1]), (*convs[-1], "BN"))
@@ -290,7 +290,7 @@ def _skip_label(block: BuildingBlock) -> str:
         return "identity: x as it is"
     if block.skip is Skip.PADDING:
         added = block.channels[-1] - block.channels[0]
-        return f"padding: pixels in steps of {block.stride}, {added} zero channels"
+        return f"padding: pixels in steps of {block.stride}, {counted(added, 'zero channel')}"
     norm = "" if block.kind is BlockKind.PREACTIVATION else ", BN"
     strided = f", stride {block.stride}" if block.stride > 1 else ""
     return f"1x1 conv, {block.channels[0]} -> {block.channels[-1]}{strided}{norm}"

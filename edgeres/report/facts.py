@@ -28,13 +28,13 @@ from edgeres.core.verdict import (
     Verdict,
 )
 from edgeres.machine import Severity, Stability
+from edgeres.plurals import plural
 from edgeres.report.words import (
     class_name,
     count,
     fact_pairs,
     milliseconds,
     percent,
-    plural,
     points,
     probability,
 )
@@ -320,7 +320,10 @@ def stability_facts(stability: Stability) -> Facts:
     """Yields what disturbed the measurement, and what the machine does not report."""
     for finding in stability.findings:
         yield finding.severity.value, finding.sentence
-    yield "monitored for", f"{stability.seconds:.0f} s, {count(len(stability.samples))} samples"
+    yield (
+        "monitored for",
+        f"{stability.seconds:.0f} s, {count(len(stability.samples))} {plural('sample', len(stability.samples))}",
+    )
     if stability.unavailable:
         yield "unavailable", ", ".join(stability.unavailable)
 

@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.text import Text
 
 from edgeres.networks.gradients import GradientComparison, GradientProfile, NetworkGradients
+from edgeres.plurals import counted
 from edgeres.report.chart import Line, Plot
 from edgeres.report.tables import ruled_table
 
@@ -40,7 +41,7 @@ def gradient_plot(comparison: GradientComparison) -> Plot:
         y_label="norm of dL/dx, x the block's input",
         lines=tuple(
             Line(
-                label=f"{network.name}, {f'{profile.steps} steps' if profile.steps else 'new'}",
+                label=f"{network.name}, {counted(profile.steps, 'step') if profile.steps else 'new'}",
                 points=tuple((float(b.depth), b.input_norm) for b in profile.blocks),
                 dashed=profile.steps > 0,
                 group=network.name,

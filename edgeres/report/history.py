@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgeres.core.verdict import Course, History, RunGroup, Series
+from edgeres.plurals import counted
 from edgeres.report.bare_page import bare_page, section
 from edgeres.report.chart import Line, Plot, draw_plot_svg
 from edgeres.report.tables import plain, ruled_table
@@ -121,6 +122,6 @@ def _remarks(course: Course) -> Iterator[str]:
             f"p {probability(change.p_value)}"
         )
     if not course.tested:
-        yield f"{len(course.runs)} runs; changes are looked for from {FEWEST_RUNS} on."
+        yield f"{counted(len(course.runs), 'run')}; changes are looked for from {FEWEST_RUNS} on."
     elif not course.changes:
         yield f"No change found (permutation test, {percent(FALSE_ALARMS, 0)} false alarms)."

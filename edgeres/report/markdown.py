@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from edgeres.core.verdict import Outcome, Verdict
+from edgeres.plurals import plural
 from edgeres.printable import printable
 from edgeres.report.facts import (
     FLIP_NAMES,
@@ -118,7 +119,7 @@ def _flips(verdict: Verdict) -> str:
         rows.append((FLIP_NAMES[flip.kind], plain_markdown(flip.name), label, *answers))
     which = f", the {len(rows)} worst" if len(flips) > len(rows) else ""
     table = _table(("", "image", "class", "reference", "engine"), rows)
-    return _folded(f"{count(len(flips))} labels changed{which}", table)
+    return _folded(f"{count(len(flips))} {plural('label', len(flips))} changed{which}", table)
 
 
 def _folded(title: str, body: str) -> str:

@@ -6,10 +6,11 @@ from rich.console import Group
 from rich.text import Text
 
 from edgeres.core.verdict import Ranking, Standing
+from edgeres.plurals import plural
 from edgeres.report.facts import top1_change
 from edgeres.report.table import STYLES
 from edgeres.report.tables import plain, ruled_table
-from edgeres.report.words import change, plural, probability
+from edgeres.report.words import change, probability
 
 
 def render_ranking(ranking: Ranking) -> Group:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgeres.core.sweep import GroupedRun, Sweep, SweepGroup, SweepRun, group_title
+from edgeres.plurals import counted
 from edgeres.report.bare_page import bare_page, section
 from edgeres.report.chart import Line, Plot, draw_plot_svg
 from edgeres.report.markdown import plain_markdown
@@ -175,7 +176,7 @@ def _remarks(runs: Sequence[SweepRun]) -> Iterator[str]:
     """Yields how images a second were taken, what dominates what, and why a run is missing."""
     streams = sorted({run.streams for run in runs if run.streams is not None})
     if streams:
-        yield f"images/s measured with {streams[0]} inferences at a time, latency with one"
+        yield f"images/s measured with {counted(streams[0], 'inference')} at a time, latency with one"
     for run in runs:
         if run.dominated_by:
             yield f"{run.name}: dominated by {', '.join(run.dominated_by)}"

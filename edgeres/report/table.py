@@ -14,6 +14,7 @@ from rich.text import Text
 
 from edgeres.core.verdict import MeasuredThroughput, Outcome, PairedLatency, ProfileRow, Verdict
 from edgeres.machine import Severity
+from edgeres.plurals import counted
 from edgeres.report.facts import (
     accuracy_facts,
     energy_words,
@@ -69,7 +70,7 @@ def render_verdict(verdict: Verdict) -> Group:
         parts += [Text(), *_latency_part(verdict.latency, verdict.measured_throughput)]
     if (run := verdict.loadgen) is not None:
         scenario = f"{run.result}, {run.scenario}: {run.metric}, {loadgen_value(run)}"
-        parts.append(_sentences(("LoadGen", f"{scenario}; {run.queries} queries")))
+        parts.append(_sentences(("LoadGen", f"{scenario}; {counted(run.queries, 'query')}")))
     if verdict.estimate is not None:
         parts.append(_sentences(*verdict.estimate.facts))
     if verdict.profile:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from edgeres.core.recovery import Recovery
 from edgeres.core.tuning import Choice, ErrorSource, MixedSearch, Sensitivity
+from edgeres.plurals import counted
 from edgeres.report.tables import plain_table
 
 
@@ -17,16 +18,15 @@ def describe_choice(choice: Choice) -> str:
     factors = ", ".join(f"{group} x {factor:.2f}" for group, factor in choice.factors.items())
     weights = ", ".join(f"{method} {quality:.1f}" for method, quality in choice.weights_db.items())
     return (
-        f"{choice.target}: {choice.method} is best on {choice.images} held-out images "
+        f"{choice.target}: {choice.method} is best on {counted(choice.images, 'held-out image')} "
         f"(logits' SQNR in dB: {methods}); "
-        f"{factors + f' make it {choice.tuned_db:.1f}' if factors else 'no factor improves it'}"
-        f"{'; with weights by ' + weights if weights else ''}"
+        f"{factors + f' make it {choice.tuned_db:.1f}' if factors else 'no factor improves it'}{'; with weights by ' + weights if weights else ''}"
     )
 
 
 def describe_recovery(recovery: Recovery) -> str:
     """Returns what a recovery changed and what it did to the logits, as a sentence."""
-    equalized = len(recovery.equalization)
+    equalized = counted(len(recovery.equalization), "activation")
     closer = sum(layer.after < layer.before for layer in recovery.layers)
     logits = ", ".join(
         f"{target} {quality.before_db:.2f} to {quality.after_db:.2f}"
@@ -34,10 +34,10 @@ def describe_recovery(recovery: Recovery) -> str:
         for target, quality in recovery.lowerings.items()
     )
     return (
-        f"recovery by {recovery.kind}, seed {recovery.seed}, fitted on {recovery.samples} images"
-        f"{f', {equalized} activations equalized' if equalized else ''}: "
-        f"logits' SQNR in dB on {recovery.held_out} held-out images: {logits}; "
-        f"{closer} of {len(recovery.layers)} layers closer to FP32"
+        f"recovery by {recovery.kind}, seed {recovery.seed}, fitted on "
+        f"{counted(recovery.samples, 'image')}{f', {equalized} equalized' if recovery.equalization else ''}: "
+        f"logits' SQNR in dB on {counted(recovery.held_out, 'held-out image')}: {logits}; {closer} "
+        f"of {counted(len(recovery.layers), 'layer')} closer to FP32"
     )
 
 
@@ -67,7 +67,8 @@ def _units_table(sensitivity: Sensitivity) -> Table:
         "unit",
         "kind",
         numbers=("only this", "all but this", "gain"),
-        title=f"Logits' SQNR in dB on {sensitivity.images} held-out images, {sensitivity.method}; "
+        title=f"Logits' SQNR in dB on {counted(sensitivity.images, 'held-out image')}, "
+        f"{sensitivity.method}; "
         f"all quantized: {sensitivity.all_db:.1f}",
     )
     # The more the rest gains without a unit, the more the unit harms; `block` sorts before `layer`.
@@ -85,7 +86,8 @@ def mixed_table(search: MixedSearch) -> Table:
     table = plain_table(
         "kept from INT8",
         numbers=("drop, pp", "logits' SQNR, dB", latency, ""),
-        title=f"Within {search.max_drop_pp:g} pp on {search.images} images ({criterion}); "
+        title=f"Within {search.max_drop_pp:g} pp on {counted(search.images, 'image')} "
+        f"({criterion}); "
         "* on the Pareto front",
     )
     for index, point in enumerate(search.points):

@@ -43,11 +43,6 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def plural(noun: str, number: int) -> str:
-    """Returns a noun in the form that goes with a number."""
-    return noun if number == 1 else f"{noun}s"
-
-
 def probability(value: float) -> str:
     """Returns a p value to three digits, or a bound for what is smaller than anyone needs."""
     return "< 0.0001" if value < 0.0001 else f"{value:.3g}"

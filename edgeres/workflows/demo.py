@@ -20,6 +20,7 @@ from edgeres.images import embedded_digits, embedded_path
 from edgeres.input_files import CHECKPOINT, is_file, read_bytes
 from edgeres.input_files import MODEL as MODEL_FILE
 from edgeres.onnx_file import load_onnx
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent
 from edgeres.targets.base import targets
 from edgeres.workflows.bench import bench_engine
@@ -74,7 +75,7 @@ def run_demo(
             np.savez_compressed(file, images=images, labels=np.asarray(dataset.labels))
     model = _exported(weights, folder / "digits.onnx", show_status)
     ranges = CalibrationRequest()
-    show_status(f"calibrate   {ranges.samples} training images, all methods in one pass")
+    show_status(f"calibrate   {counted(ranges.samples, 'training image')}, all methods in one pass")
     table_path = folder / "digits.table.json"
     table = calibrate_model(model.path, train, ranges, output=table_path, progress=progress)
     limits = BenchRequest(max_drop_pp=_MAX_DROP_PP)

@@ -14,6 +14,7 @@ from edgeres.deploy.folder import check_new_folder
 from edgeres.errors import ConfigError, MismatchError
 from edgeres.input_files import JSON, read_bytes
 from edgeres.onnx_file import load_onnx
+from edgeres.plurals import counted
 from edgeres.targets.loading import load_any_engine
 
 VERDICT = "verdict.json"
@@ -95,9 +96,10 @@ def _approximation(engine: EngineArtifact, verdict: Path | None) -> tuple[Engine
             f"as {nearest}: the cost of that is not known. Run {measure}."
         )
     note = (
-        f"Images are prepared approximately: {nearest}, where the contract is {contract}. With this "
-        f"the drop of top-1 is {saved.accuracy.drop_pp:.2f} pp on {saved.accuracy.samples} images "
-        f"({saved.outcome or 'no outcome'}), emulated on the CPU."
+        f"Images are prepared approximately: {nearest}, where the contract is {contract}. With "
+        f"this the drop of top-1 is {saved.accuracy.drop_pp:.2f} pp on "
+        f"{counted(saved.accuracy.samples, 'image')} ({saved.outcome or 'no outcome'}), emulated "
+        "on the CPU."
     )
     manifest = replace(engine.manifest, contract=nearest)
     return replace(engine, manifest=manifest), note

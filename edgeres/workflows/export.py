@@ -17,6 +17,7 @@ from edgeres.networks.onnx_export import export_onnx
 from edgeres.networks.registry import equal_shapes, find_spec, is_factory, is_published
 from edgeres.networks.specification import Shortcut
 from edgeres.networks.uniform_std import with_uniform_std
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent
 
 
@@ -85,9 +86,10 @@ def export_model(
     contract = request.contract.resolve(trained.contract)
     if trained.spec is not None and trained.spec.image_channels != contract.channels:
         raise ConfigError(
-            f"The weights of {request.weights} take images of {trained.spec.image_channels} "
-            f"channels, and the preprocessing makes {contract.channels}. Pass --channels "
-            f"{trained.spec.image_channels}, with --mean and --std for each."
+            f"The weights of {request.weights} take images of "
+            f"{counted(trained.spec.image_channels, 'channel')}, and the preprocessing makes "
+            f"{contract.channels}. Pass --channels {trained.spec.image_channels}, with --mean and "
+            "--std for each."
         )
     if request.labels is not None:
         lines = read_text(request.labels, CLASS_NAMES).splitlines()

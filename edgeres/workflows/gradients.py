@@ -16,6 +16,7 @@ from edgeres.networks.backward import TrainingBatch, profile_gradients
 from edgeres.networks.explain import described_spec
 from edgeres.networks.gradients import GradientComparison, NetworkGradients, counterpart
 from edgeres.networks.specification import ModelSpec
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent, tracked_batches
 
 DIGITS = 10
@@ -42,7 +43,7 @@ class GradientRequest:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ConfigError(f"{self.steps} steps train nothing; expected at least 1.")
+            raise ConfigError(f"{counted(self.steps, 'step')} train nothing; expected at least 1.")
 
 
 def compare_gradients(request: GradientRequest, progress: Progress = silent) -> GradientComparison:

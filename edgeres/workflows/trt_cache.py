@@ -17,6 +17,7 @@ from edgeres.errors import CalibrationError, ConfigError
 from edgeres.files import atomic_write, check_outputs
 from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32
+from edgeres.plurals import counted
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.qdq.placement import place_for_tensorrt
 from edgeres.targets.tensorrt.calibration_cache import (
@@ -182,8 +183,9 @@ def _check_same_network(
     if lacks or len(unknown) > _FOREIGN_FRACTION * len(read.amax):
         raise CalibrationError(
             f"{cache} is the cache of another network than {model}: it lacks {len(missing)} of the "
-            f"{len(needed)} activations that INT8 rounds ({', '.join(_listed(missing)) or 'none'}), "
-            f"and of its {len(read.amax)} tensors the model does not have {len(unknown)} "
+            f"{counted(len(needed), 'activation')} that INT8 rounds "
+            f"({', '.join(_listed(missing)) or 'none'}), and of its "
+            f"{counted(len(read.amax), 'tensor')} the model does not have {len(unknown)} "
             f"({', '.join(_listed(unknown)) or 'none'}). Pass the ONNX file that the calibrator "
             "read, with its names, or calibrate with --data."
         )

@@ -45,6 +45,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.errors import CalibrationError, DependencyError
 from edgeres.installation import install_hint
 from edgeres.onnx_file import LoadedModel
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent, tracked
 from edgeres.quantization.equalized import equalized_parameters
 from edgeres.quantization.graph import Graph, view
@@ -106,8 +107,9 @@ def recover(
     """
     if len(images) < LEAST_IMAGES:
         raise CalibrationError(
-            f"--recover {config.recover} was given {len(images)} images; it needs at least "
-            f"{LEAST_IMAGES}, some of them to evaluate it. Pass more --samples or more --data."
+            f"--recover {config.recover} was given {counted(len(images), 'image')}; it needs at "
+            f"least {LEAST_IMAGES}, some of them to evaluate it. Pass more --samples or more "
+            "--data."
         )
     trained = _TrainedNetwork.of(model.proto, images, _split_of(model).every)
     before = trained.qualities(table)

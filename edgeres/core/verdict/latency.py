@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from operator import sub
 
+from edgeres.plurals import counted
+
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % interval."""
 
@@ -108,7 +110,9 @@ class LatencyStats:
         if min(self.p50_ms, self.mean_ms) <= 0:
             raise ValueError(f"latencies {self.p50_ms} and {self.mean_ms} ms, expected above 0")
         if self.blocks and len(self.blocks) != len(self.samples_ms):
-            raise ValueError(f"{len(self.samples_ms)} samples in {len(self.blocks)} blocks")
+            raise ValueError(
+                f"{counted(len(self.samples_ms), 'sample')} in {counted(len(self.blocks), 'block')}"
+            )
         # Intervals are bootstrapped over the blocks, by number: a gap would be an empty block.
         if any(step not in (0, 1) for step in map(sub, self.blocks, (0, *self.blocks))):
             raise ValueError("the numbers of blocks do not rise from 0 by 1")
@@ -150,7 +154,7 @@ class MeasuredThroughput:
     def __post_init__(self) -> None:
         if min(self.batch_size, self.streams) < 1:
             raise ValueError(
-                f"{self.streams} streams of batch {self.batch_size}, expected 1 or more"
+                f"{counted(self.streams, 'stream')} of batch {self.batch_size}, expected 1 or more"
             )
 
     @property

@@ -19,6 +19,7 @@ from edgeres.core.verdict.verdict import Energies, Verdict
 from edgeres.input_files import HISTORY, read_bytes
 from edgeres.machine import StabilityFinding, disturbing
 from edgeres.machine.board_names import jetson_named
+from edgeres.plurals import counted
 from edgeres.serialization import SCHEMA_VERSION, load_document, read_document
 
 
@@ -43,7 +44,7 @@ class SavedAccuracy:
         # Both networks' records are of one length already; see ImageRecord.
         if not 1 <= self.samples == len(self.images.engine):
             raise ValueError(
-                f"{self.samples} samples and a record of {len(self.images.engine)} images"
+                f"{self.samples} samples and a record of {counted(len(self.images.engine), 'image')}"
             )
 
 
@@ -102,7 +103,9 @@ def _check_blocks(name: str, engine: LatencyStats, reference: LatencyStats) -> N
     """Checks that two networks were interleaved: a ratio needs both in each block that is drawn."""
     blocks, others = (len(set(stats.blocks)) for stats in (engine, reference))
     if not blocks or blocks != others:
-        raise ValueError(f"{name} in {blocks} blocks of the engine and {others} of the reference")
+        raise ValueError(
+            f"{name} in {counted(blocks, 'block')} of the engine and {others} of the reference"
+        )
 
 
 _NO_ENGINE = frozenset({"edgeres", "numpy"})

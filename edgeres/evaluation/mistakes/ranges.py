@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import log2
 from statistics import fmean
 
+from edgeres.plurals import counted
+
 FOREIGN = 0.3
 """Mean |log2| of calibrated by observed range from which on the images count as unlike.
 
@@ -56,12 +58,13 @@ class RangeShift:
     def sentence(self) -> str:
         """States how far apart the ranges are and what to do."""
         return (
-            f"The engine was calibrated on images unlike these: its ranges are a factor of "
-            f"{2**self.distance:.2f} from those of {self.images} evaluated images, whose own halves "
-            f"differ by {2**self.chance:.2f}. {self.clipped} of {self.activations} activations "
-            f"are clipped, {self.coarse} are coarser than needed; the worst is '{self.worst}' with "
-            f"{self.worst_calibrated:.3g} where {self.worst_observed:.3g} is observed. Calibrate again "
-            "on images of the kind that the engine will see, prepared in the same way."
+            "The engine was calibrated on images unlike these: its ranges are a factor of "
+            f"{2**self.distance:.2f} from those of {counted(self.images, 'evaluated image')}, "
+            f"whose own halves differ by {2**self.chance:.2f}. {self.clipped} of "
+            f"{counted(self.activations, 'activation')} are clipped, {self.coarse} are coarser "
+            f"than needed; the worst is '{self.worst}' with {self.worst_calibrated:.3g} where "
+            f"{self.worst_observed:.3g} is observed. Calibrate again on images of the kind that "
+            "the engine will see, prepared in the same way."
         )
 
 

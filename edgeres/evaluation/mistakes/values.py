@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.core.resize import Resize, ResizeMode
 from edgeres.errors import ConfigError
+from edgeres.plurals import counted
 
 LEVEL = 0.001
 """Chance, over everything that is tried, that a mistake is named where there is none."""
@@ -138,18 +139,19 @@ class Diagnosis:
         named = self.named
         if named is None:
             return (
-                f"None of {self.tried} usual mistakes in preprocessing or labels is found: "
-                f"{present} of {self.samples} images are correct as it is, and no change gains "
-                "more than chance."
+                f"None of {counted(self.tried, 'usual mistake')} in preprocessing or labels is "
+                f"found: {present} of {counted(self.samples, 'image')} are correct as it is, and "
+                "no change gains more than chance."
             )
         accuracy, (low, high) = named.correct / self.samples, named.gain_ci95_pp
         tries = named.tries or len(self.findings)
         p_value = "< 1e-6" if named.p_value < 1e-6 else f"= {named.p_value:.1g}"
         sentences = [
             f"Likely mistake: {'; and '.join(named.candidate.mistakes)}.",
-            f"With that corrected {named.correct} ({100 * accuracy:.1f} %) of {self.samples} "
-            f"images are correct instead of {present}: a gain of {low:.1f} to {high:.1f} pp, "
-            f"p {p_value} (exact McNemar, corrected for {tries} {'try' if tries == 1 else 'tries'}).",
+            f"With that corrected {named.correct} ({100 * accuracy:.1f} %) of "
+            f"{counted(self.samples, 'image')} are correct instead of {present}: a gain of "
+            f"{low:.1f} to {high:.1f} pp, p {p_value} (exact McNemar, corrected for "
+            f"{counted(tries, 'try')}).",
         ]
         if named.confidence - accuracy > OVERCONFIDENT:
             sentences.append(

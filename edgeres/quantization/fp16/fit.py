@@ -20,6 +20,7 @@ from edgeres.core.artifacts import Fp16Layer
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.errors import QuantizationError
+from edgeres.plurals import counted
 from edgeres.quantization.fp16.exponents import (
     LINEAR,
     Groups,
@@ -125,7 +126,7 @@ def fit_fp16(
     beyond = list(overflows(graph, table, method, placement, grid))
     if beyond:
         raise QuantizationError(
-            f"{len(beyond)} values of {path} overflow FP16, whose largest number is "
+            f"{path} has {counted(len(beyond), 'value')} beyond FP16, whose largest number is "
             f"{LARGEST_FP16:g}, and no power of two can be moved to another layer: "
             f"{'; '.join(map(str, beyond))}. Build with {option}."
         )
@@ -137,8 +138,8 @@ def fit_fp16(
             layers.append(layer)
     if costly:
         raise QuantizationError(
-            f"{len(costly)} layers of {path} fall below FP16's smallest step, 2^-24, and no power "
-            f"of two can be moved to another layer: {'; '.join(costly)}. "
+            f"{path} has {counted(len(costly), 'layer')} below FP16's smallest step, 2^-24, and no "
+            f"power of two can be moved to another layer: {'; '.join(costly)}. "
             + (
                 "Pass --calibration, so that it can be moved, or build"
                 if table is None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx
 
 from edgeres.errors import QuantizationError
+from edgeres.plurals import counted
 from edgeres.quantization.graph import Graph, attribute
 from edgeres.quantization.image import image_of
 from edgeres.quantization.placement import (
@@ -64,8 +65,9 @@ def fp8_graph(graph: Graph) -> Graph:
     grouped = [n.name for n in convolutions if attribute(n, "group") not in (None, 1)]
     if grouped:
         raise QuantizationError(
-            f"{len(grouped)} of {len(convolutions)} convolutions are grouped (first: {grouped[0]}), "
-            "and FP8 has no fast kernel for these. Build with --precision int8 or fp16."
+            f"{len(grouped)} of {counted(len(convolutions), 'convolution')} are grouped (first: "
+            f"{grouped[0]}), and FP8 has no fast kernel for these. Build with --precision int8 or "
+            "fp16."
         )
     image = image_of(graph).tensor
     first = (n.name for n in convolutions if graph.root(n.input[0]) in {graph.input, image})

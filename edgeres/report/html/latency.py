@@ -10,6 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from statistics import median
 
+from edgeres.plurals import counted
 from edgeres.report.chart import (
     TOP,
     Frame,
@@ -156,7 +157,7 @@ def _shared_axis(pair: Iterable[Timed]) -> Scale:
 
 def _in_words(pair: Iterable[Timed]) -> str:
     described = (
-        f"{one.role}: {len(one.samples_ms)} samples, {min(one.samples_ms):.4g} to "
+        f"{one.role}: {counted(len(one.samples_ms), 'sample')}, {min(one.samples_ms):.4g} to "
         f"{max(one.samples_ms):.4g} ms, median {median(one.samples_ms):.4g} ms"
         for one in pair
     )

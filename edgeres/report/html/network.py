@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.blocks import locate
-from edgeres.report.words import plural
+from edgeres.plurals import plural
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

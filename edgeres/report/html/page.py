@@ -19,6 +19,7 @@ from edgeres.core.tuning import Sensitivity
 from edgeres.core.verdict import LatencyStats, PairedAccuracy, PairedLatency, Verdict
 from edgeres.errors import DependencyError
 from edgeres.installation import install_hint, is_installed
+from edgeres.plurals import counted, plural
 from edgeres.printable import printable
 from edgeres.report import facts, outcomes, words
 from edgeres.report.html.flips import Picture, flip_groups
@@ -80,6 +81,7 @@ def render_html(
         change=words.change,
         ms=words.milliseconds,
         count=words.count,
+        plural=plural,
         figure="{:.3g}".format,
         source_quality=source_quality,
         moment=words.moment,
@@ -155,9 +157,9 @@ def _classes_sentence(accuracy: PairedAccuracy) -> str:
     shown = min(len(by_class), CLASSES_SHOWN)
     which = f"The {shown} that differ most are shown. " if len(by_class) > shown else ""
     return (
-        f"{len(by_class)} classes have newly wrong or newly correct images, {significant or 'none'} "
-        f"of them significantly. {which}The q value is the p value corrected for the number of "
-        "classes (Benjamini and Hochberg)."
+        f"Newly wrong or newly correct images in {counted(len(by_class), 'class')}, "
+        f"{significant or 'none'} of them significantly. {which}The q value is the p value "
+        "corrected for the number of classes (Benjamini and Hochberg)."
     )
 
 

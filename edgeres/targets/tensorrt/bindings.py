@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgeres.core.artifacts import TensorSpec
 from edgeres.errors import MismatchError
+from edgeres.plurals import counted
 from edgeres.targets.runner import fed_to
 
 IMAGE_AXES = 4
@@ -70,8 +71,7 @@ class Bindings:
             )
         if not self.smallest <= len(images) <= self.largest:
             raise MismatchError(
-                f"{name} takes batches of {self.smallest} to {self.largest} images, not "
+                f"{name} takes batches of {self.smallest} to {counted(self.largest, 'image')}, not "
                 f"{len(images)}. Pass another batch size, or build the engine with --batch "
-                f"{max(1, min(self.smallest, len(images)))}:{self.largest}:"
-                f"{max(self.largest, len(images))}."
+                f"{max(1, min(self.smallest, len(images)))}:{self.largest}:{max(self.largest, len(images))}."
             )

@@ -13,6 +13,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError
 from edgeres.machine.cuda import CudaDevice
+from edgeres.plurals import counted
 from edgeres.quantization.cost import peak_activations, stored_bytes
 from edgeres.quantization.graph import Graph
 
@@ -79,7 +80,7 @@ def workspace_limit_mib(
             raise BuildError(
                 f"The engine needs at least {on_gpu:.0f} MiB on the GPU, and {device.name} has "
                 f"{device.memory_mib}. Pass a smaller --batch or --workspace (now "
-                f"{config.batch[-1]} images at most)."
+                f"{counted(config.batch[-1], 'image')} at most)."
             )
         return requested
     if free_mib is None:
@@ -88,9 +89,9 @@ def workspace_limit_mib(
     workspace = requested or LEAST_WORKSPACE_MIB
     if left < workspace:
         raise BuildError(
-            f"The build needs at least {needed.total_mib:.0f} MiB and a workspace of "
-            f"{workspace} MiB, and {free_mib} MiB are free on this board. Close what else runs "
-            "(the desktop takes about a gigabyte: sudo init 3), add swap, or pass a smaller "
-            f"--batch or --workspace (now {config.batch[-1]} images at most)."
+            f"The build needs at least {needed.total_mib:.0f} MiB and a workspace of {workspace} "
+            f"MiB, and {free_mib} MiB are free on this board. Close what else runs (the desktop "
+            "takes about a gigabyte: sudo init 3), add swap, or pass a smaller --batch or "
+            f"--workspace (now {counted(config.batch[-1], 'image')} at most)."
         )
     return requested or left

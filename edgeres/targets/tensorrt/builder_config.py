@@ -16,6 +16,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.errors import BuildError, ConfigError
 from edgeres.machine.boards import boards
+from edgeres.plurals import counted
 from edgeres.targets.tensorrt.module import is_strongly_typed
 
 _RTX = "tensorrt_rtx"
@@ -164,8 +165,8 @@ def check_dla(builder: Any, definition: Any, builder_config: Any, options: Tenso
         listed = ", ".join(unsupported[:_LISTED_LAYERS])
         more = " ..." * (len(unsupported) > _LISTED_LAYERS)
         raise BuildError(
-            f"{len(unsupported)} of {len(layers)} layers cannot run on the DLA: {listed}{more}. "
-            "Pass --gpu-fallback to leave them to the GPU."
+            f"{len(unsupported)} of {counted(len(layers), 'layer')} cannot run on the DLA: "
+            f"{listed}{more}. Pass --gpu-fallback to leave them to the GPU."
         )
 
 

@@ -18,6 +18,7 @@ from edgeres.core.table import LARGEST_FLOAT32, CalibrationTable
 from edgeres.errors import ArtifactError, ConfigError
 from edgeres.input_files import CALIBRATION_CACHE, read_text
 from edgeres.onnx_file import LoadedModel
+from edgeres.plurals import counted
 from edgeres.quantization.graph import view
 from edgeres.quantization.grids import INT8
 
@@ -114,10 +115,11 @@ def trt_cache(
     # The file that TensorRT reads does not have the activations of an equalized model.
     if table.recovery is not None and table.recovery.equalization:
         raise ConfigError(
-            f"The table's recovery equalized {len(table.recovery.equalization)} activations, so its "
-            "thresholds are those of a rescaled model, and TensorRT's cache goes with the FP32 file "
-            "as it is. Calibrate with --recover none for the cache, or build an engine with Q/DQ: "
-            "edgeres build-engine --target tensorrt."
+            "The table's recovery equalized "
+            f"{counted(len(table.recovery.equalization), 'activation')}, so its thresholds are "
+            "those of a rescaled model, and TensorRT's cache goes with the FP32 file as it is. "
+            "Calibrate with --recover none for the cache, or build an engine with Q/DQ: edgeres "
+            "build-engine --target tensorrt."
         )
     graph = view(model.proto)
     lines = [f"TRT-{version_digits(version)}-EntropyCalibration2"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeres.errors import ConfigError
+from edgeres.plurals import counted
 
 _GROUP = 4
 _NON_ZERO = 2
@@ -34,9 +35,9 @@ def check_sparsity(model: onnx.ModelProto) -> None:
     dense = [name for name, sparse in layers.items() if not sparse]
     if len(dense) == len(layers):
         raise ConfigError(
-            f"--sparsity is for 2:4 sparse weights, and none of the {len(layers)} convolutions has "
-            "them: at most two of every four input channels may be non-zero. Prune and retrain "
-            "the network, or leave --sparsity out."
+            "--sparsity is for 2:4 sparse weights, and none of the "
+            f"{counted(len(layers), 'convolution')} has them: at most two of every four input "
+            "channels may be non-zero. Prune and retrain the network, or leave --sparsity out."
         )
     _LOG.info("2:4 sparse weights: %d of %d convolutions", len(layers) - len(dense), len(layers))
     if dense:
