@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def plural(noun: str, number: int) -> str:
     """Returns a noun in the form that goes with a number."""
@@ -9,7 +11,7 @@ def plural(noun: str, number: int) -> str:
         return noun
     if noun.endswith(("s", "ch", "x")):
         return f"{noun}es"
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{noun[:-1]}ies" if re.search("[^aeo]y$", noun) else f"{noun}s"
 
 
 def counted(number: int, noun: str) -> str:

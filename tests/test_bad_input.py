@@ -130,7 +130,7 @@ def test_weights_that_are_no_numbers(
     weights["layer2.0.conv1.weight"][3, 2, 1, 0] = value
     save_file(weights, path)
     said = refuse(EXPORT, weights=path)
-    assert f"{path} has NaN or infinite values in 1 tensors (layer2.0.conv1.weight)." in said
+    assert f"{path} has NaN or infinite values in 1 tensor (layer2.0.conv1.weight)." in said
 
 
 def test_a_file_that_is_no_model(refuse: Refuse, digits: Digits, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "edgeres.evaluation.loadgen": ("Path(name).iterdir",),
     # A temporary file of `atomic_write`.
     "edgeres.images.part": ("temporary.open", "np.savez"),
+    "edgeres.report.predictions": ("rich.console.Console",),
     "edgeres.report.tables": ("rich.console.Console",),
     # Before the command line, whose output passes one place, is loaded.
     "edgeres.__main__": ("sys.stderr",),

@@ -85,6 +85,9 @@ VERBS = frozenset(
 def uncounted(source: str) -> Iterator[str]:
     """Yields each value of an f-string that a plural follows, whatever the value is."""
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            logged = rf"(?:%d|\{{\}}) (?:[a-z-]+ ){{0,2}}(?:{SEVERAL})\b"
+            yield from re.findall(logged, node.value)
         if not isinstance(node, ast.JoinedStr):
             continue
         for value, text in zip(node.values, node.values[1:], strict=False):
@@ -119,7 +122,13 @@ def test_every_count_of_a_message_has_its_form() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ['f"{n} images"', 'f"{len(x)} held-out images of y"', 'f"{a} of the {b} classes"']
+    "message",
+    [
+        '"%d images"',
+        'f"{n} images"',
+        'f"{len(x)} held-out images of y"',
+        'f"{a} of the {b} classes"',
+    ],
 )
 def test_a_count_without_its_form_would_be_noticed(message: str) -> None:
     """With words between the number and the noun, too."""

@@ -31,7 +31,7 @@ from edgeres.networks.registry import ARCHITECTURES
 from edgeres.networks.resnet import ResNet, build_model
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 from edgeres.networks.weights_file import read_weights
-from edgeres.plurals import counted
+from edgeres.plurals import counted, plural
 
 _LOG = logging.getLogger("edgeres.networks")
 
@@ -187,7 +187,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, name: str) -> nn.M
         if matched:
             first = missing[0]
             _LOG.warning(
-                "%s names its layers in another way: all %d tensors were matched to %s by order "
+                "%s names its layers in another way: all %d of its tensors were matched to %s by order "
                 "and shape (%s is %s).",
                 checkpoint.path,
                 len(matched),
@@ -259,14 +259,14 @@ def _checked(path: Path, file_hash: str, weights: Mapping[str, Tensor]) -> Check
         tensors[name] = tensor.detach().to(torch.float32)
     if broken := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
         raise CheckpointError(
-            f"{path} has NaN or infinite values in {_listed(broken, 'tensors')}. Training diverged "
+            f"{path} has NaN or infinite values in {_listed(broken, plural('tensor', len(broken)))}. Training diverged "
             "or FP16 storage overflowed: take an earlier epoch or a file in FP32."
         )
     # The epsilon hides a zero: the network runs, and its channel is 1 / sqrt(eps) too large.
     variances = [k for k in tensors if k.endswith("running_var")]
     if broken := [k for k in variances if not _usable_variance(k, tensors)]:
         raise CheckpointError(
-            f"{path} has a zero or negative variance in {_listed(broken, 'tensors')}. "
+            f"{path} has a zero or negative variance in {_listed(broken, plural('tensor', len(broken)))}. "
             "Expected running_var > 0, or 0 in channels whose weights are 0: the statistics are "
             "damaged, or underflowed in FP16 storage."
         )

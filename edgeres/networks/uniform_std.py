@@ -43,9 +43,10 @@ def with_uniform_std(module: nn.Module, contract: Contract) -> tuple[nn.Module, 
         folded(image)
     for hook in hooks:
         hook.remove()
-    if len(readers) != 1 or readers[0].groups != 1:
+    without = sum(layer.groups == 1 for layer in readers)
+    if (len(readers), without) != (1, 1):
         raise ExportError(
-            f"The image is read by {counted(len(readers), 'convolution')} without groups, and "
+            f"The image is read by {counted(len(readers), 'convolution')}, {without} without groups, and "
             "--uniform-std folds the deviations into one. Export without it, or normalise in the "
             "network's own forward."
         )

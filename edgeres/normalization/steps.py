@@ -250,13 +250,14 @@ def _change_operators(model: onnx.ModelProto) -> list[str]:
     # Constants first: a weight behind an operator can be folded only then.
     evaluated, folded = evaluate_constants(model, weights), fold_batch_norms(model, weights)
     put_weights(model, weights)
-    counts = {
-        "evaluated {} operators on constants": evaluated,
-        "folded {} BatchNormalization": folded,
-        "wrote {} mean over height and width as GlobalAveragePool": unify_global_means(model),
-        "wrote {} way from there to the classifier as Flatten": unify_flattening(model),
-    }
-    return [step.format(count) for step, count in counts.items() if count]
+    means, ways = unify_global_means(model), unify_flattening(model)
+    steps = (
+        (evaluated, f"evaluated {counted(evaluated, 'operator')} on constants"),
+        (folded, f"folded {counted(folded, 'BatchNormalization')}"),
+        (means, f"wrote {counted(means, 'mean')} over height and width as GlobalAveragePool"),
+        (ways, f"wrote {counted(ways, 'way')} from there to the classifier as Flatten"),
+    )
+    return [step for number, step in steps if number]
 
 
 def _optimized(path: Path, model: onnx.ModelProto, steps: list[str]) -> onnx.ModelProto:

@@ -127,14 +127,13 @@ def import_trt_cache(
     _check_same_network(cache, model, missing, needed, unknown, read)
     if missing:
         _LOG.warning(
-            "%s has no scale of %d of the %d activations that INT8 rounds, and what reads them "
-            "stays float: %s",
-            cache, len(missing), len(needed), ", ".join(_listed(missing)),
+            "%s has no scale of %d of the %s that INT8 rounds, and what reads them stays float: %s",
+            cache, len(missing), counted(len(needed), "activation"), ", ".join(_listed(missing)),
         )  # fmt: skip
     if unknown:
         _LOG.warning(
-            "%s names %d tensors that %s does not have, and they are left out: %s",
-            cache, len(unknown), model, ", ".join(_listed(unknown)),
+            "%s names %s that %s does not have; left out: %s",
+            cache, counted(len(unknown), "tensor"), model, ", ".join(_listed(unknown)),
         )  # fmt: skip
     table = CalibrationTable(
         model_sha256=loaded.artifact.sha256,

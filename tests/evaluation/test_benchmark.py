@@ -181,7 +181,7 @@ def test_a_batch_of_another_size_is_refused(bench: Bench) -> None:
         benchmark_pair(bench.reference, bench.engine, IMAGES, BenchRequest(latency_batch=8))
     assert bench.calls == []
     assert str(refused.value) == (
-        "The latency batch is 8, but 1 images are given. Pass as many images as the batch has, or "
+        "The latency batch is 8, but the data given has 1 image. Pass as many images as the batch has, or "
         "set the latency batch to what there is."
     )
 

@@ -289,7 +289,7 @@ def test_engines_are_compared_with_the_first_on_the_same_images() -> None:
 
 def test_a_single_verdict_and_twins_in_name_are_refused() -> None:
     """There is nothing to compare, or nothing to call them by."""
-    with pytest.raises(ConfigError, match=r"1 verdicts were given \(old\); expected 2 or more"):
+    with pytest.raises(ConfigError, match=r"1 verdict to compare \(old\); expected 2 or more"):
         rank([RUN])
     with pytest.raises(ConfigError, match="each with a file name of its own"):
         rank([RUN, RUN])

@@ -286,7 +286,7 @@ def test_images_beside_class_folders_are_refused(tmp_path: Path) -> None:
     """Images without a class are not dropped silently."""
     draw(tmp_path / "cat" / "a.png")
     draw(tmp_path / "loose.png")
-    with pytest.raises(DataError, match=r"1 images \(first: loose\.png\) beside 1 folders"):
+    with pytest.raises(DataError, match=r"1 image \(first: loose\.png\) beside 1 folder"):
         load_dataset(tmp_path)
 
 

@@ -275,5 +275,5 @@ def test_the_json_form() -> None:
 
 def test_one_sample_shows_no_change() -> None:
     """It is refused, with how many there must be."""
-    with pytest.raises(ValueError, match="1 samples cannot show a change; at least 2 are needed"):
+    with pytest.raises(ValueError, match="1 sample cannot show a change; at least 2 are needed"):
         stability_of(CALM[:1])

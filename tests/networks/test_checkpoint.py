@@ -343,7 +343,7 @@ def test_a_variance_that_is_not_positive_is_named(tmp_path: Path, value: float) 
     state["layer1.0.bn2.running_var"][2] = value
     path = saved(tmp_path / "net.pth", state)
     assert refusal(path).startswith(
-        f"{path} has a zero or negative variance in 1 tensors (layer1.0.bn2.running_var)."
+        f"{path} has a zero or negative variance in 1 tensor (layer1.0.bn2.running_var)."
     )
 
 
@@ -385,7 +385,7 @@ def test_a_variance_of_zero_elsewhere_is_refused(
     """No pruning explains it."""
     state = weights()
     state[weight][2], state[variance][2] = 0, value
-    assert "has a zero or negative variance in 1 tensors" in (
+    assert "has a zero or negative variance in 1 tensor" in (
         refusal(saved(tmp_path / "net.pth", state))
     )
 
@@ -395,9 +395,7 @@ def test_one_pruned_channel_excuses_no_other(tmp_path: Path) -> None:
     state = weights()
     state["bn1.weight"][1] = 0
     state["bn1.running_var"][[1, 3]] = 0
-    assert "variance in 1 tensors (bn1.running_var)" in (
-        refusal(saved(tmp_path / "net.pth", state))
-    )
+    assert "variance in 1 tensor (bn1.running_var)" in (refusal(saved(tmp_path / "net.pth", state)))
 
 
 @pytest.mark.parametrize("key", ["bn1.running_mean", "bn1.running_var"])
@@ -407,7 +405,7 @@ def test_statistics_that_are_nan_are_refused_in_a_pruned_channel_too(
     """A gamma of 0 does not hide a NaN."""
     state = weights()
     state["bn1.weight"][1], state[key][1] = 0, float("nan")
-    assert f"has NaN or infinite values in 1 tensors ({key})" in (
+    assert f"has NaN or infinite values in 1 tensor ({key})" in (
         refusal(saved(tmp_path / "net.pth", state))
     )
 

@@ -72,8 +72,8 @@ def test_the_logits_of_the_same_pixels_are_the_same() -> None:
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (Net(groups=3), "convolutions without groups read the image"),
-        (Net(before=nn.ReLU()), "0 convolutions without groups read the image"),
+        (Net(groups=3), "read by 1 convolution, 0 without groups"),
+        (Net(before=nn.ReLU()), "read by 0 convolutions, 0 without groups"),
         (Skip(), "something beside the first convolution reads the image"),
     ],
     ids=["groups", "a layer before", "a second reader"],

@@ -119,7 +119,7 @@ def test_what_a_cache_lacks_stays_float_and_what_it_has_beyond_is_listed(
         f"no scale of 1 of the 19 activations that INT8 rounds, and what reads them stays float: {lost}"
         in said
     )
-    assert "names 1 tensors that" in said
+    assert "names 1 tensor that" in said
     assert "left out: other\n" in said
     engine = tmp_path / "x.onnx"
     build = "build-engine {model} --target onnx --calibration {table} -o {out}"

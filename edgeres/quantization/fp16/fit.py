@@ -330,16 +330,15 @@ def _report(path: Path, layers: list[Fp16Layer], option: str) -> None:
     moved = [layer for layer in layers if layer.exponent]
     if moved:
         _LOG.info(
-            "%s: powers of two moved between %d layers, so that FP16 holds them; the function is "
-            "the same",
-            path, len(moved),
+            "%s: powers of two moved between %s, so that FP16 holds them; the function is the same",
+            path, counted(len(moved), "layer"),
         )  # fmt: skip
     reduced = [layer for layer in layers if layer.levels < INT8.qmax or layer.clipped]
     if reduced:
         worst = min(reduced, key=lambda layer: layer.levels)
         _LOG.warning(
-            "%s: FP16 leaves %d layers fewer than %d levels, %s the fewest: %d; %d weights are "
-            "clipped. The manifest counts them by layer; %s keeps all",
-            path, len(reduced), INT8.qmax, worst.name, worst.levels,
-            sum(layer.clipped for layer in reduced), option,
+            "%s: FP16 leaves %s fewer than %d levels, %s the fewest: %d; clipped: %s. The manifest "
+            "counts them by layer; %s keeps all",
+            path, counted(len(reduced), "layer"), INT8.qmax, worst.name, worst.levels,
+            counted(sum(layer.clipped for layer in reduced), "weight"), option,
         )  # fmt: skip

@@ -39,7 +39,8 @@ def check_sparsity(model: onnx.ModelProto) -> None:
             f"{counted(len(layers), 'convolution')} has them: at most two of every four input "
             "channels may be non-zero. Prune and retrain the network, or leave --sparsity out."
         )
-    _LOG.info("2:4 sparse weights: %d of %d convolutions", len(layers) - len(dense), len(layers))
+    sparse, of_all = len(layers) - len(dense), counted(len(layers), "convolution")
+    _LOG.info("2:4 sparse weights: %d of %s", sparse, of_all)
     if dense:
         _LOG.warning("no 2:4 sparse weights in %s", ", ".join(dense))
 
