@@ -93,8 +93,9 @@ def uncounted(source: str) -> Iterator[str]:
         for value, text in zip(node.values, node.values[1:], strict=False):
             if not isinstance(value, ast.FormattedValue) or not isinstance(text, ast.Constant):
                 continue
+            said = str(text.value)
             # Of a sum of two kinds, such as convolutions and additions, there are always several.
-            phrase = re.match(rf" ((?:[a-z-]+ ){{0,2}})({SEVERAL})\b(?! (?:and|or)\b)", text.value)
+            phrase = re.match(rf" ((?:[a-z-]+ ){{0,2}})({SEVERAL})\b(?! (?:and|or)\b)", said)
             words = ast.unparse(value.value)
             is_figure = value.format_spec is not None or re.search(r"\b[A-Z_]{3,}\b", words)
             if phrase and not is_figure and not VERBS & set(phrase[1].split()):

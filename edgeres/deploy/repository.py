@@ -158,7 +158,7 @@ def _label_mistakes(
         if content is None:
             yield f"label_filename {file} is not in {name}"
         elif (count := len(content.decode("utf-8").splitlines())) != engine.classes:
-            yield f"{file} has {counted(count, 'label')}, the engine {counted(engine.classes, 'class')}"
+            yield f"{file} names {counted(count, 'class')}, the engine has {engine.classes}"
 
 
 def _instance_mistakes(config: Message, engine: EngineInterface) -> Iterator[str]:
@@ -169,7 +169,7 @@ def _instance_mistakes(config: Message, engine: EngineInterface) -> Iterator[str
             yield f"instance_group is {kind}, the engine runs on {wanted}"
         count = _one(group, "count", 1) if isinstance(group, Mapping) else 1
         if not isinstance(count, int) or count < 1:
-            yield f"instance_group has {counted(count, 'copy')}, expected at least 1"
+            yield f"instance_group has the count {count}, expected at least 1"
 
 
 def _is_dynamic(engine: EngineInterface) -> bool:

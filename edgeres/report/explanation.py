@@ -212,10 +212,10 @@ def _network_facts(network: Network) -> Iterator[tuple[str, str]]:
     cost = network.cost
     # Zagoruyko and Komodakis count a pre-activation network's projections, and no classifier.
     is_preactivation = network.spec.block is BlockKind.PREACTIVATION
-    counted = (
+    layers = (
         "all convolutions" if is_preactivation else "convolutions and classifier on the main path"
     )
-    yield "network", f"{network.spec.name}, {counted(network.depth, 'layer')} deep ({counted})"
+    yield "network", f"{network.spec.name}, {counted(network.depth, 'layer')} deep ({layers})"
     yield "input", f"{_input(network)}, {counted(network.spec.num_classes, 'class')}"
     yield "blocks", f"{_blocks(network)} in stages of {', '.join(map(str, network.spec.layers))}"
     yield "skips", _skips(network)

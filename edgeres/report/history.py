@@ -56,7 +56,7 @@ def history_page(history: History) -> str:
     count = sum(len(course.runs) for course in history.courses)
     return bare_page(
         "edgeres compare --history",
-        title=f"{count} run{'' if count == 1 else 's'}",
+        title=counted(count, "run"),
         lead="in the order of time; a dashed line is a level, and ends where a test finds a change",
         content="".join(map(_section, history.courses)),
     )

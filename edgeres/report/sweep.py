@@ -74,7 +74,7 @@ def sweep_page(sweep: Sweep) -> str:
     missing = f'<ul class="reasons">{reasons}</ul>' if reasons else ""
     return bare_page(
         "edgeres sweep",
-        title=f"{len(sweep.runs)} run{'' if len(sweep.runs) == 1 else 's'}",
+        title=counted(len(sweep.runs), "run"),
         lead=f"of the model {sweep.model_sha256[:12]}",
         content="".join(map(_sections, _parts(sweep)))
         + (section("Not run", missing) if missing else ""),
