@@ -230,7 +230,7 @@ def test_as_many_labels_as_classes(count: int, plan: EngineArtifact) -> None:
         for path, content in triton_files(plan, TRITON, None).items()
     }
     files["digits_int8/labels.txt"] = b"x\n" * count
-    with pytest.raises(ConfigError, match=f"labels.txt has {count} labels, the engine 10 classes"):
+    with pytest.raises(ConfigError, match=f"labels.txt names {count} classes, the engine has 10"):
         check_repository(files, "digits_int8", interface_of(plan, on_gpu=True))
 
 
