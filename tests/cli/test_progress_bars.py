@@ -8,6 +8,7 @@ import logging
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -20,8 +21,8 @@ import pytest
 from digits import Digits
 from rich.text import Text
 
-from benchmarks.silence import silence
-from edgeres.cli import output, progress_display
+from benchmarks.silence import PATH, silence
+from edgeres.cli import main, output, progress_display
 from edgeres.cli.output import progress_bars
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.evaluation.benchmark import benchmark_pair
@@ -262,6 +263,15 @@ def test_silence_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
     monkeypatch.setenv("BEGAN", str(time.monotonic()))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = silence("inspect", tmp_path)
+    found = silence("inspect", tmp_path, over_s=0.2)
     assert (found.exit_code, found.after) == (0, "second")
     assert 0.2 < found.longest_s <= found.seconds
+    assert 1 <= found.times_over <= 3
+
+
+@pytest.mark.parametrize("command", PATH)
+def test_the_path_that_is_listened_to_is_one_of_commands(command: str) -> None:
+    """Every line of it is understood: command, options and their values."""
+    words = command.format(model="m.onnx", data="d", calib_data="c", loadgen_s=1.0)
+    name, *rest = shlex.split(words)
+    main.commands[name].make_context(name, rest)
