@@ -20,6 +20,7 @@ from io import FileIO
 from pathlib import Path
 
 from edgeres.errors import ArtifactError, ConfigError
+from edgeres.plurals import counted
 
 _LOG = logging.getLogger("edgeres.files")
 
@@ -281,7 +282,9 @@ def _remove_abandoned(path: Path) -> None:
                     removed += 1
     if removed:
         _LOG.warning(
-            "%d temporary files of %s, left by a run that was killed, were removed.", removed, path
+            "Removed %s of %s, left by a run that was killed.",
+            counted(removed, "temporary file"),
+            path,
         )
 
 

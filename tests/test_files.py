@@ -384,7 +384,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(
     check_outputs([path])
     assert leaves(tmp_path) == before
     assert caplog.messages == [
-        f"1 temporary files of {path}, left by a run that was killed, were removed."
+        f"Removed 1 temporary file of {path}, left by a run that was killed."
     ]
     subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
     with atomic_write(path) as temporary:

@@ -187,10 +187,10 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, name: str) -> nn.M
         if matched:
             first = missing[0]
             _LOG.warning(
-                "%s names its layers in another way: all %d of its tensors were matched to %s by order "
+                "%s names its layers in another way: its %s were all matched to %s by order "
                 "and shape (%s is %s).",
                 checkpoint.path,
-                len(matched),
+                counted(len(matched), "tensor"),
                 name,
                 matched[first],
                 first,

@@ -29,6 +29,7 @@ from edgeres.images import Dataset, batches, load_dataset, noting_turned, select
 from edgeres.machine import several_kinds_note
 from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32
+from edgeres.plurals import counted
 from edgeres.progress import Progress, silent, tracked_batches
 
 _LOG = logging.getLogger("edgeres.workflows")
@@ -103,9 +104,9 @@ def calibrate_model(
     distinct = len(set(table.data.image_hashes))
     if distinct < table.samples:
         _LOG.warning(
-            "Of %d calibration images %d are distinct: copies add weight to a picture, and no "
+            "Of %s %d are distinct: copies add weight to a picture, and no "
             "range. Take the copies out of %s.",
-            table.samples, distinct, data,
+            counted(table.samples, "calibration image"), distinct, data,
         )  # fmt: skip
     if distinct < FEW_CALIBRATION_IMAGES:
         _LOG.warning("%s", few_images_note(distinct))

@@ -204,7 +204,7 @@ def test_another_codebases_names_are_matched_by_order_and_shape(
     model = loaded(tmp_path / "net.pth", foreign.state_dict())
     torch.testing.assert_close(model(IMAGES), foreign(IMAGES))
     assert (
-        "names its layers in another way: all 47 of its tensors were matched to small by order and "
+        "names its layers in another way: its 47 tensors were all matched to small by order and "
         in (caplog.messages[0])
     )
     assert "(conv_1.weight is conv1.weight)" in caplog.messages[0]

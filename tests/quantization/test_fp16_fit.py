@@ -209,7 +209,7 @@ def test_what_cannot_be_moved_is_counted_and_warned_of(caplog: pytest.LogCapture
     lossy = layers["Conv_2"]
     assert lossy.subnormal >= 1
     assert lossy.levels < 127
-    assert "FP16 leaves 1 layers fewer than 127 levels, Conv_2 the fewest" in caplog.text
+    assert "FP16 leaves 1 layer fewer than 127 levels, Conv_2 the fewest" in caplog.text
     with caplog.at_level(logging.INFO, logger="edgeres"):
         fitted(activations_times(1e-6))
     assert "powers of two moved between 9 layers" in caplog.text
@@ -245,7 +245,9 @@ def test_every_offender_is_named_by_layer(tmp_path: Path) -> None:
     )
     # With one, only the bias of the logits stays where it is.
     table = table_from_amax(view(model), {"hidden_relu": 80000.0})
-    with pytest.raises(QuantizationError, match=r"1 values of .*: Gemm_9: weight or bias 'fc_b'"):
+    with pytest.raises(
+        QuantizationError, match=r"has 1 value beyond .*: Gemm_9: weight or bias 'fc_b'"
+    ):
         float_network(saved(model, tmp_path), Precision.FP16, table)
 
 
@@ -301,7 +303,7 @@ def test_without_a_table_weights_alone_are_checked_and_that_is_logged(
         float_network(model, Precision.FP16)
     assert "activations were not checked, for want of a calibration table" in caplog.text
     bad = saved(with_weight(network("identity"), "stem_b", huge), tmp_path)
-    with pytest.raises(QuantizationError, match=r"1 values of .*'stem_b' reaches 70000"):
+    with pytest.raises(QuantizationError, match=r"has 1 value beyond .*'stem_b' reaches 70000"):
         float_network(bad, Precision.FP16)
     tiny = saved(times(network("identity"), {"stem_w": 1e-7}), tmp_path)
     with pytest.raises(QuantizationError, match=r"weights 'stem_w' keep .* Pass --calibration"):

@@ -261,9 +261,9 @@ def _rounding_can_pay(trained: _TrainedNetwork, base: Graph, table: CalibrationT
     if not pays:
         _LOG.warning(
             "AdaRound could bring the logits from %.2f to %.2f dB at most, which is what they are "
-            "with float weights and no more than chance on %d held-out images: the rounding is "
+            "with float weights and no more than chance on %s: the rounding is "
             "left to the nearest, and biases are corrected.",
-            rounded.mean(), exact.mean(), evaluator.images,
+            rounded.mean(), exact.mean(), counted(evaluator.images, "held-out image"),
         )  # fmt: skip
     return pays
 
