@@ -52,7 +52,7 @@ def accuracy_check(
         return check
     # The other images favour the engine: what fails on them fails, but what passes shows nothing.
     check = _drop_check(unseen, limit, decision)
-    where = f"on the {unseen.engine.samples} images that calibration did not use"
+    where = f"on the {counted(unseen.engine.samples, 'image')} that calibration did not use"
     return replace(check, reason=f"{where}: {check.reason}")
 
 
@@ -64,7 +64,7 @@ def unseen_check(samples: int) -> Check:
         value=0,
         outcome=Outcome.INCONCLUSIVE,
         exit_code=EXIT_ACCURACY,
-        reason=f"all {samples} images were also used for calibration: the engine's ranges fit them, "
+        reason=f"calibration used all {samples} of these images: the engine's ranges fit them, "
         "and what it loses on others is not known",
         next_step="evaluate on images that were not used for calibration",
     )

@@ -148,7 +148,7 @@ def test_calibration_on_validation_images(digits: Digits, tmp_path: Path) -> Non
     result, verdict = bench(engine, digits.model, calibrated, *limit, brief=EVERY)
     assert (result.exit_code, verdict["outcome"]) == (3, "INCONCLUSIVE")
     (reason,) = reasons(verdict, "unseen_images")
-    assert reason.startswith("all 300 images were also used for calibration")
+    assert reason.startswith("calibration used all 300 of these images")
 
 
 def test_a_table_of_another_model(digits: Digits, tmp_path: Path) -> None:
