@@ -188,10 +188,11 @@ class SshConnection:
                 ["sftp", "-q", *self._options, "-b", "-", "--", self._board.host], few.encode()
             )
             if done.returncode:
+                # Where the connection ends first, sftp says nothing.
+                reason = done.stderr.decode(errors="replace").strip() or "the connection broke"
                 raise ArtifactError(
-                    f"Files were not copied between here and {self._board.host}: "
-                    f"{done.stderr.decode(errors='replace').strip()}. Run the command again: what "
-                    "has arrived is not sent twice."
+                    f"Files were not copied between here and {self._board.host}: {reason}. Run the "
+                    "command again: what has arrived is not sent twice."
                 )
         if lines:
             progress(stage, len(lines), len(lines))

@@ -169,7 +169,9 @@ def test_a_broken_transfer_goes_on(
             if cutter.most is None:
                 assert connection.run(job, sent.by_hash, tmp_path, silent).exit_code == 0
             else:
-                with pytest.raises(ArtifactError, match="Run the command again: what has arrived"):
+                with pytest.raises(
+                    ArtifactError, match=r"cut: \w.*\. Run the command again: what has"
+                ):
                     connection.run(job, sent.by_hash, tmp_path, silent)
                 assert [path.suffix for path in store.iterdir()] == [".part"]
         passed.append(cutter.passed)
