@@ -21,11 +21,6 @@ from edgeres.core.resize import NO_RESIZE, Interpolation, shortest
 from edgeres.errors import ArtifactError, ConfigError, ExportError
 from edgeres.networks import ARCHITECTURES, find_spec
 from edgeres.networks import onnx_export as export
-from edgeres.networks.checkpoint import (
-    load_checkpoint,
-    model_from_checkpoint,
-    spec_from_checkpoint,
-)
 from edgeres.networks.onnx_export import TOLERANCE, export_onnx, probes
 from edgeres.networks.resnet import build_model
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
@@ -369,47 +364,3 @@ def test_probes_reach_the_ends_of_the_contract() -> None:
     assert (random >= black).all()
     assert (random <= white).all()
     assert {x.dtype for x in images.values()} == {np.dtype(np.float32)}
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize(
-    ("name", "file", "expected"),
-    [
-        ("resnet20", "resnet20-12fca82f.th", 9173),
-        ("resnet32", "resnet32-d509ac18.th", 9263),
-    ],
-)
-def test_trained_cifar_nets_keep_every_decision(
-    shared: Path, tmp_path: Path, name: str, file: str, expected: int
-) -> None:
-    """The whole test set of CIFAR-10, normalised by hand: PyTorch's number to the image."""
-    checkpoint = load_checkpoint(shared / "data" / "cifar10-resnets" / file)
-    spec = spec_from_checkpoint(find_spec(name), checkpoint)
-    config = OnnxExportRequest(contract=preset("cifar-imagenet-norm"))
-    output = tmp_path / "net.onnx"
-    export_onnx(model_from_checkpoint(spec, checkpoint), config, output=output)
-    with np.load(shared / "data" / "cifar10" / "test.npz") as data:
-        images, labels = data["images"], data["labels"]
-    mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
-    session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
-    correct = 0
-    for part in np.array_split(np.arange(len(labels)), 40):
-        batch = ((images[part] / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
-        guesses = session.run(None, {"input": np.ascontiguousarray(batch)})[0].argmax(1)
-        correct += int((guesses == labels[part]).sum())
-    assert correct == expected
-
-
-@pytest.mark.shared
-def test_a_keras_resnet50_exports(shared: Path, tmp_path: Path) -> None:
-    """v1 with convolution biases and epsilon 1e-3, at the size of its training."""
-    path = shared / "data" / "resnet50-imagenet" / "resnet50_v1_keras_fp16.pt"
-    checkpoint = load_checkpoint(path)
-    spec = spec_from_checkpoint(replace(find_spec("resnet50_v1"), bn_eps=1e-3), checkpoint)
-    config = OnnxExportRequest(
-        contract=preset("imagenet-caffe"), checkpoint_sha256=checkpoint.sha256
-    )
-    output = tmp_path / "net.onnx"
-    artifact = export_onnx(model_from_checkpoint(spec, checkpoint), config, output=output)
-    assert (spec.conv_bias, artifact.num_classes) == (True, 1000)
-    assert operators(output)["Conv"] == 53
