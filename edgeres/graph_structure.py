@@ -46,6 +46,11 @@ _BITS = {
 }
 _LOOPS = frozenset(["Loop", "Scan"])
 
+_SIZES = frozenset(
+    {"Cast", "Constant", "Gather", "Identity", "Shape", "Size", "Slice", "Squeeze", "Unsqueeze"}
+)
+"""Operators that hand on constants and the sizes of tensors; others may make any number of them."""
+
 _LARGEST_FUNCTION = 100_000
 """Operators of a function with all that it calls; the deepest ResNets have a thousand."""
 
@@ -74,7 +79,7 @@ def check_structure(path: Path, model: onnx.ModelProto) -> None:
         for node in graph.node:
             _check_operator(path, node, versions.get(node.domain, 0))
     for body in (*subgraphs(model.graph), *model.functions):
-        if loop := next((node for node in body.node if node.op_type in _LOOPS), None):
+        if loop := _loop(body):
             raise ArtifactError(
                 f"{path} has the operator {loop.op_type} '{loop.name}', whose number of steps is "
                 "known only when it runs; classifiers of images have none. Export the model "
@@ -90,6 +95,25 @@ def check_structure(path: Path, model: onnx.ModelProto) -> None:
                 f"least 1 and at most {MAX_ELEMENTS} values. {DAMAGED}"
             )
     _check_sizes(path, model)
+
+
+def _loop(body: onnx.GraphProto | onnx.FunctionProto) -> onnx.NodeProto | None:
+    """Returns the first operator whose number of steps is computed; None where there is none.
+
+    A Range up to a size of the image, or to a constant, has no more steps than the image values.
+    """
+    computed: set[str] = set()
+    if isinstance(body, onnx.GraphProto):
+        stored = {tensor.name for tensor in body.initializer}
+        computed.update(value.name for value in body.input if value.name not in stored)
+    node: onnx.NodeProto
+    for node in body.node:
+        of_computed = not computed.isdisjoint(node.input)
+        if node.op_type in _LOOPS or (node.op_type == "Range" and of_computed):
+            return node
+        if node.op_type not in _SIZES or (of_computed and node.op_type not in {"Shape", "Size"}):
+            computed.update(node.output)
+    return None
 
 
 def _check_functions(path: Path, model: onnx.ModelProto) -> None:

@@ -278,6 +278,22 @@ def looping(kind: str = "Loop") -> ModelProto:
     )
 
 
+def with_range(limit: str, *before: NodeProto) -> ModelProto:
+    """Returns a classifier with a Range up to a number that operators before it make."""
+    model = classifier(
+        *before,
+        node("Range", f"n0 {limit} n1", "r"),
+        node("Cast", "r", "f", to=1),
+        node("ReduceMax", "f", "m1", keepdims=0),
+        node("Add", "x m1", "p"),
+    )
+    numbers = {"n0": 0, "n1": 1, "n30": 30_000}
+    model.graph.initializer.extend(
+        from_array(np.array(number, np.int64), name) for name, number in numbers.items()
+    )
+    return model
+
+
 ENDLESS = {
     "a function that calls itself": (with_functions(("f0",)), "a function that calls itself: 'f0'"),
     "two that call each other": (with_functions(("f1",), ("f0",)), "calls itself"),
@@ -288,6 +304,27 @@ ENDLESS = {
     "many functions": (with_functions(*[("Relu",)] * 1001), "has 1001 functions"),
     "a loop": (looping(), "whose number of steps is known only when it runs"),
     "another loop": (looping("Scan"), "Scan '', whose number of steps is known only when it runs"),
+    "a range up to a product": (
+        with_range("n", node("Mul", "n30 n30", "n")),
+        "Range '', whose number of steps is known only when it runs",
+    ),
+    "a range up to a multiple of the image's height": (
+        with_range(
+            "n",
+            node("Shape", "x", "s", start=2, end=3),
+            node("Squeeze", "s", "h"),
+            node("Mul", "h n30", "n"),
+        ),
+        "Range '', whose number of steps is known only when it runs",
+    ),
+    "a range up to the image as numbers": (
+        with_range("n", node("Cast", "x", "i", to=7), node("Squeeze", "i", "n")),
+        "Range '', whose number of steps is known only when it runs",
+    ),
+    "a range up to a value of the image": (
+        with_range("n", node("ReduceMax", "x", "m", keepdims=0), node("Cast", "m", "n", to=7)),
+        "Range '', whose number of steps is known only when it runs",
+    ),
     "a range of 24 GB": (
         with_constant(
             "n",
@@ -327,6 +364,14 @@ def steps_in_a_table() -> ModelProto:
     model = with_slices(part("x", "p"))
     next(t for t in model.graph.initializer if t.name == "two").dims.insert(0, 1)
     return model
+
+
+def test_a_range_up_to_a_size_is_taken(tmp_path: Path) -> None:
+    """As exporters write indices of the batch."""
+    sizes = (node("Shape", "x", "s", start=0, end=1), node("Squeeze", "s", "n"))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(with_range("n", *sizes).SerializeToString())
+    assert load_onnx(path).artifact.output.shape == (None, 10)
 
 
 def more_numbers_than_axes() -> ModelProto:
