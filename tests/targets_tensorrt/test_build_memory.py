@@ -66,16 +66,16 @@ def test_the_peak_is_that_of_the_widest_moment(
 
 
 def test_weights_are_no_activations(chain: onnx.ModelProto) -> None:
-    """A weight that is stored in 8 bits counts as those, and its float values not as a tensor."""
-    wide, body = chain.graph.initializer[0], chain.graph.node
-    del chain.graph.initializer[0]
+    """One in 8 bits counts as those; its float values, long before they are used, as nothing."""
+    narrow, body = chain.graph.initializer[1], chain.graph.node
+    del chain.graph.initializer[1]
     chain.graph.initializer.extend(
         [
-            onnx.helper.make_tensor("wide_q", onnx.TensorProto.INT8, wide.dims, [1] * 32),
-            onnx.helper.make_tensor("wide_s", onnx.TensorProto.FLOAT, (), [0.5]),
+            onnx.helper.make_tensor("narrow_q", onnx.TensorProto.INT8, narrow.dims, [1] * 32),
+            onnx.helper.make_tensor("narrow_s", onnx.TensorProto.FLOAT, (), [0.5]),
         ]
     )
-    inside = onnx.helper.make_node("DequantizeLinear", ["wide_q", "wide_s"], ["wide_w"])
+    inside = onnx.helper.make_node("DequantizeLinear", ["narrow_q", "narrow_s"], ["narrow_w"])
     body.insert(0, inside)
     memory = estimate_build_memory(view(chain), 2, Precision.FP32)
     assert memory.activations_mib * MIB == 2 * 20 * 64 * 4
