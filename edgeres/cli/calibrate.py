@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,8 @@ def _spread(params: Mapping[str, Any]) -> Spread | None:
     "--emit-trt-cache",
     type=PATH,
     metavar="FILE",
-    help="Write TensorRT's own text cache too, for JetPack 5 and 6 and the DLA.",
+    help="Write TensorRT's own text cache too, for JetPack 5 and 6 and the DLA; a recovery then "
+    "equalizes no channels.",
 )
 # The default is JetPack 6.2's; a cache of another version is refused there.
 @click.option(
@@ -192,7 +194,7 @@ def calibrate(
             table = workflows.calibrate_model(
                 loaded,
                 source,
-                request,
+                replace(request, keeps_channels=emit_trt_cache is not None),
                 contract,
                 output=output,
                 ranges=ranges,

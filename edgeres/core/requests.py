@@ -78,6 +78,9 @@ class CalibrationRequest:
     and few classes the correction of biases, if the logits gain by it."""
     recover_iterations: int = 150
     """Steps that AdaRound takes on each layer."""
+    keeps_channels: bool = False
+    """Whether recovery leaves every channel on its own scale, as TensorRT's cache needs it: that goes
+    with the FP32 file as it is."""
 
     @property
     def searches(self) -> bool:

@@ -150,7 +150,7 @@ def test_thresholds_of_an_equalized_model_are_refused(identity: LoadedModel) -> 
     """The file that TensorRT reads beside the cache has other ranges."""
     table = table_from_amax(view(network("identity")), {})
     equalized = replace(table, recovery=recovery(equalization={"hidden_relu": (0.5, 2.0)}))
-    with pytest.raises(ConfigError, match=r"recovery equalized 1 activation.*--recover none"):
+    with pytest.raises(ConfigError, match=r"recovery equalized 1 activation.*--emit-trt-cache"):
         trt_cache(identity, equalized, "8.6.2")
 
 

@@ -113,7 +113,9 @@ def recover(
         )
     trained = _TrainedNetwork.of(model.proto, images, _split_of(model).every)
     before = trained.qualities(table)
-    table, equalization = _equalized(trained, table, before)
+    equalization: Mapping[str, tuple[float, ...]] = {}
+    if not config.keeps_channels:
+        table, equalization = _equalized(trained, table, before)
     base = with_parameters(trained.graph, equalized_parameters(trained.graph, equalization))
     rounds = config.recover is Recover.ADAROUND and _rounding_can_pay(trained, base, table)
     fits = _fit_layers(trained, base, table, config, progress, rounds=rounds)

@@ -118,8 +118,8 @@ def trt_cache(
             "The table's recovery equalized "
             f"{counted(len(table.recovery.equalization), 'activation')}, so its thresholds are "
             "those of a rescaled model, and TensorRT's cache goes with the FP32 file as it is. "
-            "Calibrate with --recover none for the cache, or build an engine with Q/DQ: edgeres "
-            "build-engine --target tensorrt."
+            "Calibrate with --emit-trt-cache, which equalizes none, or build an engine with Q/DQ: "
+            "edgeres build-engine --target tensorrt."
         )
     graph = view(model.proto)
     lines = [f"TRT-{version_digits(version)}-EntropyCalibration2"]

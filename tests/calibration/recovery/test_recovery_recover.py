@@ -33,6 +33,7 @@ from edgeres.quantization.parameters import Parameters
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.quantization.rounding import grid_scales, on_grid
 from edgeres.targets.onnxruntime.quantize import quantize_for_cpu
+from edgeres.targets.tensorrt.calibration_cache import trt_cache
 
 S = TypeVar("S", bound=Sized)
 
@@ -148,6 +149,35 @@ def test_unbalanced_channels_are_equalized(kind: Recover, tmp_path: Path) -> Non
             for t in (table, found)
         )
         assert after > before + 2
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_cache_of_tensorrt_leaves_channels_on_their_scales(kind: Recover, tmp_path: Path) -> None:
+    """Its lines are those of the table without recovery; biases stay in the table."""
+    artifact, table = saved(unbalanced(), tmp_path)
+    config = replace(CONFIGS[kind], keeps_channels=True)
+    found = recover(artifact, table, images(40), config)
+    assert found.recovery is not None
+    assert found.recovery.lowerings["tensorrt"].biases
+    assert trt_cache(artifact, found, "10.3.0") == trt_cache(artifact, table, "10.3.0")
+
+
+def test_a_command_that_writes_the_cache_equalizes_nothing(
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much it would gain, since minutes of calibration would end in a refusal."""
+
+    def equalized(trained: object, table: CalibrationTable, before: object) -> object:
+        return table, {"/relu/Relu_output_0": (2.0,) * 16}
+
+    monkeypatch.setattr(f"{RECOVERY}.recover._equalized", equalized)
+    line = "calibrate {model} --data {train} --samples 20 --recover bias -o {table}"
+    table, cache = tmp_path / "t.json", tmp_path / "c.cache"
+    passed(*digits.words(line, table=table), "--emit-trt-cache", str(cache))
+    assert cache.exists()
+    recovery = load_table(table).recovery
+    assert recovery is not None
+    assert not recovery.equalization
 
 
 def test_balanced_channels_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
