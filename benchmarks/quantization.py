@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.corrections import corrections
 from benchmarks.peer_quantizers import TOOLS, Stored
 from benchmarks.peers import OWN, Limits, peer_rows
 from benchmarks.results import CASES, Case, edgeres
@@ -329,6 +330,7 @@ def latency(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
 
 PARTS: dict[str, Part] = {
     "accuracy": accuracy,
+    "corrections": corrections,
     "worst": worst,
     "cost": cost,
     "search": search,
