@@ -19,6 +19,10 @@ which is 0.95 for the widest 3x3 convolution of a Wide ResNet, up to the chance 
 weights fall on a grid.
 """
 
+_WITHIN_OCTAVE = (2.0 ** (np.arange(8) / 8)).astype(np.float32)
+"""Multiples of the least scale that clips nothing, which the mse search tries for numbers whose step
+doubles at each power of two: beyond an octave the same steps come again."""
+
 _BIAS_LIMIT = float(2**30)
 """Largest integer bias, half of int32: the accumulator needs the other half."""
 
@@ -107,20 +111,23 @@ def weight_scales(weight: NDArray[np.float32], axis: int, grid: Grid = INT8) -> 
     return np.array([grid.scale_from_amax(float(a)) for a in amax], np.float32)
 
 
-def mse_weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+def mse_weight_scales(
+    weight: NDArray[np.float32], axis: int, grid: Grid = INT8
+) -> NDArray[np.float32]:
     """Returns the scale of each channel along `axis`, (channels,), with the least squared error.
 
-    A search over `_FRACTIONS` of the largest magnitude; the wider of two that are as good.
+    A search over `_FRACTIONS` of the largest magnitude, or for floating-point numbers over
+    `_WITHIN_OCTAVE`; the first of two that are as good.
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-    largest = weight_scales(weight, axis)
+    largest = weight_scales(weight, axis, grid)
     # One pass over the weights for each fraction: all at once would take 25 times their memory.
     best: NDArray[np.float32] = largest.copy()
     least = np.full(len(rows), np.inf, np.float32)
-    for fraction in _FRACTIONS:
+    for fraction in _FRACTIONS if grid.mantissa_bits is None else _WITHIN_OCTAVE:
         scales = largest * fraction
         steps = (rows / scales[:, None]).astype(np.float32)
-        errors = steps - INT8.nearest(steps)
+        errors = steps - grid.nearest(steps)
         # Errors are in steps of this scale; in units of the largest one they compare.
         squared = np.einsum("ij,ij->i", errors, errors) * np.square(scales / largest)
         # Strictly less, from the widest on: of two that are as good the wider one stays.

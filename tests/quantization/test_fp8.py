@@ -29,6 +29,7 @@ from edgeres.quantization.grids import E4M3, INT8, e4m3_codes, positive_e4m3
 from edgeres.quantization.lowering import ALL_INTEGER
 from edgeres.quantization.qdq.network import quantize_for_tensorrt, requested_network
 from edgeres.quantization.thresholds import Distribution, entropy_amax, mse_amax
+from edgeres.quantization.weights import mse_weight_scales
 from edgeres.session import open_session, run_session
 from edgeres.targets.session_runner import network_runner
 
@@ -83,6 +84,29 @@ def test_every_half_of_float32s_is_rounded_alike() -> None:
     values: Array = (random.standard_normal(1_000_000) * spread).astype(np.float32)
     assert (E4M3.nearest(values) == by_ml_dtypes(values)).all()
     assert (E4M3.nearest(values.astype(np.float64)) == by_ml_dtypes(values)).all()
+
+
+def best_in_octave(channel: Array) -> Array:
+    """Returns one filter rounded by the best of eight scales from the largest magnitude's on."""
+    candidates = []
+    for eighth in range(8):
+        scale = np.float32(np.abs(channel).max() / 448 * 2 ** (eighth / 8))
+        candidates.append(by_ml_dtypes(channel / scale) * scale)
+    return min(candidates, key=lambda rounded: float(np.square(rounded - channel).sum()))
+
+
+def test_a_weight_s_scale_is_the_best_of_an_octave() -> None:
+    """By channel, as trying each with ml_dtypes finds it; nothing is clipped, and a dead one has a scale."""
+    weight = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32)
+    weight *= 10.0 ** np.arange(-8, 8)[:, None, None, None]
+    weight[5] = 0
+    scales = mse_weight_scales(weight, 0, E4M3)
+    for channel, scale in zip(weight, scales, strict=True):
+        assert scale > 0
+        assert np.abs(channel).max() <= 448 * scale * (1 + 1e-6)
+        found = np.square(by_ml_dtypes(channel / scale) * scale - channel).sum()
+        best = np.square(best_in_octave(channel) - channel).sum() if channel.any() else 0
+        assert found <= best * (1 + 1e-5)
 
 
 def distribution(values: Array) -> Distribution:
@@ -142,8 +166,7 @@ def test_logits_by_an_independent_rounding(tmp_path: Path) -> None:
     weights = {t.name: t for t in by_hand.graph.initializer}
     for name in ("main1_w", "main2_w"):
         weight = numpy_helper.to_array(weights[name])
-        scale = (np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 448).astype(np.float32)
-        rounded = by_ml_dtypes(weight / scale) * scale
+        rounded = np.stack([best_in_octave(channel) for channel in weight])
         weights[name].CopyFrom(numpy_helper.from_array(rounded, name))
     parts = onnx.utils.Extractor(by_hand)
 

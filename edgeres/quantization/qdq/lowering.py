@@ -25,7 +25,7 @@ from edgeres.quantization.grids import E4M3, INT8, UINT8, Grid, e4m3_codes
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.qdq.exact_pixels import ExactPixels
 from edgeres.quantization.thresholds import threshold_of
-from edgeres.quantization.weights import by_channel, weight_scales
+from edgeres.quantization.weights import by_channel, mse_weight_scales
 
 
 def lower_for_tensorrt(
@@ -112,7 +112,7 @@ def _weight_parameters(
             out.constant(node.name + "/weight_zero", np.zeros(len(quantized.scales), np.int8)),
         ]
     weight = _weight(graph, node)
-    scales = round_scales(weight_scales(weight, 0, grid))
+    scales = round_scales(mse_weight_scales(weight, 0, grid))
     steps = grid.nearest(weight / by_channel(scales, weight.ndim))
     return [
         out.stored(_low_precision(node.name + "/weight_e4m3", steps, grid)),
