@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import singledispatch
 
 from rich.console import Group, RenderableType
@@ -17,6 +18,9 @@ from edgeres.report.audit import render_audit
 from edgeres.report.tables import fact_grid, plain_table
 from edgeres.report.tuning import describe_choice, describe_recovery, sensitivity_tables
 from edgeres.serialization import to_json
+
+_CLASSES = 10
+"""Names of classes that are shown."""
 
 
 @singledispatch
@@ -35,6 +39,7 @@ def _(model: OnnxArtifact) -> RenderableType:
         "input": f"{model.input.name} {_shape(model.input.shape)}",
         "output": f"{model.output.name} {_shape(model.output.shape)}",
         "preprocessing": _contract(model.contract),
+        "classes": _classes(model.classes),
     }
     if model.precision is not None:
         facts["kind"] = f"ONNX model in {model.precision}, without a manifest of edgeres"
@@ -87,6 +92,7 @@ def _(engine: EngineArtifact) -> RenderableType:
         "layers": ", ".join(f"{n} {precision}" for precision, n in precisions.items()),
         "requested": _requested(manifest),
         "preprocessing": _contract(manifest.contract),
+        "classes": _classes(manifest.classes),
     }
     rows = plain_table("layer", "operator", "precision")
     for layer in manifest.layers:
@@ -120,6 +126,14 @@ def _requested(manifest: Manifest) -> str:
     default = to_json(TensorRTOptions())
     changed = [f"{k} {v}" for k, v in options.items() if v != default[k]]
     return ", ".join([batch, *manifest.flags, *changed])
+
+
+def _classes(names: Sequence[str]) -> str:
+    """Returns the first names of classes in their order; a file of another tool has none."""
+    if not names:
+        return "without names"
+    more = f", and {len(names) - _CLASSES} more" if len(names) > _CLASSES else ""
+    return f"{', '.join(names[:_CLASSES])}{more}"
 
 
 def _contract(contract: Contract | None) -> str:
