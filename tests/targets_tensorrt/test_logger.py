@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -61,3 +62,23 @@ def test_an_exception_does_not_cross_nvidia_s_frames(
         monkeypatch.setattr(log, "add", interrupted)
         log.logger.log(2, "a warning")
     assert isinstance(log.callback_error, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize(
+    ("message", "level"),
+    [
+        (" (foreignNode) Converting conv activation scales to fp32.", logging.INFO),
+        (" (foreignNode) Converting conv weight scales to fp32.", logging.INFO),
+        ("Converting weights to fp16 loses precision.", logging.WARNING),
+    ],
+)
+def test_what_comes_with_every_build_is_no_warning(
+    trt: Any, message: str, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is shown with -v; any other warning stays one, and errors are never taken for it."""
+    caplog.set_level(logging.INFO, "edgeres.tensorrt")
+    with captured_log(trt) as log:
+        log.logger.log(2, message)
+        log.logger.log(1, message)
+    assert [record.levelno for record in caplog.records] == [level]
+    assert log.errors == [message]

@@ -16,6 +16,10 @@ from typing import Any
 _LISTED_ERRORS = 3
 _PYTHON_LOG = logging.getLogger("edgeres.tensorrt")
 
+_HARMLESS = ("Converting conv activation scales to fp32", "Converting conv weight scales to fp32")
+"""In warnings that come with every INT8 build for RTX, and that no user can or need act on: the
+builder stores the scales that the network states in FP16 as FP32 numbers of the same value."""
+
 
 class TensorRTLog:
     """NVIDIA's messages of one build or engine: errors are kept, the rest goes to `logging` once."""
@@ -35,6 +39,8 @@ class TensorRTLog:
 
     def add(self, level: int, message: str) -> None:
         """Logs one message; `level` is one of `logging`'s."""
+        if level == logging.WARNING and any(words in message for words in _HARMLESS):
+            level = logging.INFO
         self._counts[level, message] += 1
         if level >= logging.ERROR:
             self.errors.append(message)
