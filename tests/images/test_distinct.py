@@ -59,6 +59,37 @@ def test_a_data_set_loses_its_copies_and_keeps_its_order(tmp_path: Path) -> None
     assert [data.image_name(row) for row in range(len(data))] == ["cat/a.bmp", "cat/d.png"]
 
 
+def test_the_same_picture_in_another_mode_is_a_copy(tmp_path: Path) -> None:
+    """Gray as three channels, with an opaque alpha, in a palette, and by a hard link."""
+    (tmp_path / "x").mkdir()
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    picture = Image.fromarray(gray)
+    others = {
+        "b.png": picture.convert("RGB"),
+        "c.png": picture.convert("RGBA"),
+        "d.png": picture.convert("P"),
+        "e.webp": picture.convert("RGB"),
+        "f.tiff": picture,
+    }
+    picture.save(tmp_path / "x" / "a.png")
+    for name, other in others.items():
+        other.save(tmp_path / "x" / name, lossless=True)
+    (tmp_path / "x" / "g.png").hardlink_to(tmp_path / "x" / "a.png")
+    Image.fromarray(gray[::-1]).save(tmp_path / "x" / "h.png")
+    data = without_copies(load_dataset(tmp_path))
+    assert [data.image_name(row) for row in range(len(data))] == ["x/a.png", "x/h.png"]
+
+
+def test_a_hard_link_in_two_classes_has_no_correct_answer(tmp_path: Path) -> None:
+    """Neither folder is known to be right, and the others still count."""
+    for folder, grey in (("cat", 1), ("dog", 2)):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (4, 4), grey).save(tmp_path / folder / "a.png")
+    (tmp_path / "dog" / "b.png").hardlink_to(tmp_path / "cat" / "a.png")
+    data = without_copies(load_dataset(tmp_path))
+    assert [data.image_name(row) for row in range(len(data))] == ["dog/a.png"]
+
+
 def test_a_data_set_without_copies_is_returned_as_it_is(tmp_path: Path) -> None:
     """Nothing is taken where all images are distinct."""
     np.savez(tmp_path / "a.npz", images=np.arange(48, dtype=np.uint8).reshape(4, 2, 2, 3))
