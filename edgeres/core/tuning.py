@@ -112,3 +112,5 @@ class MixedSearch:
     """From everything in INT8 on; the engine is the last."""
     pareto: tuple[int, ...] = field(default=())
     """Positions in `points` of those that no other dominates in drop and latency."""
+    image_hashes: tuple[str, ...] = ()
+    """Hashes of the images; empty in engines of an earlier edgeres."""

@@ -22,7 +22,7 @@ from edgeres.core.verdict import (
 )
 from edgeres.evaluation.benchmark import BLOCK
 from edgeres.evaluation.mistakes import Diagnosis
-from edgeres.evaluation.mistakes.values import LEVEL
+from edgeres.evaluation.mistakes.values import LEVEL, LOW_ACCURACY
 from edgeres.machine import Severity, Stability, StabilityFinding
 from edgeres.plurals import counted
 from edgeres.statistics import FEWEST_BLOCKS, GATE_CONFIDENCE, drop_bound, images_needed
@@ -45,28 +45,33 @@ def accuracy_check(
         accuracy: of both networks.
         limit: largest accepted drop in percentage points.
         decision: as for `_drop_check`.
-        unseen: on the images that calibration did not use, where it used others of them.
+        unseen: on the images that the engine was not made with, where it was with others of them.
     """
     check = _drop_check(accuracy, limit, decision)
     if unseen is None or check.outcome is not Outcome.PASS:
         return check
     # The other images favour the engine: what fails on them fails, but what passes shows nothing.
     check = _drop_check(unseen, limit, decision)
-    where = f"on the {counted(unseen.engine.samples, 'image')} that calibration did not use"
+    where = f"on the {counted(unseen.engine.samples, 'image')} that the engine was not made with"
     return replace(check, reason=f"{where}: {check.reason}")
 
 
-def unseen_check(samples: int) -> Check:
-    """Returns that nothing is known of images that calibration did not use: it used all of them."""
+def unseen_check(samples: int, used_for: str) -> Check:
+    """Returns that nothing is known of images that the engine was not made with: it was with all.
+
+    Args:
+        samples: images that were evaluated.
+        used_for: what they had been used for, such as calibration.
+    """
     return Check(
         name="unseen_images",
         limit=1,
         value=0,
         outcome=Outcome.INCONCLUSIVE,
         exit_code=EXIT_ACCURACY,
-        reason=f"calibration used all {samples} of these images: the engine's ranges fit them, "
+        reason=f"{used_for} used all {samples} of these images: the engine fits them, "
         "and what it loses on others is not known",
-        next_step="evaluate on images that were not used for calibration",
+        next_step=f"evaluate on images that were not used for {used_for}",
     )
 
 
@@ -256,22 +261,24 @@ def reference_check(top1: float, constant_top1: float) -> Check:
     )
 
 
-def confidence_check(top1: float, confidence: float) -> Check:
-    """Returns that a reference may be fed what it was not trained on: it is far too confident.
+def suspicion_check(top1: float, confidence: float | None) -> Check:
+    """Returns that a reference may be fed what it was not trained on: it is suspiciously often wrong.
 
     Args:
         top1: of the reference.
-        confidence: mean of the reference's own.
+        confidence: mean of the reference's own, where it is far above `top1`.
     """
+    # A network whose logits are small is never too confident, whatever it is fed.
+    known = f", and confident of {confidence:.1%}" if confidence is not None else " alone"
     return Check(
         name="reference_accuracy",
-        limit=confidence,
+        limit=LOW_ACCURACY if confidence is None else confidence,
         value=top1,
         outcome=Outcome.INCONCLUSIVE,
         exit_code=EXIT_ACCURACY,
-        reason=f"the reference is correct on {top1:.1%} of the images, and confident of "
-        f"{confidence:.1%}: images, labels or preprocessing may not be those that it was trained "
-        "with, although no usual mistake is proven",
+        reason=f"the reference is correct on {top1:.1%} of the images{known}: images, labels or "
+        "preprocessing may not be those that it was trained with, although no usual mistake is "
+        "proven",
         next_step="check that they belong together; where this is the network's own accuracy on "
         f"such images, state it with --reference-top1 {100 * top1:.1f}",
     )

@@ -29,13 +29,13 @@ from edgeres.core.verdict import (
 from edgeres.errors import ConfigError
 from edgeres.evaluation.checks import (
     accuracy_check,
-    confidence_check,
     diagnosis_check,
     known_accuracy_check,
     loadgen_check,
     reference_check,
     speedup_check,
     stability_check,
+    suspicion_check,
     unseen_check,
 )
 from edgeres.evaluation.mistakes import Diagnosis, RangeShift
@@ -58,10 +58,12 @@ class Validity:
     """How the data was corrected before it was used, in sentences."""
     calibrated_on: int | None = None
     """Distinct images that the engine was calibrated on; None where not known, and without INT8."""
-    calibration_images: int = 0
-    """Evaluated images that calibration used too."""
+    reused_images: int = 0
+    """Evaluated images that the engine was made with too."""
+    reused_for: str = "calibration"
+    """What they were used for."""
     unseen: PairedAccuracy | None = None
-    """Accuracy on the other images; None where calibration used none of them, or all."""
+    """Accuracy on the other images; None where none was used, or all were."""
     suspicious: bool = False
     """Whether the reference is so rarely correct that it may have been fed something else."""
     confidence: float | None = None
@@ -173,10 +175,10 @@ def _checks(
     yield from coverage
     if config.max_drop_pp is not None:
         yield accuracy_check(accuracy, config.max_drop_pp, config.decide, validity.unseen)
-    if validity.calibration_images == accuracy.engine.samples and any(
+    if validity.reused_images == accuracy.engine.samples and any(
         limit is not None for limit in (config.max_drop_pp, regression)
     ):
-        yield unseen_check(accuracy.engine.samples)
+        yield unseen_check(validity.reused_images, validity.reused_for)
     if config.min_speedup is not None:
         if latency is None:
             raise ConfigError(
@@ -193,8 +195,8 @@ def _checks(
         top1, confidence = accuracy.reference.top1, validity.confidence
         if validity.constant_top1 is not None:
             yield reference_check(top1, validity.constant_top1)
-        elif confidence is not None and config.reference_top1 is None:
-            yield confidence_check(top1, confidence)
+        elif validity.suspicious and config.reference_top1 is None:
+            yield suspicion_check(top1, confidence)
     if config.strict and stability is not None:
         yield stability_check(stability)
     if config.strict and loadgen is not None:
@@ -218,11 +220,11 @@ def _warnings(
     yield from validity.data_notes
     if validity.calibrated_on is not None and validity.calibrated_on < FEW_CALIBRATION_IMAGES:
         yield few_images_note(validity.calibrated_on)
-    if validity.calibration_images:
+    if validity.reused_images:
         yield (
-            f"{validity.calibration_images} of the {counted(samples, 'image')} were also used for "
-            "calibration: the accuracy of the engine on them is optimistically biased. Evaluate "
-            "on images that were not used for calibration."
+            f"{validity.reused_images} of the {counted(samples, 'image')} were also used for "
+            f"{validity.reused_for}: the accuracy of the engine on them is optimistically biased. "
+            f"Evaluate on images that were not used for {validity.reused_for}."
         )
     if latency is not None and latency.overhead_ms is not None:
         overhead = latency.overhead_ms / latency.engine.p50_ms

@@ -99,6 +99,8 @@ class EvaluatedEngine:
     calibration_images: tuple[str, ...]
     """Hashes of the images that it was calibrated on."""
     sensitivity: Sensitivity | None
+    selection_images: tuple[str, ...] = ()
+    """Hashes of the images that its mixed precision was chosen on."""
     checks: tuple[Check, ...] = ()
     """Of what it runs, before it is run."""
     notes: tuple[str, ...] = ()
@@ -108,8 +110,7 @@ class EvaluatedEngine:
     batch: tuple[int, int] | None = None
     """Smallest and largest batch that it takes; None: any."""
     batch_tolerance: float | None = None
-    """Largest difference of an image's logits between batches, of an engine that another tool
-    made; None: edgeres built it, from a model that was checked."""
+    """Largest difference of logits between batches, of another tool's engine; None: edgeres' own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,6 +391,7 @@ def _evaluated(engine: EngineArtifact, config: BenchRequest) -> EvaluatedEngine:
         layers=manifest.layers,
         ranges=manifest.ranges,
         calibration_images=manifest.calibration_images,
+        selection_images=() if manifest.search is None else manifest.search.image_hashes,
         sensitivity=manifest.sensitivity,
         checks=coverage_checks(engine),
         notes=foreign_notes(engine),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeres.calibration.mixed import MixRequest, choose_mix
@@ -152,8 +152,11 @@ def _mix(
     # A copy would count twice in the drop, and be inferred twice by each candidate.
     dataset = without_copies(select(dataset, selection.samples, selection.seed))
     with closing(batches(dataset, contract.prepared, batch_size=_SELECTION_BATCH)) as stream:
-        images = tracked_batches(stream, len(dataset), "Reading", progress)
-        return choose_mix(model, table, request, images, progress)
+        read = list(tracked_batches(stream, len(dataset), "Reading", progress))
+    mix = choose_mix(model, table, request, read, progress)
+    assert mix.search is not None
+    hashes = tuple(text for batch in read for text in batch.hashes)
+    return replace(mix, search=replace(mix.search, image_hashes=hashes))
 
 
 def _check_build(inputs: BuildInputs, config: BuildRequest) -> None:

@@ -76,12 +76,14 @@ def check_validity(
                 observed.append(observed_ranges(model, tracked))
         shift = range_shift(ranges, observed, images=len(few))
     calibrated_on = set(pair.engine.calibration_images)
-    unseen = unseen_rows(outcomes.hashes, calibrated_on)
+    selection = pair.engine.selection_images
+    unseen = unseen_rows(outcomes.hashes, calibrated_on.union(selection))
     known = len(outcomes.hashes) - len(unseen)
     return Validity(
         data_notes=data_notes,
         calibrated_on=len(calibrated_on) or None,
-        calibration_images=known,
+        reused_images=known,
+        reused_for="calibration or mixed precision" if selection else "calibration",
         unseen=paired_accuracy(take_outcomes(outcomes, unseen)) if known and len(unseen) else None,
         suspicious=suspicious,
         confidence=overconfidence(outcomes.reference),

@@ -270,16 +270,26 @@ def test_a_reference_no_better_than_one_answer_decides_nothing(config: BenchRequ
     assert verdict_of(accuracy, BenchRequest(), validity=validity).outcome == "MEASURED"
 
 
-def test_a_reference_that_is_far_too_confident_decides_nothing() -> None:
+@pytest.mark.parametrize(
+    ("correct", "confidence", "says"),
+    [
+        (720, 0.9, "72.0% of the images, and confident of 90.0%"),
+        (340, None, "34.0% of the images alone"),
+    ],
+)
+def test_a_reference_that_is_suspiciously_often_wrong_decides_nothing(
+    correct: int, confidence: float | None, says: str
+) -> None:
     """Unless its accuracy is known; it may be fed other images than it was trained on."""
-    validity, accuracy = Validity(suspicious=True, confidence=0.9), accuracy_of(0, 0, 1000)
-    accuracy = replace(accuracy, reference=replace(accuracy.reference, correct=720))
+    validity, accuracy = Validity(suspicious=True, confidence=confidence), accuracy_of(0, 0, 1000)
+    accuracy = replace(accuracy, reference=replace(accuracy.reference, correct=correct))
     verdict = verdict_of(accuracy, BenchRequest(max_drop_pp=5.0), validity=validity)
     assert (verdict.outcome, verdict.exit_code) == ("INCONCLUSIVE", 3)
     (check,) = (one for one in verdict.checks if one.name == "reference_accuracy")
-    assert check.next_step.endswith("--reference-top1 72.0")
+    assert says in check.reason
+    assert check.next_step.endswith(f"--reference-top1 {correct / 10:.1f}")
     assert verdict_of(accuracy, BenchRequest(), validity=validity).outcome == "MEASURED"
-    known = BenchRequest(max_drop_pp=5.0, reference_top1=72.0)
+    known = BenchRequest(max_drop_pp=5.0, reference_top1=correct / 10)
     assert verdict_of(accuracy, known, validity=validity).outcome == "PASS"
 
 
@@ -525,9 +535,19 @@ def test_a_calibration_on_few_images_warns(images: int | None, warns: bool) -> N
     ("every", "unseen", "outcome", "says"),
     [
         # lost, gained, images
-        ((0, 0, 1000), (0, 0, 600), Outcome.PASS, "on the 600 images that calibration did not use"),
+        (
+            (0, 0, 1000),
+            (0, 0, 600),
+            Outcome.PASS,
+            "on the 600 images that the engine was not made with",
+        ),
         ((0, 0, 1000), (0, 0, 20), Outcome.INCONCLUSIVE, "20 images cannot decide"),
-        ((10, 0, 2000), (10, 0, 60), Outcome.FAIL, "on the 60 images that calibration did not use"),
+        (
+            (10, 0, 2000),
+            (10, 0, 60),
+            Outcome.FAIL,
+            "on the 60 images that the engine was not made with",
+        ),
         ((90, 0, 1000), (0, 0, 600), Outcome.FAIL, "accuracy drop 9 pp"),
     ],
 )
@@ -536,9 +556,7 @@ def test_a_pass_holds_on_images_that_calibration_did_not_use(
 ) -> None:
     """Those it used favour the engine: what fails on them fails, what passes shows nothing."""
     (lost, gained, images), (few_lost, few_gained, few) = every, unseen
-    validity = Validity(
-        calibration_images=images - few, unseen=accuracy_of(few_gained, few_lost, few)
-    )
+    validity = Validity(reused_images=images - few, unseen=accuracy_of(few_gained, few_lost, few))
     config = BenchRequest(max_drop_pp=2.0)
     verdict = verdict_of(accuracy_of(gained, lost, images), config, validity=validity)
     (check,) = verdict.checks
@@ -551,12 +569,12 @@ def test_a_pass_holds_on_images_that_calibration_did_not_use(
 def test_the_calibration_images_alone_decide_nothing(config: BenchRequest) -> None:
     """However good the engine is on them; without a limit there is nothing to decide."""
     good = accuracy_of(0, 0, 1000)
-    verdict = verdict_of(good, config, validity=Validity(calibration_images=1000))
+    verdict = verdict_of(good, config, validity=Validity(reused_images=1000))
     limited = config.max_drop_pp is not None
     assert verdict.outcome is (Outcome.INCONCLUSIVE if limited else Outcome.MEASURED)
     assert verdict.exit_code == (3 if limited else 0)
     assert [c.name for c in verdict.checks if not c.passed] == ["unseen_images"] * limited
-    bad = verdict_of(accuracy_of(0, 900, 1000), config, validity=Validity(calibration_images=1000))
+    bad = verdict_of(accuracy_of(0, 900, 1000), config, validity=Validity(reused_images=1000))
     assert bad.outcome is (Outcome.FAIL if limited else Outcome.MEASURED)
 
 
@@ -573,7 +591,7 @@ def test_everything_has_its_place() -> None:
     validity = Validity(
         data_notes=("Put right.",),
         calibrated_on=8,
-        calibration_images=3,
+        reused_images=3,
         suspicious=True,
         diagnosis=diagnosis(None),
         range_shift=range_shift({"a": 9.0}, ({"a": 1.0}, {"a": 1.0}), images=8),
@@ -598,6 +616,7 @@ def test_everything_has_its_place() -> None:
         "int8_coverage",
         "accuracy_drop",
         "speedup",
+        "reference_accuracy",
         "stability",
         "loadgen",
         "baseline_accuracy",

@@ -277,8 +277,28 @@ def test_images_that_no_mistake_explains_let_nothing_pass(
     assert known.exit_code == 6
     assert "significantly below the 98.0%" in reasons(verdict, "reference_top1")[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(validity, "overconfidence", lambda predictions: None)
+        patch.setattr(validity, "is_suspicious", lambda predictions: False)
         assert bench(digits.engine, digits.model, data, *limits)[0].exit_code == 0
+
+
+def test_small_logits_do_not_hide_wrong_images(digits: Digits, tmp_path: Path) -> None:
+    """A network with a temperature is never too confident: mirrored images, a third correct."""
+    loaded = load_onnx(digits.model)
+    last = next(node for node in loaded.proto.graph.node if "logits" in node.output)
+    for tensor in loaded.proto.graph.initializer:
+        if tensor.name in last.input:
+            cooled = numpy_helper.to_array(tensor) * np.float32(0.08)
+            tensor.CopyFrom(numpy_helper.from_array(cooled, tensor.name))
+    model = tmp_path / "cool.onnx"
+    save_model(model, loaded.proto, loaded.artifact)
+    images, labels = arrays(digits.test)
+    mirrored = save_arrays(tmp_path / "d.npz", images[:, :, ::-1], labels)
+    engine, limit = fp32_engine(model), ("--max-drop", 5)
+    result, verdict = bench(engine, model, mirrored, *limit)
+    assert (result.exit_code, verdict["outcome"]) == (3, "INCONCLUSIVE")
+    assert verdict["accuracy"]["reference"]["top1"] < 0.5
+    assert "of the images alone" in reasons(verdict, "reference_accuracy")[0]
+    assert bench(engine, model, digits.test, *limit)[0].exit_code == 0
 
 
 def test_images_of_one_class_show_nothing(digits: Digits, tmp_path: Path) -> None:

@@ -290,12 +290,13 @@ def test_loadgen_drives_the_engine(digits: Digits, tmp_path: Path) -> None:
 
 def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path) -> None:
     """What was built with a budget has none to keep in bench; its audit finds every layer."""
-    engine = tmp_path / "mixed.onnx"
+    engine, chosen = tmp_path / "mixed.onnx", tmp_path / "chosen.npz"
+    save_rows(digits.test, list(range(64)), chosen)
     build_from_model(
         BuildInputs(
             model=digits.model,
             table=load_table(digits.table),
-            selection=SelectionData(data=digits.train, labelled=True, samples=64),
+            selection=SelectionData(data=chosen, labelled=True),
             output=engine,
         ),
         BuildRequest(precision=Precision.MIXED, max_drop_pp=-1.0),
@@ -307,6 +308,14 @@ def test_a_mixed_engine_is_judged_like_any_other(digits: Digits, tmp_path: Path)
     assert any(layer.reason.startswith("kept from INT8 for the accuracy") for layer in kept)
     assert found.provenance.precision == "mixed"
     assert found.checks == ()
+    # It was made to keep its accuracy on the images that its precision was chosen on.
+    limited = replace(QUICK, max_drop_pp=50.0)
+    for data, outcome in ((chosen, "INCONCLUSIVE"), (digits.test, "PASS")):
+        inputs = BenchInputs(engine=engine, reference=digits.model, data=data)
+        found = bench_engine(inputs, limited)
+        assert found.outcome == outcome
+        assert found.warnings[0].startswith("64 of the ")
+        assert "used for calibration or mixed precision: " in found.warnings[0]
 
 
 def test_copies_among_the_selection_images_count_once(digits: Digits, tmp_path: Path) -> None:
