@@ -84,16 +84,16 @@ def main() -> int:
         paths = {name: getattr(options, name).resolve() for name in ("model", "data", "calib_data")}
         words = {name: shlex.quote(str(path)) for name, path in paths.items()}
         commands += [each.format(**words, loadgen_s=options.loadgen_seconds) for each in PATH]
-    found = []
+    silences = []
     for command in commands:
         one = silence(command, options.folder, over_s=options.over)
-        found.append(one)
+        silences.append(one)
         line = (
             f"{one.longest_s:6.2f} s silent of {one.seconds:6.1f}, exit {one.exit_code}: "
             f"{command}\n{'':17}after: {one.after}"
         )
         print(json.dumps(asdict(one)) if options.json else line, flush=True)
-    longest, over = max(one.longest_s for one in found), sum(one.times_over for one in found)
+    longest, over = max(one.longest_s for one in silences), sum(one.times_over for one in silences)
     print(f"longest: {longest:.2f} s; over {options.over:g} s: {over}", file=sys.stderr)
     return 0
 
