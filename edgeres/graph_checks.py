@@ -121,6 +121,13 @@ _LOW_PRECISION: Mapping[int, str] = {
 
 _LOW_FLOATS = frozenset(k for k, name in _LOW_PRECISION.items() if "FLOAT" in name)
 
+_LAYERS = frozenset(["Conv", "Gemm", "MatMul"])
+_OF_SIZES = frozenset(["Shape", "Size"])
+_ROUNDS = frozenset(["Round", "Floor", "Ceil"])
+_INTEGERS = frozenset(
+    kind for name, kind in TensorProto.DataType.items() if name.startswith(("INT", "UINT"))
+)
+
 
 def check_one_image(path: Path, model: onnx.ModelProto) -> None:
     """Checks that the output for an image depends on nothing but the image.
@@ -158,7 +165,8 @@ def check_one_image(path: Path, model: onnx.ModelProto) -> None:
 def low_precision(model: onnx.ModelProto) -> str:
     """Returns what a model holds of quantization or of less than FP32, counted; empty for FP32.
 
-    Weights that were rounded and are stored in FP32 count too.
+    Weights that were rounded and are stored in FP32 count too, and operators that round what a
+    layer computed: quantization that is written out.
     """
     counts: Counter[str] = Counter()
     stored: list[onnx.TensorProto] = []
@@ -180,7 +188,20 @@ def low_precision(model: onnx.ModelProto) -> str:
             counts[f"{_LOW_PRECISION[tensor.data_type]} weights"] += 1
         elif tensor.data_type == TensorProto.FLOAT and are_rounded(numpy_helper.to_array(tensor)):
             counts["FP32 weights that were rounded to 8 bits"] += 1
+    counts.update(f"{node.op_type} of what a layer computed" for node in _rounding(model.graph))
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _rounding(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yields the operators that round values which a layer computed, not sizes."""
+    computed: set[str] = set()
+    for node in graph.node:
+        kind = node.op_type
+        if kind in _LAYERS or (not computed.isdisjoint(node.input) and kind not in _OF_SIZES):
+            computed.update(node.output)
+            to_integers = kind == "Cast" and _attribute(node, "to") in _INTEGERS
+            if kind in _ROUNDS or to_integers:
+                yield node
 
 
 def final_activation(model: onnx.ModelProto) -> str:

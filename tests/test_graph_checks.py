@@ -232,12 +232,53 @@ def dynamic(model: onnx.ModelProto) -> None:
     behind("Cast", tensor="flat_changed_changed", to=TensorProto.FLOAT)(model)
 
 
+def steps_written_out(model: onnx.ModelProto) -> None:
+    """Leaves the pooled features a few levels, as quantization does in other words."""
+    constant(model, "levels", np.float32(4))
+    behind("Mul", "levels")(model)
+    behind("Floor", tensor="flat_changed")(model)
+    behind("Div", "levels", tensor="flat_changed_changed")(model)
+
+
+def integers_between(model: onnx.ModelProto) -> None:
+    """Takes the pooled features to int32 and back."""
+    behind("Cast", to=TensorProto.INT32)(model)
+    behind("Cast", tensor="flat_changed", to=TensorProto.FLOAT)(model)
+
+
+def test_rounded_sizes_and_pixels_are_fp32() -> None:
+    """What is rounded before the first layer, or of a shape, is no quantization."""
+    model = network("identity")
+    pixels = helper.make_node("Round", ["image"], ["pixels"])
+    size = helper.make_node("Shape", ["flat"], ["size"])
+    number = helper.make_node("Cast", ["size"], ["number"], to=TensorProto.FLOAT)
+    whole = helper.make_node("Floor", ["number"], ["whole"])
+    back = helper.make_node("Cast", ["whole"], ["shape"], to=TensorProto.INT64)
+    moved = helper.make_node("Reshape", ["flat", "shape"], ["flat_moved"])
+    for node in model.graph.node:
+        node.input[:] = [{"flat": "flat_moved", "image": "pixels"}.get(n, n) for n in node.input]
+    model.graph.node.insert(0, pixels)
+    position = next(i for i, n in enumerate(model.graph.node) if "flat_moved" in n.input)
+    for node in reversed((size, number, whole, back, moved)):
+        model.graph.node.insert(position, node)
+    assert low_precision(model) == ""
+
+
 LOWERED: dict[str, tuple[Change, str]] = {
     "Q/DQ": (quantize_dequantize, "1 DequantizeLinear, 1 QuantizeLinear"),
     "FP16 weights": (weight_as(TensorProto.FLOAT16), "1 FLOAT16 weights"),
     "BF16 weights": (weight_as(TensorProto.BFLOAT16), "1 BFLOAT16 weights"),
     "INT8 weights": (weight_as(TensorProto.INT8), "1 INT8 weights"),
-    "integer products": (dynamic, "1 MatMulInteger, 1 UINT8 weights"),
+    "integer products": (
+        dynamic,
+        "1 MatMulInteger, 1 UINT8 weights, 1 Cast of what a layer computed",
+    ),
+    "a rounding": (behind("Round"), "1 Round of what a layer computed"),
+    "steps written out": (steps_written_out, "1 Floor of what a layer computed"),
+    "integers between": (
+        integers_between,
+        "1 Cast of what a layer computed",
+    ),
     "FP16 between": (behind("Cast", to=TensorProto.FLOAT16), "1 Cast to FLOAT16"),
 }
 
