@@ -105,7 +105,7 @@ def _foreign_checks(manifest: Manifest, audit: Audit) -> tuple[Check, ...]:
         missed += quantized[:fallen]
     return _failed(
         len(missed),
-        f"{' and '.join(subjects)} are quantized, and ONNX Runtime computes them in float "
+        f"ONNX Runtime computes in float what the file quantizes: {' and '.join(subjects)} "
         f"({audit.source}): {first_few(missed)}. Quantize their inputs, weights and outputs in 8 "
         "bits for this runtime, or bench the file as what it was made for, such as a TensorRT plan "
         "with --trust",

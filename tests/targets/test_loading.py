@@ -205,7 +205,7 @@ def test_what_fell_back_is_named(by_hand: Path) -> None:
     # Not the addition: what another tool left in float is its choice.
     assert (check.outcome, check.exit_code, check.value) == ("FAIL", 5, 1)
     assert check.reason.startswith(
-        "1 of 2 convolutions are quantized, and ONNX Runtime computes them in float (graph after "
+        "ONNX Runtime computes in float what the file quantizes: 1 of 2 convolutions (graph after "
         "ONNX Runtime's fusions): Conv of c2. Quantize their inputs, weights and outputs"
     )
 
@@ -413,6 +413,6 @@ def test_a_classifier_alone_that_fell_back_is_named(
     (check,) = coverage_checks(engine)
     assert (check.outcome, check.exit_code, check.value) == ("FAIL", 5, 1)
     assert check.reason.startswith(
-        "1 of 1 products of matrices are quantized, and ONNX Runtime computes them in float "
+        "ONNX Runtime computes in float what the file quantizes: 1 of 1 product of matrices "
         f"(graph after ONNX Runtime's fusions): {product.name}. Quantize"
     )
