@@ -20,16 +20,17 @@ _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "tensorrt-rtx-cu13", "tensorrt")
 _DEAREST = (
     "test_shared_results.py",
+    "test_walkthroughs.py",
     "test_matrix.py",
-    "test_readme.py",
-    "test_rtx_builder.py",
-    "test_bench_path.py",
     "test_every_architecture.py",
-    "test_export.py",
-    "test_ssh.py",
-    "test_cluster.py",
-    "test_demo_path.py",
+    "test_readme.py",
     "test_shared_timing.py",
+    "test_bench_path.py",
+    "test_ssh.py",
+    "test_stdout.py",
+    "test_json_output.py",
+    "test_demo_path.py",
+    "test_cluster.py",
     "test_interrupt.py",
 )
 """Test files that take the longest, most processor time first."""
@@ -52,6 +53,8 @@ def pytest_report_header() -> list[str]:
     return ["edgeres with " + ", ".join(found), f"shared data: {_shared_root() or 'absent'}"]
 
 
+# Before pytest-xdist's own, which puts an item's group into its name.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skips, with the reason, what this machine lacks."""
     absent = {
@@ -73,8 +76,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         # A worker takes a file whole, so that what its tests share is made once.
-        group = "cuda" if item.get_closest_marker("cuda") else str(item.path)
+        group = (
+            "cuda"
+            if item.get_closest_marker("cuda")
+            else str(item.path.relative_to(config.rootpath))
+        )
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Ends a run whose tests were put into no groups: each worker would make all that files share.
+
+    Raises:
+        UsageError: pytest-xdist took no notice of the groups.
+    """
+    if getattr(session.config.option, "loadgroup", False):
+        alone = next((item.nodeid for item in session.items if "@" not in item.nodeid), None)
+        if alone is not None:
+            raise pytest.UsageError(f"pytest-xdist puts {alone} into no group with its file.")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -87,7 +106,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(lack)
     for report in terminalreporter.stats.get("skipped", []):
         if isinstance(report, pytest.TestReport) and {"gpu", "cuda"} & set(report.keywords):
-            terminalreporter.line(f"  {report.nodeid}")
+            terminalreporter.line(f"  {report.nodeid.partition('@')[0]}")
     terminalreporter.line("On a machine with a GPU and TensorRT: scripts/verify_on_device.py")
 
 
