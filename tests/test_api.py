@@ -67,5 +67,5 @@ def test_what_it_refuses_is_an_edgeres_error(tmp_path: Path) -> None:
     """With the sentence of the command line."""
     with pytest.raises(edgeres.EdgeresError, match="cannot be read"):
         edgeres.inspect(tmp_path / "none.onnx")
-    with pytest.raises(edgeres.EdgeresError, match="0 verdicts were given"):
+    with pytest.raises(edgeres.EdgeresError, match="0 verdicts to compare"):
         edgeres.compare([])

@@ -240,7 +240,7 @@ def test_too_few_images_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(network("identity"), path)
     few = [Images(images(4))]
-    with pytest.raises(CalibrationError, match=r"4 images in batches of 4 .* at least 8 images"):
+    with pytest.raises(CalibrationError, match=r"4 images in batches of 4: .* at least 8 images"):
         calibrate(
             load_onnx(path),
             few,

@@ -16,6 +16,7 @@ import pytest
 from test_structure import LAYERS
 
 from edgeres.cli import main
+from edgeres.plurals import plural
 from edgeres.serialization import SCHEMA_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,6 +177,16 @@ def test_a_block_without_a_mark_is_found() -> None:
     assert unmarked_blocks({"x.md": text}) == ["x.md: x", "x.md: $ y"]
 
 
+def quoted_part(value: ast.expr) -> str:
+    """Returns a part of a message as the page quotes it, with N for a value that is put in."""
+    if isinstance(value, ast.Constant):
+        return str(value.value)
+    call = value.value if isinstance(value, ast.FormattedValue) else None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "counted":
+        return f"N {plural(ast.literal_eval(call.args[1]), 2)}"
+    return "N"
+
+
 def test_messages_quoted_by_troubleshooting_are_those_of_the_code() -> None:
     """Each heading in quotes is searched for by a user who has just read it."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -184,9 +195,7 @@ def test_messages_quoted_by_troubleshooting_are_those_of_the_code() -> None:
     for path in (ROOT / "edgeres").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
-                # The page has N for a value that is put in.
-                texts = (str(n.value) if isinstance(n, ast.Constant) else "N" for n in node.values)
-                strings.add("".join(texts))
+                strings.add("".join(map(quoted_part, node.values)))
             elif isinstance(node, ast.Constant):
                 strings.add(str(node.value))
     system = {os.strerror(errno.ENOSPC), os.strerror(errno.EACCES)}

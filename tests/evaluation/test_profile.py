@@ -72,7 +72,7 @@ def test_a_reformat_counts_to_what_comes_next() -> None:
     assert rows["conv1", None].engine_ms == pytest.approx(0.5)
     assert rows["layer1.0", "conv1"].engine_ms == pytest.approx(4.0)
     assert rows["layer1.0", "conv2"].engine_ms == pytest.approx(1.2)
-    assert rows["layer1.0", "conv1"].why == "1 reformats, 3.000 of 4.000 ms"
+    assert rows["layer1.0", "conv1"].why == "1 reformat, 3.000 of 4.000 ms"
 
 
 def test_a_float_layer_is_named() -> None:
@@ -88,7 +88,7 @@ def test_kernels_too_short_to_gain() -> None:
     """Starting them is what takes the time."""
     reference = (kernel(STEM, 0.002, precision=Precision.FP32),)
     (row,) = profile_rows((kernel(STEM, 0.002),), reference)
-    assert row.why == "1 kernels of 2.0 us: starting them is most of it"
+    assert row.why == "1 kernel of 2.0 us: starting them is most of it"
 
 
 def test_what_is_computed_elsewhere_is_no_gain() -> None:
