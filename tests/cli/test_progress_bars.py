@@ -274,4 +274,6 @@ def test_the_path_that_is_listened_to_is_one_of_commands(command: str) -> None:
     """Every line of it is understood: command, options and their values."""
     words = command.format(model="m.onnx", data="d", calib_data="c", loadgen_s=1.0)
     name, *rest = shlex.split(words)
-    main.commands[name].make_context(name, rest)
+    # A command keeps the help option of its first context for the other tests of the process.
+    root = click.Context(main, info_name="edgeres", **main.context_settings)
+    main.commands[name].make_context(name, rest, parent=root)
