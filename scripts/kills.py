@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -173,15 +173,26 @@ def finished(process: ForkProcess) -> int:
     return process.exitcode or 0
 
 
-def losses(name: str, command: Command, folder: Path, *, ended: bool) -> list[str]:
-    """Returns a sentence for what is not whole, and after a whole run for what is left over."""
+def losses(
+    name: str, command: Command, folder: Path, *, ended: bool, of_others: Set[Path] = frozenset()
+) -> list[str]:
+    """Returns a sentence for what is not whole, and after a whole run for what is left over.
+
+    Args:
+        name: of the command.
+        command: what was run.
+        folder: where.
+        ended: whether it was killed.
+        of_others: temporary files of other commands, which their own next runs remove.
+    """
     faults = []
     try:
         command.check(folder)
     except (EdgeresError, OSError, ValueError, ElementTree.ParseError) as error:
         faults.append(f"{name}: {error}")
     if not ended:
-        faults += [f"{name}: {path.name} is left" for path in folder.rglob(".*.tmp")]
+        left = set(folder.rglob(".*.tmp")) - of_others
+        faults += [f"{name}: {path.name} is left" for path in sorted(left)]
     return faults
 
 
@@ -196,7 +207,7 @@ def run(
         times[name] = time.monotonic() - begin
         if early := losses(name, command, folder, ended=False) or code:
             return counts, [f"{name} fails before any kill, with exit code {code}: {early}"]
-    kill = 0
+    kill, left_by = 0, dict[Path, str]()
     while kill < kills:
         name = list(commands)[kill % len(commands)]
         command, kind = commands[name], random.choice(SIGNALS)
@@ -221,12 +232,17 @@ def run(
             process.join()
         counts[name, kind.name] += 1
         faults += losses(name, command, folder, ended=True)
+        for path in folder.rglob(".*.tmp"):
+            left_by.setdefault(path, name)
         # Every tenth is followed by a run that is left alone, and so is the last.
         if kill // len(commands) % 10 == 9 or kill >= kills - len(commands):
             if code := finished(started(command, folder, anew=not command.resumes)):
                 faults.append(f"{name}: exit code {code} after a kill")
-            faults += losses(name, command, folder, ended=False)
+            of_others = {path for path, by in left_by.items() if by != name}
+            faults += losses(name, command, folder, ended=False, of_others=of_others)
         kill += 1
+    # The last run of each command was left alone.
+    faults += [f"at the end: {path.name} is left" for path in folder.rglob(".*.tmp")]
     return counts, faults
 
 
