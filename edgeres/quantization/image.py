@@ -26,7 +26,7 @@ class Image:
 
     tensor: str
     gain: Channels
-    """(C,), above zero."""
+    """(C,), above zero, and a finite number of float32 as `offset` is."""
     offset: Channels
     """(C,)"""
     arithmetic: frozenset[str] = frozenset()
@@ -67,12 +67,17 @@ def _after(graph: Graph, image: Image, node: onnx.NodeProto) -> Image | None:
         return None
     number = planes.astype(np.float64).reshape(-1)
     gain, offset = image.gain, image.offset
-    if node.op_type in {"Mul", "Div"}:
-        if not (np.isfinite(number).all() and (number > 0).all()):
-            return None
-        factor = number if node.op_type == "Mul" else 1 / number
-        gain, offset = gain * factor, offset * factor
-    else:
-        offset = offset + (number if node.op_type == "Add" else -number)
+    # What is no number any more is found by its value.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if node.op_type in {"Mul", "Div"}:
+            factor = number if node.op_type == "Mul" else 1 / number
+            gain, offset = gain * factor, offset * factor
+        else:
+            offset = offset + (number if node.op_type == "Add" else -number)
+    numbers = np.finfo(np.float32)
+    is_line = (gain >= numbers.tiny).all() and (gain <= numbers.max).all()
+    # Written so that a NaN is none either.
+    if not (is_line and (np.abs(offset) <= numbers.max).all()):
+        return None
     arithmetic = image.arithmetic | {str(node.name)}
     return Image(str(node.output[0]), gain, offset, arithmetic)

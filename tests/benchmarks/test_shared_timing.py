@@ -43,7 +43,7 @@ def resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def measured(engine: Path) -> dict[str, float]:
     """Returns what the script prints."""
-    brief = ("--rounds", "3", "--iterations", "20")
+    brief = ("--rounds", "5", "--iterations", "40")
     command = [sys.executable, "-m", "benchmarks.timing", "--engine", str(engine), *brief]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     found: dict[str, float] = json.loads(done.stdout)

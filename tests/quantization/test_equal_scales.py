@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from edgeres.onnx_file import load_onnx
 from edgeres.quantization.fp16.computed import computed_in_fp32
 from edgeres.quantization.fp16.typed import to_fp16
 from edgeres.quantization.graph import view
-from edgeres.quantization.grids import INT8
+from edgeres.quantization.grids import E4M3, INT8, Grid
 from edgeres.quantization.qdq.equal_scales import with_equal_scales
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
@@ -180,6 +180,32 @@ def test_a_network_with_fp16_between_its_layers_has_equal_scales(digits: Digits)
         for floats in (Precision.FP32, Precision.FP16)
     )
     assert len(equal) <= len(own) - 5
+
+
+@pytest.mark.parametrize("grid", [INT8, E4M3], ids=["int8", "fp8"])
+@pytest.mark.parametrize("exponent", [-12, -14, -15])
+def test_no_weight_gets_a_scale_that_fp16_rounds_off(grid: Grid, exponent: int) -> None:
+    """Scales of FP8's weights are smaller than INT8's, and reach FP16's last steps earlier."""
+
+    def with_small_channel(weight: Array) -> Array:
+        weight[0] *= 2.0**exponent * 127 / np.abs(weight[0]).max()
+        return weight
+
+    gains = {"conv3": 40, "conv4": 1 / 40}
+    graph = view(with_weight(chain(gains), "conv3_w", with_small_channel))
+    table = table_from_images(graph, images(8))
+    tensors = {
+        name: replace(
+            seen, thresholds={m: replace(t, e4m3=t.s8) for m, t in seen.thresholds.items()}
+        )
+        for name, seen in table.tensors.items()
+    }
+    placement = place_for_tensorrt(graph)
+    moved = with_equal_scales(graph, replace(table, tensors=tensors), None, placement, grid)
+    weight = moved.graph.constant("conv3_w")
+    assert weight is not None
+    # FP16 has steps of 2^-24 down there: 16 of them are good to a thirtieth.
+    assert np.abs(weight[0]).max() / grid.qmax >= 16 * 2.0**-24
 
 
 @pytest.mark.rtx

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from kills import Command, run
+from kills import Command, losses, run
 
 from edgeres.files import atomic_write
 
@@ -61,3 +61,15 @@ def test_what_is_left_over_is_found(tmp_path: Path) -> None:
     (tmp_path / ".made.json.0123456789abcdef.tmp").touch()
     _, (fault,) = run({"write": command}, tmp_path, 1, Random(1))
     assert ".made.json.0123456789abcdef.tmp is left" in fault
+
+
+def test_what_another_command_left_is_its_own_to_remove(tmp_path: Path) -> None:
+    """Its next run does; the rest counts against the command that has just run."""
+    (tmp_path / "made.json").write_text("{}")
+    command = Command(words=(), check=check)
+    own, other = (tmp_path / f".{name}.0123456789abcdef.tmp" for name in ("own", "other"))
+    for path in (own, other):
+        path.touch()
+    (fault,) = losses("write", command, tmp_path, ended=False, of_others={other})
+    assert fault == f"write: {own.name} is left"
+    assert len(losses("write", command, tmp_path, ended=False)) == 2

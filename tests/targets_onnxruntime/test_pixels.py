@@ -361,8 +361,14 @@ def run_integer(model: onnx.ModelProto, x: NDArray[Any]) -> Array:
         ("Mul", -STD, False),
         ("Div", np.zeros(3), False),
         ("Mul", np.full((3, SIZE, SIZE), 2.0), False),
+        ("Add", np.full(3, np.nan), False),
+        ("Sub", np.full(3, np.inf), False),
+        ("Mul", np.full(3, 1e-40), False),
     ],
-    ids=["constant less image", "constant by image", "negative", "by zero", "a value a pixel"],
+    ids=[
+        *("constant less image", "constant by image", "negative", "by zero", "a value a pixel"),
+        *("plus NaN", "less infinity", "below float32's numbers"),
+    ],
 )
 def test_other_arithmetic_is_a_layer_like_any(
     kind: str, values: NDArray[np.float64], is_first: bool

@@ -77,7 +77,7 @@ def with_equal_scales(
     # A power of two is exact in FP16, however a threshold was rounded.
     shared = 2.0 ** round(math.log2(median(alone.values())))
     factors = [shared / alone[group] if group in alone else 1.0 for group in range(groups.count)]
-    while tight := _beyond_fp16(graph, groups, table, factors):
+    while tight := _beyond_fp16(graph, groups, table, factors, grid):
         factors = [1.0 if group in tight else each for group, each in enumerate(factors)]
     return EqualScales(
         graph=scaled(graph, groups, factors), table=scaled_table(table, groups, factors)
@@ -85,7 +85,7 @@ def with_equal_scales(
 
 
 def _beyond_fp16(
-    graph: Graph, groups: Groups, table: CalibrationTable, factors: list[float]
+    graph: Graph, groups: Groups, table: CalibrationTable, factors: list[float], grid: Grid
 ) -> set[int]:
     """Returns the moved groups beside which FP16 would lose levels, or could overflow."""
     tight = {
@@ -98,7 +98,7 @@ def _beyond_fp16(
         if weight is None:
             continue
         read, written = groups.of.get(node.input[0]), groups.of[node.output[0]]
-        scales = weight_scales(np.asarray(weight, np.float32), 0)
+        scales = weight_scales(np.asarray(weight, np.float32), 0, grid)
         moved = scales * factors[written] / (1.0 if read is None else factors[read])
         biases = [np.asarray(graph.constant(name)) for name in node.input[2:]]
         largest = max((float(np.abs(each).max(initial=0.0)) for each in biases), default=0.0)
