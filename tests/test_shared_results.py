@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import CalibrationTable
 from edgeres.core.verdict import Accuracy, Verdict
 from edgeres.evaluation.evaluate import evaluate
-from edgeres.images import batches, load_dataset, select
+from edgeres.images import batches, load_dataset
 from edgeres.onnx_file import load_onnx
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.targets.session_runner import network_runner
@@ -33,24 +33,23 @@ from edgeres.workflows import (
 
 pytestmark = pytest.mark.shared
 
-BRIEF = BenchRequest(decide=Decision.POINT, iterations=1, warmup=0, energy=False)
-LEAST_SQNR_DB = 24.0
-"""Of the logits: what few images cannot show by their labels."""
+MAX_DROP_PP = 0.3
+BRIEF = BenchRequest(
+    max_drop_pp=MAX_DROP_PP, decide=Decision.POINT, iterations=1, warmup=0, energy=False
+)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A trained network, its images, and how many of these it has right in PyTorch."""
+    """A trained network, its images, and how many of them it has right in PyTorch."""
 
     architecture: str
     weights: str
     calibration: str
     test: str
     samples: int
-    """Of the images, by the seed of `bench`."""
     correct: int
     contract: ContractOptions
-    max_drop_pp: float = 0.3
     tolerance: int = 0
     """Images that may be decided otherwise, where two logits are as good as equal."""
     bn_eps: float | None = None
@@ -81,11 +80,8 @@ CASES = {
         weights="resnet50-imagenet/resnet50_v1_keras_fp16.pt",
         calibration="imagenet/calib500",
         test="imagenet/val1300",
-        # Of 1,300, of which PyTorch has 1,054 right: each pass over all of them takes minutes.
-        samples=650,
-        correct=530,
-        # Some 12 of these are decided otherwise, either way: the drop is chance within 0.6.
-        max_drop_pp=1.0,
+        samples=1300,
+        correct=1054,
         contract=ContractOptions(preset="imagenet-caffe", resize="none"),
         tolerance=1,
         bn_eps=1e-3,
@@ -129,14 +125,12 @@ class Network:
             BuildInputs(model=self.model.path, table=self.table, output=engine), BuildRequest()
         )
         data = self._data / self.case.test
-        inputs = BenchInputs(engine=engine, reference=self.model.path, data=data)
-        request = replace(BRIEF, samples=self.case.samples, max_drop_pp=self.case.max_drop_pp)
-        return bench_engine(inputs, request)
+        return bench_engine(BenchInputs(engine=engine, reference=self.model.path, data=data), BRIEF)
 
     def simulated(self) -> Accuracy:
         """Returns the accuracy of TensorRT's placement, run on the CPU."""
         network = quantize_for_tensorrt(load_onnx(self.model.path), self.table)
-        dataset = select(load_dataset(self._data / self.case.test), self.case.samples, BRIEF.seed)
+        dataset = load_dataset(self._data / self.case.test)
         assert self.model.contract is not None
         with (
             network_runner(network, "simulated") as runner,
@@ -168,13 +162,9 @@ def test_fp32_is_as_right_as_pytorch(network: Network) -> None:
 
 
 def test_the_cpu_engine_keeps_the_accuracy(network: Network) -> None:
-    """INT8 with the default method, by labels and logits."""
+    """INT8 with the default method, within 0.3 percentage points."""
     verdict = network.verdict
     assert verdict.passed, verdict.accuracy
-    logits = verdict.accuracy.logits
-    assert logits is not None
-    assert logits.sqnr_db is not None
-    assert logits.sqnr_db > LEAST_SQNR_DB
     assert verdict.warnings == ()
 
 
@@ -182,7 +172,7 @@ def test_the_tensorrt_placement_keeps_the_accuracy(network: Network) -> None:
     """The same table in TensorRT's placement, simulated."""
     reference, found = network.verdict.accuracy.reference, network.simulated()
     assert found.samples == reference.samples
-    assert 100 * (reference.top1 - found.top1) <= network.case.max_drop_pp
+    assert 100 * (reference.top1 - found.top1) <= MAX_DROP_PP
 
 
 @pytest.mark.rtx
