@@ -29,6 +29,10 @@ main(prog_name="edgeres")
 """
 
 
+_SLEEP = "exec('while True: time.sleep(0.05)')"
+"""In short steps: a signal between Python's last look and the system's call ends no sleep."""
+
+
 def started(body: str, before: str = "", last: str = "pass") -> subprocess.Popen[str]:
     """Returns a running command that does `body`, and `last` however that ends."""
     program = _COMMAND.format(body=body, before=before, last=last)
@@ -76,7 +80,7 @@ def test_a_process_that_dies_is_an_error(kind: signal.Signals, said: str) -> Non
 def test_what_is_sent_reaches_the_work_once(kind: signal.Signals, code: int, group: bool) -> None:
     """To the process alone, as `kill` does, and to all of its group, as a terminal does."""
     last = "time.sleep(0.3); print('clean', file=sys.stderr)"
-    process = started("time.sleep(60)", before="os.setsid()", last=last)
+    process = started(_SLEEP, before="os.setsid()", last=last)
     _, above = ids(process)
     assert above == process.pid
     (os.killpg if group else os.kill)(process.pid, kind)
@@ -87,7 +91,7 @@ def test_what_is_sent_reaches_the_work_once(kind: signal.Signals, code: int, gro
 
 def test_the_work_ends_with_the_one_that_watches() -> None:
     """SIGKILL, which cannot be passed on."""
-    process = started("time.sleep(60)")
+    process = started(_SLEEP)
     work, _ = ids(process)
     process.kill()
     process.communicate()
