@@ -187,7 +187,7 @@ def low_precision(model: onnx.ModelProto) -> str:
         if tensor.data_type in _LOW_PRECISION and len(tensor.dims) > 1:
             counts[f"{_LOW_PRECISION[tensor.data_type]} weights"] += 1
         elif tensor.data_type == TensorProto.FLOAT and are_rounded(numpy_helper.to_array(tensor)):
-            counts["FP32 weights that were rounded to 8 bits"] += 1
+            counts["FP32 weights that were rounded to 10 bits or fewer"] += 1
     counts.update(f"{node.op_type} of what a layer computed" for node in _rounding(model.graph))
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 

@@ -1,4 +1,4 @@
-"""Weights that were rounded to 8 bits are known from their values, and trained ones are not taken for it."""
+"""Weights that were rounded to 10 bits or fewer are known from their values, and trained ones are not taken for it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def steps(weights: Weights, largest: int, *, per_channel: bool = True) -> Weight
     return rounded
 
 
-def asymmetric(weights: Weights) -> Weights:
-    """Returns weights rounded to 256 steps from the least to the largest."""
-    step = (weights.max() - weights.min()) / 255
+def asymmetric(weights: Weights, largest: int = 255) -> Weights:
+    """Returns weights rounded to as many steps from the least to the largest."""
+    step = (weights.max() - weights.min()) / largest
     zero = np.rint(-weights.min() / step)
     rounded: Weights = ((np.rint(weights / step + zero) - zero) * step).astype(np.float32)
     return rounded
@@ -54,6 +54,13 @@ ROUNDED: dict[str, Callable[[Weights], Weights]] = {
     "INT8 by tensor": lambda w: steps(w, 127, per_channel=False),
     "clipped": lambda w: steps(np.clip(w, -1, 1), 127),
     "UINT8": asymmetric,
+    "5 bits by channel": lambda w: steps(w, 15),
+    "INT10 by channel": lambda w: steps(w, 511),
+    "10 bits from the least to the largest": lambda w: asymmetric(w, 1023),
+    "10 bits by tensor, folded since": lambda w: (
+        steps(w, 511, per_channel=False)
+        * np.linspace(0.1, 3, len(w), dtype=np.float32).reshape(-1, *[1] * (w.ndim - 1))
+    ),
     "E4M3": lambda w: fp8(w, ml_dtypes.float8_e4m3fn),
     "E5M2": lambda w: fp8(w, ml_dtypes.float8_e5m2),
     "kept in FP16 since": lambda w: steps(w, 127).astype(np.float16).astype(np.float32),
@@ -76,6 +83,10 @@ TRAINED: dict[str, Callable[[Weights], Weights]] = {
     "FP32": lambda w: w,
     "FP16": lambda w: w.astype(np.float16).astype(np.float32),
     "BF16": lambda w: w.astype(ml_dtypes.bfloat16).astype(np.float32),
+    "12 bits": lambda w: steps(w, 2047),
+    "BF16, folded since": lambda w: (
+        w.astype(ml_dtypes.bfloat16).astype(np.float32) * np.float32(0.7)
+    ),
     "pruned": lambda w: np.where(np.abs(w) < np.median(np.abs(w)), 0, w),
     "dead": np.zeros_like,
     "one channel in FP32": lambda w: np.concatenate([steps(w, 127)[:-1], w[-1:]]),

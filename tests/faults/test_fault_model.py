@@ -389,7 +389,7 @@ def test_a_network_whose_quantization_was_taken_out_is_no_fp32_model(
     """By its weights; were they not looked at, it would pass as its own reference."""
     model, output = rounded(digits, tmp_path / "m.onnx"), tmp_path / "out"
     words = ("--reference", model, "--data", digits.test, "--max-drop", 5, *QUICK.split())
-    sentence = "it has 20 FP32 weights that were rounded to 8 bits"
+    sentence = "it has 20 FP32 weights that were rounded to 10 bits or fewer"
     for line in (
         ("calibrate", model, "--data", digits.train, "-o", output),
         ("build-engine", model, *TO_FP32, output),
