@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.errors import ArtifactError
-from edgeres.graph_names import subgraphs
+from edgeres.graph_names import bodies, subgraphs
+from edgeres.graph_values import roundings
 from edgeres.weight_grids import are_rounded
 
 _RANDOM = frozenset(
@@ -121,13 +123,6 @@ _LOW_PRECISION: Mapping[int, str] = {
 
 _LOW_FLOATS = frozenset(k for k, name in _LOW_PRECISION.items() if "FLOAT" in name)
 
-_LAYERS = frozenset(["Conv", "Gemm", "MatMul"])
-_OF_SIZES = frozenset(["Shape", "Size"])
-_ROUNDS = frozenset(["Round", "Floor", "Ceil"])
-_INTEGERS = frozenset(
-    kind for name, kind in TensorProto.DataType.items() if name.startswith(("INT", "UINT"))
-)
-
 
 def check_one_image(path: Path, model: onnx.ModelProto) -> None:
     """Checks that the output for an image depends on nothing but the image.
@@ -188,20 +183,10 @@ def low_precision(model: onnx.ModelProto) -> str:
             counts[f"{_LOW_PRECISION[tensor.data_type]} weights"] += 1
         elif tensor.data_type == TensorProto.FLOAT and are_rounded(numpy_helper.to_array(tensor)):
             counts["FP32 weights that were rounded to 10 bits or fewer"] += 1
-    counts.update(f"{node.op_type} of what a layer computed" for node in _rounding(model.graph))
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    counts.update(roundings(model.graph))
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
-
-
-def _rounding(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yields the operators that round values which a layer computed, not sizes."""
-    computed: set[str] = set()
-    for node in graph.node:
-        kind = node.op_type
-        if kind in _LAYERS or (not computed.isdisjoint(node.input) and kind not in _OF_SIZES):
-            computed.update(node.output)
-            to_integers = kind == "Cast" and _attribute(node, "to") in _INTEGERS
-            if kind in _ROUNDS or to_integers:
-                yield node
 
 
 def final_activation(model: onnx.ModelProto) -> str:
@@ -251,14 +236,12 @@ def _inside(
     entered: set[tuple[str, str]],
 ) -> Iterator[onnx.NodeProto]:
     """Yields the operators of a node's subgraphs and of the model's function that it calls."""
-    bodies: list[onnx.GraphProto | onnx.FunctionProto] = []
-    for attribute in node.attribute:
-        bodies += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+    within: list[onnx.GraphProto | onnx.FunctionProto] = [*bodies(node)]
     key = node.domain, node.op_type
     if key in functions and key not in entered:
         entered.add(key)
-        bodies.append(functions[key])
-    for body in bodies:
+        within.append(functions[key])
+    for body in within:
         for inner in body.node:
             yield inner
             yield from _inside(inner, functions, entered)

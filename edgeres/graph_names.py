@@ -42,9 +42,16 @@ def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yields a graph and the bodies of its control flow, however deep."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from subgraphs(body)
+        for body in bodies(node):
+            yield from subgraphs(body)
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yields the graphs inside an operator, such as the branches of an If."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def _renamed(path: Path, graph: onnx.GraphProto) -> dict[str, str]:

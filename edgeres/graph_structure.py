@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from edgeres.errors import ArtifactError
-from edgeres.graph_names import subgraphs
+from edgeres.graph_names import bodies, subgraphs
+from edgeres.graph_values import walked
 from edgeres.input_files import foreign_parser, reason_of
 from edgeres.plurals import counted
 
@@ -78,7 +79,7 @@ def check_structure(path: Path, model: onnx.ModelProto) -> None:
     for graph in subgraphs(model.graph):
         for node in graph.node:
             _check_operator(path, node, versions.get(node.domain, 0))
-    for body in (*subgraphs(model.graph), *model.functions):
+    for body in (model.graph, *model.functions):
         if loop := _loop(body):
             raise ArtifactError(
                 f"{path} has the operator {loop.op_type} '{loop.name}', whose number of steps is "
@@ -102,18 +103,23 @@ def _loop(body: onnx.GraphProto | onnx.FunctionProto) -> onnx.NodeProto | None:
 
     A Range up to a size of the image, or to a constant, has no more steps than the image values.
     """
-    computed: set[str] = set()
+    images: dict[str, bool] = {}
     if isinstance(body, onnx.GraphProto):
         stored = {tensor.name for tensor in body.initializer}
-        computed.update(value.name for value in body.input if value.name not in stored)
-    node: onnx.NodeProto
-    for node in body.node:
-        of_computed = not computed.isdisjoint(node.input)
-        if node.op_type in _LOOPS or (node.op_type == "Range" and of_computed):
-            return node
-        if node.op_type not in _SIZES or (of_computed and node.op_type not in {"Shape", "Size"}):
-            computed.update(node.output)
-    return None
+        images = {value.name: True for value in body.input if value.name not in stored}
+    return next(
+        (
+            node
+            for node, computed in walked(body, images, False, _is_computed)
+            if node.op_type in _LOOPS or (node.op_type == "Range" and any(computed))
+        ),
+        None,
+    )
+
+
+def _is_computed(node: onnx.NodeProto, computed: list[bool]) -> bool:
+    """Whether what an operator makes is neither a constant nor a size."""
+    return node.op_type not in _SIZES or (any(computed) and node.op_type not in {"Shape", "Size"})
 
 
 def _check_functions(path: Path, model: onnx.ModelProto) -> None:
@@ -294,9 +300,8 @@ def _check_order(path: Path, graph: onnx.GraphProto, outside: frozenset[str]) ->
                 "nothing before it makes: the graph has a cycle, a gap, or operators out of "
                 f"order. {DAMAGED}"
             )
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _check_order(path, body, frozenset(produced))
+        for body in bodies(node):
+            _check_order(path, body, frozenset(produced))
         twice = next((name for name in node.output if name and name in produced), None)
         if twice is not None or not any(node.output):
             fact = "no output" if twice is None else f"the output '{twice}', which is there already"

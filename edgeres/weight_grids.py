@@ -10,6 +10,7 @@ own FP32 reference once they are widened. Knows arrays and no model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ def _on_steps(sizes: NDArray[np.floating]) -> bool:
         _any_fits(
             sizes,
             np.arange(1, most + 1, dtype=np.float64) / largest,
-            lambda numbers, rounding=rounding: _are_integers(numbers, rounding),
+            partial(_are_integers, rounding=rounding),
         )
         for most, rounding in _STEPS
     )

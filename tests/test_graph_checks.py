@@ -298,6 +298,222 @@ def test_what_is_less_than_fp32_is_refused_as_a_source(kind: str, tmp_path: Path
     assert sentence in refusal("build-engine", path, "--precision", "fp32", "-o", engine, *options)
 
 
+def choice(limit: float, above: str, below: str, *, tensor: str, name: str) -> Change:
+    """Adds `name`, which is `above` where a tensor is above a limit, else `below`."""
+
+    def change(model: onnx.ModelProto) -> None:
+        constant(model, f"{name}_limit", np.float32(limit))
+        nodes = [
+            helper.make_node("Greater", [tensor, f"{name}_limit"], [f"{name}_is_above"]),
+            helper.make_node("Where", [f"{name}_is_above", above, below], [name]),
+        ]
+        graph = model.graph
+        position = 1 + max(
+            i for i, n in enumerate(graph.node) if {tensor, above, below} & {*n.output}
+        )
+        for node in reversed(nodes):
+            graph.node.insert(position, node)
+
+    return change
+
+
+def read_instead(name: str, tensor: str = "flat", reader: str = "Gemm") -> Change:
+    """Lets the classifier read another tensor."""
+
+    def change(model: onnx.ModelProto) -> None:
+        node = next(n for n in model.graph.node if n.op_type == reader and tensor in n.input)
+        node.input[:] = [name if each == tensor else each for each in node.input]
+
+    return change
+
+
+NUMBERS = chained(
+    holding("zero", np.float32(0)),
+    holding("half", np.float32(0.5)),
+    holding("one", np.float32(1)),
+    holding("six", np.float32(6)),
+)
+
+
+def flat_choice(limit: float, above: str, below: str, name: str) -> Change:
+    """Adds a choice by the pooled features."""
+    return choice(limit, above, below, tensor="flat", name=name)
+
+
+def counted_thresholds(model: onnx.ModelProto) -> None:
+    """Writes a rounding as a sum of steps: how many thresholds a value is above."""
+    terms = []
+    position = next(i for i, n in enumerate(model.graph.node) if n.op_type == "Gemm")
+    for index in range(3):
+        limit, above, term = f"limit{index}", f"above{index}", f"term{index}"
+        constant(model, limit, np.float32(index / 4))
+        terms.append(term)
+        for node in (
+            helper.make_node("Cast", [above], [term], to=TensorProto.FLOAT),
+            helper.make_node("GreaterOrEqual", ["flat", limit], [above]),
+        ):
+            model.graph.node.insert(position, node)
+    position = next(i for i, n in enumerate(model.graph.node) if n.op_type == "Gemm")
+    model.graph.node.insert(position, helper.make_node("Sum", terms, ["steps"]))
+    read_instead("steps")(model)
+
+
+def in_a_function(model: onnx.ModelProto) -> None:
+    """Hides a rounding in a function of the model's own."""
+    domain = "elsewhere"
+    model.functions.append(
+        helper.make_function(
+            domain, "Near", ["x"], ["y"], [helper.make_node("Round", ["x"], ["y"])],
+            [helper.make_opsetid("", 17)],
+        )
+    )  # fmt: skip
+    model.opset_import.append(helper.make_opsetid(domain, 1))
+    behind("Near", domain=domain)(model)
+
+
+def in_both_branches(model: onnx.ModelProto) -> None:
+    """Puts a rounding into the body of an If."""
+    body = helper.make_graph(
+        [helper.make_node("Round", ["flat"], ["near"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("near", TensorProto.FLOAT, ["N", 8])],
+    )
+    constant(model, "condition", True)
+    position = next(i for i, n in enumerate(model.graph.node) if n.op_type == "Gemm")
+    branch = helper.make_node("If", ["condition"], ["steps"], then_branch=body, else_branch=body)
+    model.graph.node.insert(position, branch)
+    read_instead("steps")(model)
+
+
+def signs_of_the_logits(model: onnx.ModelProto) -> None:
+    """Gives the signs of the logits."""
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.node.append(helper.make_node("Sign", ["scores"], ["logits"]))
+
+
+THRESHOLDS: dict[str, tuple[Change, str]] = {
+    "levels chosen": (
+        chained(
+            NUMBERS,
+            flat_choice(0.25, "half", "zero", "low"),
+            flat_choice(0.75, "one", "low", "steps"),
+            read_instead("steps"),
+        ),
+        "1 Gemm of thresholds of what a layer computed",
+    ),
+    "levels chosen, and the value beyond them": (
+        chained(
+            NUMBERS,
+            flat_choice(0.25, "half", "zero", "low"),
+            flat_choice(1, "flat", "low", "steps"),
+            read_instead("steps"),
+        ),
+        "1 Where of thresholds of what a layer computed",
+    ),
+    "the value below all levels": (
+        chained(
+            NUMBERS,
+            flat_choice(0, "zero", "flat", "steps0"),
+            flat_choice(0.5, "half", "steps0", "steps1"),
+            flat_choice(1, "one", "steps1", "steps"),
+            read_instead("steps"),
+        ),
+        "1 Where of thresholds of what a layer computed",
+    ),
+    "a sum of steps": (counted_thresholds, "1 Gemm of thresholds of what a layer computed"),
+    "a step added to the shortcut": (
+        chained(
+            NUMBERS,
+            choice(0.5, "half", "zero", tensor="entry", name="steps"),
+            read_instead("steps", "entry", "Add"),
+        ),
+        "1 Add of thresholds of what a layer computed",
+    ),
+    "signs": (behind("Sign"), "1 Gemm of thresholds of what a layer computed"),
+    "signs of the logits": (
+        signs_of_the_logits,
+        "1 output of thresholds of what a layer computed",
+    ),
+    "a remainder": (
+        chained(NUMBERS, behind("Mod", "half", fmod=1)),
+        "1 Mod of what a layer computed",
+    ),
+    "a rounding in a function": (in_a_function, "1 Round of what a layer computed"),
+    "a rounding in branches": (in_both_branches, "2 Round of what a layer computed"),
+}
+
+
+@pytest.mark.parametrize("kind", THRESHOLDS)
+def test_a_rounding_in_other_words_is_found(kind: str) -> None:
+    """The network runs, and leaves what a layer computed a few values."""
+    change, sentence = THRESHOLDS[kind]
+    model = network("identity")
+    change(model)
+    onnx.checker.check_model(model)
+    logits_of(model, np.zeros((2, 3, 16, 16), np.float32))
+    assert low_precision(model) == sentence
+
+
+def as_a_product(model: onnx.ModelProto) -> None:
+    """Writes Relu as x times whether it is above 0."""
+    constant(model, "zero", np.float32(0))
+    position = next(i for i, n in enumerate(model.graph.node) if n.op_type == "Gemm")
+    for node in (
+        helper.make_node("Mul", ["flat", "mask"], ["active"]),
+        helper.make_node("Cast", ["is_above"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Greater", ["flat", "zero"], ["is_above"]),
+    ):
+        model.graph.node.insert(position, node)
+    read_instead("active")(model)
+
+
+ACTIVATIONS: dict[str, Change] = {
+    "LeakyRelu": chained(
+        NUMBERS,
+        behind("Mul", "half"),
+        choice(0, "flat", "flat_changed", tensor="flat", name="active"),
+        read_instead("active", "flat_changed"),
+    ),
+    "Relu6": chained(
+        NUMBERS,
+        flat_choice(0, "flat", "zero", "positive"),
+        flat_choice(6, "six", "positive", "active"),
+        read_instead("active"),
+    ),
+    "Relu as a product": as_a_product,
+    "no number is 0": chained(
+        NUMBERS,
+        lambda model: model.graph.node.insert(
+            next(i for i, n in enumerate(model.graph.node) if n.op_type == "Gemm"),
+            helper.make_node("IsNaN", ["flat"], ["is_none"]),
+        ),
+        lambda model: model.graph.node.insert(
+            next(i for i, n in enumerate(model.graph.node) if n.op_type == "Gemm"),
+            helper.make_node("Where", ["is_none", "zero", "flat"], ["active"]),
+        ),
+        read_instead("active"),
+    ),
+    "pixels chosen": chained(
+        NUMBERS,
+        lambda model: model.graph.node.insert(0, helper.make_node("Sign", ["image"], ["signs"])),
+        read_instead("signs", "image", "Conv"),
+    ),
+    "HardSwish": behind("HardSwish"),
+    "PRelu": chained(holding("slope", np.float32(0.25)), behind("PRelu", "slope")),
+    "Celu": behind("Celu"),
+}
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_an_activation_function_is_no_rounding(kind: str) -> None:
+    """Which choose between lines, clip, or multiply with a threshold, as exporters write them."""
+    model = network("identity")
+    ACTIVATIONS[kind](model)
+    onnx.checker.check_model(model)
+    assert low_precision(model) == ""
+
+
 def test_a_number_and_what_nothing_reads_are_no_weights() -> None:
     """A limit in INT8, and a leftover."""
     model = network("identity")

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serialization",),
     ("machine",),
     ("core", "session", "graph_names", "weight_grids"),
+    ("graph_values",),
     ("graph_checks", "graph_structure", "batch_independence", "byte_input"),
     ("onnx_file", "testing"),
     ("normalization",),
