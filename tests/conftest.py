@@ -8,9 +8,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+import remembered
 from digits import Digits, make_digits
 from pretend_cuda import LIVING, PretendCuda, load_pretend_cuda
 
@@ -40,11 +40,11 @@ def pytest_configure() -> None:
     """Gives torch and ONNX Runtime one thread: their threads wait for each other by spinning.
 
     With the cores shared, a convolution of microseconds takes milliseconds that way. Commands that
-    tests start as processes of their own keep ONNX Runtime's own choice.
+    tests start as processes of their own keep ONNX Runtime's own choice, unless `one_core` holds.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    _open_sessions_with_one_thread()
+    remembered.install()
 
 
 def pytest_report_header() -> list[str]:
@@ -131,6 +131,22 @@ def _loaded_cuda(tmp_path_factory: pytest.TempPathFactory) -> PretendCuda:
     return load_pretend_cuda(tmp_path_factory.mktemp("cuda"))
 
 
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """Processes that a file's tests start have one core, the same for all of a worker's.
+
+    ONNX Runtime then starts one thread: two that wait for each other take twice the time of one.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    usable = os.sched_getaffinity(0)
+    number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    os.sched_setaffinity(0, {sorted(usable)[int(number) % len(usable)]})
+    yield
+    os.sched_setaffinity(0, usable)
+
+
 @pytest.fixture
 def cuda(_loaded_cuda: PretendCuda) -> Iterator[PretendCuda]:
     """A pretend GPU; whatever a test takes of it has to be given back, in order."""
@@ -144,23 +160,6 @@ def cuda(_loaded_cuda: PretendCuda) -> Iterator[PretendCuda]:
     assert (kept, _loaded_cuda.depth) == ({}, 0)
     wrong = ("abandoned", "bad_frees")
     assert [after[kind] - before[kind] - _loaded_cuda.excused[kind] for kind in wrong] == [0, 0]
-
-
-def _open_sessions_with_one_thread() -> None:
-    """Where a session leaves its number of threads to ONNX Runtime."""
-    import onnxruntime
-
-    opened = onnxruntime.InferenceSession.__init__
-
-    # No variable of the environment sets it.
-    def open_with_one(
-        session: object, model: object, sess_options: Any = None, *more: object, **named: object
-    ) -> None:
-        options = sess_options or onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.intra_op_num_threads or 1
-        opened(session, model, options, *more, **named)
-
-    onnxruntime.InferenceSession.__init__ = open_with_one
 
 
 def _no_pretend_cuda() -> str | None:
