@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 ROOT = Path(__file__).resolve().parents[1]
 EDGERES = Path(sys.executable).with_name("edgeres")
 MARK = "<!-- run -->"

@@ -13,7 +13,7 @@ from edgeres.core.contract_options import ContractOptions
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.workflows import BuildInputs, build_from_model, calibrate_model, export_stage
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures("one_core")]
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = 8
@@ -35,7 +35,7 @@ def resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         bn_eps=1e-3,
     )
     model = stage.export_model(request, output=folder / "model.onnx").path
-    table = calibrate_model(model, data / "imagenet/calib500", CalibrationRequest(samples=16))
+    table = calibrate_model(model, data / "imagenet/calib500", CalibrationRequest(samples=4))
     engine = folder / "int8.onnx"
     build_from_model(BuildInputs(model=model, table=table, output=engine), BuildRequest())
     return engine
@@ -43,7 +43,7 @@ def resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def measured(engine: Path) -> dict[str, float]:
     """Returns what the script prints."""
-    brief = ("--rounds", "5", "--iterations", "40")
+    brief = ("--rounds", "9", "--iterations", "12")
     command = [sys.executable, "-m", "benchmarks.timing", "--engine", str(engine), *brief]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     found: dict[str, float] = json.loads(done.stdout)

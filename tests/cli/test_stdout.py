@@ -13,6 +13,8 @@ import pytest
 from commands import passed, run
 from digits import QUICK, Digits
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 LOST = "Error: The result was not written to stdout, or not all of it: "
 
 SEEDED = (

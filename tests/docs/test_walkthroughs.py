@@ -9,6 +9,8 @@ import pytest
 from test_readme import EDGERES, run_block, runnable_blocks
 from test_readme import PAGES as README_PAGES
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # Each goes on with what the tutorial left.
 PAGES = ("your_own_network", "ci", "jetson", "triton", "deepstream", "cluster")

@@ -23,6 +23,8 @@ from edgeres.fleet.ssh import SshBoard, SshConnection, ssh_connection
 from edgeres.fleet.store import Part
 from edgeres.progress import silent
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 QUICK = ("--no-energy", "--iterations", 5, "--warmup", 0, "--no-diagnose", "--samples", 96)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 120
 
