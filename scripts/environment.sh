@@ -126,6 +126,7 @@ install_torch_with_uv() {
     "$venv/bin/python" -m uv pip install -q --python "$venv/bin/python" --torch-backend cpu "$1"
 }
 
+# Python compiles what is imported; all that is installed would take half a minute.
 pip_install() {
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+  "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check "$@"
 }
