@@ -126,8 +126,9 @@ def test_weights_beside_the_file_are_not_told_by_it(
 ) -> None:
     """Two files that differ in them alone are both computed, as are models too large to keep."""
     model, x = network("identity"), images(4)
+    other = with_weight(model, "fc_w", np.negative)
     first = evaluated(beside(model, tmp_path / "a"), x)
-    second = evaluated(beside(with_weight(model, "fc_w", np.negative), tmp_path / "b"), x)
+    second = evaluated(beside(other, tmp_path / "b"), x)
     assert not np.array_equal(first.top1, second.top1)
     assert answers == {}
 
