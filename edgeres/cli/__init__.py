@@ -162,7 +162,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     commands=_LazyCommands(),
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="edgeres")
 def main() -> None:

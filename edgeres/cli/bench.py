@@ -15,7 +15,9 @@ from edgeres.cli.options import (
     Names,
     common_options,
     contract_options,
-    option_group,
+    gathered,
+    request_options,
+    stacked,
     was_typed,
 )
 from edgeres.cli.output import command_line, progress_bars, show, show_json
@@ -23,160 +25,19 @@ from edgeres.cli.spread import Spread, SpreadCommand
 from edgeres.core.bench_requests import (
     BenchInputs,
     BenchRequest,
-    Decision,
     LoadGenRequest,
     ReportFiles,
     Scenario,
-    Timing,
 )
-from edgeres.core.contract_options import ContractOptions
 from edgeres.core.deployment import Destination
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.errors import ArtifactError
 
-DEFAULTS = BenchRequest()
-
-
-_config = option_group(
-    "config",
-    BenchRequest,
-    click.option(
-        "--max-drop",
-        "max_drop_pp",
-        type=float,
-        metavar="PP",
-        help="Limit of the drop of top-1 accuracy, in percentage points.",
-    ),
-    click.option(
-        "--decide",
-        type=Names(Decision),
-        default=DEFAULTS.decide.value,
-        show_default=True,
-        help="What is compared with --max-drop and --min-speedup: the bound that the measurement proves, "
-        "or the figure measured.",
-    ),
-    click.option(
-        "--reference-top1",
-        type=float,
-        metavar="PERCENT",
-        help="Top-1 accuracy that the reference is known to have on such images: exit code 6 where "
-        "it is significantly less often correct.",
-    ),
-    click.option(
-        "--min-speedup",
-        type=float,
-        metavar="X",
-        help="Least ratio of the median latencies, the reference's over the engine's.",
-    ),
-    click.option(
-        "--max-slowdown",
-        type=float,
-        default=DEFAULTS.max_slowdown,
-        show_default=True,
-        metavar="FRACTION",
-        help="Largest growth of the latency compared with --baseline, as a fraction.",
-    ),
-    click.option("--samples", type=int, metavar="N", help="Images to evaluate on. [default: all]"),
-    click.option(
-        "--seed",
-        type=int,
-        default=DEFAULTS.seed,
-        show_default=True,
-        help="Random seed for sampling images.",
-    ),
-    click.option(
-        "--batch-size",
-        type=int,
-        help="Images per inference while accuracy is measured. [default: 16, or the engine's largest]",
-    ),
-    click.option(
-        "--latency-batch",
-        type=int,
-        help="Images per inference while latency is measured. [default: 1, or the engine's smallest]",
-    ),
-    click.option(
-        "--iterations",
-        type=int,
-        default=DEFAULTS.iterations,
-        show_default=True,
-        help="Timed inferences of each engine.",
-    ),
-    click.option(
-        "--warmup",
-        type=int,
-        default=DEFAULTS.warmup,
-        show_default=True,
-        help="Warm-up runs of each engine.",
-    ),
-    click.option(
-        "--timing",
-        type=Names(Timing),
-        default=DEFAULTS.timing.value,
-        show_default=True,
-        help="What a sample covers; all but end-to-end need a GPU. trtexec's have their own counts.",
-    ),
-    click.option(
-        "--streams",
-        type=int,
-        metavar="N",
-        help="Measure images a second with N inferences under way, after the latency, which is "
-        "timed alone. On the CPU N sessions share the cores. [default: from the latency]",
-    ),
-    click.option(
-        "--strict",
-        is_flag=True,
-        help="INCONCLUSIVE, exit code 7, if the machine was unstable or LoadGen's run is INVALID.",
-    ),
-    click.option(
-        "--energy/--no-energy",
-        default=DEFAULTS.energy,
-        show_default=True,
-        help="Meter joules where the machine can; takes some 15 seconds.",
-    ),
-    click.option(
-        "--profile", is_flag=True, help="Show where the time goes, by residual block and layer."
-    ),
-    # Three states: without either the library decides, by how often the reference is correct.
-    click.option(
-        "--diagnose/--no-diagnose",
-        default=None,
-        help="Try the usual mistakes in preprocessing and labels, in at most 5,000 inferences. "
-        "[default: if the reference is suspiciously often wrong]",
-    ),
-)
-
-# Apart from the others' group: without --scenario there is no request to LoadGen at all.
-_loadgen = option_group(
-    "loadgen",
-    lambda scenario, loadgen_seconds: (
-        None if scenario is None else LoadGenRequest(scenario=scenario, seconds=loadgen_seconds)
-    ),
-    click.option(
-        "--scenario",
-        type=Names(Scenario),
-        help="Let MLPerf's LoadGen drive the engine too, and pass on its VALID or INVALID.",
-    ),
-    click.option(
-        "--loadgen-seconds",
-        type=float,
-        default=LoadGenRequest(scenario=Scenario.SINGLE_STREAM).seconds,
-        show_default=True,
-        help="How long LoadGen runs; a submission to MLPerf takes 600.",
-    ),
-)
-
-_reports = option_group(
-    "reports",
-    ReportFiles,
-    click.option("--report", "html", type=PATH, metavar="OUT.html", help="Write the HTML report."),
-    click.option(
-        "--markdown", type=PATH, metavar="OUT.md", help="Write Markdown for a pull request."
-    ),
-    click.option(
-        "--junit", type=PATH, metavar="OUT.xml", help="Write the checks as JUnit XML for CI."
-    ),
-)
+_option = request_options(BenchRequest)
+_file = request_options(BenchInputs)
+_loadgen = request_options(LoadGenRequest)
+_report = request_options(ReportFiles)
 
 
 def _spread(params: Mapping[str, Any]) -> Spread:
@@ -199,60 +60,140 @@ def _spread(params: Mapping[str, Any]) -> Spread:
     )
 
 
+_limits = stacked(
+    _option(
+        "--max-drop",
+        "max_drop_pp",
+        metavar="PP",
+        help="Limit of the drop of top-1 accuracy, in percentage points.",
+    ),
+    _option(
+        "--decide",
+        help="What is compared with --max-drop and --min-speedup: the bound that the measurement proves, "
+        "or the figure measured.",
+    ),
+    _option(
+        "--reference-top1",
+        metavar="PERCENT",
+        help="Top-1 accuracy that the reference is known to have on such images: exit code 6 where "
+        "it is significantly less often correct.",
+    ),
+    _option(
+        "--min-speedup",
+        metavar="X",
+        help="Least ratio of the median latencies, the reference's over the engine's.",
+    ),
+    _option(
+        "--max-slowdown",
+        metavar="FRACTION",
+        help="Largest growth of the latency compared with --baseline, as a fraction.",
+    ),
+)
+
+_measurement = stacked(
+    _option("--samples", metavar="N", help="Images to evaluate on. [default: all]"),
+    _option("--seed", help="Random seed for sampling images."),
+    _option(
+        "--batch-size",
+        help="Images per inference while accuracy is measured. [default: 16, or the engine's largest]",
+    ),
+    _option(
+        "--latency-batch",
+        help="Images per inference while latency is measured. [default: 1, or the engine's smallest]",
+    ),
+    _option("--iterations", help="Timed inferences of each engine."),
+    _option("--warmup", help="Warm-up runs of each engine."),
+    _option(
+        "--timing",
+        help="What a sample covers; all but end-to-end need a GPU. trtexec's have their own counts.",
+    ),
+    _option(
+        "--streams",
+        metavar="N",
+        help="Measure images a second with N inferences under way, after the latency, which is "
+        "timed alone. On the CPU N sessions share the cores. [default: from the latency]",
+    ),
+    _option(
+        "--strict",
+        help="INCONCLUSIVE, exit code 7, if the machine was unstable or LoadGen's run is INVALID.",
+    ),
+    _option(
+        "--energy/--no-energy",
+        help="Meter joules where the machine can; takes some 15 seconds.",
+    ),
+    _option("--profile", help="Show where the time goes, by residual block and layer."),
+    # Three states: without either the library decides, by how often the reference is correct.
+    _option(
+        "--diagnose/--no-diagnose",
+        help="Try the usual mistakes in preprocessing and labels, in at most 5,000 inferences. "
+        "[default: if the reference is suspiciously often wrong]",
+    ),
+    _loadgen(
+        "--scenario",
+        required=False,
+        help="Let MLPerf's LoadGen drive the engine too, and pass on its VALID or INVALID.",
+    ),
+    _loadgen(
+        "--loadgen-seconds",
+        "seconds",
+        help="How long LoadGen runs; a submission to MLPerf takes 600.",
+    ),
+)
+
+_reports = stacked(
+    _report("--report", "html", metavar="OUT.html", help="Write the HTML report."),
+    _report("--markdown", metavar="OUT.md", help="Write Markdown for a pull request."),
+    _report("--junit", metavar="OUT.xml", help="Write the checks as JUnit XML for CI."),
+    gathered("reports", ReportFiles),
+)
+
+
 @click.command(cls=SpreadCommand, spread=_spread)
 @click.argument("engine", type=PATH)
-@click.option(
-    "--reference", type=PATH, required=True, help="FP32 ONNX model, or an engine of it in FP32."
-)
-@click.option("--data", type=PATH, required=True, help="Labelled images.")
-@click.option(
+@_file("--reference", help="FP32 ONNX model, or an engine of it in FP32.")
+@_file("--data", help="Labelled images.")
+@_file(
     "--quantized-reference",
-    is_flag=True,
     help="The reference is an engine of less than FP32, or an ONNX file that was quantized.",
 )
-@_config
-@_loadgen
-@click.option(
+@_limits
+@_measurement
+@_file(
     "--baseline",
-    type=PATH,
     metavar="OLD.json",
     help="JSON of an earlier engine on these images, by --json, or a file of --history, of which "
     "the last matching run is taken; this one must not be worse. "
     "INCONCLUSIVE, exit code 7, if other load or throttling disturbed either latency.",
 )
-@click.option(
+@_file(
     "--history",
-    type=PATH,
     metavar="FILE",
     help="Add this run to a file of JSON lines, for compare --history.",
 )
-@click.option(
+@_file(
     "--trust",
-    is_flag=True,
     help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
 )
-@click.option(
+@_file(
     "--as",
     "prepared_as",
     type=Names([Destination.DEEPSTREAM]),
     help="Prepare the engine's images as that runtime does, emulated on the CPU; the reference's "
     "by its contract.",
 )
-@click.option(
+@_file(
     "--dump",
-    type=PATH,
     metavar="TENSOR.npy",
     help="What another program fed to its engine for --image: what differs from the contract is "
     "named.",
 )
-@click.option("--image", type=PATH, help="The image that --dump was made of.")
-@click.option("--loadgen-logs", type=PATH, metavar="DIR", help="Keep LoadGen's own logs.")
-@click.option(
+@_file("--image", help="The image that --dump was made of.")
+@_file("--loadgen-logs", metavar="DIR", help="Keep LoadGen's own logs.")
+@_file(
     "--simulate",
-    is_flag=True,
     help="ENGINE is a calibration table: TensorRT's placement on this CPU, accuracy only.",
 )
-@click.option(
+@_file(
     "--float-layers",
     type=Names([Precision.FP16, Precision.FP32]),
     help="Precision of what stays float in a simulation. [default: a plan's, "
@@ -260,31 +201,19 @@ def _spread(params: Mapping[str, Any]) -> Spread:
 )
 @click.option("--part", type=PATH, hidden=True, help="Evaluate these images alone.")
 @click.option("-o", "--output", type=PATH, hidden=True, help="Outcomes of --part.")
-@click.option("--outcomes", type=PATH, multiple=True, hidden=True, help="Outcomes of all parts.")
+@_file("--outcomes", type=PATH, multiple=True, hidden=True, help="Outcomes of all parts.")
 @_reports
 @contract_options
 @common_options
+@gathered("config", BenchRequest)
+@gathered("inputs", BenchInputs)
 def bench(
-    engine: Path,
-    reference: Path,
-    data: Path,
-    quantized_reference: bool,
+    inputs: BenchInputs,
     config: BenchRequest,
-    loadgen: LoadGenRequest | None,
-    baseline: Path | None,
-    history: Path | None,
-    trust: bool,
-    prepared_as: Destination | None,
-    dump: Path | None,
-    image: Path | None,
-    loadgen_logs: Path | None,
-    simulate: bool,
-    float_layers: Precision | None,
+    scenario: Scenario | None,
+    seconds: float,
     part: Path | None,
     output: Path | None,
-    outcomes: tuple[Path, ...],
-    reports: ReportFiles,
-    contract: ContractOptions,
     as_json: bool,
 ) -> None:
     """Compare ENGINE with the FP32 reference on the same images: accuracy and latency.
@@ -308,25 +237,9 @@ def bench(
             f"--timing {config.timing} takes as many inferences as trtexec does: at least 10, for "
             f"3 seconds, after 0.2 seconds of warm-up. Leave {' and '.join(counts)} out."
         )
-    inputs = BenchInputs(
-        engine=engine,
-        reference=reference,
-        data=data,
-        quantized_reference=quantized_reference,
-        simulate=simulate,
-        float_layers=float_layers,
-        baseline=baseline,
-        history=history,
-        prepared_as=prepared_as,
-        dump=dump,
-        image=image,
-        loadgen_logs=loadgen_logs,
-        contract=contract,
-        trust=trust,
-        outcomes=outcomes,
-        reports=reports,
-        command=command_line(),
-    )
+    if scenario is not None:
+        config = replace(config, loadgen=LoadGenRequest(scenario=scenario, seconds=seconds))
+    inputs = replace(inputs, command=command_line())
     with progress_bars() as progress:
         if part is not None and output is not None:
             from edgeres.workflows.parts import bench_part
@@ -335,7 +248,7 @@ def bench(
             return
         from edgeres.workflows import bench_engine  # onnxruntime
 
-        verdict = bench_engine(inputs, replace(config, loadgen=loadgen), progress=progress)
+        verdict = bench_engine(inputs, config, progress=progress)
     if as_json:
         show_json(verdict)
     else:

@@ -137,7 +137,6 @@ _FACTS: Mapping[str, Callable[[SurveyedBoard], str]] = {
     "--death-timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=SCHEDULER_TIMEOUT_S,
-    show_default=True,
     metavar="SECONDS",
     help="End when no scheduler is there for so long.",
 )

@@ -17,25 +17,24 @@ from edgeres.cli.engine_options import (
 )
 from edgeres.cli.options import (
     PATH,
-    PREPROCESSING,
     Names,
     common_options,
-    option_group,
+    gathered,
     output_option,
+    preprocessing_options,
+    request_options,
+    stacked,
 )
 from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.cli.remote import RemoteCommand
-from edgeres.core.builder_options import TensorRTOptions
 from edgeres.core.contract_options import ContractOptions
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.targets.base import targets
 
-DEFAULTS = BuildRequest()
 
-
-class _TargetNames(click.ParamType):  # type: ignore[type-arg]  # as Names
+class _TargetNames(click.ParamType[str]):
     """Names of the targets that there are when the command runs, not when it was imported."""
 
     name = "target"
@@ -47,72 +46,52 @@ class _TargetNames(click.ParamType):  # type: ignore[type-arg]  # as Names
         return Names(targets()).get_metavar(param, ctx)
 
 
-_request = option_group(
-    "request",
-    BuildRequest,
-    click.option(
-        "--precision",
-        type=Names(Precision),
-        default=DEFAULTS.precision.value,
-        show_default=True,
-        help="Of the convolutions and additions.",
-    ),
+_option = request_options(BuildRequest)
+
+_engine = stacked(
+    _option("--precision", help="Of the convolutions and additions."),
     # Read from the targets themselves, so that one that joins is a choice without a change here.
-    click.option(
-        "--target",
-        type=_TargetNames(),
-        default=DEFAULTS.target,
-        show_default=True,
-        help="What runs the engine.",
-    ),
-    click.option(
+    _option("--target", type=_TargetNames(), help="What runs the engine."),
+    _option(
         "--max-drop",
         "max_drop_pp",
-        type=float,
         metavar="PP",
         help="Budget of mixed precision, in percentage points of top-1 accuracy.",
     ),
-    click.option(
+    _option(
         "--float-stream",
-        is_flag=True,
         help="Keep what additions read of the residual stream in FP16: all with fp8, with mixed those "
         "that the budget needs.",
     ),
-    click.option(
+    _option(
         "--compute-capability",
         metavar="X.Y",
         help="GPU that a tensorrt-rtx plan is for, such as 8.6.",
     ),
-    click.option(
+    _option(
         "--batch",
         metavar="MIN:OPT:MAX",
         callback=batch_profile,
-        default=":".join(map(str, DEFAULTS.batch)),
-        show_default=True,
+        default=":".join(map(str, BuildRequest().batch)),
         help="Batch sizes of a TensorRT plan.",
     ),
-    click.option(
+    _option(
         "--float-layers",
         type=Names([Precision.FP16, Precision.FP32]),
-        default=DEFAULTS.float_layers.value,
-        show_default=True,
         help="Precision of what stays float in an int8 plan of TensorRT.",
     ),
-    click.option(
+    _option(
         "--require-coverage",
         "required_coverage",
-        type=float,
         metavar="PERCENT",
         help="Convolutions and additions that must run in the requested precision; else exit code 5.",
     ),
 )
 
-_contract = option_group("contract", ContractOptions, *PREPROCESSING)
-
 
 @click.command("build-engine", cls=RemoteCommand)
 @click.argument("model", type=PATH)
-@_request
+@_engine
 @click.option(
     "--calibration",
     type=PATH,
@@ -122,10 +101,11 @@ _contract = option_group("contract", ContractOptions, *PREPROCESSING)
 @click.option("--judge-data", type=PATH, help="Labelled images that mixed precision is chosen by.")
 @click.option("--method", type=Names(Method), help="Thresholds of the table. [default: its own]")
 @engine_options
-@_contract
+@preprocessing_options
 @INPUT_SIZES
 @output_option("The engine; its manifest is written beside it as OUTPUT.json.")
 @common_options
+@gathered("request", BuildRequest)
 def build_engine(
     model: Path,
     calibration: Path | None,
@@ -133,9 +113,8 @@ def build_engine(
     judge_data: Path | None,
     method: Method | None,
     request: BuildRequest,
-    options: TensorRTOptions,
     contract: ContractOptions,
-    input_size: int | tuple[int, int] | Profile | None,
+    sizes: int | tuple[int, int] | Profile | None,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -155,12 +134,10 @@ def build_engine(
         --precision mixed --max-drop 0.2 --judge-data held_out/ -o resnet50.mixed.onnx
     """
     # One number, or two, are the contract's crop, three are the profile of a plan.
-    profile = crop = None
-    if isinstance(input_size, tuple) and len(input_size) == 3:
-        profile = input_size
+    if isinstance(sizes, tuple) and len(sizes) == 3:
+        request = replace(request, input_size=sizes)
     else:
-        crop = input_size
-    request = replace(request, options=options, input_size=profile)
+        contract = replace(contract, input_size=sizes)
     check_effect(request)
     with progress_bars() as progress:
         from edgeres.workflows import BuildInputs, SelectionData, build_from_model  # onnx
@@ -172,7 +149,7 @@ def build_engine(
             calibration_data=calib_data,
             selection=None if judge_data is None else SelectionData(data=judge_data),
             method=method,
-            contract=replace(contract, input_size=crop),
+            contract=contract,
         )
         engine = build_from_model(inputs, request, progress=progress)
     from edgeres.core.audit import describe_coverage

@@ -11,83 +11,42 @@ import click
 
 from edgeres.cli.options import (
     PATH,
-    Names,
     common_options,
     contract_options,
-    option_group,
+    gathered,
     output_option,
+    request_options,
+    stacked,
 )
 from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.cli.spread import Spread, SpreadCommand
 from edgeres.core.contract_options import ContractOptions
-from edgeres.core.methods import Method, Recover, WeightMethod
 from edgeres.core.requests import CalibrationRequest
 from edgeres.plurals import counted
 
-DEFAULTS = CalibrationRequest()
+_option = request_options(CalibrationRequest)
 
-
-_request = option_group(
-    "request",
-    CalibrationRequest,
-    click.option(
-        "--samples",
-        type=int,
-        default=DEFAULTS.samples,
-        show_default=True,
-        help="Images to use, sampled from --data.",
-    ),
-    click.option(
-        "--seed",
-        type=int,
-        default=DEFAULTS.seed,
-        show_default=True,
-        help="Random seed for sampling images.",
-    ),
-    click.option(
-        "--method",
-        type=Names(Method),
-        default=DEFAULTS.method.value,
-        show_default=True,
-        help="Thresholds that engines use; the table holds those of all methods.",
-    ),
-    click.option(
-        "--percentile",
-        type=float,
-        default=DEFAULTS.percentile,
-        show_default=True,
-        help="Share of values that method percentile keeps.",
-    ),
-    click.option(
+_ranges = stacked(
+    _option("--samples", help="Images to use, sampled from --data."),
+    _option("--seed", help="Random seed for sampling images."),
+    _option("--method", help="Thresholds that engines use; the table holds those of all methods."),
+    _option("--percentile", help="Share of values that method percentile keeps."),
+    _option(
         "--weight-method",
-        type=Names(WeightMethod),
         help="Scales of the weights' channels.  [default: max, or the better by method auto]",
     ),
-    click.option(
-        "--batch-size",
-        type=int,
-        default=DEFAULTS.batch_size,
-        show_default=True,
-        help="Images per inference.",
-    ),
-    click.option(
+    _option("--batch-size", help="Images per inference."),
+    _option(
         "--recover",
-        type=Names(Recover),
         help="Recover accuracy: correct biases, or fit the rounding of every weight too (torch).  "
         "[default: none; by method auto bias, if classes are few and the logits gain]",
     ),
-    click.option(
-        "--recover-iterations",
-        type=int,
-        default=DEFAULTS.recover_iterations,
-        show_default=True,
-        help="Steps of adaround on each layer.",
-    ),
-    click.option(
+    _option("--recover-iterations", help="Steps of adaround on each layer."),
+    _option(
         "--sensitivity",
-        is_flag=True,
         help="Measure what each block, layer and source of error does to the logits.",
     ),
+    gathered("request", CalibrationRequest),
 )
 
 
@@ -110,7 +69,7 @@ def _spread(params: Mapping[str, Any]) -> Spread | None:
 @click.command(cls=SpreadCommand, spread=_spread)
 @click.argument("model", type=PATH)
 @click.option("--data", type=PATH, help="Folder of images, or .npz; labels unused.")
-@_request
+@_ranges
 @click.option(
     "--import-trt-cache",
     type=PATH,
@@ -128,7 +87,6 @@ def _spread(params: Mapping[str, Any]) -> Spread | None:
 @click.option(
     "--trt-version",
     default="10.3.0",
-    show_default=True,
     metavar="X.Y.Z",
     help="TensorRT that reads that cache.",
 )

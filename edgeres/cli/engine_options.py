@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
-from edgeres.cli.options import Names, is_count, lengths, option_group, was_typed
-from edgeres.core.builder_options import OPTIMIZATION_LEVELS, HardwareCompatibility, TensorRTOptions
+from edgeres.cli.options import gathered, is_count, lengths, request_options, stacked, was_typed
+from edgeres.core.builder_options import OPTIMIZATION_LEVELS, TensorRTOptions
 from edgeres.core.requests import BuildRequest
 from edgeres.targets.base import find_target
 
-F = TypeVar("F", bound=Callable[..., Any])
 Profile = tuple[int, int, int]
-
-DEFAULTS = BuildRequest()
 
 
 def batch_profile(ctx: click.Context, param: click.Parameter, value: str) -> Profile:
@@ -23,7 +17,7 @@ def batch_profile(ctx: click.Context, param: click.Parameter, value: str) -> Pro
     parts = value.split(":")
     # isdecimal first: int() would accept "-1", " 8" and "1_6" too.
     if len(parts) not in {1, 3} or not all(is_count(part) for part in parts):
-        raise click.BadParameter(f"{value!r} is not a batch such as 8 or 1:8:32", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a batch such as 8 or 1:8:32")
     low, best, high = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
     return low, best, high
 
@@ -36,58 +30,48 @@ def sizes(
         return lengths(ctx, param, value)
     parts = value.split(":")
     if len(parts) != 3 or not all(is_count(part) for part in parts):
-        raise click.BadParameter(f"{value!r} is not a size such as 224 or 160:224:288", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a size such as 224 or 160:224:288")
     low, best, high = map(int, parts)
     return low, best, high
 
 
 INPUT_SIZES = click.option(
     "--input-size",
+    "sizes",
     metavar="N|HxW|MIN:OPT:MAX",
     callback=sizes,
     help="Side of the crop, or height and width; three sides for a TensorRT plan of a model with dynamic sizes.",
 )
 
 
-engine_options = option_group(
-    "options",
-    TensorRTOptions,
-    click.option(
+_option = request_options(TensorRTOptions)
+
+engine_options = stacked(
+    _option(
         "--workspace",
         "workspace_mib",
-        type=int,
         metavar="MIB",
         help="Scratch memory of one kernel. [default: TensorRT's; what fits on a board]",
     ),
-    click.option(
+    _option(
         "--optimization-level",
-        type=int,
         metavar=f"{OPTIMIZATION_LEVELS[0]}-{OPTIMIZATION_LEVELS[-1]}",
         help="Effort of the builder. [default: TensorRT's, 3]",
     ),
-    click.option(
+    _option(
         "--timing-cache",
         type=click.Path(),
         metavar="FILE",
         help="Kernel timings, read if the file is there and kept in it.",
     ),
-    click.option(
-        "--hardware-compatibility",
-        type=Names(HardwareCompatibility),
-        default=HardwareCompatibility.NONE.value,
-        show_default=True,
-        help="Other GPUs that the plan runs on.",
-    ),
-    click.option("--version-compatible", is_flag=True, help="Later versions may load the plan."),
-    click.option("--refit", is_flag=True, help="Weights can be replaced afterwards."),
-    click.option("--strip-weights", is_flag=True, help="Leave the weights out of the plan."),
-    click.option("--sparsity", is_flag=True, help="Use kernels for 2:4 sparse weights."),
-    click.option(
-        "--dla", "dla_core", type=int, metavar="CORE", help="Build for a Jetson's DLA core."
-    ),
-    click.option(
-        "--gpu-fallback", is_flag=True, help="Layers that the DLA cannot run go to the GPU."
-    ),
+    _option("--hardware-compatibility", help="Other GPUs that the plan runs on."),
+    _option("--version-compatible", help="Later versions may load the plan."),
+    _option("--refit", help="Weights can be replaced afterwards."),
+    _option("--strip-weights", help="Leave the weights out of the plan."),
+    _option("--sparsity", help="Use kernels for 2:4 sparse weights."),
+    _option("--dla", "dla_core", metavar="CORE", help="Build for a Jetson's DLA core."),
+    _option("--gpu-fallback", help="Layers that the DLA cannot run go to the GPU."),
+    gathered("options", TensorRTOptions),
 )
 """Adds the options of NVIDIA's builder; the command receives them as `options`."""
 

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable
 
 import click
 
 from edgeres.cli.export import complete_architecture
-from edgeres.cli.options import common_options, is_count, was_typed
+from edgeres.cli.options import batch_size, common_options, separated, was_typed
 from edgeres.cli.output import show, show_json
 from edgeres.names import nearest
-
-T = TypeVar("T")
 
 _PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 _TIMINGS = ("compute", "single-stream", "offline", "loop")
 
 
-def _batches(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Returns the numbers of a text such as `1,8,32`."""
-    return tuple(_parsed(value, _batch, ctx, param))
-
-
-def _batch(text: str) -> int:
-    if not is_count(text):
-        raise click.BadParameter(f"{text!r} is no size of a batch; expected numbers such as 1,8,32")
-    return int(text)
-
-
 def _chosen(
     known: tuple[str, ...],
-) -> Callable[[click.Context, click.Parameter, str | None], object]:
+) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...]]:
     """Returns a callback that splits names by commas and checks each."""
 
     def one(text: str) -> str:
@@ -40,21 +26,7 @@ def _chosen(
             raise click.BadParameter(f"{text!r} is none of {', '.join(known)}.{hint}")
         return text.lower()
 
-    def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-        return () if value is None else tuple(_parsed(value, one, ctx, param))
-
-    return callback
-
-
-def _parsed(
-    value: str, parse: Callable[[str], T], ctx: click.Context, param: click.Parameter
-) -> Iterable[T]:
-    try:
-        return list(dict.fromkeys(parse(part.strip()) for part in value.split(",")))
-    except click.BadParameter as error:
-        # Raised without them, where only the text is known.
-        error.ctx, error.param = ctx, param
-        raise
+    return separated(one)
 
 
 @click.command()
@@ -75,8 +47,7 @@ def _parsed(
     "batches",
     metavar="N,N",
     default="1",
-    show_default=True,
-    callback=_batches,
+    callback=separated(batch_size),
     help="Images per inference, separated by commas.",
 )
 @click.option(
@@ -84,7 +55,6 @@ def _parsed(
     "timings",
     metavar="NAMES",
     default="compute",
-    show_default=True,
     callback=_chosen(_TIMINGS),
     help=f"What a latency covers, of {', '.join(_TIMINGS)}.",
 )

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeres.cli.options import (
-    PATH,
     Names,
     common_options,
     contract_options,
+    gathered,
     output_option,
+    request_options,
 )
 from edgeres.cli.output import progress_bars, show_json, show_status
 from edgeres.core.contract import InputType
-from edgeres.core.contract_options import ContractOptions
-from edgeres.core.requests import Head, Layout
 from edgeres.networks import ARCHITECTURES, is_published
+from edgeres.networks.export_request import ExportRequest
 from edgeres.networks.registry import COMPARED, find_spec
 from edgeres.networks.specification import Shortcut
 from edgeres.plurals import counted
@@ -37,64 +37,45 @@ def complete_architecture(
     return [CompletionItem(name) for name in ARCHITECTURES if name.startswith(incomplete)]
 
 
+_option = request_options(ExportRequest)
+
+
 @click.command()
 @click.argument("architecture", metavar="ARCH", shell_complete=complete_architecture)
-@click.option("--weights", type=PATH, help="Checkpoint: .pth, .pt, .th, .safetensors.")
-@click.option(
+# Not of published weights, so the command itself requires it.
+@_option("--weights", required=False, help="Checkpoint: .pth, .pt, .th, .safetensors.")
+@_option(
     "--weights-key",
     metavar="NAME",
     help="Set of weights in the file.  [default: the averaged one, if any]",
 )
 @contract_options
-@click.option("--num-classes", type=int, metavar="N", help="Checked against the classifier.")
-@click.option("--labels", type=PATH, help="Text file with one class name a line.")
-@click.option(
-    "--bn-eps", type=float, metavar="X", help="Epsilon of batch normalisation (Keras: 1e-3)."
-)
-@click.option(
+@_option("--num-classes", metavar="N", help="Checked against the classifier.")
+@_option("--labels", help="Text file with one class name a line.")
+@_option("--bn-eps", metavar="X", help="Epsilon of batch normalisation (Keras: 1e-3).")
+@_option(
     "--shortcut",
     type=Names([Shortcut.A, Shortcut.B], case_sensitive=True),
     help="Shortcut of a CIFAR net.",
 )
-@click.option(
+@_option(
     "--uniform-std",
-    is_flag=True,
     help="One deviation for all channels, as DeepStream has; the rest goes into the first layer.",
 )
-@click.option(
-    "--head", type=Names(Head), help="What the file ends in.  [default: what the network ends in]"
-)
-@click.option(
+@_option("--head", help="What the file ends in.  [default: what the network ends in]")
+@_option(
     "--input",
-    "input_type",
     type=Names(["float", "uint8"], case_sensitive=True),
     default="float",
-    show_default=True,
+    callback=lambda ctx, param, value: InputType("float32" if value == "float" else value),
     help="What the file takes: prepared floats, or pixels with the arithmetic inside.",
 )
-@click.option(
-    "--layout", type=Names(Layout), help="Of the pixels of --input uint8.  [default: hwc]"
-)
-@click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
+@_option("--layout", help="Of the pixels of --input uint8.  [default: hwc]")
+@_option("--opset", help="ONNX operator set.")
 @output_option("The ONNX file.")
 @common_options
-def export(
-    architecture: str,
-    weights: Path | None,
-    weights_key: str | None,
-    contract: ContractOptions,
-    num_classes: int | None,
-    labels: Path | None,
-    bn_eps: float | None,
-    shortcut: Shortcut | None,
-    head: Head | None,
-    opset: int,
-    input_type: str,
-    layout: Layout | None,
-    uniform_std: bool,
-    output: Path,
-    as_json: bool,
-) -> None:
+@gathered("request", ExportRequest)
+def export(request: ExportRequest, output: Path, as_json: bool) -> None:
     """Write a trained checkpoint as ONNX, with its preprocessing inside.
 
     ARCH is a registered architecture, such as resnet50, resnet50_v1, resnet20 or wrn_16_4
@@ -114,30 +95,15 @@ def export(
     """
     # Before torch is imported, which takes seconds. A network that is only counted has no weights
     # to ask for.
+    architecture = request.architecture
     if architecture in COMPARED:
         find_spec(architecture)
-    if weights is None and not is_published(architecture):
+    if request.weights is None and not is_published(architecture):
         raise click.UsageError("Missing option '--weights'. Pass the checkpoint of ARCH.")
     with progress_bars() as progress:
         from edgeres.workflows import export_stage  # torch
 
-        stage = export_stage()
-        request = stage.ExportRequest(
-            architecture=architecture,
-            weights=weights,
-            contract=contract,
-            num_classes=num_classes,
-            labels=labels,
-            bn_eps=bn_eps,
-            shortcut=shortcut,
-            head=head,
-            opset=opset,
-            weights_key=weights_key,
-            uniform_std=uniform_std,
-            input=InputType.UINT8 if input_type == InputType.UINT8.value else InputType.FLOAT32,
-            layout=layout,
-        )
-        artifact = stage.export_model(request, output=output, progress=progress)
+        artifact = export_stage().export_model(request, output=output, progress=progress)
     if as_json:
         show_json(artifact)
         return

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from edgeres.cli.options import PATH, common_options, contract_options
+from edgeres.cli.options import PATH, common_options, contract_options, gathered, request_options
 from edgeres.cli.output import progress_bars, show, show_error, show_json
-from edgeres.core.contract_options import ContractOptions
+from edgeres.core.predictions import PredictInputs
+
+_option = request_options(PredictInputs)
 
 
 @click.command()
 @click.argument("engine", type=PATH)
-@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
-@click.option(
-    "--top", type=int, default=5, show_default=True, metavar="N", help="Classes for each image."
-)
-@click.option(
-    "--csv", type=PATH, metavar="OUT.csv", help="Write a row for each class of each image."
-)
-@click.option(
-    "--reference",
+@click.argument(
+    "images",
+    nargs=-1,
+    required=True,
     type=PATH,
+    metavar="IMAGE...",
+    # A pattern such as photos/*.jpg is no path yet.
+    callback=lambda ctx, param, value: tuple(map(str, value)),
+)
+@_option("--top", metavar="N", help="Classes for each image.")
+@_option("--csv", metavar="OUT.csv", help="Write a row for each class of each image.")
+@_option(
+    "--reference",
     help="ONNX model or engine that lends preprocessing and class names to an ENGINE without.",
 )
-@click.option(
+@_option(
     "--trust",
-    is_flag=True,
     help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
 )
 @contract_options
 @common_options
-def predict(
-    engine: Path,
-    images: tuple[Path, ...],
-    top: int,
-    csv: Path | None,
-    reference: Path | None,
-    trust: bool,
-    contract: ContractOptions,
-    as_json: bool,
-) -> None:
+@gathered("inputs", PredictInputs)
+def predict(inputs: PredictInputs, as_json: bool) -> None:
     """Classify images with an engine: files, folders, or patterns in quotes.
 
     ENGINE is an engine with its manifest, an ONNX file of any tool, or with --trust a plan that
@@ -56,17 +50,8 @@ def predict(
     """
     with progress_bars() as progress:
         from edgeres.report import PredictionTable
-        from edgeres.workflows import PredictInputs, predict_images  # onnxruntime
+        from edgeres.workflows import predict_images  # onnxruntime
 
-        inputs = PredictInputs(
-            engine=engine,
-            images=tuple(map(str, images)),
-            top=top,
-            reference=reference,
-            contract=contract,
-            trust=trust,
-            csv=csv,
-        )
         table = PredictionTable()
         run = predict_images(
             inputs,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeres.cli.options import PATH, common_options, is_count, output_option
+from edgeres.cli.options import (
+    PATH,
+    batch_size,
+    common_options,
+    gathered,
+    request_options,
+    separated,
+)
 from edgeres.cli.output import progress_bars, show, show_error, show_json, show_status
 from edgeres.cli.remote import RemoteCommand, named_boards, taken_scheduler
 from edgeres.core.bench_requests import BenchRequest
@@ -23,26 +29,6 @@ from edgeres.plurals import counted
 if TYPE_CHECKING:
     from edgeres.fleet.scheduler import Scheduler
     from edgeres.workflows.sweep import SweepBoard
-
-DEFAULTS = BenchRequest()
-
-
-def _split(parse: Callable[[str], object]) -> Callable[..., tuple[object, ...]]:
-    """Returns a callback that splits a text by commas and parses each part."""
-
-    def callback(
-        ctx: click.Context, param: click.Parameter, value: str | None
-    ) -> tuple[object, ...]:
-        parts: Iterable[str] = () if value is None else (p.strip() for p in value.split(","))
-        return tuple(dict.fromkeys(parse(part) for part in parts))
-
-    return callback
-
-
-def _batch(text: str) -> int:
-    if not is_count(text):
-        raise click.BadParameter(f"{text!r} is no size of a batch; expected numbers such as 1,4,8")
-    return int(text)
 
 
 class _OnBoards(RemoteCommand):
@@ -76,82 +62,73 @@ def _rack(
     return ssh_rack(named_boards(str(on))) if scheduler is None else cluster_rack(scheduler)
 
 
+_file = request_options(SweepInputs)
+_option = request_options(SweepRequest)
+_measurement = request_options(BenchRequest)
+
+
 @click.command(cls=_OnBoards)
 @click.argument("model", type=PATH)
-@click.option("--data", type=PATH, required=True, help="Labelled images.")
-@click.option("--calibration", type=PATH, help="Table from edgeres calibrate.")
-@click.option("--calib-data", type=PATH, help="Images to calibrate on; never those of --data.")
-@click.option(
+@_file("--data", help="Labelled images.")
+@_file("--calibration", "table", help="Table from edgeres calibrate.")
+@_file("--calib-data", "calibration_data", help="Images to calibrate on; never those of --data.")
+@_option(
     "--precision",
     "precisions",
     default="fp32,int8",
-    show_default=True,
     metavar="NAMES",
-    callback=_split(lambda text: known(Precision, text)),
+    callback=separated(lambda text: known(Precision, text)),
     help="Precisions, separated by commas; a target that lacks one goes without.",
 )
-@click.option(
+@_option(
     "--method",
     "methods",
+    default=None,
     metavar="NAMES",
-    callback=_split(lambda text: known(Method, text)),
+    callback=separated(lambda text: known(Method, text)),
     help="Thresholds to build by, separated by commas. [default: the table's own]",
 )
-@click.option(
+@_option(
     "--target",
     "targets",
     default="onnxruntime",
-    show_default=True,
     metavar="NAMES",
-    callback=_split(str),
+    callback=separated(str),
     help="What runs the engines, separated by commas.",
 )
-@click.option(
+@_option(
     "--batch",
     "batches",
     default="1",
-    show_default=True,
     metavar="N,N",
-    callback=_split(_batch),
+    callback=separated(batch_size),
     help="Images per inference while latency is measured, separated by commas.",
 )
-@click.option("--judge-data", type=PATH, help="Labelled images that mixed precision is chosen by.")
-@click.option("--max-drop", "max_drop_pp", type=float, metavar="PP", help="Budget of mixed.")
-@click.option("--board", metavar="NAME", help="Estimate for it where a target cannot run here.")
-@click.option("--power-mode", metavar="MODE", help="Of --board. [default: the board's own]")
-@click.option("--samples", type=int, metavar="N", help="Images to evaluate on. [default: all]")
-@click.option(
-    "--iterations",
-    type=int,
-    default=DEFAULTS.iterations,
-    show_default=True,
-    help="Timed inferences of each engine.",
-)
-@click.option(
+@_file("--judge-data", "selection_data", help="Labelled images that mixed precision is chosen by.")
+@_option("--max-drop", "max_drop_pp", metavar="PP", help="Budget of mixed.")
+@_option("--board", metavar="NAME", help="Estimate for it where a target cannot run here.")
+@_option("--power-mode", metavar="MODE", help="Of --board. [default: the board's own]")
+@_measurement("--samples", metavar="N", help="Images to evaluate on. [default: all]")
+@_measurement("--iterations", help="Timed inferences of each engine.")
+@_measurement(
     "--streams",
-    type=int,
     metavar="N",
     help="Measure images a second with N inferences under way. [default: from the latency]",
 )
-@output_option("Folder of engines, verdicts, table and page; one that exists is resumed.")
+@_file(
+    "-o",
+    "--output",
+    help="Folder of engines, verdicts, table and page; one that exists is resumed.",
+)
 @common_options
+@gathered("inputs", SweepInputs)
+# Before the measurement, which has a limit of that name too.
+@gathered("request", SweepRequest)
+@gathered("measurement", BenchRequest)
 def sweep(
-    model: Path,
-    data: Path,
-    calibration: Path | None,
-    calib_data: Path | None,
-    precisions: tuple[Precision, ...],
-    methods: tuple[Method, ...],
-    targets: tuple[str, ...],
-    batches: tuple[int, ...],
-    judge_data: Path | None,
-    max_drop_pp: float | None,
-    board: str | None,
-    power_mode: str | None,
-    samples: int | None,
-    iterations: int,
-    streams: int | None,
-    output: Path,
+    inputs: SweepInputs,
+    request: SweepRequest,
+    measurement: BenchRequest,
     boards: tuple[SweepBoard, ...],
     as_json: bool,
 ) -> None:
@@ -172,24 +149,7 @@ def sweep(
       edgeres sweep resnet50.onnx --data val.npz --calibration table.json --target tensorrt \\
         --on tag:orin-nx -o sweep/
     """
-    inputs = SweepInputs(
-        model=model,
-        data=data,
-        output=output,
-        table=calibration,
-        calibration_data=calib_data,
-        selection_data=judge_data,
-    )
-    request = SweepRequest(
-        precisions=precisions,
-        targets=targets,
-        batches=batches,
-        methods=methods,
-        max_drop_pp=max_drop_pp,
-        board=board,
-        power_mode=power_mode,
-        bench=BenchRequest(samples=samples, iterations=iterations, energy=False, streams=streams),
-    )
+    request = replace(request, bench=replace(measurement, energy=False))
     with progress_bars() as progress:
         from edgeres.workflows import run_sweep  # onnxruntime
 
@@ -199,7 +159,7 @@ def sweep(
     else:
         from edgeres.report import render_sweep
 
-        show_status(f"{output}: sweep.json, sweep.md, index.html, engines and verdicts")
+        show_status(f"{inputs.output}: sweep.json, sweep.md, index.html, engines and verdicts")
         show(render_sweep(result))
     if failed := [run for run in result.runs if run.failed]:
         show_error(

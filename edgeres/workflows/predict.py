@@ -9,16 +9,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeres.core.artifacts import manifest_path
-from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
-from edgeres.core.predictions import FailedImage, ImagePrediction, PredictionRun
-from edgeres.errors import ConfigError, DataError
+from edgeres.core.predictions import FailedImage, ImagePrediction, PredictInputs, PredictionRun
+from edgeres.errors import DataError
 from edgeres.files import check_outputs, write_report
 from edgeres.images import image_files
 from edgeres.input_files import IMAGE, exists, is_folder
@@ -31,29 +29,6 @@ _AHEAD = 3 * BATCH
 _MAX_THREADS = 8
 
 _COLUMNS = ("image", "rank", "index", "name", "probability", "logit", "error")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictInputs:
-    """An engine, the images to classify, and what describes an engine that carries nothing."""
-
-    engine: Path
-    images: tuple[str, ...]
-    """Files, folders and patterns such as `photos/*.jpg`."""
-    top: int = 5
-    """Classes for each image."""
-    reference: Path | None = None
-    """ONNX model or engine that lends its preprocessing and class names."""
-    contract: ContractOptions = NO_OPTIONS
-    """Preprocessing of an engine that carries none."""
-    trust: bool = False
-    """Run a plan that has no manifest."""
-    csv: Path | None = None
-    """Where the predictions are written as CSV; None: nowhere."""
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ConfigError(f"--top is {self.top}; expected at least 1 class.")
 
 
 def predict_images(
