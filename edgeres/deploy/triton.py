@@ -15,18 +15,18 @@ from edgeres.core.deployment import DeployRequest
 from edgeres.deploy.folder import Files, template
 from edgeres.deploy.golden import TOP, GoldenPair
 from edgeres.deploy.pbtxt import Literal, Message, render
-from edgeres.deploy.repository import (
-    CONFIG,
-    DATA_TYPES,
-    MODEL_FILES,
-    EngineInterface,
-    check_repository,
-    interface_of,
-)
 from edgeres.errors import ConfigError
+from edgeres.plurals import counted
 from edgeres.serialization import json_text
 from edgeres.targets.base import target_of
 from edgeres.version import __version__
+
+CONFIG = "config.pbtxt"
+DATA_TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "uint8": "TYPE_UINT8"}
+"""Triton's names of the types that engines take and give."""
+
+MODEL_FILES = {"tensorrt_plan": "model.plan", "onnxruntime_onnx": "model.onnx"}
+"""The file that a platform looks for in the folder of a version."""
 
 LABELS = "labels.txt"
 IMAGE_BATCH = 16
@@ -39,7 +39,7 @@ _DELAY_US = 1000
 def triton_files(
     engine: EngineArtifact, request: DeployRequest, golden: GoldenPair | None
 ) -> Files:
-    """Returns the files of a repository with one model, which `check_repository` has accepted.
+    """Returns the files of a repository with one model.
 
     Raises:
         ConfigError: Triton cannot serve the engine as it was built or named.
@@ -48,11 +48,7 @@ def triton_files(
     on_gpu = target_of(engine.manifest).uses_gpu
     labels = label_file(engine.manifest.classes)
     if on_gpu or request.tensors:
-        interface = interface_of(engine, on_gpu=on_gpu)
-        files = _tensor_model(name, engine, request, interface, labels)
-        check_repository(
-            {path.removeprefix("models/"): text for path, text in files.items()}, name, interface
-        )
+        files = _tensor_model(name, engine, request, labels)
         asks = "tensor"
     else:
         files = _image_model(name, engine, request)
@@ -83,7 +79,8 @@ def label_file(classes: tuple[str, ...]) -> bytes:
         ConfigError: a name has a line break, and would be two labels.
     """
     for index, name in enumerate(classes):
-        if len(name.splitlines()) > 1:
+        # A break at the end of a name is one too.
+        if len(f"{name}\n".splitlines()) > 1:
             raise ConfigError(
                 f"The name of class {index} has a line break ({name!r}), and a file of labels has "
                 "one name a line. Export the model with --labels of single lines."
@@ -92,51 +89,55 @@ def label_file(classes: tuple[str, ...]) -> bytes:
 
 
 def _tensor_model(
-    name: str,
-    engine: EngineArtifact,
-    request: DeployRequest,
-    interface: EngineInterface,
-    labels: bytes,
+    name: str, engine: EngineArtifact, request: DeployRequest, labels: bytes
 ) -> Files:
     """Returns a model that the backend of the engine's runtime serves."""
-    platform = target_of(engine.manifest).triton_platform
+    manifest, target = engine.manifest, target_of(engine.manifest)
+    image, logits, batch = manifest.input, manifest.output, manifest.batch
+    platform = target.triton_platform
     if platform is None:
         raise ConfigError(
-            f"{engine.path} is an engine for {engine.manifest.target}, which Triton has no backend "
+            f"{engine.path} is an engine for {manifest.target}, which Triton has no backend "
             "for. Build it with --target tensorrt, or deploy it to python."
         )
-    if interface.on_gpu and interface.smallest > 1 and interface.smallest != interface.largest:
+    if target.uses_gpu and batch is not None and 1 < batch[0] < batch[2]:
         raise ConfigError(
-            f"{engine.path} takes batches of {interface.smallest} to {interface.largest}, and "
-            "Triton sends any from 1 up. Build it with --batch "
-            f"1:{interface.smallest}:{interface.largest}."
+            f"{engine.path} takes batches of {batch[0]} to {batch[2]}, and Triton sends any from 1 "
+            f"up. Build it with --batch 1:{batch[0]}:{batch[2]}."
         )
-    if INPUT_HWC in engine.manifest.flags:
+    if INPUT_HWC in manifest.flags:
         raise ConfigError(
             f"{engine.path} takes bytes in TensorRT's format HWC, and Triton feeds planes. Export "
             "the model with --input uint8 --layout chw, and build it again."
         )
-    fixed = interface.input.shape[0] is not None
-    largest = 0 if fixed else interface.largest or IMAGE_BATCH
-    dims = tuple(-1 if n is None else n for n in interface.input.shape[0 if fixed else 1 :])
-    outputs = tuple(-1 if n is None else n for n in interface.output.shape[0 if fixed else 1 :])
+    if labels and len(manifest.classes) != logits.shape[-1]:
+        raise ConfigError(
+            f"{engine.path} names {counted(len(manifest.classes), 'class')}, and has "
+            f"{logits.shape[-1]}. Export the model with --labels of all its classes."
+        )
+    # Of a batch that is fixed, max_batch_size is 0, and the batch a part of dims.
+    fixed = image.shape[0] is not None
+    largest = 0 if fixed else IMAGE_BATCH if batch is None else batch[2]
+    dims, outputs = (
+        tuple(-1 if size is None else size for size in spec.shape[0 if fixed else 1 :])
+        for spec in (image, logits)
+    )
     output: dict[str, tuple[object, ...]] = {
-        "name": (interface.output.name,),
-        "data_type": (Literal(DATA_TYPES[interface.output.dtype]),),
+        "name": (logits.name,),
+        "data_type": (Literal(DATA_TYPES[logits.dtype]),),
         "dims": outputs,
     }
     if labels:
         output["label_filename"] = (LABELS,)
-    data_type = Literal(DATA_TYPES[interface.input.dtype])
+    data_type = Literal(DATA_TYPES[image.dtype])
     config: dict[str, tuple[object, ...]] = {
         "name": (name,),
         "platform": (platform,),
         "max_batch_size": (largest,),
-        "input": ({"name": (interface.input.name,), "data_type": (data_type,), "dims": dims},),
+        "input": ({"name": (image.name,), "data_type": (data_type,), "dims": dims},),
         "output": (output,),
-        "instance_group": (_instances(request, on_gpu=interface.on_gpu),),
+        "instance_group": (_instances(request, on_gpu=target.uses_gpu),),
     }
-    batch = engine.manifest.batch
     if largest > 1:
         preferred = {} if batch is None or batch[1] < 2 else {"preferred_batch_size": (batch[1],)}
         config["dynamic_batching"] = ({**preferred, "max_queue_delay_microseconds": (_DELAY_US,)},)
@@ -146,7 +147,7 @@ def _tensor_model(
             {
                 "name": ("first inference",),
                 "batch_size": (1,),
-                "inputs": ({"key": (interface.input.name,), "value": (zero,)},),
+                "inputs": ({"key": (image.name,), "value": (zero,)},),
             },
         )
     files = {
