@@ -100,24 +100,24 @@ class SweepRun:
     target: str
     board: str | None
     """That it was measured on, or that an estimate is for; None: this machine."""
-    verdict: str | None
+    verdict: str | None = None
     """File of the verdict, below the folder; None without one."""
-    outcome: str | None
-    top1: float | None
-    p50_ms: float | None
+    outcome: str | None = None
+    top1: float | None = None
+    p50_ms: float | None = None
     """Median, or the estimate."""
-    images_per_s: float | None
-    streams: int | None
+    images_per_s: float | None = None
+    streams: int | None = None
     """Inferences under way while images a second were measured; None: from the latency."""
-    estimated: bool
-    on_front: bool
+    estimated: bool = False
+    on_front: bool = False
     """Whether it is on either front."""
-    on_latency_front: bool
+    on_latency_front: bool = False
     """Whether no run of its batch is as accurate and as fast, and better in one."""
-    on_throughput_front: bool
+    on_throughput_front: bool = False
     """The same for images a second, among runs of all batches."""
-    dominated_by: tuple[str, ...]
-    reason: str
+    dominated_by: tuple[str, ...] = ()
+    reason: str = ""
     """Why it was neither measured nor estimated; else empty."""
     failed: bool = False
     """Whether that is an error, which the same line tries again."""

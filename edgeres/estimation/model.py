@@ -242,9 +242,3 @@ def latency(work: Workload, constants: Constants) -> Latency:
         host=host,
         total=float(limited) + len(busy) * floor + host,
     )
-
-
-def kernel_ms(kernels: Sequence[Kernel], board: Board, load: Load, constants: Constants) -> Array:
-    """Returns the time of each kernel, its floor included; not limited by power."""
-    parts = latency(workload(kernels, board, load), constants)
-    return parts.busy + parts.floor

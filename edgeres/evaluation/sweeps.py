@@ -124,18 +124,15 @@ def _combinations(measured: Sequence[Measured]) -> tuple[SweepRun, ...]:
                 batch=case.batch,
                 target=case.target,
                 board=None,
-                verdict=None,
                 outcome=None if outcome is None else str(outcome),
                 top1=point.top1,
                 p50_ms=point.latency_ms,
                 images_per_s=point.images_per_s,
                 streams=None if throughput is None else throughput.streams,
-                estimated=False,
                 on_front=place.on_latency_front or place.on_throughput_front,
                 on_latency_front=place.on_latency_front,
                 on_throughput_front=place.on_throughput_front,
                 dominated_by=place.dominated_by,
-                reason="",
             )
         )
     return tuple(combined)

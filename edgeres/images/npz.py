@@ -12,7 +12,7 @@ import weakref
 import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,14 +182,18 @@ def _images(
 
 def _header(archive: zipfile.ZipFile, name: str) -> _Header:
     with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        # Version 2 only has a longer length field; version 3 differs in names of fields alone.
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        return _Header(*read(file), offset=file.tell())
+        return _read_header(file)
+
+
+def _read_header(file: IO[bytes]) -> _Header:
+    version = np.lib.format.read_magic(file)
+    # Version 2 only has a longer length field; version 3 differs in names of fields alone.
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    return _Header(*read(file), offset=file.tell())
 
 
 def _check_claim(path: Path, entry: zipfile.ZipInfo, header: _Header) -> int:
@@ -240,15 +244,9 @@ def load_tensor(path: Path) -> NDArray[Any]:
         open_input(path, ARRAYS) as file,
         foreign_parser(lambda error: DataError(f"{path} is no .npy ({error}). {remedy}")),
     ):
-        version = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(file)
+        shape, _, dtype, offset = _read_header(file)
         claimed = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "fiu" or file.tell() + claimed != os.fstat(file.fileno()).st_size:
+        if dtype.kind not in "fiu" or offset + claimed != os.fstat(file.fileno()).st_size:
             raise DataError(
                 f"{path} is {dtype} {shape}, {claimed} bytes by its header; expected numbers, and "
                 f"as many as the file has. {remedy}"

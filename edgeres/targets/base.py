@@ -184,7 +184,6 @@ class Target(ABC):
             MismatchError: this machine cannot run it.
         """
 
-    @abstractmethod
     def timed_reference(
         self,
         model: LoadedModel,
@@ -209,10 +208,11 @@ class Target(ABC):
             BuildError: no GPU, or the builder refused.
             ArtifactError: the cache folder cannot be written.
         """
+        return None
 
-    @abstractmethod
     def recognizes(self, engine: bytes) -> bool:
         """Returns whether an engine without a manifest is one of this target's."""
+        return False
 
     def precisions_of(self, model: LoadedModel) -> tuple[tuple[LayerPrecision, ...], Precision]:
         """Returns what each layer of an ONNX file of another tool is to run in, and the file.
@@ -236,9 +236,9 @@ class Target(ABC):
         """
         raise NotImplementedError(f"{self.name} runs no ONNX files")
 
-    @abstractmethod
     def portable_request(self) -> BuildRequest | None:
         """Returns a request for an INT8 engine that this machine can build; None without one."""
+        return None
 
 
 @functools.cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from queue import SimpleQueue
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,11 +52,6 @@ class SideBySide:
             self._resources = opened.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._free = SimpleQueue()
         self._resources.close()

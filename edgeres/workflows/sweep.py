@@ -340,17 +340,6 @@ def _missing(case: SweepCase, board: str | None, reason: str) -> SweepRun:
         batch=case.batch,
         target=case.target,
         board=board,
-        verdict=None,
-        outcome=None,
-        top1=None,
-        p50_ms=None,
-        images_per_s=None,
-        streams=None,
-        estimated=False,
-        on_front=False,
-        on_latency_front=False,
-        on_throughput_front=False,
-        dominated_by=(),
         reason=reason,
     )
 

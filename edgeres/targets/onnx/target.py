@@ -95,22 +95,6 @@ class OnnxTarget(Target):
             name=f"{engine.path.name}, simulated",
         )
 
-    def timed_reference(
-        self,
-        model: LoadedModel,
-        contract: Contract,
-        *,
-        batch: int,
-        progress: Progress = silent,
-    ) -> Runner | None:
-        return None
-
-    def recognizes(self, engine: bytes) -> bool:
-        return False
-
-    def portable_request(self) -> BuildRequest | None:
-        return None
-
 
 TARGET = OnnxTarget(
     name="onnx",

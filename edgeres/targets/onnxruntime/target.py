@@ -123,19 +123,6 @@ class OnnxRuntimeTarget(Target):
             engine.content, input=manifest.input, output=manifest.output, name=engine.path.name
         )
 
-    def timed_reference(
-        self,
-        model: LoadedModel,
-        contract: Contract,
-        *,
-        batch: int,
-        progress: Progress = silent,
-    ) -> Runner | None:
-        return None
-
-    def recognizes(self, engine: bytes) -> bool:
-        return False
-
     def precisions_of(self, model: LoadedModel) -> tuple[tuple[LayerPrecision, ...], Precision]:
         from edgeres.targets.onnxruntime.foreign import precisions_of
 
