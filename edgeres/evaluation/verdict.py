@@ -5,24 +5,16 @@ Knows measured values and limits, and no runner, image or clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.bench_requests import BenchRequest
 from edgeres.core.table import FEW_CALIBRATION_IMAGES, few_images_note
 from edgeres.core.verdict import (
     Check,
-    Energies,
-    Environment,
-    LoadGenResult,
-    MeasuredThroughput,
     Outcome,
     PairedAccuracy,
-    PairedLatency,
     PastRun,
-    Provenance,
-    Regression,
     Verdict,
     processors_of,
 )
@@ -40,14 +32,10 @@ from edgeres.evaluation.checks import (
 )
 from edgeres.evaluation.mistakes import Diagnosis, RangeShift
 from edgeres.evaluation.regression import against_baseline, baseline_checks
-from edgeres.machine import NoEnergy, Stability
 from edgeres.plurals import counted
 
 OVERHEAD_NOTED = 0.01
 """Fraction of the engine's median latency that timing may take without a warning."""
-
-NOT_RUN = NoEnergy(reason="The engine was not run on its target.")
-"""Energy of an engine that was only simulated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,92 +71,47 @@ VALID = Validity()
 """Of a verdict that nothing weakens."""
 
 
-def build_verdict(
+def concluded(
+    measured: Verdict,
     config: BenchRequest,
     *,
-    accuracy: PairedAccuracy,
-    environment: Environment,
-    provenance: Provenance,
-    latency: PairedLatency | None = None,
-    throughput: MeasuredThroughput | None = None,
-    stability: Stability | None = None,
-    energy: Energies | NoEnergy = NOT_RUN,
-    loadgen: LoadGenResult | None = None,
     coverage: tuple[Check, ...] = (),
     validity: Validity = VALID,
     baseline: PastRun | None = None,
-    layers: tuple[LayerPrecision, ...] = (),
-    classes: tuple[str, ...] = (),
 ) -> Verdict:
-    """Returns the verdict: what was measured, and whether it keeps the limits.
+    """Returns what was measured with the checks of all limits, and what weakens it.
 
     Args:
+        measured: without checks.
         config: the limits; one that is None makes no check.
-        accuracy: of both networks, as are `environment` and `provenance`.
-        environment: machine and runtimes.
-        provenance: files, images and versions.
-        latency: None where the engine was not run on its target, as is `stability`.
-        throughput: None where it was not measured, but follows from the latency.
-        stability: of the machine meanwhile; a check with `config.strict`, and part of the one of
-            the latency against the baseline.
-        energy: of both networks, or why there is none.
-        loadgen: a check with `config.strict`.
         coverage: checks of the layers that run in INT8.
         validity: what weakens the verdict.
         baseline: earlier run that this one must not be worse than.
-        layers: every operator of the engine with its precision.
-        classes: names of the classes in the order of the logits; empty where not known.
 
     Raises:
         ConfigError: a limit on speed without a latency, or a baseline on other images.
     """
-    regression = None
+    verdict = replace(measured, diagnosis=validity.diagnosis)
     if baseline is not None:
-        machine = processors_of(environment.machine.cpu, environment.machine.gpus)
-        reference = provenance.reference.sha256
+        machine = verdict.environment.machine
         regression = against_baseline(
             baseline,
-            accuracy.images,
-            latency,
-            throughput,
-            machine=machine,
-            reference_sha256=reference,
+            verdict.accuracy.images,
+            verdict.latency,
+            verdict.measured_throughput,
+            machine=processors_of(machine.cpu, machine.gpus),
+            reference_sha256=verdict.provenance.reference.sha256,
         )
-    checks = tuple(
-        _checks(config, accuracy, latency, stability, loadgen, coverage, validity, regression)
-    )
-    return Verdict(
-        accuracy=accuracy,
-        latency=latency,
-        environment=environment,
-        provenance=provenance,
-        checks=checks,
-        warnings=tuple(
-            _warnings(config, accuracy, provenance, latency, stability, loadgen, validity, checks)
-        ),
-        stability=stability,
-        energy=None if isinstance(energy, NoEnergy) else energy,
-        energy_reason=energy.reason if isinstance(energy, NoEnergy) else None,
-        layers=layers,
-        classes=classes,
-        loadgen=loadgen,
-        regression=regression,
-        diagnosis=validity.diagnosis,
-        measured_throughput=throughput,
-    )
+        verdict = replace(verdict, regression=regression)
+    verdict = replace(verdict, checks=tuple(_checks(verdict, config, coverage, validity)))
+    return replace(verdict, warnings=tuple(_warnings(verdict, config, validity)))
 
 
 def _checks(
-    config: BenchRequest,
-    accuracy: PairedAccuracy,
-    latency: PairedLatency | None,
-    stability: Stability | None,
-    loadgen: LoadGenResult | None,
-    coverage: tuple[Check, ...],
-    validity: Validity,
-    regression: Regression | None,
+    verdict: Verdict, config: BenchRequest, coverage: tuple[Check, ...], validity: Validity
 ) -> Iterator[Check]:
     """Yields a check for every limit, and for what makes the figures worthless."""
+    accuracy, stability, regression = verdict.accuracy, verdict.stability, verdict.regression
     # Diagnosis and coverage come first: where one fails, the figures after it mean little.
     if validity.diagnosis is not None:
         yield diagnosis_check(validity.diagnosis)
@@ -180,13 +123,13 @@ def _checks(
     ):
         yield unseen_check(validity.reused_images, validity.reused_for)
     if config.min_speedup is not None:
-        if latency is None:
+        if verdict.latency is None:
             raise ConfigError(
                 f"--min-speedup {config.min_speedup:g} cannot be checked: no latency was measured, "
                 "because the engine was not run on its target. Run bench there, or leave "
                 "--min-speedup out."
             )
-        yield speedup_check(latency, config.min_speedup, config.decide, stability)
+        yield speedup_check(verdict.latency, config.min_speedup, config.decide, stability)
     named = validity.diagnosis is not None and validity.diagnosis.named is not None
     limits = (config.max_drop_pp, config.min_speedup, regression)
     if config.reference_top1 is not None:
@@ -199,23 +142,15 @@ def _checks(
             yield suspicion_check(top1, confidence)
     if config.strict and stability is not None:
         yield stability_check(stability)
-    if config.strict and loadgen is not None:
-        yield loadgen_check(loadgen)
+    if config.strict and verdict.loadgen is not None:
+        yield loadgen_check(verdict.loadgen)
     if regression is not None:
         yield from baseline_checks(regression, config.max_slowdown, stability)
 
 
-def _warnings(
-    config: BenchRequest,
-    accuracy: PairedAccuracy,
-    provenance: Provenance,
-    latency: PairedLatency | None,
-    stability: Stability | None,
-    loadgen: LoadGenResult | None,
-    validity: Validity,
-    checks: Sequence[Check],
-) -> Iterator[str]:
+def _warnings(verdict: Verdict, config: BenchRequest, validity: Validity) -> Iterator[str]:
     """Yields a sentence on everything that weakens the verdict."""
+    accuracy, latency, stability = verdict.accuracy, verdict.latency, verdict.stability
     samples, diagnosis = accuracy.engine.samples, validity.diagnosis
     yield from validity.data_notes
     if validity.calibrated_on is not None and validity.calibrated_on < FEW_CALIBRATION_IMAGES:
@@ -243,7 +178,7 @@ def _warnings(
     if validity.range_shift and validity.range_shift.is_foreign:
         yield validity.range_shift.sentence
     # Where either is not known there is nothing to compare.
-    other, own = validity.reference_model_sha256, provenance.model_sha256
+    other, own = validity.reference_model_sha256, verdict.provenance.model_sha256
     if other is not None and own is not None and other != own:
         yield (
             f"The reference was built from another model, sha256 {other[:12]}, than the engine, "
@@ -253,7 +188,8 @@ def _warnings(
     limited = config.min_speedup is not None
     # What disturbed it leaves the check undecided, and stands there.
     undecided = any(
-        check.name == "speedup" and check.outcome is Outcome.INCONCLUSIVE for check in checks
+        check.name == "speedup" and check.outcome is Outcome.INCONCLUSIVE
+        for check in verdict.checks
     )
     if limited and not (config.strict or undecided) and stability and not stability.stable:
         yield (
@@ -269,5 +205,5 @@ def _warnings(
                 f"95 % interval {low:.2f} to {high:.2f}. Look at its layers with edgeres inspect, "
                 "and set --min-speedup to make such an engine fail."
             )
-    if loadgen is not None and not loadgen.valid:
-        yield f"{loadgen_check(loadgen).reason}."
+    if verdict.loadgen is not None and not verdict.loadgen.valid:
+        yield f"{loadgen_check(verdict.loadgen).reason}."

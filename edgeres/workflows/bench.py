@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -24,7 +23,7 @@ from edgeres.evaluation.fed_tensor import compare_fed_tensor
 from edgeres.evaluation.history import last_matching
 from edgeres.evaluation.regression import check_same_images
 from edgeres.evaluation.saved_outcomes import join_outcomes
-from edgeres.evaluation.verdict import build_verdict
+from edgeres.evaluation.verdict import concluded
 from edgeres.images import (
     Dataset,
     batches,
@@ -40,7 +39,7 @@ from edgeres.images import (
     take,
     turned_note,
 )
-from edgeres.machine import describe_machine, several_kinds_note
+from edgeres.machine import NoEnergy, describe_machine, several_kinds_note
 from edgeres.progress import Progress, silent, tracked_batches
 from edgeres.targets.runner import AnyBatch
 from edgeres.workflows.bench_pair import BenchPair, load_pair
@@ -102,26 +101,26 @@ def bench_engine(
         rows = profile(pair, dataset, config, latency_batch, progress)
         loadgen = drive(pair, dataset, config.loadgen, inputs.loadgen_logs, progress)
         validity = check_validity(pair, labelled, outcomes, config, tuple(notes), progress)
-    verdict = build_verdict(
-        config,
+    verdict = Verdict(
         accuracy=paired_accuracy(outcomes, dataset.image_name),
         environment=Environment(
             machine=machine, engine_name=engine.name, reference_name=reference.name
         ),
         provenance=pair.provenance(inputs, outcomes, seed=config.seed, started=started),
         latency=measured.latency,
-        throughput=measured.throughput,
+        measured_throughput=measured.throughput,
         stability=measured.stability,
-        energy=measured.energy,
+        energy=None if isinstance(measured.energy, NoEnergy) else measured.energy,
+        energy_reason=measured.energy.reason if isinstance(measured.energy, NoEnergy) else None,
         loadgen=loadgen,
-        coverage=pair.engine.checks,
-        validity=validity,
-        baseline=baseline,
         layers=pair.engine.layers,
         classes=pair.engine.classes,
+        profile=rows,
+        estimate=beside_estimate(pair, config.timing, measured, machine),
     )
-    estimate = beside_estimate(pair, config.timing, measured, machine)
-    verdict = replace(verdict, profile=rows, estimate=estimate)
+    verdict = concluded(
+        verdict, config, coverage=pair.engine.checks, validity=validity, baseline=baseline
+    )
     write_reports(verdict, inputs, dataset, pair.engine.sensitivity)
     return verdict
 

@@ -23,13 +23,15 @@ from edgeres.evaluation.benchmark import benchmark_pair
 from edgeres.evaluation.loadgen import check_loadgen, run_loadgen
 from edgeres.evaluation.profile import profile_rows
 from edgeres.evaluation.throughput import measure_throughput
-from edgeres.evaluation.verdict import NOT_RUN
 from edgeres.images import Dataset, batches, take
 from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
 from edgeres.progress import Progress, silent, tracked
 from edgeres.targets.runner import Profiled, Runner
 from edgeres.workflows.bench_pair import BenchPair
 from edgeres.workflows.energy import measure_energies
+
+_NOT_RUN = NoEnergy(reason="The engine was not run on its target.")
+"""Energy of an engine that was only simulated."""
 
 _PROFILED = 50
 """Inferences that kernels are timed in: the median of each is needed, and no tail."""
@@ -44,7 +46,7 @@ class Measured:
     throughput: MeasuredThroughput | None = None
     """None where it was not requested."""
     stability: Stability | None = None
-    energy: Energies | NoEnergy = NOT_RUN
+    energy: Energies | NoEnergy = _NOT_RUN
 
 
 def check_measurable(inputs: BenchInputs, config: BenchRequest) -> None:

@@ -23,8 +23,8 @@ from edgeres.core.verdict import (
 )
 from edgeres.errors import ConfigError
 from edgeres.evaluation.mistakes import Candidate, Diagnosis, Finding, range_shift
-from edgeres.evaluation.verdict import NOT_RUN, VALID, Validity, build_verdict
-from edgeres.machine import NoEnergy, Severity, Stability, StabilityFinding
+from edgeres.evaluation.verdict import VALID, Validity, concluded
+from edgeres.machine import Severity, Stability, StabilityFinding
 from edgeres.statistics import drop_bound, images_needed
 
 
@@ -40,18 +40,15 @@ def verdict_of(
     coverage: tuple[Check, ...] = (),
 ) -> Verdict:
     """Returns the verdict on these parts, on a machine and with a provenance made by hand."""
-    return build_verdict(
-        config,
+    measured = Verdict(
         accuracy=accuracy,
         environment=ENVIRONMENT,
         provenance=PROVENANCE,
         latency=latency,
         stability=stability,
         loadgen=loadgen,
-        validity=validity,
-        baseline=baseline,
-        coverage=coverage,
     )
+    return concluded(measured, config, validity=validity, baseline=baseline, coverage=coverage)
 
 
 def by_point(limit: float) -> BenchRequest:
@@ -637,20 +634,6 @@ def test_everything_has_its_place() -> None:
     )
     for warning, start in zip(unlimited.warnings, begins, strict=True):
         assert warning.startswith(start)
-
-
-@pytest.mark.parametrize("reason", ["It was not requested (--no-energy).", None])
-def test_energy_is_there_or_its_reason_is(reason: str | None) -> None:
-    """An engine that was not run has a reason of its own."""
-    verdict = build_verdict(
-        BenchRequest(),
-        accuracy=ACCURACY,
-        environment=ENVIRONMENT,
-        provenance=PROVENANCE,
-        energy=NOT_RUN if reason is None else NoEnergy(reason=reason),
-    )
-    assert verdict.energy is None
-    assert verdict.energy_reason == (reason or "The engine was not run on its target.")
 
 
 def test_no_limits_make_no_checks() -> None:

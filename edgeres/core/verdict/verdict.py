@@ -96,7 +96,7 @@ class Verdict:
     """None where the engine was not run on its target, only simulated."""
     environment: Environment
     provenance: Provenance
-    checks: tuple[Check, ...]
+    checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
     """Sentences on what weakens the verdict, such as calibration images among the test images."""
     stability: Stability | None = None
