@@ -38,6 +38,7 @@ from edgeres.machine import examine_machine
 from edgeres.machine.board_names import board_called
 from edgeres.machine.boards import boards
 from edgeres.networks.explain import Example, example_block, explain_architecture
+from edgeres.report.tables import plain_table, ruled_table
 from edgeres.workflows import inspect_artifact
 
 _WIDE = 1000
@@ -214,3 +215,17 @@ def test_a_figure_over_two_lines_would_be_noticed(cell: str) -> None:
     assert cell in cut(table, 60)
     table.columns[0].width = 9
     assert cut(table, 60) == []
+
+
+NAME, FIGURE = "resnet50 of the second board", "1234.5678 to 2345.6789 ms"
+
+
+@pytest.mark.parametrize("columns", [45, 60, 80])
+def test_a_figure_with_spaces_and_the_name_beside_it_do_not_fold(columns: int) -> None:
+    """Longer than what is left to words, so that only the column itself keeps them on one line."""
+    ruled = ruled_table("network", "latency", "reference")
+    listed = plain_table("network", numbers=("latency", "reference"))
+    for table in (ruled, listed):
+        table.add_row(NAME, FIGURE, FIGURE)
+        assert shown(table, columns).count(FIGURE) == 2
+    assert NAME in shown(ruled, columns)
