@@ -208,10 +208,11 @@ def status(as_json: bool) -> None:
 def _check_words(job: Job, folder: Path) -> None:
     """Checks that a job's options name no file outside its folder."""
     # The commands know which of their options are paths; a job does not.
-    group = click.get_current_context().find_root().command
-    assert isinstance(group, click.Group)
-    command = group.commands[job.words[0]]
-    with click.Context(command, info_name=job.words[0]) as context:
+    root = click.get_current_context().find_root()
+    assert isinstance(root.command, click.Group)
+    command = root.command.commands[job.words[0]]
+    # Below main's, whose settings decide which options ask for help.
+    with click.Context(command, parent=root, info_name=job.words[0]) as context:
         typed = typed_parameters(command, context, job.words[1:])
         paths = [(each.name in WRITTEN, Path(text)) for each, text in typed if is_path(each)]
     check_paths(
