@@ -35,6 +35,7 @@ from edgeres.estimation.fitted import (
     regime_of,
 )
 from edgeres.estimation.model import Constants, EstimatedTiming, latency
+from edgeres.plurals import percent
 from edgeres.serialization import save_json
 
 COMMAND = "python -m benchmarks.latency --write"
@@ -256,18 +257,18 @@ def table(result: Result) -> str:
         "| | mean absolute | median | 90th percentile |",
         "| --- | --- | --- | --- |",
         *(
-            f"| {name} | {error.mean:.1%} | {error.median:.1%} | {error.p90:.1%} |"
+            f"| {name} | {percent(error.mean)} | {percent(error.median)} | {percent(error.p90)} |"
             for name, error in (("this model", model.error), ("first model", model.first_model))
         ),
         "",
         "| interval | rows | half-width | holds | equal hardware differs by |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {regime} | {one.rows} | {np.expm1(one.half_width):.1%} | {one.coverage:.1%} | "
-            f"{np.expm1(one.equal_hardware):.1%} |"
+            f"| {regime} | {one.rows} | {percent(np.expm1(one.half_width))} | {percent(one.coverage)} | "
+            f"{percent(np.expm1(one.equal_hardware))} |"
             for regime, one in model.regimes.items()
         ),
-        f"| all | {len(result.rows)} | | {model.coverage:.1%} | |",
+        f"| all | {len(result.rows)} | | {percent(model.coverage)} | |",
         "",
         "| board | timing | precision | rows of the file | errors by batch |",
         "| --- | --- | --- | --- | --- |",
@@ -275,7 +276,8 @@ def table(result: Result) -> str:
     for group in dict.fromkeys(row.group for row in result.rows):
         own = [row for row in result.rows if row.group == group]
         errors = ", ".join(
-            f"{row.workload.load.batch}: {np.expm1(result.errors[row.number]):+.0%}" for row in own
+            f"{row.workload.load.batch}: {100 * np.expm1(result.errors[row.number]):+.0f} %"
+            for row in own
         )
         numbers = ", ".join(str(row.number) for row in own)
         lines.append(f"| {' | '.join(map(str, group))} | {numbers} | {errors} |")

@@ -69,7 +69,7 @@ def main() -> None:
         predicted, steps = paired_ms(engine, images[: options.samples])
         added = statistics.median(a - b for a, b in zip(predicted, steps, strict=True))
         middle = statistics.median(steps)
-        print(f"{engine.name:<32}{middle:>12.2f}{added:>18.3f}{added / middle:>13.2%}")
+        print(f"{engine.name:<32}{middle:>12.2f}{added:>18.3f}{100 * added / middle:>11.2f} %")
 
 
 if __name__ == "__main__":

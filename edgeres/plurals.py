@@ -1,4 +1,4 @@
-"""Numbers with what they count, in the form that English has for one and for several."""
+"""Numbers with what they count, in the form that English has for one and for several; percent."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def plural(noun: str, number: int) -> str:
 def counted(number: int, noun: str) -> str:
     """Returns a number and its noun: `1 image`, `3 images`, `0 classes`."""
     return f"{number} {plural(noun, number)}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """Returns a fraction in percent, with a space before the sign as SI has it: `8.4 %`."""
+    return f"{100 * fraction:.{digits}f} %"

@@ -36,6 +36,7 @@ from edgeres.fleet.inputs import job_input
 from edgeres.fleet.rack import RackBoard
 from edgeres.fleet.ssh import SshBoard, ssh_connection
 from edgeres.images import embedded_path
+from edgeres.plurals import percent
 from edgeres.workflows import BuildInputs
 
 
@@ -68,7 +69,9 @@ def main() -> int:
     print("| what had arrived | breaks | bytes of the next build, of an unbroken one's |")
     print("| --- | ---: | ---: |")
     for arrived, tally in tallies.items():
-        print(f"| {arrived} | {tally.breaks} | {min(tally.again):.0%} to {max(tally.again):.0%} |")
+        print(
+            f"| {arrived} | {tally.breaks} | {percent(min(tally.again), 0)} to {percent(max(tally.again), 0)} |"
+        )
     print("\n".join(faults) or "Nothing was lost.")
     return 1 if faults else 0
 

@@ -30,6 +30,7 @@ from edgeres.images import (
     select,
 )
 from edgeres.onnx_file import load_onnx
+from edgeres.plurals import percent
 from edgeres.quantization.qdq.network import quantize_for_tensorrt
 from edgeres.serialization import to_json
 from edgeres.targets.runner import HostMemory, Runner
@@ -241,7 +242,7 @@ def against_trtexec(bench: Bench, name: str, precision: Precision) -> Figures:
         ours = float(np.median([measure() / 1e6 for _ in range(SAMPLES)]))
     figures = {"trtexec_ms": theirs, "edgeres_ms": ours, "ratio": ours / theirs}
     if abs(ours / theirs - 1) > TRTEXEC_TOLERANCE:
-        raise FailureError(f"the two differ by more than {TRTEXEC_TOLERANCE:.0%}", figures)
+        raise FailureError(f"the two differ by more than {percent(TRTEXEC_TOLERANCE, 0)}", figures)
     return figures
 
 

@@ -37,7 +37,7 @@ from edgeres.fleet.inventory import load_inventory
 from edgeres.fleet.job import Job, JobFile, read_job
 from edgeres.images import batches, embedded_digits, embedded_path, load_dataset
 from edgeres.images.decode import decode
-from edgeres.images.labels_file import read_labels
+from edgeres.images.load import read_labels
 from edgeres.images.npz import load_tensor
 from edgeres.input_files import CLASS_NAMES, JSON, read_bytes, read_text
 from edgeres.onnx_file import load_onnx

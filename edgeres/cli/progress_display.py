@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Column
 
 from edgeres.machine.ticker import every
+from edgeres.plurals import percent
 from edgeres.printable import printable
 from edgeres.progress import TIMED_STAGES
 
@@ -94,7 +95,7 @@ class ProgressDisplay:
             self.rest()
         with self.lock:
             # A search reports a fraction, a pass over images or layers their number.
-            count = f"{done:.0f}/{total:.0f}" if total > 1 else f"{done / total:.0%}"
+            count = f"{done:.0f}/{total:.0f}" if total > 1 else percent(done / total, 0)
             # rich would shorten the figures as it shortens the words.
             room = self.bars.console.width - _FIGURES - _LEAST_BAR - len(f"{count} done, ")
             name = _fitting(stage, room)

@@ -24,7 +24,7 @@ from edgeres.evaluation.benchmark import BLOCK
 from edgeres.evaluation.mistakes import Diagnosis
 from edgeres.evaluation.mistakes.values import LEVEL, LOW_ACCURACY
 from edgeres.machine import Severity, Stability, StabilityFinding
-from edgeres.plurals import counted
+from edgeres.plurals import counted, percent
 from edgeres.statistics import FEWEST_BLOCKS, GATE_CONFIDENCE, drop_bound, images_needed
 
 ACCURACY_DROP = "accuracy_drop"
@@ -253,8 +253,8 @@ def reference_check(top1: float, constant_top1: float) -> Check:
         value=top1,
         outcome=Outcome.INCONCLUSIVE,
         exit_code=EXIT_ACCURACY,
-        reason=f"the reference is correct on {top1:.1%} of the images, and would be on "
-        f"{constant_top1:.1%} with the most frequent label as the answer to each: an engine that "
+        reason=f"the reference is correct on {percent(top1)} of the images, and would be on "
+        f"{percent(constant_top1)} with the most frequent label as the answer to each: an engine that "
         "answers nothing else could keep its accuracy",
         next_step="evaluate images of several classes, and check that checkpoint, classes, labels "
         "and preprocessing belong together",
@@ -269,14 +269,14 @@ def suspicion_check(top1: float, confidence: float | None) -> Check:
         confidence: mean of the reference's own, where it is far above `top1`.
     """
     # A network whose logits are small is never too confident, whatever it is fed.
-    known = f", and confident of {confidence:.1%}" if confidence is not None else " alone"
+    known = f", and confident of {percent(confidence)}" if confidence is not None else " alone"
     return Check(
         name="reference_accuracy",
         limit=LOW_ACCURACY if confidence is None else confidence,
         value=top1,
         outcome=Outcome.INCONCLUSIVE,
         exit_code=EXIT_ACCURACY,
-        reason=f"the reference is correct on {top1:.1%} of the images{known}: images, labels or "
+        reason=f"the reference is correct on {percent(top1)} of the images{known}: images, labels or "
         "preprocessing may not be those that it was trained with, although no usual mistake is "
         "proven",
         next_step="check that they belong together; where this is the network's own accuracy on "
@@ -301,9 +301,9 @@ def known_accuracy_check(reference: Accuracy, known_percent: float) -> Check:
         value=100 * reference.top1,
         outcome=Outcome.of(kept),
         exit_code=EXIT_MISMATCH,
-        reason=f"the reference is correct on {reference.top1:.1%} of "
+        reason=f"the reference is correct on {percent(reference.top1)} of "
         f"{counted(reference.samples, 'image')}, "
-        f"{'not significantly' if kept else 'significantly'} below the {known:.1%} that it is "
+        f"{'not significantly' if kept else 'significantly'} below the {percent(known)} that it is "
         f"known for (exact binomial test, p {test.pvalue:.1g})"
         + ("" if kept else ": images, labels or preprocessing are not those that belong to it"),
     )

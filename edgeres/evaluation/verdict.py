@@ -32,7 +32,7 @@ from edgeres.evaluation.checks import (
 )
 from edgeres.evaluation.mistakes import Diagnosis, RangeShift
 from edgeres.evaluation.regression import against_baseline, baseline_checks
-from edgeres.plurals import counted
+from edgeres.plurals import counted, percent
 
 OVERHEAD_NOTED = 0.01
 """Fraction of the engine's median latency that timing may take without a warning."""
@@ -165,13 +165,13 @@ def _warnings(verdict: Verdict, config: BenchRequest, validity: Validity) -> Ite
         overhead = latency.overhead_ms / latency.engine.p50_ms
         if overhead > OVERHEAD_NOTED:
             yield (
-                f"The clock and the loop take {latency.overhead_ms:.3g} ms, {overhead:.1%} of the "
+                f"The clock and the loop take {latency.overhead_ms:.3g} ms, {percent(overhead)} of the "
                 "engine's median latency, and are in it. Take a larger --latency-batch."
             )
     # A diagnosis that names the mistake is a failed check, with more to say than this warning.
     if validity.suspicious and not (diagnosis and diagnosis.named):
         yield (
-            f"The reference itself is correct on only {accuracy.reference.top1:.1%} of the images, "
+            f"The reference itself is correct on only {percent(accuracy.reference.top1)} of the images, "
             "or far more confident than it is accurate: a drop against it means little. Check that "
             "checkpoint, classes, labels and preprocessing belong together."
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edgeres.machine.gpu import THROTTLING
 from edgeres.machine.sample import Sample
 from edgeres.names import Name
-from edgeres.plurals import counted
+from edgeres.plurals import counted, percent
 
 CLOCK_CHANGE = 0.05
 """Fraction of its highest value by which a clock may fall within a measurement; the latency follows
@@ -251,14 +251,14 @@ def _cpu_rules(samples: Sequence[Sample]) -> Iterator[StabilityFinding]:
     if spent.steal > STEAL_UNSTABLE * spent.total:
         yield _unstable(
             "steal",
-            f"The hypervisor gave {spent.steal / spent.total:.1%} of the processors' time to other "
+            f"The hypervisor gave {percent(spent.steal / spent.total)} of the processors' time to other "
             "guests. Measure on a machine of its own.",
         )
     others = (spent.total - spent.idle - spent.steal - spent.own) / spent.total
     if others > OTHERS_WARNING:
         yield (_unstable if others > OTHERS_UNSTABLE else _warning)(
             "other_load",
-            f"Other programs took {others:.0%} of the processors' time. Stop them and measure "
+            f"Other programs took {percent(others, 0)} of the processors' time. Stop them and measure "
             "again.",
         )
 

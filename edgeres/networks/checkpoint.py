@@ -31,7 +31,7 @@ from edgeres.networks.registry import ARCHITECTURES
 from edgeres.networks.resnet import ResNet, build_model
 from edgeres.networks.specification import BlockKind, ModelSpec, Shortcut, Stem
 from edgeres.networks.weights_file import read_weights
-from edgeres.plurals import counted, plural
+from edgeres.plurals import counted, percent, plural
 
 _LOG = logging.getLogger("edgeres.networks")
 
@@ -333,7 +333,7 @@ def _nearest_architecture(checkpoint: Checkpoint) -> str:
     if best == 1:
         return f"These are the shapes of {names}: export that architecture instead."
     if best >= _NEAR:
-        return f"The nearest architecture is {names}, with {best:.0%} of the tensors."
+        return f"The nearest architecture is {names}, with {percent(best, 0)} of the tensors."
     if equal:
         return (
             f"Under other names these are the shapes of {' or '.join(equal)}: export that "

@@ -15,6 +15,7 @@ from rich.style import Style
 from rich.text import Text
 
 from edgeres.core.predictions import ImagePrediction, Prediction
+from edgeres.plurals import percent
 from edgeres.printable import printable
 
 _FIGURES = {"index": 5, "probability": 11, "logit": 8}
@@ -76,7 +77,7 @@ class _Rows:
 
 def _figures(one: Prediction) -> list[str]:
     logit = [] if one.logit is None else [f"{one.logit:.3f}"]
-    return [str(one.index), f"{100 * one.probability:.2f} %", *logit]
+    return [str(one.index), percent(one.probability, 2), *logit]
 
 
 def _row(words: Sequence[str]) -> str:

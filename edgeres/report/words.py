@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from edgeres import plurals
+
 _UNITS = {"mib": "MiB", "ms": "ms", "w": "W", "j": "J", "mj": "mJ", "c": "°C", "s": "s", "pp": "pp"}
 _NAMES = {"cpu": "CPU", "gpu": "GPU", "gpus": "GPUs", "os": "OS", "simd": "SIMD"}
 
@@ -17,7 +19,7 @@ def as_sentence(words: str) -> str:
 
 def percent(fraction: float, digits: int = 2) -> str:
     """Returns a fraction in percent, with a space that does not break before the sign."""
-    return f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
+    return plurals.percent(fraction, digits).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def points(value: float, *, unit: bool = True) -> str:

@@ -133,8 +133,8 @@ def disturbed(name: str, severity: Severity, sentence: str) -> Stability:
 @pytest.mark.parametrize(
     ("name", "fact"),
     [
-        ("other_load", "Other programs took 80% of the processors' time"),
-        ("steal", "The hypervisor gave 9.0% of the processors' time to other guests"),
+        ("other_load", "Other programs took 80 % of the processors' time"),
+        ("steal", "The hypervisor gave 9.0 % of the processors' time to other guests"),
         ("cpu_quota", "The container's CPU quota stopped this program in 7 scheduling periods"),
         ("gpu_throttled", "The GPU slowed itself down (temperature, by hardware)"),
         ("thermal_throttled", "The kernel lowered clocks against heat (thermal-cpufreq-0)"),
@@ -156,11 +156,13 @@ def test_a_latency_of_a_disturbed_machine_does_not_pass(name: str, fact: str) ->
 @pytest.mark.parametrize("stability", [CALM, None])
 def test_a_baseline_that_was_disturbed_lets_nothing_pass(stability: Stability | None) -> None:
     """Its engine may have been slowed down more than its reference, whatever this run is like."""
-    slow = replace(RUN, disturbances=("Other programs took 80% of the processors' time. Stop it.",))
+    slow = replace(
+        RUN, disturbances=("Other programs took 80 % of the processors' time. Stop it.",)
+    )
     check = baseline_checks(against(NEW, slow), 0.05, stability)[1]
     assert check.outcome == "INCONCLUSIVE"
     assert check.reason.endswith(
-        "; old is not to be trusted: Other programs took 80% of the processors' time. Stop it; "
+        "; old is not to be trusted: Other programs took 80 % of the processors' time. Stop it; "
         "make the baseline again"
     )
     slower = baseline_checks(against(replace(NEW, latency=latency(3.0)), slow), 0.05, stability)[1]
@@ -169,7 +171,7 @@ def test_a_baseline_that_was_disturbed_lets_nothing_pass(stability: Stability | 
 
 def test_a_slower_engine_fails_on_a_disturbed_machine_too() -> None:
     """By the limit on speed, and its reason is that alone."""
-    stability = disturbed("other_load", Severity.UNSTABLE, "Other programs took 80%.")
+    stability = disturbed("other_load", Severity.UNSTABLE, "Other programs took 80 %.")
     run = replace(NEW, latency=latency(3.0))
     check = baseline_checks(against(run, RUN), 0.05, stability)[1]
     assert (check.passed, check.exit_code) == (False, 4)

@@ -263,15 +263,15 @@ def test_a_reference_no_better_than_one_answer_decides_nothing(config: BenchRequ
     verdict = verdict_of(accuracy, config, latency=latency, validity=validity)
     assert (verdict.outcome, verdict.exit_code) == ("INCONCLUSIVE", 3)
     (check,) = (one for one in verdict.checks if one.name == "reference_accuracy")
-    assert "and would be on 11.0% with the most frequent label" in check.reason
+    assert "and would be on 11.0 % with the most frequent label" in check.reason
     assert verdict_of(accuracy, BenchRequest(), validity=validity).outcome == "MEASURED"
 
 
 @pytest.mark.parametrize(
     ("correct", "confidence", "says"),
     [
-        (720, 0.9, "72.0% of the images, and confident of 90.0%"),
-        (340, None, "34.0% of the images alone"),
+        (720, 0.9, "72.0 % of the images, and confident of 90.0 %"),
+        (340, None, "34.0 % of the images alone"),
     ],
 )
 def test_a_reference_that_is_suspiciously_often_wrong_decides_nothing(
@@ -405,7 +405,7 @@ def test_an_overhead_of_more_than_a_hundredth_warns(overhead_ms: float, warns: b
     assert (
         verdict_of(accuracy_of(0, 0, 10), BenchRequest(), latency=latency).warnings
         == (
-            "The clock and the loop take 0.03 ms, 1.5% of the engine's median latency, and are in it. "
+            "The clock and the loop take 0.03 ms, 1.5 % of the engine's median latency, and are in it. "
             "Take a larger --latency-batch.",
         )
         * warns
@@ -490,7 +490,7 @@ def test_a_reference_that_is_rarely_correct_warns(named: Finding | None, warns: 
     assert (
         verdict.warnings
         == (
-            "The reference itself is correct on only 40.0% of the images, or far more confident than "
+            "The reference itself is correct on only 40.0 % of the images, or far more confident than "
             "it is accurate: a drop against it means little. Check that checkpoint, classes, labels "
             "and preprocessing belong together.",
         )
@@ -626,7 +626,7 @@ def test_everything_has_its_place() -> None:
         "Calibration used 8 distinct images, fewer than 64",
         "3 of the 10 images were also used for calibration: ",
         "The clock and the loop take 1 ms",
-        "The reference itself is correct on only 0.0%",
+        "The reference itself is correct on only 0.0 %",
         "The engine was calibrated on images unlike these",
         "The reference was built from another model",
         "The engine is slower than the reference",

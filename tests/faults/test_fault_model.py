@@ -275,7 +275,7 @@ def test_images_that_no_mistake_explains_let_nothing_pass(
     assert "may not be those that it was trained with" in reasons(verdict, "reference_accuracy")[0]
     known, verdict = bench(digits.engine, digits.model, data, *limits, "--reference-top1", 98)
     assert known.exit_code == 6
-    assert "significantly below the 98.0%" in reasons(verdict, "reference_top1")[0]
+    assert "significantly below the 98.0 %" in reasons(verdict, "reference_top1")[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validity, "is_suspicious", lambda predictions: False)
         assert bench(digits.engine, digits.model, data, *limits)[0].exit_code == 0

@@ -123,11 +123,11 @@ UNSTABLE = {
     ),
     "steal": (
         ticks(total=200, idle=100, own=92, steal=6),
-        "The hypervisor gave 3.0% of the processors' time to other guests.",
+        "The hypervisor gave 3.0 % of the processors' time to other guests.",
     ),
     "other_load": (
         ticks(total=200, idle=60, own=90),
-        "Other programs took 25% of the processors' time.",
+        "Other programs took 25 % of the processors' time.",
     ),
     "memory_pressure": (
         late(lambda calm: replace(calm, memory_stall_us=500_900)),
@@ -178,7 +178,7 @@ WARNINGS = {
     "gpu_power_limit": (gpu(reasons=("power limit",)), "The GPU ran at its power limit"),
     "other_load": (
         ticks(total=200, idle=90, own=90),
-        "Other programs took 10% of the processors' time.",
+        "Other programs took 10 % of the processors' time.",
     ),
     "cpu_clock": (late(cpu(mhz=(1500.0, 2000.0))), "The fastest processor ran at 2000 to 2200 MHz"),
 }

@@ -455,7 +455,7 @@ def test_missing_weights_name_the_nearest_architecture(tmp_path: Path) -> None:
     state = {k: v for k, v in weights(find_spec("resnet20")).items() if not k.startswith("fc.")}
     message = misfit(find_spec("resnet20"), load_checkpoint(saved(tmp_path / "net.pth", state)))
     assert "does not fit resnet20: 2 missing (fc.weight, fc.bias)." in message
-    assert "The nearest architecture is resnet20 or plain20, with 98% of the tensors." in message
+    assert "The nearest architecture is resnet20 or plain20, with 98 % of the tensors." in message
 
 
 def test_a_foreign_network_has_no_nearest_architecture(tmp_path: Path) -> None:

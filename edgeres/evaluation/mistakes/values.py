@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.core.resize import Resize, ResizeMode
 from edgeres.errors import ConfigError
-from edgeres.plurals import counted
+from edgeres.plurals import counted, percent
 
 LEVEL = 0.001
 """Chance, over everything that is tried, that a mistake is named where there is none."""
@@ -135,7 +135,7 @@ class Diagnosis:
     @property
     def sentence(self) -> str:
         """States what is wrong, by what evidence, and which option repairs it."""
-        present = f"{self.correct} ({100 * self.correct / self.samples:.1f} %)"
+        present = f"{self.correct} ({percent(self.correct / self.samples)})"
         named = self.named
         if named is None:
             return (
@@ -148,7 +148,7 @@ class Diagnosis:
         p_value = "< 1e-6" if named.p_value < 1e-6 else f"= {named.p_value:.1g}"
         sentences = [
             f"Likely mistake: {'; and '.join(named.candidate.mistakes)}.",
-            f"With that corrected {named.correct} ({100 * accuracy:.1f} %) of "
+            f"With that corrected {named.correct} ({percent(accuracy)}) of "
             f"{counted(self.samples, 'image')} are correct instead of {present}: a gain of "
             f"{low:.1f} to {high:.1f} pp, p {p_value} (exact McNemar, corrected for "
             f"{counted(tries, 'try')}).",

@@ -93,8 +93,8 @@ def draw_histogram(pair: Sequence[Timed]) -> str:
 def draw_ecdf(pair: Sequence[Timed]) -> str:
     """Returns the fraction of samples up to each time, for both networks, as SVG."""
     x, y = _shared_axis(pair), vertical(0, 1, HEIGHT)
-    frame = Frame(x=x, y=y, height=HEIGHT, x_title="latency in ms", y_title="fraction of samples")
-    parts = frame.axes(x.ticks(6), SHARES, "{:.0%}".format)
+    frame = Frame(x=x, y=y, height=HEIGHT, x_title="latency in ms", y_title="percent of samples")
+    parts = frame.axes(x.ticks(6), SHARES, lambda fraction: f"{100 * fraction:g}")
     for one in pair:
         ordered = sorted(one.samples_ms)
         steps = [f"M{x.start:.0f} {y(0):.1f}H{x(ordered[0]):.1f}"]
