@@ -3,23 +3,60 @@
 A plan, and with `--tensors` an ONNX file, is served by the runtime's own backend, which takes what
 the network takes. An engine of the CPU is served by Triton's Python backend, which takes images
 and answers with labels: preprocessing is edgeres' own, so its labels are bench's.
+
+A configuration is a protocol buffer as text. Source: "Text Format Language Specification",
+protobuf.dev; Triton Inference Server, "Model Configuration" and model_config.proto.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.core.artifacts import INPUT_HWC, EngineArtifact, manifest_path
 from edgeres.core.deployment import DeployRequest
 from edgeres.deploy.folder import Files, template
 from edgeres.deploy.golden import TOP, GoldenPair
-from edgeres.deploy.pbtxt import Literal, Message, render
 from edgeres.errors import ConfigError
 from edgeres.plurals import counted
 from edgeres.serialization import json_text
 from edgeres.targets.base import target_of
 from edgeres.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A name of an enumeration, which stands without quotes."""
+
+    name: str
+
+
+Message = Mapping[str, Sequence[object]]
+"""Fields of a message: each has the values that are set, none, one or several."""
+
+
+def render(message: Message, indent: str = "") -> str:
+    """Returns the text of a message."""
+    lines = []
+    for name, values in message.items():
+        for value in values:
+            if isinstance(value, Mapping):
+                lines += [f"{indent}{name} {{", render(value, indent + "  "), f"{indent}}}"]
+            else:
+                lines.append(f"{indent}{name}: {_scalar(value)}")
+    return "\n".join(lines)
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, Literal):
+        return value.name
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+
 
 CONFIG = "config.pbtxt"
 DATA_TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "uint8": "TYPE_UINT8"}

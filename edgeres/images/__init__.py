@@ -15,13 +15,12 @@ from edgeres.images.dataset import (
 from edgeres.images.decode import decode, rgb_pixels
 from edgeres.images.distinct import DistinctImages, distinct_images, without_copies
 from edgeres.images.embedded import embedded_digits, embedded_path
-from edgeres.images.encode import png_bytes
 from edgeres.images.frames import Frame, frame_pixels, states_color
 from edgeres.images.load import image_files, load_dataset
 from edgeres.images.npz import load_tensor
 from edgeres.images.prepare import fed, is_kept, normalise, prepare
 from edgeres.images.stream import Batch, batches, image_hash, noting_turned, turned_note
-from edgeres.images.thumbnail import thumbnail
+from edgeres.images.thumbnail import png_bytes, thumbnail
 
 __all__ = [
     "Batch",

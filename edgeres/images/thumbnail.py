@@ -1,4 +1,4 @@
-"""Small pictures of images, for people."""
+"""Small pictures of images, for people, and pixels to an image file without loss."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """Returns an image, (H, W, 3) uint8 RGB, as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
 
 SIDE = 96
 """Longer side in pixels: sharp at a third of an inch, also on screens of two dots a pixel."""

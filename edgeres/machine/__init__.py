@@ -1,8 +1,7 @@
 """The machine that edgeres runs on: what it is, what it can do, and whether it is stable."""
 
-from edgeres.machine.advice import Advice
 from edgeres.machine.capabilities import Capability
-from edgeres.machine.doctor import DoctorReport, examine_machine
+from edgeres.machine.doctor import Advice, DoctorReport, examine_machine
 from edgeres.machine.energy import Energy, NoEnergy, idle_watts, measure_energy
 from edgeres.machine.gpu import open_gpu
 from edgeres.machine.jetson import JetsonBoard

@@ -1,13 +1,13 @@
 """What chance can do to a figure: intervals, tests and counts. Knows numbers and nothing else."""
 
 from edgeres.statistics.changes import FALSE_ALARMS, FEWEST_RUNS, LevelChange, level_changes
-from edgeres.statistics.confidence import expected_calibration_error
 from edgeres.statistics.paired import (
     GATE_CONFIDENCE,
     Z95,
     class_q_values,
     drop_bound,
     drop_interval,
+    expected_calibration_error,
     images_needed,
     mcnemar_p,
 )

@@ -1,9 +1,11 @@
-"""Runs an ONNX file on ONNX Runtime's CPU kernels."""
+"""Runs an ONNX file on ONNX Runtime's CPU kernels, and several of its sessions side by side."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +23,50 @@ from edgeres.session import open_session, run_session
 from edgeres.targets.onnxruntime.kernels import on_integer_kernels
 from edgeres.targets.onnxruntime.profile import kernel_times
 from edgeres.targets.runner import Runner, fed_to
-from edgeres.targets.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+class SideBySide:
+    """Runners that are open together; `infer` takes a free one and waits where there is none."""
+
+    def __init__(self, runners: tuple[Runner, ...]) -> None:
+        """Keeps what to open.
+
+        Args:
+            runners: at least one, of the same engine.
+        """
+        self.name: str = runners[0].name
+        self.input: TensorSpec = runners[0].input
+        self.output: TensorSpec = runners[0].output
+        self._runners = runners
+        self._free: SimpleQueue[Runner] = SimpleQueue()
+        self._resources = ExitStack()
+
+    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the logits, (N, classes) float32, of `images`, (N, 3, H, W) float32.
+
+        Raises:
+            MismatchError: the images' shape is not one that the engine takes.
+            RunnerError: the runtime failed.
+        """
+        runner = self._free.get()
+        try:
+            return runner.infer(images)
+        finally:
+            self._free.put(runner)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            for runner in self._runners:
+                self._free.put(opened.enter_context(runner))
+            self._resources = opened.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._free = SimpleQueue()
+        self._resources.close()
 
 
 _TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}

@@ -1,8 +1,13 @@
-"""What is measured on the machine that an engine is for: latency, stability, energy, LoadGen."""
+"""What is measured on the machine that an engine is for: latency, stability, energy, LoadGen.
+
+Energy of engine and reference is by the same meter.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,11 +29,77 @@ from edgeres.evaluation.loadgen import check_loadgen, run_loadgen
 from edgeres.evaluation.profile import profile_rows
 from edgeres.evaluation.throughput import measure_throughput
 from edgeres.images import Dataset, batches, take
-from edgeres.machine import NoEnergy, Stability, monitor_stability, open_gpu, open_meter
+from edgeres.machine import (
+    Meter,
+    NoEnergy,
+    NoMeter,
+    Stability,
+    idle_watts,
+    measure_energy,
+    monitor_stability,
+    open_gpu,
+    open_meter,
+)
 from edgeres.progress import Progress, silent, tracked
 from edgeres.targets.runner import Profiled, Runner
 from edgeres.workflows.bench_pair import BenchPair
-from edgeres.workflows.energy import measure_energies
+
+WORK_S = 5.0
+"""Time that each network works for the meter: twice what the slowest one, NVML's, must see."""
+
+_STAGE = "Metering energy"
+
+OpenMeter = Callable[[], Meter | NoMeter]
+"""Opens the meter of what the engine runs on."""
+
+
+def measure_energies(
+    reference: Runner,
+    engine: Runner,
+    images: NDArray[np.float32],
+    open_meter: OpenMeter,
+    progress: Progress = silent,
+) -> Energies | NoEnergy:
+    """Returns what both networks cost on the same batch, or why that is unavailable.
+
+    Without a meter nothing is run.
+
+    Args:
+        reference: the network to compare with.
+        engine: the network under test.
+        images: (N, 3, H, W) float32, preprocessed.
+        open_meter: opens the meter, which is closed here.
+        progress: receives how many of the three measurements are done, between two of them.
+
+    Raises:
+        RunnerError: inference failed.
+    """
+
+    def after_idle(stage: str, done: float, total: float, note: str = "") -> None:
+        progress(stage, 1 + done, 1 + total, note)
+
+    def infer(runner: Runner) -> int:
+        """Infers for `WORK_S` and returns the number of images."""
+        count, end = 0, time.monotonic() + WORK_S
+        while time.monotonic() < end:
+            runner.infer(images)
+            count += len(images)
+        return count
+
+    with closing(open_meter()) as meter:
+        if isinstance(meter, NoMeter):
+            return NoEnergy(reason=meter.reason)
+        # Once, before either works: a chip that has just worked stays warm and draws more.
+        progress(_STAGE, 0, 3)
+        idle = idle_watts(meter)
+        first, second = (
+            measure_energy(meter, partial(infer, runner), idle_watts=idle)
+            for runner in tracked((reference, engine), _STAGE, after_idle)
+        )
+    if isinstance(first, NoEnergy):
+        return first
+    return second if isinstance(second, NoEnergy) else Energies(engine=second, reference=first)
+
 
 _NOT_RUN = NoEnergy(reason="The engine was not run on its target.")
 """Energy of an engine that was only simulated."""

@@ -32,9 +32,9 @@ LINES = (
     "--markdown {markdown} --junit {junit} --history {history}",
     "predict {engine} {images} --reference {reference} --csv {csv}",
     "deploy {engine} --to python --image {image} --verdict {verdict} --reference {reference}",
-    "sweep {model} --data {data} --calibration {calibration} -o out",
-    "sweep {model} --data {data} --calib-data {calib_data} --precision mixed --max-drop 1 "
-    "--judge-data {judge_data} -o out",
+    "sweep {model} --data {data} --calibration {table} -o out",
+    "sweep {model} --data {data} --calib-data {calibration_data} --precision mixed --max-drop 1 "
+    "--judge-data {selection_data} -o out",
     "calibrate {model} --import-trt-cache {import_trt_cache} -o {output}",
     "compare {verdicts}",
     "compare --history {history} --report {html}",
@@ -52,7 +52,7 @@ FOLDERS = frozenset(
 )
 """Outputs of which only a folder is named."""
 
-DATA = frozenset({"data", "calib_data", "judge_data"})
+DATA = frozenset({"data", "calib_data", "judge_data", "calibration_data", "selection_data"})
 """Inputs that may be folders."""
 
 
@@ -85,6 +85,7 @@ def inputs(digits: Digits, tmp_path: Path) -> dict[str, Path]:
         "path": digits.model,
         "weights": digits.weights,
         "calibration": digits.table,
+        "table": digits.table,
         "engine": digits.engine,
     }
     made = {}

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from edgeres.installation import install_hint
 from edgeres.machine import Advice, DoctorReport, JetsonBoard, examine_machine
-from edgeres.machine.advice import advise
 from edgeres.machine.capabilities import capabilities
 from edgeres.machine.clocks import PowerMode
 from edgeres.machine.commands import CommandRunner
+from edgeres.machine.doctor import advise
 from edgeres.machine.jetson import is_jetson, module_version, read_board
 from edgeres.report import render_doctor
 from edgeres.serialization import to_json

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from edgeres.errors import ConfigError
-from edgeres.networks.factory import load_factory
+from edgeres.networks.load import load_factory
 
 SOURCE = """
 from torch import nn

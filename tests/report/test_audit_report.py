@@ -8,7 +8,7 @@ from rich.console import Console, Group
 
 from edgeres.core.audit import Audit, AuditedNode, EngineLayer, Source
 from edgeres.core.precision import Precision
-from edgeres.report.audit import blocks, render_audit
+from edgeres.report.inspection import blocks, render_audit
 
 
 def node(name: str, kind: str = "Conv", ran: Precision | None = Precision.INT8) -> AuditedNode:

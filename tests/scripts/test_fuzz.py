@@ -16,7 +16,7 @@ from mutations import mutate_bytes, mutate_json, mutate_lines, mutate_zip
 
 def refuses_well(path: Path) -> None:
     """Reads labels as edgeres does."""
-    from edgeres.images.labels_file import read_labels
+    from edgeres.images.load import read_labels
 
     read_labels(path)
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from edgeres.core.verdict import Energies
 from edgeres.machine import Meter, NoEnergy, NoMeter
 from edgeres.testing import FakeRunner
-from edgeres.workflows import energy
-from edgeres.workflows.energy import measure_energies
+from edgeres.workflows import measure
+from edgeres.workflows.measure import measure_energies
 
 IMAGES = np.zeros((2, 3, 4, 4), np.float32)
 
@@ -41,8 +41,8 @@ class Meters:
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Works for hundredths of a second, and takes the idle power at once."""
-    monkeypatch.setattr(energy, "WORK_S", 0.02)
-    monkeypatch.setattr(energy, "idle_watts", lambda meter: 0.0)
+    monkeypatch.setattr(measure, "WORK_S", 0.02)
+    monkeypatch.setattr(measure, "idle_watts", lambda meter: 0.0)
 
 
 def runner(meter: Meters, joules: float) -> FakeRunner:

@@ -15,15 +15,17 @@ from edgeres.core.verdict.history import Course, CourseChange, CourseRun, Histor
 from edgeres.core.verdict.latency import (
     Drift,
     Interval,
+    KernelTime,
     LatencyIntervals,
     LatencyStats,
+    LoadGenResult,
     MeasuredThroughput,
     Outliers,
     PairedLatency,
+    ProfileRow,
     TailCount,
     Throughput,
 )
-from edgeres.core.verdict.loadgen import LoadGenResult
 from edgeres.core.verdict.outcome import (
     EXIT_ACCURACY,
     EXIT_COVERAGE,
@@ -37,7 +39,6 @@ from edgeres.core.verdict.outcome import (
     conclude,
 )
 from edgeres.core.verdict.past import PastRun, Platform, RunGroup, processors_of
-from edgeres.core.verdict.profile import KernelTime, ProfileRow
 from edgeres.core.verdict.provenance import (
     DataRecord,
     Emulation,

@@ -1,10 +1,14 @@
-"""Latency of engine and reference, sample by sample, with intervals, drift and outliers."""
+"""Latency of engine and reference, sample by sample, with intervals, drift and outliers.
+
+Beside it the time of each kernel and block, and what MLPerf's LoadGen reported.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import sub
 
+from edgeres.core.precision import Precision
 from edgeres.plurals import counted
 
 Interval = tuple[float, float]
@@ -259,3 +263,63 @@ def throughput_of(
         reference_images_per_s=measured.images_per_s(measured.reference),
         measured=measured,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTime:
+    """One kernel of an engine, in the order of execution."""
+
+    name: str
+    """Of the network's operator that it computes, where the runtime kept it."""
+    operator: str
+    """Type of that operator, such as `Conv`."""
+    kind: str
+    """What the runtime calls the kernel, such as `QLinearConv`."""
+    ms: float
+    """Median over the inferences."""
+    precision: Precision | None = None
+    """What it computes in; None where that is not known."""
+    is_reformat: bool = False
+    """Whether it only changes layout or type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileRow:
+    """A residual block, or a layer of it, in the engine and in the reference."""
+
+    block: str
+    layer: str | None
+    """None for all of the block."""
+    engine_ms: float
+    reference_ms: float
+    why: str
+    """Why the engine is hardly faster here, as far as its kernels show; empty where it is faster,
+    or they do not show it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadGenResult:
+    """The outcome of one scenario, in LoadGen's own words."""
+
+    json_keys = ("*", "result")
+
+    scenario: str
+    valid: bool
+    """LoadGen's verdict on the run: VALID or INVALID."""
+    metric: str
+    """What `value` is, such as `90th percentile latency, early stopping`."""
+    value: float | None
+    """None where LoadGen does not report it."""
+    unit: str
+    queries: int
+    seconds: float
+    """Requested duration. A submission to MLPerf takes 600."""
+    reasons: tuple[str, ...]
+    """Why it is invalid; empty where it is valid."""
+    logs: str | None
+    """Folder of LoadGen's own logs; None where they were not kept."""
+
+    @property
+    def result(self) -> str:
+        """`VALID` or `INVALID`."""
+        return "VALID" if self.valid else "INVALID"

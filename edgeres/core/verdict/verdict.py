@@ -11,14 +11,14 @@ from edgeres.core.artifacts import LayerPrecision
 from edgeres.core.precision import Precision
 from edgeres.core.verdict.accuracy import PairedAccuracy
 from edgeres.core.verdict.latency import (
+    LoadGenResult,
     MeasuredThroughput,
     PairedLatency,
+    ProfileRow,
     Throughput,
     throughput_of,
 )
-from edgeres.core.verdict.loadgen import LoadGenResult
 from edgeres.core.verdict.outcome import EXIT_PASS, Check, Outcome, conclude
-from edgeres.core.verdict.profile import ProfileRow
 from edgeres.core.verdict.provenance import Environment, Provenance
 from edgeres.core.verdict.regression import Regression
 from edgeres.machine import Energy, Stability

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeres.core.bench_requests import Timing
 from edgeres.errors import RunnerError
 from edgeres.targets.runner import HostMemory
-from edgeres.targets.tensorrt.bindings import Bindings
+from edgeres.targets.tensorrt.cuda_engine import Bindings
 from edgeres.targets.tensorrt.cuda_graph import CudaGraph
 from edgeres.targets.tensorrt.device import Buffer, Stream
 from edgeres.targets.tensorrt.event_timers import ComputeTimer, PipelinedTimer
