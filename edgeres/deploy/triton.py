@@ -159,19 +159,15 @@ def _tensor_model(
         tuple(-1 if size is None else size for size in spec.shape[0 if fixed else 1 :])
         for spec in (image, logits)
     )
-    output: dict[str, tuple[object, ...]] = {
-        "name": (logits.name,),
-        "data_type": (Literal(DATA_TYPES[logits.dtype]),),
-        "dims": outputs,
-    }
+    output = _tensor(logits.name, DATA_TYPES[logits.dtype], outputs)
     if labels:
-        output["label_filename"] = (LABELS,)
-    data_type = Literal(DATA_TYPES[image.dtype])
+        output = {**output, "label_filename": (LABELS,)}
+    taken = _tensor(image.name, DATA_TYPES[image.dtype], dims)
     config: dict[str, tuple[object, ...]] = {
         "name": (name,),
         "platform": (platform,),
         "max_batch_size": (largest,),
-        "input": ({"name": (image.name,), "data_type": (data_type,), "dims": dims},),
+        "input": (taken,),
         "output": (output,),
         "instance_group": (_instances(request, on_gpu=target.uses_gpu),),
     }
@@ -179,7 +175,7 @@ def _tensor_model(
         preferred = {} if batch is None or batch[1] < 2 else {"preferred_batch_size": (batch[1],)}
         config["dynamic_batching"] = ({**preferred, "max_queue_delay_microseconds": (_DELAY_US,)},)
     if largest and all(size > 0 for size in dims):
-        zero = {"data_type": (data_type,), "dims": dims, "zero_data": (True,)}
+        zero = {"data_type": taken["data_type"], "dims": dims, "zero_data": (True,)}
         config["model_warmup"] = (
             {
                 "name": ("first inference",),
@@ -199,24 +195,19 @@ def _image_model(name: str, engine: EngineArtifact, request: DeployRequest) -> F
     classes = engine.manifest.output.shape[-1] or TOP
     top = min(TOP, classes)
     batch = engine.manifest.batch
-
-    def tensor(name: str, kind: str, dims: tuple[int, ...], *, optional: bool = False) -> Message:
-        more = {"optional": (True,)} if optional else {}
-        return {"name": (name,), "data_type": (Literal(kind),), "dims": dims, **more}
-
     config: Message = {
         "name": (name,),
         "backend": ("python",),
         "max_batch_size": (IMAGE_BATCH if batch is None else batch[2],),
         "input": (
             # One of the two: an encoded file, or a frame in RGB.
-            tensor("IMAGE", "TYPE_STRING", (1,), optional=True),
-            tensor("FRAME", "TYPE_UINT8", (-1, -1, 3), optional=True),
+            {**_tensor("IMAGE", "TYPE_STRING", (1,)), "optional": (True,)},
+            {**_tensor("FRAME", "TYPE_UINT8", (-1, -1, 3)), "optional": (True,)},
         ),
         "output": (
-            tensor("LABEL", "TYPE_STRING", (top,)),
-            tensor("INDEX", "TYPE_INT32", (top,)),
-            tensor("PROBABILITY", "TYPE_FP32", (top,)),
+            _tensor("LABEL", "TYPE_STRING", (top,)),
+            _tensor("INDEX", "TYPE_INT32", (top,)),
+            _tensor("PROBABILITY", "TYPE_FP32", (top,)),
         ),
         "instance_group": (_instances(request, on_gpu=False),),
         "dynamic_batching": ({"max_queue_delay_microseconds": (_DELAY_US,)},),
@@ -230,6 +221,10 @@ def _image_model(name: str, engine: EngineArtifact, request: DeployRequest) -> F
         # The contract of an engine that carries none is in it too.
         f"{folder}/{manifest_path(Path(file)).name}": json_text(engine.manifest).encode(),
     }
+
+
+def _tensor(name: str, kind: str, dims: tuple[int, ...]) -> Message:
+    return {"name": (name,), "data_type": (Literal(kind),), "dims": dims}
 
 
 def _instances(request: DeployRequest, *, on_gpu: bool) -> Message:
