@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import numpy as np
 import onnx
 import pytest
 from commands import passed, refusal
-from digits import QUICK, Digits
+from digits import QUICK, Digits, save_manifest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
-from edgeres.core.artifacts import manifest_path
+from edgeres.core.artifacts import load_engine, manifest_path
 from edgeres.core.contract import PRESETS
 from edgeres.core.table import load_table
 from edgeres.images import image_hash
@@ -353,15 +354,15 @@ ENGINES: dict[str, tuple[Damage, str]] = {
     "a manifest cut off": (lambda path: os.truncate(manifest_path(path), 500), "is not JSON ("),
     "a manifest without layers": (
         lambda path: _edit(manifest_path(path), lambda raw: raw.pop("layers")),
-        "is a damaged edgeres-engine file (layers: missing, as in files of an earlier edgeres). Run build-engine again.",
+        "is a damaged edgeres-engine file (layers: missing, as in files of an earlier edgeres). Undo an edit of it, or run build-engine again.",
     ),
     "a manifest of an unknown target": (
-        lambda path: _edit(manifest_path(path), lambda raw: raw.update(target="tpu")),
+        lambda path: save_manifest(path, replace(load_engine(path).manifest, target="tpu")),
         "The engine was built for the target 'tpu' by edgeres",
     ),
     "a manifest without part of its contract": (
         lambda path: _edit(manifest_path(path), lambda raw: raw["contract"].pop("mean")),
-        "is a damaged edgeres-engine file (contract.mean: missing, as in files of an earlier edgeres). Run build-engine again.",
+        "is a damaged edgeres-engine file (contract.mean: missing, as in files of an earlier edgeres). Undo an edit of it, or run build-engine again.",
     ),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch, Sensitivity
 from edgeres.errors import ArtifactError, ConfigError
 from edgeres.input_files import ENGINE, JSON, exists, read_bytes
-from edgeres.serialization import SCHEMA_VERSION, load_json
+from edgeres.serialization import SCHEMA_VERSION, json_line, load_json
 
 TRUSTED = "TRUSTED"
 """Flag of a plan that has no manifest and is run on the user's word."""
@@ -159,7 +159,7 @@ class Manifest:
 
     kind: ClassVar[str] = "edgeres-engine"
     schema_version: ClassVar[int] = SCHEMA_VERSION
-    json_keys = ("schema_version", "kind", "*")
+    json_keys = ("schema_version", "kind", "*", "manifest_sha256")
 
     target: str
     """Name of what runs it."""
@@ -205,6 +205,16 @@ class Manifest:
     """Layers whose exponent was moved for FP16, or that lose levels in it."""
     commands: tuple[str, ...] = ()
     """Command lines that build on from the engine, each with the version that it is for."""
+
+    @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of all other values: contract, classes and audit are the engine's, as its bytes are.
+
+        A plan carries none of them itself, and with an edited contract it would be evaluated on
+        images that nobody built it for. It guards against edits, not against forgery.
+        """
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return hashlib.sha256(json_line(values).encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def batch_limits(self) -> tuple[int, int] | None:
@@ -281,7 +291,11 @@ def load_engine(path: Path) -> EngineArtifact:
     content = read_bytes(path, ENGINE)
     actual = hashlib.sha256(content).hexdigest()
     manifest = load_described(
-        beside, Manifest, hash_key="engine_sha256", sha256=actual, remedy="Run build-engine again."
+        beside,
+        Manifest,
+        hash_key="engine_sha256",
+        sha256=actual,
+        remedy="Undo an edit of it, or run build-engine again.",
     )
     if actual != manifest.engine_sha256:
         raise ArtifactError(

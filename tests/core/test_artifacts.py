@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -278,9 +280,38 @@ def test_a_damaged_manifest_is_refused_whatever_key_is_missing(engine: Path, key
     del raw[key]
     save_json(manifest_path(engine), raw)
     with pytest.raises(
-        ArtifactError, match=r"damaged edgeres-engine file .*Run build-engine again\."
+        ArtifactError, match=r"damaged edgeres-engine file .*run build-engine again\."
     ):
         load_engine(engine)
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a mean": lambda raw: raw["contract"]["mean"].__setitem__(0, 0.25),
+    "the order of the colours": lambda raw: raw["contract"].update(color="bgr"),
+    "the classes": lambda raw: raw["classes"].reverse(),
+    "a precision": lambda raw: raw.update(precision="fp32"),
+    "the images that it was calibrated on": lambda raw: raw.update(calibration_images=[]),
+    "its own hash": lambda raw: raw.update(manifest_sha256="0" * 64),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_manifest_that_was_edited_is_refused(engine: Path, edit: str) -> None:
+    """A plan has its contract there alone: edited, it would be evaluated on other images."""
+    raw = to_json(MANIFEST)
+    EDITS[edit](raw)
+    save_json(manifest_path(engine), raw)
+    with pytest.raises(
+        ArtifactError, match=r"manifest_sha256: '\w+, expected '\w+\). Undo an edit"
+    ):
+        load_engine(engine)
+
+
+def test_a_manifest_laid_out_anew_is_the_same(engine: Path) -> None:
+    """Its hash is of the values, not of their order, spaces or byte order mark."""
+    raw = dict(reversed(to_json(MANIFEST).items()))
+    manifest_path(engine).write_text("\ufeff" + json.dumps(raw, indent=4), encoding="utf-8")
+    assert load_engine(engine).manifest == MANIFEST
 
 
 def test_an_onnx_artifact_knows_its_classes() -> None:
