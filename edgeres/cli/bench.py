@@ -125,7 +125,7 @@ _measurement = stacked(
     # Three states: without either the library decides, by how often the reference is correct.
     _option(
         "--diagnose/--no-diagnose",
-        help="Try the usual mistakes in preprocessing and labels, in at most 5,000 inferences. "
+        help="Try the usual mistakes in preprocessing and labels, in at most 8,000 inferences. "
         "[default: if the reference is suspiciously often wrong]",
     ),
     _loadgen(

@@ -105,8 +105,8 @@ def _diagnosis(pair: BenchPair, dataset: Dataset, progress: Progress) -> Diagnos
             model, contract = model.prepared, contract.prepared
             present = opened.enter_context(model_runner(model))
         runner = present
-        if model is not None and contract.height != contract.width:
-            # Height and width may be exchanged: the network is tried on the other shape too.
+        if model is not None:
+            # It may be made for another size, which a network with a global pool takes too.
             runner = opened.enter_context(model_runner(model, any_size=True))
         diagnosis = diagnose(
             runner,

@@ -17,8 +17,8 @@ from digits import QUICK
 from seeds import alarms, bench, fp32_engine, reasons, save_arrays, with_contract
 
 from edgeres.core.artifacts import load_engine
-from edgeres.core.contract import Color, Contract, with_resize
-from edgeres.core.resize import ResizeLibrary, letterbox, shortest, squash
+from edgeres.core.contract import Color, Contract, Crop, with_resize
+from edgeres.core.resize import NO_RESIZE, ResizeLibrary, letterbox, shortest, squash
 from edgeres.images import embedded_digits
 from edgeres.onnx_file import load_onnx
 
@@ -67,6 +67,19 @@ FAULTS: Mapping[str, tuple[str, Contract, str]] = {
         "squash",
         with_resize(replace(COLORED, height=32, width=24, resize=shortest(40)), squash(32, 24)),
         "height and width are exchanged, the network takes 24x32",
+    ),
+    "a square": (
+        "squash",
+        with_resize(replace(COLORED, width=24, resize=NO_RESIZE, crop=Crop.CENTER), squash(24, 24)),
+        "the input is 24x24, the network was made for about 24x32",
+    ),
+    "half": (
+        "squash",
+        with_resize(
+            replace(COLORED, height=12, width=16, resize=NO_RESIZE, crop=Crop.CENTER),
+            squash(12, 16),
+        ),
+        "the input is 12x16, the network was made for about 24x32",
     ),
     "Pillow's": (
         "opencv",

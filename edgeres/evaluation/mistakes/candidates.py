@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import scipy
-from numpy.typing import NDArray
-
-from edgeres.core.contract import PRESETS, Color, Contract, with_resize
+from edgeres.core.contract import PRESETS, Color, Contract, Crop, with_resize
 from edgeres.core.resize import (
     NO_RESIZE,
     Interpolation,
@@ -37,9 +33,9 @@ _CROP_FRACTION = 224 / 256
 _RAW_UNITS = 2.0
 """A mean or deviation above it belongs to values of 0 to 255, not of 0 to 1."""
 
-
-_PER_CLASS = 4
-"""Images that each class needs on average for a label mapping to be read off the predictions."""
+_SIDES = (1 / 2, 3 / 4, 4 / 3, 2)
+"""Factors on the sides of an input: coarse, since a network is nearly as good a tenth beside its
+size, and with the pairs that are confused, 224 and 299, 24 and 32, and a half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +126,12 @@ def candidate_contracts(contract: Contract, sizes: ImageSizes) -> tuple[Candidat
     values = tuple(_value_candidates(contract))
     # Colour is tried after the values: then mean and std go with their channels.
     pairs = (_both(v, c) for v in values for c in _color_candidates(v.contract, as_typed=False))
-    singles = (*_color_candidates(contract), *values, *_geometry_candidates(contract, sizes))
+    singles = (
+        *_color_candidates(contract),
+        *values,
+        *_geometry_candidates(contract, sizes),
+        *_size_candidates(contract, sizes),
+    )
     return _distinct(Candidate(contract=contract), (*singles, *pairs), sizes)
 
 
@@ -152,94 +153,6 @@ def with_mappings(candidate: Candidate, mappings: Sequence[LabelMapping]) -> tup
         for one in mappings
     )
     return (candidate, *mapped)
-
-
-def label_mappings(
-    network_classes: int, data_classes: Sequence[str], names: Sequence[str]
-) -> tuple[LabelMapping, ...]:
-    """Returns the other readings of the labels that are known without looking at an image.
-
-    Args:
-        network_classes: length of the logits.
-        data_classes: names of the data's classes in order of label; empty where not known.
-        names: names of the network's classes in order; empty where not known.
-    """
-    mappings = []
-    for shift, mistake in (
-        (1, "low, as if the network's first class is none of the data's"),
-        (-1, "high, as if they count from 1"),
-    ):
-        shifted = (label + shift for label in range(network_classes))
-        mappings.append(
-            LabelMapping(
-                mistake=f"the labels are one too {mistake}",
-                remedy=f"Write a labels.csv, or an .npz, with every class index {shift:+d}.",
-                network_class=tuple(new if 0 <= new < network_classes else -1 for new in shifted),
-            )
-        )
-    present, own = list(data_classes), list(names)
-    # torchvision's ImageFolder sorts folders as text; many a network's classes are numbered.
-    by_number = sorted(present, key=int) if all(map(str.isdecimal, present)) else present
-    if by_number != present:
-        mappings.append(
-            LabelMapping(
-                mistake="the class folders are sorted as text (1, 10, 2), the network's classes "
-                "by number",
-                remedy="Name the folders with leading zeros (01, 02, 10).",
-                network_class=tuple(by_number.index(name) for name in present),
-            )
-        )
-    if sorted(present) == sorted(own) and present != own:
-        mappings.append(
-            LabelMapping(
-                mistake="the class folders are in the order of their names, the network's classes "
-                "are not",
-                remedy="Write a labels.csv with the class indices of the network.",
-                network_class=tuple(own.index(name) for name in present),
-            )
-        )
-    return tuple(mappings)
-
-
-def assigned_mappings(
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    network_classes: int,
-    data_classes: Sequence[str] = (),
-    names: Sequence[str] = (),
-) -> tuple[LabelMapping, ...]:
-    """Returns the one-to-one mapping with which most images would be correct; none for too few.
-
-    Args:
-        labels: (N,), of the data.
-        predicted: (N,), classes of the network.
-        network_classes: number of these.
-        data_classes: names of the data's classes in order of label; empty where not known.
-        names: names of the network's classes in order; empty where not known.
-
-    Source: Kuhn 1955, the Hungarian method, on the table of label and prediction.
-    """
-    if len(labels) < _PER_CLASS * network_classes:
-        return ()
-    table = np.zeros((network_classes, network_classes), np.int64)
-    np.add.at(table, (labels, predicted), 1)
-    matched = scipy.optimize.linear_sum_assignment(table, maximize=True)[1].tolist()
-
-    def shown(number: int, known: Sequence[str]) -> str:
-        return f"{number} ({known[number]})" if number < len(known) else str(number)
-
-    arrows = ", ".join(
-        f"{shown(label, data_classes)} is {shown(own, names)}"
-        for label, own in enumerate(matched)
-        if label != own
-    )
-    return (
-        LabelMapping(
-            mistake="the labels number the classes in another order than the network",
-            remedy=f"Number the classes as the network does: {arrows}.",
-            network_class=tuple(matched),
-        ),
-    )
 
 
 def _both(first: Candidate, second: Candidate) -> Candidate:
@@ -338,6 +251,37 @@ def _geometry_candidates(contract: Contract, sizes: ImageSizes) -> Iterator[Cand
         )
         mistake = f"height and width are exchanged, the network takes {width}x{height}"
         yield Candidate(contract=turned, mistakes=(mistake,))
+
+
+def _size_candidates(contract: Contract, sizes: ImageSizes) -> Iterator[Candidate]:
+    """Yields inputs of another size, which a network with a global pool computes as well.
+
+    A network fails on those that it does not take, and has none of them correct.
+    """
+    height, width, present = contract.height, contract.width, contract.resize
+    both = [(side, side) for side in _SIDES]
+    one = [pair for side in _SIDES for pair in ((1, side), (side, 1))]
+    for taller, broader in (*both, *one):
+        high, wide = round(height * taller), round(width * broader)
+        if present.short is not None and taller == broader:
+            resize = replace(present, short=round(present.short * taller))
+        elif present.mode is ResizeMode.NONE:
+            if not all(own[0] >= high and own[1] >= wide for own in sizes.sizes):
+                continue
+            resize = present
+        else:
+            # Beside a crop of another shape there is no telling how much of an image it had.
+            framed = present if present.short is None else squash(height, width)
+            resize = replace(
+                framed,
+                height=round((framed.height or height) * taller),
+                width=round((framed.width or width) * broader),
+                interpolation=present.interpolation,
+                library=present.library,
+            )
+        mistake = f"the input is {height}x{width}, the network was made for about {high}x{wide}"
+        bare = replace(contract, height=high, width=wide, resize=NO_RESIZE, crop=Crop.CENTER)
+        yield Candidate(contract=with_resize(bare, resize), mistakes=(mistake,))
 
 
 def _filter_candidates(contract: Contract) -> Iterator[Candidate]:

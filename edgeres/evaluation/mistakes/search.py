@@ -19,12 +19,11 @@ from edgeres.errors import DataError, MismatchError, RunnerError
 from edgeres.evaluation.evaluate import Predictions, evaluate
 from edgeres.evaluation.mistakes.candidates import (
     ImageSizes,
-    assigned_mappings,
     candidate_contracts,
-    label_mappings,
     with_geometry,
     with_mappings,
 )
+from edgeres.evaluation.mistakes.labels import assigned_mappings, label_mappings
 from edgeres.evaluation.mistakes.values import (
     LOW_ACCURACY,
     OVERCONFIDENT,
@@ -102,7 +101,7 @@ def diagnose(
     """Returns what trying the usual mistakes in preprocessing and labels gives.
 
     `SCREENING + CONFIRMATION` images are sampled, or as many as there are, always the same. Every
-    candidate is evaluated on the screening set, at most seven on the confirmation set: below 5,000
+    candidate is evaluated on the screening set, at most seven on the confirmation set: below 8,000
     inferences of one image.
 
     Args:

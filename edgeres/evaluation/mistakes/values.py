@@ -178,12 +178,12 @@ def options_between(present: Contract, target: Contract) -> tuple[str, ...]:
     """Returns the options that turn one contract into the other: a preset, or value by value.
 
     Raises:
-        ConfigError: they are of different shapes, and not because height and width are exchanged.
+        ConfigError: they have different numbers of channels.
     """
-    if sorted(present.shape) != sorted(target.shape):
+    if present.channels != target.channels:
         raise ConfigError(
             f"Contracts of {present.shape} and {target.shape} are for different networks; compare "
-            "two of one shape."
+            "two of as many channels."
         )
     options = []
     if present.shape != target.shape:

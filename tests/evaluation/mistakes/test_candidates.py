@@ -11,16 +11,16 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from edgeres.cli.options import contract_options
-from edgeres.core.contract import PRESETS, Color, Contract
+from edgeres.core.contract import PRESETS, Color, Contract, with_resize
 from edgeres.core.contract_options import ContractOptions
-from edgeres.core.resize import NO_RESIZE, Interpolation, shortest
+from edgeres.core.resize import NO_RESIZE, Interpolation, letterbox, shortest, squash
 from edgeres.errors import ConfigError
 from edgeres.evaluation.mistakes.candidates import (
     ImageSizes,
     candidate_contracts,
-    label_mappings,
     with_geometry,
 )
+from edgeres.evaluation.mistakes.labels import label_mappings
 from edgeres.evaluation.mistakes.values import Candidate, options_between
 from edgeres.images import normalise, prepare
 from edgeres.serialization import to_json
@@ -99,6 +99,7 @@ def test_the_correct_preprocessing_is_among_the_candidates(typed: str) -> None:
     """It makes the very numbers of an image that the network was trained on."""
     wrong, correct = MISTAKES[typed]
     candidates = [s.contract for s in candidate_contracts(wrong, SIZES)]
+    candidates = [c for c in candidates if c.shape == correct.shape]
     assert any(np.allclose(numbers(c), numbers(correct), rtol=1e-5, atol=1e-5) for c in candidates)
 
 
@@ -111,6 +112,49 @@ def test_no_two_candidates_make_the_same_numbers(contract: Contract) -> None:
     ]
     texts = {array.round(4).tobytes() for array in inputs}
     assert len(texts) == len(inputs)
+
+
+SIZED = {
+    "the short side": (IMAGENET, {"112x112": shortest(128), "299x299": shortest(341)}),
+    "squashed": (
+        with_resize(replace(IMAGENET, resize=NO_RESIZE), squash(224, 224)),
+        {"448x448": squash(448, 448), "224x299": squash(224, 299), "112x224": squash(112, 224)},
+    ),
+    "squashed and cropped": (
+        replace(IMAGENET, resize=squash(256, 256)),
+        {"168x168": squash(192, 192), "299x224": squash(341, 256)},
+    ),
+    "in a frame": (
+        with_resize(IMAGENET, letterbox(224, 224, pad=9)),
+        {"168x224": letterbox(168, 224, pad=9)},
+    ),
+    "as they are": (replace(IMAGENET, resize=NO_RESIZE), {"168x224": NO_RESIZE}),
+    "a crop of another shape": (IMAGENET, {"224x299": squash(224, 299)}),
+}
+"""A contract, and resizes of the inputs of another size that are tried."""
+
+
+@pytest.mark.parametrize("kind", SIZED)
+def test_another_size_has_the_resize_of_its_own(kind: str) -> None:
+    """As much of the image, by the same mode; a squash where only one side changes."""
+    contract, expected = SIZED[kind]
+    found = {
+        mistake.rpartition(" ")[2]: other
+        for mistake, other in single(contract).items()
+        if "was made for about" in mistake
+    }
+    assert {size: found[size].resize for size in expected} == expected
+    for size, other in found.items():
+        assert size == f"{other.height}x{other.width}"
+        assert numbers(other).shape == other.shape
+
+
+def test_images_that_are_too_small_have_no_larger_input() -> None:
+    """Where they are not resized at all."""
+    contract = replace(IMAGENET, resize=NO_RESIZE)
+    found = {(c.height, c.width) for c in single(contract).values()}
+    assert (224, 299) in found
+    assert max(height for height, _ in found) == 224
 
 
 def test_mistakes_are_said_as_they_were_made() -> None:
@@ -186,11 +230,12 @@ def test_one_value_is_told_by_its_option_and_several_by_a_preset() -> None:
 
 
 def test_contracts_of_two_networks_are_refused() -> None:
-    """No option of preprocessing changes what a network's input measures."""
+    """No option of preprocessing changes the channels of a network."""
+    gray = replace(DIGITS, channels=1, color=Color.GRAY, mean=(0.5,), std=(0.5,))
     with pytest.raises(
-        ConfigError, match=r"Contracts of \(3, 224, 224\) and \(3, 32, 32\) are for different"
+        ConfigError, match=r"Contracts of \(3, 224, 224\) and \(1, 32, 32\) are for different"
     ):
-        options_between(IMAGENET, DIGITS)
+        options_between(IMAGENET, gray)
 
 
 def test_labels_are_read_one_higher_and_one_lower() -> None:
