@@ -18,6 +18,7 @@ from edgeres.cli.options import (
     gathered,
     request_options,
     stacked,
+    trust_option,
     was_typed,
 )
 from edgeres.cli.output import command_line, progress_bars, show, show_json
@@ -170,10 +171,7 @@ _reports = stacked(
     metavar="FILE",
     help="Add this run to a file of JSON lines, for compare --history.",
 )
-@_file(
-    "--trust",
-    help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
-)
+@trust_option
 @_file(
     "--as",
     "prepared_as",

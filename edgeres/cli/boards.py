@@ -41,8 +41,13 @@ def boards() -> None:
     """
 
 
+_inventory_option = click.option(
+    "--inventory", type=PATH, help="[default: boards.toml here, or in ~/.config/edgeres]"
+)
+
+
 @boards.command("list")
-@click.option("--inventory", type=PATH, help="[default: boards.toml here, or in ~/.config/edgeres]")
+@_inventory_option
 @common_options
 def list_command(inventory: Path | None, as_json: bool) -> None:
     """Show each board: whether it can be reached, and who measures on it.
@@ -55,7 +60,7 @@ def list_command(inventory: Path | None, as_json: bool) -> None:
 
 
 @boards.command()
-@click.option("--inventory", type=PATH, help="[default: boards.toml here, or in ~/.config/edgeres]")
+@_inventory_option
 @common_options
 def check(inventory: Path | None, as_json: bool) -> None:
     """Show what each board can do, as edgeres doctor does there.

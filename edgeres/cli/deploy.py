@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from edgeres.cli.options import PATH, common_options, contract_options, gathered, request_options
+from edgeres.cli.options import (
+    PATH,
+    common_options,
+    contract_options,
+    gathered,
+    reference_option,
+    request_options,
+)
 from edgeres.cli.output import progress_bars, show_json, show_status
 from edgeres.core.deployment import DeployInputs, DeployRequest
 from edgeres.plurals import counted
@@ -29,10 +36,7 @@ _file = request_options(DeployInputs)
 @_file("-o", "--output", metavar="DIR", help="A new or empty folder.")
 @_file("--image", help="Image of the golden pair. [default: a drawn one]")
 @_file("--verdict", metavar="FILE.json", help="JSON of bench on this engine, to go along.")
-@_file(
-    "--reference",
-    help="ONNX model or engine that lends preprocessing and class names to an ENGINE without.",
-)
+@reference_option
 @contract_options
 @common_options
 @gathered("inputs", DeployInputs)

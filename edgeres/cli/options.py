@@ -202,6 +202,19 @@ def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
+reference_option = click.option(
+    "--reference",
+    type=PATH,
+    help="ONNX model or engine that lends preprocessing and class names to an ENGINE without.",
+)
+
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
+)
+
+
 def output_option(text: str) -> Callable[[F], F]:
     """Adds `-o/--output`."""
     return click.option("-o", "--output", type=PATH, required=True, help=text)

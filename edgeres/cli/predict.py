@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from edgeres.cli.options import PATH, common_options, contract_options, gathered, request_options
+from edgeres.cli.options import (
+    PATH,
+    common_options,
+    contract_options,
+    gathered,
+    reference_option,
+    request_options,
+    trust_option,
+)
 from edgeres.cli.output import progress_bars, show, show_error, show_json
 from edgeres.core.predictions import PredictInputs
 
@@ -24,14 +32,8 @@ _option = request_options(PredictInputs)
 )
 @_option("--top", metavar="N", help="Classes for each image.")
 @_option("--csv", metavar="OUT.csv", help="Write a row for each class of each image.")
-@_option(
-    "--reference",
-    help="ONNX model or engine that lends preprocessing and class names to an ENGINE without.",
-)
-@_option(
-    "--trust",
-    help="Run a plan that has no manifest. A plan is code: only do so with one of your own.",
-)
+@reference_option
+@trust_option
 @contract_options
 @common_options
 @gathered("inputs", PredictInputs)

@@ -68,11 +68,6 @@ class ImageSizes:
         """The shortest side of all."""
         return min(map(min, self.sizes))
 
-    @property
-    def transposed(self) -> frozenset[tuple[int, int]]:
-        """Widths and heights."""
-        return frozenset((width, height) for height, width in self.sizes)
-
     def effect_of(self, resize: Resize) -> object:
         """Returns what a resize does to these images: equal for two that make the same of them."""
         if all(is_kept(resize, *size) for size in self.sizes):
