@@ -7,7 +7,6 @@ reference or from options where it does not. Stages above see an `EngineArtifact
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 from edgeres.batch_independence import QUANTIZED_TOLERANCE
@@ -28,7 +27,7 @@ from edgeres.errors import ConfigError
 from edgeres.input_files import ENGINE, exists, read_bytes
 from edgeres.normalization import normalize
 from edgeres.onnx_file import load_onnx
-from edgeres.targets.base import Target, cpu_target, targets
+from edgeres.targets.base import cpu_target, targets
 from edgeres.version import __version__
 
 ONNX_SUFFIX = ".onnx"
@@ -96,16 +95,25 @@ def _onnx_engine(
     model = normalize(model, contract, operators=False)
     artifact = model.artifact
     layers, precision = target.precisions_of(model)
-    manifest = replace(
-        _manifest(target, artifact.sha256, FOREIGN, contract, reference),
+    manifest = Manifest(
+        target=target.name,
         precision=precision,
+        engine_sha256=artifact.sha256,
+        model_sha256=_model_sha256(reference) or artifact.sha256,
+        table_sha256=None,
+        method=None,
+        edgeres_version=__version__,
+        versions={},
+        gpu=None,
+        compute_capability=None,
+        flags=(FOREIGN,),
+        contract=contract,
+        classes=artifact.classes or (() if reference is None else reference.classes),
         input=artifact.input,
         output=artifact.output,
         activation=artifact.activation,
         layers=layers,
     )
-    if artifact.classes:
-        manifest = replace(manifest, classes=artifact.classes)
     return EngineArtifact(path=path, manifest=manifest, content=model.content)
 
 
@@ -118,7 +126,29 @@ def _trusted_plan(
     target = next(target for target in targets().values() if target.recognizes(content))
     sha256 = hashlib.sha256(content).hexdigest()
     contract = _plan_contract(path, reference, options)
-    manifest = _manifest(target, sha256, TRUSTED, contract, reference)
+    # The plan's own bindings are read where it is opened; a reference has them already.
+    image = TensorSpec(name="images", shape=(None, *contract.shape))
+    manifest = Manifest(
+        target=target.name,
+        precision=None,
+        engine_sha256=sha256,
+        model_sha256=_model_sha256(reference) or sha256,
+        table_sha256=None,
+        method=None,
+        edgeres_version=__version__,
+        # A plan's own header names versions and GPU, but its layout is undocumented.
+        versions={},
+        gpu=None,
+        compute_capability=None,
+        flags=(TRUSTED,),
+        contract=contract,
+        classes=() if reference is None else reference.classes,
+        input=image if reference is None else reference.input,
+        output=TensorSpec(name="logits", shape=(None, None))
+        if reference is None
+        else reference.output,
+        activation="" if reference is None else reference.activation,
+    )
     return EngineArtifact(path=path, manifest=manifest, content=content)
 
 
@@ -138,42 +168,7 @@ def _plan_contract(
     return options.resolve(options.preset)
 
 
-def _manifest(
-    target: Target,
-    sha256: str,
-    flag: str,
-    contract: Contract,
-    reference: OnnxArtifact | Manifest | None,
-) -> Manifest:
-    """Returns what is known of a file without a manifest, by its reference where it has one."""
-    manifest = Manifest(
-        target=target.name,
-        precision=None,
-        engine_sha256=sha256,
-        model_sha256=sha256,
-        table_sha256=None,
-        method=None,
-        edgeres_version=__version__,
-        # A plan's own header names versions and GPU, but its layout is undocumented.
-        versions={},
-        gpu=None,
-        compute_capability=None,
-        flags=(flag,),
-        contract=contract,
-        classes=(),
-        # The plan's own bindings are read where it is opened; a reference has them already.
-        input=TensorSpec(name="images", shape=(None, *contract.shape)),
-        output=TensorSpec(name="logits", shape=(None, None)),
-    )
+def _model_sha256(reference: OnnxArtifact | Manifest | None) -> str | None:
     if reference is None:
-        return manifest
-    return replace(
-        manifest,
-        model_sha256=reference.sha256
-        if isinstance(reference, OnnxArtifact)
-        else reference.model_sha256,
-        classes=reference.classes,
-        input=reference.input,
-        output=reference.output,
-        activation=reference.activation,
-    )
+        return None
+    return reference.sha256 if isinstance(reference, OnnxArtifact) else reference.model_sha256
