@@ -55,6 +55,6 @@ compile_pycuda() {
   include=$(dirname "$(find "$1/headers" -name cuda.h | head -n 1)")
   mkdir "$1/home"
   echo 'CUDA_ENABLE_CURAND = False' >"$1/home/.aksetup-defaults.py"
-  HOME=$1/home XDG_CONFIG_HOME=$config CPATH=$include LIBRARY_PATH=$1 CFLAGS=-O0 \
+  HOME=$1/home XDG_CONFIG_HOME=$config CPATH=$include LIBRARY_PATH=$1 CFLAGS='-O0 -g0' \
     pip_install --no-cache-dir --no-binary pycuda "$pycuda"
 }
