@@ -22,18 +22,28 @@ _DEAREST = (
     "test_shared_results.py",
     "test_walkthroughs.py",
     "test_matrix.py",
+    "test_fault_model.py",
     "test_every_architecture.py",
     "test_readme.py",
-    "test_shared_timing.py",
+    "test_fault_preprocessing.py",
+    "test_fault_image_kinds.py",
     "test_bench_path.py",
+    "test_softmax_head.py",
+    "test_fault_twice.py",
     "test_ssh.py",
-    "test_stdout.py",
+    "test_installed_demo.py",
+    "test_shared_timing.py",
+    "test_fault_calibration.py",
     "test_json_output.py",
+    "test_stdout.py",
     "test_demo_path.py",
     "test_cluster.py",
     "test_interrupt.py",
 )
 """Test files that take the longest, most processor time first."""
+
+_WITHOUT_NVIDIA = {"images", "networks", "normalization", "statistics"}
+"""Folders whose tests load none of NVIDIA's libraries."""
 
 
 def pytest_configure() -> None:
@@ -71,7 +81,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     order = {name: place for place, name in enumerate(_DEAREST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
     # The pretend driver stays loaded, and NVIDIA's libraries must not meet it.
-    items.sort(key=lambda item: item.get_closest_marker("cuda") is not None)
+    items.sort(key=_place_by_driver)
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
@@ -160,6 +170,14 @@ def cuda(_loaded_cuda: PretendCuda) -> Iterator[PretendCuda]:
     assert (kept, _loaded_cuda.depth) == ({}, 0)
     wrong = ("abandoned", "bad_frees")
     assert [after[kind] - before[kind] - _loaded_cuda.excused[kind] for kind in wrong] == [0, 0]
+
+
+def _place_by_driver(item: pytest.Item) -> int:
+    """Returns 1 for what loads the pretend driver, 2 for what may meet it, 0 for all before."""
+    if item.get_closest_marker("cuda"):
+        return 1
+    # They run beside the driver's tests, which would else have one worker while the others idle.
+    return 2 if item.path.parent.name in _WITHOUT_NVIDIA else 0
 
 
 def _no_pretend_cuda() -> str | None:
