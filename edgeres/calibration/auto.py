@@ -40,6 +40,8 @@ of candidates for the mse search moved the CPU's logits by 0.3 dB."""
 CANDIDATES: tuple[Method, ...] = tuple(m for m in Method if m is not Method.AUTO)
 """The methods that look at one tensor's distribution."""
 
+_LIKELY_BEST = Method.MSE
+
 
 def choose_thresholds(
     graph: Graph, table: CalibrationTable, evaluator: LogitEvaluator, progress: Progress
@@ -138,9 +140,16 @@ def _search(
         scaled = _scaled(graph, table, grids, method, factors)
         return computable(lowering, graph, scaled, Method.AUTO)
 
-    qualities = {m: measured(evaluator, lowered(m, {})).quality for m in CANDIDATES}
+    # The one that is mostly the best is run with its values at once, and those of one alone kept.
+    best = measured(evaluator, lowered(_LIKELY_BEST, {}), with_values=True)
+    qualities = {
+        m: best.quality if m is _LIKELY_BEST else measured(evaluator, lowered(m, {})).quality
+        for m in CANDIDATES
+    }
     method = max(CANDIDATES, key=lambda m: qualities[m])
-    best = measured(evaluator, lowered(method, {}), with_values=True)
+    if method is not _LIKELY_BEST:
+        del best
+        best = measured(evaluator, lowered(method, {}), with_values=True)
     # From the logits back to the image: what is rounded last shows in them most.
     decided = [name for name, r in reversed(list(table.tensors.items())) if _is_on(r, grids)]
     groups = list(dict.fromkeys(_group(graph, table, name) for name in decided))

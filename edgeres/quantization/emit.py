@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from edgeres.graph_structure import with_weights_as_inputs
 from edgeres.quantization.graph import Graph, emptied
 
 
@@ -107,5 +108,5 @@ class Emitter:
         old = self._graph.model.graph.initializer
         kept = [t for t in old if t.name in read and t.name not in self._initializers]
         graph.initializer.extend([*kept, *self._initializers.values()])
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(with_weights_as_inputs(model))
         return model

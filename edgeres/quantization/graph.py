@@ -108,7 +108,15 @@ def view(model: onnx.ModelProto) -> Graph:
             f"The model has opset {opset}; per-channel quantization needs {MIN_OPSET} or newer. "
             "Export it again with --opset 17."
         )
-    model = normalized(model)
+    return view_of_normalized(normalized(model))
+
+
+def view_of_normalized(model: onnx.ModelProto) -> Graph:
+    """Returns the view of a model of the caller's own that `normalized` would change nothing in.
+
+    Raises:
+        ArtifactError: the shapes of its activations cannot be.
+    """
     inferred = infer_shapes(skeleton(model))
     producers = {out: node for node in model.graph.node for out in node.output if out}
     positions = {o: i for i, node in enumerate(model.graph.node) for o in node.output}

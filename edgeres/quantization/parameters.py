@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.graph import Graph, emptied, view_of_normalized
 
 Array = NDArray[np.float32]
 
@@ -38,8 +38,9 @@ def with_parameters(graph: Graph, parameters: Mapping[str, Parameters]) -> Graph
     """Returns a graph whose named convolutions have these weights and biases, each its own."""
     if not parameters:
         return graph
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
+    model, old = emptied(graph.model), graph.model.graph
+    model.graph.node.extend(old.node)
+    model.graph.value_info.extend(old.value_info)
     values: dict[str, Array] = {}
     for node in model.graph.node:
         if node.name in parameters:
@@ -50,9 +51,10 @@ def with_parameters(graph: Graph, parameters: Mapping[str, Parameters]) -> Graph
     # A network may be changed twice: what it was changed to first is overwritten, and what
     # nothing reads any more leaves the file.
     read = {name for node in model.graph.node for name in node.input}
-    old = [t for t in model.graph.initializer if t.name in read]
-    new = {name: numpy_helper.from_array(value, name) for name, value in values.items()}
-    del model.graph.initializer[:]
-    model.graph.initializer.extend([new.pop(t.name, t) for t in old])
-    model.graph.initializer.extend(new.values())
-    return view(model).keeping(graph.kept)
+    kept = {tensor.name: tensor for tensor in old.initializer if tensor.name in read}
+    # One at a time: weights in memory once more are the largest part of what a search takes.
+    for name in dict.fromkeys([*kept, *values]):
+        is_new = name in values
+        tensor = numpy_helper.from_array(values[name], name) if is_new else kept[name]
+        model.graph.initializer.append(tensor)
+    return view_of_normalized(model).keeping(graph.kept)

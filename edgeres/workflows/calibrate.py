@@ -71,7 +71,8 @@ def calibrate_model(
         check_outputs([output], [path, data])
     loaded = load_fp32(model) if isinstance(model, Path) else model
     contract = contract_of(loaded.artifact, options)
-    loaded = normalize(loaded, contract)
+    # Of the file's bytes nothing is read any more: with them the weights would be in memory twice.
+    loaded = replace(normalize(loaded, contract), content=b"")
     warn_of_activation(loaded.artifact.path, loaded.artifact.activation)
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     turned: list[int] = []
