@@ -37,7 +37,8 @@ class Corrected:
     biases: Mapping[str, tuple[float, ...]]
     """By convolution, what is added to each channel's bias, after equalization."""
     applied: bool = True
-    """Whether the lowering takes them, and the rounding: its logits gain more than chance explains."""
+    """Whether the lowering takes them, and the rounding: its logits gain, by more than chance alone or
+    on the mean of the lowerings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,8 @@ from edgeres.quantization.rounding import pack
 from edgeres.targets.base import cpu_target, lowerings, simulated_target
 
 Array = NDArray[np.float32]
+_Qualities = Mapping[str, NDArray[np.float64]]
+"""Of each image's logits, (images,), by lowering."""
 
 LEAST_IMAGES = 10
 
@@ -143,11 +145,12 @@ def recover(
     uncorrected = {n: replace(each, applied=False) for n, each in recovery.lowerings.items()}
     without = trained.qualities(replace(table, recovery=replace(recovery, lowerings=uncorrected)))
     after = trained.qualities(replace(table, recovery=recovery))
+    gaining = _gaining(without, after)
     evaluated = {
         name: replace(
             corrected,
             after_db=float(after[name].mean()),
-            applied=is_gain(without[name], after[name]),
+            applied=name in gaining,
         )
         for name, corrected in recovery.lowerings.items()
     }
@@ -199,7 +202,7 @@ class _TrainedNetwork:
 
 
 def _equalized(
-    trained: _TrainedNetwork, table: CalibrationTable, before: Mapping[str, NDArray[np.float64]]
+    trained: _TrainedNetwork, table: CalibrationTable, before: _Qualities
 ) -> tuple[CalibrationTable, dict[str, tuple[float, ...]]]:
     """Returns the table and the factors of equalization; none where they do not pay.
 
@@ -221,10 +224,29 @@ def _equalized(
         # Method auto's search is not repeated: its choices scale the new ranges.
         equalized = with_choices(graph, equalized, table.choices)
     after = trained.qualities(equalized, graph)
-    together = [np.mean(list(each.values()), axis=0) for each in (before, after)]
     harms = any(after[name].mean() < before[name].mean() for name in before)
-    pays = is_gain(*together) and not harms
+    pays = _is_gain_together(before, after) and not harms
     return (equalized, factors) if pays else (table, {})
+
+
+def _gaining(before: _Qualities, after: _Qualities) -> frozenset[str]:
+    """Returns the lowerings that a correction is for.
+
+    Those that gain more than chance explains by themselves; and, where their mean does, each that
+    gains at all: they round the same layers, so a gain of one is likely in the other too.
+    """
+    together = _is_gain_together(before, after)
+    return frozenset(
+        name
+        for name in before
+        if is_gain(before[name], after[name])
+        or (together and after[name].mean() > before[name].mean())
+    )
+
+
+def _is_gain_together(before: _Qualities, after: _Qualities) -> bool:
+    """Whether the mean over the lowerings rises by more than chance, image by image."""
+    return is_gain(*(np.mean(list(each.values()), axis=0) for each in (before, after)))
 
 
 def _observation(graph: Graph) -> Observation:
