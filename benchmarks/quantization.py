@@ -33,6 +33,7 @@ from benchmarks.corrections import corrections
 from benchmarks.peer_quantizers import TOOLS, Stored
 from benchmarks.peers import OWN, Limits, peer_rows
 from benchmarks.results import CASES, Case, edgeres
+from benchmarks.unseen import unseen
 from edgeres.calibration.calibrate import calibrate
 from edgeres.core.methods import Method
 from edgeres.core.requests import CalibrationRequest
@@ -331,6 +332,7 @@ def latency(models: dict[Case, Path], shared: Path) -> Iterator[Row]:
 PARTS: dict[str, Part] = {
     "accuracy": accuracy,
     "corrections": corrections,
+    "unseen": unseen,
     "worst": worst,
     "cost": cost,
     "search": search,
