@@ -110,6 +110,8 @@ _HANDS_ON = frozenset(
 )
 """Operators behind an activation function that leave probabilities what they are."""
 
+_ONNX_DOMAINS = frozenset(["", "ai.onnx"])
+
 _QUANTIZED = re.compile("[Qq]uant|QLinear|Integer|QGemm|QAttention|MatMulNBits")
 """Found in the names of quantized operators, those of ONNX Runtime's domain included."""
 
@@ -155,6 +157,30 @@ def check_one_image(path: Path, model: onnx.ModelProto) -> None:
         "the module that is exported, wrapper included, take random and batch-wise operators "
         "out of its forward, and export it again."
     )
+
+
+def check_operators(path: Path, model: onnx.ModelProto) -> None:
+    """Checks that a source or a reference in FP32 has ONNX's own operators alone.
+
+    Raises:
+        ArtifactError: it has others, as a file has that ONNX Runtime optimized.
+    """
+    functions = {(f.domain, f.name) for f in model.functions}
+    foreign = Counter(
+        (node.op_type, node.domain)
+        for node in live_nodes(model)
+        if node.domain not in _ONNX_DOMAINS
+        and (node.domain, node.op_type) not in functions
+        # What quantizes is named with the rest of that.
+        and not _QUANTIZED.search(node.op_type)
+    )
+    if foreign:
+        listed = ", ".join(f"{n} {kind} of {domain}" for (kind, domain), n in foreign.items())
+        raise ArtifactError(
+            f"{path} has {listed}: operators of one runtime, such as ONNX Runtime writes when it "
+            "optimizes a file; expected ONNX's own, which every target knows. Pass the file that "
+            "it was made from, or export the model without them."
+        )
 
 
 def low_precision(model: onnx.ModelProto) -> str:

@@ -22,7 +22,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
 from edgeres.errors import ArtifactError
 from edgeres.files import atomic_write
-from edgeres.graph_checks import check_one_image, final_activation, low_precision
+from edgeres.graph_checks import check_one_image, check_operators, final_activation, low_precision
 from edgeres.graph_names import free_added_names
 from edgeres.graph_structure import check_structure
 from edgeres.input_files import MODEL, foreign_parser, read_bytes, reason_of
@@ -232,6 +232,7 @@ def load_fp32(path: Path) -> LoadedModel:
         ArtifactError: the file is none, or holds less than FP32.
     """
     model = load_onnx(path)
+    check_operators(path, model.proto)
     if lowered := low_precision(model.proto):
         raise ArtifactError(
             f"{path} is no FP32 model: it has {lowered}. Scales of rounded weights, and a "
@@ -261,8 +262,20 @@ def parse_model(path: Path, serialized: bytes) -> onnx.ModelProto:
             f"{path} names no version of ONNX's operators: it is cut off, or was written by a "
             "tool that left it out. Copy it again, or make one with export."
         )
+    _open_unknown_sizes(model)
     check_structure(path, model)
     return model
+
+
+def _open_unknown_sizes(model: onnx.ModelProto) -> None:
+    """Takes -1 out of the sizes of inputs and outputs, as runtimes do.
+
+    Paddle's exporter writes it for a dynamic batch, where ONNX has no value at all.
+    """
+    values = (*model.graph.input, *model.graph.output)
+    for size in (d for value in values for d in value.type.tensor_type.shape.dim):
+        if size.dim_value == -1:
+            size.Clear()
 
 
 def is_own_export(model: onnx.ModelProto) -> bool:

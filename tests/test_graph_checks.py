@@ -523,6 +523,56 @@ def test_a_number_and_what_nothing_reads_are_no_weights() -> None:
     assert low_precision(model) == ""
 
 
+@pytest.mark.parametrize(
+    ("op_type", "domain"),
+    [
+        ("FusedGemm", "com.microsoft"),
+        ("ReorderOutput", "com.microsoft.nchwc"),
+        ("TRT_Plugin", "trt.plugins"),
+    ],
+)
+def test_operators_of_one_runtime_are_named(op_type: str, domain: str, tmp_path: Path) -> None:
+    """As a source; what takes any model that a runtime runs still reads it."""
+    model, path = network("identity"), tmp_path / "m.onnx"
+    behind(op_type, domain=domain)(model)
+    model.opset_import.append(helper.make_opsetid(domain, 1))
+    onnx.save(model, path)
+    with pytest.raises(ArtifactError, match=rf"1 {op_type} of {domain}: .*Pass the file that"):
+        load_fp32(path)
+    assert load_onnx(path).artifact.path == path
+
+
+def test_a_function_of_the_models_own_is_no_foreign_operator(tmp_path: Path) -> None:
+    """It is made of ONNX's operators; one that rounds is refused for that."""
+    model, path = network("identity"), tmp_path / "m.onnx"
+    in_a_function(model)
+    onnx.save(model, path)
+    with pytest.raises(ArtifactError, match="1 Round of what a layer computed"):
+        load_fp32(path)
+    model.functions[0].node[0].op_type = "Relu"
+    onnx.save(model, path)
+    assert load_fp32(path).artifact.path == path
+
+
+@pytest.mark.parametrize("axes", [(0,), (0, 2, 3)], ids=["batch", "batch and sides"])
+def test_a_size_of_minus_one_is_an_open_one(axes: tuple[int, ...], tmp_path: Path) -> None:
+    """As Paddle's exporter writes it, and as ONNX Runtime reads it."""
+    model, path = network("identity"), tmp_path / "m.onnx"
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for axis in axes:
+        dims[axis].Clear()
+        dims[axis].dim_value = -1
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, path)
+    artifact = load_fp32(path).artifact
+    expected = tuple(None if axis in axes else (0, 3, 16, 16)[axis] for axis in range(4))
+    assert (artifact.input.shape, artifact.output.shape[0]) == (expected, None)
+    dims[0].dim_value = -2
+    onnx.save(model, path)
+    with pytest.raises(ArtifactError, match="expected sizes of at least 1"):
+        load_fp32(path)
+
+
 def ends_in(*operators: tuple[str, dict[str, Any]]) -> onnx.ModelProto:
     """Returns a network with these operators behind its logits."""
     model = network("identity")
