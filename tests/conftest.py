@@ -177,7 +177,8 @@ def _place_by_driver(item: pytest.Item) -> int:
     if item.get_closest_marker("cuda"):
         return 1
     # They run beside the driver's tests, which would else have one worker while the others idle.
-    return 2 if item.path.parent.name in _WITHOUT_NVIDIA else 0
+    meets = item.path.parent.name in _WITHOUT_NVIDIA and not item.get_closest_marker("rtx")
+    return 2 if meets else 0
 
 
 def _no_pretend_cuda() -> str | None:
