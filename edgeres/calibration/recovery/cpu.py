@@ -82,10 +82,10 @@ def cpu_biases(
     layers.sort(key=lambda layer: unshared.positions[layer.node.output[0]])
     biases = {}
     for layer in tracked(layers, "Correcting the CPU's biases", progress):
-        replays.advance(layer.node)
-        before = rounded[layer.node.name]
-        shift = fit_bias(layer, before, replays, fitted).shift
-        replays.quantized.settle(layer.node, Parameters(before.weight, before.bias + shift))
+        replays.advance(layer.node, layer.target)
+        replays.quantized.keep(layer.target)
+        shift = fit_bias(layer, rounded[layer.node.name], replays, fitted).shift
+        replays.quantized.shift(layer.node, layer.target, shift)
         biases[str(layer.node.name)] = shift
     return biases
 

@@ -29,6 +29,7 @@ from edgeres.calibration.quality import LogitEvaluator, is_gain
 from edgeres.calibration.recovery.bias import fit_bias
 from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.calibration.recovery.equalize import equalization_of
+from edgeres.calibration.recovery.gains import Qualities, gaining, is_gain_together
 from edgeres.calibration.recovery.layers import (
     Fitted,
     geometry_of,
@@ -58,8 +59,6 @@ from edgeres.quantization.rounding import pack
 from edgeres.targets.base import cpu_target, lowerings, simulated_target
 
 Array = NDArray[np.float32]
-_Qualities = Mapping[str, NDArray[np.float64]]
-"""Of each image's logits, (images,), by lowering."""
 
 LEAST_IMAGES = 10
 
@@ -71,12 +70,15 @@ class _Split:
     images: int
     every: int
     """One image in so many is held out, from the last on."""
+    few: int
+    """So many of the fitted images show whether equalization pays, and the means of the CPU's
+    biases; a rounding needs all."""
 
 
-_MANY_CLASSES = _Split(images=320, every=5)
+_MANY_CLASSES = _Split(images=320, every=5, few=64)
 """ResNet-50's are 184 MiB of memory."""
 
-_FEW_CLASSES = _Split(images=512, every=2)
+_FEW_CLASSES = _Split(images=512, every=2, few=256)
 """As many are fitted. Of ten logits 64 images show no gain of less than 0.6 dB, 256 of 0.3."""
 
 _BATCH = 8
@@ -113,13 +115,14 @@ def recover(
             f"least {LEAST_IMAGES}, some of them to evaluate it. Pass more --samples or more "
             "--data."
         )
-    trained = _TrainedNetwork.of(model.proto, images, _split_of(model).every)
+    trained = _TrainedNetwork.of(model.proto, images, _split_of(model))
     before = trained.qualities(table)
-    equalization: Mapping[str, tuple[float, ...]] = {}
+    start = _Start(table, {}, before)
     if not config.keeps_channels:
-        table, equalization = _equalized(trained, table, before)
-    base = with_parameters(trained.graph, equalized_parameters(trained.graph, equalization))
-    rounds = config.recover is Recover.ADAROUND and _rounding_can_pay(trained, base, table)
+        start = _equalized(trained, start)
+    table = start.table
+    base = with_parameters(trained.graph, equalized_parameters(trained.graph, start.equalization))
+    rounds = config.recover is Recover.ADAROUND and _rounding_can_pay(trained, base, start)
     fits = _fit_layers(trained, base, table, config, progress, rounds=rounds)
     recovery = Recovery(
         kind=config.recover or Recover.NONE,
@@ -135,22 +138,20 @@ def recover(
             )
             for name, shifts in _shifts(trained, base, table, fits, progress).items()
         },
-        equalization=equalization,
+        equalization=start.equalization,
         rounding={name: pack(fit.up) for name, fit in fits.items() if fit.up is not None},
         layers=tuple(
             LayerError(name=name, before=fit.before, after=fit.after) for name, fit in fits.items()
         ),
     )
     # What the lowerings gain is known once they take the recovery from the table.
-    uncorrected = {n: replace(each, applied=False) for n, each in recovery.lowerings.items()}
-    without = trained.qualities(replace(table, recovery=replace(recovery, lowerings=uncorrected)))
     after = trained.qualities(replace(table, recovery=recovery))
-    gaining = _gaining(without, after)
+    applied = gaining(start.qualities, after)
     evaluated = {
         name: replace(
             corrected,
             after_db=float(after[name].mean()),
-            applied=name in gaining,
+            applied=name in applied,
         )
         for name, corrected in recovery.lowerings.items()
     }
@@ -173,17 +174,29 @@ class _TrainedNetwork:
     graph: Graph
     placement: Placement
     images: Array
+    split: _Split
     fitted: int
     """How many images to fit on, from the first."""
     evaluator: LogitEvaluator
     """Of the images behind them."""
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, images: Array, every: int) -> _TrainedNetwork:
-        graph, fitted = view(model), len(images) - len(images) // every
-        parts = [images[i : i + _BATCH] for i in range(fitted, len(images), _BATCH)]
-        evaluator = LogitEvaluator.of(model, graph, parts)
-        return cls(graph, simulated_target().lowering().place(graph), images, fitted, evaluator)
+    def of(cls, model: onnx.ModelProto, images: Array, split: _Split) -> _TrainedNetwork:
+        graph, fitted = view(model), len(images) - len(images) // split.every
+        evaluator = LogitEvaluator.of(model, graph, _batches(images[fitted:]))
+        return cls(
+            graph, simulated_target().lowering().place(graph), images, split, fitted, evaluator
+        )
+
+    @property
+    def few(self) -> int:
+        """How many of the fitted images show a mean or a peak."""
+        return min(self.fitted, self.split.few)
+
+    @property
+    def replayed(self) -> Array:
+        """The images that are fitted, and a quarter of the others to see each layer's error."""
+        return self.images[: self.fitted + max(1, self.evaluator.images // 4)]
 
     def qualities(
         self, table: CalibrationTable, graph: Graph | None = None
@@ -201,52 +214,49 @@ class _TrainedNetwork:
         }
 
 
-def _equalized(
-    trained: _TrainedNetwork, table: CalibrationTable, before: _Qualities
-) -> tuple[CalibrationTable, dict[str, tuple[float, ...]]]:
-    """Returns the table and the factors of equalization; none where they do not pay.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """What weights are rounded and biases corrected of."""
+
+    table: CalibrationTable
+    equalization: Mapping[str, tuple[float, ...]]
+    """Factors of activations, whose ranges the table has."""
+    qualities: Qualities
+    """Of each image's logits, (images,), by lowering."""
+
+
+def _equalized(trained: _TrainedNetwork, start: _Start) -> _Start:
+    """Returns the table with equalized channels; the same where they do not pay.
 
     The lowerings share the rescaled activations: their mean has to gain by more than chance, and
     none may lose.
     """
-    images = trained.images[: trained.fitted]
-    batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
-    factors = equalization_of(trained.graph, channel_peaks(_observation(trained.graph), batches))
+    table, before = start.table, start.qualities
+    peaks = channel_peaks(_observation(trained.graph), _batches(trained.images[: trained.few]))
+    factors = equalization_of(trained.graph, peaks)
     if not factors:
-        return table, {}
+        return start
     graph = with_parameters(trained.graph, equalized_parameters(trained.graph, factors))
-    rescaled = (SimpleNamespace(images=batch) for batch in batches)
-    tensors = dict(table.tensors)
-    for name, distribution in observe(_observation(graph), rescaled).items():
-        tensors[name] = range_of(graph, name, distribution, table.percentile)
-    equalized = replace(table, tensors=tensors)
-    if table.choices:
-        # Method auto's search is not repeated: its choices scale the new ranges.
-        equalized = with_choices(graph, equalized, table.choices)
-    after = trained.qualities(equalized, graph)
-    harms = any(after[name].mean() < before[name].mean() for name in before)
-    pays = _is_gain_together(before, after) and not harms
-    return (equalized, factors) if pays else (table, {})
+    # Where it pays on a few of the images, the ranges are those of all.
+    for count in sorted({trained.few, trained.fitted}):
+        batches = _batches(trained.images[:count])
+        rescaled = (SimpleNamespace(images=batch) for batch in batches)
+        tensors = dict(table.tensors)
+        for name, distribution in observe(_observation(graph), rescaled).items():
+            tensors[name] = range_of(graph, name, distribution, table.percentile)
+        equalized = replace(table, tensors=tensors)
+        if table.choices:
+            # Method auto's search is not repeated: its choices scale the new ranges.
+            equalized = with_choices(graph, equalized, table.choices)
+        after = trained.qualities(equalized, graph)
+        harms = any(after[name].mean() < before[name].mean() for name in before)
+        if harms or not is_gain_together(before, after):
+            return start
+    return _Start(equalized, factors, after)
 
 
-def _gaining(before: _Qualities, after: _Qualities) -> frozenset[str]:
-    """Returns the lowerings that a correction is for.
-
-    Those that gain more than chance explains by themselves; and, where their mean does, each that
-    gains at all: they round the same layers, so a gain of one is likely in the other too.
-    """
-    together = _is_gain_together(before, after)
-    return frozenset(
-        name
-        for name in before
-        if is_gain(before[name], after[name])
-        or (together and after[name].mean() > before[name].mean())
-    )
-
-
-def _is_gain_together(before: _Qualities, after: _Qualities) -> bool:
-    """Whether the mean over the lowerings rises by more than chance, image by image."""
-    return is_gain(*(np.mean(list(each.values()), axis=0) for each in (before, after)))
+def _batches(images: Array) -> list[Array]:
+    return [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
 
 
 def _observation(graph: Graph) -> Observation:
@@ -262,25 +272,20 @@ def _observation(graph: Graph) -> Observation:
     )
 
 
-def _rounding_can_pay(trained: _TrainedNetwork, base: Graph, table: CalibrationTable) -> bool:
+def _rounding_can_pay(trained: _TrainedNetwork, base: Graph, start: _Start) -> bool:
     """Whether the weights' rounding is a part of the error that would be missed.
 
     Without any of it the logits are as good as AdaRound could make them: where that is no more
     than chance, minutes of fitting are saved, and biases corrected alone.
     """
-    placement = trained.placement
-    activations = replace(placement, weighted=frozenset())
-    evaluator = trained.evaluator
-    clipped = with_weights(base, table.weight_method, placement)
-    nearest = {
-        n.name: nearest_rounding(parameters_of(clipped, n))
-        for n in clipped.nodes
-        if n.name in placement.weighted
-    }
-    rounded, exact = (
-        evaluator.qualities_in_float(lower_for_tensorrt(graph, activations, table), graph)
-        for graph in (with_parameters(clipped, nearest), base)
+    evaluator, table = trained.evaluator, start.table
+    activations = replace(trained.placement, weighted=frozenset())
+    # The first convolution keeps what rounding it has where pixels are exact: none of it is fitted.
+    pixels = exact_pixels(base, table.contract)
+    exact = evaluator.qualities_in_float(
+        lower_for_tensorrt(base, activations, table, pixels=pixels), base
     )
+    rounded = start.qualities[simulated_target().lowering().name]
     pays = is_gain(rounded, exact)
     if not pays:
         _LOG.warning(
@@ -340,15 +345,18 @@ def _fit_layers(
     unshared = with_parameters(clipped, parameters)
     rounded = with_parameters(unshared, nearest)
     replays = ReplayPair(
-        float_replay(base, trained.images),
-        quantized_replay(rounded, placement, table, trained.images, unsigned=False),
+        float_replay(base, trained.replayed),
+        quantized_replay(rounded, placement, table, trained.replayed, unsigned=False),
     )
     fits = {}
     for layer in tracked(layers_of(unshared, placement), "Recovering", progress):
         name = layer.node.name
-        replays.advance(layer.node)
+        replays.advance(layer.node, layer.target)
         if not rounds or name == stem:
+            replays.quantized.keep(layer.target)
             fit = fit_bias(layer, nearest[name], replays, trained.fitted)
+            # Later layers read what this one computes once it is settled.
+            replays.quantized.shift(layer.node, layer.target, fit.shift)
         else:
             count = replays.exact.count(trained.fitted)
             geometry, window = geometry_of(unshared, layer.node), window_of(unshared, layer, count)
@@ -360,10 +368,9 @@ def _fit_layers(
                 parameters[name],
                 Schedule(config.recover_iterations, config.seed),
             )
+            settled = Parameters(fit.weight, parameters[name].bias + fit.shift)
+            replays.quantized.settle(layer.node, settled)
         fits[name] = fit
-        # Later layers read what this one computes once it is settled.
-        settled = Parameters(fit.weight, parameters[name].bias + fit.shift)
-        replays.quantized.settle(layer.node, settled)
     return fits
 
 
@@ -379,8 +386,8 @@ def _shifts(
         cpu_target().lowering().name: cpu_biases(
             base,
             table,
-            trained.images,
-            fitted=trained.fitted,
+            trained.replayed[trained.fitted - trained.few :],
+            fitted=trained.few,
             recovered={name: fit.weight for name, fit in fits.items()},
             progress=progress,
         ),

@@ -8,7 +8,7 @@ maps, of which one image has many positions, of fewer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +37,10 @@ _BATCH = 8
 
 
 class Replay:
-    """One network on all images: `read` gives activations, `advance` moves the cached one on."""
+    """One network on all images: `read` gives activations, `advance` moves the cached ones on.
+
+    An operator runs once on the way forward: what was computed is kept while anything reads it.
+    """
 
     def __init__(self, graph: Graph, model: onnx.ModelProto, images: Array) -> None:
         """Starts with the images themselves cached.
@@ -53,8 +56,7 @@ class Replay:
         self._cuts = cuts(graph)
         self._images = images
         self._every = 1
-        self._cached = graph.input
-        self._values = images
+        self._cached = {graph.input: images}
 
     def count(self, images: int) -> int:
         """Returns how many of the first `images` are read now."""
@@ -64,28 +66,48 @@ class Replay:
         """Gives a convolution of the FP32 graph another weight and bias in this network."""
         for name, value in zip(node.input[1:], (parameters.weight, parameters.bias), strict=True):
             self._constants[name].CopyFrom(numpy_helper.from_array(value, name))
+        position = self._graph.positions[node.output[0]]
+        self._cached = {t: v for t, v in self._cached.items() if self._position(t) < position}
+
+    def shift(self, node: onnx.NodeProto, target: str, shift: Array) -> None:
+        """Adds to a convolution's bias.
+
+        Args:
+            node: the convolution.
+            target: what comes of it by no more than an Add; if it is kept it is moved along.
+            shift: (O,).
+        """
+        bias = self._constants[node.input[2]]
+        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + shift, bias.name))
+        if target in self._cached:
+            self._cached[target] += shift[:, None, None]
 
     def read(self, tensors: Sequence[str]) -> Iterator[list[Array]]:
         """Yields the tensors' values on the next few images, from the first image to the last."""
-        model = between(self._model, self._cached, tensors)
-        # Float kernels: integer ones would round the float weights a second time.
-        session = open_session(model.SerializeToString(), integer=False)
-        for start in range(0, len(self._values), _BATCH):
-            values = self._values[start : start + _BATCH]
-            yield run_session(session, tensors, {self._cached: values})
+        missing = [name for name in tensors if name not in self._cached]
+        run = self._runner(missing) if missing else None
+        for start in range(0, len(next(iter(self._cached.values()))), _BATCH):
+            few = {t: values[start : start + _BATCH] for t, values in self._cached.items()}
+            computed = dict(zip(missing, run(few), strict=True)) if run else {}
+            yield [computed[name] if name in computed else few[name] for name in tensors]
+
+    def keep(self, tensor: str) -> None:
+        """Computes an activation and caches it beside what is."""
+        if tensor not in self._cached:
+            self._cached[tensor] = self._computed([tensor])[tensor]
 
     def advance(self, node: onnx.NodeProto) -> None:
-        """Caches the last activation that `node` and all after it follow from.
+        """Caches the activations that `node` and all after it follow from, and no others.
 
         Of every image, or every second, fourth ... where more would not fit; where too few
-        would, the cached one stays.
+        would, the cached ones stay.
         """
         position = self._graph.positions[node.output[0]]
         before = [t for t in self._cuts if self._graph.positions[t] < position]
-        if not before or before[-1] == self._cached:
+        if not before:
             return
-        tensor, every = before[-1], 1
-        elements = int(np.prod(self._graph.shapes[tensor], dtype=np.int64))
+        every = 1
+        elements = int(np.prod(self._graph.shapes[before[-1]], dtype=np.int64))
         fitting = CACHE_BYTES // (elements * self._images.itemsize)
         while len(self._images[::every]) > fitting:
             every *= 2
@@ -93,10 +115,36 @@ class Replay:
                 return
         if every < self._every:
             # A smaller feature map fits more images again; those were dropped, so start over.
-            self._cached, self._values, self._every = self._graph.input, self._images, 1
-        self._values = self._values[:: every // self._every]
-        self._values = np.concatenate([values for (values,) in self.read([tensor])])
-        self._cached, self._every = tensor, every
+            self._cached, self._every = {self._graph.input: self._images}, 1
+        thinned, self._every = every // self._every, every
+        if thinned > 1:
+            # Copied, since a view would keep the images that are left out.
+            self._cached = {t: values[::thinned].copy() for t, values in self._cached.items()}
+        read = {t for n in self._graph.nodes[position:] for t in n.input}
+        names = [self._graph.input, *self._graph.positions]
+        self._cached = self._computed(
+            [t for t in names if t in read and self._position(t) < position]
+        )
+
+    def _position(self, tensor: str) -> int:
+        return self._graph.positions.get(tensor, -1)
+
+    def _computed(self, tensors: Sequence[str]) -> dict[str, Array]:
+        """Returns the tensors on all images, those that are cached as they are."""
+        missing = [name for name in tensors if name not in self._cached]
+        values = {t: self._cached[t] for t in tensors if t in self._cached}
+        if missing:
+            parts = list(self.read(missing))
+            values |= {t: np.concatenate([p[i] for p in parts]) for i, t in enumerate(missing)}
+        return values
+
+    def _runner(self, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], list[Array]]:
+        """Returns what makes tensors of the cached ones."""
+        model = between(self._model, list(self._cached), tensors)
+        # Float kernels: integer ones would round the float weights a second time.
+        session = open_session(model.SerializeToString(), integer=False)
+        inputs = [value.name for value in model.graph.input]
+        return lambda few: run_session(session, tensors, {name: few[name] for name in inputs})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,9 +154,10 @@ class ReplayPair:
     exact: Replay
     quantized: Replay
 
-    def advance(self, node: onnx.NodeProto) -> None:
-        """Caches in both the last activation that `node` and all after it follow from."""
+    def advance(self, node: onnx.NodeProto, target: str) -> None:
+        """Caches in both what `node` and all after it follow from, and the target in FP32."""
         self.exact.advance(node)
+        self.exact.keep(target)
         self.quantized.advance(node)
 
     def outputs(self, tensor: str) -> Iterator[tuple[Array, Array]]:
@@ -157,17 +206,20 @@ def cuts(graph: Graph) -> list[str]:
     return tensors
 
 
-def between(model: onnx.ModelProto, source: str, tensors: Sequence[str]) -> onnx.ModelProto:
-    """Returns the part of a model that makes `tensors` of `source`, which becomes its input."""
-    needed, nodes = set(tensors), []
+def between(
+    model: onnx.ModelProto, sources: Sequence[str], tensors: Sequence[str]
+) -> onnx.ModelProto:
+    """Returns the part of a model that makes `tensors` of those sources that it needs for them."""
+    known, needed, nodes = set(sources), set(tensors), []
     for node in reversed(model.graph.node):
-        if (needed - {source}).intersection(node.output):
+        if (needed - known).intersection(node.output):
             nodes.append(node)
             needed.update(node.input)
+    inputs = [name for name in sources if name in needed]
     graph = helper.make_graph(
         nodes[::-1],
         "part",
-        [helper.make_tensor_value_info(source, TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inputs],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors],
         [tensor for tensor in model.graph.initializer if tensor.name in needed],
     )

@@ -146,14 +146,83 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 def test_the_fit_starts_at_the_trained_weight() -> None:
     """The rectified sigmoid of the first v is the fraction that rounding down leaves."""
     fraction = torch.tensor([0.001, 0.25, 0.5, 0.999])
-    torch.testing.assert_close(adaround._rectified(adaround._logit(fraction)), fraction)
+    torch.testing.assert_close(adaround._rectified(adaround._logit(fraction))[0], fraction)
 
 
-def test_the_penalty_is_that_of_the_paper() -> None:
-    """1 - |2h - 1|^beta on average, beta from 20 to 2 behind a warm-up of a fifth."""
-    half, quarter = torch.tensor([0.5]), torch.tensor([0.25])
-    assert float(adaround._penalty(half, 0.1)) == 0
-    assert float(adaround._penalty(half, 0.5)) == pytest.approx(1)
-    assert float(adaround._penalty(quarter, 0.2)) == pytest.approx(1 - 0.5**20, rel=1e-5)
-    assert float(adaround._penalty(quarter, 1.0)) == pytest.approx(1 - 0.5**2)
-    assert float(adaround._penalty(torch.tensor([0.0, 1.0]), 0.9)) == pytest.approx(0)
+@pytest.mark.parametrize("progress", [0.1, 0.2, 0.5, 0.9])
+def test_the_penalty_is_that_of_the_paper(progress: float) -> None:
+    """Autograd's slope of 1 - |2h - 1|^beta on average, beta from 20 to 2 behind a warm-up of a fifth."""
+    fraction = torch.tensor([0.0, 0.1, 0.25, 0.6, 0.99, 1.0], requires_grad=True)
+    beta = 20 - 18 * (progress - 0.2) / 0.8
+    (1 - (2 * fraction - 1).abs() ** beta).mean().backward()  # type: ignore[no-untyped-call]
+    expected = torch.zeros(6) if progress < 0.2 else fraction.grad
+    found = adaround._penalty_gradient(fraction.detach(), progress, 6).expand(6)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_slope_is_that_of_the_rectified_sigmoid() -> None:
+    """As autograd has it, and nothing behind the clamp."""
+    v = torch.tensor([-9.0, -3.0, 0.0, 0.7, 2.9, 9.0], requires_grad=True)
+    (torch.sigmoid(v) * 1.2 - 0.1).clamp(0, 1).sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(adaround._rectified(v.detach())[1], v.grad)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        POINTWISE,
+        SPATIAL,
+        Geometry((3, 3), (2, 1), (1, 1), (0, 0), 1),
+        Geometry((5, 3), (1, 1), (2, 1), (0, 0), 2),
+    ],
+    ids=["1x1", "3x3", "strided", "dilated, grouped"],
+)
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_the_gradient_is_autograd_s(geometry: Geometry, relu: bool, shortcut: bool) -> None:
+    """Of the mean square behind the ReLU, each image as much as it counts, by torch's convolution."""
+    random = np.random.default_rng(0)
+    taps = [(e - 1) // d + 1 for e, d in zip(geometry.extent, geometry.dilations, strict=True)]
+    weight = random.normal(0, 0.2, (4, 6 // geometry.groups, *taps)).astype(np.float32)
+    x = torch.from_numpy(random.normal(0, 1, (8, 6, 9, 9)).astype(np.float32))
+    steps = torch.from_numpy(random.normal(0, 40, weight.shape).astype(np.float32))
+    steps.requires_grad_()
+    layer_scales = torch.from_numpy(grid_scales(weight)).reshape(-1, 1, 1, 1)
+    bias = torch.full((4,), 0.05)
+    summed = functional.conv2d(
+        x, steps * layer_scales, bias, geometry.strides, 0, geometry.dilations, geometry.groups
+    )
+    target = torch.from_numpy(random.normal(0, 1, summed.shape).astype(np.float32))
+    added = torch.from_numpy(random.normal(0, 1, summed.shape).astype(np.float32))
+    made = summed + added if shortcut else summed
+    errors = made.relu() - target.relu() if relu else made - target
+    counted = torch.from_numpy(shares(target.numpy()).astype(np.float32))
+    (errors.square().mean((1, 2, 3)) @ counted).backward()  # type: ignore[no-untyped-call]
+    samples = Samples(x.numpy(), target.numpy(), added.numpy() if shortcut else None, relu)
+    layer = adaround._LayerError(samples, geometry, Parameters(weight, bias.numpy()))
+    grouped = steps.detach().reshape(geometry.groups, 4 // geometry.groups, -1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaround, "_SIDE", 9)
+        found = torch.cat(
+            [
+                layer._gradient(grouped[:, part], part, torch.arange(8), torch.Generator(), 0.5)
+                for part in (slice(0, 1), slice(1, 4))
+            ],
+            dim=1,
+        )
+    assert steps.grad is not None
+    torch.testing.assert_close(found.reshape(steps.shape) / 2, steps.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_channels_are_fitted_alike_by_any_number_of_threads() -> None:
+    """A channel's bits follow from its own weights: parts of one channel give the same as all."""
+    samples, held_out, parameters = problem(SPATIAL, relu=True)
+
+    def bits(part: int) -> NDArray[np.bool_]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(adaround, "_PART", part)
+            found = fit_rounding(samples, held_out, SPATIAL, parameters, SCHEDULE).up
+        assert found is not None
+        return found
+
+    assert np.mean(bits(1) == bits(1 << 19)) > 0.95

@@ -20,7 +20,7 @@ from tables import table_by_every_method
 from edgeres.calibration.auto import with_choices
 from edgeres.calibration.quality import LogitEvaluator, sqnr_db
 from edgeres.calibration.recovery.layers import Fitted, nearest_rounding
-from edgeres.calibration.recovery.recover import recover
+from edgeres.calibration.recovery.recover import _Start, recover
 from edgeres.core.methods import Method, Recover
 from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationRequest
@@ -168,8 +168,8 @@ def test_a_command_that_writes_the_cache_equalizes_nothing(
 ) -> None:
     """However much it would gain, since minutes of calibration would end in a refusal."""
 
-    def equalized(trained: object, table: CalibrationTable, before: object) -> object:
-        return table, {"/relu/Relu_output_0": (2.0,) * 16}
+    def equalized(trained: object, start: _Start) -> _Start:
+        return replace(start, equalization={"/relu/Relu_output_0": (2.0,) * 16})
 
     monkeypatch.setattr(f"{RECOVERY}.recover._equalized", equalized)
     line = "calibrate {model} --data {train} --samples 20 --recover bias -o {table}"
@@ -347,10 +347,7 @@ def test_the_command_recovers(digits: Digits, tmp_path: Path) -> None:
     """The table that it writes builds both kinds of engine, and inspect says what was done."""
     path = tmp_path / "table.json"
     line = "calibrate {model} --data {train} --samples 40 --recover adaround --recover-iterations 4"
-    said = run(*digits.words(line), "-o", path)
-    assert said.exit_code == 0
-    # With eight images held out and INT8 weights this fine, nothing is left for it to win.
-    assert "AdaRound could bring the logits from" in said.stderr
+    passed(*digits.words(line), "-o", path)
     recovery = load_table(path).recovery
     assert recovery is not None
     assert len(recovery.layers) == 19
