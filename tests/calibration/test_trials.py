@@ -132,6 +132,25 @@ def test_a_hopeless_candidate_is_given_up_early(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(taken.ratios, good.ratios)
 
 
+@pytest.mark.parametrize(("spread", "images"), [(0.0, 16), (0.6, 16), (3.0, 48)])
+def test_a_candidate_is_tried_as_long_as_it_may_gain(
+    spread: float, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lacks 0.5 dB: where images agree the first sixteen show it, where not all are run."""
+    graph, table, evaluator = prepared("identity", count=64)
+    models = [
+        computable(lowerings()[0], graph, each, Method.MSE)
+        for each in (table, narrowed(table, "last", 0.5))
+    ]
+    best = measured(evaluator, models[0])
+    errors = np.tile([spread, -spread], 32)
+    ratios = iter(np.split(best.ratios - 0.5 + errors, 16))
+    monkeypatch.setattr(trials, "sqnr_by_image", lambda *_: next(ratios))
+    session = Session(monkeypatch)
+    assert improved(evaluator, best, models[1], 0.02) is None
+    assert session.images == images
+
+
 def test_few_or_equal_images_are_all_evaluated() -> None:
     """Gains without any spread, and fewer images than show one, divide by nothing."""
     graph, table, evaluator = prepared("identity", count=4)
