@@ -31,6 +31,7 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.table import load_table
 from edgeres.core.verdict import load_run
+from edgeres.deploy.pbtxt import parse
 from edgeres.errors import EdgeresError
 from edgeres.evaluation.regression import rank
 from edgeres.fleet.inventory import load_inventory
@@ -84,6 +85,11 @@ def make_seeds(folder: Path) -> None:
     (folder / "boards.toml").write_text(
         '[nano]\nhost = "me@nano"\ntags = ["orin", "desk"]\npower_mode = "15W"\n\n'
         '[agx]\nhost = "agx"\nedgeres = "/opt/edgeres"\n'
+    )
+    (folder / "config.pbtxt").write_text(
+        'name: "digits"\nplatform: "tensorrt_plan"  # a comment\nmax_batch_size: 8\n'
+        'input [ { name: "input" data_type: TYPE_FP32 dims: [ 3, 8, 8 ] } ]\n'
+        "dynamic_batching { max_queue_delay_microseconds: 100 }\n"
     )
     sha256 = hashlib.sha256(b"timings").hexdigest()
     origin = Origin(module="tensorrt", version="10.3.0", gpu="Orin", compute_capability="8.7")
@@ -209,6 +215,11 @@ def read_timings(path: Path) -> None:
     load_described(path, TimingCacheDescription, hash_key="sha256", sha256="0", remedy="Delete it.")
 
 
+def read_config(path: Path) -> None:
+    """Reads a model's configuration for Triton."""
+    parse(read_text(path, JSON), str(path))
+
+
 def _reader(seed: str, mutate: Mutation, read: Callable[[Path], object], name: str = "") -> Reader:
     return Reader(name=name or seed, seed=seed, mutate=mutate, read=read)
 
@@ -234,4 +245,5 @@ READERS = (
     _reader("boards.toml", mutate_lines, load_inventory),
     _reader("job.json", mutate_json, read_sent_job),
     _reader("timings.json", mutate_json, read_timings),
+    _reader("config.pbtxt", mutate_lines, read_config),
 )

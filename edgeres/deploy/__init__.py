@@ -6,5 +6,6 @@ What a runtime cannot express of the preprocessing contract is refused with the 
 from edgeres.deploy.deploy import deploy
 from edgeres.deploy.folder import write_folder
 from edgeres.deploy.golden import GoldenPair
+from edgeres.deploy.repository import check_repository
 
-__all__ = ["GoldenPair", "deploy", "write_folder"]
+__all__ = ["GoldenPair", "check_repository", "deploy", "write_folder"]

@@ -3,67 +3,30 @@
 A plan, and with `--tensors` an ONNX file, is served by the runtime's own backend, which takes what
 the network takes. An engine of the CPU is served by Triton's Python backend, which takes images
 and answers with labels: preprocessing is edgeres' own, so its labels are bench's.
-
-A configuration is a protocol buffer as text. Source: "Text Format Language Specification",
-protobuf.dev; Triton Inference Server, "Model Configuration" and model_config.proto.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgeres.core.artifacts import INPUT_HWC, EngineArtifact, manifest_path
 from edgeres.core.deployment import DeployRequest
 from edgeres.deploy.folder import Files, template
 from edgeres.deploy.golden import TOP, GoldenPair
+from edgeres.deploy.pbtxt import Literal, Message, render
+from edgeres.deploy.repository import (
+    CONFIG,
+    DATA_TYPES,
+    MODEL_FILES,
+    check_repository,
+    interface_of,
+)
 from edgeres.errors import ConfigError
 from edgeres.plurals import counted
 from edgeres.serialization import json_text
 from edgeres.targets.base import target_of
 from edgeres.version import __version__
-
-
-@dataclass(frozen=True, slots=True)
-class Literal:
-    """A name of an enumeration, which stands without quotes."""
-
-    name: str
-
-
-Message = Mapping[str, Sequence[object]]
-"""Fields of a message: each has the values that are set, none, one or several."""
-
-
-def render(message: Message, indent: str = "") -> str:
-    """Returns the text of a message."""
-    lines = []
-    for name, values in message.items():
-        for value in values:
-            if isinstance(value, Mapping):
-                lines += [f"{indent}{name} {{", render(value, indent + "  "), f"{indent}}}"]
-            else:
-                lines.append(f"{indent}{name}: {_scalar(value)}")
-    return "\n".join(lines)
-
-
-def _scalar(value: object) -> str:
-    if isinstance(value, Literal):
-        return value.name
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
-
-
-CONFIG = "config.pbtxt"
-DATA_TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "uint8": "TYPE_UINT8"}
-"""Triton's names of the types that engines take and give."""
-
-MODEL_FILES = {"tensorrt_plan": "model.plan", "onnxruntime_onnx": "model.onnx"}
-"""The file that a platform looks for in the folder of a version."""
 
 LABELS = "labels.txt"
 IMAGE_BATCH = 16
@@ -76,7 +39,7 @@ _DELAY_US = 1000
 def triton_files(
     engine: EngineArtifact, request: DeployRequest, golden: GoldenPair | None
 ) -> Files:
-    """Returns the files of a repository with one model.
+    """Returns the files of a repository with one model, which `check_repository` has accepted.
 
     Raises:
         ConfigError: Triton cannot serve the engine as it was built or named.
@@ -86,6 +49,11 @@ def triton_files(
     labels = label_file(engine.manifest.classes)
     if on_gpu or request.tensors:
         files = _tensor_model(name, engine, request, labels)
+        check_repository(
+            {path.removeprefix("models/"): text for path, text in files.items()},
+            name,
+            interface_of(engine, on_gpu=on_gpu),
+        )
         asks = "tensor"
     else:
         files = _image_model(name, engine, request)

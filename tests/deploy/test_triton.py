@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -19,8 +20,10 @@ from digits import Digits
 from edgeres.core.artifacts import EngineArtifact, load_engine
 from edgeres.core.deployment import DeployRequest, Destination
 from edgeres.deploy.folder import write_folder
+from edgeres.deploy.pbtxt import parse, render
+from edgeres.deploy.repository import check_repository, interface_of
 from edgeres.deploy.triton import model_name, triton_files
-from edgeres.errors import ConfigError
+from edgeres.errors import ArtifactError, ConfigError
 
 TRITON = DeployRequest(destination=Destination.TRITON)
 TENSORS = replace(TRITON, tensors=True)
@@ -126,7 +129,112 @@ def test_a_fixed_batch_has_it_in_dims(cpu: EngineArtifact, schema: Any) -> None:
     assert not config.HasField("dynamic_batching")
 
 
-def test_as_many_labels_as_classes(plan: EngineArtifact) -> None:
+MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
+    "the batch in dims": (
+        lambda text: text.replace("  dims: 3\n", "  dims: 16\n  dims: 3\n", 1),
+        "the input has dims [16, 3, 32, 32]; with max_batch_size above 0 the batch is no part",
+    ),
+    "a batch of one in dims of the output": (
+        lambda text: text.replace("  dims: 10\n", "  dims: [ 1, 10 ]\n"),
+        "the output has dims [1, 10]",
+    ),
+    "the channels last": (
+        lambda text: text.replace(
+            "  dims: 3\n  dims: 32\n  dims: 32\n", "  dims: [32, 32, 3]\n", 1
+        ),
+        "the input has dims [32, 32, 3]",
+    ),
+    "another type": (
+        lambda text: text.replace("TYPE_FP32", "TYPE_FP16", 1),
+        "the input is TYPE_FP16, in the engine TYPE_FP32",
+    ),
+    "bytes for floats": (
+        lambda text: text.replace("TYPE_FP32", "TYPE_UINT8", 1),
+        "the input is TYPE_UINT8",
+    ),
+    "another name of the input": (
+        lambda text: text.replace('"input"', '"images"', 1),
+        "the input is called images, in the engine input",
+    ),
+    "another name of the output": (
+        lambda text: text.replace('"logits"', '"output"'),
+        "the output is called output, in the engine logits",
+    ),
+    "a batch above the profile": (
+        lambda text: text.replace("max_batch_size: 16", "max_batch_size: 32"),
+        "max_batch_size is 32, the engine takes at most 16",
+    ),
+    "no batch": (
+        lambda text: text.replace("max_batch_size: 16", "max_batch_size: 0"),
+        "dynamic_batching needs a max_batch_size",
+    ),
+    "a preferred batch above the largest": (
+        lambda text: text.replace("preferred_batch_size: 8", "preferred_batch_size: [8, 64]"),
+        "preferred_batch_size is 64, max_batch_size 16",
+    ),
+    "a warm-up above the largest": (
+        lambda text: text.replace("batch_size: 1\n", "batch_size: 17\n"),
+        "model_warmup has a batch of 17",
+    ),
+    "another platform": (
+        lambda text: text.replace("tensorrt_plan", "onnxruntime_onnx"),
+        "has the file model.onnx of onnxruntime_onnx",
+    ),
+    "a platform that is none": (
+        lambda text: text.replace("tensorrt_plan", "tensorrt"),
+        "its platform is tensorrt, expected tensorrt_plan or onnxruntime_onnx",
+    ),
+    "the CPU for a plan": (
+        lambda text: text.replace("KIND_GPU", "KIND_CPU"),
+        "instance_group is KIND_CPU, the engine runs on KIND_GPU",
+    ),
+    "labels that are not there": (
+        lambda text: text.replace("labels.txt", "names.txt"),
+        "label_filename names.txt is not in digits_int8",
+    ),
+    "another model's name": (
+        lambda text: text.replace('name: "digits_int8"', 'name: "resnet50"'),
+        "its name is resnet50, and its folder digits_int8",
+    ),
+    "a second input": (
+        lambda text: text + "input { name: 'x' }".replace("'", '"'),
+        "it has 2 inputs, the engine one",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_caught(mistake: str, plan: EngineArtifact) -> None:
+    """In the text, as somebody's editor leaves it; unchanged it is accepted."""
+    change, said = MISTAKES[mistake]
+    files = {
+        path.removeprefix("models/"): content
+        for path, content in triton_files(plan, TRITON, None).items()
+    }
+    interface = interface_of(plan, on_gpu=True)
+    check_repository(files, "digits_int8", interface)
+    text = files["digits_int8/config.pbtxt"].decode()
+    changed = change(text)
+    assert changed != text
+    files["digits_int8/config.pbtxt"] = changed.encode()
+    with pytest.raises(ConfigError) as caught:
+        check_repository(files, "digits_int8", interface)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [9, 11])
+def test_as_many_labels_as_classes(count: int, plan: EngineArtifact) -> None:
+    """One more or one less shifts what a client reads."""
+    files = {
+        path.removeprefix("models/"): content
+        for path, content in triton_files(plan, TRITON, None).items()
+    }
+    files["digits_int8/labels.txt"] = b"x\n" * count
+    with pytest.raises(ConfigError, match=f"labels.txt names {count} classes, the engine has 10"):
+        check_repository(files, "digits_int8", interface_of(plan, on_gpu=True))
+
+
+def test_an_engine_names_its_classes_and_no_others(plan: EngineArtifact) -> None:
     """One more or one less shifts what a client reads; so does a name of two lines."""
     for names in (NAMES[1:], (*NAMES, "one more")):
         other = replace(plan, manifest=replace(plan.manifest, classes=names))
@@ -159,12 +267,42 @@ def test_a_model_s_name_is_one_that_a_url_takes(file: str, name: str) -> None:
     assert model_name(Path(file)) == name
 
 
-def test_text_is_written_as_triton_s_schema_reads_it(plan: EngineArtifact, schema: Any) -> None:
-    """Names with quotes, backslashes and accents."""
-    for name in ('a "b"', "a\\b", "é ü"):
-        image = replace(plan.manifest.input, name=name)
-        named = replace(plan, manifest=replace(plan.manifest, input=image))
-        assert schema(config_of(triton_files(named, TRITON, None))).input[0].name == name
+def test_the_text_that_is_written_is_read_back(plan: EngineArtifact, schema: Any) -> None:
+    """Strings with quotes, numbers below zero, and what others write: commas, comments, lists."""
+    text = config_of(triton_files(plan, TRITON, None))
+    message = parse(text, "x")
+    assert schema(render(message)) == schema(text)
+    other = (
+        'name: "a \\"b\\" \\\\"  # comment\ninput [ { dims: [ -1, 3 ], name: "x" }, { name: "y" } ]'
+    )
+    read = parse(other, "x")
+    assert read["name"] == ['a "b" \\']
+    assert [one["name"] for one in read["input"]] == [["x"], ["y"]]  # type: ignore[index]
+    assert read["input"][0]["dims"] == [-1, 3]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name",
+        "input {",
+        "name: @",
+        "}",
+        "input [ { } ",
+        "a: " + "[" * 5000,
+        "a {" * 5000,
+        "a: [{b:" * 5000,
+        'a: "\\x"',
+        'a: "\n"',
+        "a: " + "9" * 5000,
+        "a: b # c\n" * 100_000 + "@",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_text_that_is_none_is_refused(text: str) -> None:
+    """With the place, and no traceback."""
+    with pytest.raises(ArtifactError, match=r"config\.pbtxt"):
+        parse(text, "config.pbtxt")
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
