@@ -80,7 +80,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
         "(resources.files('edgeres.report.html') / 'report.css').read_text",
     ),
     # A quoted token of a text that was read already.
-    "edgeres.deploy.triton": ("json.loads",),
+    "edgeres.deploy.pbtxt": ("json.loads",),
     # Fields of a value, not files.
     "edgeres.estimation.model": ("work.load", "work.loads"),
     # What the shell left as a pattern; the files that match go through the one reader.

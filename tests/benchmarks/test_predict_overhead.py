@@ -28,7 +28,7 @@ def test_a_line_for_each_engine(
     _, *rows = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in rows] == [digits.engine.name, digits.model.name]
     for row in rows:
-        steps, added, part = (float(cell.rstrip("%")) for cell in row.split()[1:])
+        steps, added, part = map(float, row.split()[1:4])
         assert steps > 0
         # Of figures that are rounded to two and three places.
         assert part == pytest.approx(100 * added / steps, abs=0.3 + abs(part) * 0.02)
