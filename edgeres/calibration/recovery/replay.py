@@ -133,9 +133,15 @@ class Replay:
         """Returns the tensors on all images, those that are cached as they are."""
         missing = [name for name in tensors if name not in self._cached]
         values = {t: self._cached[t] for t in tensors if t in self._cached}
-        if missing:
-            parts = list(self.read(missing))
-            values |= {t: np.concatenate([p[i] for p in parts]) for i, t in enumerate(missing)}
+        count, start = len(next(iter(self._cached.values()))), 0
+        for few in self.read(missing) if missing else ():
+            stop = start + len(few[0])
+            for name, computed in zip(missing, few, strict=True):
+                # Filled in place: joined at the end, all of it would be held, and written, twice.
+                if name not in values:
+                    values[name] = np.empty((count, *computed.shape[1:]), computed.dtype)
+                values[name][start:stop] = computed
+            start = stop
         return values
 
     def _runner(self, tensors: Sequence[str]) -> Callable[[Mapping[str, Array]], list[Array]]:
