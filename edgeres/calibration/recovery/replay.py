@@ -26,7 +26,7 @@ from edgeres.session import open_session, run_session
 Array = NDArray[np.float32]
 
 CACHE_BYTES = 256 << 20
-"""Most memory that the cached activation may take, in each of the two networks."""
+"""Most memory that a cached activation may take, in each of the two networks."""
 
 LEAST_CACHED = 48
 """Fewest images that a reading is cut down to. On ResNet-50 the 80 of 320 that the first stage is
@@ -53,7 +53,6 @@ class Replay:
         self._graph = graph
         self._model = model
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._cuts = cuts(graph)
         self._images = images
         self._every = 1
         self._cached = {graph.input: images}
@@ -103,12 +102,14 @@ class Replay:
         would, the cached ones stay.
         """
         position = self._graph.positions[node.output[0]]
-        before = [t for t in self._cuts if self._graph.positions[t] < position]
-        if not before:
-            return
-        every = 1
-        elements = int(np.prod(self._graph.shapes[before[-1]], dtype=np.int64))
+        read = {t for n in self._graph.nodes[position:] for t in n.input}
+        names = [self._graph.input, *self._graph.positions]
+        kept = [t for t in names if t in read and self._position(t) < position]
+        # What the node computes is cached beside them once it is asked for.
+        sizes = (self._graph.shapes[t] for t in (*kept, node.output[0]))
+        elements = max(int(np.prod(shape, dtype=np.int64)) for shape in sizes)
         fitting = CACHE_BYTES // (elements * self._images.itemsize)
+        every = 1
         while len(self._images[::every]) > fitting:
             every *= 2
             if len(self._images[::every]) < LEAST_CACHED:
@@ -120,11 +121,7 @@ class Replay:
         if thinned > 1:
             # Copied, since a view would keep the images that are left out.
             self._cached = {t: values[::thinned].copy() for t, values in self._cached.items()}
-        read = {t for n in self._graph.nodes[position:] for t in n.input}
-        names = [self._graph.input, *self._graph.positions]
-        self._cached = self._computed(
-            [t for t in names if t in read and self._position(t) < position]
-        )
+        self._cached = self._computed(kept)
 
     def _position(self, tensor: str) -> int:
         return self._graph.positions.get(tensor, -1)
@@ -193,23 +190,6 @@ def quantized_replay(
     # No Q/DQ on weights: `settle` replaces them, and they lie on their grid as floats.
     activations = replace(placement, weighted=frozenset())
     return Replay(graph, lower_for_tensorrt(graph, activations, table, unsigned=unsigned), images)
-
-
-def cuts(graph: Graph) -> list[str]:
-    """Returns the activations that everything behind them follows from, in topological order."""
-    last_read = {
-        name: max(graph.positions[reader.output[0]] for reader in readers)
-        for name, readers in graph.consumers.items()
-        if name not in graph.constants
-    }
-    tensors, reach = [], last_read.get(graph.input, -1)
-    for position, node in enumerate(graph.nodes):
-        output = node.output[0]
-        # Nothing that was computed before is read behind this node.
-        if reach <= position and output in graph.shapes and output != graph.output:
-            tensors.append(str(output))
-        reach = max(reach, last_read.get(output, -1))
-    return tensors
 
 
 def between(

@@ -23,7 +23,6 @@ from edgeres.calibration.recovery.replay import (
     Replay,
     ReplayPair,
     between,
-    cuts,
     float_replay,
     quantized_replay,
 )
@@ -120,12 +119,6 @@ def test_windows_grow_with_the_weights() -> None:
     assert window_of(graph, layer, 1) == (SIZE, SIZE)
     assert window_of(graph, layer, 16) == (12, 12)
     assert window_of(graph, layer, 10_000) == (7, 7)
-
-
-def test_cuts_are_what_all_else_follows_from() -> None:
-    """Nothing inside a block is one: the shortcut passes it by."""
-    assert cuts(view(network("identity")))[:4] == ["stem", "entry", "sum", "last"]
-    assert "hidden" not in cuts(view(network("bottleneck")))
 
 
 def test_caching_an_activation_changes_no_reading() -> None:
