@@ -156,6 +156,31 @@ def test_large_activations_are_cached_of_fewer_images(monkeypatch: pytest.Monkey
     np.testing.assert_allclose(next(replay.read(["last"]))[0], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["bottleneck", "down-sampling"])
+def test_no_cached_activation_is_larger_than_its_bound(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor what the layer computes, which is kept beside what it is computed of."""
+    graph = view(network(kind))
+    monkeypatch.setattr(replay_module, "CACHE_BYTES", 5 * 8 * SIZE * SIZE * 4)
+    monkeypatch.setattr(replay_module, "LEAST_CACHED", 1)
+    replay = float_replay(graph, images(8))
+    for node in (each for each in graph.nodes if each.op_type == "Conv"):
+        replay.advance(node)
+        replay.keep(node.output[0])
+        assert max(each.nbytes for each in replay._cached.values()) <= replay_module.CACHE_BYTES
+
+
+def test_more_images_than_are_run_at_once() -> None:
+    """What is cached of each stays in its place."""
+    model = network("identity")
+    graph = view(model)
+    replay = float_replay(graph, images(19))
+    replay.advance(graph.producers["pooled"])
+    logits = np.concatenate([part for (part,) in replay.read(["logits"])])
+    np.testing.assert_allclose(logits, logits_of(model, images(19)), rtol=1e-4, atol=1e-5)
+
+
 def test_an_operator_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the way from the image to the logits nothing that is cached is computed again."""
     graph = view(network("bottleneck"))
