@@ -26,6 +26,9 @@ onnxruntime_session_options_config_keys.h, kOrtSessionOptionsAvx2PrecisionMode."
 _NO_INTEGERS = "session.disable_quant_qdq"
 """Keeps Q/DQ as they are, where fusions would make integer kernels of them. Source: the same file,
 kOrtSessionOptionsDisableQuantQDQ."""
+_DROPS_RELU = "ReluQuantRewrite"
+"""Leaves out a ReLU before a QuantizeLinear whose least number is zero, which it also takes FP8's to
+be: negative values then stay. Source: onnxruntime, core/optimizer/relu_quant_fusion.cc."""
 _FATAL_ONLY = 4
 
 
@@ -83,8 +86,12 @@ def open_session(
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     source = str(model) if isinstance(model, Path) else model
+    # Integer kernels have the ReLU in their least number; floats lose nothing by keeping it.
+    left_out = [] if integer else [_DROPS_RELU]
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            source, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+        )
     except _refusals() as error:
         named = model if isinstance(model, Path) else "the model"
         raise RunnerError(
