@@ -11,6 +11,7 @@ import scipy
 from numpy.typing import NDArray
 
 from edgeres.core.methods import Method
+from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.lowering import Lowering
@@ -74,7 +75,7 @@ class LogitEvaluator:
     ) -> NDArray[np.float32]:
         """Returns the lowered network's logits, (images, classes)."""
         model = computable(lowering, graph, table, method).SerializeToString()
-        return _logits(model, graph, self.batches)
+        return _logits(model, graph, self.batches, integer=lowering.precision is not Precision.FP8)
 
     def qualities_in_float(self, model: onnx.ModelProto, graph: Graph) -> NDArray[np.float64]:
         """Returns the quality of each image, (images,), of a network that no kernel is to round."""
@@ -87,11 +88,15 @@ def computable(
 ) -> onnx.ModelProto:
     """Returns the lowered network on integer kernels of the CPU, whichever target it is for.
 
+    FP8 has no kernels there, and stays in floats.
+
     Raises:
         ArtifactError: the table lacks a tensor.
     """
     model = lowering.lower(graph, table, method)
-    return model if lowering.has_cpu_kernels else cpu_target().simulated(model)
+    if lowering.has_cpu_kernels or lowering.precision is Precision.FP8:
+        return model
+    return cpu_target().simulated(model)
 
 
 def is_gain(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:

@@ -11,6 +11,7 @@ import click
 
 from edgeres.cli.options import (
     PATH,
+    Names,
     common_options,
     contract_options,
     gathered,
@@ -21,7 +22,7 @@ from edgeres.cli.options import (
 from edgeres.cli.output import progress_bars, show, show_json, show_status
 from edgeres.cli.spread import Spread, SpreadCommand
 from edgeres.core.contract_options import ContractOptions
-from edgeres.core.requests import CalibrationRequest
+from edgeres.core.requests import RECOVERED, CalibrationRequest
 from edgeres.plurals import counted
 
 _option = request_options(CalibrationRequest)
@@ -39,7 +40,12 @@ _ranges = stacked(
     _option(
         "--recover",
         help="Recover accuracy: correct biases, or fit the rounding of every weight too (torch).  "
-        "[default: none; by method auto bias, if classes are few and the logits gain]",
+        "[default: none; by method auto, or for fp8, bias, if classes are few and the logits gain]",
+    ),
+    _option(
+        "--precision",
+        type=Names(RECOVERED),
+        help="Engines that a recovery is for; the ranges serve all.",
     ),
     _option("--recover-iterations", help="Steps of adaround on each layer."),
     _option(

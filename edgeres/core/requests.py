@@ -56,6 +56,10 @@ class OnnxExportRequest:
             )
 
 
+RECOVERED = (Precision.INT8, Precision.FP8)
+"""Precisions that a recovery can be for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRequest:
     """How ranges are observed and thresholds chosen."""
@@ -74,13 +78,20 @@ class CalibrationRequest:
     sensitivity: bool = False
     """Measure what each block and layer does to the logits."""
     recover: Recover | None = None
-    """What is done against INT8's error once the ranges are known; None: none, or with method auto
-    and few classes the correction of biases, if the logits gain by it."""
+    """What is done against the error of quantization once the ranges are known; None: none, or with
+    method auto or for FP8, and few classes, the correction of biases, if the logits gain by it."""
+    precision: Precision = Precision.INT8
+    """Of the engines that a recovery is for, INT8 or FP8: each rounds otherwise."""
     recover_iterations: int = 150
     """Steps that AdaRound takes on each layer."""
     keeps_channels: bool = False
     """Whether recovery leaves every channel on its own scale, as TensorRT's cache needs it: that goes
     with the FP32 file as it is."""
+
+    @classmethod
+    def for_engine(cls, precision: Precision) -> CalibrationRequest:
+        """Returns the request for a table that serves an engine of this precision alone."""
+        return cls(precision=Precision.FP8 if precision is Precision.FP8 else Precision.INT8)
 
     @property
     def searches(self) -> bool:
@@ -95,6 +106,16 @@ class CalibrationRequest:
         if self.samples < 1 or self.batch_size < 1:
             raise ConfigError(
                 f"samples {self.samples} and batch size {self.batch_size} must be at least 1."
+            )
+        if self.precision not in RECOVERED:
+            raise ConfigError(
+                f"A recovery is for {' or '.join(RECOVERED)}, and --precision is {self.precision}. "
+                "Leave it out; mixed precision takes that of int8."
+            )
+        if self.precision is Precision.FP8 and self.recover is Recover.ADAROUND:
+            raise ConfigError(
+                "--recover adaround fits the rounding of INT8's weights, and --precision is fp8. "
+                "Pass --recover bias, or --precision int8."
             )
         if self.recover_iterations < 1:
             raise ConfigError(
@@ -159,7 +180,7 @@ class BuildRequest:
                 f"--float-stream is a choice of mixed precision and FP8, and --precision is "
                 f"{self.precision}. Leave it out, or pass --precision mixed --max-drop PP."
             )
-        # ONNX Runtime drops a ReLU before an FP8 QuantizeLinear, so FP32 floats cannot be evaluated.
+        # Beside FP8, FP16 alone is checked with NVIDIA's parser and builder.
         if self.precision is Precision.FP8 and self.float_layers is not Precision.FP16:
             raise ConfigError(
                 f"--precision fp8 keeps its other layers in FP16, and --float-layers is "

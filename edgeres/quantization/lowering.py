@@ -10,7 +10,7 @@ import onnx
 
 from edgeres.core.artifacts import Fp16Layer, OnnxArtifact
 from edgeres.core.contract import Contract
-from edgeres.core.methods import Method
+from edgeres.core.methods import Method, Recover
 from edgeres.core.precision import Precision
 from edgeres.core.table import CalibrationTable
 from edgeres.core.tuning import MixedSearch
@@ -39,6 +39,8 @@ class Lowering:
     on rounded floats, of which a search makes integers (`Target.simulated`)."""
     has_unsigned_grid: bool
     """Whether a tensor that is never negative has all levels above zero."""
+    precision: Precision = Precision.INT8
+    """Of what it quantizes, INT8 or FP8. FP8 is computed in floats between the roundings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,14 @@ def check_table(
         )
 
 
-def warn_of_unused_recovery(table: CalibrationTable, method: Method | None) -> None:
-    """Warns where a table has a recovery that these thresholds do not take."""
+def warn_of_unused_recovery(
+    table: CalibrationTable, method: Method | None, lowering: Lowering
+) -> None:
+    """Warns where a table has a recovery that these thresholds, or this lowering, do not take."""
     recovery, wanted = table.recovery, method or table.method
-    if recovery is not None and wanted is not recovery.method:
+    if recovery is None:
+        return
+    if wanted is not recovery.method:
         _LOG.warning(
             "the table's recovery (%s) was fitted to %s thresholds and is left out with %s; for "
             "one of its own: calibrate --method %s --recover %s",
@@ -108,6 +114,16 @@ def warn_of_unused_recovery(table: CalibrationTable, method: Method | None) -> N
             wanted,
             wanted,
             recovery.kind,
+        )
+    elif lowering.name not in recovery.lowerings:
+        _LOG.warning(
+            "the table's recovery (%s) is for %s, and biases of the lowering for %s stay as "
+            "trained; for corrections of its own: calibrate --precision %s --recover %s",
+            recovery.kind,
+            ", ".join(recovery.lowerings) or "no lowering",
+            lowering.name,
+            lowering.precision,
+            Recover.BIAS,
         )
 
 

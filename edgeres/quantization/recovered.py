@@ -6,6 +6,8 @@ put in. Every lowering takes the resulting graph as it would take the trained on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from edgeres.core.methods import Method, WeightMethod
@@ -14,6 +16,7 @@ from edgeres.core.table import CalibrationTable
 from edgeres.errors import ArtifactError
 from edgeres.quantization.equalized import equalized_parameters
 from edgeres.quantization.graph import Graph
+from edgeres.quantization.grids import INT8, Grid
 from edgeres.quantization.parameters import Parameters, parameters_of, with_parameters
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.rounding import grid_scales, on_grid, unpack
@@ -26,6 +29,8 @@ def recovered(
     placement: Placement,
     lowering: str,
     method: Method | None = None,
+    *,
+    grid: Grid = INT8,
 ) -> Graph:
     """Returns the network that a lowering takes in the place of the trained one.
 
@@ -40,17 +45,21 @@ def recovered(
         placement: which convolutions will be INT8.
         lowering: name of the lowering, whose corrections of biases are taken.
         method: the thresholds that the lowering takes; None stands for the table's.
+        grid: of what is quantized; scales and rounding of weights are those of INT8 alone.
 
     Raises:
         ArtifactError: the recovery does not fit the network.
     """
     recovery = table.recovery
+    weights = table.weight_method if grid is INT8 else WeightMethod.MAX
     if recovery is None:
-        return with_weights(graph, table.weight_method, placement)
+        return with_weights(graph, weights, placement)
     equalized = with_parameters(graph, equalized_parameters(graph, recovery.equalization))
-    weighted = with_weights(equalized, table.weight_method, placement)
+    weighted = with_weights(equalized, weights, placement)
     if (method or table.method) is not recovery.method or not recovery.applies_to(lowering):
         return weighted
+    if grid is not INT8:
+        recovery = replace(recovery, rounding={})
     return with_parameters(weighted, _corrected(weighted, recovery, placement, lowering))
 
 

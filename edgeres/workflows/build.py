@@ -113,7 +113,7 @@ def build_from_model(
         table = calibrate_model(
             model,
             inputs.calibration_data,
-            CalibrationRequest(),
+            CalibrationRequest.for_engine(config.precision),
             inputs.contract,
             progress=progress,
         )

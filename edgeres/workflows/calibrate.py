@@ -17,6 +17,7 @@ from edgeres.calibration.saved_ranges import join_ranges
 from edgeres.core.artifacts import contract_of
 from edgeres.core.contract_options import NO_OPTIONS, ContractOptions
 from edgeres.core.methods import Method, Recover
+from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import (
     FEW_CALIBRATION_IMAGES,
@@ -31,6 +32,8 @@ from edgeres.normalization import normalize
 from edgeres.onnx_file import LoadedModel, load_fp32
 from edgeres.plurals import counted
 from edgeres.progress import Progress, silent, tracked_batches
+from edgeres.quantization.graph import view
+from edgeres.quantization.qdq.placement import fp8_graph
 
 _LOG = logging.getLogger("edgeres.workflows")
 
@@ -62,6 +65,7 @@ def calibrate_model(
         DataError: the images cannot be used.
         CalibrationError: ranges cannot be collected, or too few images for a recovery.
         DependencyError: AdaRound without torch.
+        QuantizationError: FP8 for a network with grouped convolutions.
         ConfigError: no contract in the model and none in `options`, or one in both; or `output`
             is what is read.
         ArtifactError: the model is none, or the table cannot be written.
@@ -74,6 +78,9 @@ def calibrate_model(
     # Of the file's bytes nothing is read any more: with them the weights would be in memory twice.
     loaded = replace(normalize(loaded, contract), content=b"")
     warn_of_activation(loaded.artifact.path, loaded.artifact.activation)
+    if config.precision is Precision.FP8:
+        # A network that has no FP8 is refused before minutes of calibration.
+        fp8_graph(view(loaded.proto))
     dataset = select(load_dataset(data, labelled=False), config.samples, config.seed)
     turned: list[int] = []
     observed, fitted = None, dataset
@@ -124,9 +131,10 @@ def _recovered(
     config: CalibrationRequest,
     progress: Progress,
 ) -> CalibrationTable:
-    """Returns the table with the recovery that was requested, or that method auto gains by."""
+    """Returns the table with the recovery that was requested, or that method auto or FP8 gains by."""
     kind = config.recover or Recover.NONE
-    if config.recover is None and config.method is Method.AUTO and len(dataset) >= LEAST_IMAGES:
+    corrects = config.method is Method.AUTO or config.precision is Precision.FP8
+    if config.recover is None and corrects and len(dataset) >= LEAST_IMAGES:
         # With many classes it takes several times as long as the search: only where requested.
         kind = Recover.BIAS if has_few_classes(model) else Recover.NONE
     if kind is Recover.NONE:

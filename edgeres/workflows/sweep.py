@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +87,8 @@ class _Work:
     inputs: SweepInputs
     request: SweepRequest
     cases: tuple[SweepCase, ...]
-    table: Path | None
+    tables: Mapping[Precision, Path]
+    """Of each precision that has scales."""
 
 
 def run_sweep(
@@ -120,8 +121,8 @@ def run_sweep(
     model = load_fp32(inputs.model)
     make_folder(inputs.output)
     _check_plan(inputs, request, model.artifact.sha256)
-    table = _table(inputs, progress) if quantizes else None
-    work = _Work(inputs=inputs, request=request, cases=cases, table=table)
+    tables = _tables(inputs, cases, progress)
+    work = _Work(inputs=inputs, request=request, cases=cases, tables=tables)
     if boards:
         entries = _run_side_by_side(boards, work, progress)
     else:
@@ -212,20 +213,21 @@ def _resolved(path: Path | None) -> str | None:
     return None if path is None else str(path.resolve())
 
 
-def _table(inputs: SweepInputs, progress: Progress) -> Path:
-    """Returns the table's file, calibrated into the folder where images were given."""
-    if inputs.table is not None:
-        return inputs.table
-    path = inputs.output / "table.json"
-    if not path.exists() and inputs.calibration_data is not None:
-        calibrate_model(
-            inputs.model,
-            inputs.calibration_data,
-            CalibrationRequest(),
-            output=path,
-            progress=progress,
-        )
-    return path
+def _tables(
+    inputs: SweepInputs, cases: Sequence[SweepCase], progress: Progress
+) -> dict[Precision, Path]:
+    """Returns each precision's table, calibrated into the folder where images were given."""
+    tables: dict[Precision, Path] = {}
+    for precision in (case.precision for case in cases if case.precision.quantizes):
+        request = CalibrationRequest.for_engine(precision)
+        # A recovery is for one precision, and FP8 has one where it pays.
+        own = "table.json" if request == CalibrationRequest() else f"table.{precision}.json"
+        path = tables[precision] = inputs.table or inputs.output / own
+        if not path.exists() and inputs.calibration_data is not None:
+            calibrate_model(
+                inputs.model, inputs.calibration_data, request, output=path, progress=progress
+            )
+    return tables
 
 
 def _run_side_by_side(
@@ -322,7 +324,7 @@ def _built(place: Place, work: _Work, case: SweepCase, folder: Path) -> Path:
         BuildInputs(
             model=work.inputs.model,
             output=engine,
-            table=work.table if case.precision.quantizes else None,
+            table=work.tables.get(case.precision),
             selection=selection,
             method=case.method,
         ),

@@ -110,8 +110,8 @@ def import_trt_cache(
     if config != CalibrationRequest(weight_method=config.weight_method):
         raise ConfigError(
             "--import-trt-cache takes the thresholds of the cache, and --samples, --seed, --method, "
-            "--percentile, --batch-size, --recover and --sensitivity are for images. Leave them "
-            "out, or calibrate with --data."
+            "--percentile, --batch-size, --recover, --precision and --sensitivity are for images. Leave "
+            "them out, or calibrate with --data."
         )
     read = read_cache(cache)
     loaded = load_fp32(model)

@@ -1,18 +1,24 @@
-"""Method auto corrects biases by itself, where that is cheap and the logits gain by it."""
+"""Method auto, and FP8, correct biases by themselves, where that is cheap and the logits gain."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from digits import Digits
+from networks import network
 
+from edgeres.core.contract_options import ContractOptions
 from edgeres.core.methods import Method, Recover
+from edgeres.core.precision import Precision
 from edgeres.core.recovery import Corrected, Recovery
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable, load_table
+from edgeres.errors import QuantizationError
 from edgeres.workflows import calibrate as stage
 
 Calibrate = Callable[..., CalibrationTable]
@@ -55,6 +61,7 @@ def calibrated(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> Calibrate:
 
 
 AUTO = CalibrationRequest(method=Method.AUTO, samples=40)
+FP8 = CalibrationRequest(precision=Precision.FP8, samples=40)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +74,15 @@ AUTO = CalibrationRequest(method=Method.AUTO, samples=40)
         (replace(AUTO, recover=Recover.NONE), True, True, None),
         (replace(AUTO, recover=Recover.ADAROUND), False, False, Recover.ADAROUND),
         (replace(AUTO, method=Method.MSE), True, True, None),
+        (FP8, True, True, Recover.BIAS),
+        (FP8, False, True, None),
+        (FP8, True, False, None),
+        (replace(FP8, samples=9), True, True, None),
+        (replace(FP8, recover=Recover.NONE), True, True, None),
+        (replace(FP8, recover=Recover.BIAS), False, False, Recover.BIAS),
     ],
 )
-def test_method_auto_takes_the_corrections_that_pay(
+def test_method_auto_and_fp8_take_the_corrections_that_pay(
     calibrated: Calibrate,
     config: CalibrationRequest,
     gains: bool,
@@ -79,3 +92,11 @@ def test_method_auto_takes_the_corrections_that_pay(
     """With few classes and images enough, and never in the place of what was requested."""
     table = calibrated(config, gains=gains, few_classes=few_classes)
     assert (None if table.recovery is None else table.recovery.kind) is kind
+
+
+def test_a_grouped_network_has_no_fp8_to_calibrate(tmp_path: Path) -> None:
+    """Refused before any image is read."""
+    onnx.save(network("grouped"), tmp_path / "m.onnx")
+    options = ContractOptions(preset="cifar", input_size=16)
+    with pytest.raises(QuantizationError, match=r"1 of 3 convolutions are grouped"):
+        stage.calibrate_model(tmp_path / "m.onnx", tmp_path / "no images", FP8, options)

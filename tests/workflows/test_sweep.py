@@ -15,10 +15,14 @@ import pytest
 from commands import passed, refusal
 from digits import Digits
 
+from edgeres.core.precision import Precision
+from edgeres.core.requests import BuildRequest, CalibrationRequest
 from edgeres.core.verdict import Verdict
+from edgeres.errors import BuildError
 from edgeres.targets import base
 from edgeres.workflows import bench_engine
 from edgeres.workflows import sweep as stage
+from edgeres.workflows.build import BuildInputs
 
 LINE = (
     "sweep {model} --data {test} --calibration {table} --precision fp32,int8 --batch 1,2 "
@@ -153,6 +157,43 @@ def test_what_cannot_run_here_is_estimated(
         assert (run["estimated"], run["top1"], run["verdict"]) == (True, None, None)
         assert run["p50_ms"] == by_precision[run["precision"]]
         assert run["board"] == "orin-nano-8"
+
+
+def test_fp8_has_a_table_of_its_own(
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same images, with FP8's biases; each engine is built from the table of its precision."""
+    requests: dict[str, CalibrationRequest] = {}
+    tables: dict[Precision, str] = {}
+
+    def calibrate_model(
+        model: object, data: object, request: CalibrationRequest, *, output: Path, **_: object
+    ) -> None:
+        requests[output.name] = request
+        output.write_text(digits.table.read_text())
+
+    def build(inputs: BuildInputs, request: BuildRequest) -> None:
+        tables[request.precision] = "" if inputs.table is None else Path(str(inputs.table)).name
+        raise BuildError("enough")
+
+    monkeypatch.setattr(stage, "calibrate_model", calibrate_model)
+    monkeypatch.setattr(stage._ThisMachine, "build", lambda _, *of: build(*of))
+    line = (
+        "sweep {model} --data {test} --calib-data {train} --precision fp32,int8,fp8 "
+        "--target onnx -o {out}"
+    )
+    for precision in ("fp32", "int8", "fp8"):
+        words = digits.words(line.replace("fp32,int8,fp8", precision), out=tmp_path / precision)
+        refusal(*words, code=1)
+    assert requests == {
+        "table.json": CalibrationRequest(),
+        "table.fp8.json": CalibrationRequest(precision=Precision.FP8),
+    }
+    assert tables == {
+        Precision.FP32: "",
+        Precision.INT8: "table.json",
+        Precision.FP8: "table.fp8.json",
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ Correction, section 4.2 and appendix D (empirical form); Finkelstein et al. 2019
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 import numpy as np
@@ -23,7 +24,36 @@ from edgeres.calibration.recovery.layers import (
     powers_of,
 )
 from edgeres.calibration.recovery.replay import ReplayPair
+from edgeres.progress import Progress, tracked
 from edgeres.quantization.parameters import Parameters
+
+
+def fit_biases(
+    layers: Iterable[QuantizedConvolution],
+    nearest: Mapping[str, Parameters],
+    replays: ReplayPair,
+    fitted: int,
+    stage: str,
+    progress: Progress,
+) -> dict[str, Fitted]:
+    """Returns each layer with its bias corrected, by name; of each the layers before it are.
+
+    Args:
+        layers: in topological order.
+        nearest: their weights as the quantized network has them, and their biases as trained.
+        replays: the FP32 network and the quantized one, both at the image.
+        fitted: number of images to fit on, of all.
+        stage: what `progress` calls it.
+        progress: receives each layer.
+    """
+    fits = {}
+    for layer in tracked(list(layers), stage, progress):
+        replays.advance(layer.node, layer.target)
+        replays.quantized.keep(layer.target)
+        fit = fit_bias(layer, nearest[layer.node.name], replays, fitted)
+        replays.quantized.shift(layer.node, layer.target, fit.shift)
+        fits[str(layer.node.name)] = fit
+    return fits
 
 
 def fit_bias(

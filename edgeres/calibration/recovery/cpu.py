@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeres.calibration.recovery.bias import fit_bias
+from edgeres.calibration.recovery.bias import fit_biases
 from edgeres.calibration.recovery.layers import (
     QuantizedConvolution,
     layers_of,
@@ -20,7 +20,7 @@ from edgeres.calibration.recovery.layers import (
 )
 from edgeres.calibration.recovery.replay import ReplayPair, float_replay, quantized_replay
 from edgeres.core.table import CalibrationTable
-from edgeres.progress import Progress, tracked
+from edgeres.progress import Progress
 from edgeres.quantization.graph import Graph
 from edgeres.quantization.parameters import Parameters, parameters_of, with_parameters
 from edgeres.quantization.recovered import with_weights
@@ -80,14 +80,9 @@ def cpu_biases(
     )
     layers = [*layers_of(unshared, placement), *_joint_layers(unshared)]
     layers.sort(key=lambda layer: unshared.positions[layer.node.output[0]])
-    biases = {}
-    for layer in tracked(layers, "Correcting the CPU's biases", progress):
-        replays.advance(layer.node, layer.target)
-        replays.quantized.keep(layer.target)
-        shift = fit_bias(layer, rounded[layer.node.name], replays, fitted).shift
-        replays.quantized.shift(layer.node, layer.target, shift)
-        biases[str(layer.node.name)] = shift
-    return biases
+    stage = "Correcting the CPU's biases"
+    fits = fit_biases(layers, rounded, replays, fitted, stage, progress)
+    return {name: fit.shift for name, fit in fits.items()}
 
 
 def _jointly_rounded(graph: Graph, table: CalibrationTable) -> dict[str, Parameters]:

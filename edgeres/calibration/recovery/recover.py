@@ -2,7 +2,8 @@
 
 Layers are settled one after the other, from the image to the logits, each on what the layers
 before it compute of the images once they are settled. Rounding is fitted to TensorRT's
-placement, simulated, and serves both lowerings; each of them has biases of its own.
+placement, simulated, and serves both lowerings to INT8; each of them has biases of its own, and
+FP8 has others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeres.calibration.auto import with_choices
-from edgeres.calibration.calibrate import has_few_classes, range_of
+from edgeres.calibration.calibrate import range_of
 from edgeres.calibration.observe import (
     Observation,
     calibrated_tensors,
@@ -25,11 +26,12 @@ from edgeres.calibration.observe import (
     observe,
     open_observation,
 )
-from edgeres.calibration.quality import LogitEvaluator, is_gain
+from edgeres.calibration.quality import is_gain
 from edgeres.calibration.recovery.bias import fit_bias
 from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.calibration.recovery.equalize import equalization_of
-from edgeres.calibration.recovery.gains import Qualities, gaining, is_gain_together
+from edgeres.calibration.recovery.fp8 import fp8_fits, fp8_lowerings
+from edgeres.calibration.recovery.gains import gaining, is_gain_together
 from edgeres.calibration.recovery.layers import (
     Fitted,
     geometry_of,
@@ -39,7 +41,9 @@ from edgeres.calibration.recovery.layers import (
     window_of,
 )
 from edgeres.calibration.recovery.replay import ReplayPair, float_replay, quantized_replay
+from edgeres.calibration.recovery.trained import Start, TrainedNetwork, in_batches, split_of
 from edgeres.core.methods import Recover
+from edgeres.core.precision import Precision
 from edgeres.core.recovery import Corrected, LayerError, Recovery
 from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable
@@ -49,9 +53,8 @@ from edgeres.onnx_file import LoadedModel
 from edgeres.plurals import counted
 from edgeres.progress import Progress, silent, tracked
 from edgeres.quantization.equalized import equalized_parameters
-from edgeres.quantization.graph import Graph, view
+from edgeres.quantization.graph import Graph
 from edgeres.quantization.parameters import Parameters, parameters_of, with_parameters
-from edgeres.quantization.placement import Placement
 from edgeres.quantization.qdq.exact_pixels import exact_pixels
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.recovered import with_weights
@@ -62,26 +65,6 @@ Array = NDArray[np.float32]
 
 LEAST_IMAGES = 10
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Split:
-    """How many images recovery takes, and how many of them it does not fit but evaluates."""
-
-    images: int
-    every: int
-    """One image in so many is held out, from the last on."""
-    few: int
-    """So many of the fitted images show whether equalization pays, and the means of the CPU's
-    biases; a rounding needs all."""
-
-
-_MANY_CLASSES = _Split(images=320, every=5, few=64)
-"""ResNet-50's are 184 MiB of memory."""
-
-_FEW_CLASSES = _Split(images=512, every=2, few=256)
-"""As many are fitted. Of ten logits 64 images show no gain of less than 0.6 dB, 256 of 0.3."""
-
-_BATCH = 8
 
 _LOG = logging.getLogger("edgeres.calibration")
 
@@ -101,12 +84,13 @@ def recover(
         table: its thresholds; those of equalized activations change.
         images: (N, 3, H, W) float32, preprocessed by the table's contract; the last fifth, or half
             where classes are few, is not fitted but evaluated.
-        config: kind, seed and iterations.
+        config: kind, precision, seed and iterations.
         progress: receives each layer that was fitted.
 
     Raises:
         CalibrationError: too few images.
         DependencyError: AdaRound without torch.
+        QuantizationError: FP8 for a network with grouped convolutions.
         RunnerError: ONNX Runtime refused the model.
     """
     if len(images) < LEAST_IMAGES:
@@ -115,20 +99,19 @@ def recover(
             f"least {LEAST_IMAGES}, some of them to evaluate it. Pass more --samples or more "
             "--data."
         )
-    trained = _TrainedNetwork.of(model.proto, images, _split_of(model))
+    is_fp8 = config.precision is Precision.FP8
+    forms = fp8_lowerings() if is_fp8 else lowerings()
+    trained = TrainedNetwork.of(model.proto, images, split_of(model), forms)
     before = trained.qualities(table)
-    start = _Start(table, {}, before)
-    if not config.keeps_channels:
-        start = _equalized(trained, start)
+    correct = _fp8_correction if is_fp8 else _int8_correction
+    correction = correct(trained, Start(table, {}, before), config, progress)
+    start, fits = correction.start, correction.fits
     table = start.table
-    base = with_parameters(trained.graph, equalized_parameters(trained.graph, start.equalization))
-    rounds = config.recover is Recover.ADAROUND and _rounding_can_pay(trained, base, start)
-    fits = _fit_layers(trained, base, table, config, progress, rounds=rounds)
     recovery = Recovery(
         kind=config.recover or Recover.NONE,
         method=table.method,
         seed=config.seed,
-        samples=trained.fitted,
+        samples=correction.samples,
         held_out=trained.evaluator.images,
         lowerings={
             name: Corrected(
@@ -136,7 +119,7 @@ def recover(
                 after_db=float(before[name].mean()),
                 biases={layer: tuple(map(float, shift)) for layer, shift in shifts.items()},
             )
-            for name, shifts in _shifts(trained, base, table, fits, progress).items()
+            for name, shifts in correction.shifts.items()
         },
         equalization=start.equalization,
         rounding={name: pack(fit.up) for name, fit in fits.items() if fit.up is not None},
@@ -160,86 +143,74 @@ def recover(
 
 def most_images(model: LoadedModel) -> int:
     """Returns how many images recovery of a model takes at most."""
-    return _split_of(model).images
-
-
-def _split_of(model: LoadedModel) -> _Split:
-    return _FEW_CLASSES if has_few_classes(model) else _MANY_CLASSES
+    return split_of(model).images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _TrainedNetwork:
-    """The trained network and the images, of which those at the end are held out."""
+class _Correction:
+    """What was fitted to a network."""
 
-    graph: Graph
-    placement: Placement
-    images: Array
-    split: _Split
-    fitted: int
-    """How many images to fit on, from the first."""
-    evaluator: LogitEvaluator
-    """Of the images behind them."""
-
-    @classmethod
-    def of(cls, model: onnx.ModelProto, images: Array, split: _Split) -> _TrainedNetwork:
-        graph, fitted = view(model), len(images) - len(images) // split.every
-        evaluator = LogitEvaluator.of(model, graph, _batches(images[fitted:]))
-        return cls(
-            graph, simulated_target().lowering().place(graph), images, split, fitted, evaluator
-        )
-
-    @property
-    def few(self) -> int:
-        """How many of the fitted images show a mean or a peak."""
-        return min(self.fitted, self.split.few)
-
-    @property
-    def replayed(self) -> Array:
-        """The images that are fitted, and a quarter of the others to see each layer's error."""
-        return self.images[: self.fitted + max(1, self.evaluator.images // 4)]
-
-    def qualities(
-        self, table: CalibrationTable, graph: Graph | None = None
-    ) -> dict[str, NDArray[np.float64]]:
-        """Returns the quality of each image's logits by each lowering of a table.
-
-        Args:
-            table: thresholds, and a recovery if it has one.
-            graph: what is lowered; None: the trained network.
-        """
-        lowered = graph or self.graph
-        return {
-            lowering.name: self.evaluator.qualities(lowering, lowered, table, table.method)
-            for lowering in lowerings()
-        }
+    start: Start
+    """Equalized where that pays."""
+    samples: int
+    """Images that it was fitted on."""
+    fits: Mapping[str, Fitted]
+    """Each convolution, by name."""
+    shifts: Mapping[str, Mapping[str, Array]]
+    """What each lowering adds to the bias of each convolution, (O,)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Start:
-    """What weights are rounded and biases corrected of."""
+def _int8_correction(
+    trained: TrainedNetwork, start: Start, config: CalibrationRequest, progress: Progress
+) -> _Correction:
+    """Returns the correction of both lowerings to INT8."""
+    if not config.keeps_channels:
+        start = _equalized(trained, start)
+    table = start.table
+    base = with_parameters(trained.graph, equalized_parameters(trained.graph, start.equalization))
+    rounds = config.recover is Recover.ADAROUND and _rounding_can_pay(trained, base, start)
+    fits = _fit_layers(trained, base, table, config, progress, rounds=rounds)
+    shifts = {
+        cpu_target().lowering().name: cpu_biases(
+            base,
+            table,
+            trained.few_replayed,
+            fitted=trained.few,
+            recovered={name: fit.weight for name, fit in fits.items()},
+            progress=progress,
+        ),
+        simulated_target().lowering().name: {name: fit.shift for name, fit in fits.items()},
+    }
+    return _Correction(start, trained.fitted, fits, shifts)
 
-    table: CalibrationTable
-    equalization: Mapping[str, tuple[float, ...]]
-    """Factors of activations, whose ranges the table has."""
-    qualities: Qualities
-    """Of each image's logits, (images,), by lowering."""
+
+def _fp8_correction(
+    trained: TrainedNetwork, start: Start, config: CalibrationRequest, progress: Progress
+) -> _Correction:
+    """Returns the correction of both forms of FP8; a float's steps need no equalization."""
+    fits = fp8_fits(
+        trained.graph, start.table, trained.few_replayed, fitted=trained.few, progress=progress
+    )
+    shifts = {name: fit.shift for name, fit in fits.items()}
+    names = (lowering.name for lowering in trained.lowerings)
+    return _Correction(start, trained.few, fits, dict.fromkeys(names, shifts))
 
 
-def _equalized(trained: _TrainedNetwork, start: _Start) -> _Start:
+def _equalized(trained: TrainedNetwork, start: Start) -> Start:
     """Returns the table with equalized channels; the same where they do not pay.
 
     The lowerings share the rescaled activations: their mean has to gain by more than chance, and
     none may lose.
     """
     table, before = start.table, start.qualities
-    peaks = channel_peaks(_observation(trained.graph), _batches(trained.images[: trained.few]))
+    peaks = channel_peaks(_observation(trained.graph), in_batches(trained.images[: trained.few]))
     factors = equalization_of(trained.graph, peaks)
     if not factors:
         return start
     graph = with_parameters(trained.graph, equalized_parameters(trained.graph, factors))
     # Where it pays on a few of the images, the ranges are those of all.
     for count in sorted({trained.few, trained.fitted}):
-        batches = _batches(trained.images[:count])
+        batches = in_batches(trained.images[:count])
         rescaled = (SimpleNamespace(images=batch) for batch in batches)
         tensors = dict(table.tensors)
         for name, distribution in observe(_observation(graph), rescaled).items():
@@ -252,11 +223,7 @@ def _equalized(trained: _TrainedNetwork, start: _Start) -> _Start:
         harms = any(after[name].mean() < before[name].mean() for name in before)
         if harms or not is_gain_together(before, after):
             return start
-    return _Start(equalized, factors, after)
-
-
-def _batches(images: Array) -> list[Array]:
-    return [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
+    return Start(equalized, factors, after)
 
 
 def _observation(graph: Graph) -> Observation:
@@ -272,7 +239,7 @@ def _observation(graph: Graph) -> Observation:
     )
 
 
-def _rounding_can_pay(trained: _TrainedNetwork, base: Graph, start: _Start) -> bool:
+def _rounding_can_pay(trained: TrainedNetwork, base: Graph, start: Start) -> bool:
     """Whether the weights' rounding is a part of the error that would be missed.
 
     Without any of it the logits are as good as AdaRound could make them: where that is no more
@@ -298,7 +265,7 @@ def _rounding_can_pay(trained: _TrainedNetwork, base: Graph, start: _Start) -> b
 
 
 def _fit_layers(
-    trained: _TrainedNetwork,
+    trained: TrainedNetwork,
     base: Graph,
     table: CalibrationTable,
     config: CalibrationRequest,
@@ -346,7 +313,7 @@ def _fit_layers(
     rounded = with_parameters(unshared, nearest)
     replays = ReplayPair(
         float_replay(base, trained.replayed),
-        quantized_replay(rounded, placement, table, trained.replayed, unsigned=False),
+        quantized_replay(rounded, placement, table, trained.replayed),
     )
     fits = {}
     for layer in tracked(layers_of(unshared, placement), "Recovering", progress):
@@ -372,24 +339,3 @@ def _fit_layers(
             replays.quantized.settle(layer.node, settled)
         fits[name] = fit
     return fits
-
-
-def _shifts(
-    trained: _TrainedNetwork,
-    base: Graph,
-    table: CalibrationTable,
-    fits: Mapping[str, Fitted],
-    progress: Progress,
-) -> dict[str, dict[str, Array]]:
-    """Returns what each lowering adds to the bias of each convolution, (O,)."""
-    return {
-        cpu_target().lowering().name: cpu_biases(
-            base,
-            table,
-            trained.replayed[trained.fitted - trained.few :],
-            fitted=trained.few,
-            recovered={name: fit.weight for name, fit in fits.items()},
-            progress=progress,
-        ),
-        simulated_target().lowering().name: {name: fit.shift for name, fit in fits.items()},
-    }

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.core.table import CalibrationTable
 from edgeres.quantization.graph import Graph
+from edgeres.quantization.grids import INT8, Grid
 from edgeres.quantization.parameters import Parameters
 from edgeres.quantization.placement import Placement
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
@@ -176,7 +177,13 @@ def float_replay(graph: Graph, images: Array) -> Replay:
 
 
 def quantized_replay(
-    graph: Graph, placement: Placement, table: CalibrationTable, images: Array, *, unsigned: bool
+    graph: Graph,
+    placement: Placement,
+    table: CalibrationTable,
+    images: Array,
+    *,
+    grid: Grid = INT8,
+    unsigned: bool = False,
 ) -> Replay:
     """Returns the network with quantized activations on the images; weights are as in `graph`.
 
@@ -185,11 +192,13 @@ def quantized_replay(
         placement: which activations are quantized.
         table: their thresholds.
         images: (N, 3, H, W), preprocessed.
-        unsigned: whether the placement's target has an unsigned grid.
+        grid: that they are on.
+        unsigned: whether the placement's target has an unsigned grid too.
     """
     # No Q/DQ on weights: `settle` replaces them, and they lie on their grid as floats.
     activations = replace(placement, weighted=frozenset())
-    return Replay(graph, lower_for_tensorrt(graph, activations, table, unsigned=unsigned), images)
+    lowered = lower_for_tensorrt(graph, activations, table, grid=grid, unsigned=unsigned)
+    return Replay(graph, lowered, images)
 
 
 def between(

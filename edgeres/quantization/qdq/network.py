@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 import onnx
 
 from edgeres.byte_input import Reads
@@ -11,9 +13,8 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.core.table import CalibrationTable
 from edgeres.onnx_file import LoadedModel, LoweredNetwork
-from edgeres.quantization.equalized import equalized_parameters
 from edgeres.quantization.fp16.fit import fit_fp16
-from edgeres.quantization.fp16.typed import QDQ_OPSET, at_opset, to_fp16
+from edgeres.quantization.fp16.typed import to_fp16
 from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.grids import E4M3, INT8, Grid
 from edgeres.quantization.lowering import (
@@ -23,13 +24,11 @@ from edgeres.quantization.lowering import (
     float_network,
     warn_of_unused_recovery,
 )
-from edgeres.quantization.parameters import with_parameters
 from edgeres.quantization.qdq.equal_scales import with_equal_scales
 from edgeres.quantization.qdq.exact_pixels import exact_pixels, with_exact_pixels
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
-from edgeres.quantization.qdq.placement import STREAM_REASON, fp8_graph, place_for_tensorrt
+from edgeres.quantization.qdq.placement import fp8_graph, place_for_tensorrt
 from edgeres.quantization.recovered import recovered
-from edgeres.quantization.units import residual_additions
 
 
 def _lowered(graph: Graph, table: CalibrationTable, method: Method) -> onnx.ModelProto:
@@ -61,6 +60,33 @@ LOWERING = Lowering(
 )
 
 
+def _lowered_to_fp8(
+    graph: Graph, table: CalibrationTable, method: Method, *, float_stream: bool
+) -> onnx.ModelProto:
+    graph = fp8_graph(graph, float_stream=float_stream)
+    placement = place_for_tensorrt(graph)
+    name = fp8_lowering(float_stream=float_stream).name
+    network = recovered(graph, table, placement, name, method, grid=E4M3)
+    return lower_for_tensorrt(network, placement, table, method, grid=E4M3)
+
+
+@cache
+def fp8_lowering(*, float_stream: bool) -> Lowering:
+    """Returns the way in which networks become FP8; it is none of those that method auto searches.
+
+    Args:
+        float_stream: whether what additions read of the residual stream stays in float.
+    """
+    return Lowering(
+        f"{LOWERING.name}-fp8{'-float-stream' if float_stream else ''}",
+        partial(_lowered_to_fp8, float_stream=float_stream),
+        lambda graph: place_for_tensorrt(fp8_graph(graph, float_stream=float_stream)),
+        has_cpu_kernels=False,
+        has_unsigned_grid=False,
+        precision=Precision.FP8,
+    )
+
+
 def quantize_for_tensorrt(
     model: LoadedModel,
     table: CalibrationTable,
@@ -70,6 +96,7 @@ def quantize_for_tensorrt(
     floats: Precision = Precision.FP32,
     typed: bool = True,
     mix: Mix = ALL_INTEGER,
+    float_stream: bool = False,
 ) -> LoweredNetwork:
     """Returns the INT8 or FP8 network with TensorRT's placement.
 
@@ -82,6 +109,7 @@ def quantize_for_tensorrt(
         typed: whether the network's types are these; False leaves them FP32, for a builder that
             chooses FP16 itself.
         mix: what to keep in float.
+        float_stream: whether FP8 keeps what additions read of the residual stream in float.
 
     Raises:
         ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
@@ -89,15 +117,16 @@ def quantize_for_tensorrt(
             grouped network.
     """
     graph = _covered(view(model.proto).keeping(mix.kept), table)
+    lowering, pixels = LOWERING, None
     if grid is E4M3:
-        graph = fp8_graph(view(at_opset(model.proto, QDQ_OPSET)).keeping(mix.kept))
-        placement = place_for_tensorrt(graph)
-        graph = _equalized(graph, table)
+        lowering = fp8_lowering(float_stream=float_stream)
+        graph = fp8_graph(graph, float_stream=float_stream)
     else:
-        warn_of_unused_recovery(table, method)
-        placement = place_for_tensorrt(graph)
-        corrected = with_exact_pixels(placement, exact_pixels(graph, table.contract))
-        graph = recovered(graph, table, corrected, LOWERING.name, method)
+        pixels = exact_pixels(graph, table.contract)
+    warn_of_unused_recovery(table, method, lowering)
+    placement = place_for_tensorrt(graph)
+    corrected = with_exact_pixels(placement, pixels)
+    graph = recovered(graph, table, corrected, lowering.name, method, grid=grid)
     scales = table
     losses: tuple[Fp16Layer, ...] = ()
     if floats is Precision.FP16:
@@ -124,13 +153,6 @@ def quantize_for_tensorrt(
         fp16=losses,
         reads=Reads.NORMALIZED if pixels is None else Reads.PIXELS,
     )
-
-
-def _equalized(graph: Graph, table: CalibrationTable) -> Graph:
-    """Returns the network that a table's ranges belong to; the rest of a recovery is INT8's."""
-    if table.recovery is None:
-        return graph
-    return with_parameters(graph, equalized_parameters(graph, table.recovery.equalization))
 
 
 def requested_network(
@@ -160,10 +182,6 @@ def requested_network(
     if table is None or not request.is_quantized:
         return float_network(model, floats, table, typed=typed).fed_as(planar=True)
     grid = E4M3 if request.precision is Precision.FP8 else INT8
-    if grid is E4M3 and request.float_stream:
-        additions = residual_additions(view(model.proto))
-        names = (name for addition in additions for name in addition.nodes)
-        mix = Mix(kept=dict.fromkeys(names, STREAM_REASON))
     network = quantize_for_tensorrt(
         model,
         table,
@@ -172,5 +190,6 @@ def requested_network(
         floats=floats,
         typed=typed,
         mix=mix,
+        float_stream=request.float_stream,
     )
     return network.fed_as(planar=True)

@@ -11,7 +11,8 @@ import onnx
 
 from edgeres.errors import QuantizationError
 from edgeres.plurals import counted
-from edgeres.quantization.graph import Graph, attribute
+from edgeres.quantization.fp16.typed import QDQ_OPSET, at_opset
+from edgeres.quantization.graph import Graph, attribute, view
 from edgeres.quantization.image import image_of
 from edgeres.quantization.placement import (
     LAYER_OPS,
@@ -21,6 +22,7 @@ from edgeres.quantization.placement import (
     placed_layer,
     refusal,
 )
+from edgeres.quantization.units import residual_additions
 
 FIRST_REASON = "it reads the image, and FP8 has no kernel for so few channels"
 
@@ -52,11 +54,15 @@ def place_for_tensorrt(graph: Graph) -> Placement:
     )
 
 
-def fp8_graph(graph: Graph) -> Graph:
-    """Returns the graph with what FP8 leaves in float kept: the first convolutions.
+def fp8_graph(graph: Graph, *, float_stream: bool = False) -> Graph:
+    """Returns the graph, at FP8's opset, with what FP8 leaves in float kept: the first convolutions.
 
     Source: NVIDIA/TensorRT issues 3987, a first convolution has no FP8 kernel, and 4524, grouped
     ones none that is fast.
+
+    Args:
+        graph: of any opset.
+        float_stream: keep what additions read of the residual stream in float too.
 
     Raises:
         QuantizationError: the network has grouped convolutions.
@@ -71,7 +77,14 @@ def fp8_graph(graph: Graph) -> Graph:
         )
     image = image_of(graph).tensor
     first = (n.name for n in convolutions if graph.root(n.input[0]) in {graph.input, image})
-    return graph.keeping({**dict.fromkeys(first, FIRST_REASON), **graph.kept})
+    additions = residual_additions(graph) if float_stream else ()
+    stream = (name for addition in additions for name in addition.nodes)
+    kept = {
+        **dict.fromkeys(first, FIRST_REASON),
+        **dict.fromkeys(stream, STREAM_REASON),
+        **graph.kept,
+    }
+    return view(at_opset(graph.model, QDQ_OPSET)).keeping(kept)
 
 
 def shortcut_index(graph: Graph, add: onnx.NodeProto) -> int:

@@ -50,7 +50,7 @@ def quantize_for_cpu(
         ArtifactError: the table lacks a tensor, or its recovery does not fit the network.
     """
     graph = view(model.proto).keeping(mix.kept)
-    warn_of_unused_recovery(table, method)
+    warn_of_unused_recovery(table, method, LOWERING)
     method = method or table.method
     raw = table.contract.input is InputType.UINT8
     pixels = pixel_grid(graph, table)

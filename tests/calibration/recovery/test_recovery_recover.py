@@ -20,7 +20,8 @@ from tables import table_by_every_method
 from edgeres.calibration.auto import with_choices
 from edgeres.calibration.quality import LogitEvaluator, sqnr_db
 from edgeres.calibration.recovery.layers import Fitted, nearest_rounding
-from edgeres.calibration.recovery.recover import _Start, recover
+from edgeres.calibration.recovery.recover import recover
+from edgeres.calibration.recovery.trained import Start
 from edgeres.core.methods import Method, Recover
 from edgeres.core.precision import Precision
 from edgeres.core.requests import CalibrationRequest
@@ -168,7 +169,7 @@ def test_a_command_that_writes_the_cache_equalizes_nothing(
 ) -> None:
     """However much it would gain, since minutes of calibration would end in a refusal."""
 
-    def equalized(trained: object, start: _Start) -> _Start:
+    def equalized(trained: object, start: Start) -> Start:
         return replace(start, equalization={"/relu/Relu_output_0": (2.0,) * 16})
 
     monkeypatch.setattr(f"{RECOVERY}.recover._equalized", equalized)
@@ -211,7 +212,7 @@ def test_a_correction_that_does_not_help_is_not_applied(
         return Fitted(weight=nearest, shift=shift, up=nearest > trained.weight, before=1, after=0)
 
     monkeypatch.setattr(f"{RECOVERY}.adaround.fit_rounding", lambda *of: moved(of[3]))
-    for stage in ("recover", "cpu"):
+    for stage in ("recover", "bias"):
         monkeypatch.setattr(f"{RECOVERY}.{stage}.fit_bias", lambda *of: moved(of[1]))
     # Equalization is decided apart, and gains here.
     monkeypatch.setattr(f"{RECOVERY}.recover.equalization_of", lambda *_: {})
