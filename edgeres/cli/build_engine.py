@@ -173,7 +173,8 @@ _engine = stacked(
 @click.option(
     "--calibration",
     type=PATH,
-    help="Table from edgeres calibrate, for int8; for fp16 it shows what would overflow.",
+    help="Table from edgeres calibrate, for int8, and with its --precision fp8 for fp8; for fp16 it "
+    "shows what would overflow.",
 )
 @click.option("--calib-data", type=PATH, help="Images to calibrate on now, instead of a table.")
 @click.option("--judge-data", type=PATH, help="Labelled images that mixed precision is chosen by.")

@@ -40,7 +40,7 @@ _ranges = stacked(
     _option(
         "--recover",
         help="Recover accuracy: correct biases, or fit the rounding of every weight too (torch).  "
-        "[default: none; by method auto, or for fp8, bias, if classes are few and the logits gain]",
+        "[default: none; for fp8, and by method auto if classes are few, bias if the logits gain]",
     ),
     _option(
         "--precision",

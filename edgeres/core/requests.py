@@ -78,8 +78,8 @@ class CalibrationRequest:
     sensitivity: bool = False
     """Measure what each block and layer does to the logits."""
     recover: Recover | None = None
-    """What is done against the error of quantization once the ranges are known; None: none, or with
-    method auto or for FP8, and few classes, the correction of biases, if the logits gain by it."""
+    """What is done against the error of quantization once the ranges are known; None: none, or for FP8,
+    and with method auto and few classes, the correction of biases, if the logits gain by it."""
     precision: Precision = Precision.INT8
     """Of the engines that a recovery is for, INT8 or FP8: each rounds otherwise."""
     recover_iterations: int = 150

@@ -133,10 +133,11 @@ def _recovered(
 ) -> CalibrationTable:
     """Returns the table with the recovery that was requested, or that method auto or FP8 gains by."""
     kind = config.recover or Recover.NONE
-    corrects = config.method is Method.AUTO or config.precision is Precision.FP8
-    if config.recover is None and corrects and len(dataset) >= LEAST_IMAGES:
-        # With many classes it takes several times as long as the search: only where requested.
-        kind = Recover.BIAS if has_few_classes(model) else Recover.NONE
+    if config.recover is None and len(dataset) >= LEAST_IMAGES:
+        # INT8's takes, with many classes, several times as long as the search: only where requested.
+        # FP8 has no search, and nothing else is requested by naming it.
+        pays = config.method is Method.AUTO and has_few_classes(model)
+        kind = Recover.BIAS if pays or config.precision is Precision.FP8 else Recover.NONE
     if kind is Recover.NONE:
         return table
     few = take(dataset, np.arange(min(len(dataset), most_images(model))))

@@ -76,7 +76,7 @@ FP8 = CalibrationRequest(precision=Precision.FP8, samples=40)
         (replace(AUTO, method=Method.MSE), True, True, None),
         (FP8, True, True, Recover.BIAS),
         (FP8, False, True, None),
-        (FP8, True, False, None),
+        (FP8, True, False, Recover.BIAS),
         (replace(FP8, samples=9), True, True, None),
         (replace(FP8, recover=Recover.NONE), True, True, None),
         (replace(FP8, recover=Recover.BIAS), False, False, Recover.BIAS),
