@@ -17,7 +17,7 @@ from enum import Enum
 import onnx
 
 from edgeres.calibration.quality import LogitEvaluator, computable
-from edgeres.calibration.trials import improved, measured
+from edgeres.calibration.trials import compared, measured
 from edgeres.core.methods import Method, WeightMethod
 from edgeres.core.table import CalibrationTable, TensorRange
 from edgeres.core.tuning import Choice
@@ -142,10 +142,11 @@ def _search(
 
     # The one that is mostly the best is run with its values at once, and those of one alone kept.
     best = measured(evaluator, lowered(_LIKELY_BEST, {}), with_values=True)
-    qualities = {
-        m: best.quality if m is _LIKELY_BEST else measured(evaluator, lowered(m, {})).quality
+    gains = {
+        m: 0.0 if m is _LIKELY_BEST else compared(evaluator, best, lowered(m, {}), 0.0).gain_db
         for m in CANDIDATES
     }
+    qualities = {m: best.quality + gain for m, gain in gains.items()}
     method = max(CANDIDATES, key=lambda m: qualities[m])
     if method is not _LIKELY_BEST:
         del best
@@ -159,7 +160,7 @@ def _search(
         for step in (STEP, 1 / STEP):
             while 1 / WIDEST < (factor := factors[group] * step) < WIDEST:
                 changed = {**factors, group: factor}
-                trial = improved(evaluator, best, lowered(method, changed), LEAST_GAIN_DB)
+                trial = compared(evaluator, best, lowered(method, changed), LEAST_GAIN_DB).trial
                 if trial is None:
                     break
                 best, factors = trial, changed

@@ -84,10 +84,20 @@ def measured(
     return Trial(model, ratios, {cut: tuple(parts) for cut, parts in values.items()})
 
 
-def improved(
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """What a candidate gains over the best so far."""
+
+    gain_db: float
+    """Of the images that were evaluated, the mean: all of them, unless it was given up."""
+    trial: Trial | None
+    """The candidate, where it gains what was asked for on all images."""
+
+
+def compared(
     evaluator: LogitEvaluator, best: Trial, model: onnx.ModelProto, least_gain: float
-) -> Trial | None:
-    """Returns a candidate that is better than the best so far; None where it is not.
+) -> Comparison:
+    """Returns what a candidate gains over the best so far.
 
     Args:
         evaluator: has the images that `best` was measured on.
@@ -100,7 +110,7 @@ def improved(
     """
     common = common_operators(best.model, model)
     if common == len(model.graph.node) == len(best.model.graph.node):
-        return None
+        return Comparison(0.0, None)
     reached = {cut: parts for cut, parts in best.values.items() if cut.position <= common}
     start = max(reached, key=lambda cut: cut.position, default=None)
     parts = evaluator.batches if start is None else reached[start]
@@ -113,17 +123,16 @@ def improved(
         reference = evaluator.logits[len(ratios) : len(ratios) + len(logits)]
         ratios = np.concatenate([ratios, sqnr_by_image(reference, logits)])
         gains = ratios - best.ratios[: len(ratios)]
+        gain = float(gains.mean())
         if _LEAST_IMAGES <= len(gains) < evaluator.images:
             # Of the mean over all images, of which these are a part drawn without replacement.
             unknown = 1 / len(gains) - 1 / evaluator.images
             error = gains.std(ddof=1) * np.sqrt(unknown)
-            lead = float(gains.mean()) - least_gain
+            lead = gain - least_gain
             sigmas = scipy.stats.t.ppf(_CONFIDENCE, len(gains) - 1)
             if lead + sigmas * error < 0 and _mean_above_zero(lead, error) < _LOSS_DB:
-                return None
-    if gains.mean() < least_gain:
-        return None
-    return Trial(model, ratios, reached)
+                return Comparison(gain, None)
+    return Comparison(gain, None if gain < least_gain else Trial(model, ratios, reached))
 
 
 def _mean_above_zero(mean: float, deviation: float) -> float:

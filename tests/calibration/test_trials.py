@@ -17,7 +17,7 @@ from tables import table_by_every_method
 from edgeres.calibration import trials
 from edgeres.calibration.prefixes import behind, common_operators, cuts_of, kept_cuts
 from edgeres.calibration.quality import LogitEvaluator, computable, sqnr_by_image, sqnr_db
-from edgeres.calibration.trials import Trial, improved, measured
+from edgeres.calibration.trials import Trial, compared, measured
 from edgeres.core.methods import Method
 from edgeres.core.table import CalibrationTable
 from edgeres.quantization.graph import Graph, view
@@ -80,8 +80,10 @@ def test_what_follows_the_change_gives_the_whole_networks_quality(
     for tensor in table.tensors:
         changed = narrowed(table, tensor, 0.5)
         candidate = computable(lowering, graph, changed, Method.MSE)
-        trial = improved(evaluator, best, candidate, NEVER)
+        comparison = compared(evaluator, best, candidate, NEVER)
+        trial = comparison.trial
         expected = evaluator.quality(lowering, graph, changed, Method.MSE)
+        assert comparison.gain_db == pytest.approx(expected - best.quality, abs=1e-6)
         if trial is None:
             assert expected == best.quality
         else:
@@ -97,7 +99,7 @@ def test_only_what_follows_the_change_is_run(monkeypatch: pytest.MonkeyPatch) ->
     session = Session(monkeypatch)
     for tensor in ("image", "hidden2_relu"):
         candidate = computable(lowering, graph, narrowed(table, tensor, 0.5), Method.MSE)
-        improved(evaluator, best, candidate, NEVER)
+        compared(evaluator, best, candidate, NEVER)
     assert session.operators[0] > session.operators[1] > 0
 
 
@@ -109,7 +111,7 @@ def test_a_candidate_that_is_the_same_is_not_run(monkeypatch: pytest.MonkeyPatch
         session = Session(monkeypatch)
         changed = narrowed(table, "pooled", 0.5)
         candidate = computable(lowering, graph, changed, Method.MSE)
-        assert improved(evaluator, best, candidate, 0.02) is None
+        assert compared(evaluator, best, candidate, 0.02).trial is None
         assert not session.operators
 
 
@@ -123,13 +125,18 @@ def test_a_hopeless_candidate_is_given_up_early(monkeypatch: pytest.MonkeyPatch)
     good, bad = (measured(evaluator, each) for each in networks)
     assert session.images == 128
     session.images = 0
-    assert improved(evaluator, good, networks[1], 0.02) is None
+    given_up = compared(evaluator, good, networks[1], 0.02)
+    assert given_up.trial is None
     assert session.images == 16
+    # The images that were run, of both: not the mean of one on sixteen less that of the other on all.
+    assert given_up.gain_db == pytest.approx((bad.ratios - good.ratios)[:16].mean(), abs=1e-6)
     session.images = 0
-    taken = improved(evaluator, bad, networks[0], 0.02)
+    whole = compared(evaluator, bad, networks[0], 0.02)
+    taken = whole.trial
     assert session.images == 64
     assert taken is not None
     np.testing.assert_array_equal(taken.ratios, good.ratios)
+    assert whole.gain_db == pytest.approx(good.quality - bad.quality, abs=1e-6)
 
 
 @pytest.mark.parametrize(("spread", "images"), [(0.0, 16), (0.6, 16), (3.0, 48)])
@@ -147,7 +154,7 @@ def test_a_candidate_is_tried_as_long_as_it_may_gain(
     ratios = iter(np.split(best.ratios - 0.5 + errors, 16))
     monkeypatch.setattr(trials, "sqnr_by_image", lambda *_: next(ratios))
     session = Session(monkeypatch)
-    assert improved(evaluator, best, models[1], 0.02) is None
+    assert compared(evaluator, best, models[1], 0.02).trial is None
     assert session.images == images
 
 
@@ -158,7 +165,7 @@ def test_few_or_equal_images_are_all_evaluated() -> None:
     best = measured(evaluator, computable(lowering, graph, table, Method.MSE))
     changed = computable(lowering, graph, narrowed(table, "last", 0.5), Method.MSE)
     worst = Trial(best.model, best.ratios - 50, {})
-    assert improved(evaluator, worst, changed, 0.02) is not None
+    assert compared(evaluator, worst, changed, 0.02).trial is not None
 
 
 def test_constants_are_compared_too() -> None:
