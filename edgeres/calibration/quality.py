@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import scipy
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from edgeres.core.methods import Method
 from edgeres.core.precision import Precision
@@ -111,7 +111,7 @@ def is_gain(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
     """
     gains = after - before
     error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
-    return bool(gains.mean() > scipy.stats.t.ppf(_CONFIDENCE, max(len(gains) - 1, 1)) * error)
+    return bool(gains.mean() > stdtrit(max(len(gains) - 1, 1), _CONFIDENCE) * error)
 
 
 def sqnr_db(reference: NDArray[np.float32], quantized: NDArray[np.float32]) -> float:

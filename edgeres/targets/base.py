@@ -11,7 +11,7 @@ import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,11 +160,15 @@ class Target(ABC):
             ArtifactError: the files cannot be written.
         """
 
-    def simulated(self, model: onnx.ModelProto) -> onnx.ModelProto:
+    def simulated(
+        self, model: onnx.ModelProto, non_negative: Set[str] = frozenset()
+    ) -> onnx.ModelProto:
         """Returns a network of Q/DQ pairs in the form that this target computes fastest.
 
         Args:
-            model: lowered for another target, with what this one has no kernels for.
+            model: lowered for another target, with what this one has no kernels for; all of a
+                network or a part of one.
+            non_negative: tensors that are never negative, beside those that this shows of `model`.
         """
         return model
 

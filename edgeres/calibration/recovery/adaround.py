@@ -13,7 +13,7 @@ however much of its error comes from the layers before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -36,6 +36,9 @@ _BETA = (20.0, 2.0)
 _WARMUP = 0.2
 """Fraction of the iterations before the penalty sets in. Source: Nagel et al. 2020, code."""
 
+_ADAM_BETAS = (0.9, 0.999)
+_ADAM_EPSILON = 1e-8
+
 _PENALTY = 1.0
 _RATE = 0.03
 _BATCH = 8
@@ -50,8 +53,11 @@ _LARGE = 1 << 18
 networks, with one seed, whole windows of 8 x 8 gained no more than 7 x 7, and 5 x 5 half a decibel
 less on one."""
 
-_PART = 1 << 19
+_PART = 1 << 18
 """Weights that are fitted together: more of them leave the processor's cache between operators."""
+
+_UNIT_EVERY, _SHIFT_EVERY = 8, 2
+"""Of one in so many windows the unit of a layer's error is taken, and the mean for its bias."""
 
 _EDGE = 1e-3
 """Least distance of the first fraction from 0 and 1, where v would be infinite."""
@@ -92,6 +98,44 @@ def fit_rounding(
     )
 
 
+class _Adam:
+    """Values that descend by gradients. torch's own takes seconds to load its compiler.
+
+    Source: Kingma and Ba 2015, Adam, algorithm 1, with its beta and epsilon.
+    """
+
+    def __init__(self, values: torch.Tensor) -> None:
+        """Starts at these values, which are changed in place."""
+        self.values = values
+        self._mean = torch.zeros_like(values)
+        self._square = torch.zeros_like(values)
+        self._steps = 0
+
+    def step(self, gradient: torch.Tensor) -> None:
+        """Takes one step."""
+        first, second = _ADAM_BETAS
+        self._steps += 1
+        self._mean.lerp_(gradient, 1 - first)
+        self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        unbiased = 1 - second**self._steps
+        root = self._square.sqrt().mul_(unbiased**-0.5).add_(_ADAM_EPSILON)
+        self.values.addcdiv_(self._mean, root, value=-_RATE / (1 - first**self._steps))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rows:
+    """What one iteration is fitted on: each position of some windows is a row."""
+
+    inputs: torch.Tensor
+    """(groups, rows, weights of a channel)."""
+    wanted: torch.Tensor
+    """(groups, rows, channels): what the FP32 network makes, behind the ReLU."""
+    added: torch.Tensor | None
+    """The same shape: what the quantized network adds."""
+    weights: torch.Tensor
+    """(1, rows, 1): how much its image counts."""
+
+
 class _LayerError:
     """The error of a convolution's output on its samples, and the rounding that lowers it."""
 
@@ -100,119 +144,156 @@ class _LayerError:
         self._geometry = geometry
         self._trained = trained
         self._relu = samples.relu
-        self._source = torch.from_numpy(samples.source)
-        self._exact = torch.from_numpy(samples.target)
-        self._added = None if samples.shortcut is None else torch.from_numpy(samples.shortcut)
+        self._source = _channels_last(samples.source)
+        self._exact = _channels_last(samples.target)
+        self._added = None if samples.shortcut is None else _channels_last(samples.shortcut)
         self._bias = torch.from_numpy(trained.bias.copy())
         self._weights = torch.from_numpy(image_weights(powers_of(samples.target)))
 
     def fitted_rounding(self, schedule: Schedule) -> NDArray[np.bool_]:
         """Returns which weights to round up."""
-        channels = len(self._trained.weight) // self._geometry.groups
         workers = torch.get_num_threads()
-        # The unit of the error: by how much rounding to the nearest alone moves the output.
-        moved = torch.from_numpy(on_grid(self._trained.weight, self.scales) - self._trained.weight)
-        unit = self._mean_square(lambda windows: self._convolved(moved, windows))
-        unit = max(unit, float(np.finfo(np.float32).tiny))
+        channels = len(self._trained.weight) // self._geometry.groups
+        size = max(1, channels * _PART // self._trained.weight.size)
+        # Each thread has its share, however small the layer.
+        size = min(size, -(-channels // workers))
+        parts = [slice(first, first + size) for first in range(0, channels, size)]
+        shares = [parts[worker::workers] for worker in range(min(workers, len(parts)))]
+        unit = self._unit()
         # Channels do not depend on each other, so each thread fits its own: threads that share
         # one small operator after the other wait for each other longer than they compute.
-        size = min(-(-channels // workers), max(1, channels * _PART // moved.numel()))
-        parts = [slice(start, start + size) for start in range(0, channels, size)]
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(workers) as pool:
-                fitted = pool.map(lambda part: self._fitted_channels(part, unit, schedule), parts)
-                up = torch.cat(list(fitted), dim=1)
+                fitted = list(pool.map(lambda own: self._fitted(own, unit, schedule), shares))
         finally:
             torch.set_num_threads(workers)
-        return np.asarray(up.reshape(self._trained.weight.shape).numpy())
+        in_order = [fitted[i % len(shares)][i // len(shares)] for i in range(len(parts))]
+        outputs, inputs, *taps = self._trained.weight.shape
+        up = torch.cat(in_order, dim=1).reshape(outputs, *taps, inputs).permute(0, 3, 1, 2)
+        return np.ascontiguousarray(up.numpy())
 
-    def _fitted_channels(self, part: slice, unit: float, schedule: Schedule) -> torch.Tensor:
-        """Returns the bits of some output channels of each group, (groups, channels, weights)."""
-        steps = torch.from_numpy(in_steps(self._trained.weight, self.scales))
-        grouped = steps.reshape(self._geometry.groups, -1, steps[0].numel())
-        floor = grouped[:, part].clamp(INT8.qmin, INT8.qmax).floor()
+    def _unit(self) -> float:
+        """Returns the unit of the error: by how much rounding to the nearest alone moves the output.
+
+        Of a few of the windows, since a part in ten of it moves no weight.
+        """
+        moved = torch.from_numpy(on_grid(self._trained.weight, self.scales) - self._trained.weight)
+        few = slice(None, None, _UNIT_EVERY)
+        with torch.no_grad():
+            squared = float(self._squared(self._convolved(moved, few), few))
+        return max(squared / float(self._weights[few].sum()), float(np.finfo(np.float32).tiny))
+
+    def _fitted(
+        self, parts: Sequence[slice], unit: float, schedule: Schedule
+    ) -> list[torch.Tensor]:
+        """Returns the bits of some output channels of each group, (groups, channels, weights).
+
+        Args:
+            parts: which channels of each group, fitted side by side on the same windows.
+            unit: of the error.
+            schedule: how long.
+        """
+        steps = self._by_group(torch.from_numpy(in_steps(self._trained.weight, self.scales)))
+        count = self._trained.weight.size
+        clamped = [steps[:, part].clamp(INT8.qmin, INT8.qmax) for part in parts]
+        floors = [values.floor() for values in clamped]
         # Starts at the trained weight: h(v) is the fraction that rounding down leaves.
-        v = _logit((grouped[:, part] - floor).clamp(_EDGE, 1 - _EDGE)).requires_grad_()
-        optimizer = torch.optim.Adam([v], lr=_RATE, fused=True)
-        # Epoch after epoch, each in another order.
+        soft = [
+            _Adam(_logit((values - floor).clamp(_EDGE, 1 - _EDGE)))
+            for values, floor in zip(clamped, floors, strict=True)
+        ]
         generator = torch.Generator().manual_seed(schedule.seed)
+        with torch.no_grad():
+            for step, windows in enumerate(self._draws(schedule, generator)):
+                rows = self._rows(windows, generator)
+                progress = step / schedule.iterations
+                for part, floor, adam in zip(parts, floors, soft, strict=True):
+                    fraction, slope = _rectified(adam.values)
+                    # Autograd would keep a dozen copies of the weight; the chain rule needs these.
+                    gradient = self._gradient(floor + fraction, part, rows, unit)
+                    gradient += _penalty_gradient(fraction, progress, count)
+                    adam.step(gradient.mul_(slope))
+            return [_rectified(adam.values)[0] >= 0.5 for adam in soft]
+
+    def _draws(self, schedule: Schedule, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """Yields which windows each iteration takes: epoch after epoch, each in another order."""
         count = len(self._source)
         epochs = -(-schedule.iterations * _BATCH // count)
         order = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)])
-        with torch.no_grad():
-            for step in range(schedule.iterations):
-                windows = order[step * _BATCH : (step + 1) * _BATCH]
-                fraction, slope = _rectified(v)
-                # Autograd would keep a dozen copies of the weight; the chain rule needs these.
-                gradient = self._gradient(floor + fraction, part, windows, generator, unit)
-                gradient += _penalty_gradient(fraction, step / schedule.iterations, steps.numel())
-                v.grad = gradient.mul_(slope)
-                optimizer.step()
-            return _rectified(v)[0] >= 0.5
+        for start in range(0, schedule.iterations * _BATCH, _BATCH):
+            yield order[start : start + _BATCH]
 
-    def _gradient(
-        self,
-        steps: torch.Tensor,
-        part: slice,
-        windows: torch.Tensor,
-        generator: torch.Generator,
-        unit: float,
-    ) -> torch.Tensor:
+    def _rows(self, windows: torch.Tensor, generator: torch.Generator) -> _Rows:
+        """Returns a few rows and columns of each window, at a place drawn anew.
+
+        Each position is a row of one matrix: what an iteration costs depends on the weights alone.
+        """
+        geometry, groups = self._geometry, self._geometry.groups
+        most = _LARGE_SIDE if self._trained.weight.size > _LARGE else _SIDE
+        pixels, outputs, sides = [], [], []
+        for axis, size in enumerate(self._exact.shape[2:]):
+            side, stride = min(most, size), geometry.strides[axis]
+            start = int(torch.randint(size - side + 1, (), generator=generator))
+            sides.append(side)
+            outputs.append(slice(start, start + side))
+            first = start * stride
+            pixels.append(slice(first, first + (side - 1) * stride + geometry.extent[axis]))
+        pixel_rows = self._source.permute(0, 2, 3, 1)
+        read = pixel_rows[:, pixels[0], pixels[1]][windows].contiguous()
+        images, row, column, channel = read.stride()
+        steps = [row * geometry.strides[0], column * geometry.strides[1]]
+        taps = [row * geometry.dilations[0], column * geometry.dilations[1]]
+        # All that one row of a window's taps reads lies side by side, so that whole runs are copied.
+        patches = read.as_strided(
+            (len(windows), *sides, *self._trained.weight.shape[2:], read.shape[3]),
+            (images, *steps, *taps, channel),
+        )
+        by_group = patches.reshape(*patches.shape[:5], groups, -1).permute(5, 0, 1, 2, 3, 4, 6)
+
+        def outputs_of(tensor: torch.Tensor) -> torch.Tensor:
+            values = tensor.permute(0, 2, 3, 1)[:, outputs[0], outputs[1]][windows]
+            return values.reshape(-1, groups, values.shape[3] // groups).transpose(0, 1)
+
+        return _Rows(
+            inputs=by_group.reshape(groups, len(windows) * sides[0] * sides[1], -1),
+            wanted=self._output(outputs_of(self._exact)),
+            added=None if self._added is None else outputs_of(self._added),
+            weights=self._weights[windows].repeat_interleave(sides[0] * sides[1]).reshape(1, -1, 1),
+        )
+
+    def _gradient(self, steps: torch.Tensor, part: slice, rows: _Rows, unit: float) -> torch.Tensor:
         """Returns how the mean squared error, equation 25, changes with each soft weight.
-
-        Of a few rows and columns of each window, at a place drawn anew, and each position a row
-        of one matrix: what an iteration costs depends on the weights alone.
 
         Args:
             steps: (groups, channels, weights), the soft weight of equation 22 in steps.
             part: which channels of each group they are.
-            windows: which samples to take.
-            generator: draws the place.
+            rows: what is read and wanted.
             unit: of the error.
         """
-        geometry, groups = self._geometry, self._geometry.groups
-        most = _LARGE_SIDE if self._trained.weight.size > _LARGE else _SIDE
-        pixels, outputs = [slice(None)] * 2, [slice(None)] * 2
-        for axis, size in enumerate(self._exact.shape[2:]):
-            side, stride = min(most, size), geometry.strides[axis]
-            start = int(torch.randint(size - side + 1, (), generator=generator))
-            outputs.append(slice(start, start + side))
-            first = start * stride
-            pixels.append(slice(first, first + (side - 1) * stride + geometry.extent[axis]))
-        taps = self._trained.weight.shape[2:]
-        read = functional.unfold(
-            self._source[windows][tuple(pixels)], taps, geometry.dilations, 0, geometry.strides
-        )
-
-        def rows(values: torch.Tensor) -> torch.Tensor:
-            """Returns (images, channels, positions) as (groups, rows, channels of a group)."""
-            images, channels, positions = values.shape
-            grouped = values.reshape(images, groups, channels // groups, positions)
-            return grouped.permute(1, 0, 3, 2).reshape(groups, -1, channels // groups)
-
-        def outputs_of(tensor: torch.Tensor) -> torch.Tensor:
-            return rows(tensor[windows][tuple(outputs)].flatten(2))[:, :, part]
-
-        inputs = rows(read)
+        groups = self._geometry.groups
         scales = torch.from_numpy(self.scales).reshape(groups, 1, -1)[:, :, part]
-        summed = torch.bmm(inputs, steps.transpose(1, 2)).mul_(scales)
+        summed = torch.bmm(rows.inputs, steps.transpose(1, 2)).mul_(scales)
         summed += self._bias.reshape(groups, 1, -1)[:, :, part]
-        if self._added is not None:
-            summed += outputs_of(self._added)
-        errors = self._output(summed) - self._output(outputs_of(self._exact))
+        if rows.added is not None:
+            summed += rows.added[:, :, part]
+        errors = self._output(summed) - rows.wanted[:, :, part]
         if self._relu:
             errors *= summed > 0
-        errors *= self._weights[windows].repeat_interleave(read.shape[2]).reshape(1, -1, 1)
-        errors *= scales * (2 / (inputs.shape[1] * len(self._bias) * unit))
-        return torch.bmm(errors.transpose(1, 2), inputs)
+        errors *= rows.weights
+        errors *= scales * (2 / (rows.inputs.shape[1] * len(self._bias) * unit))
+        return torch.bmm(errors.transpose(1, 2), rows.inputs)
+
+    def _by_group(self, weight: torch.Tensor) -> torch.Tensor:
+        """Returns a weight, (O, C / groups, kh, kw), as (groups, channels, kh * kw * C / groups)."""
+        return weight.permute(0, 2, 3, 1).reshape(self._geometry.groups, -1, weight[0].numel())
 
     def shift(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the mean by which each output channel falls short where it is not cut, (O,)."""
         missing = torch.zeros(len(self._bias), dtype=torch.float64)
         active = torch.zeros_like(missing)
         with torch.no_grad():
-            for windows in self._parts():
+            for windows in self._parts(_SHIFT_EVERY):
                 summed = self._summed(torch.from_numpy(weight), windows)
                 # 1 where the ReLU lets the output through, times what the image counts.
                 counts = self._weights[windows].reshape(-1, 1, 1, 1) * (
@@ -259,20 +340,26 @@ class _LayerError:
         strides, dilations = geometry.strides, geometry.dilations
         return functional.conv2d(source, weight, None, strides, 0, dilations, geometry.groups)
 
-    def _parts(self) -> list[slice]:
-        count = len(self._source)
-        return [slice(start, start + 4 * _BATCH) for start in range(0, count, 4 * _BATCH)]
+    def _parts(self, every: int = 1) -> list[slice]:
+        """Returns one in so many windows, a few at a time."""
+        count, size = len(self._source), 4 * _BATCH * every
+        return [slice(start, start + size, every) for start in range(0, count, size)]
+
+
+def _channels_last(values: NDArray[np.float32]) -> torch.Tensor:
+    """Returns values, (N, C, h, w), whose channels lie side by side: a row is read at once."""
+    return torch.from_numpy(values).contiguous(memory_format=torch.channels_last)
 
 
 def _rectified(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the fractions h(v) in [0, 1], equation 23, and how each changes with its v."""
     low, high = _STRETCH
     sigmoid = torch.sigmoid(v)
-    fraction = (sigmoid * (high - low)).add_(low)
-    slope = (1 - sigmoid).mul_(sigmoid).mul_(high - low)
-    # Behind the clamp nothing changes any more.
-    slope *= (fraction > 0) & (fraction < 1)
-    return fraction.clamp_(0, 1), slope
+    slope = torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1).mul_(high - low)
+    stretched = sigmoid.mul_(high - low).add_(low)
+    # Behind the clamp nothing changes any more: its own derivative, in one pass over the weights.
+    slope = torch.ops.aten.hardtanh_backward(slope, stretched, 0.0, 1.0)
+    return stretched.clamp_(0, 1), slope
 
 
 def _logit(fraction: torch.Tensor) -> torch.Tensor:
@@ -295,6 +382,7 @@ def _penalty_gradient(fraction: torch.Tensor, progress: float, count: int) -> to
     # Linear from the end of the warm-up to the last iteration.
     beta = last + (first - last) * (1 - progress) / (1 - _WARMUP)
     signed = 2 * fraction - 1
-    steepness = signed.abs().pow_(beta - 1).mul_(2 * beta * _PENALTY / count)
+    # A power by logarithms, which takes a third of the time of `pow`.
+    steepness = signed.abs().log_().mul_(beta - 1).exp_().mul_(2 * beta * _PENALTY / count)
     # Negative towards the nearer end, so that a step downhill ends there.
     return steepness.copysign_(signed).neg_()

@@ -57,7 +57,6 @@ def fit_biases(
     fits = {}
     for layer in tracked(list(layers), stage, progress):
         replays.advance(layer.node, layer.target)
-        replays.quantized.keep(layer.target)
         fit = fit_bias(layer, nearest[layer.node.name], replays, fitted)
         replays.quantized.shift(layer.node, layer.target, fit.shift)
         fits[str(layer.node.name)] = fit

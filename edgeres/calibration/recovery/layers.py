@@ -1,8 +1,4 @@
-"""The convolutions that recovery works on, and samples of what each reads and should make.
-
-A sample is a window of one image at a place drawn by seed: all positions where the feature map
-is small, a patch of them where it is large.
-"""
+"""The convolutions that recovery works on, how their windows move, and how much an image counts."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeres.calibration.recovery.replay import ReplayPair
+from edgeres.calibration.recovery.replay import Rounded
 from edgeres.quantization.graph import Graph, attribute, integers
 from edgeres.quantization.parameters import Parameters
 from edgeres.quantization.placement import Placement
@@ -22,12 +18,6 @@ from edgeres.quantization.rounding import grid_scales, on_grid
 Array = NDArray[np.float32]
 Pair = tuple[int, int]
 """Rows and columns."""
-
-_SAMPLES_PER_INPUT = 32
-"""Positions that a layer is fitted on, over all images, for each weight of an output channel:
-far more equations than unknowns, so that little is left to overfit."""
-
-_LEAST_SIDE = 7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +46,7 @@ class Geometry:
     """Zeros before the first pixel."""
     groups: int
 
-    def receptive_field(self, image: Array, start: Pair, window: Pair) -> Array:
+    def receptive_field(self, image: Array | Rounded, start: Pair, window: Pair) -> Array:
         """Returns the pixels, (C, h', w'), that a window of outputs is computed from.
 
         Args:
@@ -148,38 +138,6 @@ def geometry_of(graph: Graph, node: onnx.NodeProto) -> Geometry:
             pads[axis] = 0 if mode == b"VALID" else before
     groups = cast("int", attribute(node, "group") or 1)
     return Geometry((rows, columns), strides, dilations, (pads[0], pads[1]), groups)
-
-
-def window_of(graph: Graph, layer: QuantizedConvolution, images: int) -> Pair:
-    """Returns how many positions of the output a layer's window has each way."""
-    inputs = np.prod(graph.constants[layer.node.input[1]].dims[1:])
-    side = max(_LEAST_SIDE, int(np.ceil(np.sqrt(_SAMPLES_PER_INPUT * inputs / images))))
-    rows, columns = graph.shapes[layer.target][1:]
-    return min(side, rows), min(side, columns)
-
-
-def sample(
-    layer: QuantizedConvolution, geometry: Geometry, window: Pair, replays: ReplayPair, seed: int
-) -> Samples:
-    """Returns a window of each image, from the FP32 network and the quantized one."""
-    read = [layer.source, *([] if layer.shortcut is None else [layer.shortcut])]
-    generator = np.random.default_rng(seed)
-    sources: list[Array] = []
-    targets: list[Array] = []
-    shortcuts: list[Array] = []
-    batches = zip(replays.exact.read([layer.target]), replays.quantized.read(read), strict=True)
-    for (outputs,), (source, *added) in batches:
-        for index, image in enumerate(outputs):
-            top, left = (
-                int(generator.integers(size - side + 1))
-                for size, side in zip(image.shape[1:], window, strict=True)
-            )
-            inside = (slice(None), slice(top, top + window[0]), slice(left, left + window[1]))
-            targets.append(image[inside])
-            shortcuts.extend(shortcut[index][inside] for shortcut in added)
-            sources.append(geometry.receptive_field(source[index], (top, left), window))
-    shortcut = np.stack(shortcuts) if shortcuts else None
-    return Samples(np.stack(sources), np.stack(targets), shortcut, layer.relu)
 
 
 def nearest_rounding(trained: Parameters) -> Parameters:

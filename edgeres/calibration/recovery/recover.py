@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,16 +33,10 @@ from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.calibration.recovery.equalize import equalization_of
 from edgeres.calibration.recovery.fp8 import fp8_fits, fp8_lowerings
 from edgeres.calibration.recovery.gains import gaining, is_gain_together
-from edgeres.calibration.recovery.layers import (
-    Fitted,
-    geometry_of,
-    layers_of,
-    nearest_rounding,
-    sample,
-    window_of,
-)
-from edgeres.calibration.recovery.replay import ReplayPair, float_replay, quantized_replay
+from edgeres.calibration.recovery.layers import Fitted, layers_of, nearest_rounding
+from edgeres.calibration.recovery.replay import ReplayPair, float_replay, integer_replay
 from edgeres.calibration.recovery.trained import Start, TrainedNetwork, in_batches, split_of
+from edgeres.calibration.recovery.windows import ExactOutputs, sample, samplings_of
 from edgeres.core.methods import Recover
 from edgeres.core.precision import Precision
 from edgeres.core.recovery import Corrected, LayerError, Recovery
@@ -59,6 +54,7 @@ from edgeres.quantization.qdq.exact_pixels import exact_pixels
 from edgeres.quantization.qdq.lowering import lower_for_tensorrt
 from edgeres.quantization.recovered import with_weights
 from edgeres.quantization.rounding import pack
+from edgeres.quantization.thresholds import Distribution, merged
 from edgeres.targets.base import cpu_target, lowerings, simulated_target
 
 Array = NDArray[np.float32]
@@ -174,7 +170,8 @@ def _int8_correction(
         cpu_target().lowering().name: cpu_biases(
             base,
             table,
-            trained.few_replayed,
+            # Errors on further images are not reported.
+            trained.few_replayed[: trained.few + 1],
             fitted=trained.few,
             recovered={name: fit.weight for name, fit in fits.items()},
             progress=progress,
@@ -208,14 +205,14 @@ def _equalized(trained: TrainedNetwork, start: Start) -> Start:
     if not factors:
         return start
     graph = with_parameters(trained.graph, equalized_parameters(trained.graph, factors))
+    observation, ranges = _observation(graph), dict[str, Distribution]()
     # Where it pays on a few of the images, the ranges are those of all.
-    for count in sorted({trained.few, trained.fitted}):
-        batches = in_batches(trained.images[:count])
-        rescaled = (SimpleNamespace(images=batch) for batch in batches)
-        tensors = dict(table.tensors)
-        for name, distribution in observe(_observation(graph), rescaled).items():
-            tensors[name] = range_of(graph, name, distribution, table.percentile)
-        equalized = replace(table, tensors=tensors)
+    for first, last in pairwise(sorted({0, trained.few, trained.fitted})):
+        batches = in_batches(trained.images[first:last])
+        observed = observe(observation, (SimpleNamespace(images=batch) for batch in batches))
+        ranges = {n: merged(ranges[n], d) if n in ranges else d for n, d in observed.items()}
+        tensors = {n: range_of(graph, n, d, table.percentile) for n, d in ranges.items()}
+        equalized = replace(table, tensors={**table.tensors, **tensors})
         if table.choices:
             # Method auto's search is not repeated: its choices scale the new ranges.
             equalized = with_choices(graph, equalized, table.choices)
@@ -242,8 +239,9 @@ def _observation(graph: Graph) -> Observation:
 def _rounding_can_pay(trained: TrainedNetwork, base: Graph, start: Start) -> bool:
     """Whether the weights' rounding is a part of the error that would be missed.
 
-    Without any of it the logits are as good as AdaRound could make them: where that is no more
-    than chance, minutes of fitting are saved, and biases corrected alone.
+    By what the logits gain without any of it. That is no bound of what AdaRound reaches, which fits
+    what earlier layers and the activations' rounding left as well: but where it is no more than
+    chance, so is most of that, and minutes of fitting are saved; biases are corrected alone.
     """
     evaluator, table = trained.evaluator, start.table
     activations = replace(trained.placement, weighted=frozenset())
@@ -256,9 +254,9 @@ def _rounding_can_pay(trained: TrainedNetwork, base: Graph, start: Start) -> boo
     pays = is_gain(rounded, exact)
     if not pays:
         _LOG.warning(
-            "AdaRound could bring the logits from %.2f to %.2f dB at most, which is what they are "
-            "with float weights and no more than chance on %s: the rounding is "
-            "left to the nearest, and biases are corrected.",
+            "The logits are at %.2f dB, and at %.2f with weights that are not rounded at all, "
+            "which is no more than chance on %s: little of their error is the weights' rounding, "
+            "so that it is left to the nearest instead of AdaRound, and biases are corrected.",
             rounded.mean(), exact.mean(), counted(evaluator.images, "held-out image"),
         )  # fmt: skip
     return pays
@@ -311,31 +309,34 @@ def _fit_layers(
     # Convolutions may share a weight; each gets one of its own, since each is settled alone.
     unshared = with_parameters(clipped, parameters)
     rounded = with_parameters(unshared, nearest)
-    replays = ReplayPair(
-        float_replay(base, trained.replayed),
-        quantized_replay(rounded, placement, table, trained.replayed),
-    )
+    exact = float_replay(base, trained.replayed)
+    quantized = integer_replay(rounded, placement, table, trained.replayed)
+    replays = ReplayPair(exact, quantized)
+    layers = layers_of(unshared, placement)
+    sampled = [layer for layer in layers if rounds and layer.node.name != stem]
+    samplings = samplings_of(unshared, sampled, quantized, trained.fitted, config.seed)
+    outputs = ExactOutputs(exact, list(samplings.values()))
     fits = {}
-    for layer in tracked(layers_of(unshared, placement), "Recovering", progress):
+    for layer in tracked(layers, "Recovering", progress):
         name = layer.node.name
-        replays.advance(layer.node, layer.target)
-        if not rounds or name == stem:
-            replays.quantized.keep(layer.target)
+        if name not in samplings:
+            replays.advance(layer.node, layer.target)
             fit = fit_bias(layer, nearest[name], replays, trained.fitted)
             # Later layers read what this one computes once it is settled.
-            replays.quantized.shift(layer.node, layer.target, fit.shift)
+            quantized.shift(layer.node, layer.target, fit.shift)
         else:
-            count = replays.exact.count(trained.fitted)
-            geometry, window = geometry_of(unshared, layer.node), window_of(unshared, layer, count)
-            samples = sample(layer, geometry, window, replays, config.seed)
+            sampling = samplings[name]
+            quantized.advance(layer.node, sampling.every)
+            samples = sample(sampling, quantized, outputs.take(layer))
+            count = quantized.count(trained.fitted)
             fit = fit_rounding(
                 samples.part(slice(count)),
                 samples.part(slice(count, None)),
-                geometry,
+                sampling.geometry,
                 parameters[name],
                 Schedule(config.recover_iterations, config.seed),
             )
             settled = Parameters(fit.weight, parameters[name].bias + fit.shift)
-            replays.quantized.settle(layer.node, settled)
+            quantized.settle(layer.node, settled)
         fits[name] = fit
     return fits

@@ -15,6 +15,7 @@ it may in any two orders of summation.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from edgeres.machine import int8_may_saturate
 from edgeres.quantization.emit import Emitter
-from edgeres.quantization.graph import Graph, attribute, integers, view
+from edgeres.quantization.graph import Graph, attribute, integers, view_of_normalized
 from edgeres.quantization.grids import INT8
 from edgeres.quantization.weights import bias_fits, quantize_bias
 
@@ -91,23 +92,30 @@ class _Convolution:
         )
 
 
-def on_integer_kernels(model: onnx.ModelProto) -> onnx.ModelProto:
+def on_integer_kernels(
+    model: onnx.ModelProto, non_negative: Set[str] = frozenset()
+) -> onnx.ModelProto:
     """Returns a network that computes what `model` does, on integer kernels where there are some.
 
     Args:
-        model: with QuantizeLinear and DequantizeLinear on the signed grid, zero point 0.
+        model: with QuantizeLinear and DequantizeLinear on the signed grid, zero point 0; all of a
+            network or a part of one.
+        non_negative: tensors that are never negative, beside those that this shows of `model`.
     """
-    return _Kernels(view(model)).run()
+    return _Kernels(view_of_normalized(model), non_negative).run()
 
 
 class _Kernels:
     """One pass over the graph; tensors keep their names, integers become u8."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, non_negative: Set[str]) -> None:
         self._graph = graph
+        self._outputs = {value.name for value in graph.model.graph.output}
         self._out = Emitter(graph, domains=(_FUSED,))
         self._roundings = {
-            str(n.output[0]): _rounding(graph, n) for n in graph.nodes if _is_signed(graph, n)
+            str(n.output[0]): _rounding(graph, n, non_negative)
+            for n in graph.nodes
+            if _is_signed(graph, n)
         }
         convolutions = (self._convolution(node) for node in graph.nodes if node.op_type == "Conv")
         self._convolutions = {conv.node.name: conv for conv in convolutions if conv is not None}
@@ -141,7 +149,8 @@ class _Kernels:
             elif node.op_type == "DequantizeLinear":
                 readers = graph.consumers.get(node.output[0], ())
                 # Each integer convolution has a pair of its own, or reads the integers.
-                if all(reader.name in self._convolutions for reader in readers):
+                integer = all(reader.name in self._convolutions for reader in readers)
+                if integer and node.output[0] not in self._outputs:
                     continue
                 rounding = self._roundings.get(node.input[0])
                 zero = list(node.input[2:]) if rounding is None else [self._zero(rounding)]
@@ -278,7 +287,7 @@ def _is_signed(graph: Graph, node: onnx.NodeProto) -> bool:
     )
 
 
-def _rounding(graph: Graph, node: onnx.NodeProto) -> _Rounding:
+def _rounding(graph: Graph, node: onnx.NodeProto, non_negative: Set[str]) -> _Rounding:
     """Returns a rounding with what it can be moved in front of: a ReLU and a pool that it alone reads."""
     relu = pool = None
     source = graph.producers.get(node.input[0])
@@ -289,8 +298,8 @@ def _rounding(graph: Graph, node: onnx.NodeProto) -> _Rounding:
             pool, relu = source, before
     elif source is not None and source.op_type == "Relu" and _reads_alone(graph, node):
         relu = source
-    non_negative = relu is not None or graph.is_non_negative(node.input[0])
-    return _Rounding(node, relu, pool, non_negative)
+    known = node.input[0] in non_negative or graph.is_non_negative(node.input[0])
+    return _Rounding(node, relu, pool, relu is not None or known)
 
 
 def _reads_alone(graph: Graph, node: onnx.NodeProto) -> bool:

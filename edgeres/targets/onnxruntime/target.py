@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,10 +96,12 @@ class OnnxRuntimeTarget(Target):
 
         return build(network, request, contract, output=output)
 
-    def simulated(self, model: onnx.ModelProto) -> onnx.ModelProto:
+    def simulated(
+        self, model: onnx.ModelProto, non_negative: Set[str] = frozenset()
+    ) -> onnx.ModelProto:
         from edgeres.targets.onnxruntime.kernels import on_integer_kernels
 
-        return on_integer_kernels(model)
+        return on_integer_kernels(model, non_negative)
 
     def audit(self, engine: EngineArtifact) -> Audit | None:
         from edgeres.targets.onnxruntime.build import audit_engine
