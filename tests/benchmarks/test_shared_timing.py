@@ -25,13 +25,13 @@ TOLERANCE = 0.05
 
 @pytest.fixture(scope="module")
 def resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An INT8 engine of ResNet-50 for the CPU."""
+    """An INT8 engine of ResNet-50 for the CPU, on images of 128 x 128: a third of the time."""
     folder, data = tmp_path_factory.mktemp("resnet50"), shared / "data"
     stage = export_stage()
     request = stage.ExportRequest(
         architecture="resnet50_v1",
         weights=data / "resnet50-imagenet/resnet50_v1_keras_fp16.pt",
-        contract=ContractOptions(preset="imagenet-caffe", resize="none"),
+        contract=ContractOptions(preset="imagenet-caffe", resize="none", input_size=128),
         bn_eps=1e-3,
     )
     model = stage.export_model(request, output=folder / "model.onnx").path
