@@ -55,9 +55,12 @@ def l4t_version(root: Path) -> str | None:
 def jetpack_version(root: Path) -> str | None:
     """Returns the version of JetPack; None elsewhere, or where nothing names it."""
     l4t = l4t_version(root)
+    # Elsewhere a long list of packages is not read, which every bench would.
+    if l4t is None:
+        return None
     package = packages_of(root, (_JETPACK_PACKAGE,)).get(_JETPACK_PACKAGE)
-    if l4t is None or package is None:
-        return _JETPACK.get(l4t or "")
+    if package is None:
+        return _JETPACK.get(l4t)
     # The package, such as `6.2.1+b38`, is newer than what was flashed where apt upgraded it.
     return re.split(r"[+-]", package)[0]
 
