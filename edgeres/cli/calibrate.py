@@ -47,7 +47,10 @@ _ranges = stacked(
         type=Names(RECOVERED),
         help="Engines that a recovery is for; the ranges serve all.",
     ),
-    _option("--recover-iterations", help="Steps of adaround on each layer."),
+    _option(
+        "--recover-iterations",
+        help="Steps of adaround on each layer, of which those over 262,144 weights take two thirds.",
+    ),
     _option(
         "--sensitivity",
         help="Measure what each block, layer and source of error does to the logits.",

@@ -104,9 +104,9 @@ def test_the_bias_takes_up_the_mean(relu: bool) -> None:
     """What the rounding leaves of the mean where the ReLU lets it through, the bias adds."""
     samples, held_out, parameters = problem(POINTWISE, relu=relu)
     found = fit_rounding(samples, held_out, POINTWISE, parameters, SCHEDULE)
-    # Of every second window.
-    weights = shares(samples.target)[::2, None, None, None]
-    samples = samples.part(slice(None, None, 2))
+    # Of every fourth window.
+    weights = shares(samples.target)[::4, None, None, None]
+    samples = samples.part(slice(None, None, 4))
     made = np.einsum("oc,nchw->nohw", found.weight[:, :, 0, 0], samples.source)
     made += parameters.bias[:, None, None]
     wanted = np.maximum(samples.target, 0) if relu else samples.target
@@ -231,3 +231,55 @@ def test_channels_are_fitted_alike_by_any_number_of_threads() -> None:
         return found
 
     assert np.mean(bits(1) == bits(1 << 19)) > 0.95
+
+
+def test_a_thread_s_parts_are_put_together_in_order() -> None:
+    """By two threads, whose parts take turns, each channel is fitted as by one."""
+    samples, held_out, parameters = problem(SPATIAL, relu=True)
+    bits = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(adaround, "_PART", 1)
+                found = fit_rounding(samples, held_out, SPATIAL, parameters, SCHEDULE)
+            assert found.after < 0.67 * found.before
+            bits.append(found.weight)
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(bits[0], bits[1])
+    assert np.array_equal(bits[0], bits[2])
+
+
+def test_adam_is_torch_s() -> None:
+    """Step for step, from the same values by the same gradients."""
+    random = torch.Generator().manual_seed(0)
+    start = torch.randn(50, generator=random)
+    expected = start.clone().requires_grad_()
+    reference = torch.optim.Adam([expected], lr=adaround._RATE)
+    found = adaround._Adam(start.clone())
+    for scale in (1.0, 1e-3, 10.0, 1e-6, 0.5):
+        gradient = scale * torch.randn(50, generator=random)
+        expected.grad = gradient.clone()
+        reference.step()
+        found.step(gradient)
+        torch.testing.assert_close(found.values, expected.detach())
+
+
+def test_a_large_layer_takes_two_thirds_of_the_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them once for all of a thread's channels."""
+    samples, held_out, parameters = problem(SPATIAL, relu=True)
+    rows = adaround._LayerError._rows
+    taken = []
+
+    def counted(self: adaround._LayerError, *of: torch.Tensor) -> object:
+        taken.append(len(of[0]))
+        return rows(self, *of)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(adaround._LayerError, "_rows", counted)
+    for large, expected in ((1 << 18, 30), (1, 20)):
+        monkeypatch.setattr(adaround, "_LARGE", large)
+        taken.clear()
+        fit_rounding(samples, held_out, SPATIAL, parameters, Schedule(30, 0))
+        assert len(taken) == expected * torch.get_num_threads()
