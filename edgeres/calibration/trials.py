@@ -91,7 +91,7 @@ class Comparison:
     gain_db: float
     """Of the images that were evaluated, the mean: all of them, unless it was given up."""
     trial: Trial | None
-    """The candidate, where it gains what was asked for on all images."""
+    """The candidate, where it gains enough on all images."""
 
 
 def compared(
