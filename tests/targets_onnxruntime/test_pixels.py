@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tables import EMPTY, table_from_amax, table_from_images
 
+from edgeres.calibration.recovery.bias import mean_errors
 from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.core.table import CalibrationTable
@@ -272,10 +273,10 @@ def test_biases_are_corrected_for_the_exact_image(name: str) -> None:
         for weight in (trained.weight, grid.rounded(trained.weight))
     )
     powers = np.square(wanted).mean(axis=(1, 2, 3))
-    weights = (1 / np.maximum(powers, np.median(powers))).reshape(-1, 1, 1, 1)
-    through = (found > 0) * weights
-    missing = ((np.maximum(wanted, 0) - found) * through).sum(axis=(0, 2, 3))
-    expected = missing / through.sum(axis=(0, 2, 3))
+    weights = 1 / np.maximum(powers, np.median(powers))
+    through = found > 0
+    missing = ((np.maximum(wanted, 0) - found) * through).sum(axis=(2, 3), dtype=np.float64)
+    expected = mean_errors(weights, missing, through.sum(axis=(2, 3)))
     np.testing.assert_allclose(shifts[str(stem.name)], expected, atol=2e-5)
 
 
