@@ -29,7 +29,7 @@ _LOSS_DB = 0.001
 """What giving it up may lose besides, as the mean over all that its further images may bring: with
 ten logits, whose gains have a spread of 3 dB, one in twenty that is worth it would be too many."""
 
-_MOST_BYTES = 100 * 2**20
+_MOST_BYTES = 64 * 2**20
 """Memory for values at cuts; those nearer to the image are computed again beyond it. ResNet-50's
 of 64 images take 60 to 90 MiB."""
 
