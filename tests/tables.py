@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import onnx
+from networks import images, network
 from numpy.typing import NDArray
 
 from edgeres.calibration.observe import calibrated_tensors, observe, open_observation
@@ -15,7 +17,8 @@ from edgeres.core.contract import preset
 from edgeres.core.methods import Method, Recover
 from edgeres.core.recovery import Recovery
 from edgeres.core.table import CalibrationTable, DataLineage, TensorRange, Threshold
-from edgeres.quantization.graph import Graph
+from edgeres.onnx_file import LoadedModel, load_onnx
+from edgeres.quantization.graph import Graph, view
 from edgeres.quantization.thresholds import Distribution, thresholds
 
 EMPTY = Recovery(
@@ -95,3 +98,11 @@ def table_of(ranges: Mapping[str, TensorRange]) -> CalibrationTable:
         edgeres_version="0",
         tensors=ranges,
     )
+
+
+def saved_network(name: str, folder: Path) -> tuple[LoadedModel, CalibrationTable]:
+    """Returns a tiny network and its table by every method."""
+    onnx.save(network(name), folder / "m.onnx")
+    model = load_onnx(folder / "m.onnx")
+    table = table_by_every_method(view(model.proto), images(8))
+    return model, replace(table, model_sha256=model.artifact.sha256)

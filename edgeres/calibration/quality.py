@@ -111,7 +111,15 @@ def is_gain(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
     """
     gains = after - before
     error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
-    return bool(gains.mean() > stdtrit(max(len(gains) - 1, 1), _CONFIDENCE) * error)
+    return bool(gains.mean() > sure_sigmas(len(gains)) * error)
+
+
+def sure_sigmas(images: int) -> float:
+    """Returns how many standard errors a mean of so many images lies at most from the mean of all.
+
+    On one side, at 95 %. Source: Student's t distribution.
+    """
+    return float(stdtrit(max(images - 1, 1), _CONFIDENCE))
 
 
 def sqnr_db(reference: NDArray[np.float32], quantized: NDArray[np.float32]) -> float:

@@ -16,14 +16,11 @@ import scipy
 from numpy.typing import NDArray
 
 from edgeres.calibration.prefixes import Cut, behind, common_operators, cuts_of, kept_cuts
-from edgeres.calibration.quality import LogitEvaluator, sqnr_by_image
+from edgeres.calibration.quality import LogitEvaluator, sqnr_by_image, sure_sigmas
 from edgeres.session import open_session, run_session
 
 _LEAST_IMAGES = 16
 """Images from which a candidate may be given up: fewer show no standard deviation."""
-
-_CONFIDENCE = 0.95
-"""That all images together gain too little, where a candidate is given up."""
 
 _LOSS_DB = 0.001
 """What giving it up may lose besides, as the mean over all that its further images may bring: with
@@ -129,8 +126,8 @@ def compared(
             unknown = 1 / len(gains) - 1 / evaluator.images
             error = gains.std(ddof=1) * np.sqrt(unknown)
             lead = gain - least_gain
-            sigmas = scipy.stats.t.ppf(_CONFIDENCE, len(gains) - 1)
-            if lead + sigmas * error < 0 and _mean_above_zero(lead, error) < _LOSS_DB:
+            hopeless = lead + sure_sigmas(len(gains)) * error < 0
+            if hopeless and _mean_above_zero(lead, error) < _LOSS_DB:
                 return Comparison(gain, None)
     return Comparison(gain, None if gain < least_gain else Trial(model, ratios, reached))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from networks import FOLDED, images, network
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from tables import table_by_every_method
+from tables import saved_network
 
 from edgeres.core.artifacts import Fp16Layer
 from edgeres.core.methods import Method
@@ -22,9 +22,8 @@ from edgeres.core.precision import Precision
 from edgeres.core.requests import BuildRequest
 from edgeres.core.table import CalibrationTable, Threshold
 from edgeres.errors import ArtifactError, ConfigError, QuantizationError
-from edgeres.onnx_file import LoadedModel, LoweredNetwork, load_onnx
+from edgeres.onnx_file import LoadedModel, LoweredNetwork
 from edgeres.quantization.fp16 import fit
-from edgeres.quantization.graph import view
 from edgeres.quantization.grids import E4M3, INT8, e4m3_codes, positive_e4m3
 from edgeres.quantization.lowering import ALL_INTEGER
 from edgeres.quantization.qdq.network import quantize_for_tensorrt, requested_network
@@ -40,14 +39,6 @@ def by_ml_dtypes(values: Array) -> Array:
     """Returns values rounded to E4M3 by ml_dtypes, saturated first: beyond 464 it gives NaN."""
     rounded: Array = values.clip(-448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
     return rounded
-
-
-def loaded(name: str, folder: Path) -> tuple[LoadedModel, CalibrationTable]:
-    """Returns a tiny network and its table by every method."""
-    onnx.save(network(name), folder / "m.onnx")
-    model = load_onnx(folder / "m.onnx")
-    table = table_by_every_method(view(model.proto), images(8))
-    return model, replace(table, model_sha256=model.artifact.sha256)
 
 
 def fp8_network(
@@ -144,7 +135,7 @@ def test_entropy_keeps_what_int8_would_clip() -> None:
 @pytest.mark.parametrize("name", [name for name in FOLDED if name != "grouped"])
 def test_every_kind_of_block_is_valid_and_close(name: str, tmp_path: Path) -> None:
     """By ONNX's full check, and by logits that are the FP32 network's up to FP8's steps."""
-    model, table = loaded(name, tmp_path)
+    model, table = saved_network(name, tmp_path)
     lowered = quantize_for_tensorrt(model, table, grid=E4M3, floats=Precision.FP16)
     onnx.checker.check_model(lowered.model, full_check=True)
     x = images(8, 4)
@@ -157,7 +148,7 @@ def test_every_kind_of_block_is_valid_and_close(name: str, tmp_path: Path) -> No
 
 def test_logits_by_an_independent_rounding(tmp_path: Path) -> None:
     """The whole network by hand: ml_dtypes rounds each operand, ONNX Runtime convolves in FP32."""
-    model, table = loaded("identity", tmp_path)
+    model, table = saved_network("identity", tmp_path)
     lowered = fp8_network(model, table, float_stream=False)
     x = images(8, 4)
     with network_runner(lowered, "fp8") as runner:
@@ -190,7 +181,7 @@ def test_logits_by_an_independent_rounding(tmp_path: Path) -> None:
 
 def test_first_convolution_pool_and_classifier_stay_float(tmp_path: Path) -> None:
     """Each with its reason; the others are FP8."""
-    model, table = loaded("max-pooled stem", tmp_path)
+    model, table = saved_network("max-pooled stem", tmp_path)
     lowered = quantize_for_tensorrt(model, table, grid=E4M3, floats=Precision.FP16)
     by_kind: dict[str, set[Precision]] = {}
     for layer in lowered.layers:
@@ -206,7 +197,7 @@ def test_first_convolution_pool_and_classifier_stay_float(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["identity", "max-pooled stem"])
 def test_a_float_stream_leaves_additions_alone(name: str, tmp_path: Path) -> None:
     """No Q/DQ in front of an Add, and all convolutions as without it."""
-    model, table = loaded(name, tmp_path)
+    model, table = saved_network(name, tmp_path)
     quantized = []
     for float_stream in (False, True):
         lowered = fp8_network(model, table, float_stream=float_stream)
@@ -233,7 +224,7 @@ def test_levels_of_e4m3_are_counted_by_hand() -> None:
 
 def test_what_fp16_cannot_hold_beside_fp8_is_told_with_a_way_out(tmp_path: Path) -> None:
     """FP8 has no FP32 beside it, so FP32 goes with INT8."""
-    model, table = loaded("identity", tmp_path)
+    model, table = saved_network("identity", tmp_path)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     bias = next(t for t in proto.graph.initializer if t.name == "fc_b")
@@ -244,14 +235,14 @@ def test_what_fp16_cannot_hold_beside_fp8_is_told_with_a_way_out(tmp_path: Path)
 
 def test_a_grouped_network_is_refused(tmp_path: Path) -> None:
     """By the convolution's name, with what serves instead."""
-    model, table = loaded("grouped", tmp_path)
+    model, table = saved_network("grouped", tmp_path)
     with pytest.raises(QuantizationError, match=r"1 of 3 convolutions are grouped .*Conv_2.* int8"):
         quantize_for_tensorrt(model, table, grid=E4M3)
 
 
 def test_a_table_without_fp8_is_refused(tmp_path: Path) -> None:
     """An earlier edgeres wrote it; INT8 is built from it as before."""
-    model, table = loaded("identity", tmp_path)
+    model, table = saved_network("identity", tmp_path)
     old = {
         name: replace(seen, thresholds={Method.MAX: Threshold(s8=1.0, u8=1.0)})
         for name, seen in table.tensors.items()

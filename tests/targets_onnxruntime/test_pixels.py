@@ -11,9 +11,9 @@ import pytest
 from networks import SIZE, images, initializers, network, network_from_body, swapped
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from sure_means import sure_means
 from tables import EMPTY, table_from_amax, table_from_images
 
-from edgeres.calibration.recovery.bias import mean_errors
 from edgeres.calibration.recovery.cpu import cpu_biases
 from edgeres.core.contract import PRESETS, Color, Contract
 from edgeres.core.table import CalibrationTable
@@ -274,9 +274,7 @@ def test_biases_are_corrected_for_the_exact_image(name: str) -> None:
     )
     powers = np.square(wanted).mean(axis=(1, 2, 3))
     weights = 1 / np.maximum(powers, np.median(powers))
-    through = found > 0
-    missing = ((np.maximum(wanted, 0) - found) * through).sum(axis=(2, 3), dtype=np.float64)
-    expected = mean_errors(weights, missing, through.sum(axis=(2, 3)))
+    expected = sure_means(wanted, found, weights / weights.mean(), relu=True)
     np.testing.assert_allclose(shifts[str(stem.name)], expected, atol=2e-5)
 
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from edgeres.calibration.recovery.bias import mean_errors
 from edgeres.calibration.recovery.layers import Fitted, Geometry, Samples, image_weights, powers_of
 from edgeres.quantization.grids import INT8
 from edgeres.quantization.parameters import Parameters
@@ -297,20 +298,17 @@ class _LayerError:
         return weight.permute(0, 2, 3, 1).reshape(self._geometry.groups, -1, weight[0].numel())
 
     def shift(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the mean by which each output channel falls short where it is not cut, (O,)."""
-        missing = torch.zeros(len(self._bias), dtype=torch.float64)
-        active = torch.zeros_like(missing)
+        """Returns by how much each output channel falls short where it is not cut, (O,)."""
+        missing, active = [], []
         with torch.no_grad():
             for windows in self._parts(_SHIFT_EVERY):
                 summed = self._summed(torch.from_numpy(weight), windows)
-                # 1 where the ReLU lets the output through, times what the image counts.
-                counts = self._weights[windows].reshape(-1, 1, 1, 1) * (
-                    self._output(summed) == summed
-                )
-                short = (self._output(self._exact[windows]) - summed) * counts
-                missing += short.double().sum((0, 2, 3))
-                active += counts.double().sum((0, 2, 3))
-        return (missing / active.clamp(min=1)).float().numpy()
+                through = self._output(summed) == summed
+                short = (self._output(self._exact[windows]) - summed) * through
+                missing.append(short.double().sum((2, 3)).numpy())
+                active.append(through.sum((2, 3)).numpy())
+        counts = self._weights[::_SHIFT_EVERY].numpy()
+        return mean_errors(counts, np.concatenate(missing), np.concatenate(active))
 
     def of(self, weight: NDArray[np.float32], shift: NDArray[np.float32]) -> float:
         """Returns the mean squared error of the output behind the ReLU."""

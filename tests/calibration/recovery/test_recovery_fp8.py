@@ -15,7 +15,7 @@ from digits import Digits, write_npz
 from networks import images, initializers, logits_of, network
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from tables import EMPTY, table_by_every_method
+from tables import EMPTY, saved_network
 
 from edgeres.calibration.quality import LogitEvaluator, sqnr_db
 from edgeres.calibration.recovery.fp8 import fp8_fits
@@ -29,7 +29,7 @@ from edgeres.core.requests import CalibrationRequest
 from edgeres.core.table import CalibrationTable, load_table, save_table
 from edgeres.errors import ConfigError, QuantizationError
 from edgeres.images import embedded_digits, take
-from edgeres.onnx_file import LoadedModel, load_onnx
+from edgeres.onnx_file import LoadedModel
 from edgeres.progress import silent
 from edgeres.quantization.graph import view
 from edgeres.quantization.grids import E4M3
@@ -51,14 +51,6 @@ def fp8_of(model: LoadedModel, table: CalibrationTable, *, float_stream: bool = 
     lowered = quantize_for_tensorrt(model, table, grid=E4M3, float_stream=float_stream)
     content: bytes = lowered.model.SerializeToString(deterministic=True)
     return content
-
-
-def saved(name: str, folder: Path) -> tuple[LoadedModel, CalibrationTable]:
-    """Returns a tiny network and its table by every method."""
-    onnx.save(network(name), folder / "m.onnx")
-    model = load_onnx(folder / "m.onnx")
-    table = table_by_every_method(view(model.proto), images(8))
-    return model, replace(table, model_sha256=model.artifact.sha256)
 
 
 def by_ml_dtypes(values: Array, amax: float) -> Array:
@@ -98,7 +90,7 @@ def shift_by_hand(exact: Array, made: Array, *, relu: bool) -> Array:
 
 def test_shifts_by_hand(tmp_path: Path) -> None:
     """Of both layers, the second behind the corrected first; ml_dtypes rounds, ONNX Runtime convolves."""
-    model, table = saved("identity", tmp_path)
+    model, table = saved_network("identity", tmp_path)
     x, fitted = images(40, 4), 32
     fits = fp8_fits(view(model.proto), table, x, fitted=fitted, progress=silent)
     by_hand = onnx.shape_inference.infer_shapes(network("identity"))
@@ -132,7 +124,7 @@ def test_shifts_by_hand(tmp_path: Path) -> None:
 
 def test_a_relu_before_fp8_is_computed(tmp_path: Path) -> None:
     """ONNX Runtime's fusions would leave it out; in floats they do not."""
-    model, table = saved("identity", tmp_path)
+    model, table = saved_network("identity", tmp_path)
     lowered = fp8_lowering(float_stream=False).lower(view(model.proto), table, Method.MAX)
     x = images(8, 4)
     plain, found = (
@@ -148,7 +140,7 @@ def test_a_relu_before_fp8_is_computed(tmp_path: Path) -> None:
 
 def test_both_forms_gain_and_int8_is_as_before(tmp_path: Path) -> None:
     """On unseen images; the table is read back as it was, and serves INT8 byte for byte."""
-    model, plain = saved("identity", tmp_path)
+    model, plain = saved_network("identity", tmp_path)
     table = recover(model, plain, images(80), CONFIG)
     recovery = table.recovery
     assert recovery is not None
@@ -180,7 +172,7 @@ def test_both_forms_gain_and_int8_is_as_before(tmp_path: Path) -> None:
 
 def test_the_network_has_the_fitted_biases(tmp_path: Path) -> None:
     """Each form its own, added to the trained ones; weights stay as FP8 rounds the trained ones."""
-    model, plain = saved("identity", tmp_path)
+    model, plain = saved_network("identity", tmp_path)
     names = [n.name for n in view(model.proto).nodes if n.op_type == "Conv"][1:]
     steps = np.arange(8, dtype=np.float32)
     lowerings = {
@@ -223,7 +215,7 @@ def test_a_form_that_gains_nothing_is_as_trained(
     gains: dict[str, float], taking: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Byte for byte, whatever the other form gains; each image's gain is known to 1 dB."""
-    model, plain = saved("identity", tmp_path)
+    model, plain = saved_network("identity", tmp_path)
     errors = np.random.default_rng(0).standard_normal(40)
     errors -= errors.mean()
 
@@ -247,7 +239,7 @@ def test_a_harmful_correction_is_not_applied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seeded fault: biases moved by half a unit. Nothing of the networks changes."""
-    model, plain = saved("identity", tmp_path)
+    model, plain = saved_network("identity", tmp_path)
 
     def moved(*of: object) -> Fitted:
         nearest = of[1]
@@ -271,7 +263,7 @@ def test_a_harmful_correction_is_not_applied(
 
 def test_int8_takes_what_it_gains_by_where_fp8_does_not(tmp_path: Path) -> None:
     """Of one table: each lowering by its own word."""
-    model, plain = saved("identity", tmp_path)
+    model, plain = saved_network("identity", tmp_path)
     name = next(
         n.name for n in view(model.proto).nodes if n.op_type == "Conv" and "main1_w" in n.input
     )
@@ -287,7 +279,7 @@ def test_a_table_of_an_earlier_edgeres_serves_fp8_as_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its recovery knows INT8 alone; FP8 is as trained, and the way to more is told."""
-    model, plain = saved("identity", tmp_path)
+    model, plain = saved_network("identity", tmp_path)
     config = replace(CONFIG, precision=Precision.INT8, keeps_channels=True)
     table = recover(model, plain, images(40), config)
     assert table.recovery is not None
@@ -308,7 +300,7 @@ def test_requests_that_contradict_are_refused(tmp_path: Path) -> None:
         ConfigError, match="A recovery is for int8 or fp8, and --precision is mixed"
     ):
         replace(CONFIG, precision=Precision.MIXED)
-    model, table = saved("grouped", tmp_path)
+    model, table = saved_network("grouped", tmp_path)
     with pytest.raises(QuantizationError, match="are grouped"):
         recover(model, table, images(20), CONFIG)
 
