@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 
 def sure_means(wanted: Array, made: Array, weights: Array, *, relu: bool) -> NDArray[np.float64]:
